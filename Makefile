@@ -1,0 +1,53 @@
+# Two commands do all: `make run` takes the synthetic cohort down to a report, `make test` passes the tests.
+# Neither needs root or a system package; `make env` alone makes the environment both of them use.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3.11
+# torch has a line of its own because its wheel depends on the machine: CPU where only that is offered, CUDA elsewhere.
+TORCH ?= torch==2.13.0
+BIN := .venv/bin
+export ITERATIVE_DO_NOT_TRACK := 1
+export GX_ANALYTICS_ENABLED := False
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help env run test check lock clean
+
+help:
+	@echo "make run    reproduce the pipeline of dvc.yaml and print the report's path"
+	@echo "make test   run the tests"
+	@echo "make env    make .venv from the lock file (both of the above do it when needed)"
+	@echo "make check  ruff, mypy and the import floors"
+	@echo "make lock   resolve pyproject.toml into requirements.lock again (needs the network)"
+
+env: .venv/.complete
+
+.venv/.complete: requirements.lock pyproject.toml
+	@echo "== making .venv from requirements.lock (some minutes the first time)"
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+run: env
+	@[ -d .git ] || { echo "make run needs a Git clone: DVC ties every result to a commit"; exit 1; }
+	$(BIN)/dvc repro
+	@$(BIN)/doseledger where
+
+test: env
+	$(BIN)/python -m pytest tests
+
+check: env
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+# Resolved for torch's CPU and CUDA builds alike: torch and what only its CUDA wheels ask for stay out.
+lock:
+	$(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet uv
+	echo "$(TORCH)" > .venv/torch.txt
+	$(BIN)/uv pip compile pyproject.toml --group dev --python-version 3.11 --generate-hashes --no-header \
+	  --constraint .venv/torch.txt --no-annotate --quiet --output-file .venv/all.lock
+	$(BIN)/python -c "import re,sys; t=open('.venv/all.lock').read(); b=re.split(r'(?m)^(?=[a-z0-9])', t); \
+	  sys.stdout.write(''.join(x for x in b if not re.match(r'(torch|triton|nvidia-[\w-]+|cuda-[\w-]+)(\[\w+\])?==', x)))" > requirements.lock
+
+clean:
+	rm -rf .venv

@@ -1,0 +1,44 @@
+"""The few errors that doseledger raises; each message says who, what was found, what was wanted, what to do."""
+
+from __future__ import annotations
+
+
+class DoseledgerError(Exception):
+    """Base of all errors that a person can mend; the command line prints its message and exits 1."""
+
+
+class BadInput(DoseledgerError):
+    """A setting, a file or an argument is not what the contract asks for."""
+
+
+class BadCase(DoseledgerError):
+    """One patient's data can't be used; the cohort goes on without it, and the gate decides.
+
+    Parameters
+    ----------
+    case_id
+        Pseudonymous case identifier.
+    reason
+        What was found, what was wanted, what to do.
+    """
+
+    def __init__(self, case_id: str, reason: str) -> None:
+        super().__init__(f"{case_id}: {reason}")
+        self.case_id = case_id
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[BadCase], tuple[str, str]]:
+        # An exception with two arguments crosses a process border only when it says how to be rebuilt.
+        return type(self), (self.case_id, self.reason)
+
+
+class SkippedCase(BadCase):
+    """A sound case outside the protocol (`skip_when`): listed with its reason, not a failure."""
+
+
+class GateFailed(DoseledgerError):
+    """A gate found something that stops the pipeline; its findings are on disk."""
+
+
+class NotReady(DoseledgerError):
+    """Something that must come first is missing or stale: a verdict, a split, a checkpoint."""

@@ -1,0 +1,120 @@
+"""Files that are whole or absent: atomic writes, SHA256, JSON and YAML."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from doseledger.core.errors import BadInput
+
+CHUNK_BYTES = 1 << 20
+
+
+@contextmanager
+def atomic_path(target: Path) -> Iterator[Path]:
+    """Yield a path beside `target` to write to; it takes the target's name only when the block ends well.
+
+    A full disk or a kill leaves the old file as it was. Replacing instead of writing in place also keeps a
+    file that DVC hard-linked into its cache untouched.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f"{target.name}.{os.getpid()}.part")
+    try:
+        yield part
+        os.replace(part, target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(target: Path, text: str) -> None:
+    """Write text atomically, UTF-8, as given."""
+    with atomic_path(target) as part:
+        part.write_text(text, encoding="utf-8", newline="\n")
+
+
+def sha256_of_bytes(data: bytes) -> str:
+    """Return the SHA256 of bytes, in hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_of_file(path: Path) -> str:
+    """Return the SHA256 of a file's content, in hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def sha256_of_json(value: Any) -> str:
+    """Return the SHA256 of a JSON value in canonical form: sorted keys, no white space."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return sha256_of_bytes(text.encode())
+
+
+def _without_nan(value: Any) -> Any:
+    # JSON has no NaN: a number that could not be had is null, as every reader expects.
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {str(key): _without_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(item) for item in value]
+    if hasattr(value, "item") and getattr(value, "shape", None) == ():
+        return _without_nan(value.item())
+    return value
+
+
+def to_json(value: Any) -> str:
+    """Return indented JSON with sorted keys and a final newline; NaN and infinities become null."""
+    return json.dumps(_without_nan(value), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_json(target: Path, value: Any) -> None:
+    """Write a value as JSON, atomically; the same value always gives the same bytes."""
+    write_text(target, to_json(value))
+
+
+def read_json(path: Path) -> Any:
+    """Return the content of a JSON file.
+
+    Raises
+    ------
+    BadInput
+        If the file is absent or is no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BadInput(f"{path}: no such file") from error
+    except ValueError as error:
+        raise BadInput(f"{path}: not valid JSON ({error})") from error
+
+
+def read_yaml(path: Path) -> Any:
+    """Return the content of a YAML 1.2 file as plain dicts and lists.
+
+    Raises
+    ------
+    BadInput
+        If the file is absent or is no YAML.
+
+    Notes
+    -----
+    ruamel.yaml and not PyYAML: YAML 1.1 reads `1e-05`, which DVC writes, as a string.
+    """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BadInput(f"{path}: no such file") from error
+    except YAMLError as error:
+        raise BadInput(f"{path}: not valid YAML ({error})") from error

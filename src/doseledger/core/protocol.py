@@ -1,0 +1,239 @@
+"""What a cohort of one treatment protocol looks like, and what its plans must achieve: the YAML of validation/."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from doseledger.core.errors import BadInput
+from doseledger.core.files import read_yaml
+
+DicomObject = Literal["ct", "rtstruct", "rtdose", "rtplan"]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Block(BaseModel):
+    """Base of everything read from YAML: frozen, and an unknown key is an error, not a silent typo."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+AnyBlock = TypeVar("AnyBlock", bound=BaseModel)
+
+
+def load_block(model: type[AnyBlock], value: Any, where: str) -> AnyBlock:
+    """Return a validated block, or say in one message everything that is wrong with it.
+
+    Raises
+    ------
+    BadInput
+        Naming file, key, what was found and what was wanted.
+    """
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        lines = [
+            f"{'.'.join(str(part) for part in item['loc']) or '(top)'}: {item['msg']}, found {item.get('input')!r}"
+            for item in error.errors()
+        ]
+        raise BadInput(f"{where}: " + "; ".join(lines)) from error
+
+
+def folded(name: str) -> str:
+    """Return a structure name as it is compared: case, spaces, `_` and `-` do not count.
+
+    Examples
+    --------
+    >>> folded("PTV_70") == folded("ptv 70")
+    True
+    >>> folded("zPTV70_opt") == folded("PTV70")
+    False
+    """
+    return re.sub(r"[\s_\-]+", "", name).casefold()
+
+
+class Structure(Block):
+    """A structure that the protocol knows: its name here, and the names that clinics give it, the best first."""
+
+    name: str
+    kind: Literal["target", "organ"]
+    required: bool = True
+    aliases: list[str] = []
+
+    @property
+    def folded_names(self) -> list[str]:
+        """The name and its aliases in order of preference, folded, each once."""
+        return list(dict.fromkeys(folded(name) for name in (self.name, *self.aliases)))
+
+
+class Crop(Block):
+    """Cases are cropped to the body's box plus a margin."""
+
+    margin_mm: Annotated[float, Field(ge=0)]
+
+
+class SkipWhen(Block):
+    """A case that this covers is outside the protocol: skipped and listed, not a failure."""
+
+    any_absent: list[str]
+    reason: str
+
+
+class PhiAllowance(Block):
+    """A DICOM keyword that may carry a value, and why."""
+
+    keyword: str
+    reason: str
+
+
+class Phi(Block):
+    """What counts as pseudonymous: a pattern for names and ids, and attributes allowed with a reason."""
+
+    pseudonym: str
+    allow: list[PhiAllowance] = []
+
+    @field_validator("pseudonym")
+    @classmethod
+    def _compiles(cls, value: str) -> str:
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from error
+        return value
+
+
+class Protocol(Block):
+    """One protocol: where its cases come from, which objects and structures they have, and the grid they go onto.
+
+    Notes
+    -----
+    `spacing_mm` is (z, y, x), or `native` for the image's own grid. `crop` is `none` for openkbp, nifti and native.
+    `body_names` are the ROI names that may stand for the outline (RTROIInterpretedType EXTERNAL counts too).
+    """
+
+    name: str
+    title: str
+    source: Literal["dicom", "openkbp", "nifti"]
+    modality: Literal["CT", "MR"]
+    objects: list[DicomObject]
+    n_fractions: int | None = None
+    prescription_gy: dict[str, Positive] = {}
+    spacing_mm: Literal["native"] | tuple[Positive, Positive, Positive]
+    crop: Literal["none"] | Crop
+    sdf_clip_mm: Positive
+    body_names: list[str] = []
+    structures: list[Structure]
+    labels: dict[str, int] = {}
+    skip_when: SkipWhen | None = None
+    phi: Phi | None = None
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Protocol:
+        names = [structure.name for structure in self.structures]
+        owner: dict[str, str] = {}
+        for structure in self.structures:
+            for name in structure.folded_names:
+                if name in owner:
+                    raise ValueError(f"alias {name!r} belongs to both {owner[name]} and {structure.name}")
+                owner[name] = structure.name
+        strangers = [name for name in (*self.prescription_gy, *self.labels) if name not in names]
+        strangers += [name for name in (self.skip_when.any_absent if self.skip_when else []) if name not in names]
+        if strangers:
+            raise ValueError(f"{', '.join(strangers)} named, but not among the structures {', '.join(names)}")
+        if "rtdose" in self.objects and not self.prescription_gy:
+            raise ValueError("a protocol with rtdose needs prescription_gy")
+        if self.source == "dicom" and self.phi is None:
+            raise ValueError("a protocol of DICOM needs a phi block")
+        if self.crop != "none" and self.spacing_mm == "native":
+            raise ValueError("crop must be none where spacing_mm is native")
+        return self
+
+    @property
+    def structure_names(self) -> tuple[str, ...]:
+        """Names of all structures, in order."""
+        return tuple(structure.name for structure in self.structures)
+
+    @property
+    def target_names(self) -> tuple[str, ...]:
+        """Names of the targets, in order."""
+        return tuple(structure.name for structure in self.structures if structure.kind == "target")
+
+    @property
+    def has_dose(self) -> bool:
+        """Whether cases carry a dose."""
+        return "rtdose" in self.objects
+
+    def structure(self, name: str) -> Structure:
+        """Return the structure of a name.
+
+        Raises
+        ------
+        BadInput
+            If there is none.
+        """
+        for structure in self.structures:
+            if structure.name == name:
+                return structure
+        raise BadInput(f"protocol {self.name} has no structure {name}; it has {', '.join(self.structure_names)}")
+
+
+class Goal(Block):
+    """One clinical goal: a DVH statistic of a structure against a limit.
+
+    Notes
+    -----
+    `statistic` is the clinic's grammar (`D95%`, `V70Gy`, `D2cc`, `mean`), in `unit`. `minus` and `minus_margin_mm`
+    judge the structure without others grown by a margin. A goal that is not `gating` is reported only.
+    """
+
+    structure: str
+    statistic: str
+    operator: Literal["<=", ">="]
+    limit: float
+    acceptable: float | None = None
+    unit: Literal["Gy", "%", "cc"]
+    gating: bool = True
+    minus: list[str] = []
+    minus_margin_mm: Annotated[float, Field(ge=0)] = 0.0
+    source: str
+
+    @property
+    def name(self) -> str:
+        """How the goal is called in tables, e.g. `Rectum V65Gy ≤ 15 %`."""
+        sign = {"<=": "≤", ">=": "≥"}[self.operator]
+        without = f" minus ({' + '.join(self.minus)} + {self.minus_margin_mm:g} mm)" if self.minus else ""
+        return f"{self.structure}{without} {self.statistic} {sign} {self.limit:g} {self.unit}"
+
+
+class GoalSet(Block):
+    """The clinical goals of a protocol."""
+
+    name: str
+    protocol: str
+    title: str
+    goals: list[Goal]
+
+
+def load_protocol(path: Path) -> Protocol:
+    """Return a protocol of validation/protocols/.
+
+    Raises
+    ------
+    BadInput
+        Naming the key, what was found and what was wanted.
+    """
+    return load_block(Protocol, read_yaml(path), str(path))
+
+
+def load_goals(path: Path) -> GoalSet:
+    """Return a set of clinical goals of validation/goals/.
+
+    Raises
+    ------
+    BadInput
+        Naming the key, what was found and what was wanted.
+    """
+    return load_block(GoalSet, read_yaml(path), str(path))

@@ -1,0 +1,147 @@
+"""params.yaml as frozen, typed blocks: complete, unknown keys refused, no second default in code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from doseledger.core.errors import BadInput
+from doseledger.core.files import read_yaml
+from doseledger.core.protocol import Block, load_block
+
+Count = Annotated[int, Field(ge=1)]
+CountOrZero = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class CohortSettings(Block):
+    """Which protocol and goals a cohort follows: names of files in validation/protocols and validation/goals."""
+
+    protocol: str
+    goals: str
+
+
+class PhantomSettings(Block):
+    """The synthetic cohort; see cohort/phantom.py."""
+
+    n_patients: Count
+    seed: int
+    workers: CountOrZero
+    in_plane_pixels: Count
+    segments_per_arc: Count
+    iterations: Count
+    dose_grid_mm: Positive
+
+
+class IngestSettings(Block):
+    """Conversion of raw data to cases."""
+
+    workers: CountOrZero
+    accept_failed: dict[str, str]
+
+
+class SplitSettings(Block):
+    """How patients are dealt: by `fractions`, by k `folds`, or with one `group` held out at a time."""
+
+    seed: int
+    kind: Literal["fractions", "folds", "leave_one_group_out"]
+    fractions: dict[Literal["train", "val", "test"], Share]
+    n_folds: Annotated[int, Field(ge=2)]
+    n_repeats: Count
+    group_column: Literal["group", "site", "pseudonym"]
+
+    @model_validator(mode="after")
+    def _fractions_make_sense(self) -> SplitSettings:
+        if set(self.fractions) != {"train", "val", "test"} or abs(sum(self.fractions.values()) - 1.0) > 1e-6:
+            raise ValueError(f"fractions of train, val and test must add up to 1, found {self.fractions}")
+        if self.fractions["train"] <= max(self.fractions["val"], self.fractions["test"]):
+            raise ValueError(f"train must be the largest part: are the fractions inverted? found {self.fractions}")
+        return self
+
+
+class GammaSettings(Block):
+    """One gamma criterion; see evaluate/gamma.py."""
+
+    gamma_percent: Positive
+    gamma_mm: Positive
+    cutoff_percent: Annotated[float, Field(ge=0, lt=100)]
+    local: bool
+    interp_fraction: Count
+    max_gamma: Positive
+
+
+class EvaluateSettings(Block):
+    """What is measured on each test case."""
+
+    workers: CountOrZero
+    gamma: list[GammaSettings]
+    verify_gamma_points: CountOrZero
+    dvh_statistics: dict[Literal["target", "organ"], list[str]]
+
+
+class ReportSettings(Block):
+    """The report."""
+
+    figure_dpi: Count
+
+
+class Settings(Block):
+    """All of params.yaml. Blocks named in `models` are read with `learn`'s own type, through `model`."""
+
+    seed: int
+    lr: Positive
+    cohort: str
+    models: Annotated[list[str], Field(min_length=1)]
+    fold: CountOrZero
+    repeat: CountOrZero
+    cohorts: dict[str, CohortSettings]
+    phantom: PhantomSettings
+    ingest: IngestSettings
+    splits: SplitSettings
+    evaluate: EvaluateSettings
+    report: ReportSettings
+    blocks: dict[str, dict[str, Any]]
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> Settings:
+        if self.cohort not in self.cohorts:
+            raise ValueError(f"cohort {self.cohort!r} is not in cohorts: {', '.join(self.cohorts)}")
+        strangers = [name for name in self.models if name not in self.blocks]
+        if strangers:
+            raise ValueError(f"models {strangers} have no block of their own in params.yaml")
+        return self
+
+    def model(self, name: str) -> dict[str, Any]:
+        """Return a model's block as plain values; `learn.recipe.Recipe` gives it its types.
+
+        Raises
+        ------
+        BadInput
+            If there is no such block.
+        """
+        if name not in self.blocks:
+            raise BadInput(f"params.yaml has no block {name!r}; model blocks there: {', '.join(sorted(self.blocks))}")
+        return self.blocks[name]
+
+
+def load_settings(path: Path) -> Settings:
+    """Return params.yaml as typed settings.
+
+    Raises
+    ------
+    BadInput
+        Naming each key that is missing, unknown or of the wrong type, `lr: abc` included.
+    """
+    raw = read_yaml(path)
+    if not isinstance(raw, dict):
+        raise BadInput(f"{path}: wanted a mapping of settings, found {type(raw).__name__}")
+    known = set(Settings.model_fields) - {"blocks"}
+    # A model's block is any other mapping with a `kind`: what is neither is a misspelt key and is refused by name.
+    blocks = {
+        key: value for key, value in raw.items() if key not in known and isinstance(value, dict) and "kind" in value
+    }
+    rest = {key: value for key, value in raw.items() if key not in blocks}
+    return load_block(Settings, {**rest, "blocks": blocks}, str(path))

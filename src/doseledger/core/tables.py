@@ -1,0 +1,121 @@
+"""The tables that cross stages: their columns and types, checked with pandera wherever one is read or written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pandera.pandas as pa
+
+from doseledger.core.errors import BadInput
+from doseledger.core.files import write_text
+
+SHA256 = pa.Check.str_matches(r"^[0-9a-f]{64}$", error="a SHA256 in hex")
+CASE_ID = pa.Check.str_matches(r"^[A-Za-z0-9][A-Za-z0-9._-]*$", error="letters, digits, '.', '_' and '-' only")
+SPLIT = pa.Check.isin(["train", "val", "test"])
+
+
+def _table(name: str, columns: dict[str, pa.Column], unique: list[str]) -> pa.DataFrameSchema:
+    return pa.DataFrameSchema(columns, name=name, unique=unique, strict=True, coerce=True)
+
+
+# data/raw/<cohort>.csv: the cases that there are, with the digest of each one's packed DICOM.
+RAW = _table("raw", {"case_id": pa.Column(str, CASE_ID), "sha256": pa.Column(str, SHA256)}, ["case_id"])
+
+# cases.csv: one row per NPZ. `pseudonym` is the patient, `group` what leave-one-group-out holds together.
+CASES = _table(
+    "cases",
+    {
+        "case_id": pa.Column(str, CASE_ID),
+        "pseudonym": pa.Column(str),
+        "group": pa.Column(str),
+        "site": pa.Column(str),
+        "source_sha256": pa.Column(str, SHA256),
+        "sha256": pa.Column(str, SHA256),
+        "n_warnings": pa.Column(int, pa.Check.ge(0)),
+    },
+    ["case_id"],
+)
+
+# skipped.csv: every raw case that is not in cases.csv, and why.
+SKIPPED = _table(
+    "skipped",
+    {
+        "case_id": pa.Column(str, CASE_ID),
+        "status": pa.Column(str, pa.Check.isin(["skipped", "failed"])),
+        "reason": pa.Column(str, pa.Check.str_length(min_value=1)),
+    },
+    ["case_id"],
+)
+
+# data/splits/<cohort>.csv: fractions have repeat 0 and fold 0 only; k folds list every case once per repeat and fold.
+SPLITS = _table(
+    "splits",
+    {
+        "repeat": pa.Column(int, pa.Check.ge(0)),
+        "fold": pa.Column(int, pa.Check.ge(0)),
+        "case_id": pa.Column(str, CASE_ID),
+        "pseudonym": pa.Column(str),
+        "group": pa.Column(str),
+        "split": pa.Column(str, SPLIT),
+        "sha256": pa.Column(str, SHA256),
+    },
+    ["repeat", "fold", "case_id"],
+)
+
+# validation/test_sets/<cohort>.csv: the locked test set, edited only by `doseledger splits lock` and `unlock`.
+TEST_SET = _table(
+    "test_set",
+    {
+        "pseudonym": pa.Column(str),
+        "source_sha256": pa.Column(str, SHA256),
+        "locked_on": pa.Column(str, pa.Check.str_matches(r"^\d{4}-\d{2}-\d{2}$", error="a date YYYY-MM-DD")),
+        "reason": pa.Column(str, pa.Check.str_length(min_value=1)),
+    },
+    ["source_sha256"],
+)
+
+
+def read_table(path: Path, schema: pa.DataFrameSchema) -> pd.DataFrame:
+    """Return a CSV table that has passed its schema.
+
+    Raises
+    ------
+    BadInput
+        If the file is absent, or naming each column and row that does not fit.
+    """
+    try:
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except FileNotFoundError as error:
+        raise BadInput(f"{path}: no such table; run the stage that writes it") from error
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: not a CSV table ({error})") from error
+    return check_table(frame, schema, str(path))
+
+
+def check_table(frame: pd.DataFrame, schema: pa.DataFrameSchema, where: str) -> pd.DataFrame:
+    """Return the table with its columns coerced to the schema's types, or say all that is wrong with it.
+
+    Raises
+    ------
+    BadInput
+        Naming each column and row that does not fit.
+    """
+    try:
+        return schema.validate(frame, lazy=True)
+    except (pa.errors.SchemaErrors, pa.errors.SchemaError) as error:
+        cases = error.failure_cases
+        rows = cases.to_dict("records") if isinstance(cases, pd.DataFrame) else [{"check": str(error)}]
+        found = "; ".join(
+            f"{row.get('column') or 'table'}: {row.get('check')}, found {row.get('failure_case')!r}"
+            + (f" in row {row['index']}" if row.get("index") is not None else "")
+            for row in rows[:10]
+        )
+        more = f"; and {len(rows) - 10} more" if len(rows) > 10 else ""
+        raise BadInput(f"{where}: not a {schema.name} table: {found}{more}") from error
+
+
+def write_table(path: Path, frame: pd.DataFrame, schema: pa.DataFrameSchema) -> None:
+    """Write a table as CSV after checking it, atomically, in the schema's order of columns."""
+    checked = check_table(frame, schema, str(path))
+    write_text(path, checked[list(schema.columns)].to_csv(index=False, lineterminator="\n"))

@@ -1,0 +1,1 @@
+"""DICOM-RT to arrays on a Grid and back."""

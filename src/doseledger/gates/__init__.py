@@ -1,0 +1,1 @@
+"""The judges; they never call the code that they judge."""

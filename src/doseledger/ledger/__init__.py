@@ -1,0 +1,1 @@
+"""The records: runs, reports, audit, registry, bundles."""

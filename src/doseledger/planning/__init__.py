@@ -1,0 +1,1 @@
+"""A treatment machine, its dose, and the optimiser of its arcs."""

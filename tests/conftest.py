@@ -1,0 +1,97 @@
+"""Fixtures that several test folders share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.ndimage import distance_transform_edt
+
+from doseledger.core.case import Case
+from doseledger.core.grid import Grid
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SHARED_DATA = REPOSITORY.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """Root of the checkout."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of real data that is never part of the repository."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("real data are not part of the repository: no shared/data beside this checkout")
+    return SHARED_DATA
+
+
+def signed_distance(mask: np.ndarray, spacing_mm: tuple[float, float, float], clip_mm: float = 50.0) -> np.ndarray:
+    """Signed distance of a mask by scipy, negative inside, half a voxel in doubt: good enough for test cases."""
+    if not mask.any():
+        return np.full(mask.shape, clip_mm, np.float16)
+    outside = distance_transform_edt(~mask, sampling=spacing_mm)
+    inside = distance_transform_edt(mask, sampling=spacing_mm)
+    return np.clip(outside - inside, -clip_mm, clip_mm).astype(np.float16)
+
+
+@pytest.fixture
+def make_case() -> Callable[..., Case]:
+    """Factory of small, healthy prostate cases: make_case("case_0001", seed=3) -> Case of 24×40×48 voxels."""
+
+    def make(case_id: str = "case_0001", seed: int = 1, absent: tuple[str, ...] = ("Bowel",)) -> Case:
+        rng = np.random.default_rng(seed)
+        grid = Grid((24, 40, 48), (6.0, 6.0, 6.0), (-70.0, -117.0, -141.0))
+        z, y, x = np.meshgrid(*grid.axes_mm(), indexing="ij")
+        jitter = rng.uniform(-4.0, 4.0, size=3)
+
+        def ellipsoid(centre: tuple[float, float, float], radii: tuple[float, float, float]) -> np.ndarray:
+            cz, cy, cx = (c + j for c, j in zip(centre, jitter, strict=True))
+            return ((z - cz) / radii[0]) ** 2 + ((y - cy) / radii[1]) ** 2 + ((x - cx) / radii[2]) ** 2 <= 1.0
+
+        body = (y / 105.0) ** 2 + (x / 130.0) ** 2 <= 1.0
+        ptv70 = ellipsoid((0, 0, 0), (24, 21, 24))
+        shapes = {
+            "PTV70": ptv70,
+            "PTV56": ptv70 | ellipsoid((18, 4, 0), (36, 24, 42)),
+            "Prostate": ellipsoid((0, 0, 0), (18, 15, 18)),
+            "Rectum": ellipsoid((0, 45, 0), (50, 15, 15)),
+            "Bladder": ellipsoid((38, -30, 0), (24, 22, 30)),
+            "Femur_L": ellipsoid((0, 0, 95), (60, 21, 21)),
+            "Femur_R": ellipsoid((0, 0, -95), (60, 21, 21)),
+            "Bowel": ellipsoid((60, -45, 0), (10, 20, 40)),
+        }
+        names = tuple(shapes)
+        masks = np.stack([shapes[n] & body if n not in absent else np.zeros(grid.shape_zyx, bool) for n in names])
+        depth = distance_transform_edt(~masks[0], sampling=grid.spacing_mm)
+        low = distance_transform_edt(~masks[1], sampling=grid.spacing_mm)
+        dose = np.maximum(71.0 * np.exp(-depth / 30.0), 57.5 * np.exp(-low / 28.0)) * (1 + 0.01 * rng.standard_normal())
+        dose = np.where(body, dose, 0.0).astype(np.float32)
+        ct = np.where(body, 30 + 12 * rng.standard_normal(grid.shape_zyx), -1000).astype(np.int16)
+        ct[(masks[5] | masks[6]) & body] += 500
+        digest = f"{seed:064x}"
+        return Case(
+            grid=grid,
+            ct_hu=ct,
+            structure_names=names,
+            masks=masks,
+            sdf_mm=np.stack([signed_distance(m, grid.spacing_mm) for m in masks]),
+            present=masks.any(axis=(1, 2, 3)),
+            body=body,
+            valid_dose=body,
+            full_shape_zyx=grid.shape_zyx,
+            crop_start_zyx=(0, 0, 0),
+            meta={
+                "case_id": case_id, "pseudonym": f"phantom_{case_id}", "group": "A", "site": "A", "modality": "CT",
+                "source_sha256": digest, "protocol": "prostate_sib", "warnings": [], "parity": {},
+            },
+            dose_gy=dose,
+            prescription_gy={"PTV70": 70.0, "PTV56": 56.0},
+            n_fractions=28,
+        )  # fmt: skip
+
+    return make
