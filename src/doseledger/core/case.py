@@ -167,7 +167,7 @@ def _as_bad_case(path: Path) -> Iterator[None]:
 
 
 def _load(path: Path) -> Case:
-    with _as_bad_case(path), np.load(path, allow_pickle=False) as npz:
+    with _as_bad_case(path), path.open("rb") as stream, np.load(stream, allow_pickle=False) as npz:
         version = int(npz["format_version"])
         if version != FORMAT_VERSION:
             raise BadCase(path.stem, f"{path} has format {version}, wanted {FORMAT_VERSION}; ingest it again")
@@ -266,6 +266,6 @@ def map_member(path: Path, name: str) -> NDArray[Any]:
 
 def read_meta(path: Path) -> dict[str, Any]:
     """Return a case's meta alone, without reading its volumes."""
-    with _as_bad_case(path), np.load(path, allow_pickle=False) as npz:
+    with _as_bad_case(path), path.open("rb") as stream, np.load(stream, allow_pickle=False) as npz:
         meta: dict[str, Any] = json.loads(str(npz["meta"]))
     return meta

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from doseledger.core.errors import BadInput
+from doseledger.core.settings import load_settings
+
+
+@pytest.fixture
+def params(repository: Path) -> str:
+    return (repository / "params.yaml").read_text()
+
+
+def load(text: str, tmp_path: Path):
+    (tmp_path / "params.yaml").write_text(text)
+    return load_settings(tmp_path / "params.yaml")
+
+
+def test_the_shipped_params_are_complete(repository: Path) -> None:
+    settings = load_settings(repository / "params.yaml")
+    assert settings.cohort == "phantom"
+    assert set(settings.models) <= set(settings.blocks)
+
+
+@pytest.mark.parametrize("written", ["1e-4", "1e-05", "0.0001", "1E-4"])
+def test_lr_in_any_notation_is_a_number(params: str, tmp_path: Path, written: str) -> None:
+    # DVC writes 1e-05, which YAML 1.1 readers take for a string.
+    lr_line = next(line for line in params.splitlines() if line.startswith("lr:"))
+    settings = load(params.replace(lr_line, f"lr: {written}"), tmp_path)
+    assert settings.lr == float(written)
+
+
+@pytest.mark.parametrize("written", ["abc", "-1e-4", "0", ".nan", "''"])
+def test_an_lr_that_is_no_positive_number_is_refused(params: str, tmp_path: Path, written: str) -> None:
+    lr_line = next(line for line in params.splitlines() if line.startswith("lr:"))
+    with pytest.raises(BadInput, match="lr: "):
+        load(params.replace(lr_line, f"lr: {written}"), tmp_path)
+
+
+def test_a_misspelt_key_is_refused_by_name(params: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="sead: Extra inputs are not permitted"):
+        load(params + "\nsead: 3\n", tmp_path)
+
+
+def test_a_missing_key_is_named(params: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="seed: Field required"):
+        load(params.replace("\nseed: 1\n", "\n", 1), tmp_path)
+
+
+def test_a_model_without_a_block_is_refused(params: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"\['dose_unat'\] have no block"):
+        load(params.replace("  - dose_unet\n", "  - dose_unat\n"), tmp_path)
+
+
+def test_inverted_fractions_are_refused(params: str, tmp_path: Path) -> None:
+    swapped = params.replace("train: 0.7", "train: 0.15").replace("test: 0.15", "test: 0.7")
+    with pytest.raises(BadInput, match="inverted"):
+        load(swapped, tmp_path)
+
+
+def test_an_unknown_cohort_is_refused(params: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="cohort 'lung' is not in cohorts"):
+        load(params.replace("cohort: phantom", "cohort: lung"), tmp_path)
