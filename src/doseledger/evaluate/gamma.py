@@ -1,0 +1,283 @@
+"""Gamma index of two dose grids, at full resolution."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from doseledger.core.errors import BadInput
+from doseledger.evaluate.gamma_grids import (
+    Axes,
+    counted_points,
+    farthest_mm,
+    grid_axes_mm,
+    lies_on_evaluation,
+    pose_problem,
+    shift_voxels,
+)
+from doseledger.evaluate.gamma_kernels import UNREACHED, Problem, search_cells, search_samples
+from doseledger.evaluate.gamma_samples import FloatArray, IndexArray, group_by_cell, sample_blocks
+
+# A dose scaled by exactly the criterion gives 1 + 9e-16: rounding must not fail it. pymedphys has no such margin.
+PASS_GAMMA = 1 + 1e-9
+
+
+@dataclass(frozen=True)
+class GammaCriteria:
+    """What is asked of gamma.
+
+    Parameters
+    ----------
+    gamma_percent
+        Dose criterion in percent: of the normalisation, or of each point's own reference dose where `local`.
+    gamma_mm
+        Distance criterion in mm.
+    cutoff_percent
+        Points whose reference dose is below this percent of the normalisation are left out (NaN).
+    local
+        Local in place of global dose criterion.
+    interp_fraction
+        Search steps per `gamma_mm`.
+    max_gamma
+        Gamma is searched up to this value, and larger ones are given as this value; may be infinite.
+    normalisation_gy
+        Dose in Gy that stands for 100 %; None for the maximum of the reference.
+
+    Raises
+    ------
+    BadInput
+        If a number is outside its range.
+    """
+
+    gamma_percent: float
+    gamma_mm: float
+    cutoff_percent: float
+    local: bool
+    interp_fraction: float
+    max_gamma: float
+    normalisation_gy: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, low, strict in (
+            ("gamma_percent", 0, True),
+            ("gamma_mm", 0, True),
+            ("cutoff_percent", 0, False),
+            ("interp_fraction", 1, False),
+            ("max_gamma", 1, True),
+            ("normalisation_gy", 0, True),
+        ):
+            value = getattr(self, name)
+            if name == "normalisation_gy" and value is None:
+                continue
+            if not (value > low or (value == low and not strict)) or (math.isinf(value) and name != "max_gamma"):
+                raise BadInput(
+                    f"gamma: {name} is {value}; it must be {'more than' if strict else 'at least'} {low}"
+                    f"{'' if name == 'max_gamma' else ' and finite'}. Mend it in the criteria."
+                )
+
+
+@dataclass(frozen=True)
+class GammaSummary:
+    """Pass rate: percent of counted points with gamma ≤ 1.
+
+    `n_points` counts the points at or above the cutoff that have a gamma, `n_passed` those that pass, `n_without` those
+    at or above the cutoff that have none (out of the evaluation grid's reach, or local criteria at zero dose), which
+    are not counted.
+    """
+
+    pass_rate_percent: float
+    n_points: int
+    n_passed: int
+    n_without: int
+
+
+def gamma_map(
+    axes_reference_mm: Axes,
+    dose_reference_gy: NDArray[Any],
+    axes_evaluation_mm: Axes,
+    dose_evaluation_gy: NDArray[Any],
+    criteria: GammaCriteria,
+    *,
+    mask: NDArray[np.bool_] | None = None,
+) -> FloatArray:
+    """Gamma of each reference point (no unit), NaN below the cutoff.
+
+    Parameters
+    ----------
+    axes_reference_mm, axes_evaluation_mm
+        One to three ascending, evenly spaced axes in mm each.
+    dose_reference_gy, dose_evaluation_gy
+        Doses in Gy on those axes, float32 or float64.
+    criteria
+        Percent, mm, cutoff and the like.
+    mask
+        Bool, shape of the reference: gamma is computed inside it only. The normalisation stays the whole grid's.
+
+    Returns
+    -------
+    (shape of the reference) float64. NaN below the cutoff, outside the mask, where the evaluation grid is out of reach,
+    and, with local criteria, at zero dose.
+
+    Raises
+    ------
+    BadInput
+        If an axis descends, is uneven or does not match its dose, if a dose is not finite, if no reference dose is
+        above zero, or if an infinite `max_gamma` meets a reference that reaches beyond the evaluation grid.
+
+    Notes
+    -----
+    The definition and the samples are those of pymedphys 0.41 (gamma_shell) given float64 doses: γ² = (Δdose /
+    criterion)² + (d / gamma_mm)², least over shells of distance d around the point, the evaluation dose interpolated
+    linearly. The order of the search differs: samples are grouped by grid cell, and a cell that can't hold a smaller γ
+    is skipped whole.
+    """
+    problem = pose_problem(axes_reference_mm, dose_reference_gy, axes_evaluation_mm, dose_evaluation_gy, criteria)
+    points = counted_points(dose_reference_gy, criteria, mask)
+    searched = points[_has_criterion(problem, points)]
+    squared = np.full(len(searched), UNREACHED)
+    _search(searched, squared, problem, criteria, reach_gamma=criteria.max_gamma)
+    gamma = np.full(np.shape(dose_reference_gy), np.nan)
+    gamma.reshape(-1)[searched] = _gamma_from_squared(squared, criteria.max_gamma)
+    return gamma
+
+
+def pass_rate_percent(
+    axes_reference_mm: Axes,
+    dose_reference_gy: NDArray[Any],
+    axes_evaluation_mm: Axes,
+    dose_evaluation_gy: NDArray[Any],
+    criteria: GammaCriteria,
+    *,
+    mask: NDArray[np.bool_] | None = None,
+) -> GammaSummary:
+    """Percent of points with gamma ≤ 1, without the map: a point is left as soon as it passes.
+
+    Parameters, refusals and verdicts are those of `gamma_map`.
+
+    Raises
+    ------
+    BadInput
+        As `gamma_map`, and if no point is counted.
+    """
+    problem = pose_problem(axes_reference_mm, dose_reference_gy, axes_evaluation_mm, dose_evaluation_gy, criteria)
+    points = counted_points(dose_reference_gy, criteria, mask)
+    searched = points[_has_criterion(problem, points)]
+    limit = PASS_GAMMA**2
+    squared = np.full(len(searched), np.nextafter(limit, np.inf))
+    _search(searched, squared, problem, criteria, reach_gamma=PASS_GAMMA, stop_below=limit)
+    failed = searched[squared > limit]
+    # A point off the evaluation grid may have no gamma at all: only the whole search tells.
+    astray = failed[~lies_on_evaluation(problem, failed)]
+    squared = np.full(len(astray), UNREACHED)
+    _search(astray, squared, problem, criteria, reach_gamma=criteria.max_gamma)
+    n_points = len(searched) - int(np.count_nonzero(squared >= UNREACHED))
+    return _summary(len(searched) - len(failed), n_points, len(points) - n_points)
+
+
+def summarise(
+    gamma: FloatArray, criteria: GammaCriteria, reference_gy: NDArray[Any], mask: NDArray[np.bool_] | None = None
+) -> GammaSummary:
+    """Percent of points with gamma ≤ 1 in a map, the same numbers as `pass_rate_percent` gives.
+
+    Parameters
+    ----------
+    gamma
+        Map from `gamma_map`.
+    criteria, reference_gy
+        What the map was made with.
+    mask
+        Bool: points to count.
+
+    Raises
+    ------
+    BadInput
+        If no point is counted.
+    """
+    values = gamma.reshape(-1)[counted_points(reference_gy, criteria, mask)]
+    n_points = int(np.count_nonzero(~np.isnan(values)))
+    return _summary(int(np.count_nonzero(values <= PASS_GAMMA)), n_points, len(values) - n_points)
+
+
+def gamma_on_grid(
+    reference_gy: NDArray[Any],
+    evaluation_gy: NDArray[Any],
+    spacing_mm_zyx: Sequence[float],
+    criteria: GammaCriteria,
+    mask: NDArray[np.bool_] | None = None,
+) -> FloatArray:
+    """Gamma of two doses on one grid, as `gamma_map`.
+
+    Parameters
+    ----------
+    reference_gy, evaluation_gy
+        (z, y, x), or fewer axes, doses in Gy.
+    spacing_mm_zyx
+        Spacing in mm along the same axes.
+    criteria
+        Percent, mm, cutoff and the like.
+    mask
+        Bool, same shape: gamma is computed inside it only.
+
+    Raises
+    ------
+    BadInput
+        As `gamma_map`, and if the shapes differ.
+    """
+    axes_mm = grid_axes_mm(reference_gy, evaluation_gy, spacing_mm_zyx)
+    return gamma_map(axes_mm, reference_gy, axes_mm, evaluation_gy, criteria, mask=mask)
+
+
+def _search(
+    points: IndexArray,
+    squared: FloatArray,
+    problem: Problem,
+    criteria: GammaCriteria,
+    *,
+    reach_gamma: float,
+    stop_below: float = -1.0,
+) -> None:
+    """Lower `squared`, the γ² of each point, by all samples out to `reach_gamma`; in place."""
+    reach_mm = min(criteria.gamma_mm * reach_gamma, farthest_mm(problem))
+    ndim = int(np.count_nonzero(problem.evaluation_shape > 1))
+    commensurate = bool(np.all(problem.stride > 0))
+    shift = shift_voxels(problem)
+    todo = np.arange(len(points))
+    for block in sample_blocks(criteria.gamma_mm, criteria.interp_fraction, reach_mm, ndim):
+        # Nothing at this distance or beyond can lower what is already smaller than the distance alone.
+        todo = todo[(squared[todo] > block.distance_squared[0]) & (squared[todo] > stop_below)]
+        if len(todo) == 0:
+            break
+        best = squared[todo]
+        if commensurate:
+            table = group_by_cell(block, shift, problem.spacing_mm)
+            search_cells(points[todo], best, problem, table, stop_below)
+        else:
+            search_samples(points[todo], best, problem, block, stop_below)
+        squared[todo] = best
+
+
+def _has_criterion(problem: Problem, points: IndexArray) -> NDArray[np.bool_]:
+    """Whether each point has a dose criterion above zero; with local criteria, a point of zero dose has none."""
+    if problem.threshold_gy > 0:
+        return np.ones(len(points), dtype=bool)
+    return np.asarray(problem.reference[points] != 0)
+
+
+def _gamma_from_squared(squared: FloatArray, max_gamma: float) -> FloatArray:
+    """Gamma from γ²: NaN where nothing was reached, no more than `max_gamma`."""
+    return np.where(squared < UNREACHED, np.minimum(np.sqrt(squared), max_gamma), np.nan)
+
+
+def _summary(n_passed: int, n_points: int, n_without: int) -> GammaSummary:
+    """The counts with their percentage."""
+    if n_points == 0:
+        raise BadInput(
+            f"gamma: no point is counted ({n_without} above the cutoff without a gamma); "
+            "lower cutoff_percent, widen the mask, or check that the two grids overlap."
+        )
+    return GammaSummary(100.0 * n_passed / n_points, n_points, n_passed, n_without)

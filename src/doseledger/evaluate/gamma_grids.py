@@ -1,0 +1,226 @@
+"""Two doses on their grids, checked, as the gamma search takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from doseledger.core.errors import BadInput
+from doseledger.evaluate.gamma_kernels import Problem
+from doseledger.evaluate.gamma_samples import FloatArray, IndexArray
+
+if TYPE_CHECKING:
+    from doseledger.evaluate.gamma import GammaCriteria
+
+Axes = Sequence[NDArray[Any]]
+
+# How far, in voxels, an axis may stray from even spacing: coordinates in DICOM are decimal strings.
+AXIS_TOLERANCE = 1e-4
+
+# How far, in voxels, reference points may lie from where whole strides put them on the evaluation grid: gamma then errs
+# by less than this times the dose difference between neighbours over the criterion.
+COMMENSURATE_TOLERANCE = 1e-11
+
+
+def pose_problem(
+    axes_reference: Axes,
+    reference: NDArray[Any],
+    axes_evaluation: Axes,
+    evaluation: NDArray[Any],
+    criteria: GammaCriteria,
+) -> Problem:
+    """The checked problem, padded to three axes.
+
+    Parameters
+    ----------
+    axes_reference, axes_evaluation
+        One to three axes in mm each.
+    reference, evaluation
+        Doses in Gy on those axes.
+    criteria
+        The criteria.
+
+    Raises
+    ------
+    BadInput
+        As `doseledger.evaluate.gamma.gamma_map`.
+    """
+    reference_mm = _checked_axes("reference", axes_reference, reference)
+    evaluation_mm = _checked_axes("evaluation", axes_evaluation, evaluation)
+    if len(reference_mm) != len(evaluation_mm):
+        raise BadInput(
+            f"gamma: the reference has {len(reference_mm)} axes, the evaluation {len(evaluation_mm)}; "
+            "both must have the same number. Compare planes with planes and volumes with volumes."
+        )
+    outside = any(
+        axis[0] < other[0] or axis[-1] > other[-1] for axis, other in zip(reference_mm, evaluation_mm, strict=True)
+    )
+    if outside and np.isinf(criteria.max_gamma):
+        raise BadInput(
+            "gamma: the reference grid reaches beyond the evaluation grid and max_gamma is infinite, so the search of "
+            "points outside would not end; give a finite max_gamma, or crop the reference."
+        )
+    missing = 3 - len(reference_mm)
+    reference_mm = [np.zeros(1)] * missing + reference_mm
+    evaluation_mm = [np.zeros(1)] * missing + evaluation_mm
+    norm_gy = normalisation_gy(reference, criteria)
+    spacing_mm = np.array([_spacing_mm(axis) for axis in evaluation_mm])
+    return Problem(
+        reference=_flat(reference),
+        evaluation=_flat(evaluation),
+        axis0_mm=reference_mm[0],
+        axis1_mm=reference_mm[1],
+        axis2_mm=reference_mm[2],
+        reference_shape=np.array([len(axis) for axis in reference_mm], dtype=np.int64),
+        evaluation_shape=np.array([len(axis) for axis in evaluation_mm], dtype=np.int64),
+        start_mm=np.array([axis[0] for axis in evaluation_mm]),
+        stop_mm=np.array([axis[-1] for axis in evaluation_mm]),
+        spacing_mm=spacing_mm,
+        stride=_strides(reference_mm, evaluation_mm),
+        threshold_gy=0.0 if criteria.local else criteria.gamma_percent / 100 * norm_gy,
+        local_fraction=criteria.gamma_percent / 100,
+    )
+
+
+def normalisation_gy(reference: NDArray[Any], criteria: GammaCriteria) -> float:
+    """The dose in Gy that stands for 100 %.
+
+    Raises
+    ------
+    BadInput
+        If the reference's maximum is asked for and is not above zero.
+    """
+    if criteria.normalisation_gy is not None:
+        return criteria.normalisation_gy
+    highest_gy = float(np.max(reference))
+    if not highest_gy > 0:
+        raise BadInput(
+            f"gamma: the highest reference dose is {highest_gy} Gy; it must be above 0 to normalise by. "
+            "Check that the reference is the dose, or give normalisation_gy."
+        )
+    return highest_gy
+
+
+def counted_points(reference: NDArray[Any], criteria: GammaCriteria, mask: NDArray[np.bool_] | None) -> IndexArray:
+    """Flat indices of the reference points at or above the cutoff and inside the mask.
+
+    Raises
+    ------
+    BadInput
+        If the mask is not bool or has another shape.
+    """
+    # A NumPy float, so that a float32 dose is compared in float64.
+    cutoff_gy = np.float64(criteria.cutoff_percent / 100 * normalisation_gy(reference, criteria))
+    counted = reference >= cutoff_gy
+    if mask is not None:
+        if mask.dtype != np.bool_ or mask.shape != reference.shape:
+            raise BadInput(
+                f"gamma: the mask is {mask.dtype} of shape {mask.shape}; "
+                f"it must be bool of the reference's shape {reference.shape}."
+            )
+        counted &= mask
+    return np.flatnonzero(counted)
+
+
+def lies_on_evaluation(problem: Problem, points: IndexArray) -> NDArray[np.bool_]:
+    """Whether each reference point lies on the evaluation grid, its ends included."""
+    on_grid = np.ones(len(points), dtype=bool)
+    axes_mm = (problem.axis0_mm, problem.axis1_mm, problem.axis2_mm)
+    for axis, index in enumerate(np.unravel_index(points, tuple(problem.reference_shape))):
+        position_mm = axes_mm[axis][index]
+        on_grid &= (problem.start_mm[axis] <= position_mm) & (position_mm <= problem.stop_mm[axis])
+    return on_grid
+
+
+def farthest_mm(problem: Problem) -> float:
+    """Upper bound in mm of the distance from a reference point to a point of the evaluation grid."""
+    axes_mm = (problem.axis0_mm, problem.axis1_mm, problem.axis2_mm)
+    spans = [
+        max(problem.stop_mm[axis] - axes_mm[axis][0], axes_mm[axis][-1] - problem.start_mm[axis]) for axis in range(3)
+    ]
+    return float(np.sqrt(np.sum(np.square(spans))))
+
+
+def shift_voxels(problem: Problem) -> FloatArray:
+    """(3,) position of the reference grid's first point on the evaluation grid, in evaluation voxels."""
+    first_mm = np.array([problem.axis0_mm[0], problem.axis1_mm[0], problem.axis2_mm[0]])
+    return np.asarray((first_mm - problem.start_mm) / problem.spacing_mm)
+
+
+def grid_axes_mm(reference: NDArray[Any], evaluation: NDArray[Any], spacing_mm: Sequence[float]) -> list[FloatArray]:
+    """Axes in mm, from 0, of two doses on one grid.
+
+    Raises
+    ------
+    BadInput
+        If shapes and spacing disagree or a spacing is not above zero.
+    """
+    if np.shape(reference) != np.shape(evaluation) or len(spacing_mm) != np.ndim(reference):
+        raise BadInput(
+            f"gamma: reference {np.shape(reference)}, evaluation {np.shape(evaluation)} and spacing "
+            f"{tuple(spacing_mm)} mm do not describe one grid; give both doses on one grid, with a spacing per axis."
+        )
+    if not all(0 < step < np.inf for step in spacing_mm):
+        raise BadInput(f"gamma: the spacing is {tuple(spacing_mm)} mm; each must be above 0.")
+    return [step * np.arange(size) for step, size in zip(spacing_mm, np.shape(reference), strict=True)]
+
+
+def _checked_axes(name: str, axes: Axes, dose: NDArray[Any]) -> list[FloatArray]:
+    """The axes as float64, after checking them and the dose on them."""
+    shape = tuple(len(axis) for axis in axes)
+    if not 1 <= len(shape) <= 3 or shape != np.shape(dose):
+        raise BadInput(
+            f"gamma: the {name} dose has shape {np.shape(dose)} and its axes {shape} positions; they must agree, "
+            "with one to three axes."
+        )
+    if dose.dtype not in (np.float32, np.float64):
+        raise BadInput(f"gamma: the {name} dose is {dose.dtype}; give float32 or float64 in Gy.")
+    # The sum is NaN or infinite if any voxel is; no array of bools is needed.
+    if not np.isfinite(np.sum(dose, dtype=np.float64)):
+        n_bad = np.count_nonzero(~np.isfinite(dose))
+        raise BadInput(f"gamma: the {name} dose has {n_bad} voxels that are NaN or infinite; mend or crop them first.")
+    return [_checked_axis(f"axis {number} of the {name} grid", axis) for number, axis in enumerate(axes)]
+
+
+def _checked_axis(name: str, axis: NDArray[Any]) -> FloatArray:
+    """The axis as float64, after checking that it ascends evenly."""
+    axis_mm = np.ascontiguousarray(axis, dtype=np.float64)
+    if len(axis_mm) < 2:
+        raise BadInput(f"gamma: {name} has one position; two or more are needed. Drop the axis from grid and dose.")
+    step_mm = np.diff(axis_mm)
+    if not np.all(step_mm > 0):
+        raise BadInput(f"gamma: {name} does not ascend; flip the axis and the dose along it.")
+    spacing_mm = _spacing_mm(axis_mm)
+    stray = np.max(np.abs(axis_mm - (axis_mm[0] + spacing_mm * np.arange(len(axis_mm))))) / spacing_mm
+    if not stray <= AXIS_TOLERANCE:
+        raise BadInput(
+            f"gamma: {name} is uneven, its positions stray by {stray:.2g} voxels from even spacing; resample the dose "
+            "to an even grid first."
+        )
+    return axis_mm
+
+
+def _flat(dose: NDArray[Any]) -> NDArray[Any]:
+    """The dose in C order, flat; copied only where it is not so already."""
+    return np.ascontiguousarray(dose).reshape(-1)
+
+
+def _strides(reference_mm: list[FloatArray], evaluation_mm: list[FloatArray]) -> IndexArray:
+    """Reference spacing in evaluation voxels where that is a whole number on every axis, else zeros."""
+    strides = np.ones(3, dtype=np.int64)
+    for number, (axis_mm, other_mm) in enumerate(zip(reference_mm, evaluation_mm, strict=True)):
+        if not np.array_equal(axis_mm, other_mm):
+            position = (axis_mm - axis_mm[0]) / _spacing_mm(other_mm)
+            strides[number] = round(position[1])
+            drift = np.max(np.abs(position - strides[number] * np.arange(len(axis_mm))))
+            if strides[number] < 1 or drift > COMMENSURATE_TOLERANCE:
+                return np.zeros(3, dtype=np.int64)
+    return strides
+
+
+def _spacing_mm(axis_mm: FloatArray) -> float:
+    """Spacing of an even axis; 1 for a missing one."""
+    return float(axis_mm[-1] - axis_mm[0]) / (len(axis_mm) - 1) if len(axis_mm) > 1 else 1.0
