@@ -19,12 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from doseledger.core.errors import BadCase, BadInput
-from doseledger.core.files import atomic_path
+from doseledger.core.files import ZIP_DATE, atomic_path
 from doseledger.core.grid import Grid, IntTriple
 
 FORMAT_VERSION = 1
-# A ZIP entry needs a date: a fixed one, so that the same case always gives the same bytes.
-ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 # Local file header of a ZIP member: 30 bytes, then the name and the extra field (PKWARE APPNOTE 4.3.7).
 ZIP_HEADER_BYTES = 30
 

@@ -6,7 +6,8 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from typing import Any
 from doseledger.core.errors import BadInput
 
 CHUNK_BYTES = 1 << 20
+# A ZIP entry needs a date: a fixed one, so that equal content always gives equal bytes.
+ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 
 
 @contextmanager
@@ -36,6 +39,30 @@ def write_text(target: Path, text: str) -> None:
     """Write text atomically, UTF-8, as given."""
     with atomic_path(target) as part:
         part.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_stored_zip(target: Path, members: Mapping[str, bytes]) -> None:
+    """Write members as an uncompressed ZIP, sorted by name, with fixed dates: equal members give equal bytes.
+
+    Parameters
+    ----------
+    target
+        The archive; written atomically.
+    members
+        Content by name; names use `/` between folders.
+
+    Notes
+    -----
+    Stored and not deflated: reading a slice from it costs what reading a file costs, and no version of zlib can
+    change the bytes.
+    """
+    with atomic_path(target) as part, zipfile.ZipFile(part, "w", compression=zipfile.ZIP_STORED) as archive:
+        for name in sorted(members):
+            entry = zipfile.ZipInfo(name, date_time=ZIP_DATE)
+            # ZipInfo takes the system of the machine that writes: 3 (Unix) everywhere, for the same bytes everywhere.
+            entry.create_system = 3
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, members[name])
 
 
 def sha256_of_bytes(data: bytes) -> str:
