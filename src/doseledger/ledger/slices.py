@@ -1,0 +1,348 @@
+"""Slices through one case: isodoses of plan and prediction on the image, their difference, and gamma.
+
+Pictures keep the patient's proportions (mm, not voxels). Axial and coronal slices show the patient's left on the
+right side; sagittal slices face the patient's left, anterior on the left side. Heads are up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from doseledger.core.case import Case
+from doseledger.core.errors import BadCase
+from doseledger.core.grid import IntTriple, box_around
+from doseledger.evaluate.gamma import GammaCriteria, gamma_on_grid
+from doseledger.ledger.figures import WIDTH_IN, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
+    from matplotlib.figure import Figure
+
+# Soft-tissue window, in HU.
+WINDOW_HU = (-160.0, 240.0)
+# The difference's scale ends at this part of the highest prescription, so that cases can be compared by eye.
+DIFFERENCE_PART = 0.10
+ISODOSE_COLOURS = ("#D55E00", "#E69F00", "#F0E442", "#009E73", "#56B4E9", "#CC79A7")
+SCALE_BAR_MM = 50.0
+DASHED = (0, (3, 1.5))
+# Height of the three rows of slices together, so that a case fits a page with its caption.
+TALLEST_IN = 6.0
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A case with its predicted dose.
+
+    Parameters
+    ----------
+    case
+        With the plan's dose, the reference.
+    predicted_gy
+        Predicted dose in Gy on the case's grid, (z, y, x).
+    criteria
+        Which gamma is drawn.
+    """
+
+    case: Case
+    predicted_gy: NDArray[np.float32]
+    criteria: GammaCriteria
+
+    def __post_init__(self) -> None:
+        if self.case.dose_gy is None:
+            raise BadCase(self.case.case_id, "has no plan dose to compare with; evaluate a cohort with rtdose")
+        if self.predicted_gy.shape != self.case.grid.shape_zyx:
+            raise BadCase(
+                self.case.case_id,
+                f"the prediction has {self.predicted_gy.shape} voxels, not {self.case.grid.shape_zyx}; predict again",
+            )
+
+    @property
+    def plan_gy(self) -> NDArray[np.float32]:
+        """The plan's dose in Gy, (z, y, x)."""
+        if self.case.dose_gy is None:  # __post_init__ has refused it
+            raise BadCase(self.case.case_id, "has no plan dose")
+        return self.case.dose_gy
+
+
+@dataclass(frozen=True)
+class Plane:
+    """One orientation: the axis it cuts, and how its picture is turned.
+
+    Parameters
+    ----------
+    name
+        As printed.
+    axis
+        Array axis that is held fixed.
+    letters
+        Patient directions at the left, right, top and bottom edge.
+    """
+
+    name: str
+    axis: int
+    letters: tuple[str, str, str, str]
+
+    @property
+    def rows_axis(self) -> int:
+        """Array axis that runs down or up the picture."""
+        return 1 if self.axis == 0 else 0
+
+    @property
+    def columns_axis(self) -> int:
+        """Array axis that runs to the right."""
+        return 1 if self.axis == 2 else 2
+
+    @property
+    def head_up(self) -> bool:
+        """Whether rows ascend upwards: z does, y (posterior) runs down."""
+        return self.axis != 0
+
+
+PLANES = (
+    Plane("Axial", 0, ("R", "L", "A", "P")),
+    Plane("Coronal", 1, ("R", "L", "S", "I")),
+    Plane("Sagittal", 2, ("A", "P", "S", "I")),
+)
+
+
+def isocentre_index(case: Case) -> IntTriple:
+    """Return the voxel (z, y, x) at the centroid of the present target of the highest prescription.
+
+    Raises
+    ------
+    BadCase
+        If no target with a prescription is present.
+    """
+    targets = [name for name in case.present_names if name in case.prescription_gy]
+    if not targets:
+        raise BadCase(case.case_id, "no target with a prescription is present, so there is no centre to cut through")
+    hottest = max(targets, key=lambda name: case.prescription_gy[name])
+    z, y, x = np.rint(np.argwhere(case.mask(hottest)).mean(axis=0)).astype(int)
+    return int(z), int(y), int(x)
+
+
+def isodose_levels(case: Case) -> list[tuple[float, str]]:
+    """Return isodose levels in Gy with their labels, the highest first.
+
+    105 % of the highest prescription (of the present targets), 95 % of each one, 50 % and 30 % of the highest.
+    """
+    targets = {name: dose for name, dose in case.prescription_gy.items() if name in case.present_names}
+    top = max(targets, key=lambda name: targets[name])
+    levels = [(1.05 * targets[top], f"105 % {top}")]
+    levels += [(0.95 * targets[name], f"95 % {name}") for name in sorted(targets, key=lambda n: -targets[n])]
+    levels += [(part / 100 * targets[top], f"{part} % {top}") for part in (50, 30)]
+    return [(dose, f"{dose:.1f} Gy ({label})") for dose, label in levels]
+
+
+def plot_slices(comparison: Comparison) -> Figure:
+    """Return axial, coronal and sagittal slices through the isocentre: isodoses, difference in Gy, gamma.
+
+    Notes
+    -----
+    Gamma is searched in the whole volume; only points on the three slices are computed.
+    """
+    from matplotlib.colors import Normalize
+
+    case = comparison.case
+    index = isocentre_index(case)
+    box = box_around(case.body if case.body.any() else np.ones_like(case.body))
+    volumes = {
+        "difference": comparison.predicted_gy - comparison.plan_gy,
+        "gamma": _gamma_on_planes(comparison, index),
+    }
+    limit_gy = DIFFERENCE_PART * max(case.prescription_gy.values())
+    drawn: list[tuple[str, Colormap, Normalize]] = [
+        ("difference", _colormap("RdBu_r"), Normalize(-limit_gy, limit_gy)),
+        ("gamma", _gamma_colormap(), Normalize(0.0, 2.0)),
+    ]
+    figure, grid, foot = _layout(case, box)
+    for row, plane in enumerate(PLANES):
+        view = _View(case, plane, index, box)
+        _draw_isodoses(grid[row][0], view, comparison)
+        for column, (name, colormap, norm) in enumerate(drawn, start=1):
+            _draw_map(grid[row][column], view, volumes[name], colormap, norm)
+        grid[row][0].set_ylabel(view.position)
+    titles = ("Isodoses on CT", "Prediction − plan", _gamma_title(comparison.criteria))
+    for axis, title in zip(grid[0], titles, strict=True):
+        axis.set_title(title)
+    _draw_foot(foot, case, drawn)
+    return figure
+
+
+def _gamma_on_planes(comparison: Comparison, index: IntTriple) -> NDArray[np.float64]:
+    mask = np.zeros(comparison.case.grid.shape_zyx, dtype=bool)
+    for axis, position in enumerate(index):
+        np.moveaxis(mask, axis, 0)[position] = True
+    mask &= comparison.case.body
+    return gamma_on_grid(
+        comparison.plan_gy, comparison.predicted_gy, comparison.case.grid.spacing_mm, comparison.criteria, mask
+    )
+
+
+def _gamma_title(criteria: GammaCriteria) -> str:
+    scope = ", local" if criteria.local else ""
+    return f"Gamma {criteria.gamma_percent:g} %/{criteria.gamma_mm:g} mm{scope}"
+
+
+def _colormap(name: str) -> Colormap:
+    import matplotlib
+
+    colormap = matplotlib.colormaps[name].copy()
+    colormap.set_bad("#FFFFFF")
+    return colormap
+
+
+def _gamma_colormap() -> Colormap:
+    """Blues where gamma passes, oranges to brown where it fails: the step lies at 1, the middle of the scale."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    stops = [(0.0, "#F7FBFF"), (0.5, "#6BAED6"), (0.5, "#FDAE6B"), (1.0, "#7F2704")]
+    colormap = LinearSegmentedColormap.from_list("gamma", stops)
+    colormap.set_bad("#FFFFFF")
+    return colormap
+
+
+class _View:
+    """One plane through one case, cut to the body's box."""
+
+    def __init__(self, case: Case, plane: Plane, index: IntTriple, box: tuple[slice, slice, slice]) -> None:
+        self.case, self.plane, self._index, self._box = case, plane, index[plane.axis], box
+        axes = case.grid.axes_mm()
+        self.rows_mm = axes[plane.rows_axis][box[plane.rows_axis]]
+        self.columns_mm = axes[plane.columns_axis][box[plane.columns_axis]]
+        self.position = f"{'zyx'[plane.axis]} = {axes[plane.axis][self._index]:.0f} mm".replace("-", "−")
+
+    def cut(self, volume: NDArray[Any]) -> NDArray[Any]:
+        """The slice of a volume, (row, column)."""
+        inside = [self._box[0], self._box[1], self._box[2]]
+        inside[self.plane.axis] = slice(self._index, self._index + 1)
+        return np.squeeze(volume[tuple(inside)], axis=self.plane.axis)
+
+    @property
+    def extent(self) -> tuple[float, float, float, float]:
+        """Edges in mm of left, right, first row's outer and last row's outer side, as imshow takes them."""
+        half_row = self.case.grid.spacing_mm[self.plane.rows_axis] / 2
+        half_column = self.case.grid.spacing_mm[self.plane.columns_axis] / 2
+        low, high = self.rows_mm[0] - half_row, self.rows_mm[-1] + half_row
+        bottom, top = (low, high) if self.plane.head_up else (high, low)
+        return self.columns_mm[0] - half_column, self.columns_mm[-1] + half_column, bottom, top
+
+    def show(self, axis: Axes, picture: NDArray[Any], **options: Any) -> None:
+        """Draw a slice in mm, each pixel as large as its voxel."""
+        origin: Any = "lower" if self.plane.head_up else "upper"
+        axis.imshow(picture, extent=self.extent, origin=origin, interpolation="nearest", aspect="equal", **options)
+
+    def outline(self, axis: Axes, mask: NDArray[Any], colour: str, width: float) -> None:
+        """Draw a mask's outline."""
+        picture = self.cut(mask)
+        if picture.any() and not picture.all():
+            axis.contour(self.columns_mm, self.rows_mm, picture, levels=[0.5], colors=colour, linewidths=width)
+
+
+def _draw_isodoses(axis: Axes, view: _View, comparison: Comparison) -> None:
+    case = comparison.case
+    view.show(axis, view.cut(case.ct_hu), cmap="gray", vmin=WINDOW_HU[0], vmax=WINDOW_HU[1])
+    levels = [dose for dose, _ in isodose_levels(case)][::-1]
+    colours = list(ISODOSE_COLOURS[: len(levels)])[::-1]
+    for dose, style in ((comparison.plan_gy, "solid"), (comparison.predicted_gy, DASHED)):
+        picture = view.cut(dose)
+        inside = [(level, colour) for level, colour in zip(levels, colours, strict=True) if level < picture.max()]
+        if inside:
+            axis.contour(
+                view.columns_mm, view.rows_mm, picture,
+                levels=[level for level, _ in inside], colors=[colour for _, colour in inside],
+                linestyles=[style], linewidths=1.2,
+            )  # fmt: skip
+    _dress(axis, view, "#FFFFFF")
+
+
+def _draw_map(axis: Axes, view: _View, volume: NDArray[Any], colormap: Colormap, norm: Any) -> None:
+    body = view.cut(view.case.body)
+    picture = np.ma.masked_invalid(np.where(body, view.cut(volume), np.nan))
+    view.show(axis, picture, cmap=colormap, norm=norm)
+    view.outline(axis, view.case.body, "#888888", 0.8)
+    for name in view.case.prescription_gy:
+        if name in view.case.present_names:
+            view.outline(axis, view.case.mask(name), "#222222", 0.8)
+    _dress(axis, view, "#222222")
+
+
+def _dress(axis: Axes, view: _View, ink: str) -> None:
+    """Direction letters and a scale bar in `ink`, haloed; no ticks."""
+    from matplotlib.patheffects import withStroke
+
+    halo = [withStroke(linewidth=2.5, foreground="#000000" if ink == "#FFFFFF" else "#FFFFFF")]
+    left, right, top, bottom = view.plane.letters
+    places = (
+        (left, (0.02, 0.5), "left", "center"), (right, (0.98, 0.5), "right", "center"),
+        (top, (0.5, 0.98), "center", "top"), (bottom, (0.5, 0.02), "center", "bottom"),
+    )  # fmt: skip
+    for letter, (x, y), horizontal, vertical in places:
+        place: dict[str, Any] = {"transform": axis.transAxes, "ha": horizontal, "va": vertical}
+        axis.text(x, y, letter, color=ink, path_effects=halo, **place)
+    axis.set(xticks=[], yticks=[])
+    axis.grid(visible=False)
+    for spine in axis.spines.values():
+        spine.set_visible(True)
+        spine.set_color("#BBBBBB")
+    x0, x1, y0, y1 = view.extent
+    start, level = x0 + 0.03 * (x1 - x0), y0 + 0.06 * (y1 - y0)
+    axis.plot([start, start + SCALE_BAR_MM], [level, level], color=ink, linewidth=2.2, solid_capstyle="butt")
+    axis.set(xlim=(x0, x1), ylim=(y0, y1))
+
+
+def _layout(case: Case, box: tuple[slice, slice, slice]) -> tuple[Figure, list[list[Axes]], list[Axes]]:
+    """Axes of 3 planes × 3 columns at one scale in mm, and three more below them for legend and colour bars."""
+    size_mm = [(part.stop - part.start) * spacing for part, spacing in zip(box, case.grid.spacing_mm, strict=True)]
+    left, gap, head, foot = 0.62, 0.08, 0.34, 1.45
+    column_in = (WIDTH_IN - left - 2 * gap) / 3
+    # One scale for all planes; a very long patient must still fit the page.
+    per_mm = min(column_in / max(size_mm[1], size_mm[2]), TALLEST_IN / (size_mm[1] + 2 * size_mm[0]))
+    heights = [size_mm[plane.rows_axis] * per_mm for plane in PLANES]
+    total = head + sum(heights) + 2 * gap + foot
+    figure = new_figure(total)
+
+    def place(x: float, y: float, width: float, height: float) -> Axes:
+        return figure.add_axes((x / WIDTH_IN, y / total, width / WIDTH_IN, height / total))
+
+    starts = [left + column * (column_in + gap) for column in range(3)]
+    grid: list[list[Axes]] = []
+    top = total - head
+    for plane, height in zip(PLANES, heights, strict=True):
+        width = size_mm[plane.columns_axis] * per_mm
+        grid.append([place(x + (column_in - width) / 2, top - height, width, height) for x in starts])
+        figure.text(0.28 / WIDTH_IN, (top - height / 2) / total, plane.name, rotation=90, ha="right", va="center")
+        top -= height + gap
+    feet = [place(0.05, 0.0, starts[1] - 0.05, foot - 0.15)]
+    feet += [place(x + 0.1, foot - 0.35, column_in - 0.2, 0.16) for x in starts[1:]]
+    return figure, grid, feet
+
+
+def _draw_foot(feet: list[Axes], case: Case, drawn: list[tuple[str, Colormap, Any]]) -> None:
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.lines import Line2D
+
+    lines = [
+        Line2D([], [], color=colour, label=label)
+        for colour, (_, label) in zip(ISODOSE_COLOURS, isodose_levels(case), strict=False)
+    ]
+    feet[0].axis("off")
+    feet[0].legend(handles=lines, loc="upper left", handlelength=1.0, borderaxespad=0.0, labelspacing=0.15)
+    labels = {"difference": "Difference (Gy)", "gamma": "Gamma (passes ≤ 1)"}
+    for axis, (name, colormap, norm) in zip(feet[1:], drawn, strict=True):
+        extend = "both" if name == "difference" else "neither"
+        bar = axis.figure.colorbar(ScalarMappable(norm, colormap), cax=axis, orientation="horizontal", extend=extend)
+        bar.set_label(labels[name])
+        axis.grid(visible=False)
+    kinds = [
+        Line2D([], [], color="#444444", linewidth=1.2, label="plan"),
+        Line2D([], [], color="#444444", linewidth=1.2, linestyle=DASHED, label="prediction"),
+        Line2D([], [], color="#444444", linewidth=2.2, label=f"bar: {SCALE_BAR_MM:g} mm"),
+    ]
+    anchor = (-0.05, -3.9)
+    feet[1].legend(handles=kinds, loc="upper left", bbox_to_anchor=anchor, ncols=3, handlelength=1.6, columnspacing=1.0)
