@@ -185,8 +185,9 @@ class Goal(Block):
 
     Notes
     -----
-    `statistic` is the clinic's grammar (`D95%`, `V70Gy`, `D2cc`, `mean`), in `unit`. `minus` and `minus_margin_mm`
-    judge the structure without others grown by a margin. A goal that is not `gating` is reported only.
+    `statistic` is the clinic's grammar (`D95%`, `V70Gy`, `D2cc`, `mean`), in `unit`; "1" is the unit of a ratio (HI).
+    `minus` and `minus_margin_mm` judge the structure without others grown by a margin. A goal that is not `gating` is
+    reported only.
     """
 
     structure: str
@@ -194,7 +195,7 @@ class Goal(Block):
     operator: Literal["<=", ">="]
     limit: float
     acceptable: float | None = None
-    unit: Literal["Gy", "%", "cc"]
+    unit: Literal["Gy", "%", "cc", "1"]
     gating: bool = True
     minus: list[str] = []
     minus_margin_mm: Annotated[float, Field(ge=0)] = 0.0
@@ -205,7 +206,8 @@ class Goal(Block):
         """How the goal is called in tables, e.g. `Rectum V65Gy ≤ 15 %`."""
         sign = {"<=": "≤", ">=": "≥"}[self.operator]
         without = f" minus ({' + '.join(self.minus)} + {self.minus_margin_mm:g} mm)" if self.minus else ""
-        return f"{self.structure}{without} {self.statistic} {sign} {self.limit:g} {self.unit}"
+        unit = "" if self.unit == "1" else f" {self.unit}"
+        return f"{self.structure}{without} {self.statistic} {sign} {self.limit:g}{unit}"
 
 
 class GoalSet(Block):
