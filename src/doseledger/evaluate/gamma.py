@@ -139,7 +139,9 @@ def gamma_map(
     problem = pose_problem(axes_reference_mm, dose_reference_gy, axes_evaluation_mm, dose_evaluation_gy, criteria)
     points = counted_points(dose_reference_gy, criteria, mask)
     searched = points[_has_criterion(problem, points)]
-    squared = np.full(len(searched), UNREACHED)
+    # On the evaluation grid there is a gamma for sure, and what exceeds max_gamma is cut to it: no need to search that.
+    limit = min(criteria.max_gamma**2, UNREACHED / 2)
+    squared = np.where(lies_on_evaluation(problem, searched), limit, UNREACHED)
     _search(searched, squared, problem, criteria, reach_gamma=criteria.max_gamma)
     gamma = np.full(np.shape(dose_reference_gy), np.nan)
     gamma.reshape(-1)[searched] = _gamma_from_squared(squared, criteria.max_gamma)
@@ -243,8 +245,8 @@ def _search(
 ) -> None:
     """Lower `squared`, the γ² of each point, by all samples out to `reach_gamma`; in place."""
     reach_mm = min(criteria.gamma_mm * reach_gamma, farthest_mm(problem))
-    ndim = int(np.count_nonzero(problem.evaluation_shape > 1))
-    commensurate = bool(np.all(problem.stride > 0))
+    ndim = int(np.count_nonzero(np.array(problem.evaluation_shape) > 1))
+    commensurate = min(problem.stride) > 0
     shift = shift_voxels(problem)
     todo = np.arange(len(points))
     for block in sample_blocks(criteria.gamma_mm, criteria.interp_fraction, reach_mm, ndim):
@@ -254,7 +256,7 @@ def _search(
             break
         best = squared[todo]
         if commensurate:
-            table = group_by_cell(block, shift, problem.spacing_mm)
+            table = group_by_cell(block, shift, np.array(problem.spacing_mm))
             search_cells(points[todo], best, problem, table, stop_below)
         else:
             search_samples(points[todo], best, problem, block, stop_below)

@@ -67,18 +67,17 @@ def pose_problem(
     reference_mm = [np.zeros(1)] * missing + reference_mm
     evaluation_mm = [np.zeros(1)] * missing + evaluation_mm
     norm_gy = normalisation_gy(reference, criteria)
-    spacing_mm = np.array([_spacing_mm(axis) for axis in evaluation_mm])
     return Problem(
         reference=_flat(reference),
         evaluation=_flat(evaluation),
         axis0_mm=reference_mm[0],
         axis1_mm=reference_mm[1],
         axis2_mm=reference_mm[2],
-        reference_shape=np.array([len(axis) for axis in reference_mm], dtype=np.int64),
-        evaluation_shape=np.array([len(axis) for axis in evaluation_mm], dtype=np.int64),
-        start_mm=np.array([axis[0] for axis in evaluation_mm]),
-        stop_mm=np.array([axis[-1] for axis in evaluation_mm]),
-        spacing_mm=spacing_mm,
+        reference_shape=(len(reference_mm[0]), len(reference_mm[1]), len(reference_mm[2])),
+        evaluation_shape=(len(evaluation_mm[0]), len(evaluation_mm[1]), len(evaluation_mm[2])),
+        start_mm=(float(evaluation_mm[0][0]), float(evaluation_mm[1][0]), float(evaluation_mm[2][0])),
+        stop_mm=(float(evaluation_mm[0][-1]), float(evaluation_mm[1][-1]), float(evaluation_mm[2][-1])),
+        spacing_mm=(_spacing_mm(evaluation_mm[0]), _spacing_mm(evaluation_mm[1]), _spacing_mm(evaluation_mm[2])),
         stride=_strides(reference_mm, evaluation_mm),
         threshold_gy=0.0 if criteria.local else criteria.gamma_percent / 100 * norm_gy,
         local_fraction=criteria.gamma_percent / 100,
@@ -129,7 +128,7 @@ def lies_on_evaluation(problem: Problem, points: IndexArray) -> NDArray[np.bool_
     """Whether each reference point lies on the evaluation grid, its ends included."""
     on_grid = np.ones(len(points), dtype=bool)
     axes_mm = (problem.axis0_mm, problem.axis1_mm, problem.axis2_mm)
-    for axis, index in enumerate(np.unravel_index(points, tuple(problem.reference_shape))):
+    for axis, index in enumerate(np.unravel_index(points, problem.reference_shape)):
         position_mm = axes_mm[axis][index]
         on_grid &= (problem.start_mm[axis] <= position_mm) & (position_mm <= problem.stop_mm[axis])
     return on_grid
@@ -147,7 +146,7 @@ def farthest_mm(problem: Problem) -> float:
 def shift_voxels(problem: Problem) -> FloatArray:
     """(3,) position of the reference grid's first point on the evaluation grid, in evaluation voxels."""
     first_mm = np.array([problem.axis0_mm[0], problem.axis1_mm[0], problem.axis2_mm[0]])
-    return np.asarray((first_mm - problem.start_mm) / problem.spacing_mm)
+    return np.asarray((first_mm - np.array(problem.start_mm)) / np.array(problem.spacing_mm))
 
 
 def grid_axes_mm(reference: NDArray[Any], evaluation: NDArray[Any], spacing_mm: Sequence[float]) -> list[FloatArray]:
@@ -208,17 +207,17 @@ def _flat(dose: NDArray[Any]) -> NDArray[Any]:
     return np.ascontiguousarray(dose).reshape(-1)
 
 
-def _strides(reference_mm: list[FloatArray], evaluation_mm: list[FloatArray]) -> IndexArray:
+def _strides(reference_mm: list[FloatArray], evaluation_mm: list[FloatArray]) -> tuple[int, int, int]:
     """Reference spacing in evaluation voxels where that is a whole number on every axis, else zeros."""
-    strides = np.ones(3, dtype=np.int64)
+    strides = [1, 1, 1]
     for number, (axis_mm, other_mm) in enumerate(zip(reference_mm, evaluation_mm, strict=True)):
         if not np.array_equal(axis_mm, other_mm):
             position = (axis_mm - axis_mm[0]) / _spacing_mm(other_mm)
             strides[number] = round(position[1])
             drift = np.max(np.abs(position - strides[number] * np.arange(len(axis_mm))))
             if strides[number] < 1 or drift > COMMENSURATE_TOLERANCE:
-                return np.zeros(3, dtype=np.int64)
-    return strides
+                return 0, 0, 0
+    return strides[0], strides[1], strides[2]
 
 
 def _spacing_mm(axis_mm: FloatArray) -> float:

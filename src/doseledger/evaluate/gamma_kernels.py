@@ -1,4 +1,7 @@
-"""The compiled search of gamma: the least γ² over the samples around each reference point."""
+"""The compiled search of gamma: the least γ² over the samples around each reference point.
+
+Hot code gets arrays and tuples of numbers only: an array inside a tuple costs a locked reference count at each access.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,9 @@ from numpy.typing import NDArray
 
 from doseledger.evaluate.gamma_samples import CellTable, FloatArray, IndexArray, SampleBlock
 
+Floats3 = tuple[float, float, float]
+Ints3 = tuple[int, int, int]
+
 # Stands for "no sample yet": finite, since the fast-math flags below promise the compiler that no NaN occurs.
 UNREACHED = 1e300
 
@@ -24,9 +30,9 @@ class Problem(NamedTuple):
     """Two doses on their grids, always three axes: missing leading axes have one voxel.
 
     `reference`, `evaluation` are flat, in C order; `axis0_mm` to `axis2_mm` the reference positions; `start_mm`,
-    `stop_mm`, `spacing_mm` (3,) those of the evaluation grid; `stride` (3,) reference voxels in evaluation voxels where
-    they are commensurate, else 0. `threshold_gy` is the global dose criterion; where it is 0, `local_fraction` of the
-    point's own reference dose is the criterion.
+    `stop_mm`, `spacing_mm` those of the evaluation grid; `stride` reference voxels in evaluation voxels where they are
+    commensurate, else 0. `threshold_gy` is the global dose criterion; where it is 0, `local_fraction` of the point's own
+    reference dose is the criterion.
     """
 
     reference: NDArray[Any]
@@ -34,25 +40,14 @@ class Problem(NamedTuple):
     axis0_mm: FloatArray
     axis1_mm: FloatArray
     axis2_mm: FloatArray
-    reference_shape: IndexArray
-    evaluation_shape: IndexArray
-    start_mm: FloatArray
-    stop_mm: FloatArray
-    spacing_mm: FloatArray
-    stride: IndexArray
+    reference_shape: Ints3
+    evaluation_shape: Ints3
+    start_mm: Floats3
+    stop_mm: Floats3
+    spacing_mm: Floats3
+    stride: Ints3
     threshold_gy: float
     local_fraction: float
-
-
-class _Probe(NamedTuple):
-    """A reference point: grid index, dose and 1 / dose criterion, and where its voxel lies in the evaluation array."""
-
-    i0: int
-    i1: int
-    i2: int
-    dose: float
-    scale: float
-    origin: int
 
 
 @intrinsic
@@ -84,36 +79,58 @@ def search_cells(points: IndexArray, best: FloatArray, problem: Problem, table: 
     stop_below
         A point is finished once its γ² is at or below this; negative for the whole minimum.
     """
-    s0, s1, s2 = _steps(problem.evaluation_shape)
-    low0, low1, low2 = table.cells[:, 0].min(), table.cells[:, 1].min(), table.cells[:, 2].min()
-    high0, high1, high2 = table.cells[:, 0].max(), table.cells[:, 1].max(), table.cells[:, 2].max()
+    reference, evaluation, size = problem.reference, problem.evaluation, problem.evaluation_shape
+    axis0_mm, axis1_mm, axis2_mm = problem.axis0_mm, problem.axis1_mm, problem.axis2_mm
+    cells, starts, counts, nearest_squared = table.cells, table.starts, table.counts, table.nearest_squared
+    samples, n_shells = table.samples, table.counts.shape[1] - 1
+    steps = flat_steps(size)
+    low = (cells[:, 0].min(), cells[:, 1].min(), cells[:, 2].min())
+    high = (cells[:, 0].max(), cells[:, 1].max(), cells[:, 2].max())
+    has_centre = table.first_shell == 0 and samples[0, 0] == 0.0 and samples[1, 0] == 0.0 and samples[2, 0] == 0.0
     warm = 0
     for n in range(len(points)):
-        probe = _probe(problem, points[n], s0, s1, s2)
-        interior = (
-            _is_interior(probe.i0 * problem.stride[0], low0, high0, problem.evaluation_shape[0])
-            and _is_interior(probe.i1 * problem.stride[1], low1, high1, problem.evaluation_shape[1])
-            and _is_interior(probe.i2 * problem.stride[2], low2, high2, problem.evaluation_shape[2])
-        )
         least = best[n]
+        index = grid_index(points[n], problem.reference_shape)
+        dose = np.float64(reference[points[n]])
+        scale = 1.0 / (problem.threshold_gy if problem.threshold_gy > 0 else problem.local_fraction * abs(dose))
+        home = (index[0] * problem.stride[0], index[1] * problem.stride[1], index[2] * problem.stride[2])
+        interior = _all_interior(home, low, high, size)
+        if has_centre:
+            centre = (home[0] + cells[0, 0], home[1] + cells[0, 1], home[2] + cells[0, 2])
+            if _all_interior(centre, (1, 1, 1), (-2, -2, -2), size):
+                difference = (np.float64(evaluation[_flat(centre, steps)]) - dose) * scale
+                least = min(least, difference * difference)
         # The neighbour's best cell is tried first: a low γ² early lets most other cells be skipped.
-        start = warm
-        for visit in range(-1, len(table.cells)):
+        start, visit = warm, -1
+        while visit < len(cells) and least > stop_below:
             cell = start if visit < 0 else visit
-            if table.nearest_squared[cell] >= least:
-                if visit < 0:
+            visit += 1
+            if nearest_squared[cell] >= least:
+                if visit == 0:
                     continue
                 break
-            found = (
-                _cell_least(problem, table, probe, cell, least)
-                if interior
-                else _edge_least(problem, table, probe, cell, least)
-            )
+            place = (home[0] + cells[cell, 0], home[1] + cells[cell, 1], home[2] + cells[cell, 2])
+            shift = (0, 0, 0)
+            if not interior:
+                place, shift = _onto_grid(place, size)
+                # More than a cell outside: not even rounding brings a sample in.
+                if max(abs(shift[0]), abs(shift[1]), abs(shift[2])) > 1:
+                    continue
+            terms, gap = _cell_terms(evaluation, _flat(place, steps), steps, dose, scale)
+            if gap * gap + nearest_squared[cell] >= least:
+                continue
+            # One shell of margin: gamma_mm itself can be a shell more than the multiples of the step.
+            shells = np.sqrt(least) * table.shells_per_gamma + 2 - table.first_shell
+            span = (starts[cell], counts[cell, n_shells if shells >= n_shells else np.int64(max(shells, 0.0))])
+            if interior:
+                found = _samples_least(samples, span, terms, least)
+            else:
+                position_mm = (axis0_mm[index[0]], axis1_mm[index[1]], axis2_mm[index[2]])
+                ends_mm = (problem.start_mm, problem.stop_mm)
+                found = _edge_samples_least(samples, span, terms, least, shift, (position_mm, *ends_mm))
             if found < least:
                 least = found
                 warm = cell
-                if least <= stop_below:
-                    break
         best[n] = least
 
 
@@ -125,110 +142,99 @@ def search_samples(
 
     Parameters are those of `search_cells`, with the samples ungrouped.
     """
-    s0, s1, s2 = _steps(problem.evaluation_shape)
+    reference, evaluation, size = problem.reference, problem.evaluation, problem.evaluation_shape
+    axis0_mm, axis1_mm, axis2_mm = problem.axis0_mm, problem.axis1_mm, problem.axis2_mm
+    offsets_mm, distance_squared = block.offsets_mm, block.distance_squared
+    steps = flat_steps(size)
     for n in range(len(points)):
-        probe = _probe(problem, points[n], s0, s1, s2)
+        index = grid_index(points[n], problem.reference_shape)
+        dose = np.float64(reference[points[n]])
+        scale = 1.0 / (problem.threshold_gy if problem.threshold_gy > 0 else problem.local_fraction * abs(dose))
         least = best[n]
-        for k in range(len(block.distance_squared)):
-            if block.distance_squared[k] >= least or least <= stop_below:
+        for k in range(len(distance_squared)):
+            if distance_squared[k] >= least or least <= stop_below:
                 break
-            x0 = problem.axis0_mm[probe.i0] + block.offsets_mm[0, k]
-            x1 = problem.axis1_mm[probe.i1] + block.offsets_mm[1, k]
-            x2 = problem.axis2_mm[probe.i2] + block.offsets_mm[2, k]
-            if _is_inside(problem, x0, x1, x2):
-                c0, f0 = _place(problem, 0, x0)
-                c1, f1 = _place(problem, 1, x1)
-                c2, f2 = _place(problem, 2, x2)
-                corner = c0 * s0 + c1 * s1 + c2 * s2
-                difference = (
-                    _trilinear(problem.evaluation, corner, (s0, s1, s2), (f0, f1, f2)) - probe.dose
-                ) * probe.scale
-                least = min(least, difference * difference + block.distance_squared[k])
+            x0 = axis0_mm[index[0]] + offsets_mm[0, k]
+            x1 = axis1_mm[index[1]] + offsets_mm[1, k]
+            x2 = axis2_mm[index[2]] + offsets_mm[2, k]
+            if _is_inside((x0, x1, x2), problem.start_mm, problem.stop_mm):
+                c0, f0 = _cell_fraction((x0 - problem.start_mm[0]) / problem.spacing_mm[0], size[0])
+                c1, f1 = _cell_fraction((x1 - problem.start_mm[1]) / problem.spacing_mm[1], size[1])
+                c2, f2 = _cell_fraction((x2 - problem.start_mm[2]) / problem.spacing_mm[2], size[2])
+                dose_here = _trilinear(evaluation, _flat((c0, c1, c2), steps), steps, (f0, f1, f2))
+                difference = (dose_here - dose) * scale
+                least = min(least, difference * difference + distance_squared[k])
         best[n] = least
 
 
-@numba.njit(cache=True, nogil=True, fastmath=FAST)
-def _cell_least(problem: Problem, table: CellTable, probe: _Probe, cell: int, least: float) -> float:
-    """The least γ² of one cell that lies inside the grid with all its samples, or `least`."""
-    s0, s1, s2 = _steps(problem.evaluation_shape)
-    corner = probe.origin + table.cells[cell, 0] * s0 + table.cells[cell, 1] * s1 + table.cells[cell, 2] * s2
-    c = _coefficients(problem.evaluation, corner, s0, s1, s2, probe)
-    if c[8] * c[8] + table.nearest_squared[cell] >= least:
-        return least
-    start = table.starts[cell]
-    count = _count(table, cell, least)
-    # Slices from 0 keep the loop free of negative indices, which would stop it from running as SIMD.
-    f0 = table.fractions[0, start : start + count]
-    f1 = table.fractions[1, start : start + count]
-    f2 = table.fractions[2, start : start + count]
-    distance = table.distance_squared[start : start + count]
-    for k in range(count):
-        difference = (c[0] + c[1] * f2[k]) + f1[k] * (c[2] + c[3] * f2[k])
-        difference += f0[k] * ((c[4] + c[5] * f2[k]) + f1[k] * (c[6] + c[7] * f2[k]))
-        least = _least(least, difference * difference + distance[k])
+@numba.njit(cache=True, nogil=True)
+def flat_steps(shape: Ints3) -> Ints3:
+    """Flat distance between neighbours along each axis; 0 on a missing axis, so that both corners are one voxel."""
+    return shape[1] * shape[2] * (shape[0] > 1), shape[2] * (shape[1] > 1), 1 * (shape[2] > 1)
+
+
+@numba.njit(cache=True, nogil=True, forceinline=True)
+def grid_index(point: int, shape: Ints3) -> Ints3:
+    """Index along the three axes of a flat index."""
+    row = point // shape[2]
+    plane = row // shape[1]
+    return plane, row - plane * shape[1], point - row * shape[2]
+
+
+@numba.njit(cache=True, nogil=True, fastmath=FAST, forceinline=True)
+def _samples_least(samples: FloatArray, span: tuple[int, int], terms: Any, least: float) -> float:
+    """The least γ² over a cell's first samples, all of them inside the grid, or `least`."""
+    # An unsigned index can't be negative, which would stop the loop from running as SIMD.
+    start = np.uint64(span[0])
+    for k in range(span[1]):
+        i = start + np.uint64(k)
+        f0, f1, f2 = samples[0, i], samples[1, i], samples[2, i]
+        difference = (terms[0] + terms[1] * f2) + f1 * (terms[2] + terms[3] * f2)
+        difference += f0 * ((terms[4] + terms[5] * f2) + f1 * (terms[6] + terms[7] * f2))
+        least = _least(least, difference * difference + samples[3, i])
     return least
 
 
-@numba.njit(cache=True, nogil=True, fastmath=FAST)
-def _edge_least(problem: Problem, table: CellTable, probe: _Probe, cell: int, least: float) -> float:
-    """As `_cell_least`, where samples may fall outside the grid: each is tested as pymedphys does, in mm."""
-    s0, s1, s2 = _steps(problem.evaluation_shape)
-    c0, shift0 = _clamp(probe.i0 * problem.stride[0] + table.cells[cell, 0], problem.evaluation_shape[0])
-    c1, shift1 = _clamp(probe.i1 * problem.stride[1] + table.cells[cell, 1], problem.evaluation_shape[1])
-    c2, shift2 = _clamp(probe.i2 * problem.stride[2] + table.cells[cell, 2], problem.evaluation_shape[2])
-    # More than a cell outside: not even rounding brings a sample in.
-    if max(abs(shift0), abs(shift1), abs(shift2)) > 1:
-        return least
-    c = _coefficients(problem.evaluation, c0 * s0 + c1 * s1 + c2 * s2, s0, s1, s2, probe)
-    if c[8] * c[8] + table.nearest_squared[cell] >= least:
-        return least
-    start = table.starts[cell]
-    for k in range(start, start + _count(table, cell, least)):
-        x0 = problem.axis0_mm[probe.i0] + table.offsets_mm[0, k]
-        x1 = problem.axis1_mm[probe.i1] + table.offsets_mm[1, k]
-        x2 = problem.axis2_mm[probe.i2] + table.offsets_mm[2, k]
-        if _is_inside(problem, x0, x1, x2):
-            f0 = table.fractions[0, k] + shift0
-            f1 = table.fractions[1, k] + shift1
-            f2 = table.fractions[2, k] + shift2
-            difference = (c[0] + c[1] * f2) + f1 * (c[2] + c[3] * f2)
-            difference += f0 * ((c[4] + c[5] * f2) + f1 * (c[6] + c[7] * f2))
-            least = min(least, difference * difference + table.distance_squared[k])
+@numba.njit(cache=True, nogil=True, fastmath=FAST, forceinline=True)
+def _edge_samples_least(
+    samples: FloatArray, span: tuple[int, int], terms: Any, least: float, shift: Ints3, mm: tuple[Floats3, ...]
+) -> float:
+    """As `_samples_least`, where samples may fall outside the grid: each is tested as pymedphys does, in mm."""
+    position_mm, start_mm, stop_mm = mm
+    for k in range(span[0], span[0] + span[1]):
+        x0, x1, x2 = position_mm[0] + samples[4, k], position_mm[1] + samples[5, k], position_mm[2] + samples[6, k]
+        if _is_inside((x0, x1, x2), start_mm, stop_mm):
+            f0, f1, f2 = samples[0, k] + shift[0], samples[1, k] + shift[1], samples[2, k] + shift[2]
+            difference = (terms[0] + terms[1] * f2) + f1 * (terms[2] + terms[3] * f2)
+            difference += f0 * ((terms[4] + terms[5] * f2) + f1 * (terms[6] + terms[7] * f2))
+            least = min(least, difference * difference + samples[3, k])
     return least
 
 
-@numba.njit(cache=True, nogil=True, fastmath=FAST)
-def _count(table: CellTable, cell: int, least: float) -> int:
-    """How many of a cell's samples can lie nearer than γ = sqrt(least)."""
-    n_shells = table.counts.shape[1] - 1
-    # One shell of margin: gamma_mm itself can be a shell more than the multiples of the step.
-    shells = np.sqrt(least) * table.shells_per_gamma + 2 - table.first_shell
-    return table.counts[cell, n_shells if shells >= n_shells else np.int64(max(shells, 0.0))]
-
-
-@numba.njit(cache=True, nogil=True, fastmath=FAST)
-def _coefficients(evaluation, corner, s0, s1, s2, probe):  # type: ignore[no-untyped-def]
-    """Trilinear polynomial of (dose - reference) / criterion in a cell, and last its least absolute value."""
-    e000 = (np.float64(evaluation[corner]) - probe.dose) * probe.scale
-    e001 = (np.float64(evaluation[corner + s2]) - probe.dose) * probe.scale
-    e010 = (np.float64(evaluation[corner + s1]) - probe.dose) * probe.scale
-    e011 = (np.float64(evaluation[corner + s1 + s2]) - probe.dose) * probe.scale
-    e100 = (np.float64(evaluation[corner + s0]) - probe.dose) * probe.scale
-    e101 = (np.float64(evaluation[corner + s0 + s2]) - probe.dose) * probe.scale
-    e110 = (np.float64(evaluation[corner + s0 + s1]) - probe.dose) * probe.scale
-    e111 = (np.float64(evaluation[corner + s0 + s1 + s2]) - probe.dose) * probe.scale
+@numba.njit(cache=True, nogil=True, fastmath=FAST, forceinline=True)
+def _cell_terms(evaluation: NDArray[Any], corner: int, steps: Ints3, dose: float, scale: float) -> Any:
+    """Trilinear polynomial of (evaluation - dose) * scale in a cell, and its least absolute value there."""
+    s0, s1, s2 = steps
+    e000 = (np.float64(evaluation[corner]) - dose) * scale
+    e001 = (np.float64(evaluation[corner + s2]) - dose) * scale
+    e010 = (np.float64(evaluation[corner + s1]) - dose) * scale
+    e011 = (np.float64(evaluation[corner + s1 + s2]) - dose) * scale
+    e100 = (np.float64(evaluation[corner + s0]) - dose) * scale
+    e101 = (np.float64(evaluation[corner + s0 + s2]) - dose) * scale
+    e110 = (np.float64(evaluation[corner + s0 + s1]) - dose) * scale
+    e111 = (np.float64(evaluation[corner + s0 + s1 + s2]) - dose) * scale
     low = _least(_least(_least(e000, e001), _least(e010, e011)), _least(_least(e100, e101), _least(e110, e111)))
     less = _least(
         _least(_least(-e000, -e001), _least(-e010, -e011)), _least(_least(-e100, -e101), _least(-e110, -e111))
     )
-    gap = max(low, less, 0.0)
     d001, d010, d100 = e001 - e000, e010 - e000, e100 - e000
     d011, d101, d110 = e011 - e010 - d001, e101 - e100 - d001, e110 - e100 - d010
-    return e000, d001, d010, d011, d100, d101, d110, (e111 - e110) - (e101 - e100) - d011, gap
+    d111 = (e111 - e110) - (e101 - e100) - d011
+    return (e000, d001, d010, d011, d100, d101, d110, d111), max(low, less, 0.0)
 
 
-@numba.njit(cache=True, nogil=True, fastmath=FAST)
-def _trilinear(evaluation, corner, steps, fractions):  # type: ignore[no-untyped-def]
+@numba.njit(cache=True, nogil=True, fastmath=FAST, forceinline=True)
+def _trilinear(evaluation: NDArray[Any], corner: int, steps: Ints3, fractions: Floats3) -> float:
     """Trilinear dose at fractions of the cell at `corner`."""
     s0, s1, s2 = steps
     f0, f1, f2 = fractions
@@ -241,49 +247,43 @@ def _trilinear(evaluation, corner, steps, fractions):  # type: ignore[no-untyped
     return near * g0 + far * f0
 
 
-@numba.njit(cache=True, nogil=True)
-def _steps(shape: IndexArray) -> tuple[int, int, int]:
-    """Flat distance between neighbours along each axis; 0 on a missing axis, so that both corners are one voxel."""
-    return shape[1] * shape[2] * (shape[0] > 1), shape[2] * (shape[1] > 1), 1 * (shape[2] > 1)
+@numba.njit(cache=True, nogil=True, forceinline=True)
+def _flat(index: Ints3, steps: Ints3) -> int:
+    """Flat index of a voxel."""
+    return index[0] * steps[0] + index[1] * steps[1] + index[2] * steps[2]
 
 
-@numba.njit(cache=True, nogil=True)
-def _probe(problem: Problem, point: int, s0: int, s1: int, s2: int) -> _Probe:
-    """The reference point of a flat index."""
-    n1, n2 = problem.reference_shape[1], problem.reference_shape[2]
-    i0, i1, i2 = point // (n1 * n2), (point // n2) % n1, point % n2
-    dose = np.float64(problem.reference[point])
-    threshold_gy = problem.threshold_gy if problem.threshold_gy > 0 else problem.local_fraction * abs(dose)
-    origin = i0 * problem.stride[0] * s0 + i1 * problem.stride[1] * s1 + i2 * problem.stride[2] * s2
-    return _Probe(i0, i1, i2, dose, 1.0 / threshold_gy, origin)
-
-
-@numba.njit(cache=True, nogil=True)
-def _is_interior(index: int, low: int, high: int, size: int) -> bool:
-    """Whether all cells from index + low to index + high keep a cell's distance from the ends of the axis."""
-    return size == 1 or (index + low >= 1 and index + high <= size - 3)
-
-
-@numba.njit(cache=True, nogil=True)
-def _is_inside(problem: Problem, x0: float, x1: float, x2: float) -> bool:
-    """Whether a position in mm lies on the evaluation grid, its ends included."""
+@numba.njit(cache=True, nogil=True, forceinline=True)
+def _all_interior(home: Ints3, low: Ints3, high: Ints3, size: Ints3) -> bool:
+    """Whether all cells from home + low to home + high keep a cell's distance from the ends of every axis."""
     return (
-        problem.start_mm[0] <= x0 <= problem.stop_mm[0]
-        and problem.start_mm[1] <= x1 <= problem.stop_mm[1]
-        and problem.start_mm[2] <= x2 <= problem.stop_mm[2]
+        (size[0] == 1 or (home[0] + low[0] >= 1 and home[0] + high[0] <= size[0] - 3))
+        and (size[1] == 1 or (home[1] + low[1] >= 1 and home[1] + high[1] <= size[1] - 3))
+        and (size[2] == 1 or (home[2] + low[2] >= 1 and home[2] + high[2] <= size[2] - 3))
     )
 
 
-@numba.njit(cache=True, nogil=True)
-def _clamp(cell: int, size: int) -> tuple[int, int]:
-    """The nearest cell on the grid, and how many cells further `cell` is."""
-    nearest = max(0, min(cell, size - 2))
-    return nearest, cell - nearest
+@numba.njit(cache=True, nogil=True, forceinline=True)
+def _is_inside(x_mm: Floats3, start_mm: Floats3, stop_mm: Floats3) -> bool:
+    """Whether a position in mm lies on the evaluation grid, its ends included."""
+    return (
+        start_mm[0] <= x_mm[0] <= stop_mm[0]
+        and start_mm[1] <= x_mm[1] <= stop_mm[1]
+        and start_mm[2] <= x_mm[2] <= stop_mm[2]
+    )
 
 
-@numba.njit(cache=True, nogil=True)
-def _place(problem: Problem, axis: int, x_mm: float) -> tuple[int, float]:
-    """Cell and fraction of a position on one axis of the evaluation grid."""
-    position = (x_mm - problem.start_mm[axis]) / problem.spacing_mm[axis]
-    cell = max(0, min(np.int64(position), problem.evaluation_shape[axis] - 2))
+@numba.njit(cache=True, nogil=True, forceinline=True)
+def _onto_grid(cell: Ints3, size: Ints3) -> tuple[Ints3, Ints3]:
+    """The nearest cell on the grid, and how many cells further `cell` is along each axis."""
+    c0 = max(0, min(cell[0], size[0] - 2))
+    c1 = max(0, min(cell[1], size[1] - 2))
+    c2 = max(0, min(cell[2], size[2] - 2))
+    return (c0, c1, c2), (cell[0] - c0, cell[1] - c1, cell[2] - c2)
+
+
+@numba.njit(cache=True, nogil=True, forceinline=True)
+def _cell_fraction(position: float, size: int) -> tuple[int, float]:
+    """Cell and fraction of a position in voxels on one axis."""
+    cell = max(0, min(np.int64(position), size - 2))
     return cell, position - cell

@@ -34,16 +34,15 @@ class CellTable(NamedTuple):
 
     `cells` (n_cells, 3) are cell indices relative to the reference point's own index, `starts` (n_cells + 1,) slice the
     samples, `counts[cell, k]` is how many of a cell's samples (which grow in distance) belong to the block's first k
-    shells, `nearest_squared` (n_cells,) is the least (d / gamma_mm)². `fractions` (3, n) place samples in their cells.
+    shells, `nearest_squared` (n_cells,) is the least (d / gamma_mm)². `samples` (7, n): place in the cell as 3
+    fractions, (d / gamma_mm)², 3 offsets in mm.
     """
 
     cells: IndexArray
     starts: IndexArray
     counts: NDArray[np.int32]
     nearest_squared: FloatArray
-    fractions: FloatArray
-    offsets_mm: FloatArray
-    distance_squared: FloatArray
+    samples: FloatArray
     first_shell: int
     shells_per_gamma: float
 
@@ -125,9 +124,7 @@ def group_by_cell(block: SampleBlock, shift: FloatArray, spacing_mm: FloatArray)
         starts=starts,
         counts=counts,
         nearest_squared=block.distance_squared[nearest],
-        fractions=np.ascontiguousarray(fractions[:, order]),
-        offsets_mm=np.ascontiguousarray(block.offsets_mm[:, order]),
-        distance_squared=block.distance_squared[order],
+        samples=np.take(np.concatenate((fractions, block.distance_squared[None], block.offsets_mm)), order, axis=1),
         first_shell=first_shell,
         shells_per_gamma=block.shells_per_gamma,
     )
