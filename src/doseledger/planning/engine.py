@@ -23,7 +23,7 @@ from doseledger.planning.fluence import open_fraction
 from doseledger.planning.geometry import beam_frame, gantry_at
 from doseledger.planning.kernels import DEPTH_STEP_MM, Spread, depth_table, spread_for
 from doseledger.planning.machine import N_GAUSSIANS, Machine
-from doseledger.planning.raytrace import DensityMap, density_map, trace_fan
+from doseledger.planning.raytrace import STEP_MM, DensityMap, density_map, depth_at, trace_fan
 from doseledger.planning.view import see, seen_bounds_mm, view_of
 
 # Nodes of the blurred fluence for a reported dose: at 1.5 mm straight lines follow the penumbra to 1 % of the field.
@@ -183,23 +183,24 @@ def _part_fluence(arc: Arc, look: _Look, parts: int, spread: Spread, machine: Ma
     return passed * np.float32(arc.segment_mu[look.segment] / parts)
 
 
-@njit(cache=True, fastmath=True)
+@njit(cache=True, fastmath=True, error_model="numpy")
 def _add_dose(points, view, depth, table, maps, dose):  # type: ignore[no-untyped-def]
+    one = np.uint64(1)
     for p in range(points.shape[0]):
-        column, row, deep, scale = see(points[p], view, depth)
+        column, row, ray_x, ray_y, distance = see(points, p, view)
         if column < 0.0 or row < 0.0 or column >= maps.shape[1] - 1 or row >= maps.shape[0] - 1:
             continue
-        deep = min(deep / DEPTH_STEP_MM, table.shape[0] - 1.001)
-        k = int(deep)
-        f = deep - k
-        x = int(column)
-        y = int(row)
-        fx = column - x
-        fy = row - y
-        total = 0.0
+        deep = depth_at(depth, ray_x, ray_y, distance / STEP_MM - view[7, 2]) / DEPTH_STEP_MM
+        deep = min(deep, table.shape[0] - 1.001)
+        k = np.uint64(deep)
+        f = np.float32(deep - k)
+        x = np.uint64(column)
+        y = np.uint64(row)
+        fx = np.float32(column - x)
+        fy = np.float32(row - y)
+        total = np.float32(0.0)
         for g in range(N_GAUSSIANS):
-            value = (1 - fy) * ((1 - fx) * maps[y, x, g] + fx * maps[y, x + 1, g]) + fy * (
-                (1 - fx) * maps[y + 1, x, g] + fx * maps[y + 1, x + 1, g]
-            )
-            total += ((1 - f) * table[k, g] + f * table[k + 1, g]) * value
-        dose[p] += total * scale * scale
+            low = maps[y, x, g] + fx * (maps[y, x + one, g] - maps[y, x, g])
+            high = maps[y + one, x, g] + fx * (maps[y + one, x + one, g] - maps[y + one, x, g])
+            total += (table[k, g] + f * (table[k + one, g] - table[k, g])) * (low + fy * (high - low))
+        dose[p] += total * np.float32((view[6, 2] / distance) ** 2)

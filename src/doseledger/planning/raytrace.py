@@ -145,22 +145,24 @@ def _sum_along_rays(relative, origin_zyx, spacing_zyx, axes, lattice, depth):  #
                 depth[iy, ix, k] = total
 
 
-@njit(cache=True, fastmath=True)
-def depth_at(depth, start, spacing, x, y, distance):  # type: ignore[no-untyped-def]
-    """Return the radiological depth in mm at one place of a fan, trilinear; the fan's edge holds beyond it."""
-    px = min(max((x - start[0]) / spacing[0], 0.0), depth.shape[1] - 1.001)
-    py = min(max((y - start[1]) / spacing[1], 0.0), depth.shape[0] - 1.001)
-    pt = min(max((distance - start[2]) / spacing[2], 0.0), depth.shape[2] - 1.001)
-    x0 = int(px)
-    y0 = int(py)
-    t0 = int(pt)
-    fx = px - x0
-    fy = py - y0
-    ft = pt - t0
-    near = (1 - fy) * ((1 - fx) * depth[y0, x0, t0] + fx * depth[y0, x0 + 1, t0]) + fy * (
-        (1 - fx) * depth[y0 + 1, x0, t0] + fx * depth[y0 + 1, x0 + 1, t0]
-    )
-    far = (1 - fy) * ((1 - fx) * depth[y0, x0, t0 + 1] + fx * depth[y0, x0 + 1, t0 + 1]) + fy * (
-        (1 - fx) * depth[y0 + 1, x0, t0 + 1] + fx * depth[y0 + 1, x0 + 1, t0 + 1]
-    )
-    return (1 - ft) * near + ft * far
+@njit(cache=True, fastmath=True, error_model="numpy", inline="always")
+def depth_at(depth, x, y, step):  # type: ignore[no-untyped-def]
+    """Return the radiological depth in mm at a place of a fan in nodes, trilinear; the fan's edge holds beyond it."""
+    # Unsigned indices: signed ones would be checked for a wrap at every load.
+    x = min(max(x, 0.0), depth.shape[1] - 1.001)
+    y = min(max(y, 0.0), depth.shape[0] - 1.001)
+    step = min(max(step, 0.0), depth.shape[2] - 1.001)
+    one = np.uint64(1)
+    ix = np.uint64(x)
+    iy = np.uint64(y)
+    it = np.uint64(step)
+    fx = np.float32(x - ix)
+    fy = np.float32(y - iy)
+    ft = np.float32(step - it)
+    a = depth[iy, ix, it] + ft * (depth[iy, ix, it + one] - depth[iy, ix, it])
+    b = depth[iy, ix + one, it] + ft * (depth[iy, ix + one, it + one] - depth[iy, ix + one, it])
+    c = depth[iy + one, ix, it] + ft * (depth[iy + one, ix, it + one] - depth[iy + one, ix, it])
+    d = depth[iy + one, ix + one, it] + ft * (depth[iy + one, ix + one, it + one] - depth[iy + one, ix + one, it])
+    a += fx * (b - a)
+    c += fx * (d - c)
+    return a + fy * (c - a)

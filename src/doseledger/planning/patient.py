@@ -1,0 +1,156 @@
+"""Who is planned and how: a patient as arrays, a planner's style, the optimiser's settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from doseledger.core.errors import BadCase
+from doseledger.core.grid import Grid, Triple
+from doseledger.core.plan import Plan
+
+
+@dataclass(frozen=True)
+class Patient:
+    """One patient to be planned, head first and supine.
+
+    Parameters
+    ----------
+    case_id
+        Name in messages, and label of the plan.
+    ct_hu
+        CT numbers, int16 (z, y, x).
+    grid
+        Grid of the CT, the masks and the body.
+    masks
+        bool (z, y, x) by structure, targets and organs.
+    body
+        The outline, bool (z, y, x).
+    prescription_gy
+        Total dose by target.
+    n_fractions
+        Planned fractions.
+    isocentre_xyz_mm
+        LPS; the centre of the hottest target if None.
+    dose_grid
+        Where the dose is reported; the body's box at the settings' spacing if None.
+    wanted_dose_gy
+        For objectives of kind `mimic`: total dose on `grid`, (z, y, x).
+    """
+
+    case_id: str
+    ct_hu: NDArray[np.int16]
+    grid: Grid
+    masks: dict[str, NDArray[np.bool_]]
+    body: NDArray[np.bool_]
+    prescription_gy: dict[str, float]
+    n_fractions: int
+    isocentre_xyz_mm: tuple[float, float, float] | None = None
+    dose_grid: Grid | None = None
+    wanted_dose_gy: NDArray[np.float32] | None = None
+
+    def __post_init__(self) -> None:
+        for name, array in {"ct_hu": self.ct_hu, "body": self.body, **self.masks}.items():
+            if array.shape != self.grid.shape_zyx:
+                raise BadCase(self.case_id, f"{name} has {array.shape} voxels, its grid has {self.grid.shape_zyx}")
+        for name in self.prescription_gy:
+            if name not in self.masks or not self.masks[name].any():
+                raise BadCase(self.case_id, f"target {name} has a prescription but no voxels; contour it, or drop it")
+        if not self.prescription_gy or not self.body.any():
+            raise BadCase(self.case_id, "a plan needs a target with a prescription, and a body; found none")
+
+    @property
+    def hottest_target(self) -> str:
+        """Name of the target of the highest dose."""
+        return max(self.prescription_gy, key=lambda name: self.prescription_gy[name])
+
+
+@dataclass(frozen=True)
+class PlanStyle:
+    """How one planner plans: what makes dose more than a function of the contours.
+
+    Parameters
+    ----------
+    collimator_deg
+        Collimator angle of each arc.
+    jaw_margin_mm
+        From the targets' projection to the jaws.
+    target_weight, ring_weight
+        Multipliers of the targets' and the normal tissue's objectives.
+    organ_weights
+        Multipliers by organ; 1 where absent.
+    falloff_mm
+        How fast the dose is asked to fall outside the targets.
+    """
+
+    collimator_deg: tuple[float, ...] = (15.0, 345.0)
+    jaw_margin_mm: float = 8.0
+    target_weight: float = 1.0
+    ring_weight: float = 1.0
+    organ_weights: dict[str, float] = field(default_factory=dict)
+    falloff_mm: float = 14.0
+
+    def organ_weight(self, organ: str) -> float:
+        """Return the multiplier of an organ's objectives."""
+        return self.organ_weights.get(organ, 1.0)
+
+
+@dataclass(frozen=True)
+class OptimiserSettings:
+    """How much work goes into a plan.
+
+    Parameters
+    ----------
+    segments_per_arc
+        Segments between control points; each arc turns by 358°.
+    iterations
+        Steps of the optimiser.
+    dose_spacing_mm
+        Spacing (z, y, x) of the reported dose, where the patient brings no dose grid.
+    n_points
+        Points that stand for all structures.
+    sub_angles
+        Beams for each segment in the reported dose.
+    bound_iterations
+        Steps for the free-fluence bound; 0 for none.
+    """
+
+    segments_per_arc: int
+    iterations: int
+    dose_spacing_mm: Triple
+    n_points: int = 9000
+    sub_angles: int = 2
+    bound_iterations: int = 0
+
+
+@dataclass(frozen=True)
+class PlannedPatient:
+    """A deliverable plan and its dose.
+
+    Parameters
+    ----------
+    plan
+        Discrete control points, within every limit of the machine.
+    dose_gy
+        Total dose of those control points, float32 (z, y, x), 0 outside the body.
+    dose_grid
+        Its grid.
+    objective
+        Penalty of the plan when optimised, before the final scaling to the prescription.
+    iterations
+        Steps taken.
+    scale
+        Final factor on all monitor units, which gives the hottest target its D95%.
+    free_fluence_objective
+        Penalty that fluence free of any machine reaches with the same beams; None unless asked for.
+    """
+
+    plan: Plan
+    dose_gy: NDArray[np.float32]
+    dose_grid: Grid
+    objective: float
+    iterations: int
+    scale: float
+    free_fluence_objective: float | None = None
