@@ -1,0 +1,147 @@
+"""The networks: (image, condition) -> dose in units of the dose scale, on the image's own voxels.
+
+image is (batch, channel, z, y, x), condition (batch, number), the result (batch, 1, z, y, x). Sizes must be multiples
+of the recipe's `total_stride_zyx`.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from doseledger.learn.recipe import DynUNetRecipe, FilmUNetRecipe
+
+# Channels of one group of a GroupNorm: Wu & He 2018 found 16 a group as good as any; fewer where a level has fewer.
+GROUP_CHANNELS = 8
+
+
+class FilmConvolution(nn.Module):
+    """3×3×3 convolution, group norm, FiLM by the condition's embedding, SiLU.
+
+    Notes
+    -----
+    Perez et al. 2018, "FiLM": y = (1 + γ(e)) · norm(x) + β(e). γ and β start at 0, so that a fresh network ignores the
+    condition.
+    """
+
+    def __init__(self, n_in: int, n_out: int, embedding: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv3d(n_in, n_out, 3, padding=1, bias=False)
+        self.norm = nn.GroupNorm(max(1, n_out // GROUP_CHANNELS), n_out)
+        self.film = nn.Linear(embedding, 2 * n_out)
+        nn.init.zeros_(self.film.weight)
+        nn.init.zeros_(self.film.bias)
+
+    def forward(self, x: Tensor, embedded: Tensor) -> Tensor:
+        """Return the modulated features (batch, n_out, z, y, x)."""
+        gain, offset = self.film(embedded)[:, :, None, None, None].chunk(2, dim=1)
+        result: Tensor = nn.functional.silu(self.norm(self.convolution(x)) * (1 + gain) + offset)
+        return result
+
+
+class Level(nn.Module):
+    """Several FiLM convolutions after one another."""
+
+    def __init__(self, n_in: int, n_out: int, n_convolutions: int, embedding: int) -> None:
+        super().__init__()
+        sizes = [n_in, *[n_out] * n_convolutions]
+        self.convolutions = nn.ModuleList(FilmConvolution(a, b, embedding) for a, b in pairwise(sizes))
+
+    def forward(self, x: Tensor, embedded: Tensor) -> Tensor:
+        """Return the features after the last convolution."""
+        for convolution in self.convolutions:
+            x = convolution(x, embedded)
+        return x
+
+
+class FilmUNet(nn.Module):
+    """3D U-Net (Çiçek et al. 2016) whose convolutions are modulated by prescription, presence and spacing.
+
+    Notes
+    -----
+    The stem gathers `stem_stride_zyx` voxels into one, and the head gives each of them its own value back (sub-voxel
+    rearrangement, Shi et al. 2016); a last pair of convolutions at full resolution sees the image again, so that edges
+    of the targets stay where they are.
+    """
+
+    def __init__(self, n_channels: int, n_conditions: int, recipe: FilmUNetRecipe) -> None:
+        super().__init__()
+        widths, embedding, n = recipe.channels, recipe.embedding, recipe.convolutions
+        self.stride = recipe.stem_stride_zyx
+        self.embed = nn.Sequential(
+            nn.Linear(n_conditions, embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU()
+        )
+        self.stem = nn.Conv3d(n_channels, widths[0], self.stride, stride=self.stride)
+        self.down = nn.ModuleList([Level(widths[0], widths[0], n, embedding)])
+        self.shrink, self.grow, self.up = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        for narrow, wide in pairwise(widths):
+            self.shrink.append(nn.Conv3d(narrow, wide, 2, stride=2))
+            self.down.append(Level(wide, wide, n, embedding))
+            self.grow.append(nn.ConvTranspose3d(wide, narrow, 2, stride=2))
+            self.up.append(Level(2 * narrow, narrow, n, embedding))
+        head = 4
+        z, y, x = self.stride
+        self.head = nn.Conv3d(widths[0], head * z * y * x, 1)
+        self.refine = nn.Sequential(
+            nn.Conv3d(head + n_channels, head, 3, padding=1), nn.SiLU(), nn.Conv3d(head, 1, 3, padding=1)
+        )
+
+    def forward(self, image: Tensor, condition: Tensor) -> Tensor:
+        """Return the dose (batch, 1, z, y, x) in units of the dose scale."""
+        embedded = self.embed(condition)
+        x = self.stem(image)
+        skips = []
+        for level, convolve in enumerate(self.down):
+            x = convolve(self.shrink[level - 1](x) if level else x, embedded)
+            skips.append(x)
+        for level in reversed(range(len(self.up))):
+            x = self.up[level](torch.cat([skips[level], self.grow[level](x)], dim=1), embedded)
+        x = _rearranged(self.head(x), self.stride)
+        result: Tensor = self.refine(torch.cat([x, image], dim=1))
+        return result
+
+
+def _rearranged(x: Tensor, stride: tuple[int, int, int]) -> Tensor:
+    """(batch, c·a·b·d, z, y, x) -> (batch, c, a·z, b·y, d·x)."""
+    batch, _, depth, height, width = x.shape
+    a, b, d = stride
+    x = x.reshape(batch, -1, a, b, d, depth, height, width).permute(0, 1, 5, 2, 6, 3, 7, 4)
+    return x.reshape(batch, -1, a * depth, b * height, d * width)
+
+
+class ConstantChannels(nn.Module):
+    """A network without conditions, given each condition as a channel of one value."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor, condition: Tensor) -> Tensor:
+        """Return the network's output for the image with the conditions beside it."""
+        planes = condition[:, :, None, None, None].expand(-1, -1, *image.shape[2:])
+        result: Tensor = self.network(torch.cat([image, planes.to(image.dtype)], dim=1))
+        return result
+
+
+def build_network(n_channels: int, n_conditions: int, recipe: FilmUNetRecipe | DynUNetRecipe) -> nn.Module:
+    """Return the recipe's network with fresh weights, drawn from torch's generator."""
+    if isinstance(recipe, FilmUNetRecipe):
+        return FilmUNet(n_channels, n_conditions, recipe)
+    from monai.networks.nets import DynUNet
+
+    n_levels = len(recipe.filters)
+    strides = [1] + [2] * (n_levels - 1)
+    return ConstantChannels(
+        DynUNet(
+            spatial_dims=3,
+            in_channels=n_channels + n_conditions,
+            out_channels=1,
+            kernel_size=[3] * n_levels,
+            strides=strides,
+            upsample_kernel_size=strides[1:],
+            filters=recipe.filters,
+            res_block=recipe.residual,
+        )
+    )

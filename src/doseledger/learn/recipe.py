@@ -1,0 +1,235 @@
+"""A model's block of params.yaml as frozen, typed blocks: inputs, sampling, network, loss, optimiser, fit, predict.
+
+Every key stands in params.yaml; none has a default here. A block never holds an `lr`: the base rate is one for all
+models at the top of params.yaml, and a block scales it by `lr_factor`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from doseledger.core.errors import BadInput
+from doseledger.core.protocol import Block, load_block
+
+Count = Annotated[int, Field(ge=1)]
+CountOrZero = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+VoxelTriple = tuple[Count, Count, Count]
+Strides = tuple[Literal[1, 2, 4], Literal[1, 2, 4], Literal[1, 2, 4]]
+
+
+class InputRecipe(Block):
+    """What the network sees.
+
+    Notes
+    -----
+    `structures`: signed distances, or plain masks (the ablation). `prescription`: each target's prescribed dose and the
+    fractions as numbers (`numbers`), these and a map of the prescribed dose over the targets (`numbers_and_map`), or
+    nothing (`none`, the ablation). The network's output is the dose divided by `dose_scale_gy`.
+    """
+
+    structures: Literal["sdf", "mask"]
+    sdf_scale_mm: Positive
+    prescription: Literal["numbers", "numbers_and_map", "none"]
+    dose_scale_gy: Positive
+
+
+class SamplingRecipe(Block):
+    """How patches are drawn of the training cases, and how they are varied.
+
+    Notes
+    -----
+    `target_share` of the patches are centred in a target, `gradient_share` where the dose is steep, the rest anywhere
+    in the body. `mirrored_names` pairs the structures that change places when x is mirrored.
+    """
+
+    patch_zyx: VoxelTriple
+    batch_size: Count
+    patches_per_case: Count
+    target_share: Share
+    gradient_share: Share
+    mirror_share: Share
+    mirrored_names: dict[str, str]
+    ct_shift_hu: NotNegative
+
+    @model_validator(mode="after")
+    def _shares_fit(self) -> SamplingRecipe:
+        if self.target_share + self.gradient_share > 1.0:
+            raise ValueError(f"target_share + gradient_share is {self.target_share + self.gradient_share:g}, above 1")
+        names = [*self.mirrored_names, *self.mirrored_names.values()]
+        if len(set(names)) != len(names):
+            raise ValueError(f"mirrored_names name a structure twice: {names}")
+        return self
+
+
+class LoaderRecipe(Block):
+    """How patches are brought to the network; changes no number. On WSL keep two workers, not persistent."""
+
+    workers: CountOrZero
+    persistent: bool
+
+
+class FilmUNetRecipe(Block):
+    """A residual-free 3D U-Net whose every convolution is modulated by the prescription (FiLM).
+
+    Notes
+    -----
+    `stem_stride_zyx` is how much coarser than the case the first level works; the head brings the dose back to the
+    case's own voxels by sub-voxel rearrangement, so that nothing is resampled.
+    """
+
+    name: Literal["film_unet"]
+    stem_stride_zyx: Strides
+    channels: Annotated[list[Count], Field(min_length=2)]
+    convolutions: Count
+    embedding: Count
+
+    @property
+    def total_stride_zyx(self) -> tuple[int, int, int]:
+        """How many voxels of the input one voxel of the coarsest level spans."""
+        z, y, x = (stride * 2 ** (len(self.channels) - 1) for stride in self.stem_stride_zyx)
+        return z, y, x
+
+
+class DynUNetRecipe(Block):
+    """monai's DynUNet (the network of nnU-Net); the prescription enters as constant channels."""
+
+    name: Literal["dynunet"]
+    filters: Annotated[list[Count], Field(min_length=2)]
+    residual: bool
+
+    @property
+    def total_stride_zyx(self) -> tuple[int, int, int]:
+        """How many voxels of the input one voxel of the coarsest level spans."""
+        stride = 2 ** (len(self.filters) - 1)
+        return stride, stride, stride
+
+
+class LossRecipe(Block):
+    """The terms of the loss and their weights; a weight of 0 switches a term off.
+
+    Notes
+    -----
+    `mask` names where voxels count. `target_weight` multiplies voxels inside any target, `structure_weights` those of
+    one structure (the largest that applies holds). `underdose` and `overdose` are extra weights of errors inside the
+    targets, below and above the plan. `gradient`, `dvh` and `moment` weigh the terms of these names; the DVH term
+    compares `dvh_statistics` ("D95%", "V20Gy", "mean"), with percent points of volume and Gy at the given softness.
+    """
+
+    mask: Literal["valid_dose", "body"]
+    voxel: Literal["l1", "mse"]
+    target_weight: Positive
+    structure_weights: dict[str, Positive]
+    underdose: NotNegative
+    overdose: NotNegative
+    gradient: NotNegative
+    dvh: NotNegative
+    dvh_statistics: dict[Literal["target", "organ"], list[str]]
+    dvh_soft_percent: Positive
+    dvh_soft_gy: Positive
+    moment: NotNegative
+    moment_orders: list[Positive]
+
+
+class OptimiserRecipe(Block):
+    """Optimiser, gradient clipping and learning-rate schedule.
+
+    Notes
+    -----
+    `schedule`: `cosine` falls over the whole run to `final_share` of the rate; `plateau` multiplies the rate by
+    `plateau_factor` after `plateau_epochs` without a better validation MAE; `constant` does neither. All rise linearly
+    over the first `warmup_share` of the steps (not `plateau`). `momentum` is SGD's.
+    """
+
+    name: Literal["adam", "adamw", "sgd"]
+    weight_decay: NotNegative
+    momentum: Annotated[float, Field(ge=0, lt=1)]
+    clip_norm: Positive
+    schedule: Literal["cosine", "plateau", "constant"]
+    warmup_share: Share
+    final_share: Share
+    plateau_epochs: Count
+    plateau_factor: Annotated[float, Field(gt=0, lt=1)]
+
+
+class FitRecipe(Block):
+    """How long and how precisely is trained; `early_stop_epochs` 0 never stops early."""
+
+    max_epochs: Count
+    validate_every: Count
+    early_stop_epochs: CountOrZero
+    accumulate: Count
+    precision: Literal["32-true", "bf16-mixed"]
+
+    @model_validator(mode="after")
+    def _is_validated(self) -> FitRecipe:
+        if self.validate_every > self.max_epochs:
+            raise ValueError(f"validate_every {self.validate_every} is more than max_epochs {self.max_epochs}")
+        return self
+
+
+class PredictRecipe(Block):
+    """How whole cases are predicted from windows of the training patch's size; changing it retrains nothing.
+
+    Notes
+    -----
+    `overlap` is the share of a window that its neighbour covers too; `mirror_average` predicts the mirrored case as
+    well and averages the two.
+    """
+
+    overlap: Annotated[float, Field(ge=0, lt=1)]
+    windows_at_once: Count
+    mirror_average: bool
+
+
+class TrainedRecipe(Block):
+    """What decides a model's weights: the part of its block that its checkpoint keeps."""
+
+    kind: Literal["dose"]
+    lr_factor: Positive
+    inputs: InputRecipe
+    sampling: SamplingRecipe
+    network: Annotated[FilmUNetRecipe | DynUNetRecipe, Field(discriminator="name")]
+    loss: LossRecipe
+    optimiser: OptimiserRecipe
+    fit: FitRecipe
+
+    @model_validator(mode="after")
+    def _patch_fits_network(self) -> TrainedRecipe:
+        strides = self.network.total_stride_zyx
+        if any(size % stride for size, stride in zip(self.sampling.patch_zyx, strides, strict=True)):
+            raise ValueError(
+                f"sampling.patch_zyx {list(self.sampling.patch_zyx)} must be multiples of {list(strides)}, which one "
+                f"voxel of the coarsest level of network {self.network.name} spans"
+            )
+        return self
+
+
+class Recipe(TrainedRecipe):
+    """One dose model: all that params.yaml says of it."""
+
+    loader: LoaderRecipe
+    predict: PredictRecipe
+
+    def trained_part(self) -> TrainedRecipe:
+        """Return what decides the weights: all but how patches are brought and how cases are predicted."""
+        return TrainedRecipe.model_validate(self.model_dump(exclude={"loader", "predict"}))
+
+
+def load_recipe(value: dict[str, Any], where: str) -> Recipe:
+    """Return a model's block with its types.
+
+    Raises
+    ------
+    BadInput
+        Naming each key that is missing, unknown or out of range; an `lr` is refused with the reason.
+    """
+    if "lr" in value:
+        raise BadInput(
+            f"{where}: lr stands at the top of params.yaml, for every model; scale this model's rate with lr_factor"
+        )
+    return load_block(Recipe, value, where)

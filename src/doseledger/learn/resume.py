@@ -1,0 +1,126 @@
+"""Which run a resume state belongs to: a fingerprint of all that decides a run's result, and where states are kept."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from doseledger.core.errors import BadInput
+from doseledger.core.files import read_json, sha256_of_file, sha256_of_json, write_json
+
+PARTS_FILE = "fingerprint.json"
+LIGHTNING_FILE = "last.ckpt"
+ENTRY = "doseledger.learn.train"
+
+
+def code_digests() -> dict[str, str]:
+    """Return the SHA256 of every module of doseledger that training reaches, by name.
+
+    Imports are read from the sources, those inside functions too; `__init__` modules hold no logic and are left out.
+    """
+    found: dict[str, str] = {}
+    waiting = [ENTRY]
+    while waiting:
+        module = waiting.pop()
+        spec = importlib.util.find_spec(module) if module not in found else None
+        if spec is None or spec.origin is None or spec.submodule_search_locations is not None:
+            continue
+        source = Path(spec.origin)
+        found[module] = sha256_of_file(source)
+        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+            waiting += [name for name in names if name.startswith("doseledger.")]
+    return dict(sorted(found.items()))
+
+
+@dataclass(frozen=True)
+class ResumeState:
+    """The folder of one run's resume state, and whether there is something in it to go on from."""
+
+    folder: Path
+    found: bool
+    why: str
+
+    @property
+    def lightning(self) -> Path:
+        """Lightning's own checkpoint: weights, optimiser, schedule, progress, callbacks."""
+        return self.folder / LIGHTNING_FILE
+
+
+def open_state(root: Path, model: str, parts: dict[str, Any], *, fresh: bool) -> ResumeState:
+    """Return the resume state of the run that has these parts, and in words why it goes on or starts anew.
+
+    Parameters
+    ----------
+    root
+        Folder of all resume states; each run has `<root>/<model>/<fingerprint>`.
+    parts
+        All that decides the result, as JSON values: recipe, lr, seed, fold, splits, cases, code, data gate.
+    fresh
+        Throw away what is there.
+    """
+    folder = root / model / sha256_of_json(parts)[:16]
+    if fresh and folder.exists():
+        shutil.rmtree(folder)
+    if (folder / LIGHTNING_FILE).is_file():
+        return ResumeState(folder, True, "settings, data and code are those of the interrupted run")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / PARTS_FILE, parts)
+    others = [other for other in list_states(root, model) if other != folder]
+    if fresh:
+        why = "a fresh start was asked for"
+    elif others:
+        changed = changed_parts(read_json(others[0] / PARTS_FILE), parts)
+        why = f"the interrupted run of {model} differs: {'; '.join(changed)}"
+    else:
+        why = f"there is no interrupted run of {model}"
+    return ResumeState(folder, False, why)
+
+
+def list_states(root: Path, model: str | None = None) -> list[Path]:
+    """Return the folders of interrupted runs, of one model or all, those touched last first."""
+    states = [file.parent for file in root.glob(f"{model or '*'}/*/{LIGHTNING_FILE}")]
+    return sorted(states, key=lambda folder: (folder / LIGHTNING_FILE).stat().st_mtime, reverse=True)
+
+
+def clear_states(root: Path, model: str) -> int:
+    """Delete a model's resume states and return how many there were.
+
+    Raises
+    ------
+    BadInput
+        If the name is no plain name.
+    """
+    if not model or Path(model).name != model:
+        raise BadInput(f"{model!r} is not a model's name")
+    states = list_states(root, model)
+    shutil.rmtree(root / model, ignore_errors=True)
+    return len(states)
+
+
+def changed_parts(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """Return in words what differs between two fingerprints, the deepest keys only.
+
+    Examples
+    --------
+    >>> changed_parts({"lr": 0.1, "recipe": {"seed": 1}}, {"lr": 0.2, "recipe": {"seed": 1}})
+    ['lr was 0.1, is 0.2']
+    """
+    changes: list[str] = []
+    for key in sorted(set(old) | set(new)):
+        before, after, name = old.get(key), new.get(key), f"{prefix}{key}"
+        if isinstance(before, dict) and isinstance(after, dict):
+            changes += changed_parts(before, after, f"{name}.")
+        elif before != after:
+            changes.append(f"{name} was {_short(before)}, is {_short(after)}")
+    return changes
+
+
+def _short(value: Any) -> str:
+    text = "absent" if value is None else str(value)
+    return text if len(text) <= 40 else f"{text[:12]}…"

@@ -1,0 +1,57 @@
+"""A whole case through a network, window by window, blended with a Gaussian; every voxel proven to be covered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from doseledger.core.errors import BadInput
+from doseledger.core.grid import IntTriple
+
+# A voxel that every window covers has weight 1 after blending; rounding in float32 is far below this.
+COVERED = 0.999
+
+
+def predict_whole(
+    network: nn.Module, batch: dict[str, Any], patch_zyx: IntTriple, *, overlap: float, windows_at_once: int
+) -> Tensor:
+    """Return the dose (1, 1, z, y, x) of one whole case in units of the dose scale, as the network says it.
+
+    Parameters
+    ----------
+    batch
+        One case, at least as large as the patch, with `image` (1, C, z, y, x) and `condition` (1, K).
+    patch_zyx
+        Size of a window: what the network was trained on.
+    overlap
+        Share of a window that its neighbour covers too.
+    windows_at_once
+        Windows that go through the network together.
+
+    Raises
+    ------
+    BadInput
+        If a voxel was not covered by any window.
+    """
+    from monai.inferers.utils import sliding_window_inference
+
+    condition = batch["condition"]
+
+    def predict_windows(windows: Tensor) -> tuple[Tensor, Tensor]:
+        dose = network(windows, condition.expand(len(windows), -1)).float()
+        return dose, torch.ones_like(dose)
+
+    # The second map is blended as the first is: where it is 1, windows have covered the voxel.
+    dose, covered = sliding_window_inference(
+        batch["image"], patch_zyx, windows_at_once, predict_windows, overlap=overlap, mode="gaussian"
+    )
+    uncovered = int((~(covered > COVERED)).sum())
+    if uncovered:
+        raise BadInput(
+            f"{uncovered} voxels were covered by no window of {patch_zyx} with overlap {overlap}: "
+            "this is a fault of the program; report it"
+        )
+    result: Tensor = dose
+    return result

@@ -1,0 +1,129 @@
+"""A small cohort on disk and a recipe that trains on it in seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+from doseledger.core.case import Case
+from doseledger.core.files import sha256_of_file
+from doseledger.core.settings import load_settings
+from doseledger.core.tables import SPLITS, write_table
+from doseledger.learn.inputs import OpenCase, case_files, open_case
+from doseledger.learn.recipe import Recipe, load_recipe
+from doseledger.learn.train import Places, TrainingRun
+
+SPLIT_OF = {"case_0001": "train", "case_0002": "train", "case_0003": "train", "case_0004": "val", "case_0005": "test"}
+
+
+def changed(block: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """A copy of a nested block with some keys replaced: {"fit.max_epochs": 3}."""
+    result = {key: dict(value) if isinstance(value, dict) else value for key, value in block.items()}
+    for path, value in changes.items():
+        *parents, last = path.split(".")
+        node = result
+        for parent in parents:
+            node = node[parent]
+        node[last] = value
+    return result
+
+
+SMALL = {
+    "sampling.patch_zyx": [16, 24, 32],
+    "sampling.batch_size": 2,
+    "sampling.patches_per_case": 2,
+    "network": {
+        "name": "film_unet", "stem_stride_zyx": [2, 2, 2], "channels": [4, 8], "convolutions": 1, "embedding": 8,
+    },
+    "fit.max_epochs": 3,
+    "fit.validate_every": 1,
+    "loader.workers": 0,
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """The networks here are too small to gain by a second thread."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def default_block(repository: Path) -> dict[str, Any]:
+    """The block `dose_unet` of params.yaml."""
+    return load_settings(repository / "params.yaml").model("dose_unet")
+
+
+@pytest.fixture(scope="session")
+def make_recipe(default_block: dict[str, Any]) -> Callable[..., Recipe]:
+    """Factory of small recipes: make_recipe({"fit.max_epochs": 1})."""
+
+    def make(changes: dict[str, Any] | None = None) -> Recipe:
+        return load_recipe(changed(default_block, {**SMALL, **(changes or {})}), "test")
+
+    return make
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Five cases on disk and their splits."""
+
+    cases: Path
+    splits: Path
+
+    def open(self, which: str = "train") -> list[OpenCase]:
+        table = pd.read_csv(self.splits)
+        return [open_case(file) for file in case_files(self.cases, table, which, fold=0, repeat=0)]
+
+
+def write_cohort(folder: Path, cases: dict[str, Case]) -> Cohort:
+    """Write cases and the splits that list them."""
+    rows = []
+    for case_id, case in cases.items():
+        path = folder / "cases" / f"{case_id}.npz"
+        case.save(path)
+        rows.append(
+            {
+                "repeat": 0,
+                "fold": 0,
+                "case_id": case_id,
+                "pseudonym": f"phantom_{case_id}",
+                "group": "A",
+                "split": SPLIT_OF[case_id],
+                "sha256": sha256_of_file(path),
+            }
+        )
+    splits = folder / "splits.csv"
+    write_table(splits, pd.DataFrame(rows), SPLITS)
+    return Cohort(folder / "cases", splits)
+
+
+@pytest.fixture
+def cohort(tmp_path: Path, make_case: Callable[..., Case]) -> Cohort:
+    """Three cases to train on, one to validate with, one to test; case_0002 has a bowel."""
+    cases = {}
+    for seed, case_id in enumerate(SPLIT_OF):
+        cases[case_id] = make_case(case_id, seed=seed, absent=() if case_id == "case_0002" else ("Bowel",))
+    return write_cohort(tmp_path, cases)
+
+
+@pytest.fixture
+def make_run(make_recipe: Callable[..., Recipe]) -> Callable[..., TrainingRun]:
+    """Factory of runs: make_run({"fit.max_epochs": 1}, seed=2)."""
+
+    def make(changes: dict[str, Any] | None = None, **other: Any) -> TrainingRun:
+        values = {"model": "dose_unet", "lr": 0.01, "seed": 1, "fold": 0, "repeat": 0, "token": {"ok": True}}
+        return TrainingRun(**{**values, "recipe": make_recipe(changes), "provenance": {"commit": "abc"}, **other})
+
+    return make
+
+
+@pytest.fixture
+def places(cohort: Cohort, tmp_path: Path) -> Places:
+    """Where the small runs read and write."""
+    return Places(cohort.cases, cohort.splits, tmp_path / "run", tmp_path / "resume")
