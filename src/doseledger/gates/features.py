@@ -1,0 +1,117 @@
+"""One row of numbers per case, for the suite of expectations: what a physicist would read off a plan sheet."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from doseledger.core.case import Case
+from doseledger.core.grid import box_around
+from doseledger.core.protocol import Protocol
+
+Row = dict[str, float | str]
+# Below this an image shows air or lung, in HU.
+AIR_HU = -500
+# A hot spot counts from this volume on (ICRU 83 advises against the maximum of one voxel).
+HOT_SPOT_CC = 2.0
+
+
+def measure_case(case: Case, protocol: Protocol) -> Row:
+    """Return the features of a case by name; NaN where a structure or the dose is absent.
+
+    Parameters
+    ----------
+    case
+        A loaded case that has the protocol's structures.
+    protocol
+        Names of structures and prescriptions.
+
+    Returns
+    -------
+    dict
+        Column names carry their unit: `<structure>_volume_cc`, `<target>_d95_percent` (of its prescription),
+        `dose_max_percent` (of the highest prescription), `ct_median_body_hu` and so on. The table in
+        docs/reference/gates.md lists them all.
+
+    Notes
+    -----
+    Dx% is the (100 − x)th percentile of the voxels' doses (ICRU 83).
+    """
+    row: Row = {"case_id": case.case_id}
+    for axis, spacing in zip("zyx", case.grid.spacing_mm, strict=True):
+        row[f"spacing_{axis}_mm"] = spacing
+    row |= _measure_image(case)
+    row |= _measure_structures(case)
+    if protocol.has_dose and case.dose_gy is not None:
+        row |= _measure_dose(case, case.dose_gy, protocol)
+    return row
+
+
+def _measure_image(case: Case) -> Row:
+    inside, outside = case.ct_hu[case.body], case.ct_hu[~case.body]
+    if inside.size == 0:
+        return {}
+    low, middle, high = np.percentile(inside, (1.0, 50.0, 99.0))
+    box = box_around(case.body)
+    extent = [(part.stop - part.start) * step for part, step in zip(box, case.grid.spacing_mm, strict=True)]
+    return {
+        "ct_min_hu": float(case.ct_hu.min()),
+        "ct_p01_body_hu": float(low),
+        "ct_median_body_hu": float(middle),
+        "ct_p99_body_hu": float(high),
+        "ct_max_hu": float(case.ct_hu.max()),
+        "ct_median_outside_hu": float(np.median(outside)) if outside.size else float("nan"),
+        "body_air_percent": 100.0 * float(np.mean(inside < AIR_HU)),
+        "body_volume_cc": float(inside.size) * case.grid.voxel_volume_cc,
+        **{f"body_extent_{axis}_mm": value for axis, value in zip("zyx", extent, strict=True)},
+    }
+
+
+def _measure_structures(case: Case) -> Row:
+    row: Row = {}
+    for name in case.structure_names:
+        mask = case.mask(name)
+        count = int(mask.sum())
+        row[f"{name}_volume_cc"] = count * case.grid.voxel_volume_cc if count else float("nan")
+        row[f"{name}_median_hu"] = float(np.median(case.ct_hu[mask])) if count else float("nan")
+    return row
+
+
+def _measure_dose(case: Case, dose: NDArray[np.float32], protocol: Protocol) -> Row:
+    highest = max(protocol.prescription_gy.values())
+    targets = np.zeros(case.grid.shape_zyx, dtype=bool)
+    row: Row = {}
+    for name in case.structure_names:
+        mask = case.mask(name)
+        inside = dose[mask]
+        row[f"{name}_mean_gy"] = float(inside.mean(dtype=np.float64)) if inside.size else float("nan")
+        prescribed = protocol.prescription_gy.get(name)
+        if prescribed is not None:
+            targets |= mask
+            row |= _measure_target(name, inside, prescribed)
+    beyond = case.body & ~targets
+    row["dose_max_percent"] = 100.0 * float(dose.max()) / highest
+    row["dose_body_mean_gy"] = float(dose[case.body].mean(dtype=np.float64)) if case.body.any() else float("nan")
+    hottest = _hottest_gy(dose[beyond], case.grid.voxel_volume_cc)
+    row["dose_beyond_targets_percent"] = 100.0 * hottest / highest
+    stray = dose[~case.valid_dose]
+    row["dose_outside_valid_max_gy"] = float(stray.max()) if stray.size else 0.0
+    return row
+
+
+def _measure_target(name: str, inside: NDArray[np.float32], prescribed_gy: float) -> Row:
+    columns = ("d98_percent", "d95_percent", "d50_percent", "d2_percent")
+    if not inside.size:
+        return {f"{name}_{column}": float("nan") for column in (*columns, "v95_percent")}
+    values = 100.0 * np.percentile(inside, (2.0, 5.0, 50.0, 98.0)) / prescribed_gy
+    row: Row = {f"{name}_{column}": float(value) for column, value in zip(columns, values, strict=True)}
+    row[f"{name}_v95_percent"] = 100.0 * float(np.mean(inside >= 0.95 * prescribed_gy))
+    return row
+
+
+def _hottest_gy(dose: NDArray[np.float32], voxel_cc: float) -> float:
+    """Least dose of the hottest 2 cc."""
+    count = max(1, round(HOT_SPOT_CC / voxel_cc))
+    if dose.size < count:
+        return float("nan")
+    return float(np.partition(dose, dose.size - count)[dose.size - count])

@@ -1,0 +1,167 @@
+"""What a gate says: its findings, pass or fail, and the digest of exactly what was judged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from doseledger.core.errors import GateFailed, NotReady
+from doseledger.core.files import read_json, sha256_of_file, sha256_of_json, write_json
+
+Severity = Literal["error", "warning"]
+# Words that explain a limit and judge nothing: to mend one must not make a verdict stale.
+EXPLANATIONS = frozenset({"source", "notes", "advice", "title", "reason"})
+# How many findings an error message spells out; the rest are in the findings file.
+SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that a gate saw.
+
+    Parameters
+    ----------
+    gate
+        Name of the check, e.g. `sdf_sign`; the table of docs/reference/gates.md explains each.
+    case_id
+        Whose data; empty where it concerns the cohort or a table.
+    severity
+        An `error` fails the gate, a `warning` is for the reader.
+    message
+        Who, what was found, what was wanted, what to do.
+    numbers
+        The figures behind the message.
+    """
+
+    gate: str
+    case_id: str
+    severity: Severity
+    message: str
+    numbers: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a gate says about what it was shown.
+
+    Parameters
+    ----------
+    gate
+        `data`, `preflight` or `metrics`.
+    digest
+        SHA256 of what was judged.
+    findings
+        In order of severity, gate and case.
+    details
+        More for the report, as JSON values: counts, tables, each expectation's result.
+    """
+
+    gate: str
+    digest: str
+    findings: tuple[Finding, ...]
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        """The findings that fail the gate."""
+        return tuple(finding for finding in self.findings if finding.severity == "error")
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing was found that fails the gate."""
+        return not self.errors
+
+
+def make_verdict(gate: str, digest: str, findings: Iterable[Finding], details: dict[str, Any]) -> Verdict:
+    """Return a verdict with its findings in a fixed order, so that equal data give equal bytes."""
+    ordered = sorted(findings, key=lambda f: (f.severity, f.gate, f.case_id, f.message))
+    return Verdict(gate, digest, tuple(ordered), details)
+
+
+def write_verdict(verdict: Verdict, token_path: Path, findings_path: Path) -> None:
+    """Write the token that later stages depend on, and the findings that only the report reads.
+
+    Both are written whether the gate passed or not; `enforce` comes after.
+    """
+    write_json(findings_path, verdict_as_json(verdict))
+    write_json(token_path, {"ok": verdict.ok, "digest": verdict.digest})
+
+
+def verdict_as_json(verdict: Verdict) -> dict[str, Any]:
+    """Return a verdict as JSON values."""
+    n_errors = len(verdict.errors)
+    return {
+        "gate": verdict.gate,
+        "ok": verdict.ok,
+        "digest": verdict.digest,
+        "counts": {"error": n_errors, "warning": len(verdict.findings) - n_errors},
+        "findings": [asdict(finding) for finding in verdict.findings],
+        "details": verdict.details,
+    }
+
+
+def enforce(verdict: Verdict, findings_path: Path | None = None) -> None:
+    """Do nothing if the gate passed.
+
+    Raises
+    ------
+    GateFailed
+        Spelling out the first findings, and where the rest are.
+    """
+    if verdict.ok:
+        return
+    lines = [f"  - [{finding.gate}] {finding.message}" for finding in verdict.errors[:SHOWN]]
+    more = len(verdict.errors) - len(lines)
+    if more:
+        lines.append(f"  - and {more} more")
+    where = f"\nAll findings: {findings_path}" if findings_path else ""
+    raise GateFailed(f"the {verdict.gate} gate found {len(verdict.errors)} error(s):\n" + "\n".join(lines) + where)
+
+
+def require_token(token_path: Path, expected_digest: str, gate: str) -> None:
+    """Do nothing if the gate's token says that exactly this was judged, and passed.
+
+    Parameters
+    ----------
+    token_path
+        The token, `{"ok": …, "digest": …}`.
+    expected_digest
+        The digest of what is about to be used, made anew by the caller.
+    gate
+        The gate's name, for the message.
+
+    Raises
+    ------
+    NotReady
+        If there is no token, or it is about something else: running a stage alone is no way round a gate.
+    GateFailed
+        If the gate said no.
+    """
+    if not token_path.is_file():
+        raise NotReady(f"the {gate} gate has not judged yet: no {token_path}; run `dvc repro`")
+    token = read_json(token_path)
+    if not isinstance(token, dict) or set(token) != {"ok", "digest"}:
+        raise NotReady(f"{token_path} is no token of a gate (wanted ok and digest); run `dvc repro`")
+    if token["digest"] != expected_digest:
+        raise NotReady(
+            f"{token_path}: the {gate} gate judged something else ({str(token['digest'])[:12]}…) than what is here "
+            f"now ({expected_digest[:12]}…): data, splits, limits or the gate changed since; run `dvc repro`"
+        )
+    if token["ok"] is not True:
+        raise GateFailed(f"{token_path}: the {gate} gate failed; see its findings and mend the data first")
+
+
+def code_digest(files: Iterable[Path]) -> str:
+    """Return the SHA256 of files of code by name and content; where they lie does not count."""
+    return sha256_of_json(sorted((file.name, sha256_of_file(file)) for file in files))
+
+
+def without_explanations(value: Any) -> Any:
+    """Return JSON values without the words that only explain them (`source`, `notes` and the like)."""
+    if isinstance(value, dict):
+        return {key: without_explanations(item) for key, item in value.items() if key not in EXPLANATIONS}
+    if isinstance(value, (list, tuple)):
+        return [without_explanations(item) for item in value]
+    return value

@@ -1,0 +1,119 @@
+"""A small cohort on disk that passes the data gate; each test spoils one thing of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from doseledger.core.case import Case
+from doseledger.core.files import read_yaml, sha256_of_file, write_json
+from doseledger.core.protocol import Protocol, load_protocol
+from doseledger.core.tables import CASES, SKIPPED, SPLITS, TEST_SET, write_table
+from doseledger.gates.cohort import CaseReport, CohortFiles, judge_case
+from doseledger.gates.limits import DataLimits, data_limits
+
+SPLIT_OF = {1: "train", 2: "train", 3: "train", 4: "train", 5: "val", 6: "test"}
+
+
+def with_parity(case: Case) -> Case:
+    """Return a case whose meta holds its own DVH, as if nothing had moved in resampling."""
+    assert case.dose_gy is not None
+    parity = {
+        name: {
+            "D95%": float(np.percentile(case.dose_gy[case.mask(name)], 5.0)),
+            "mean": float(case.dose_gy[case.mask(name)].mean(dtype=np.float64)),
+            "volume_cc": float(case.mask(name).sum()) * case.grid.voxel_volume_cc,
+        }
+        for name in case.present_names
+    }
+    return replace(case, meta={**case.meta, "parity": parity})
+
+
+@pytest.fixture
+def healthy(make_case: Callable[..., Case]) -> Callable[[int], Case]:
+    """Factory of cases as different as patients are: healthy(3) is case_0003."""
+
+    def make(number: int) -> Case:
+        case = make_case(f"case_{number:04d}", seed=number)
+        assert case.dose_gy is not None
+        rng = np.random.default_rng(1000 + number)
+        tissue, beams = (gaussian_filter(rng.standard_normal(case.grid.shape_zyx), 2.0) for _ in range(2))
+        ct = case.ct_hu + np.where(
+            case.body & ~case.masks.any(axis=0), 150.0 * tissue / tissue.std(), 0.0
+        ).round().astype(np.int16)
+        in_target = case.mask("PTV56")
+        beams = np.where(in_target, 0.02, 0.6) * beams / np.abs(beams).max()
+        dose = (case.dose_gy * (1.0 + beams) * 1.02).astype(np.float32)
+        return with_parity(replace(case, ct_hu=ct, dose_gy=dose))
+
+    return make
+
+
+@pytest.fixture
+def protocol(repository: Path, tmp_path: Path) -> Protocol:
+    """The prostate protocol, on the coarse grid of the test cases."""
+    return load_protocol(coarse_protocol(repository, tmp_path / "prostate_sib.yaml"))
+
+
+def coarse_protocol(repository: Path, path: Path) -> Path:
+    value = read_yaml(repository / "validation" / "protocols" / "prostate_sib.yaml")
+    write_json(path, {**value, "spacing_mm": [6.0, 6.0, 6.0]})  # JSON is YAML too
+    return path
+
+
+@pytest.fixture
+def limits(repository: Path) -> DataLimits:
+    """The limits that ship."""
+    return data_limits(repository / "validation" / "thresholds.yaml", "prostate")
+
+
+@pytest.fixture
+def judge(protocol: Protocol, limits: DataLimits, tmp_path: Path) -> Callable[[Case], CaseReport]:
+    """Save a case and judge the file."""
+
+    def run(case: Case) -> CaseReport:
+        path = tmp_path / f"{case.case_id}.npz"
+        case.save(path)
+        return judge_case(path, row_of(case, path), protocol, limits)
+
+    return run
+
+
+def row_of(case: Case, path: Path) -> dict[str, object]:
+    shared = {name: case.meta[name] for name in ("pseudonym", "group", "site", "source_sha256")}
+    return {"case_id": case.case_id, **shared, "sha256": sha256_of_file(path), "n_warnings": 0}
+
+
+@pytest.fixture
+def write_cohort(repository: Path, tmp_path: Path) -> Callable[[list[Case]], CohortFiles]:
+    """Write cases and the tables that go with them; the sixth is the test set."""
+
+    def write(cases: list[Case]) -> CohortFiles:
+        folder = tmp_path / "cases"
+        rows = []
+        for case in cases:
+            case.save(folder / f"{case.case_id}.npz")
+            rows.append(row_of(case, folder / f"{case.case_id}.npz"))
+        table = pd.DataFrame(rows)
+        write_table(folder / "cases.csv", table, CASES)
+        write_table(folder / "skipped.csv", pd.DataFrame(columns=list(SKIPPED.columns), dtype=str), SKIPPED)
+        parts = [SPLIT_OF[i] for i in range(1, len(cases) + 1)]
+        write_table(tmp_path / "splits.csv", table.assign(repeat=0, fold=0, split=parts)[list(SPLITS.columns)], SPLITS)
+        write_table(tmp_path / "lock.csv", pd.DataFrame(columns=list(TEST_SET.columns), dtype=str), TEST_SET)
+        return CohortFiles(
+            cases_dir=folder,
+            splits_csv=tmp_path / "splits.csv",
+            test_set_csv=tmp_path / "lock.csv",
+            protocol=coarse_protocol(repository, tmp_path / "prostate_sib.yaml"),
+            suite=repository / "validation" / "suites" / "prostate_sib.json",
+            thresholds=repository / "validation" / "thresholds.yaml",
+            cohort="prostate",
+        )
+
+    return write
