@@ -95,9 +95,7 @@ def read_patient(source: Path, case_id: str) -> Patient:
     spacing_mm = _read_spacing(tables.pop("voxel_dimensions"), case_id)
     ct = _read_volume(tables.pop("ct"), "ct", case_id)
     dose = tables.pop("dose", None)
-    dose_gy = None if dose is None else _read_volume(dose, "dose", case_id).astype(np.float32)
-    if dose_gy is not None and dose_gy.min() < 0:
-        raise BadCase(case_id, f"dose.csv goes down to {dose_gy.min():.3f} Gy; a dose is not negative")
+    dose_gy = None if dose is None else _read_dose(dose, case_id)
     masks = {name: _read_mask(content, name, case_id) for name, content in tables.items()}
     origin = [-(SIDE - 1) / 2.0 * spacing for spacing in spacing_mm]
     return Patient(
@@ -107,6 +105,21 @@ def read_patient(source: Path, case_id: str) -> Patient:
         masks=masks,
         dose_gy=dose_gy,
     )
+
+
+def read_dose_csv(path: Path, case_id: str) -> NDArray[np.float32]:
+    """Return the dose in Gy, (z, y, x), of one sparse CSV: a prediction as the challenge asks for it.
+
+    Raises
+    ------
+    BadCase
+        If the file is absent, is no sparse CSV of a 128³ volume, or holds values that can't be.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BadCase(case_id, f"{path} can't be read ({error}); copy it again") from error
+    return _read_dose(content, case_id)
 
 
 def convert_case(
@@ -247,6 +260,13 @@ def _read_volume(content: bytes, name: str, case_id: str) -> NDArray[np.float64]
     flat = np.zeros(SIDE**3, dtype=np.float64)
     flat[index] = values
     return np.ascontiguousarray(to_zyx(flat.reshape(SIDE, SIDE, SIDE)))
+
+
+def _read_dose(content: bytes, case_id: str) -> NDArray[np.float32]:
+    dose_gy = _read_volume(content, "dose", case_id).astype(np.float32)
+    if dose_gy.min() < 0:
+        raise BadCase(case_id, f"dose.csv goes down to {dose_gy.min():.3f} Gy; a dose is not negative")
+    return dose_gy
 
 
 def _read_mask(content: bytes, name: str, case_id: str) -> NDArray[np.bool_]:

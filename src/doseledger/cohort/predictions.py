@@ -1,0 +1,75 @@
+"""A prediction on disk: the dose, its grid, and which case, checkpoint and training cases it comes from."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from doseledger.core.errors import BadCase
+from doseledger.core.grid import Grid
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A predicted dose.
+
+    Parameters
+    ----------
+    case_id, case_sha256
+        The case that it was made for, and the SHA256 of that case's file.
+    checkpoint_sha256
+        SHA256 of the weights.
+    dose_gy
+        float32 (z, y, x).
+    grid
+        Where its voxels are.
+    trained_on, selected_on
+        SHA256 of each case that the weights were fitted to, and that chose among them (validation).
+    """
+
+    case_id: str
+    case_sha256: str
+    checkpoint_sha256: str
+    dose_gy: NDArray[np.float32]
+    grid: Grid
+    trained_on: frozenset[str]
+    selected_on: frozenset[str]
+
+
+def load_prediction(path: Path) -> Prediction:
+    """Return a prediction as `predict` writes it.
+
+    Raises
+    ------
+    BadCase
+        If there is none, or it breaks the contract.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as npz:
+            dose_gy, spacing, origin = npz["dose_gy"], npz["spacing_mm"], npz["origin_mm"]
+            meta = json.loads(str(npz["meta"]))
+        prediction = Prediction(
+            case_id=str(meta["case_id"]),
+            case_sha256=str(meta["case_sha256"]),
+            checkpoint_sha256=str(meta["checkpoint_sha256"]),
+            dose_gy=dose_gy,
+            grid=Grid(dose_gy.shape, tuple(spacing), tuple(origin)),
+            trained_on=frozenset(meta["trained_on"]),
+            selected_on=frozenset(meta["selected_on"]),
+        )
+    except FileNotFoundError as error:
+        raise BadCase(path.stem, f"no prediction {path.name}; run predict") from error
+    except KeyError as error:
+        raise BadCase(path.stem, f"the prediction {path.name} has no key {error}; run predict again") from error
+    except (zipfile.BadZipFile, ValueError, TypeError, EOFError, OSError) as error:
+        raise BadCase(path.stem, f"the prediction {path.name} can't be read ({error}); run predict again") from error
+    if dose_gy.dtype != np.float32:
+        raise BadCase(path.stem, f"the prediction's dose is {dose_gy.dtype}, wanted float32; run predict again")
+    if prediction.case_id != path.stem:
+        raise BadCase(path.stem, f"the prediction says it is of {prediction.case_id}; run predict again")
+    return prediction
