@@ -31,11 +31,13 @@ class Arc:
     leaf_mm
         Leaf tips, (control point, bank, leaf pair).
     jaw_x_mm, jaw_y_mm
-        Jaws held through the arc, (X1, X2) and (Y1, Y2).
+        Jaws held through the arc, (X1, X2) and (Y1, Y2); their widest opening where they move.
     meterset_mu
         Cumulative monitor units at each control point, (control point,), per fraction, from 0.
     isocentre_xyz_mm
         LPS.
+    moving_jaws_mm
+        Jaws that follow the aperture, (control point, 4) as X1, X2, Y1, Y2; None where they are held.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Arc:
     jaw_y_mm: tuple[float, float]
     meterset_mu: NDArray[np.float64]
     isocentre_xyz_mm: tuple[float, float, float]
+    moving_jaws_mm: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.gantry_deg)

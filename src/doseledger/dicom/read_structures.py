@@ -1,0 +1,177 @@
+"""RTSTRUCT -> ROIs by name and type; contours are parsed only for the ROIs that are asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+
+from doseledger.core.errors import BadCase
+
+CLOSED_TYPES = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
+# Points of one contour may stray this far from their plane: they are decimal strings, and some systems round to 0.1 mm.
+PLANAR_TOLERANCE_MM = 0.1
+
+
+@dataclass(frozen=True)
+class Roi:
+    """One region of interest of a structure set.
+
+    Parameters
+    ----------
+    number, name
+        ROI Number and ROI Name.
+    interpreted_type
+        RT ROI Interpreted Type, e.g. EXTERNAL, PTV, ORGAN; empty where none is given.
+    frame_of_reference_uid
+        Frame of reference that its contours are in; empty where none is given.
+    items
+        Its Contour Sequence, not yet parsed.
+    """
+
+    number: int
+    name: str
+    interpreted_type: str
+    frame_of_reference_uid: str
+    items: list[pydicom.Dataset] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Contours:
+    """The closed contours of one ROI.
+
+    Parameters
+    ----------
+    polygons
+        (z in mm, points (n, 2) as x, y in mm) of each contour, in the order of the file.
+    n_ignored
+        Contours that enclose nothing: POINT, OPEN types, fewer than three points.
+    n_repeated
+        Exact repeats of a contour, counted once: an even number of them would cancel.
+    """
+
+    polygons: list[tuple[float, NDArray[np.float64]]]
+    n_ignored: int
+    n_repeated: int
+
+
+def read_rois(dataset: pydicom.Dataset, case_id: str) -> list[Roi]:
+    """Return the ROIs of an RTSTRUCT in the order of its Structure Set ROI Sequence.
+
+    Raises
+    ------
+    BadCase
+        If it has no ROI, or two of one number.
+
+    Notes
+    -----
+    DICOM PS3.3 C.8.8.5 (Structure Set), C.8.8.6 (ROI Contour), C.8.8.8 (RT ROI Observations).
+    """
+    kinds: dict[int, str] = {}
+    for observation in dataset.get("RTROIObservationsSequence") or []:
+        kinds[int(observation.ReferencedROINumber)] = str(observation.get("RTROIInterpretedType") or "")
+    contours: dict[int, list[pydicom.Dataset]] = {}
+    for item in dataset.get("ROIContourSequence") or []:
+        contours.setdefault(int(item.ReferencedROINumber), []).extend(item.get("ContourSequence") or [])
+    rois = [
+        Roi(
+            number=int(item.ROINumber),
+            name=str(item.get("ROIName") or "").strip(),
+            interpreted_type=kinds.get(int(item.ROINumber), ""),
+            frame_of_reference_uid=str(item.get("ReferencedFrameOfReferenceUID") or ""),
+            items=contours.get(int(item.ROINumber), []),
+        )
+        for item in dataset.get("StructureSetROISequence") or []
+    ]
+    if not rois:
+        raise BadCase(case_id, "the RTSTRUCT has no ROI; export it again")
+    if len({roi.number for roi in rois}) < len(rois):
+        raise BadCase(case_id, "two ROIs of the RTSTRUCT have one ROI Number; export it again")
+    return rois
+
+
+def read_contours(roi: Roi, case_id: str) -> Contours:
+    """Return the closed contours of an ROI in mm.
+
+    Raises
+    ------
+    BadCase
+        If a contour is not in an axial plane, or its data are no triples of finite numbers.
+    """
+    polygons: list[tuple[float, NDArray[np.float64]]] = []
+    seen: set[bytes] = set()
+    n_ignored = n_repeated = 0
+    for item in roi.items:
+        if item.get("ContourGeometricType") not in CLOSED_TYPES:
+            n_ignored += 1
+            continue
+        points = _points(item, roi, case_id)
+        if len(points) < 3:
+            n_ignored += 1
+            continue
+        spread = float(np.ptp(points[:, 2]))
+        if spread > PLANAR_TOLERANCE_MM:
+            raise BadCase(
+                case_id,
+                f"a contour of {roi.name} spans {spread:.2f} mm in z, wanted axial planes; draw it on axial slices",
+            )
+        key = points.tobytes()
+        if key in seen:
+            n_repeated += 1
+            continue
+        seen.add(key)
+        polygons.append((float(np.median(points[:, 2])), np.ascontiguousarray(points[:, :2])))
+    return Contours(polygons, n_ignored, n_repeated)
+
+
+def _points(item: pydicom.Dataset, roi: Roi, case_id: str) -> NDArray[np.float64]:
+    """Contour Data as (n, 3) in mm."""
+    element = item.get_item("ContourData")
+    value = None if element is None else element.value
+    if isinstance(value, bytes):
+        # Straight from the file's text: pydicom would make an object of each number, which costs ten times the rest.
+        text = value.rstrip(b" \0").replace(b"\\", b" ").decode("ascii", errors="replace")
+        try:
+            numbers = np.asarray(list(map(float, text.split())), dtype=np.float64)
+        except ValueError:
+            numbers = np.full(1, np.nan)
+    else:
+        numbers = np.asarray([] if value is None else [float(v) for v in value], dtype=np.float64)
+    if numbers.size % 3 or not np.all(np.isfinite(numbers)):
+        raise BadCase(
+            case_id, f"ContourData of {roi.name} is not a list of (x, y, z) in mm; export the structure set again"
+        )
+    return numbers.reshape(-1, 3)
+
+
+def referenced_image_uids(dataset: pydicom.Dataset) -> set[str]:
+    """Return the SOP Instance UIDs of the images that the structure set is drawn on (3006,0016)."""
+    uids: set[str] = set()
+    for frame in dataset.get("ReferencedFrameOfReferenceSequence") or []:
+        for study in frame.get("RTReferencedStudySequence") or []:
+            for series in study.get("RTReferencedSeriesSequence") or []:
+                for image in series.get("ContourImageSequence") or []:
+                    uids.add(str(image.ReferencedSOPInstanceUID))
+    return uids
+
+
+def referenced_series_uids(dataset: pydicom.Dataset) -> set[str]:
+    """Return the Series Instance UIDs that the structure set is drawn on."""
+    return {
+        str(series.SeriesInstanceUID)
+        for frame in dataset.get("ReferencedFrameOfReferenceSequence") or []
+        for study in frame.get("RTReferencedStudySequence") or []
+        for series in study.get("RTReferencedSeriesSequence") or []
+        if "SeriesInstanceUID" in series
+    }
+
+
+def referenced_frames(dataset: pydicom.Dataset) -> set[str]:
+    """Return every Frame of Reference UID that the structure set names."""
+    frames = {str(f.get("FrameOfReferenceUID") or "") for f in dataset.get("ReferencedFrameOfReferenceSequence") or []}
+    frames |= {
+        str(roi.get("ReferencedFrameOfReferenceUID") or "") for roi in dataset.get("StructureSetROISequence") or []
+    }
+    return frames - {""}
