@@ -33,6 +33,7 @@ class PhantomSettings(Block):
     in_plane_pixels: Count
     segments_per_arc: Count
     iterations: Count
+    attempts: Count
     dose_grid_mm: Positive
 
 

@@ -1,0 +1,141 @@
+"""Implicit shapes in mm: signed distances, negative inside, from which phantoms are built.
+
+Coordinates are arrays that broadcast against each other; distances of ellipsoids are first-order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from doseledger.core.grid import Grid
+
+Field = NDArray[np.float32]
+Point = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Space:
+    """Points (x, y, z) in mm in the patient's own axes: +x left, +y posterior, +z to the head.
+
+    Parameters
+    ----------
+    x, y
+        (1, y, x) on a grid: where the patient is rolled, both depend on both of its axes.
+    z
+        (z, 1, 1).
+    """
+
+    x: Field
+    y: Field
+    z: Field
+
+    @classmethod
+    def of_grid(cls, grid: Grid, centre_zyx_mm: tuple[float, float, float], roll_deg: float) -> Space:
+        """Return the voxel centres of a grid, relative to a centre, in axes rolled about z."""
+        z, y, x = (axis - c for axis, c in zip(grid.axes_mm(), centre_zyx_mm, strict=True))
+        cos, sin = np.cos(np.deg2rad(roll_deg)), np.sin(np.deg2rad(roll_deg))
+        across, down = np.meshgrid(x, y)
+        return cls(
+            (cos * across + sin * down)[None].astype(np.float32),
+            (cos * down - sin * across)[None].astype(np.float32),
+            z[:, None, None].astype(np.float32),
+        )
+
+    def near(self, centre: Point, reach_mm: float) -> tuple[tuple[slice, slice, slice], Space]:
+        """Return the smallest box of voxels around a ball, and its points."""
+        rows = np.flatnonzero((np.hypot(self.x - centre[0], self.y - centre[1]) <= reach_mm)[0].any(axis=1))
+        columns = np.flatnonzero((np.hypot(self.x - centre[0], self.y - centre[1]) <= reach_mm)[0].any(axis=0))
+        slices = np.flatnonzero(np.abs(self.z[:, 0, 0] - centre[2]) <= reach_mm)
+        box = tuple(
+            slice(int(hit[0]), int(hit[-1]) + 1) if len(hit) else slice(0, 0) for hit in (slices, rows, columns)
+        )
+        inner = Space(self.x[:, box[1], box[2]], self.y[:, box[1], box[2]], self.z[box[0]])
+        return (box[0], box[1], box[2]), inner
+
+    @classmethod
+    def of_points(cls, points: NDArray[np.floating]) -> Space:
+        """Return scattered points, (point, 3) as (x, y, z)."""
+        x, y, z = np.asarray(points, dtype=np.float32).T
+        return cls(x, y, z)
+
+
+@dataclass(frozen=True)
+class Waves:
+    """A smooth random field of unit variance: a few plane waves."""
+
+    vectors: NDArray[np.float32]
+    phases: NDArray[np.float32]
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, shortest_mm: float, longest_mm: float, count: int = 5) -> Waves:
+        """Return a field whose wavelengths lie between two lengths."""
+        direction = rng.standard_normal((count, 3))
+        direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+        wavelength = rng.uniform(shortest_mm, longest_mm, (count, 1))
+        phases = rng.uniform(0.0, 2 * np.pi, count)
+        return cls((direction * 2 * np.pi / wavelength).astype(np.float32), phases.astype(np.float32))
+
+    def at(self, space: Space) -> Field:
+        """Return the field's values at points."""
+        total = np.float32(0.0)
+        for (kx, ky, kz), phase in zip(self.vectors, self.phases, strict=True):
+            # sin(a + b) from the parts: sines of a slice and of a column instead of sines of a volume.
+            flat, high = kx * space.x + ky * space.y, kz * space.z + phase
+            total = total + (np.sin(flat) * np.cos(high) + np.cos(flat) * np.sin(high))
+        return np.asarray(total * np.sqrt(np.float32(2.0 / len(self.phases))), dtype=np.float32)
+
+
+def ellipsoid(space: Space, centre: Point, radii: Point) -> Field:
+    """Return the signed distance to an ellipsoid in mm, to first order."""
+    # In single precision throughout: a scalar of numpy's own would make every array double.
+    a, b, c = (np.float32(r) for r in radii)
+    u, v, w = ((p - np.float32(m)) / r for p, m, r in zip((space.x, space.y, space.z), centre, (a, b, c), strict=True))
+    # x and y need not be spread over z before they are added up.
+    size = np.sqrt((u * u + v * v) + w * w)
+    slope = np.sqrt(((u / a) ** 2 + (v / b) ** 2) + (w / c) ** 2)
+    return np.asarray(size * (size - np.float32(1.0)) / np.maximum(slope, np.float32(1e-6)), dtype=np.float32)
+
+
+def capsule(space: Space, start: Point, end: Point, radii: tuple[float, float]) -> Field:
+    """Return the signed distance to a rod with round ends in mm; its radius runs evenly from one end to the other."""
+    ax, ay, az = (np.float32(e - s) for s, e in zip(start, end, strict=True))
+    dx, dy, dz = (p - np.float32(s) for p, s in zip((space.x, space.y, space.z), start, strict=True))
+    length2 = ax * ax + ay * ay + az * az
+    # |d − t·a|² = |d|² − 2t(d·a) + t²|a|²: two full-size products instead of three differences and squares.
+    dot = (dx * ax + dy * ay) + dz * az
+    along = np.clip(dot / length2, np.float32(0.0), np.float32(1.0))
+    away2 = ((dx * dx + dy * dy) + dz * dz) + along * (along * length2 - np.float32(2.0) * dot)
+    away = np.sqrt(np.maximum(away2, np.float32(0.0)))
+    return np.asarray(away - np.float32(radii[0]) - along * np.float32(radii[1] - radii[0]), dtype=np.float32)
+
+
+def tube(space: Space, path: Sequence[Point], radii: Sequence[float]) -> Field:
+    """Return the signed distance to a chain of rods in mm: a radius at each point of the path."""
+    field = None
+    for k in range(len(path) - 1):
+        rod = capsule(space, path[k], path[k + 1], (radii[k], radii[k + 1]))
+        field = rod if field is None else np.minimum(field, rod)
+    if field is None:
+        raise ValueError(f"a tube needs two points, found {len(path)}")
+    return field
+
+
+def blend(first: Field, second: Field, width_mm: float) -> Field:
+    """Return the union of two shapes with its crease filled over a width (a polynomial smooth minimum)."""
+    overlap = np.maximum(np.float32(width_mm) - np.abs(first - second), np.float32(0.0))
+    return np.asarray(np.minimum(first, second) - overlap * overlap * np.float32(0.25 / width_mm), dtype=np.float32)
+
+
+def smooth_path(points: NDArray[np.float64], per_piece: int) -> NDArray[np.float64]:
+    """Return a Catmull-Rom curve through points (n, 3), `per_piece` steps between neighbours."""
+    padded = np.concatenate([2 * points[:1] - points[1:2], points, 2 * points[-1:] - points[-2:-1]])
+    steps = np.linspace(0.0, 1.0, per_piece, endpoint=False)[:, None]
+    pieces = []
+    for a, b, c, d in zip(padded[:-3], padded[1:-2], padded[2:-1], padded[3:], strict=True):
+        quadratic, cubic = 2 * a - 5 * b + 4 * c - d, 3 * b - a - 3 * c + d
+        pieces.append(0.5 * (2 * b + (c - a) * steps + quadratic * steps**2 + cubic * steps**3))
+    return np.concatenate([*pieces, points[-1:]])
