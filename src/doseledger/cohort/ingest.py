@@ -187,7 +187,10 @@ def code_digest() -> str:
     package = Path(convert.__file__).parents[1]
     names = [
         *(f"core/{name}.py" for name in ("case", "grid", "protocol")),
-        *(f"cohort/{name}.py" for name in ("convert", "place", "body", "native_dvh", "prescription", "roi_names")),
+        *(
+            f"cohort/{name}.py"
+            for name in ("convert", "read_patient", "place", "body", "native_dvh", "prescription", "roi_names")
+        ),
         *(
             f"dicom/{name}.py"
             for name in ("source", "geometry", "read", "read_image", "read_dose", "read_structures", "read_plan")

@@ -17,8 +17,8 @@ CGY_PER_GY = 100.0
 
 def check_prescription(
     rtplan: pydicom.Dataset, rois: list[Roi], match: NameMatch, protocol: Protocol, case_id: str
-) -> list[str]:
-    """Return warnings about a plan's prescription after checking it against the protocol's.
+) -> tuple[int, list[str]]:
+    """Return the plan's fractions, and warnings, after checking its prescription against the protocol's.
 
     A dose that the plan gives for a target (by ROI, or by a description that is a name of the target) must be that
     target's; one that it gives for none in particular must be one of the protocol's.
@@ -43,7 +43,7 @@ def check_prescription(
         warnings.append("the RTPLAN prescribes no dose to a target; only its fractions were checked")
     for target in plan.targets:
         _check_target(target, rois, match, protocol, case_id)
-    return warnings
+    return fractions, warnings
 
 
 def _check_target(target: TargetDose, rois: list[Roi], match: NameMatch, protocol: Protocol, case_id: str) -> None:

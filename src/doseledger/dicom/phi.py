@@ -23,6 +23,7 @@ from doseledger.core.protocol import Phi
 from doseledger.dicom.phi_attributes import (
     CURVE_GROUPS,
     DATE_VRS,
+    DUMMY_TEXT,
     LISTED,
     NAME_VRS,
     OVERLAY_ELEMENTS,
@@ -127,7 +128,7 @@ def _passes(
     if kind == "private":
         return _private_passes(dataset, tag, allowed)
     value = dataset[tag].value
-    if _is_empty(value):
+    if _is_empty(value) or value == DUMMY_TEXT:
         return True
     if kind == "name" or keyword_for_tag(tag) in PSEUDONYM_KEYWORDS:
         values = value if isinstance(value, (list, pydicom.multival.MultiValue)) else [value]
@@ -170,8 +171,7 @@ def refuse_phi(files: list[SourceFile], phi: Phi | None, case_id: str) -> None:
     for finding in findings:
         by_attribute.setdefault((finding.tag, finding.keyword), []).append(finding.file)
     shown = [
-        f"{keyword or 'attribute'} {tag} in {names[0]}"
-        + (f" and {len(names) - 1} more files" if len(names) > 1 else "")
+        f"{keyword or 'attribute'} {tag} in {names[0]}" + (f" (and {len(names) - 1} more)" if len(names) > 1 else "")
         for (tag, keyword), names in list(by_attribute.items())[:MOST_SHOWN]
     ]
     more = f", and {len(by_attribute) - MOST_SHOWN} more attributes" if len(by_attribute) > MOST_SHOWN else ""

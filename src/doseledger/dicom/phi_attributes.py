@@ -1,9 +1,10 @@
 """The attributes of DICOM PS3.15 Table E.1-1, Basic Application Level Confidentiality Profile (edition 2024c), as data.
 
-The table's dates and times (VR DA, TM, DT), person names (PN) and UIDs (UI) are not listed one by one: `phi` goes by
-the VR, so it covers every attribute of those kinds, those that the table leaves out too. What is listed here is the
-rest, grouped by the profile's action: X remove, Z empty, D dummy value; where the table gives a choice (X/Z, X/D,
-X/Z/D, Z/D) the one that keeps an RT object valid is taken. `U` are UIDs and sequences of nothing else.
+The table's dates and times (VR DA, TM, DT; but for the patient's birth), person names (PN) and UIDs (UI) are not
+listed one by one: `phi` goes by the VR, so it covers every attribute of those kinds, those that the table leaves out
+too. What is listed here is the rest, grouped by the profile's action: X remove, Z empty, D dummy value; where the
+table gives a choice (X/Z, X/D, X/Z/D, Z/D) the one that keeps an RT object valid is taken. UIDs, and sequences that the
+table treats as UIDs, are `deidentify`'s alone.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ LongDeviceDescription MAC MakerNote MedicalAlerts MedicalRecordLocator MilitaryR
 ModifiedImageDescription ModifyingDeviceID MultienergyAcquisitionDescription NetworkID NonconformingDataElementValue
 NonconformingModifiedAttributesSequence Occupation OrderCallbackPhoneNumber OrderCallbackTelecomInformation
 OrderEntererLocation OriginalAttributesSequence Originator OtherClinicalTrialProtocolIDsSequence OtherPatientIDs
-OtherPatientIDsSequence ParticipantSequence PatientAddress PatientAge PatientInstitutionResidence
+OtherPatientIDsSequence ParticipantSequence PatientAddress PatientAge PatientBirthTime PatientInstitutionResidence
 PatientInsurancePlanCodeSequence PatientPrimaryLanguageCodeSequence PatientPrimaryLanguageModifierCodeSequence
 PatientReligiousPreference PatientSize PatientTelecomInformation PatientTelephoneNumbers PatientWeight PatientComments
 PatientSetupPhotoDescription PatientState PatientTransportArrangements PatientTreatmentPreparationMethodDescription
@@ -74,7 +75,8 @@ ClinicalTrialSiteID ClinicalTrialSiteName ClinicalTrialTimePointID ConceptualVol
 ConceptualVolumeDescription ContrastBolusAgent DeviceAlternateIdentifier DeviceSerialNumber
 FillerOrderNumberImagingServiceRequest FractionationNotes InstitutionCodeSequence InstitutionName
 IssuerOfTheContainerIdentifierSequence IssuerOfTheSpecimenIdentifierSequence LabelText ManufacturerDeviceIdentifier
-OperatorIdentificationSequence PatientID PatientSex PatientSexNeutered PlacerOrderNumberImagingServiceRequest
+OperatorIdentificationSequence PatientBirthDate PatientID PatientSex PatientSexNeutered
+PlacerOrderNumberImagingServiceRequest
 PrescriptionNotes PrescriptionNotesSequence RadiationGenerationModeDescription ReasonForSuperseding
 RequestedProcedureDescription RTAccessoryDeviceSlotID RTAccessoryHolderSlotID RTPhysicianIntentNarrative
 SourceOfPreviousValues SourceSerialNumber SpecimenPreparationSequence StationName StudyID TreatmentMachineName
@@ -94,6 +96,9 @@ SelectorSHValue SelectorSTValue SelectorUNValue SelectorURValue SelectorUTValue 
 StructureSetLabel TreatmentPositionGroupLabel TreatmentSite TreatmentToleranceViolationDescription UserContentLabel
 UserContentLongLabel VerifyingObserverSequence VerifyingOrganization XRayDetectorID XRaySourceID
 """
+
+# What an attribute that must have a value gets when it is cleaned; the scan knows it again.
+DUMMY_TEXT = "ANON"
 
 # Newer than pydicom's dictionary knows by keyword, or without one: identifiers of digital signatures and ROI creators.
 REMOVE_TAGS = (0x3006002D, 0x3006002E, 0x3006004D, 0x3006004E, 0xFFFAFFFA, 0xFFFCFFFC)
