@@ -75,6 +75,77 @@ TEST_SET = _table(
     ["source_sha256"],
 )
 
+_NOT_NEGATIVE = pa.Check.ge(0.0)
+_PERCENT = pa.Check.in_range(0.0, 100.0)
+
+
+def _value() -> pa.Column:
+    # A number that there may not be: the row's reason says why.
+    return pa.Column(float, nullable=True)
+
+
+# reports/metrics/<cohort>/<model>/cases.csv: one row per test case. MAE stands under the name of its mask, gamma under
+# percent, mm and kind; which ones there are is the protocol's and the settings' choice.
+CASE_METRICS = _table(
+    "case metrics",
+    {
+        "case_id": pa.Column(str, CASE_ID),
+        "case_sha256": pa.Column(str, SHA256),
+        "checkpoint_sha256": pa.Column(str, SHA256),
+        r"^mae_.+_gy$": pa.Column(float, _NOT_NEGATIVE, regex=True, nullable=True),
+        r"^gamma_.+_percent$": pa.Column(float, _PERCENT, regex=True),
+        "gamma_points_verified": pa.Column(int, pa.Check.ge(0)),
+        "gamma_largest_difference": pa.Column(float, _NOT_NEGATIVE, nullable=True),
+        "goals_evaluable": pa.Column(int, pa.Check.ge(0)),
+        "plan_goals_met": pa.Column(int, pa.Check.ge(0)),
+        "plan_acceptable": pa.Column(bool),
+        "prediction_goals_met": pa.Column(int, pa.Check.ge(0)),
+        "prediction_acceptable": pa.Column(bool),
+        r"^openkbp_(dose|dvh)_gy$": pa.Column(float, _NOT_NEGATIVE, regex=True, required=False, nullable=True),
+    },
+    ["case_id"],
+)
+
+# …/dvh.csv: one row per case, structure and statistic; difference is prediction − plan.
+DVH_METRICS = _table(
+    "DVH metrics",
+    {
+        "case_id": pa.Column(str, CASE_ID),
+        "structure": pa.Column(str),
+        "kind": pa.Column(str, pa.Check.isin(["target", "organ"])),
+        "statistic": pa.Column(str),
+        "unit": pa.Column(str, pa.Check.isin(["Gy", "%", "cc", "1"])),
+        "plan": _value(),
+        "prediction": _value(),
+        "difference": _value(),
+        "reason": pa.Column(str),
+    },
+    ["case_id", "structure", "statistic", "unit"],
+)
+
+# …/goals.csv: one row per case and clinical goal; a margin is the room left, negative where the goal is missed.
+GOAL_METRICS = _table(
+    "goal metrics",
+    {
+        "case_id": pa.Column(str, CASE_ID),
+        "goal": pa.Column(str),
+        "structure": pa.Column(str),
+        "unit": pa.Column(str, pa.Check.isin(["Gy", "%", "cc", "1"])),
+        "limit": pa.Column(float),
+        "gating": pa.Column(bool),
+        "plan": _value(),
+        "prediction": _value(),
+        "plan_met": pa.Column("boolean", nullable=True),
+        "prediction_met": pa.Column("boolean", nullable=True),
+        "plan_acceptable": pa.Column("boolean", nullable=True),
+        "prediction_acceptable": pa.Column("boolean", nullable=True),
+        "plan_margin": _value(),
+        "prediction_margin": _value(),
+        "reason": pa.Column(str),
+    },
+    ["case_id", "goal"],
+)
+
 
 def read_table(path: Path, schema: pa.DataFrameSchema) -> pd.DataFrame:
     """Return a CSV table that has passed its schema.

@@ -1,0 +1,280 @@
+"""How well a predicted dose matches its plan: a row per case, rows per structure and goal, and what is refused."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from doseledger.core.case import Case
+from doseledger.core.errors import BadCase, BadInput
+from doseledger.core.grid import Grid
+from doseledger.core.protocol import GoalSet, Protocol
+from doseledger.core.settings import EvaluateSettings, GammaSettings
+from doseledger.evaluate.dvh import structure_dose, structure_statistic
+from doseledger.evaluate.gamma import GammaCriteria, pass_rate_percent
+from doseledger.evaluate.goals import GoalResult, evaluate_goals
+from doseledger.evaluate.openkbp_scores import PatientScore, score_patient
+from doseledger.evaluate.statistic import Measure, Statistic, parse_statistic
+
+# The mask of mae_above_10_percent_gy: reference dose above this part of the highest prescription.
+ABOVE_FRACTION = 0.10
+
+
+@dataclass(frozen=True)
+class Yardsticks:
+    """What a prediction is measured with."""
+
+    protocol: Protocol
+    goals: GoalSet
+    settings: EvaluateSettings
+
+
+@dataclass(frozen=True)
+class CaseMetrics:
+    """What was measured on one case.
+
+    Parameters
+    ----------
+    row
+        One row of `core.tables.CASE_METRICS`.
+    dvh, goals
+        Rows of `core.tables.DVH_METRICS` and `core.tables.GOAL_METRICS`.
+    openkbp
+        What the case adds to the challenge's scores; None for other cohorts.
+    """
+
+    row: dict[str, Any]
+    dvh: list[dict[str, Any]]
+    goals: list[dict[str, Any]]
+    openkbp: PatientScore | None
+
+
+def refuse_unfit(case: Case, prediction_gy: NDArray[Any], grid: Grid) -> None:
+    """Refuse a prediction that can't be compared with its case.
+
+    Raises
+    ------
+    BadCase
+        If the case has no dose, or the prediction lies on another grid, is not finite, or is negative.
+    """
+    if case.dose_gy is None or not case.prescription_gy:
+        raise BadCase(case.case_id, "the case has no plan dose or no prescription to compare with; evaluate needs both")
+    if not grid.same_as(case.grid) or prediction_gy.shape != case.grid.shape_zyx:
+        raise BadCase(
+            case.case_id,
+            f"the prediction lies on another grid: {prediction_gy.shape} voxels of {grid.spacing_mm} mm from "
+            f"{grid.origin_mm}, the case has {case.grid.shape_zyx} of {case.grid.spacing_mm} mm from "
+            f"{case.grid.origin_mm}; predict this case again",
+        )
+    n_bad = int(np.count_nonzero(~np.isfinite(prediction_gy)))
+    if n_bad:
+        raise BadCase(case.case_id, f"the prediction is not finite in {n_bad} voxels; look at the checkpoint")
+    if prediction_gy.min() < 0:
+        raise BadCase(case.case_id, f"the prediction goes down to {prediction_gy.min():.3f} Gy; a dose is not negative")
+
+
+def refuse_seen(case_id: str, case_sha256: str, trained_on: Collection[str], selected_on: Collection[str]) -> None:
+    """Refuse to score a model on a case that it has seen.
+
+    Parameters
+    ----------
+    case_id, case_sha256
+        The case, and the SHA256 of its file.
+    trained_on, selected_on
+        SHA256 of the cases that the weights were fitted to, and of those that chose among them.
+
+    Raises
+    ------
+    BadCase
+        If the case is among them: its score would flatter the model.
+    """
+    for seen, how in ((trained_on, "was trained on this case"), (selected_on, "was selected on this case")):
+        if case_sha256 in seen:
+            raise BadCase(
+                case_id,
+                f"the model {how} (SHA256 {case_sha256[:12]}…), so its score says nothing; evaluate on cases that are "
+                "in neither train nor val of the split it was trained with",
+            )
+
+
+def evaluate_case(case: Case, prediction_gy: NDArray[np.float32], yardsticks: Yardsticks) -> CaseMetrics:
+    """Return what a prediction is worth against the plan of its case.
+
+    Parameters
+    ----------
+    case
+        With dose and prescription; the plan is the reference.
+    prediction_gy
+        Predicted dose in Gy, (z, y, x) on the case's grid.
+    yardsticks
+        Structures' kinds, clinical goals, statistics and gamma criteria.
+
+    Raises
+    ------
+    BadCase
+        If there is no dose to compare with, or the prediction is not finite or negative.
+    BadInput
+        If a statistic, criterion or goal is not known.
+    """
+    refuse_unfit(case, prediction_gy, case.grid)
+    row: dict[str, Any] = {"case_id": case.case_id}
+    row |= absolute_errors(case, prediction_gy)
+    row |= _gamma(case, prediction_gy, yardsticks.settings.gamma)
+    goals = _goal_rows(case, prediction_gy, yardsticks.goals)
+    row |= _goal_counts(goals)
+    openkbp = None
+    if yardsticks.protocol.source == "openkbp":
+        masks = {name: case.mask(name) for name in case.present_names}
+        openkbp = score_patient(_dose(case), prediction_gy, masks, case.valid_dose, case.grid.voxel_volume_cc * 1000.0)
+        row["openkbp_dose_gy"] = openkbp.dose_gy
+        row["openkbp_dvh_gy"] = float(np.mean(list(openkbp.dvh_gy.values()))) if openkbp.dvh_gy else math.nan
+    return CaseMetrics(row, _dvh_rows(case, prediction_gy, yardsticks), goals, openkbp)
+
+
+def _dose(case: Case) -> NDArray[np.float32]:
+    if case.dose_gy is None:
+        raise BadCase(case.case_id, "the case has no plan dose to compare with")
+    return case.dose_gy
+
+
+def error_masks(case: Case) -> dict[str, NDArray[np.bool_]]:
+    """Return the masks that errors are named by, (z, y, x): body, valid_dose, above_10_percent and each structure.
+
+    Notes
+    -----
+    The same model reads 1.4 Gy under one mask and 4.2 Gy under another: an error without its mask's name says nothing.
+    """
+    level_gy = ABOVE_FRACTION * max(case.prescription_gy.values())
+    masks = {"body": case.body, "valid_dose": case.valid_dose, "above_10_percent": _dose(case) > level_gy}
+    clash = sorted(set(masks) & set(case.structure_names))
+    if clash:
+        raise BadInput(
+            f"a structure is called {', '.join(clash)}, like a mask of evaluation; rename it in the protocol"
+        )
+    return masks | {name: case.mask(name) for name in case.structure_names}
+
+
+def absolute_errors(case: Case, prediction_gy: NDArray[np.float32]) -> dict[str, float]:
+    """Return `mae_<mask>_gy`, the mean absolute error in Gy under each named mask; NaN where the mask is empty."""
+    error = np.abs(prediction_gy - _dose(case))
+    return {
+        f"mae_{name}_gy": float(error[mask].mean(dtype=np.float64)) if mask.any() else math.nan
+        for name, mask in error_masks(case).items()
+    }
+
+
+def gamma_criteria(settings: GammaSettings) -> GammaCriteria:
+    """Return the criteria of gamma as the settings have them; 100 % is the plan's maximum."""
+    return GammaCriteria(
+        gamma_percent=settings.gamma_percent,
+        gamma_mm=settings.gamma_mm,
+        cutoff_percent=settings.cutoff_percent,
+        local=settings.local,
+        interp_fraction=settings.interp_fraction,
+        max_gamma=settings.max_gamma,
+    )
+
+
+def gamma_column(settings: GammaSettings) -> str:
+    """Return the name of a criterion's column: percent, mm, and which kind.
+
+    Examples
+    --------
+    >>> gamma_column(GammaSettings(
+    ...     gamma_percent=3, gamma_mm=2, cutoff_percent=10, local=True, interp_fraction=10, max_gamma=2))
+    'gamma_3_2_local_percent'
+    """
+    kind = "local" if settings.local else "global"
+    return f"gamma_{settings.gamma_percent:g}_{settings.gamma_mm:g}_{kind}_percent"
+
+
+def _gamma(case: Case, prediction_gy: NDArray[np.float32], criteria: list[GammaSettings]) -> dict[str, float]:
+    axes_mm = case.grid.axes_mm()
+    found: dict[str, float] = {}
+    for settings in criteria:
+        name = gamma_column(settings)
+        if name in found:
+            raise BadInput(f"evaluate.gamma: there are two criteria of the name {name}; take one away")
+        found[name] = pass_rate_percent(
+            axes_mm, _dose(case), axes_mm, prediction_gy, gamma_criteria(settings)
+        ).pass_rate_percent
+    return found
+
+
+def _dvh_rows(case: Case, prediction_gy: NDArray[np.float32], yardsticks: Yardsticks) -> list[dict[str, Any]]:
+    rows = []
+    for structure in yardsticks.protocol.structures:
+        statistics = [parse_statistic(text) for text in yardsticks.settings.dvh_statistics[structure.kind]]
+        plan, prediction = (_measure(case, dose, structure.name, statistics) for dose in (_dose(case), prediction_gy))
+        for statistic, wanted, found in zip(statistics, plan, prediction, strict=True):
+            rows.append(
+                {
+                    "case_id": case.case_id,
+                    "structure": structure.name,
+                    "kind": structure.kind,
+                    "statistic": statistic.name,
+                    "unit": statistic.unit,
+                    "plan": wanted.value,
+                    "prediction": found.value,
+                    "difference": found.value - wanted.value,
+                    "reason": wanted.reason or found.reason,
+                }
+            )
+    return rows
+
+
+def _measure(case: Case, dose_gy: NDArray[np.float32], name: str, statistics: list[Statistic]) -> list[Measure]:
+    """Return each statistic of a structure, its doses being sorted once."""
+    mask, voxel_cc = case.mask(name), case.grid.voxel_volume_cc
+    prescription_gy = case.prescription_gy.get(name, max(case.prescription_gy.values()))
+    samples = structure_dose(dose_gy, mask, voxel_cc)
+    return [
+        structure_statistic(dose_gy, mask, voxel_cc, statistic, prescription_gy)
+        if statistic.needs_whole_dose
+        else samples.measure(statistic, prescription_gy)
+        for statistic in statistics
+    ]
+
+
+def _goal_rows(case: Case, prediction_gy: NDArray[np.float32], goals: GoalSet) -> list[dict[str, Any]]:
+    masks = {name: case.mask(name) for name in case.structure_names}
+    plan, prediction = (
+        evaluate_goals(dose, masks, case.grid.spacing_mm, case.prescription_gy, goals)
+        for dose in (_dose(case), prediction_gy)
+    )
+    return [_goal_row(case.case_id, ours, theirs) for ours, theirs in zip(plan, prediction, strict=True)]
+
+
+def _goal_row(case_id: str, plan: GoalResult, prediction: GoalResult) -> dict[str, Any]:
+    goal = plan.goal
+    return {
+        "case_id": case_id,
+        "goal": goal.name,
+        "structure": goal.structure,
+        "unit": goal.unit,
+        "limit": goal.limit,
+        "gating": goal.gating,
+        "plan": plan.value,
+        "prediction": prediction.value,
+        "plan_met": plan.met,
+        "prediction_met": prediction.met,
+        "plan_acceptable": plan.acceptable,
+        "prediction_acceptable": prediction.acceptable,
+        "plan_margin": plan.margin,
+        "prediction_margin": prediction.margin,
+        "reason": plan.reason or prediction.reason,
+    }
+
+
+def _goal_counts(goals: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the counts of goals that a case's row has: all, and whether every gating one is at least acceptable."""
+    counts: dict[str, Any] = {"goals_evaluable": sum(row["plan_met"] is not None for row in goals)}
+    for who in ("plan", "prediction"):
+        counts[f"{who}_goals_met"] = sum(row[f"{who}_met"] is True for row in goals)
+        counts[f"{who}_acceptable"] = all(row[f"{who}_acceptable"] is not False for row in goals if row["gating"])
+    return counts

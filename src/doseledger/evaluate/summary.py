@@ -1,0 +1,99 @@
+"""The summary of a test set: flat numbers with their intervals, and which cases are the worst."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from doseledger.core.errors import BadInput
+from doseledger.evaluate.intervals import bootstrap_interval, wilson_interval
+from doseledger.evaluate.metrics import CaseMetrics
+from doseledger.evaluate.openkbp_scores import combine_scores
+
+# The error that cases are ranked by.
+RANKED_BY = "mae_above_10_percent_gy"
+WORST_PART = 0.10
+
+
+def summarise(cases: Sequence[CaseMetrics], rng: np.random.Generator) -> dict[str, Any]:
+    """Return flat, JSON-ready figures of a test set.
+
+    Parameters
+    ----------
+    cases
+        What was measured on each case.
+    rng
+        Source of the bootstrap.
+
+    Returns
+    -------
+    dict
+        For every error and pass rate of the rows, e.g. `mae_body_gy`: the mean over cases under its own name, the ends
+        of its 95 % interval as `…_low` and `…_high`, and the worst value as `…_worst`. `dvh_<structure>_<statistic>`
+        is the mean absolute difference of that statistic between prediction and plan, in its unit. Further the rates
+        of acceptable cases and of goals met, in percent, the OpenKBP scores where there are some, and the names of the
+        worst case and of the worst decile by `mae_above_10_percent_gy`. None stands for a number that there is not.
+
+    Raises
+    ------
+    BadInput
+        If there are no cases, or they were not measured alike.
+    """
+    if not cases:
+        raise BadInput("no test cases to summarise; the split has none")
+    columns = list(cases[0].row)
+    strangers = sorted(case.row["case_id"] for case in cases if list(case.row) != columns)
+    if strangers:
+        raise BadInput(f"{', '.join(strangers)} were measured otherwise than {cases[0].row['case_id']}; evaluate again")
+    ordered = sorted(cases, key=lambda case: str(case.row["case_id"]))
+    summary: dict[str, Any] = {"n_cases": len(ordered)}
+    for column in columns:
+        if column.startswith(("mae_", "gamma_", "openkbp_")):
+            values = np.asarray([case.row[column] for case in ordered], dtype=np.float64)
+            # A high pass rate is good, a high error bad.
+            worst = np.nanmin if column.startswith("gamma_") else np.nanmax
+            summary[column] = _mean(values)
+            summary[f"{column}_low"], summary[f"{column}_high"] = bootstrap_interval(values, rng)
+            summary[f"{column}_worst"] = math.nan if np.isnan(values).all() else float(worst(values))
+    summary |= _dvh_differences(ordered) | _rates(ordered) | _worst_cases(ordered)
+    scores = [case.openkbp for case in ordered if case.openkbp is not None]
+    if scores:
+        total = combine_scores(scores)
+        summary |= {"openkbp_dose_score": total.dose_score_gy, "openkbp_dvh_score": total.dvh_score_gy}
+    return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in summary.items()}
+
+
+def _mean(values: np.ndarray[Any, np.dtype[np.float64]]) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else math.nan
+
+
+def _dvh_differences(cases: Sequence[CaseMetrics]) -> dict[str, float]:
+    found: dict[str, list[float]] = {}
+    for case in cases:
+        for row in case.dvh:
+            found.setdefault(f"dvh_{row['structure']}_{row['statistic']}", []).append(abs(row["difference"]))
+    return {name: _mean(np.asarray(values)) for name, values in found.items()}
+
+
+def _rates(cases: Sequence[CaseMetrics]) -> dict[str, float]:
+    rates: dict[str, float] = {}
+    n_goals = sum(case.row["goals_evaluable"] for case in cases)
+    for who in ("plan", "prediction"):
+        n_met = sum(case.row[f"{who}_goals_met"] for case in cases)
+        rates[f"{who}_goals_met_percent"] = 100.0 * n_met / n_goals if n_goals else math.nan
+        n_acceptable = sum(bool(case.row[f"{who}_acceptable"]) for case in cases)
+        low, high = wilson_interval(n_acceptable, len(cases))
+        rates[f"{who}_acceptable_percent"] = 100.0 * n_acceptable / len(cases)
+        rates[f"{who}_acceptable_percent_low"], rates[f"{who}_acceptable_percent_high"] = low, high
+    return rates
+
+
+def _worst_cases(cases: Sequence[CaseMetrics]) -> dict[str, str]:
+    ranked = sorted(cases, key=lambda case: -case.row[RANKED_BY])
+    n_worst = max(1, math.ceil(WORST_PART * len(ranked)))
+    names = [str(case.row["case_id"]) for case in ranked[:n_worst]]
+    return {"worst_case": names[0], "worst_decile": ", ".join(names)}
