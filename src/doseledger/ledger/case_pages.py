@@ -1,0 +1,125 @@
+"""The report's pages on single cases: slices, DVHs and clinical goals of the best, the median and the worst one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from doseledger.cohort.predictions import load_prediction
+from doseledger.core.case import Case
+from doseledger.core.errors import BadCase
+from doseledger.core.protocol import GoalSet, Protocol
+from doseledger.evaluate.dvh_curves import dvh_curves
+from doseledger.evaluate.gamma import GammaCriteria
+from doseledger.ledger.blocks import Picture, Table
+from doseledger.ledger.curves import StructureCurves, plot_dvh
+from doseledger.ledger.figures import data_uri, house_style, save_figure
+from doseledger.ledger.slices import plot_slices
+from doseledger.ledger.views import Comparison
+
+# Width of a dose bin of a drawn DVH in Gy: finer than a pixel.
+DVH_BIN_GY = 0.05
+
+
+@dataclass(frozen=True)
+class CasePage:
+    """One case in the report."""
+
+    title: str
+    case_id: str
+    text: str
+    figures: tuple[Picture, ...]
+    goals: Table
+
+
+def pick_cases(errors: pd.Series) -> list[tuple[str, str]]:
+    """Return (title, case) of the best, the median and the worst case by an error; fewer where there are fewer cases.
+
+    Parameters
+    ----------
+    errors
+        Error by case id; a case without one is left out.
+
+    Notes
+    -----
+    Equal errors are ordered by case id; of an even number of cases the median is the worse of the middle two.
+    """
+    known = errors.dropna()
+    order = sorted((float(value), str(case_id)) for case_id, value in known.items())
+    if not order:
+        return []
+    picks = [("Best case", order[0]), ("Median case", order[len(order) // 2]), ("Worst case", order[-1])]
+    chosen: dict[str, str] = {}
+    for title, (_, case_id) in (picks[0], picks[2], picks[1]):
+        chosen.setdefault(case_id, title)
+    return [(title, case_id) for title, (_, case_id) in picks if chosen.get(case_id) == title]
+
+
+def load_comparison(cases: Path, predictions: Path, case_id: str, criteria: GammaCriteria) -> Comparison:
+    """Return a case with its prediction.
+
+    Raises
+    ------
+    BadCase
+        If one of them is absent, they don't lie on one grid, or the case has no dose.
+    """
+    case = Case.load(cases / f"{case_id}.npz")
+    prediction = load_prediction(predictions / f"{case_id}.npz")
+    if not prediction.grid.same_as(case.grid):
+        raise BadCase(case_id, f"predicted on {prediction.grid}, the case lies on {case.grid}; run predict again")
+    return Comparison(case, prediction.dose_gy, criteria)
+
+
+def draw_case(
+    comparison: Comparison, protocol: Protocol, goals: GoalSet, folder: Path, stem: str, dpi: int
+) -> tuple[Picture, ...]:
+    """Save slices and DVHs of a case under `folder` and return them as pictures for the page."""
+    case = comparison.case
+    criterion = comparison.criteria
+    with house_style():
+        slices = save_figure(plot_slices(comparison), folder, f"{stem}_slices", dpi)
+        top_gy = 1.12 * max(float(comparison.plan_gy.max()), float(comparison.predicted_gy.max()))
+        dvh = save_figure(
+            plot_dvh(structure_curves(comparison, protocol), goals.goals, top_gy), folder, f"{stem}_dvh", dpi
+        )
+    kind = "local" if criterion.local else "global"
+    return (
+        Picture(
+            data_uri(slices["png"]),
+            f"{case.case_id}: slices through the centre of the target of the highest prescription. Patient's left is "
+            "on the right of axial and coronal slices. Isodoses: plan solid, prediction dashed. Difference: red where "
+            f"the prediction is hotter. Gamma {criterion.gamma_percent:g} %/{criterion.gamma_mm:g} mm, {kind}, above "
+            f"{criterion.cutoff_percent:g} % of the plan's maximum; orange to brown fails. Dark outlines are targets.",
+            f"Axial, coronal and sagittal slices of {case.case_id} with isodoses, dose difference and gamma",
+        ),
+        Picture(
+            data_uri(dvh["svg"]),
+            f"{case.case_id}: cumulative DVHs, plan solid, prediction dashed. Triangles mark clinical goals: a curve "
+            "should pass below ▼ and above ▲.",
+            f"Dose-volume histograms of {case.case_id} for every structure, plan against prediction",
+        ),
+    )
+
+
+def structure_curves(comparison: Comparison, protocol: Protocol) -> list[StructureCurves]:
+    """Return the DVHs of every structure that is present, of plan and prediction."""
+    case = comparison.case
+    indices = np.flatnonzero(case.present)
+    masks = case.masks[indices]
+    volume_cc = case.grid.voxel_volume_cc
+    plan = dvh_curves(comparison.plan_gy, masks, volume_cc, DVH_BIN_GY)
+    predicted = dvh_curves(comparison.predicted_gy, masks, volume_cc, DVH_BIN_GY)
+    return [
+        StructureCurves(
+            name=case.structure_names[index],
+            is_target=case.structure_names[index] in protocol.target_names,
+            plan_gy=p.edges_gy,
+            plan_percent=p.cumulative_percent,
+            predicted_gy=q.edges_gy,
+            predicted_percent=q.cumulative_percent,
+        )
+        for index, p, q in zip(indices, plan, predicted, strict=True)
+    ]

@@ -1,0 +1,194 @@
+"""A run as one HTML page and one PDF: verdicts first, then data, code, results, cases, model card and record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from doseledger.core.errors import BadInput
+from doseledger.core.files import write_text
+from doseledger.core.settings import EvaluateSettings, ReportSettings
+from doseledger.evaluate.gamma import GammaCriteria
+from doseledger.evaluate.metrics import gamma_criteria
+from doseledger.ledger import results, sections
+from doseledger.ledger.blocks import Alarm, Picture, format_number
+from doseledger.ledger.case_pages import CasePage, draw_case, load_comparison, pick_cases
+from doseledger.ledger.curves import plot_differences, plot_training
+from doseledger.ledger.figures import data_uri, house_style, save_figure
+from doseledger.ledger.model_card import model_card
+from doseledger.ledger.page import render_page, write_pdf
+from doseledger.ledger.provenance import LOCK_FILE, GitState, dvc_hashes, git_state
+from doseledger.ledger.sources import ReportInputs, RunFacts, load_facts
+
+Tell = Callable[[str], None]
+# The cohort that is made up; all others are patients.
+SYNTHETIC_COHORT = "phantom"
+CONTENTS = (
+    ("summary", "Summary"), ("data", "Data"), ("code", "Code"), ("training", "Training"), ("accuracy", "Agreement"),
+    ("goals", "Goals"), ("cases", "Cases"), ("card", "Model card"), ("record", "Record"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ReportOutputs:
+    """Where a report goes: the page, the PDF, and the folder of its figures."""
+
+    html: Path
+    pdf: Path
+    figures: Path
+
+
+def make_report(
+    inputs: ReportInputs,
+    outputs: ReportOutputs,
+    templates: Path,
+    settings: ReportSettings,
+    evaluate: EvaluateSettings,
+    tell: Tell,
+) -> None:
+    """Write the report of a run: self-contained HTML, PDF, and every figure as PNG, SVG and PDF.
+
+    Parameters
+    ----------
+    inputs, outputs
+        Where the run's files lie and the report goes.
+    templates
+        Folder of Jinja templates, with report.html.j2.
+    settings
+        Resolution of figures.
+    evaluate
+        What was evaluated: its first gamma criterion is drawn.
+    tell
+        Called with one line per step.
+
+    Raises
+    ------
+    NotReady
+        Naming each file that is missing, and the stage that makes it.
+
+    Notes
+    -----
+    Equal inputs give equal bytes: no clock and no host name stand in any of the files.
+    """
+    facts = load_facts(inputs)
+    tell(f"report on {inputs.model}: {len(facts.case_metrics)} test cases")
+    pages = _case_pages(inputs, facts, outputs.figures, settings.figure_dpi, _drawn_gamma(evaluate), tell)
+    pictures = _run_pictures(facts, outputs.figures, settings.figure_dpi)
+    page = render_page(templates, "report.html.j2", build_context(inputs, facts, pages, pictures))
+    write_text(outputs.html, page)
+    tell(f"wrote {outputs.html}")
+    note = write_pdf(page, outputs.pdf)
+    tell(note or f"wrote {outputs.pdf}")
+
+
+def _drawn_gamma(evaluate: EvaluateSettings) -> GammaCriteria:
+    if not evaluate.gamma:
+        raise BadInput("evaluate.gamma is empty: the report draws its first criterion, for example 3 %/3 mm")
+    return gamma_criteria(evaluate.gamma[0])
+
+
+def build_context(
+    inputs: ReportInputs, facts: RunFacts, pages: list[CasePage], pictures: dict[str, Picture]
+) -> dict[str, Any]:
+    """Return everything that the template prints."""
+    trained, now = sections.trained_git(facts), git_state(inputs.root)
+    verdicts = [facts.data_findings, facts.preflight_findings, judge_metrics(inputs)]
+    passed = all(verdict["ok"] for verdict in verdicts)
+    stages = [name for name in dvc_hashes(inputs.root / LOCK_FILE) if name.partition("@")[2] in ("", inputs.model)]
+    commit = (trained.commit or "no commit")[:10]
+    state = " · DIRTY" if trained.dirty else ""
+    failed = "" if passed else " · GATE FAILED"
+    return {
+        "version": metadata.version("doseledger"),
+        "cohort": inputs.cohort,
+        "model": inputs.model,
+        "protocol_title": facts.protocol.title,
+        "contents": CONTENTS,
+        "verdict_ok": passed,
+        "code": trained,
+        "alarms": [*sections.gate_alarms(verdicts), *_dirty_alarms(trained)],
+        "headline": results.headline_cards(facts.case_metrics, facts.goal_results),
+        "headline_note": (
+            "All numbers are of the test cases, which the model was neither trained nor selected on. The plan's dose "
+            "is the reference, the prediction is evaluated."
+        ),
+        "lock_text": sections.lock_sentence(facts),
+        "goals_text": f"{facts.goals.title}. The plan and the prediction are judged by the same goals.",
+        "tables": {
+            "verdicts": sections.verdicts_table(verdicts),
+            "counts": sections.counts_table(facts),
+            "splits": sections.splits_table(facts),
+            "skipped": sections.skipped_table(facts),
+            "findings": sections.findings_table(verdicts),
+            "code": sections.code_table(facts, trained, now),
+            "packages": sections.packages_table(facts),
+            "training": sections.training_table(facts),
+            "errors": results.errors_table(facts.case_metrics),
+            "gamma": results.gamma_table(facts.case_metrics),
+            "dvh": results.dvh_table(facts.dvh),
+            "goals": results.goals_table(facts.goal_results),
+            "cases": results.cases_table(facts.case_metrics, facts.goal_results),
+            "hashes": sections.hashes_table(dvc_hashes(inputs.root / LOCK_FILE, stages)),
+        },
+        "figures": pictures,
+        "case_views": pages,
+        "card": model_card(facts, synthetic=inputs.cohort == SYNTHETIC_COHORT, released=passed and not trained.dirty),
+        "settings_text": facts.config_text,
+        "running_left": f"{inputs.model} on {inputs.cohort}",
+        "running_right": f"commit {commit}{state}{failed}",
+        "running_alarm": trained.dirty or not passed,
+    }
+
+
+def judge_metrics(inputs: ReportInputs) -> dict[str, Any]:
+    """Return the verdict that the metrics gate will give; the gate itself runs after the report."""
+    raise NotImplementedError
+
+
+def _dirty_alarms(trained: GitState) -> list[Alarm]:
+    if not trained.dirty:
+        return []
+    text = f"{trained.note[:1].upper()}{trained.note[1:]}. No commit describes the code that made this model."
+    return [Alarm("bad", "Trained on a dirty tree.", text, trained.dirty_paths[:10])]
+
+
+def _run_pictures(facts: RunFacts, folder: Path, dpi: int) -> dict[str, Picture]:
+    labels, values = results.difference_rows(facts.dvh)
+    with house_style():
+        training = save_figure(
+            plot_training(facts.history, sections.best_epoch(facts.history)), folder, "training", dpi
+        )
+        axis_label = "Prediction − plan (Gy)"
+        differences = save_figure(plot_differences(labels, values, axis_label), folder, "dvh_differences", dpi)
+    return {
+        "training": Picture(
+            data_uri(training["svg"]), "Training: loss, validation error and learning rate by epoch.", "Training curves"
+        ),
+        "differences": Picture(
+            data_uri(differences["svg"]),
+            "DVH statistics in Gy, prediction − plan, one point per test case; the bar is their mean. Height within a "
+            "row has no meaning.",
+            "Differences of DVH statistics between prediction and plan, per structure",
+        ),
+    }
+
+
+def _case_pages(
+    inputs: ReportInputs, facts: RunFacts, folder: Path, dpi: int, criteria: GammaCriteria, tell: Tell
+) -> list[CasePage]:
+    errors = facts.case_metrics.set_index("case_id")[results.RANKING_COLUMN]
+    pages = []
+    for title, case_id in pick_cases(errors):
+        comparison = load_comparison(inputs.cases, inputs.predictions, case_id, criteria)
+        stem = f"{title.split()[0].lower()}_{case_id}"
+        figures = draw_case(comparison, facts.protocol, facts.goals, folder, stem, dpi)
+        text = (
+            f"MAE {format_number(float(errors[case_id]), 2)} Gy where the plan's dose is above 10 % of the highest "
+            f"prescription, which cases are ranked by."
+        )
+        pages.append(CasePage(title, case_id, text, figures, results.goals_table(facts.goal_results, case_id=case_id)))
+        tell(f"drew {case_id} ({title.lower()})")
+    return pages

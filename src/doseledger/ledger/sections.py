@@ -1,0 +1,217 @@
+"""The report's sections on data, code, training and record, as tables and sentences."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from doseledger.ledger.blocks import Alarm, Cell, Table, make_table, plural
+from doseledger.ledger.provenance import GitState
+from doseledger.ledger.sources import RunFacts
+
+PARTS = ("train", "val", "test")
+# Findings that one table shows; the whole list is in the gate's own file.
+SHOWN_FINDINGS = 40
+
+
+def counts_table(facts: RunFacts) -> Table:
+    """Return how many cases there are, how many are not, and what the gate warned of."""
+    skipped = int((facts.skipped["status"] == "skipped").sum())
+    failed = int((facts.skipped["status"] == "failed").sum())
+    warned = int((facts.cases["n_warnings"] > 0).sum())
+    rows = [
+        ("cases in the cohort", len(facts.cases)),
+        ("patients", facts.cases["pseudonym"].nunique()),
+        ("groups", ", ".join(sorted({str(group) for group in facts.cases["group"]}))),
+        ("cases with a warning from the import", warned),
+        ("skipped (outside the protocol)", skipped),
+        ("failed (could not be used)", Cell(str(failed), "bad" if failed else "")),
+    ]
+    return make_table("Cohort", ("", "#Count"), rows)
+
+
+def skipped_table(facts: RunFacts) -> Table:
+    """Return each case that is not in the cohort, and why."""
+    rows = [
+        (row.case_id, Cell(str(row.status), "bad" if row.status == "failed" else "warn"), row.reason)
+        for row in facts.skipped.sort_values(["status", "case_id"]).itertuples()
+    ]
+    return make_table("Cases left out", ("Case", "Status", "Reason"), rows, empty="No case was left out.")
+
+
+def fold_rows(facts: RunFacts) -> pd.DataFrame:
+    """Return the splits of the fold and repeat that this run was trained on."""
+    splits = facts.splits
+    fold, repeat = int(facts.run.get("fold", 0)), int(facts.run.get("repeat", 0))
+    return splits[(splits["fold"] == fold) & (splits["repeat"] == repeat)]
+
+
+def splits_table(facts: RunFacts) -> Table:
+    """Return the real proportions of train, val and test, by patient and by case."""
+    fold = fold_rows(facts)
+    patients = max(1, fold["pseudonym"].nunique())
+    rows = []
+    for part in PARTS:
+        members = fold[fold["split"] == part]
+        count = members["pseudonym"].nunique()
+        names = ", ".join(members["case_id"]) if len(members) <= 12 else f"{len(members)} cases, in the table of splits"
+        rows.append((part, count, len(members), f"{100 * count / patients:.1f}", names))
+    run = facts.run
+    note = (
+        f"Dealt by patient; repeat {run.get('repeat', 0)}, fold {run.get('fold', 0)}. Shares are of the patients dealt."
+    )
+    return make_table("Splits", ("Part", "#Patients", "#Cases", "#Share (%)", "Cases"), rows, note=note)
+
+
+def lock_sentence(facts: RunFacts) -> str:
+    """Return whether the test set is locked, since when and why."""
+    lock = facts.test_set
+    if lock.empty:
+        return (
+            "The test set is unlocked: it moves with the seed of the splits, so results of different seeds are not "
+            "results on the same patients."
+        )
+    dates = sorted(set(lock["locked_on"]))
+    reasons = "; ".join(sorted(set(lock["reason"])))
+    since = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+    return f"The test set is locked since {since}: {plural(len(lock), 'case')} ({reasons})."
+
+
+def verdicts_table(verdicts: list[dict[str, Any]]) -> Table:
+    """Return one row per gate: what it judged, its verdict, and what it found.
+
+    Parameters
+    ----------
+    verdicts
+        Verdicts as JSON values (`gates.verdict.verdict_as_json`), in the order of the pipeline.
+    """
+    purpose = {
+        "data": "Data: numbers, geometry, protocol, leakage",
+        "preflight": "Preflight: the model learns on one batch",
+        "metrics": "Metrics: results against their limits",
+    }
+    rows = []
+    for verdict in verdicts:
+        counts = verdict.get("counts", {})
+        found = f"{plural(int(counts.get('error', 0)), 'error')}, {plural(int(counts.get('warning', 0)), 'warning')}"
+        word = Cell("passed", "good") if verdict["ok"] else Cell("FAILED", "bad")
+        rows.append((purpose.get(verdict["gate"], verdict["gate"]), word, found, str(verdict["digest"])[:16]))
+    return make_table("Gates", ("Gate", "Verdict", "Found", "@Digest of what was judged"), rows)
+
+
+def findings_table(verdicts: list[dict[str, Any]]) -> Table:
+    """Return what the gates found, errors first."""
+    found = [(verdict["gate"], finding) for verdict in verdicts for finding in verdict.get("findings", [])]
+    found.sort(key=lambda item: item[1]["severity"])
+    rows = [
+        (
+            gate,
+            finding["gate"],
+            finding["case_id"] or "cohort",
+            Cell(finding["severity"], "bad" if finding["severity"] == "error" else "warn"),
+            finding["message"],
+        )
+        for gate, finding in found[:SHOWN_FINDINGS]
+    ]
+    more = len(found) - len(rows)
+    note = f"The first {len(rows)}; {more} more stand in the gates' own files." if more else ""
+    columns = ("Gate", "Check", "Case", "Severity", "Finding")
+    return make_table("What the gates found", columns, rows, note=note, empty="The gates found nothing to report.")
+
+
+def gate_alarms(verdicts: list[dict[str, Any]]) -> list[Alarm]:
+    """Return an alarm for each gate that failed, with its first errors."""
+    alarms = []
+    for verdict in verdicts:
+        if verdict["ok"]:
+            continue
+        errors = [finding["message"] for finding in verdict.get("findings", []) if finding["severity"] == "error"]
+        title = f"The {verdict['gate']} gate failed."
+        alarms.append(Alarm("bad", title, f"{plural(len(errors), 'error')}:", tuple(errors[:5])))
+    return alarms
+
+
+def trained_git(facts: RunFacts) -> GitState:
+    """Return the code revision that the training recorded; a run without one counts as dirty."""
+    record = facts.run.get("provenance", {}).get("git")
+    if not record:
+        return GitState(None, None, True, (), "the run does not record its code revision")
+    return GitState(
+        record["commit"], record["branch"], bool(record["dirty"]), tuple(record["dirty_paths"]), record["note"]
+    )
+
+
+def code_table(facts: RunFacts, trained: GitState, now: GitState) -> Table:
+    """Return which code trained the model, with which command, seeds and machine."""
+    run, provenance = facts.run, facts.run.get("provenance", {})
+    gpus = provenance.get("gpus")
+    rows = [
+        ("commit that trained it", Cell(trained.commit or "none", "" if trained.commit else "bad")),
+        ("tree when trained", Cell(f"dirty: {trained.note}", "bad") if trained.dirty else Cell("clean", "good")),
+        ("branch", trained.branch or "none (detached)"),
+        ("commit that made this report", now.commit or "none"),
+        ("tree when reported", Cell(f"dirty: {now.note}", "bad") if now.dirty else Cell("clean", "good")),
+        ("command", " ".join(provenance.get("command", [])) or "not recorded"),
+        ("seed, fold, repeat", f"{run.get('seed')}, {run.get('fold')}, {run.get('repeat')}"),
+        ("device", run.get("device", "not recorded")),
+        ("CUDA", provenance.get("cuda") or run.get("versions", {}).get("cuda") or "none"),
+        ("GPUs", ", ".join(gpus) if gpus else "none"),
+        ("platform", provenance.get("platform", "not recorded")),
+        ("lock of packages (SHA256)", provenance.get("lock_sha256") or "not recorded"),
+        ("cases (SHA256 of all)", run.get("cases_sha256", "not recorded")),
+        ("splits (SHA256)", run.get("splits_sha256", "not recorded")),
+    ]
+    return make_table("Code, command, machine", ("", "@Value"), rows)
+
+
+def packages_table(facts: RunFacts) -> Table:
+    """Return the versions of the packages that can change a number."""
+    provenance = facts.run.get("provenance", {})
+    versions = {"python": provenance.get("python"), **provenance.get("packages", {}), **facts.run.get("versions", {})}
+    rows = [(name, version) for name, version in sorted(versions.items()) if version]
+    return make_table("Versions when trained", ("Package", "@Version"), rows)
+
+
+def best_epoch(history: pd.DataFrame) -> int | None:
+    """Return the epoch of the best checkpoint: the least value of the first validation score; None without one."""
+    scores = [str(name) for name in history.columns if str(name).startswith("val_")]
+    if not scores:
+        return None
+    values = pd.to_numeric(history[scores[0]], errors="coerce")
+    return int(history["epoch"].iloc[int(values.argmin())]) if values.notna().any() else None
+
+
+def training_table(facts: RunFacts) -> Table:
+    """Return how long and on what the model trained, and its scores at the best epoch."""
+    history, best = facts.history, best_epoch(facts.history)
+    rows: list[tuple[Any, ...]] = [("epochs", len(history))]
+    if "steps" in history:
+        rows.append(("optimiser steps", int(history["steps"].iloc[-1])))
+    if "seconds" in history:
+        rows.append(("seconds", f"{float(history['seconds'].sum()):.0f}"))
+    rows += [(f"{part} cases", len(facts.dataset.get(part, []))) for part in ("train", "val")]
+    if best is not None:
+        rows.append(("best epoch", best))
+        row = history[history["epoch"] == best].iloc[0]
+        for name in history.columns:
+            if str(name).startswith("val_") or str(name).endswith("loss"):
+                label = str(name).removesuffix("_gy").replace("_", " ")
+                unit = " (Gy)" if str(name).endswith("_gy") else ""
+                rows.append((f"{label} at the best epoch{unit}", f"{float(row[name]):.4g}"))
+    return make_table("Training", ("", "#Value"), rows)
+
+
+def hashes_table(hashes: dict[str, dict[str, dict[str, str]]]) -> Table:
+    """Return the hash of every file that a stage read and wrote."""
+    rows = [
+        (stage, {"deps": "read", "outs": "wrote"}[kind], path, digest)
+        for stage, kinds in hashes.items()
+        for kind in ("deps", "outs")
+        for path, digest in kinds[kind].items()
+        # Code is named by the commit; here stand data and results.
+        if not path.startswith("src/")
+    ]
+    empty = "There is no dvc.lock: these files were made outside the pipeline, and nothing ties them to their sources."
+    note = "MD5 as DVC keeps them in dvc.lock; files of code are named by the commit above."
+    return make_table("Data and results", ("Stage", "Did", "Path", "@MD5"), rows, note=note, empty=empty)

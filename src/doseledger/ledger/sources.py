@@ -1,0 +1,131 @@
+"""What a report is made of: the files of one run, read, checked for what is missing, and held together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from doseledger.core.errors import BadInput, NotReady
+from doseledger.core.files import read_json
+from doseledger.core.protocol import GoalSet, Protocol, load_goals, load_protocol
+from doseledger.core.tables import CASES, SKIPPED, SPLITS, TEST_SET, read_table
+
+Reader = Callable[[Path], Any]
+
+
+@dataclass(frozen=True)
+class ReportInputs:
+    """Where the files of one run lie.
+
+    Parameters
+    ----------
+    cohort, model
+        What the report is about.
+    run
+        Folder that training wrote.
+    metrics
+        Folder that evaluation wrote.
+    predictions
+        Folder of predicted doses, one NPZ a case.
+    cases, splits, test_set
+        Folder of cases, table of splits, table of the locked test set.
+    data_findings, preflight_findings
+        What the two gates before training found.
+    protocol, goals, thresholds
+        YAML of validation/.
+    root
+        The project: its Git repository and dvc.lock.
+    """
+
+    cohort: str
+    model: str
+    run: Path
+    metrics: Path
+    predictions: Path
+    cases: Path
+    splits: Path
+    test_set: Path
+    data_findings: Path
+    preflight_findings: Path
+    protocol: Path
+    goals: Path
+    thresholds: Path
+    root: Path
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """Everything that was read; the names are those of the files."""
+
+    run: dict[str, Any]
+    config_text: str
+    dataset: dict[str, Any]
+    history: pd.DataFrame
+    summary: dict[str, Any]
+    case_metrics: pd.DataFrame
+    dvh: pd.DataFrame
+    goal_results: pd.DataFrame
+    cases: pd.DataFrame
+    skipped: pd.DataFrame
+    splits: pd.DataFrame
+    test_set: pd.DataFrame
+    data_findings: dict[str, Any]
+    preflight_findings: dict[str, Any]
+    protocol: Protocol
+    goals: GoalSet
+
+
+def load_facts(inputs: ReportInputs) -> RunFacts:
+    """Return the files of a run.
+
+    Raises
+    ------
+    NotReady
+        Naming every file that is missing and the stage that makes it.
+    BadInput
+        If a file is not of its form.
+    """
+    sources: dict[str, tuple[Path, str, Reader]] = {
+        "run": (inputs.run / "run.json", "train", read_json),
+        "config_text": (inputs.run / "config_resolved.yaml", "train", _read_text),
+        "dataset": (inputs.run / "dataset_summary.json", "train", read_json),
+        "history": (inputs.run / "history.csv", "train", _read_csv),
+        "summary": (inputs.metrics / "summary.json", "evaluate", read_json),
+        "case_metrics": (inputs.metrics / "cases.csv", "evaluate", _read_csv),
+        "dvh": (inputs.metrics / "dvh.csv", "evaluate", _read_csv),
+        "goal_results": (inputs.metrics / "goals.csv", "evaluate", _read_csv),
+        "cases": (inputs.cases / "cases.csv", "ingest", lambda path: read_table(path, CASES)),
+        "skipped": (inputs.cases / "skipped.csv", "ingest", lambda path: read_table(path, SKIPPED)),
+        "splits": (inputs.splits, "split", lambda path: read_table(path, SPLITS)),
+        "test_set": (inputs.test_set, "", lambda path: read_table(path, TEST_SET)),
+        "data_findings": (inputs.data_findings, "check_data", read_json),
+        "preflight_findings": (inputs.preflight_findings, "preflight", read_json),
+        "protocol": (inputs.protocol, "", load_protocol),
+        "goals": (inputs.goals, "", load_goals),
+    }
+    missing = [
+        f"{path} ({f'made by the stage {stage}' if stage else 'a file of the project'})"
+        for path, stage, _ in sources.values()
+        if not path.is_file()
+    ]
+    if missing:
+        raise NotReady(
+            f"no report on {inputs.model} yet, {len(missing)} file(s) are missing: {'; '.join(missing)}. "
+            "Run `dvc repro`, which makes what comes before"
+        )
+    return RunFacts(**{name: read(path) for name, (path, _, read) in sources.items()})
+
+
+def _read_text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(path)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: not a CSV table ({error}); run the stage that writes it again") from error
