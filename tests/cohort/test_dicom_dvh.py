@@ -1,0 +1,115 @@
+"""DVHs straight from DICOM: the planning system's own stored DVHs and dicompyler-core as references."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+
+from doseledger.cohort.dicom_dvh import dvh_of_case, dvh_of_rtdose
+from doseledger.core.case import Case
+from doseledger.core.errors import BadCase, BadInput
+
+PRESCRIBED_GY = 14.0
+
+
+@pytest.fixture(scope="module")
+def breast(shared_data: Path) -> Path:
+    return shared_data / "dicom" / "dicompyler_breast_imrt"
+
+
+@pytest.fixture(scope="module")
+def ours(breast: Path) -> dict[str, Any]:
+    return dvh_of_rtdose(breast / "rtss.dcm", breast / "rtdose.dcm")
+
+
+def stored_dvhs(breast: Path) -> dict[str, dict[str, float]]:
+    """Mean and maximum of the planning system: stored in percent of 14 Gy, whatever DoseUnits says."""
+    names = {
+        int(item.ROINumber): str(item.ROIName) for item in pydicom.dcmread(breast / "rtss.dcm").StructureSetROISequence
+    }
+    return {
+        names[int(item.DVHReferencedROISequence[0].ReferencedROINumber)]: {
+            "mean": float(item.DVHMeanDose) / 100 * PRESCRIBED_GY,
+            "max": float(item.DVHMaximumDose) / 100 * PRESCRIBED_GY,
+            "volume": float(item.DVHData[1]),
+        }
+        for item in pydicom.dcmread(breast / "rtdose.dcm").DVHSequence
+    }
+
+
+@pytest.mark.parametrize("name", ["Heart", "Lt Lung", "Tumor Bed"])
+def test_means_are_those_of_the_planning_system(name: str, breast: Path, ours: dict[str, Any]) -> None:
+    wanted, found = stored_dvhs(breast)[name], ours["structures"][name]["statistics"]
+    assert found["mean"]["value"] == pytest.approx(wanted["mean"], rel=0.01, abs=0.02)
+    assert found["max"]["value"] == pytest.approx(wanted["max"], abs=0.05)
+    assert found["volume"]["value"] == pytest.approx(wanted["volume"], rel=0.03)
+
+
+def test_an_roi_without_contours_says_so(ours: dict[str, Any]) -> None:
+    empty = [name for name, found in ours["structures"].items() if "reason" in found]
+    assert len(empty) == 1
+    assert ours["structures"][empty[0]] == {"reason": "the ROI has no closed contours"}
+
+
+def test_the_curve_falls_from_100_percent_to_the_hottest_point(ours: dict[str, Any]) -> None:
+    curve = ours["structures"]["Heart"]["curve"]
+    assert curve["volume_percent"][0] == 100.0
+    assert np.all(np.diff(curve["volume_percent"]) <= 0)
+    assert curve["dose_gy"][-1] == pytest.approx(ours["structures"]["Heart"]["statistics"]["max"]["value"])
+
+
+# It also uses what pydicom, numpy and scikit-image are about to drop.
+@pytest.mark.filterwarnings("ignore")
+def test_statistics_agree_with_dicompyler_as_far_as_programs_do(
+    breast: Path, ours: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # dicompyler-core 0.5.6 asks for a name that pydicom 3 no longer has.
+    dicomio = importlib.import_module("pydicom.dicomio")
+    monkeypatch.setattr(dicomio, "read_file", pydicom.dcmread, raising=False)
+    dvhcalc = pytest.importorskip("dicompylercore.dvhcalc", reason="dicompyler-core is not installed")
+    numbers = {
+        str(item.ROIName): int(item.ROINumber) for item in pydicom.dcmread(breast / "rtss.dcm").StructureSetROISequence
+    }
+    for name in ("Heart", "Tumor Bed"):
+        peer = dvhcalc.get_dvh(str(breast / "rtss.dcm"), str(breast / "rtdose.dcm"), numbers[name])
+        found = ours["structures"][name]["statistics"]
+        assert found["mean"]["value"] == pytest.approx(float(peer.mean), abs=0.1)
+        assert found["D95%"]["value"] == pytest.approx(float(peer.statistic("D95").value), abs=0.5)
+        assert found["D2%"]["value"] == pytest.approx(float(peer.statistic("D2").value), abs=0.5)
+        assert found["volume"]["value"] == pytest.approx(float(peer.volume), rel=0.03)
+
+
+def test_files_of_another_kind_and_unknown_statistics_are_refused(breast: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="is RTDOSE, wanted RTSTRUCT"):
+        dvh_of_rtdose(breast / "rtdose.dcm", breast / "rtdose.dcm")
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(BadInput, match="is no DICOM, wanted RTDOSE"):
+        dvh_of_rtdose(breast / "rtss.dcm", tmp_path / "notes.txt")
+    with pytest.raises(BadInput, match="can't be read"):
+        dvh_of_rtdose(tmp_path / "absent.dcm", breast / "rtdose.dcm")
+    with pytest.raises(BadInput, match="statistic 'D95' is not known"):
+        dvh_of_rtdose(breast / "rtss.dcm", breast / "rtdose.dcm", ["D95"])
+
+
+def test_structures_and_dose_of_different_frames_are_refused(breast: Path, tmp_path: Path) -> None:
+    dose = pydicom.dcmread(breast / "rtdose.dcm")
+    dose.FrameOfReferenceUID = "1.2.3"
+    dose.save_as(tmp_path / "rtdose.dcm")
+    with pytest.raises(BadCase, match="different frames of reference"):
+        dvh_of_rtdose(breast / "rtss.dcm", tmp_path / "rtdose.dcm")
+
+
+def test_a_case_has_the_dvh_of_its_structures(make_case: Callable[..., Case], tmp_path: Path) -> None:
+    case = make_case()
+    case.save(tmp_path / "case_0001.npz")
+    found = dvh_of_case(tmp_path / "case_0001.npz")
+    assert case.dose_gy is not None
+    rectum = case.dose_gy[case.mask("Rectum")]
+    assert found["structures"]["Rectum"]["statistics"]["mean"]["value"] == pytest.approx(rectum.mean(), abs=0.5)
+    assert found["structures"]["Bowel"] == {"reason": "the structure is absent"}
