@@ -15,10 +15,30 @@ from doseledger.core.case import Case
 from doseledger.core.files import read_yaml, sha256_of_file, write_json
 from doseledger.core.protocol import Protocol, load_protocol
 from doseledger.core.tables import CASES, SKIPPED, SPLITS, TEST_SET, write_table
-from doseledger.gates.cohort import CaseReport, CohortFiles, judge_case
+from doseledger.gates.cohort import CaseReport, judge_case
+from doseledger.gates.digests import CohortFiles
 from doseledger.gates.limits import DataLimits, data_limits
 
 SPLIT_OF = {1: "train", 2: "train", 3: "train", 4: "train", 5: "val", 6: "test"}
+
+# Two expectations in place of the forty that ship: tests of the tables need no more.
+LIGHT_SUITE = {
+    "name": "light",
+    "expectations": [
+        {
+            "type": "expect_column_values_to_be_between",
+            "kwargs": {"column": "Rectum_volume_cc", "min_value": 15, "max_value": 350},
+            "severity": "critical",
+            "meta": {"gate": "volume", "notes": "A rectum."},
+        },
+        {
+            "type": "expect_column_values_to_be_between",
+            "kwargs": {"column": "dose_max_percent", "min_value": 100, "max_value": 130},
+            "severity": "warning",
+            "meta": {"gate": "dose_range", "notes": "A plan."},
+        },
+    ],
+}
 
 
 def with_parity(case: Case) -> Case:
@@ -106,12 +126,13 @@ def write_cohort(repository: Path, tmp_path: Path) -> Callable[[list[Case]], Coh
         parts = [SPLIT_OF[i] for i in range(1, len(cases) + 1)]
         write_table(tmp_path / "splits.csv", table.assign(repeat=0, fold=0, split=parts)[list(SPLITS.columns)], SPLITS)
         write_table(tmp_path / "lock.csv", pd.DataFrame(columns=list(TEST_SET.columns), dtype=str), TEST_SET)
+        write_json(tmp_path / "suite.json", LIGHT_SUITE)
         return CohortFiles(
             cases_dir=folder,
             splits_csv=tmp_path / "splits.csv",
             test_set_csv=tmp_path / "lock.csv",
             protocol=coarse_protocol(repository, tmp_path / "prostate_sib.yaml"),
-            suite=repository / "validation" / "suites" / "prostate_sib.json",
+            suite=tmp_path / "suite.json",
             thresholds=repository / "validation" / "thresholds.yaml",
             cohort="prostate",
         )

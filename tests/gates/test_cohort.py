@@ -15,7 +15,8 @@ from doseledger.core.case import Case
 from doseledger.core.errors import BadInput, GateFailed, NotReady
 from doseledger.core.files import write_text
 from doseledger.core.tables import SKIPPED, SPLITS, TEST_SET, read_table, write_table
-from doseledger.gates.cohort import CohortFiles, data_digest, judge_cohort
+from doseledger.gates.cohort import judge_cohort
+from doseledger.gates.digests import CohortFiles, data_digest
 from doseledger.gates.verdict import Verdict, enforce, require_token, write_verdict
 
 Write = Callable[[list[Case]], CohortFiles]
@@ -35,7 +36,10 @@ def files(write_cohort: Write, healthy: Make) -> CohortFiles:
     return write_cohort([healthy(i) for i in range(1, 7)])
 
 
-def test_a_healthy_cohort_passes_and_the_token_holds_ok_and_digest_only(files: CohortFiles, tmp_path: Path) -> None:
+def test_a_healthy_cohort_passes_and_the_token_holds_ok_and_digest_only(
+    files: CohortFiles, repository: Path, tmp_path: Path
+) -> None:
+    files = replace(files, suite=repository / "validation" / "suites" / "prostate_sib.json")
     verdict = judged(files)
     assert verdict.ok, errors(verdict)
     write_verdict(verdict, tmp_path / "data.json", tmp_path / "data_findings.json")
@@ -206,11 +210,11 @@ def test_an_old_token_is_refused_when_data_or_limits_changed(files: CohortFiles,
 def test_a_reworded_reason_leaves_the_digest_and_a_moved_limit_changes_it(files: CohortFiles, tmp_path: Path) -> None:
     suite = json.loads(files.suite.read_text())
     suite["expectations"][0]["meta"]["notes"] = "said in other words"
-    write_text(tmp_path / "suite.json", json.dumps(suite))
-    reworded = replace(files, suite=tmp_path / "suite.json")
+    write_text(tmp_path / "other.json", json.dumps(suite))
+    reworded = replace(files, suite=tmp_path / "other.json")
     assert data_digest(reworded) == data_digest(files)
     suite["expectations"][0]["kwargs"]["min_value"] -= 1
-    write_text(tmp_path / "suite.json", json.dumps(suite))
+    write_text(tmp_path / "other.json", json.dumps(suite))
     assert data_digest(reworded) != data_digest(files)
 
 

@@ -12,64 +12,17 @@ import pandas as pd
 from doseledger.core.case import Case
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.fanout import run_cases
-from doseledger.core.files import sha256_of_file, sha256_of_json
+from doseledger.core.files import sha256_of_file
 from doseledger.core.protocol import Protocol, load_protocol
 from doseledger.core.tables import CASES, SKIPPED, SPLITS, TEST_SET, read_table
-from doseledger.gates import (
-    distances,
-    doses,
-    features,
-    fingerprints,
-    grids,
-    leakage,
-    limits,
-    structures,
-    suites,
-    verdict,
-)
+from doseledger.gates import distances, doses, grids, leakage, structures, suites
+from doseledger.gates.digests import CohortFiles, data_digest
 from doseledger.gates.features import Row, measure_case
 from doseledger.gates.fingerprints import Fingerprint, take_fingerprint
 from doseledger.gates.limits import DataLimits, data_limits
-from doseledger.gates.verdict import Finding, Verdict, code_digest, make_verdict, without_explanations
+from doseledger.gates.verdict import Finding, Verdict, make_verdict
 
 Tell = Callable[[str], None]
-# The code whose change makes an old verdict of this gate stale, beside this file.
-JUDGES = (distances, doses, features, fingerprints, grids, leakage, limits, structures, suites, verdict)
-
-
-@dataclass(frozen=True)
-class CohortFiles:
-    """What the data gate looks at.
-
-    Parameters
-    ----------
-    cases_dir
-        Folder of `<case>.npz`, `cases.csv` and `skipped.csv`.
-    splits_csv, test_set_csv
-        The table of splits, and the locked test set.
-    protocol, suite, thresholds
-        The cohort's protocol (YAML), its suite of expectations (JSON), and thresholds.yaml.
-    cohort
-        Whose limits in thresholds.yaml hold.
-    """
-
-    cases_dir: Path
-    splits_csv: Path
-    test_set_csv: Path
-    protocol: Path
-    suite: Path
-    thresholds: Path
-    cohort: str
-
-    @property
-    def cases_csv(self) -> Path:
-        """The table of cases."""
-        return self.cases_dir / "cases.csv"
-
-    @property
-    def skipped_csv(self) -> Path:
-        """The table of raw cases that became none."""
-        return self.cases_dir / "skipped.csv"
 
 
 @dataclass(frozen=True)
@@ -79,40 +32,6 @@ class CaseReport:
     findings: tuple[Finding, ...]
     row: Row | None
     fingerprint: Fingerprint
-
-
-def data_digest(files: CohortFiles) -> str:
-    """Return the digest of what the data gate judges, from small files alone.
-
-    Raises
-    ------
-    BadInput
-        If one of the files is absent or malformed.
-
-    Notes
-    -----
-    It covers the table of cases (and with it each case's SHA256), the splits, the suite, the protocol, the cohort's
-    limits and the gate's code; words that explain a limit are left out. The lists of skipped and accepted cases and
-    the lock are judged too, but are not part of it: they don't change what is trained on, and a patient locked after
-    training must not make every model stale.
-    """
-    code = [Path(str(module.__file__)) for module in JUDGES] + [Path(__file__)]
-    return sha256_of_json(
-        {
-            "cases": sha256_of_file(_there(files.cases_csv)),
-            "splits": sha256_of_file(_there(files.splits_csv)),
-            "suite": without_explanations(suites.read_suite(files.suite)),
-            "protocol": without_explanations(load_protocol(files.protocol).model_dump(mode="json")),
-            "limits": without_explanations(data_limits(files.thresholds, files.cohort).model_dump(mode="json")),
-            "code": code_digest(code),
-        }
-    )
-
-
-def _there(path: Path) -> Path:
-    if not path.is_file():
-        raise BadInput(f"{path}: no such table; run the stage that writes it")
-    return path
 
 
 def judge_cohort(files: CohortFiles, accept_failed: Mapping[str, str], *, workers: int, tell: Tell) -> Verdict:

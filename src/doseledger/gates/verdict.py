@@ -120,13 +120,33 @@ def enforce(verdict: Verdict, findings_path: Path | None = None) -> None:
     raise GateFailed(f"the {verdict.gate} gate found {len(verdict.errors)} error(s):\n" + "\n".join(lines) + where)
 
 
-def require_token(token_path: Path, expected_digest: str, gate: str) -> None:
-    """Do nothing if the gate's token says that exactly this was judged, and passed.
+def passed_token(token_path: Path, gate: str) -> dict[str, Any]:
+    """Return a gate's token, `{"ok": true, "digest": …}`.
+
+    Raises
+    ------
+    NotReady
+        If there is none.
+    GateFailed
+        If the gate said no.
+    """
+    if not token_path.is_file():
+        raise NotReady(f"the {gate} gate has not judged yet: no {token_path}; run `dvc repro`")
+    token = read_json(token_path)
+    if not isinstance(token, dict) or set(token) != {"ok", "digest"}:
+        raise NotReady(f"{token_path} is no token of a gate (wanted ok and digest); run `dvc repro`")
+    if token["ok"] is not True:
+        raise GateFailed(f"{token_path}: the {gate} gate failed; read its findings and mend what they name")
+    return token
+
+
+def require_token(token_path: Path, expected_digest: str, gate: str) -> dict[str, Any]:
+    """Return a gate's token if it says that exactly this was judged, and passed.
 
     Parameters
     ----------
     token_path
-        The token, `{"ok": …, "digest": …}`.
+        The token.
     expected_digest
         The digest of what is about to be used, made anew by the caller.
     gate
@@ -139,18 +159,13 @@ def require_token(token_path: Path, expected_digest: str, gate: str) -> None:
     GateFailed
         If the gate said no.
     """
-    if not token_path.is_file():
-        raise NotReady(f"the {gate} gate has not judged yet: no {token_path}; run `dvc repro`")
-    token = read_json(token_path)
-    if not isinstance(token, dict) or set(token) != {"ok", "digest"}:
-        raise NotReady(f"{token_path} is no token of a gate (wanted ok and digest); run `dvc repro`")
+    token = passed_token(token_path, gate)
     if token["digest"] != expected_digest:
         raise NotReady(
             f"{token_path}: the {gate} gate judged something else ({str(token['digest'])[:12]}…) than what is here "
             f"now ({expected_digest[:12]}…): data, splits, limits or the gate changed since; run `dvc repro`"
         )
-    if token["ok"] is not True:
-        raise GateFailed(f"{token_path}: the {gate} gate failed; see its findings and mend the data first")
+    return token
 
 
 def code_digest(files: Iterable[Path]) -> str:

@@ -1,0 +1,140 @@
+"""What exactly a gate judged, as one digest made from small files: training makes it again and compares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from doseledger.core.errors import BadInput
+from doseledger.core.files import sha256_of_file, sha256_of_json
+from doseledger.core.protocol import load_protocol
+from doseledger.gates.limits import data_limits
+from doseledger.gates.suites import read_suite
+from doseledger.gates.verdict import code_digest, without_explanations
+
+# The files beside this one whose change makes an old verdict of the data gate stale. Named and not imported, so that
+# training, which makes the digest anew, does not load every judge; a test compares the list with the imports.
+DATA_JUDGES = (
+    "cohort.py",
+    "digests.py",
+    "distances.py",
+    "doses.py",
+    "features.py",
+    "fingerprints.py",
+    "grids.py",
+    "leakage.py",
+    "limits.py",
+    "structures.py",
+    "suites.py",
+    "verdict.py",
+)
+
+
+@dataclass(frozen=True)
+class CohortFiles:
+    """What the data gate looks at.
+
+    Parameters
+    ----------
+    cases_dir
+        Folder of `<case>.npz`, `cases.csv` and `skipped.csv`.
+    splits_csv, test_set_csv
+        The table of splits, and the locked test set.
+    protocol, suite, thresholds
+        The cohort's protocol (YAML), its suite of expectations (JSON), and thresholds.yaml.
+    cohort
+        Whose limits in thresholds.yaml hold.
+    """
+
+    cases_dir: Path
+    splits_csv: Path
+    test_set_csv: Path
+    protocol: Path
+    suite: Path
+    thresholds: Path
+    cohort: str
+
+    @property
+    def cases_csv(self) -> Path:
+        """The table of cases."""
+        return self.cases_dir / "cases.csv"
+
+    @property
+    def skipped_csv(self) -> Path:
+        """The table of raw cases that became none."""
+        return self.cases_dir / "skipped.csv"
+
+
+def data_digest(files: CohortFiles) -> str:
+    """Return the digest of what the data gate judges, from small files alone.
+
+    Raises
+    ------
+    BadInput
+        If one of the files is absent or malformed.
+
+    Notes
+    -----
+    It covers the table of cases (and with it each case's SHA256), the splits, the suite, the protocol, the cohort's
+    limits and the gate's code; words that explain a limit are left out. The lists of skipped and accepted cases and
+    the lock are judged too, but are not part of it: they don't change what is trained on, and a patient locked after
+    training must not make every model stale.
+    """
+    return sha256_of_json(
+        {
+            "cases": _sha256_of(files.cases_csv),
+            "splits": _sha256_of(files.splits_csv),
+            "suite": without_explanations(read_suite(files.suite)),
+            "protocol": without_explanations(load_protocol(files.protocol).model_dump(mode="json")),
+            "limits": without_explanations(data_limits(files.thresholds, files.cohort).model_dump(mode="json")),
+            "code": code_digest(Path(__file__).with_name(name) for name in DATA_JUDGES),
+        }
+    )
+
+
+def preflight_digest(model: dict[str, Any], splits_csv: Path, limits: dict[str, Any]) -> str:
+    """Return the digest of what preflight judges.
+
+    Parameters
+    ----------
+    model
+        All that decides the model before its first step, as JSON values: name, recipe, lr, seed, fold, repeat, and
+        the digests of the code that trains it.
+    splits_csv
+        The table of splits, and with it each case's SHA256.
+    limits
+        The preflight block of thresholds.yaml.
+    """
+    return sha256_of_json({"model": model, "splits": _sha256_of(splits_csv), "limits": without_explanations(limits)})
+
+
+def metrics_digest(summary: Path, limits: list[dict[str, Any]], splits_csv: Path, trained_on: dict[str, str]) -> str:
+    """Return the digest of what the metrics gate judges.
+
+    Parameters
+    ----------
+    summary
+        The model's summary of metrics.
+    limits
+        The model's limits, as JSON values.
+    splits_csv
+        The table of splits that the model was evaluated on.
+    trained_on
+        SHA256 by case of what the model was trained or selected on.
+    """
+    return sha256_of_json(
+        {
+            "summary": _sha256_of(summary),
+            "limits": without_explanations(limits),
+            "splits": _sha256_of(splits_csv),
+            "trained_on": trained_on,
+            "code": code_digest(Path(__file__).with_name(name) for name in ("digests.py", "limits.py", "metrics.py")),
+        }
+    )
+
+
+def _sha256_of(path: Path) -> str:
+    if not path.is_file():
+        raise BadInput(f"{path}: no such file; run the stage that writes it")
+    return sha256_of_file(path)

@@ -1,0 +1,107 @@
+"""Before a GPU is taken: does the machine suffice, do real cases load, and does the model learn one batch at all?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from doseledger.core.errors import BadInput, NotReady
+from doseledger.gates.digests import preflight_digest
+from doseledger.gates.limits import PreflightLimits
+from doseledger.gates.machine import Machine, judge_machine
+from doseledger.gates.verdict import Finding, Verdict, make_verdict
+
+if TYPE_CHECKING:
+    from doseledger.learn.probe import ProbeResult
+    from doseledger.learn.train import TrainingRun
+
+N_STEPS = 20
+# Losses are reported to so many digits: the last ones are the machine's, not the model's.
+DIGITS = 4
+
+
+@dataclass(frozen=True)
+class PreflightFiles:
+    """What preflight looks at: the folder of cases and the table of splits."""
+
+    cases_dir: Path
+    splits_csv: Path
+
+
+def run_digest(run: TrainingRun, splits_csv: Path, limits: PreflightLimits) -> str:
+    """Return the digest of what preflight judges for a run; training makes it again and compares."""
+    from doseledger.learn.resume import code_digests
+
+    model = {
+        "model": run.model,
+        "recipe": run.recipe.model_dump(mode="json"),
+        "lr": run.lr,
+        "seed": run.seed,
+        "fold": run.fold,
+        "repeat": run.repeat,
+        "code": code_digests(),
+    }
+    return preflight_digest(model, splits_csv, limits.model_dump(mode="json"))
+
+
+def judge_preflight(run: TrainingRun, files: PreflightFiles, limits: PreflightLimits, machine: Machine) -> Verdict:
+    """Return preflight's verdict on a model, its data and this machine.
+
+    Parameters
+    ----------
+    run
+        The model and all that decides its weights.
+    files
+        The cases and splits that it will be trained on.
+    limits
+        The preflight block of thresholds.yaml.
+    machine
+        What was seen of this machine (`machine.look_at_machine`).
+
+    Notes
+    -----
+    The batch comes through the training's own loader, from the first training cases; the steps run on the CPU.
+    """
+    from doseledger.learn.probe import probe_steps
+
+    findings = judge_machine(machine, limits, run.recipe.loader.workers)
+    details: dict[str, object] = {"model": run.model, "steps": N_STEPS}
+    try:
+        probe = probe_steps(run, files.cases_dir, files.splits_csv, n_steps=N_STEPS)
+    except (BadInput, NotReady) as error:
+        message = f"{run.model} can't take its first batch: {error}"
+        findings.append(Finding("first_batch", "", "error", message))
+    else:
+        findings += judge_probe(run.model, probe, limits)
+        details |= {
+            "losses": [float(f"{loss:.{DIGITS}g}") for loss in probe.losses],
+            "image_shape": list(probe.image_shape),
+            "output_shape": list(probe.output_shape),
+            "n_weights": probe.n_weights,
+            "cases": probe.case_ids,
+        }
+    return make_verdict("preflight", run_digest(run, files.splits_csv, limits), findings, details)
+
+
+def judge_probe(model: str, probe: ProbeResult, limits: PreflightLimits) -> list[Finding]:
+    """Return what a model's first steps on one batch show to be wrong with it."""
+    if not probe.finite:
+        message = (
+            f"{model}: the output or the loss is not finite within {N_STEPS} steps on one batch ({_losses(probe)}); "
+            "lower lr, or look at the inputs' scale"
+        )
+        return [Finding("not_finite", "", "error", message)]
+    ratio = probe.last_loss / probe.first_loss if probe.first_loss > 0 else float("inf")
+    if ratio <= limits.max_loss_ratio:
+        return []
+    message = (
+        f"{model}: {N_STEPS} steps on one batch bring its loss to {ratio:.2f} of what it was ({_losses(probe)}), "
+        f"wanted at most {limits.max_loss_ratio:g}: a model that can't learn one batch learns nothing. Raise or "
+        "lower lr, and check the loss and the target's scale"
+    )
+    return [Finding("does_not_learn", "", "error", message, {"ratio": float(f"{ratio:.{DIGITS}g}")})]
+
+
+def _losses(probe: ProbeResult) -> str:
+    return f"loss {probe.first_loss:.{DIGITS}g} → {probe.last_loss:.{DIGITS}g}"

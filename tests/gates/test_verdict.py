@@ -1,0 +1,73 @@
+"""A verdict's order, its token, and the code that its digest covers."""
+
+from __future__ import annotations
+
+import ast
+import json
+from pathlib import Path
+
+import pytest
+
+from doseledger.core.errors import GateFailed, NotReady
+from doseledger.core.files import write_text
+from doseledger.gates.digests import DATA_JUDGES
+from doseledger.gates.verdict import Finding, enforce, make_verdict, passed_token, verdict_as_json, without_explanations
+
+
+def test_findings_come_in_one_order_whatever_order_they_were_made_in() -> None:
+    one = Finding("nan", "case_2", "error", "two")
+    two = Finding("nan", "case_1", "error", "one")
+    three = Finding("hu_range", "case_3", "warning", "three")
+    assert make_verdict("data", "d", [one, two, three], {}) == make_verdict("data", "d", [three, two, one], {})
+    assert [f.case_id for f in make_verdict("data", "d", [three, one, two], {}).findings] == [
+        "case_1",
+        "case_2",
+        "case_3",
+    ]
+
+
+def test_a_warning_alone_does_not_fail_a_gate() -> None:
+    verdict = make_verdict("data", "d", [Finding("hu_range", "case_1", "warning", "odd")], {})
+    assert verdict.ok
+    enforce(verdict)
+    assert verdict_as_json(verdict)["counts"] == {"error": 0, "warning": 1}
+
+
+def test_a_failed_gate_spells_out_the_first_findings_and_counts_the_rest() -> None:
+    verdict = make_verdict("data", "d", [Finding("nan", f"case_{i}", "error", f"case_{i}: bad") for i in range(8)], {})
+    with pytest.raises(GateFailed, match=r"(?s)found 8 error\(s\).*case_0: bad.*and 3 more.*All findings: there\.json"):
+        enforce(verdict, Path("there.json"))
+
+
+@pytest.mark.parametrize("content", ["{}", '{"ok": true}', "[]", '{"ok": true, "digest": "a", "when": "now"}'])
+def test_what_is_no_token_is_not_taken_for_one(content: str, tmp_path: Path) -> None:
+    write_text(tmp_path / "token.json", content)
+    with pytest.raises(NotReady, match="is no token of a gate"):
+        passed_token(tmp_path / "token.json", "data")
+
+
+def test_a_token_that_says_no_stops_whoever_asks(tmp_path: Path) -> None:
+    write_text(tmp_path / "token.json", json.dumps({"ok": False, "digest": "a"}))
+    with pytest.raises(GateFailed, match="the preflight gate failed"):
+        passed_token(tmp_path / "token.json", "preflight")
+
+
+def test_words_that_explain_a_limit_are_no_part_of_it() -> None:
+    value = {"limit": 3, "source": "somewhere", "rules": [{"max": 1, "meta": {"notes": "why", "gate": "volume"}}]}
+    assert without_explanations(value) == {"limit": 3, "rules": [{"max": 1, "meta": {"gate": "volume"}}]}
+
+
+def test_the_digest_covers_every_file_of_code_that_the_data_gate_reaches(repository: Path) -> None:
+    folder = repository / "src" / "doseledger" / "gates"
+    reached, waiting = set(), ["cohort"]
+    while waiting:
+        name = waiting.pop()
+        if f"{name}.py" in reached:
+            continue
+        reached.add(f"{name}.py")
+        for node in ast.walk(ast.parse((folder / f"{name}.py").read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module == "doseledger.gates":
+                waiting += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("doseledger.gates."):
+                waiting.append(str(node.module).rsplit(".", 1)[-1])
+    assert set(DATA_JUDGES) == reached
