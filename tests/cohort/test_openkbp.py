@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from doseledger.cohort.openkbp import convert_case, find_body, read_patient
+from doseledger.cohort.openkbp import convert_case, find_body, find_patients, read_patient
 from doseledger.core.case import Case
-from doseledger.core.errors import BadCase, SkippedCase
+from doseledger.core.errors import BadCase, BadInput, SkippedCase
 from doseledger.core.grid import Grid
 from doseledger.core.protocol import Protocol, SkipWhen, load_protocol
 
@@ -113,6 +113,18 @@ def test_a_zip_gives_the_case_of_its_folder(folder: Path, protocol: Protocol, tm
         case.save(tmp_path / name / "pt_7.npz")
     assert (tmp_path / "a" / "pt_7.npz").read_bytes() == (tmp_path / "b" / "pt_7.npz").read_bytes()
     Case.load(tmp_path / "a" / "pt_7.npz")
+
+
+def test_patients_are_found_in_the_challenges_layout_and_one_by_one(tmp_path: Path) -> None:
+    for name in ("train-pats/pt_2", "validation-pats/pt_10"):
+        (tmp_path / name).mkdir(parents=True)
+    assert {name: path.parent.name for name, path in find_patients(tmp_path).items()} == {
+        "pt_10": "validation-pats", "pt_2": "train-pats",
+    }  # fmt: skip
+    assert list(find_patients(tmp_path / "train-pats")) == ["pt_2"]
+    (tmp_path / "validation-pats" / "pt_2").mkdir()
+    with pytest.raises(BadInput, match="pt_2 is there twice: in train-pats and validation-pats"):
+        find_patients(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from doseledger.cohort.pack import find_sources
 from doseledger.cohort.roi_names import NameMatch, match_names
 from doseledger.core.case import Case
-from doseledger.core.errors import BadCase
+from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.grid import Grid, Triple
 from doseledger.core.protocol import Protocol
 from doseledger.dicom.distance import signed_distance
@@ -76,6 +77,31 @@ def to_zyx(array: NDArray[Any]) -> NDArray[Any]:
     [3, 1, 2]
     """
     return array.transpose(2, 0, 1)[::-1]
+
+
+def find_patients(raw: Path) -> dict[str, Path]:
+    """Return the folder or zip of each patient, by name, sorted.
+
+    Parameters
+    ----------
+    raw
+        The challenge's folder, with `train-pats/pt_N` and the like below it, or a folder or zip a patient.
+
+    Raises
+    ------
+    BadInput
+        If there is no patient, or one is there twice.
+    """
+    parts = sorted(path for path in raw.glob("*-pats") if path.is_dir())
+    if not parts:
+        return find_sources(raw)
+    found: dict[str, Path] = {}
+    for part in parts:
+        for patient, path in find_sources(part).items():
+            if patient in found:
+                raise BadInput(f"{patient} is there twice: in {found[patient].parent.name} and {part.name}; keep one")
+            found[patient] = path
+    return dict(sorted(found.items()))
 
 
 def read_patient(source: Path, case_id: str) -> Patient:
