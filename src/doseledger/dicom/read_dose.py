@@ -51,10 +51,8 @@ def read_dose(dataset: pydicom.Dataset, case_id: str) -> Dose:
     scaling = float(numbers(dataset, "DoseGridScaling", 1, case_id)[0])
     try:
         stored = dataset.pixel_array
-    except (AttributeError, NotImplementedError, RuntimeError, ValueError) as error:
+    except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
         raise BadCase(case_id, f"RTDOSE pixels can't be decoded: {error}; export it again") from error
-    if stored is None:
-        raise BadCase(case_id, "RTDOSE has no pixels; export it again")
     if stored.ndim == 2:
         stored = stored[None]
     if len(stored) < 2 or scaling <= 0:

@@ -141,7 +141,7 @@ def _hounsfield(slices: list[pydicom.Dataset], case_id: str) -> tuple[NDArray[np
             raise BadCase(case_id, f"pixels are {item.get('PhotometricInterpretation')}, wanted MONOCHROME2")
         try:
             stored = item.pixel_array
-        except (AttributeError, NotImplementedError, RuntimeError, ValueError) as error:
+        except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
             syntax = item.file_meta.TransferSyntaxUID.name
             raise BadCase(case_id, f"pixels ({syntax}) can't be decoded: {error}; export uncompressed") from error
         slope, intercept = float(item.get("RescaleSlope", 1.0)), float(item.get("RescaleIntercept", 0.0))
