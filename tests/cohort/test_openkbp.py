@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from doseledger.cohort.openkbp import convert_case, find_body, find_patients, read_patient
+from doseledger.cohort.openkbp import convert_case, find_body
+from doseledger.cohort.openkbp_files import find_patients, read_patient
 from doseledger.core.case import Case
 from doseledger.core.errors import BadCase, BadInput, SkippedCase
 from doseledger.core.grid import Grid

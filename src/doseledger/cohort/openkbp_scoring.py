@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from doseledger.cohort.openkbp import Patient, read_dose_csv, read_patient
+from doseledger.cohort.openkbp_files import Patient, read_dose_csv, read_patient
 from doseledger.cohort.predictions import load_prediction
 from doseledger.core.case import Case
 from doseledger.core.errors import BadInput
