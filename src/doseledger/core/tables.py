@@ -12,6 +12,7 @@ from doseledger.core.files import write_text
 
 SHA256 = pa.Check.str_matches(r"^[0-9a-f]{64}$", error="a SHA256 in hex")
 CASE_ID = pa.Check.str_matches(r"^[A-Za-z0-9][A-Za-z0-9._-]*$", error="letters, digits, '.', '_' and '-' only")
+TRUTH = {"True": True, "False": False}
 SPLIT = pa.Check.isin(["train", "val", "test"])
 
 
@@ -161,7 +162,32 @@ def read_table(path: Path, schema: pa.DataFrameSchema) -> pd.DataFrame:
         raise BadInput(f"{path}: no such table; run the stage that writes it") from error
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: not a CSV table ({error})") from error
-    return check_table(frame, schema, str(path))
+    return check_table(_from_text(frame, schema, str(path)), schema, str(path))
+
+
+def _from_text(frame: pd.DataFrame, schema: pa.DataFrameSchema, where: str) -> pd.DataFrame:
+    """Give truth values and empty cells the meaning that they have in a CSV.
+
+    Cells are read as text, so that a case called 007 keeps its zeros; but to numpy any text that is not empty is true,
+    "False" too, and an empty cell is no number.
+    """
+    typed = frame.copy()
+    for name, column in schema.columns.items():
+        is_truth = str(column.dtype) in ("bool", "boolean")
+        fits = frame.columns.str.fullmatch(name) if column.regex else frame.columns == name
+        for found in frame.columns[fits]:
+            cells = frame[found]
+            if is_truth:
+                strange = cells[~cells.isin([*TRUTH, ""] if column.nullable else list(TRUTH))]
+                if len(strange):
+                    raise BadInput(
+                        f"{where}: not a {schema.name} table: {found}: True or False, found {strange.iloc[0]!r} in row "
+                        f"{strange.index[0]}"
+                    )
+                typed[found] = pd.array([TRUTH.get(cell) for cell in cells], dtype="boolean")
+            elif column.nullable:
+                typed[found] = cells.where(cells != "", other=None)
+    return typed
 
 
 def check_table(frame: pd.DataFrame, schema: pa.DataFrameSchema, where: str) -> pd.DataFrame:
