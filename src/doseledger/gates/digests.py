@@ -29,6 +29,7 @@ DATA_JUDGES = (
     "suites.py",
     "verdict.py",
 )
+METRICS_JUDGES = ("digests.py", "limits.py", "metrics.py", "verdict.py")
 
 
 @dataclass(frozen=True)
@@ -109,27 +110,24 @@ def preflight_digest(model: dict[str, Any], splits_csv: Path, limits: dict[str, 
     return sha256_of_json({"model": model, "splits": _sha256_of(splits_csv), "limits": without_explanations(limits)})
 
 
-def metrics_digest(summary: Path, limits: list[dict[str, Any]], splits_csv: Path, trained_on: dict[str, str]) -> str:
+def metrics_digest(tables: tuple[Path, ...], limits: list[dict[str, Any]], seen: dict[str, str]) -> str:
     """Return the digest of what the metrics gate judges.
 
     Parameters
     ----------
-    summary
-        The model's summary of metrics.
+    tables
+        The summary, the metrics of each case, and the splits.
     limits
-        The model's limits, as JSON values.
-    splits_csv
-        The table of splits that the model was evaluated on.
-    trained_on
+        Every limit that is applied, as JSON values.
+    seen
         SHA256 by case of what the model was trained or selected on.
     """
     return sha256_of_json(
         {
-            "summary": _sha256_of(summary),
+            "tables": [_sha256_of(table) for table in tables],
             "limits": without_explanations(limits),
-            "splits": _sha256_of(splits_csv),
-            "trained_on": trained_on,
-            "code": code_digest(Path(__file__).with_name(name) for name in ("digests.py", "limits.py", "metrics.py")),
+            "seen": seen,
+            "code": code_digest(Path(__file__).with_name(name) for name in METRICS_JUDGES),
         }
     )
 

@@ -111,6 +111,13 @@ class PreflightLimits(Block):
     source: str
 
 
+class EvaluationLimits(Block):
+    """How far gamma may be from the reference implementation at the points that are checked."""
+
+    gamma_max_difference: NotNegative
+    source: str
+
+
 class MetricLimit(Block):
     """One limit on a number of a model's summary."""
 
@@ -125,6 +132,7 @@ class Thresholds(Block):
 
     data: dict[str, DataLimits]
     preflight: PreflightLimits
+    evaluation: EvaluationLimits
     metrics: dict[str, dict[str, list[MetricLimit]]]
 
 

@@ -1,0 +1,90 @@
+"""Preflight passes a model that learns one batch, and stops one that can't load, can't learn or explodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from doseledger.core.case import Case
+from doseledger.core.settings import load_settings
+from doseledger.gates.digests import CohortFiles
+from doseledger.gates.limits import PreflightLimits, load_thresholds
+from doseledger.gates.machine import Machine
+from doseledger.gates.preflight import PreflightFiles, judge_preflight, judge_probe, run_digest
+from doseledger.learn.probe import ProbeResult
+from doseledger.learn.recipe import load_recipe
+from doseledger.learn.train import TrainingRun
+
+MACHINE = Machine("ext4", 100.0, 32.0, 8.0, has_nvidia_driver=False, torch_cuda=None, cuda_available=False)
+PROBE = ProbeResult([1.0, 0.5], True, ["case_0001"], (1, 9, 16, 24, 32), (1, 1, 16, 24, 32), 1000)
+
+
+@pytest.fixture
+def limits(repository: Path) -> PreflightLimits:
+    return load_thresholds(repository / "validation" / "thresholds.yaml").preflight
+
+
+@pytest.fixture
+def run(repository: Path) -> TrainingRun:
+    block: dict[str, Any] = load_settings(repository / "params.yaml").model("dose_unet")
+    block["sampling"] |= {"patch_zyx": [16, 24, 32], "batch_size": 2}
+    block["network"] |= {"channels": [4, 8], "convolutions": [1, 1], "embedding": 8}
+    recipe = load_recipe(block, "test")
+    return TrainingRun("dose_unet", recipe, lr=0.01, seed=1, fold=0, repeat=0, token={}, provenance={})
+
+
+@pytest.fixture
+def files(write_cohort: Callable[[list[Case]], CohortFiles], healthy: Callable[[int], Case]) -> PreflightFiles:
+    torch.set_num_threads(1)
+    cohort = write_cohort([healthy(i) for i in range(1, 7)])
+    return PreflightFiles(cohort.cases_dir, cohort.splits_csv)
+
+
+def test_a_model_that_learns_its_first_batch_passes(
+    run: TrainingRun, files: PreflightFiles, limits: PreflightLimits
+) -> None:
+    verdict = judge_preflight(run, files, limits, MACHINE)
+    assert verdict.ok, verdict.findings
+    assert len(verdict.details["losses"]) == 21
+    assert verdict.digest == run_digest(run, files.splits_csv, limits)
+    assert verdict.digest != run_digest(replace(run, lr=0.02), files.splits_csv, limits)
+
+
+def test_a_case_that_changed_since_the_splits_stops_it(
+    run: TrainingRun, files: PreflightFiles, limits: PreflightLimits, healthy: Callable[[int], Case]
+) -> None:
+    for number in range(1, 5):
+        healthy(number + 20).save(files.cases_dir / f"case_{number + 20:04d}.npz")
+        (files.cases_dir / f"case_{number + 20:04d}.npz").replace(files.cases_dir / f"case_{number:04d}.npz")
+    (finding,) = judge_preflight(run, files, limits, MACHINE).errors
+    assert finding.gate == "first_batch"
+    assert "dose_unet can't take its first batch: case_000" in finding.message
+
+
+def test_a_rate_of_nothing_learns_nothing(run: TrainingRun, files: PreflightFiles, limits: PreflightLimits) -> None:
+    (finding,) = judge_preflight(replace(run, lr=1e-12), files, limits, MACHINE).errors
+    assert finding.gate == "does_not_learn"
+    assert "20 steps on one batch bring its loss to 1.00 of what it was" in finding.message
+
+
+def test_a_loss_that_is_not_finite_stops_it(limits: PreflightLimits) -> None:
+    (finding,) = judge_probe("dose_unet", replace(PROBE, losses=[1.0, float("nan")], finite=False), limits)
+    assert finding.gate == "not_finite"
+    assert "not finite within 20 steps" in finding.message
+
+
+def test_half_the_loss_is_enough(limits: PreflightLimits) -> None:
+    assert judge_probe("dose_unet", PROBE, limits) == []
+
+
+def test_a_full_disk_fails_preflight_and_a_slow_mount_only_warns(
+    run: TrainingRun, files: PreflightFiles, limits: PreflightLimits
+) -> None:
+    verdict = judge_preflight(run, files, limits, replace(MACHINE, data_mount="9p", free_disk_gb=0.1))
+    assert [finding.gate for finding in verdict.errors] == ["disk"]
+    assert "slow_mount" in {finding.gate for finding in verdict.findings}
