@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from doseledger.core.errors import BadInput
+from doseledger.evaluate.gamma_exact import refine_points
 from doseledger.evaluate.gamma_grids import (
     Axes,
     counted_points,
+    distance_to_evaluation_mm,
     farthest_mm,
     grid_axes_mm,
-    lies_on_evaluation,
     pose_problem,
     shift_voxels,
 )
@@ -25,6 +26,9 @@ from doseledger.evaluate.gamma_samples import FloatArray, IndexArray, group_by_c
 
 # A dose scaled by exactly the criterion gives 1 + 9e-16: rounding must not fail it. pymedphys has no such margin.
 PASS_GAMMA = 1 + 1e-9
+
+# How far above the continuous minimum `exact_gamma_map` may end.
+EXACT_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -141,7 +145,7 @@ def gamma_map(
     searched = points[_has_criterion(problem, points)]
     # On the evaluation grid there is a gamma for sure, and what exceeds max_gamma is cut to it: no need to search that.
     limit = min(criteria.max_gamma**2, UNREACHED / 2)
-    squared = np.where(lies_on_evaluation(problem, searched), limit, UNREACHED)
+    squared = np.where(distance_to_evaluation_mm(problem, searched) == 0, limit, UNREACHED)
     _search(searched, squared, problem, criteria, reach_gamma=criteria.max_gamma)
     gamma = np.full(np.shape(dose_reference_gy), np.nan)
     gamma.reshape(-1)[searched] = _gamma_from_squared(squared, criteria.max_gamma)
@@ -174,7 +178,7 @@ def pass_rate_percent(
     _search(searched, squared, problem, criteria, reach_gamma=PASS_GAMMA, stop_below=limit)
     failed = searched[squared > limit]
     # A point off the evaluation grid may have no gamma at all: only the whole search tells.
-    astray = failed[~lies_on_evaluation(problem, failed)]
+    astray = failed[distance_to_evaluation_mm(problem, failed) > 0]
     squared = np.full(len(astray), UNREACHED)
     _search(astray, squared, problem, criteria, reach_gamma=criteria.max_gamma)
     n_points = len(searched) - int(np.count_nonzero(squared >= UNREACHED))
@@ -234,6 +238,35 @@ def gamma_on_grid(
     return gamma_map(axes_mm, reference_gy, axes_mm, evaluation_gy, criteria, mask=mask)
 
 
+def exact_gamma_map(
+    axes_reference_mm: Axes,
+    dose_reference_gy: NDArray[Any],
+    axes_evaluation_mm: Axes,
+    dose_evaluation_gy: NDArray[Any],
+    criteria: GammaCriteria,
+    *,
+    mask: NDArray[np.bool_] | None = None,
+) -> FloatArray:
+    """Gamma of each reference point over the whole trilinear evaluation dose, not only over samples of it.
+
+    Each value lies between the continuous minimum and `EXACT_TOLERANCE` above it. Parameters, refusals and NaN are
+    those of `gamma_map`; `interp_fraction` sets only where the search starts.
+    """
+    problem = pose_problem(axes_reference_mm, dose_reference_gy, axes_evaluation_mm, dose_evaluation_gy, criteria)
+    points = counted_points(dose_reference_gy, criteria, mask)
+    points = points[_has_criterion(problem, points)]
+    limit = min(criteria.max_gamma**2, UNREACHED / 2)
+    in_reach = distance_to_evaluation_mm(problem, points) <= criteria.max_gamma * criteria.gamma_mm
+    squared = np.where(in_reach, limit, UNREACHED)
+    _search(points, squared, problem, criteria, reach_gamma=criteria.max_gamma)
+    reached = points[in_reach]
+    refined = squared[in_reach]
+    refine_points(reached, refined, problem, criteria.gamma_mm, EXACT_TOLERANCE)
+    gamma = np.full(np.shape(dose_reference_gy), np.nan)
+    gamma.reshape(-1)[reached] = _gamma_from_squared(refined, criteria.max_gamma)
+    return gamma
+
+
 def _search(
     points: IndexArray,
     squared: FloatArray,
@@ -256,7 +289,7 @@ def _search(
             break
         best = squared[todo]
         if commensurate:
-            table = group_by_cell(block, shift, np.array(problem.spacing_mm))
+            table = group_by_cell(block, shift, np.array(problem.spacing_mm), criteria.gamma_mm)
             search_cells(points[todo], best, problem, table, stop_below)
         else:
             search_samples(points[todo], best, problem, block, stop_below)

@@ -124,14 +124,17 @@ def counted_points(reference: NDArray[Any], criteria: GammaCriteria, mask: NDArr
     return np.flatnonzero(counted)
 
 
-def lies_on_evaluation(problem: Problem, points: IndexArray) -> NDArray[np.bool_]:
-    """Whether each reference point lies on the evaluation grid, its ends included."""
-    on_grid = np.ones(len(points), dtype=bool)
+def distance_to_evaluation_mm(problem: Problem, points: IndexArray) -> FloatArray:
+    """Distance in mm from each reference point to the box of the evaluation grid, 0 inside."""
     axes_mm = (problem.axis0_mm, problem.axis1_mm, problem.axis2_mm)
-    for axis, index in enumerate(np.unravel_index(points, problem.reference_shape)):
-        position_mm = axes_mm[axis][index]
-        on_grid &= (problem.start_mm[axis] <= position_mm) & (position_mm <= problem.stop_mm[axis])
-    return on_grid
+    beyond_mm = [
+        np.maximum(np.maximum(problem.start_mm[axis] - axes_mm[axis], axes_mm[axis] - problem.stop_mm[axis]), 0.0)
+        for axis in range(3)
+    ]
+    if not any(np.any(beyond) for beyond in beyond_mm):
+        return np.zeros(len(points))
+    index = np.unravel_index(points, problem.reference_shape)
+    return np.sqrt(sum((beyond_mm[axis][index[axis]] ** 2 for axis in range(3)), np.zeros(len(points))))
 
 
 def farthest_mm(problem: Problem) -> float:

@@ -43,6 +43,8 @@ class CellTable(NamedTuple):
     counts: NDArray[np.int32]
     nearest_squared: FloatArray
     samples: FloatArray
+    centres: FloatArray
+    sigma: tuple[float, float, float]
     first_shell: int
     shells_per_gamma: float
 
@@ -87,7 +89,7 @@ def sample_blocks(gamma_mm: float, interp_fraction: float, reach_mm: float, ndim
         yield _block(pieces, interp_fraction)
 
 
-def group_by_cell(block: SampleBlock, shift: FloatArray, spacing_mm: FloatArray) -> CellTable:
+def group_by_cell(block: SampleBlock, shift: FloatArray, spacing_mm: FloatArray, gamma_mm: float) -> CellTable:
     """The block's samples regrouped by the evaluation cell that they fall in.
 
     Parameters
@@ -124,7 +126,11 @@ def group_by_cell(block: SampleBlock, shift: FloatArray, spacing_mm: FloatArray)
         starts=starts,
         counts=counts,
         nearest_squared=block.distance_squared[nearest],
-        samples=np.take(np.concatenate((fractions, block.distance_squared[None], block.offsets_mm)), order, axis=1),
+        samples=np.take(
+            np.concatenate((fractions - 0.5, block.distance_squared[None], block.offsets_mm)), order, axis=1
+        ),
+        centres=np.ascontiguousarray((shift[:, None] - cell[:, nearest] - 0.5).T),
+        sigma=(spacing_mm[0] / gamma_mm, spacing_mm[1] / gamma_mm, spacing_mm[2] / gamma_mm),
         first_shell=first_shell,
         shells_per_gamma=block.shells_per_gamma,
     )
