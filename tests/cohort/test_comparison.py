@@ -1,0 +1,61 @@
+"""Two models compared: the better one is told, and tables of different cases are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from doseledger.cohort.comparison import compare_models
+from doseledger.core.errors import BadInput
+
+
+def write_cases(path: Path, errors: np.ndarray, digest: str = "a") -> Path:
+    n = len(errors)
+    pd.DataFrame(
+        {
+            "case_id": [f"case_{i:04d}" for i in range(n)],
+            "case_sha256": [digest * 64] * n,
+            "checkpoint_sha256": ["c" * 64] * n,
+            "mae_body_gy": errors,
+            "mae_Bowel_gy": np.nan,
+            "gamma_3_3_global_percent": 100.0 - errors,
+            "gamma_points_verified": 0,
+            "gamma_largest_difference": np.nan,
+            "goals_evaluable": 5,
+            "plan_goals_met": 5,
+            "plan_acceptable": True,
+            "prediction_goals_met": 4,
+            "prediction_acceptable": False,
+        }
+    ).to_csv(path, index=False)
+    return path
+
+
+def test_the_model_with_the_smaller_errors_is_told_apart(tmp_path: Path) -> None:
+    errors = np.array([2.0, 2.5, 3.0, 1.5, 2.2, 2.8, 3.1])
+    found = compare_models(write_cases(tmp_path / "a.csv", errors), write_cases(tmp_path / "b.csv", 0.8 * errors))
+    assert found["n_cases"] == 7
+    assert found["mae_body_gy"]["effect_size"] == -1.0
+    assert found["mae_body_gy"]["p_value"] < 0.05
+    assert found["mae_body_gy"]["median_difference"] == pytest.approx(-0.5)
+    assert found["gamma_3_3_global_percent"]["effect_size"] == 1.0
+    assert set(found) == {"n_cases", "mae_body_gy", "mae_Bowel_gy", "gamma_3_3_global_percent"}
+
+
+def test_other_cases_and_other_bytes_of_a_case_are_refused(tmp_path: Path) -> None:
+    first = write_cases(tmp_path / "a.csv", np.ones(3))
+    with pytest.raises(BadInput, match=r"not of the same cases \(case_0003 differ\)"):
+        compare_models(first, write_cases(tmp_path / "b.csv", np.ones(4)))
+    with pytest.raises(BadInput, match="not of the same cases"):
+        compare_models(first, write_cases(tmp_path / "b.csv", np.ones(3), digest="b"))
+
+
+def test_a_table_of_something_else_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="no table of case metrics"):
+        compare_models(tmp_path / "absent.csv", tmp_path / "absent.csv")
+    (tmp_path / "other.csv").write_text("case_id,score\ncase_0001,3\n")
+    with pytest.raises(BadInput, match="not a case metrics table"):
+        compare_models(tmp_path / "other.csv", tmp_path / "other.csv")
