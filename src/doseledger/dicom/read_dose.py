@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -43,24 +44,50 @@ def read_dose(dataset: pydicom.Dataset, case_id: str) -> Dose:
     normal where its first element is 0, otherwise the planes' own coordinate (C.8.8.3.2). A dose per BEAM or
     FRACTION is refused: whether the files of a folder are all of a plan can't be seen from them.
     """
+    stored, scaling = _decoded(dataset, case_id)
+    if len(stored) < 2:
+        raise BadCase(case_id, f"RTDOSE has {len(stored)} plane, wanted at least 2; export the whole dose")
+    dose, grid = to_lps(stored, _planes(dataset, len(stored), case_id), case_id, "RTDOSE")
+    return Dose((dose * scaling).astype(np.float32), grid)
+
+
+def read_dose_plane(dataset: pydicom.Dataset, case_id: str) -> Dose:
+    """Return the dose of a single plane in Gy, such as a measured one; its grid has one voxel across the plane.
+
+    Raises
+    ------
+    BadCase
+        As `read_dose` does, or if there is more than one plane.
+    """
+    stored, scaling = _decoded(dataset, case_id)
+    if len(stored) != 1:
+        raise BadCase(case_id, f"RTDOSE has {len(stored)} planes, wanted a single one")
+    row, column = read_orientation(dataset, case_id)
+    first = numbers(dataset, "ImagePositionPatient", 3, case_id)
+    spacing = numbers(dataset, "PixelSpacing", 2, case_id)
+    # A plane has no thickness: any step will do, for there is no second plane.
+    planes = Planes(row, column, float(spacing[0]), float(spacing[1]), first, 1.0)
+    dose, grid = to_lps(stored, planes, case_id, "RTDOSE")
+    return Dose((dose * scaling).astype(np.float32), grid)
+
+
+def _decoded(dataset: pydicom.Dataset, case_id: str) -> tuple[NDArray[np.unsignedinteger[Any]], float]:
+    """Return the stored values (plane, row, column) and their scaling to Gy."""
     wanted = {"DoseUnits": "GY", "DoseType": "PHYSICAL", "DoseSummationType": "PLAN"}
     for keyword, value in wanted.items():
         found = dataset.get(keyword)
         if found != value:
             raise BadCase(case_id, f"RTDOSE has {keyword} {found}, wanted {value}; export the plan's total dose in Gy")
     scaling = float(numbers(dataset, "DoseGridScaling", 1, case_id)[0])
+    if scaling <= 0:
+        raise BadCase(case_id, f"RTDOSE has DoseGridScaling {scaling}; wanted more than 0: export the dose again")
     try:
         stored = dataset.pixel_array
     except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
         raise BadCase(case_id, f"RTDOSE pixels can't be decoded: {error}; export it again") from error
-    if stored.ndim == 2:
-        stored = stored[None]
-    if len(stored) < 2 or scaling <= 0:
-        raise BadCase(case_id, f"RTDOSE has {len(stored)} planes and DoseGridScaling {scaling}; wanted ≥ 2 and > 0")
     if stored.min() < 0:
         raise BadCase(case_id, f"RTDOSE reaches down to {stored.min() * scaling:.3f} Gy; a dose is not negative")
-    dose, grid = to_lps(stored, _planes(dataset, len(stored), case_id), case_id, "RTDOSE")
-    return Dose((dose * scaling).astype(np.float32), grid)
+    return (stored[None] if stored.ndim == 2 else stored), scaling
 
 
 def read_dose_grid(dataset: pydicom.Dataset, case_id: str) -> Grid:
