@@ -206,3 +206,17 @@ def _describe_dose(dose: Dose) -> dict[str, Any]:
         "origin_mm": list(dose.grid.origin_mm),
         "max_gy": float(dose.dose_gy.max()),
     }
+
+
+def describe_lines(found: dict[str, Any]) -> list[str]:
+    """Return a DVH of `dvh_of_rtdose` or `dvh_of_case` as lines to read: a structure a line, or why it has none."""
+    lines = [f"dose up to {found['dose']['max_gy']:.3f} Gy"]
+    for name, structure in found["structures"].items():
+        measures = structure.get("statistics", {})
+        words = [
+            f"{text} {entry['value']:.2f} {entry['unit']}" if entry["value"] is not None else f"{text} -"
+            for text, entry in measures.items()
+        ]
+        lines.append(f"{name}: " + (", ".join(words) if words else structure["reason"]))
+        lines += [f"  warning: {warning}" for warning in structure.get("warnings", [])]
+    return lines

@@ -1,0 +1,115 @@
+"""Gamma of two dose files: RTDOSE (volumes and single planes), cases and predictions, each on its own grid."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from doseledger.core.errors import BadCase, BadInput
+from doseledger.core.grid import SAME_GRID_MM, Grid
+from doseledger.dicom.read_dose import read_dose, read_dose_plane
+from doseledger.dicom.source import parse_dataset
+from doseledger.evaluate.gamma import GammaCriteria, gamma_map, pymedphys_gamma, summarise, verify_points
+
+Axes = tuple[NDArray[np.float64], ...]
+# Points drawn to be verified are the same for the same files.
+DRAW_SEED = 20250101
+
+
+def gamma_of_files(
+    reference: Path, evaluation: Path, criteria: GammaCriteria, *, engine: Literal["doseledger", "pymedphys"], verify: int
+) -> dict[str, Any]:
+    """Return gamma of an evaluation dose against a reference dose as JSON values: pass rate in percent, mean, counts.
+
+    Parameters
+    ----------
+    reference, evaluation
+        RTDOSE files, or NPZ of a case or a prediction. The reference is the one whose points are asked.
+    criteria
+        Percent, mm, cutoff and the like.
+    engine
+        `pymedphys` runs the reference implementation itself.
+    verify
+        How many points are checked against pymedphys, drawn with a fixed seed.
+
+    Raises
+    ------
+    BadInput
+        If a file is neither, or one is a plane and the other a volume or another plane.
+    """
+    doses = [read_dose_file(path) for path in (reference, evaluation)]
+    (dose_reference, grid_reference), (dose_evaluation, grid_evaluation) = doses
+    kept = _common_axes(grid_reference, grid_evaluation)
+    axes_reference, axes_evaluation = (tuple(grid.axes_mm()[axis] for axis in kept) for _, grid in doses)
+    dose_reference, dose_evaluation = (
+        dose.reshape([grid.shape_zyx[axis] for axis in kept]).astype(np.float64) for dose, grid in doses
+    )
+    compute = pymedphys_gamma if engine == "pymedphys" else gamma_map
+    gamma = compute(axes_reference, dose_reference, axes_evaluation, dose_evaluation, criteria)
+    summary = summarise(gamma, criteria, dose_reference)
+    known = gamma[np.isfinite(gamma)]
+    found: dict[str, Any] = {
+        **asdict(summary),
+        "mean_gamma": float(known.mean()) if known.size else None,
+        "highest_gamma": float(known.max()) if known.size else None,
+        "max_dose_reference_gy": float(dose_reference.max()),
+        "max_dose_evaluation_gy": float(dose_evaluation.max()),
+        "criteria": asdict(criteria),
+        "engine": engine,
+    }
+    if verify:
+        rng = np.random.default_rng(DRAW_SEED)
+        found["verified"] = asdict(
+            verify_points(axes_reference, dose_reference, axes_evaluation, dose_evaluation, criteria, verify, rng)
+        )
+    return found
+
+
+def read_dose_file(path: Path) -> tuple[NDArray[np.float32], Grid]:
+    """Return the dose in Gy, (z, y, x), and the grid of an RTDOSE, or of the NPZ of a case or prediction.
+
+    Raises
+    ------
+    BadInput
+        If the file is neither, or holds no dose.
+    """
+    try:
+        data = path.read_bytes() if path.suffix != ".npz" else b""
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as npz:
+                dose = npz["dose_gy"]
+                return dose, Grid(dose.shape, tuple(npz["spacing_mm"]), tuple(npz["origin_mm"]))
+    except KeyError as error:
+        raise BadInput(f"{path}: no {error} in it; give an RTDOSE, a case with a dose, or a prediction") from error
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise BadInput(f"{path} can't be read ({error})") from error
+    dataset = parse_dataset(data)
+    if dataset is None or dataset.get("Modality") != "RTDOSE":
+        found = "no DICOM" if dataset is None else str(dataset.get("Modality"))
+        raise BadInput(f"{path} is {found}; give an RTDOSE, or the NPZ of a case or prediction")
+    try:
+        is_plane = int(dataset.get("NumberOfFrames") or 1) == 1
+        read = read_dose_plane(dataset, path.name) if is_plane else read_dose(dataset, path.name)
+    except BadCase as error:
+        raise BadInput(str(error)) from error
+    return read.dose_gy, read.grid
+
+
+def _common_axes(reference: Grid, evaluation: Grid) -> list[int]:
+    """Return the axes that both doses extend along; a flat axis is left out where both lie on the same plane."""
+    flat = [n == 1 for n in reference.shape_zyx]
+    if flat != [n == 1 for n in evaluation.shape_zyx]:
+        raise BadInput(
+            f"the reference has {reference.shape_zyx} voxels (z, y, x), the evaluation {evaluation.shape_zyx}: "
+            "a plane can be compared with a parallel plane only, a volume with a volume"
+        )
+    for axis, is_flat in enumerate(flat):
+        apart = abs(reference.origin_mm[axis] - evaluation.origin_mm[axis])
+        if is_flat and apart > SAME_GRID_MM:
+            raise BadInput(f"the two planes lie {apart:.2f} mm apart along {'zyx'[axis]}; give planes of one position")
+    return [axis for axis in range(3) if not flat[axis]]

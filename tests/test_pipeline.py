@@ -1,0 +1,134 @@
+"""dvc.yaml against the code: a stage lists the very files of code that its command reaches, no more and no fewer."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from doseledger.core.files import read_yaml
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SOURCE = REPOSITORY / "src"
+PACKAGE = "doseledger"
+
+
+def module_file(name: str) -> Path | None:
+    """Return the file of a module of ours; None for a package (its __init__ holds no logic) or someone else's."""
+    path = SOURCE / Path(*name.split(".")).with_suffix(".py")
+    return path if path.is_file() else None
+
+
+def imported_names(node: ast.AST) -> set[str]:
+    names: set[str] = set()
+    for item in ast.walk(node):
+        if isinstance(item, ast.Import):
+            names |= {alias.name for alias in item.names}
+        elif isinstance(item, ast.ImportFrom) and item.module and not item.level:
+            names |= {item.module} | {f"{item.module}.{alias.name}" for alias in item.names}
+    return {name for name in names if name.startswith(f"{PACKAGE}.")}
+
+
+@cache
+def reached_from_module(name: str) -> frozenset[Path]:
+    """Return the files that importing a module can reach; imports for type checkers alone don't count."""
+    seen: set[Path] = set()
+    todo = [name]
+    while todo:
+        file = module_file(todo.pop())
+        if file is None or file in seen:
+            continue
+        seen.add(file)
+        tree = ast.parse(file.read_text())
+        for node in list(ast.walk(tree)):
+            if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+                node.body = []
+        todo += sorted(imported_names(tree))
+    return frozenset(seen)
+
+
+def command_functions() -> dict[str, ast.FunctionDef]:
+    """Return the command line's functions by command, `splits lock` included."""
+    tree = ast.parse((SOURCE / PACKAGE / "cli.py").read_text())
+    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    found = {}
+    for function in functions.values():
+        for decorator in function.decorator_list:
+            if isinstance(decorator, ast.Call) and ast.unparse(decorator.func).endswith(".command"):
+                group = ast.unparse(decorator.func).split(".")[0]
+                name = decorator.args[0].value if decorator.args else function.name.replace("_", "-")
+                found[name if group == "app" else f"{group.removesuffix('_app')} {name}"] = function
+    return found
+
+
+def reached_by_command(command: str) -> set[str]:
+    """Return the files of code that a command reaches through the imports in its body and in cli.py's own helpers."""
+    tree = ast.parse((SOURCE / PACKAGE / "cli.py").read_text())
+    helpers = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    files: set[Path] = set()
+    todo: list[ast.AST] = [command_functions()[command]]
+    seen: set[str] = set()
+    while todo:
+        node = todo.pop()
+        for name in imported_names(node):
+            files |= reached_from_module(name)
+        called = {item.id for item in ast.walk(node) if isinstance(item, ast.Name)} & helpers.keys() - seen
+        seen |= called
+        todo += [helpers[name] for name in called]
+    # cli.py itself holds no logic, and what it imports at its top (errors) changes no number.
+    return {str(file.relative_to(REPOSITORY)) for file in files}
+
+
+def stages() -> dict[str, dict]:
+    found = {}
+    for path in (REPOSITORY / "dvc.yaml", REPOSITORY / "data/raw/dvc.yaml"):
+        for name, stage in read_yaml(path)["stages"].items():
+            found[name] = stage.get("do", stage)
+    return found
+
+
+def command_of(stage: dict) -> str:
+    words = stage["cmd"].split()
+    assert words[0] == "doseledger", f"a stage is one command of ours, found {stage['cmd']}"
+    commands = command_functions()
+    two = " ".join(words[1:3])
+    return two if two in commands else words[1]
+
+
+@pytest.mark.parametrize("name", sorted(stages()))
+def test_a_stage_depends_on_exactly_the_code_it_reaches(name: str) -> None:
+    stage = stages()[name]
+    listed = {dep for dep in stage.get("deps", []) if dep.startswith("src/")}
+    reached = reached_by_command(command_of(stage))
+    missing = "".join(f"\n        - {path}" for path in sorted(reached - listed))
+    needless = "".join(f"\n        - {path}" for path in sorted(listed - reached))
+    assert not missing, f"stage {name}: add to its deps:{missing}"
+    assert not needless, f"stage {name}: remove from its deps:{needless}"
+
+
+def test_editing_prediction_does_not_retrain() -> None:
+    assert "src/doseledger/learn/predict.py" not in reached_by_command("train")
+
+
+def test_editing_training_does_not_ingest_again() -> None:
+    assert not {path for path in reached_by_command("ingest") if "/learn/" in path or "/gates/" in path}
+
+
+def test_no_path_of_the_pipeline_stands_in_the_package() -> None:
+    for file in SOURCE.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and "\n" not in node.value:
+                assert not node.value.startswith(("data/", "models/", "reports/metrics", "reports/verdicts")), (
+                    f"{file}:{node.lineno}: {node.value!r} belongs into dvc.yaml"
+                )
+
+
+def test_imports_run_downward_only() -> None:
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("lint-imports"))], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
