@@ -17,7 +17,9 @@ from doseledger.core.grid import Grid
 from doseledger.core.protocol import load_goals, load_protocol
 from doseledger.core.settings import EvaluateSettings, GammaSettings
 from doseledger.core.tables import DVH_METRICS, GOAL_METRICS, check_table
-from doseledger.evaluate.metrics import Yardsticks, evaluate_case, refuse_seen, refuse_unfit
+from doseledger.evaluate import metrics
+from doseledger.evaluate.metrics import CaseMetrics, Yardsticks
+from doseledger.evaluate.refusals import refuse_seen, refuse_unfit
 from doseledger.evaluate.summary import summarise
 
 GAMMA = GammaSettings(
@@ -42,6 +44,10 @@ def yardsticks(repository: Path) -> Yardsticks:
 @pytest.fixture
 def case(make_case: Callable[..., Case]) -> Case:
     return make_case()
+
+
+def evaluate_case(case: Case, prediction_gy: np.ndarray, yardsticks: Yardsticks) -> CaseMetrics:
+    return metrics.evaluate_case(case, prediction_gy, yardsticks, np.random.default_rng(1))
 
 
 def dose_of(case: Case) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +11,14 @@ from numpy.typing import NDArray
 
 from doseledger.core.case import Case
 from doseledger.core.errors import BadCase, BadInput
-from doseledger.core.grid import Grid
 from doseledger.core.protocol import GoalSet, Protocol
 from doseledger.core.settings import EvaluateSettings, GammaSettings
 from doseledger.evaluate.dvh import structure_dose, structure_statistic
-from doseledger.evaluate.gamma import GammaCriteria, pass_rate_percent
+from doseledger.evaluate.gamma import GammaCriteria, gamma_map, pass_rate_percent, summarise
+from doseledger.evaluate.gamma_reference import verify_points
 from doseledger.evaluate.goals import GoalResult, evaluate_goals
 from doseledger.evaluate.openkbp_scores import PatientScore, score_patient
+from doseledger.evaluate.refusals import refuse_unfit
 from doseledger.evaluate.statistic import Measure, Statistic, parse_statistic
 
 # The mask of mae_above_10_percent_gy: reference dose above this part of the highest prescription.
@@ -54,55 +54,9 @@ class CaseMetrics:
     openkbp: PatientScore | None
 
 
-def refuse_unfit(case: Case, prediction_gy: NDArray[Any], grid: Grid) -> None:
-    """Refuse a prediction that can't be compared with its case.
-
-    Raises
-    ------
-    BadCase
-        If the case has no dose, or the prediction lies on another grid, is not finite, or is negative.
-    """
-    if case.dose_gy is None or not case.prescription_gy:
-        raise BadCase(case.case_id, "the case has no plan dose or no prescription to compare with; evaluate needs both")
-    if not grid.same_as(case.grid) or prediction_gy.shape != case.grid.shape_zyx:
-        raise BadCase(
-            case.case_id,
-            f"the prediction lies on another grid: {prediction_gy.shape} voxels of {grid.spacing_mm} mm from "
-            f"{grid.origin_mm}, the case has {case.grid.shape_zyx} of {case.grid.spacing_mm} mm from "
-            f"{case.grid.origin_mm}; predict this case again",
-        )
-    n_bad = int(np.count_nonzero(~np.isfinite(prediction_gy)))
-    if n_bad:
-        raise BadCase(case.case_id, f"the prediction is not finite in {n_bad} voxels; look at the checkpoint")
-    if prediction_gy.min() < 0:
-        raise BadCase(case.case_id, f"the prediction goes down to {prediction_gy.min():.3f} Gy; a dose is not negative")
-
-
-def refuse_seen(case_id: str, case_sha256: str, trained_on: Collection[str], selected_on: Collection[str]) -> None:
-    """Refuse to score a model on a case that it has seen.
-
-    Parameters
-    ----------
-    case_id, case_sha256
-        The case, and the SHA256 of its file.
-    trained_on, selected_on
-        SHA256 of the cases that the weights were fitted to, and of those that chose among them.
-
-    Raises
-    ------
-    BadCase
-        If the case is among them: its score would flatter the model.
-    """
-    for seen, how in ((trained_on, "was trained on this case"), (selected_on, "was selected on this case")):
-        if case_sha256 in seen:
-            raise BadCase(
-                case_id,
-                f"the model {how} (SHA256 {case_sha256[:12]}…), so its score says nothing; evaluate on cases that are "
-                "in neither train nor val of the split it was trained with",
-            )
-
-
-def evaluate_case(case: Case, prediction_gy: NDArray[np.float32], yardsticks: Yardsticks) -> CaseMetrics:
+def evaluate_case(
+    case: Case, prediction_gy: NDArray[np.float32], yardsticks: Yardsticks, rng: np.random.Generator
+) -> CaseMetrics:
     """Return what a prediction is worth against the plan of its case.
 
     Parameters
@@ -113,6 +67,8 @@ def evaluate_case(case: Case, prediction_gy: NDArray[np.float32], yardsticks: Ya
         Predicted dose in Gy, (z, y, x) on the case's grid.
     yardsticks
         Structures' kinds, clinical goals, statistics and gamma criteria.
+    rng
+        Draws the points at which gamma is checked against its reference implementation.
 
     Raises
     ------
@@ -124,7 +80,7 @@ def evaluate_case(case: Case, prediction_gy: NDArray[np.float32], yardsticks: Ya
     refuse_unfit(case, prediction_gy, case.grid)
     row: dict[str, Any] = {"case_id": case.case_id}
     row |= absolute_errors(case, prediction_gy)
-    row |= _gamma(case, prediction_gy, yardsticks.settings.gamma)
+    row |= _gamma(case, prediction_gy, yardsticks.settings, rng)
     goals = _goal_rows(case, prediction_gy, yardsticks.goals)
     row |= _goal_counts(goals)
     openkbp = None
@@ -193,17 +149,29 @@ def gamma_column(settings: GammaSettings) -> str:
     return f"gamma_{settings.gamma_percent:g}_{settings.gamma_mm:g}_{kind}_percent"
 
 
-def _gamma(case: Case, prediction_gy: NDArray[np.float32], criteria: list[GammaSettings]) -> dict[str, float]:
-    axes_mm = case.grid.axes_mm()
-    found: dict[str, float] = {}
-    for settings in criteria:
-        name = gamma_column(settings)
-        if name in found:
+def _gamma(
+    case: Case, prediction_gy: NDArray[np.float32], settings: EvaluateSettings, rng: np.random.Generator
+) -> dict[str, Any]:
+    """Return each criterion's pass rate, and at how many points the reference implementation differs by how much."""
+    axes_mm, plan_gy = case.grid.axes_mm(), _dose(case)
+    rates: dict[str, float] = {}
+    n_verified, differences = 0, []
+    for item in settings.gamma:
+        name, criteria = gamma_column(item), gamma_criteria(item)
+        if name in rates:
             raise BadInput(f"evaluate.gamma: there are two criteria of the name {name}; take one away")
-        found[name] = pass_rate_percent(
-            axes_mm, _dose(case), axes_mm, prediction_gy, gamma_criteria(settings)
-        ).pass_rate_percent
-    return found
+        if settings.verify_gamma_points == 0:
+            rates[name] = pass_rate_percent(axes_mm, plan_gy, axes_mm, prediction_gy, criteria).pass_rate_percent
+            continue
+        gamma = gamma_map(axes_mm, plan_gy, axes_mm, prediction_gy, criteria)
+        rates[name] = summarise(gamma, criteria, plan_gy).pass_rate_percent
+        n_points = min(settings.verify_gamma_points, int(np.count_nonzero(~np.isnan(gamma))))
+        differences.append(
+            verify_points(axes_mm, plan_gy, axes_mm, prediction_gy, criteria, gamma, n_points=n_points, rng=rng)
+        )
+        n_verified += n_points
+    largest = max(differences) if differences else math.nan
+    return rates | {"gamma_points_verified": n_verified, "gamma_largest_difference": largest}
 
 
 def _dvh_rows(case: Case, prediction_gy: NDArray[np.float32], yardsticks: Yardsticks) -> list[dict[str, Any]]:

@@ -1,0 +1,61 @@
+"""What is never measured: a prediction that does not fit its case, and a case that the model has seen."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from doseledger.core.case import Case
+from doseledger.core.errors import BadCase
+from doseledger.core.grid import Grid
+
+
+def refuse_unfit(case: Case, prediction_gy: NDArray[Any], grid: Grid) -> None:
+    """Refuse a prediction that can't be compared with its case.
+
+    Raises
+    ------
+    BadCase
+        If the case has no dose, or the prediction lies on another grid, is not finite, or is negative.
+    """
+    if case.dose_gy is None or not case.prescription_gy:
+        raise BadCase(case.case_id, "the case has no plan dose or no prescription to compare with; evaluate needs both")
+    if not grid.same_as(case.grid) or prediction_gy.shape != case.grid.shape_zyx:
+        raise BadCase(
+            case.case_id,
+            f"the prediction lies on another grid: {prediction_gy.shape} voxels of {grid.spacing_mm} mm from "
+            f"{grid.origin_mm}, the case has {case.grid.shape_zyx} of {case.grid.spacing_mm} mm from "
+            f"{case.grid.origin_mm}; predict this case again",
+        )
+    n_bad = int(np.count_nonzero(~np.isfinite(prediction_gy)))
+    if n_bad:
+        raise BadCase(case.case_id, f"the prediction is not finite in {n_bad} voxels; look at the checkpoint")
+    if prediction_gy.min() < 0:
+        raise BadCase(case.case_id, f"the prediction goes down to {prediction_gy.min():.3f} Gy; a dose is not negative")
+
+
+def refuse_seen(case_id: str, case_sha256: str, trained_on: Collection[str], selected_on: Collection[str]) -> None:
+    """Refuse to score a model on a case that it has seen.
+
+    Parameters
+    ----------
+    case_id, case_sha256
+        The case, and the SHA256 of its file.
+    trained_on, selected_on
+        SHA256 of the cases that the weights were fitted to, and of those that chose among them.
+
+    Raises
+    ------
+    BadCase
+        If the case is among them: its score would flatter the model.
+    """
+    for seen, how in ((trained_on, "was trained on this case"), (selected_on, "was selected on this case")):
+        if case_sha256 in seen:
+            raise BadCase(
+                case_id,
+                f"the model {how} (SHA256 {case_sha256[:12]}…), so its score says nothing; evaluate on cases that are "
+                "in neither train nor val of the split it was trained with",
+            )
