@@ -15,7 +15,8 @@ from doseledger.core.settings import load_settings
 from doseledger.gates.digests import CohortFiles
 from doseledger.gates.limits import PreflightLimits, load_thresholds
 from doseledger.gates.machine import Machine
-from doseledger.gates.preflight import PreflightFiles, judge_preflight, judge_probe, run_digest
+from doseledger.gates.preflight import judge_preflight, judge_probe, run_digest
+from doseledger.gates.verdict import Verdict
 from doseledger.learn.probe import ProbeResult
 from doseledger.learn.recipe import load_recipe
 from doseledger.learn.train import TrainingRun
@@ -39,16 +40,20 @@ def run(repository: Path) -> TrainingRun:
 
 
 @pytest.fixture
-def files(write_cohort: Callable[[list[Case]], CohortFiles], healthy: Callable[[int], Case]) -> PreflightFiles:
+def files(write_cohort: Callable[[list[Case]], CohortFiles], healthy: Callable[[int], Case]) -> CohortFiles:
     torch.set_num_threads(1)
-    cohort = write_cohort([healthy(i) for i in range(1, 7)])
-    return PreflightFiles(cohort.cases_dir, cohort.splits_csv)
+    return write_cohort([healthy(i) for i in range(1, 7)])
+
+
+def judged(run: TrainingRun, files: CohortFiles, machine: Machine = MACHINE) -> Verdict:
+    told: list[str] = []
+    return judge_preflight(run, files.cases_dir, files.splits_csv, files.thresholds, tell=told.append, machine=machine)
 
 
 def test_a_model_that_learns_its_first_batch_passes(
-    run: TrainingRun, files: PreflightFiles, limits: PreflightLimits
+    run: TrainingRun, files: CohortFiles, limits: PreflightLimits
 ) -> None:
-    verdict = judge_preflight(run, files, limits, MACHINE)
+    verdict = judged(run, files)
     assert verdict.ok, verdict.findings
     assert len(verdict.details["losses"]) == 21
     assert verdict.digest == run_digest(run, files.splits_csv, limits)
@@ -56,18 +61,18 @@ def test_a_model_that_learns_its_first_batch_passes(
 
 
 def test_a_case_that_changed_since_the_splits_stops_it(
-    run: TrainingRun, files: PreflightFiles, limits: PreflightLimits, healthy: Callable[[int], Case]
+    run: TrainingRun, files: CohortFiles, healthy: Callable[[int], Case]
 ) -> None:
     for number in range(1, 5):
         healthy(number + 20).save(files.cases_dir / f"case_{number + 20:04d}.npz")
         (files.cases_dir / f"case_{number + 20:04d}.npz").replace(files.cases_dir / f"case_{number:04d}.npz")
-    (finding,) = judge_preflight(run, files, limits, MACHINE).errors
+    (finding,) = judged(run, files).errors
     assert finding.gate == "first_batch"
     assert "dose_unet can't take its first batch: case_000" in finding.message
 
 
-def test_a_rate_of_nothing_learns_nothing(run: TrainingRun, files: PreflightFiles, limits: PreflightLimits) -> None:
-    (finding,) = judge_preflight(replace(run, lr=1e-12), files, limits, MACHINE).errors
+def test_a_rate_of_nothing_learns_nothing(run: TrainingRun, files: CohortFiles) -> None:
+    (finding,) = judged(replace(run, lr=1e-12), files).errors
     assert finding.gate == "does_not_learn"
     assert "20 steps on one batch bring its loss to 1.00 of what it was" in finding.message
 
@@ -82,9 +87,7 @@ def test_half_the_loss_is_enough(limits: PreflightLimits) -> None:
     assert judge_probe("dose_unet", PROBE, limits) == []
 
 
-def test_a_full_disk_fails_preflight_and_a_slow_mount_only_warns(
-    run: TrainingRun, files: PreflightFiles, limits: PreflightLimits
-) -> None:
-    verdict = judge_preflight(run, files, limits, replace(MACHINE, data_mount="9p", free_disk_gb=0.1))
+def test_a_full_disk_fails_preflight_and_a_slow_mount_only_warns(run: TrainingRun, files: CohortFiles) -> None:
+    verdict = judged(run, files, replace(MACHINE, data_mount="9p", free_disk_gb=0.1))
     assert [finding.gate for finding in verdict.errors] == ["disk"]
     assert "slow_mount" in {finding.gate for finding in verdict.findings}

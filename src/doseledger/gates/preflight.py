@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.gates.digests import preflight_digest
-from doseledger.gates.limits import PreflightLimits
-from doseledger.gates.machine import Machine, judge_machine
+from doseledger.gates.limits import PreflightLimits, load_thresholds
+from doseledger.gates.machine import Machine, judge_machine, look_at_machine
 from doseledger.gates.verdict import Finding, Verdict, make_verdict
 
 if TYPE_CHECKING:
@@ -19,14 +19,6 @@ if TYPE_CHECKING:
 N_STEPS = 20
 # Losses are reported to so many digits: the last ones are the machine's, not the model's.
 DIGITS = 4
-
-
-@dataclass(frozen=True)
-class PreflightFiles:
-    """What preflight looks at: the folder of cases and the table of splits."""
-
-    cases_dir: Path
-    splits_csv: Path
 
 
 def run_digest(run: TrainingRun, splits_csv: Path, limits: PreflightLimits) -> str:
@@ -45,34 +37,50 @@ def run_digest(run: TrainingRun, splits_csv: Path, limits: PreflightLimits) -> s
     return preflight_digest(model, splits_csv, limits.model_dump(mode="json"))
 
 
-def judge_preflight(run: TrainingRun, files: PreflightFiles, limits: PreflightLimits, machine: Machine) -> Verdict:
+def judge_preflight(
+    run: TrainingRun,
+    cases: Path,
+    splits: Path,
+    thresholds: Path,
+    *,
+    tell: Callable[[str], None],
+    machine: Machine | None = None,
+) -> Verdict:
     """Return preflight's verdict on a model, its data and this machine.
 
     Parameters
     ----------
     run
         The model and all that decides its weights.
-    files
-        The cases and splits that it will be trained on.
-    limits
-        The preflight block of thresholds.yaml.
+    cases, splits
+        Folder of cases and table of splits that it will be trained on.
+    thresholds
+        thresholds.yaml, whose preflight block holds.
+    tell
+        Called with a line for each thing seen.
     machine
-        What was seen of this machine (`machine.look_at_machine`).
+        What was seen of a machine; None looks at this one.
 
     Notes
     -----
-    The batch comes through the training's own loader, from the first training cases; the steps run on the CPU.
+    The batch comes through the training's own loader, from the first training cases; the steps run on the CPU. What a
+    machine is like is in the findings only where it falls short, as a verdict holds nothing of its host.
     """
     from doseledger.learn.probe import probe_steps
 
-    findings = judge_machine(machine, limits, run.recipe.loader.workers)
+    limits = load_thresholds(thresholds).preflight
+    seen = machine or look_at_machine(cases, splits.parent)
+    findings = judge_machine(seen, limits, run.recipe.loader.workers)
+    for finding in findings:
+        tell(f"{finding.severity}: {finding.message}")
     details: dict[str, object] = {"model": run.model, "steps": N_STEPS}
     try:
-        probe = probe_steps(run, files.cases_dir, files.splits_csv, n_steps=N_STEPS)
+        probe = probe_steps(run, cases, splits, n_steps=N_STEPS)
     except (BadInput, NotReady) as error:
         message = f"{run.model} can't take its first batch: {error}"
         findings.append(Finding("first_batch", "", "error", message))
     else:
+        tell(f"{run.model}: {probe.n_weights} weights, {N_STEPS} steps on one batch: {_losses(probe)}")
         findings += judge_probe(run.model, probe, limits)
         details |= {
             "losses": [float(f"{loss:.{DIGITS}g}") for loss in probe.losses],
@@ -81,7 +89,7 @@ def judge_preflight(run: TrainingRun, files: PreflightFiles, limits: PreflightLi
             "n_weights": probe.n_weights,
             "cases": probe.case_ids,
         }
-    return make_verdict("preflight", run_digest(run, files.splits_csv, limits), findings, details)
+    return make_verdict("preflight", run_digest(run, splits, limits), findings, details)
 
 
 def judge_probe(model: str, probe: ProbeResult, limits: PreflightLimits) -> list[Finding]:

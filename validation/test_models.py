@@ -1,0 +1,37 @@
+"""Preflight and the metrics gate on each model of params.yaml."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from doseledger.core.settings import Settings
+from doseledger.gates.digests import CohortFiles
+from doseledger.gates.metrics import MetricsFiles, judge_metrics
+from doseledger.gates.preflight import judge_preflight
+from doseledger.gates.verdict import enforce, passed_token, require_token
+from doseledger.learn.recipe import load_recipe
+from doseledger.learn.train import TrainingRun
+
+
+def test_the_model_passes_preflight(model: str, cohort_files: CohortFiles, settings: Settings, verdicts: Path) -> None:
+    """The first batch loads and is learned, on this machine."""
+    run = TrainingRun(
+        model=model,
+        recipe=load_recipe(settings.model(model), f"params.yaml: {model}"),
+        lr=settings.lr,
+        seed=settings.seed,
+        fold=settings.fold,
+        repeat=settings.repeat,
+        token=passed_token(verdicts / "data.json", "data"),
+        provenance={},
+    )
+    enforce(judge_preflight(run, cohort_files.cases_dir, cohort_files.splits_csv, cohort_files.thresholds, tell=print))
+
+
+def test_the_model_passes_the_metrics_gate(
+    model: str, metrics_files: MetricsFiles, settings: Settings, verdicts: Path
+) -> None:
+    """Its metrics keep their limits, on cases that it never saw; and the verdict on disk is about them."""
+    verdict = judge_metrics(metrics_files, fold=settings.fold, repeat=settings.repeat)
+    enforce(verdict)
+    require_token(verdicts / model / "metrics.json", verdict.digest, "metrics")
