@@ -138,22 +138,28 @@ def dose_at_points(
     if not len(points_xyz):
         return dose
     table = depth_table(machine.beam)
-    spreads = [spread_for(machine, arc.jaw_x_mm, arc.jaw_y_mm, MAP_MM, REACH_MM) for arc in plan.arcs]
+    held = [spread_for(machine, arc.jaw_x_mm, arc.jaw_y_mm, MAP_MM, REACH_MM) for arc in plan.arcs]
     # Arcs that pass the same angle share its fan of depths.
     looks: dict[tuple[float, ...], list[_Look]] = defaultdict(list)
     for a, arc in enumerate(plan.arcs):
         for s in np.flatnonzero(arc.segment_mu > 0):
             for part in range(sub_angles):
                 angle = gantry_at(arc, int(s), (part + 0.5) / sub_angles)
-                looks[round(angle, 6), arc.couch_deg, *arc.isocentre_xyz_mm].append(_Look(a, int(s), part))
+                looks[round(angle, 3), arc.couch_deg, *arc.isocentre_xyz_mm].append(_Look(a, int(s), part))
     for key, group in looks.items():
-        frame = beam_frame(plan.arcs[group[0].arc], key[0], machine.source_axis_mm)
-        fan = trace_fan(density, frame, seen_bounds_mm(frame, points_xyz, [spreads[look.arc] for look in group]))
-        for look in group:
-            arc, spread = plan.arcs[look.arc], spreads[look.arc]
-            fluence = _part_fluence(arc, look, sub_angles, spread, machine)
-            view = view_of(frame, fan, spread, arc.collimator_deg)
-            _add_dose(points_xyz, view, fan.depth_mm, table, spread.maps(fluence)[0], dose)
+        arcs = [plan.arcs[look.arc] for look in group]
+        spreads = [
+            held[look.arc] if arc.moving_jaws_mm is None else _spread_in_motion(arc, look, sub_angles, machine)
+            for arc, look in zip(arcs, group, strict=True)
+        ]
+        frame = beam_frame(arcs[0], key[0], machine.source_axis_mm)
+        fan = trace_fan(density, frame, seen_bounds_mm(frame, points_xyz, spreads))
+        views = [view_of(frame, fan, s, arc.collimator_deg) for s, arc in zip(spreads, arcs, strict=True)]
+        maps = [
+            spread.maps(_part_fluence(arc, look, sub_angles, spread, machine))[0]
+            for arc, look, spread in zip(arcs, group, spreads, strict=True)
+        ]
+        _add_dose(points_xyz, np.stack(views), fan.depth_mm, table, _stacked(maps), dose)
     return dose
 
 
@@ -175,6 +181,16 @@ def check_machine(plan: Plan, machine: Machine) -> None:
             )
 
 
+def _spread_in_motion(arc: Arc, look: _Look, parts: int, machine: Machine) -> Spread:
+    """Return the spread of jaws that move, at the middle of one part of a segment."""
+    jaws = arc.moving_jaws_mm
+    if jaws is None:
+        raise BadInput(f"beam {arc.name} has no moving jaws")
+    share = (look.part + 0.5) / parts
+    x1, x2, y1, y2 = (float(j) for j in (1 - share) * jaws[look.segment] + share * jaws[look.segment + 1])
+    return spread_for(machine, (x1, x2), (y1, y2), MAP_MM, REACH_MM)
+
+
 def _part_fluence(arc: Arc, look: _Look, parts: int, spread: Spread, machine: Machine) -> NDArray[np.float32]:
     """Return the fluence of one part of a segment in MU, (1, pair, cell)."""
     start, stop = arc.leaf_mm[look.segment, :, spread.pairs], arc.leaf_mm[look.segment + 1, :, spread.pairs]
@@ -183,24 +199,42 @@ def _part_fluence(arc: Arc, look: _Look, parts: int, spread: Spread, machine: Ma
     return passed * np.float32(arc.segment_mu[look.segment] / parts)
 
 
+def _stacked(maps: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Return maps of several fields as one array, (field, y, x, gaussian), dark where a field has none."""
+    shape = np.max([m.shape for m in maps], axis=0)
+    out = np.zeros((len(maps), *shape), dtype=np.float32)
+    for field, one in zip(out, maps, strict=True):
+        field[: one.shape[0], : one.shape[1]] = one
+    return out
+
+
 @njit(cache=True, fastmath=True, error_model="numpy")
-def _add_dose(points, view, depth, table, maps, dose):  # type: ignore[no-untyped-def]
+def _add_dose(points, views, depth, table, maps, dose):  # type: ignore[no-untyped-def]
     one = np.uint64(1)
+    weight = np.empty(N_GAUSSIANS, dtype=np.float32)
     for p in range(points.shape[0]):
-        column, row, ray_x, ray_y, distance = see(points, p, view)
-        if column < 0.0 or row < 0.0 or column >= maps.shape[1] - 1 or row >= maps.shape[0] - 1:
-            continue
-        deep = depth_at(depth, ray_x, ray_y, distance / STEP_MM - view[7, 2]) / DEPTH_STEP_MM
-        deep = min(deep, table.shape[0] - 1.001)
-        k = np.uint64(deep)
-        f = np.float32(deep - k)
-        x = np.uint64(column)
-        y = np.uint64(row)
-        fx = np.float32(column - x)
-        fy = np.float32(row - y)
+        looked_up = False
         total = np.float32(0.0)
-        for g in range(N_GAUSSIANS):
-            low = maps[y, x, g] + fx * (maps[y, x + one, g] - maps[y, x, g])
-            high = maps[y + one, x, g] + fx * (maps[y + one, x + one, g] - maps[y + one, x, g])
-            total += (table[k, g] + f * (table[k + one, g] - table[k, g])) * (low + fy * (high - low))
-        dose[p] += total * np.float32((view[6, 2] / distance) ** 2)
+        for v in range(views.shape[0]):
+            column, row, ray_x, ray_y, distance = see(points, p, views[v])
+            if column < 0.0 or row < 0.0 or column >= maps.shape[2] - 1 or row >= maps.shape[1] - 1:
+                continue
+            if not looked_up:
+                # Depth and distance are the same for all fields of one direction.
+                looked_up = True
+                deep = depth_at(depth, ray_x, ray_y, distance / STEP_MM - views[v, 7, 2]) / DEPTH_STEP_MM
+                deep = min(deep, table.shape[0] - 1.001)
+                k = np.uint64(deep)
+                f = np.float32(deep - k)
+                square = np.float32((views[v, 6, 2] / distance) ** 2)
+                for g in range(N_GAUSSIANS):
+                    weight[g] = square * (table[k, g] + f * (table[k + one, g] - table[k, g]))
+            x = np.uint64(column)
+            y = np.uint64(row)
+            fx = np.float32(column - x)
+            fy = np.float32(row - y)
+            for g in range(N_GAUSSIANS):
+                low = maps[v, y, x, g] + fx * (maps[v, y, x + one, g] - maps[v, y, x, g])
+                high = maps[v, y + one, x, g] + fx * (maps[v, y + one, x + one, g] - maps[v, y + one, x, g])
+                total += weight[g] * (low + fy * (high - low))
+        dose[p] += total

@@ -10,6 +10,8 @@ from doseledger.planning.machine import Machine
 
 # Tips are rounded to this when a plan is made final; the projection keeps as much in hand.
 TIP_MM = 0.01
+# Monitor units keep this far from their limits, so that the final scaling to the prescription breaks none.
+SCALE_ROOM = 0.15
 
 
 @njit(cache=True)
@@ -104,4 +106,4 @@ def feasible_mu(mu: NDArray[np.float64], turn_deg: NDArray[np.float64], machine:
     turn = np.abs(turn_deg)
     least = machine.dose_rate.min_mu_min / 60.0 * turn / machine.gantry.max_speed_deg_s
     most = machine.dose_rate.max_mu_min / 60.0 * turn / machine.gantry.min_speed_deg_s
-    return np.clip(mu, 1.001 * least, 0.999 * most)
+    return np.clip(mu, (1.0 + SCALE_ROOM) * least, (1.0 - SCALE_ROOM) * most)

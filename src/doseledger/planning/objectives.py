@@ -138,15 +138,15 @@ def ring_limit_gy(
 ORGAN_OBJECTIVES: dict[str, list[tuple[Kind, float, float, float]]] = {
     "Rectum": [
         ("dvh_max", 40.0, 35.0, 1.0), ("dvh_max", 55.0, 15.0, 2.0), ("dvh_max", 64.0, 7.0, 3.0),
-        ("max_dose", 71.0, 0.0, 2.0), ("mean_max", 32.0, 0.0, 0.3),
+        ("max_dose", 71.0, 0.0, 2.0), ("mean_max", 0.0, 0.0, 0.01),
     ],
     "Bladder": [
         ("dvh_max", 42.0, 38.0, 1.0), ("dvh_max", 54.0, 20.0, 1.5), ("dvh_max", 64.0, 11.0, 2.0),
-        ("max_dose", 72.0, 0.0, 2.0), ("mean_max", 36.0, 0.0, 0.2),
+        ("max_dose", 72.0, 0.0, 2.0), ("mean_max", 0.0, 0.0, 0.007),
     ],
-    "Femur_L": [("max_dose", 42.0, 0.0, 2.0), ("mean_max", 20.0, 0.0, 0.1)],
-    "Femur_R": [("max_dose", 42.0, 0.0, 2.0), ("mean_max", 20.0, 0.0, 0.1)],
-    "Bowel": [("max_dose", 45.0, 0.0, 4.0), ("mean_max", 20.0, 0.0, 0.1)],
+    "Femur_L": [("max_dose", 42.0, 0.0, 2.0), ("mean_max", 0.0, 0.0, 0.01)],
+    "Femur_R": [("max_dose", 42.0, 0.0, 2.0), ("mean_max", 0.0, 0.0, 0.01)],
+    "Bowel": [("max_dose", 45.0, 0.0, 4.0), ("mean_max", 0.0, 0.0, 0.01)],
 }  # fmt: skip
 
 
@@ -175,6 +175,6 @@ def sib_objectives(prescription_gy: dict[str, float], organs: list[str], style: 
     for organ in organs:
         for kind, dose, volume, weight in ORGAN_OBJECTIVES.get(organ, []):
             wanted.append(Objective(organ, kind, dose, weight * style.organ_weight(organ), volume))
-    floor = 0.2 * highest
-    wanted.append(Objective(NORMAL_TISSUE, "ring", floor, 6.0 * style.ring_weight, falloff_mm=style.falloff_mm))
+    floor = 0.25 * highest
+    wanted.append(Objective(NORMAL_TISSUE, "ring", floor, 4.0 * style.ring_weight, falloff_mm=style.falloff_mm))
     return wanted

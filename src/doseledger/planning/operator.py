@@ -138,7 +138,7 @@ def arc_operators(
     looks: dict[tuple[float, ...], list[tuple[int, int]]] = defaultdict(list)
     for a, arc in enumerate(arcs):
         for s in range(arc.n_control_points - 1):
-            looks[round(gantry_at(arc, s, 0.5), 6), arc.couch_deg, *arc.isocentre_xyz_mm].append((a, s))
+            looks[round(gantry_at(arc, s, 0.5), 3), arc.couch_deg, *arc.isocentre_xyz_mm].append((a, s))
     for key, group in looks.items():
         frame = beam_frame(arcs[group[0][0]], key[0], machine.source_axis_mm)
         spreads = [operators[a].spread for a, _ in group]

@@ -17,7 +17,7 @@ from doseledger.core.errors import BadCase
 from doseledger.core.grid import Grid, box_around
 from doseledger.core.plan import Arc, Plan
 from doseledger.planning.engine import dose_at_points, outline, voxel_points_xyz
-from doseledger.planning.feasible import TIP_MM, feasible_leaves, feasible_mu
+from doseledger.planning.feasible import SCALE_ROOM, TIP_MM, feasible_leaves, feasible_mu
 from doseledger.planning.geometry import gantry_turn_deg
 from doseledger.planning.machine import Machine
 from doseledger.planning.objectives import (
@@ -35,10 +35,10 @@ from doseledger.planning.start import start_arcs
 __all__ = ["Objective", "OptimiserSettings", "Patient", "PlanStyle", "PlannedPatient", "optimise_plan"]
 
 Progress = Callable[[int, int, float], None]
-# Adam, D. P. Kingma & J. Ba, arXiv:1412.6980, with its usual decays; steps in mm and in shares of the mean MU, falling
-# along half a cosine to the last share of themselves.
-ADAM_DECAY = (0.9, 0.98)
-LEAF_STEP_MM = 2.0
+# Adam, D. P. Kingma & J. Ba, arXiv:1412.6980, with short memories: the ground moves as leaves are projected. Steps are
+# in mm and in shares of the mean MU; they fall along half a cosine to the last share of themselves.
+ADAM_DECAY = (0.7, 0.9)
+LEAF_STEP_MM = 3.0
 MU_STEP = 0.08
 LAST_STEP_SHARE = 0.1
 # The hottest target's dose is normalised to its prescription at this volume.
@@ -92,7 +92,7 @@ def optimise_plan(
     Raises
     ------
     BadCase
-        If the targets can't be reached, so that the dose can't be normalised.
+        If the targets can't be reached, or come out too far from their dose to be normalised.
     """
     organs = [name for name in patient.masks if name not in patient.prescription_gy]
     objectives = sib_objectives(patient.prescription_gy, organs, style)
@@ -113,7 +113,7 @@ def optimise_to(
     isocentre = patient.isocentre_xyz_mm or _centre(patient.masks[patient.hottest_target], patient.grid)
     arcs = start_arcs(_thinned(targets, patient.grid), isocentre, machine, style, settings.segments_per_arc)
     points, asked = sampled_points(patient, objectives, settings.n_points, rng)
-    density = density_map(np.where(patient.body, patient.ct_hu, np.int16(-1000)), patient.grid, machine.density)
+    density = density_map(patient.ct_hu, patient.grid, machine.density)
     operators = arc_operators(arcs, density, machine, points)
     problem = _Problem(machine, operators, asked, patient.n_fractions)
     arcs, objective = _descend(problem, _normalised_start(problem, arcs, patient), settings.iterations, progress)
@@ -248,6 +248,12 @@ def _reported(
     if covered <= 0:
         raise BadCase(patient.case_id, f"{hottest} lies outside the dose grid or gets no dose: its D95% is 0 Gy")
     scale = patient.prescription_gy[hottest] / covered
+    if abs(np.log(scale)) > np.log1p(SCALE_ROOM):
+        raise BadCase(
+            patient.case_id,
+            f"{hottest} has D95% {covered:.1f} Gy, too far from {patient.prescription_gy[hottest]:g} Gy to be scaled; "
+            "give the optimiser more iterations, or its target more weight",
+        )
     scaled = tuple(replace(arc, meterset_mu=arc.meterset_mu * scale) for arc in plan.arcs)
     return PlannedPatient(
         plan=replace(plan, arcs=scaled),

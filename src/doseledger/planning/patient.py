@@ -90,7 +90,7 @@ class PlanStyle:
     target_weight: float = 1.0
     ring_weight: float = 1.0
     organ_weights: dict[str, float] = field(default_factory=dict)
-    falloff_mm: float = 14.0
+    falloff_mm: float = 18.0
 
     def organ_weight(self, organ: str) -> float:
         """Return the multiplier of an organ's objectives."""

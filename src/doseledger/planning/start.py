@@ -14,9 +14,9 @@ from doseledger.planning.patient import PlanStyle
 ARC_ENDS_DEG = (181.0, 179.0)
 ARC_TURN_DEG = 358.0
 # Sweeps of the half aperture over the target per arc, and how far it opens beyond the target.
-SWEEPS = 8
+SWEEPS = 6
 APERTURE_MARGIN_MM = 4.0
-OPEN_SHARE = 0.5
+OPEN_SHARE = 0.45
 START_MU = 400.0
 
 
