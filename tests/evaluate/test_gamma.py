@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.interpolate import RegularGridInterpolator
 from scipy.ndimage import gaussian_filter
+from scipy.optimize import minimize
 
+from doseledger.core.errors import BadInput
 from doseledger.evaluate import gamma as gm
+from doseledger.evaluate.gamma_reference import reference_map, verify_points
 
 GLOBAL_3_3 = gm.GammaCriteria(3, 3, 10, local=False, interp_fraction=10, max_gamma=2.0)
 
@@ -21,24 +30,6 @@ def dose_pair(shape: tuple[int, ...], seed: int = 0, dtype: type = np.float64) -
     evaluation = 0.6 * reference + 0.4 * np.roll(reference, 1, axis=-1)
     evaluation *= 1 + 0.01 * rng.standard_normal(shape)
     return reference.astype(dtype), evaluation.astype(dtype)
-
-
-def pymedphys_map(axes_reference, reference, axes_evaluation, evaluation, criteria) -> np.ndarray:
-    import pymedphys
-
-    return pymedphys.gamma(
-        tuple(axes_reference),
-        reference.astype(np.float64),
-        tuple(axes_evaluation),
-        evaluation.astype(np.float64),
-        criteria.gamma_percent,
-        criteria.gamma_mm,
-        lower_percent_dose_cutoff=criteria.cutoff_percent,
-        interp_fraction=criteria.interp_fraction,
-        max_gamma=criteria.max_gamma,
-        local_gamma=criteria.local,
-        global_normalisation=criteria.normalisation_gy,
-    )
 
 
 def assert_same_map(found: np.ndarray, wanted: np.ndarray) -> None:
@@ -66,10 +57,256 @@ def test_map_equals_pymedphys_over_a_matrix_of_options(shape, local, max_gamma, 
     criteria = gm.GammaCriteria(percent, mm, cutoff, local, fraction, max_gamma, norm)
     reference, evaluation = dose_pair(shape)
     axes = [step * np.arange(size) - 13.7 for step, size in zip(SHAPES[shape], shape, strict=True)]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        wanted = pymedphys_map(axes, reference, axes, evaluation, criteria)
+    wanted = reference_map(axes, reference, axes, evaluation, criteria)
     found = gm.gamma_map(axes, reference, axes, evaluation, criteria)
     assert_same_map(found, wanted)
     summary = gm.pass_rate_percent(axes, reference, axes, evaluation, criteria)
     assert summary == gm.summarise(found, criteria, reference)
     assert summary.n_passed == np.count_nonzero(wanted <= 1 + 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "offset_mm", "size"),
+    [(1, 0.0, 30), (1, 0.3, 14), (2, 0.0, 30), (2, 0.3, 12), (0.77, 0.1, 12), (0.5, 0.0, 9)],
+)
+def test_map_equals_pymedphys_on_different_grids(ratio, offset_mm, size) -> None:
+    reference, _ = dose_pair((9, 11, 10))
+    _, evaluation = dose_pair((size, size, size), seed=4)
+    steps = (2.0, 1.5, 2.5)
+    axes = [step * np.arange(n) + 5.1 for step, n in zip(steps, reference.shape, strict=True)]
+    others = [5.1 + offset_mm + step / ratio * np.arange(size) for step in steps]
+    criteria = replace(GLOBAL_3_3, max_gamma=1.7)
+    wanted = reference_map(axes, reference, others, evaluation, criteria)
+    found = gm.gamma_map(axes, reference, others, evaluation, criteria)
+    assert_same_map(found, wanted)
+    summary = gm.pass_rate_percent(axes, reference, others, evaluation, criteria)
+    assert summary == gm.summarise(found, criteria, reference)
+
+
+def test_float32_doses_give_the_map_of_the_same_numbers_in_float64() -> None:
+    reference, evaluation = dose_pair((11, 12, 13), dtype=np.float32)
+    found = gm.gamma_on_grid(reference, evaluation, (2, 2, 2), GLOBAL_3_3)
+    wanted = gm.gamma_on_grid(reference.astype(np.float64), evaluation.astype(np.float64), (2, 2, 2), GLOBAL_3_3)
+    assert np.array_equal(found, wanted, equal_nan=True)
+
+
+def test_verification_sees_one_wrong_point() -> None:
+    reference, evaluation = dose_pair((8, 9, 10))
+    axes = [2.0 * np.arange(n) for n in reference.shape]
+    gamma = gm.gamma_map(axes, reference, axes, evaluation, GLOBAL_3_3)
+    rng = np.random.default_rng(0)
+    args = (axes, reference, axes, evaluation, GLOBAL_3_3)
+    assert verify_points(*args, gamma, n_points=25, rng=rng) < 1e-10
+    gamma[np.unravel_index(np.nanargmin(gamma), gamma.shape)] += 0.01
+    assert verify_points(*args, gamma, n_points=gamma.size, rng=rng) == pytest.approx(0.01)
+
+
+def test_a_long_search_runs_in_blocks_and_gives_the_same_map(monkeypatch: pytest.MonkeyPatch) -> None:
+    reference, evaluation = dose_pair((7, 9, 8))
+    wanted = gm.gamma_on_grid(reference, evaluation, (3, 2, 2), GLOBAL_3_3)
+    monkeypatch.setattr("doseledger.evaluate.gamma_samples.BLOCK_SAMPLES", 500)
+    assert_same_map(gm.gamma_on_grid(reference, evaluation, (3, 2, 2), GLOBAL_3_3), wanted)
+
+
+# --- real measured planes -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("percent", "mm", "local", "wanted_percent"), [(1, 1, True, 93.60), (2, 2, True, 99.25), (3, 3, False, 99.95)]
+)
+def test_measured_head_and_neck_plane_passes_as_published(
+    shared_data: Path, percent, mm, local, wanted_percent
+) -> None:
+    """Agnew & McGarry 2016, doi:10.1016/j.radonc.2015.11.034: 1 mm pixels, cutoff 20 %."""
+    planes = [
+        pydicom.dcmread(shared_data / "gamma" / f"H&N_VMAT_{name}_1mmPx.dcm") for name in ("Reference", "Evaluated")
+    ]
+    reference, evaluation = (np.squeeze(plane.pixel_array) * float(plane.DoseGridScaling) for plane in planes)
+    spacing_mm = [float(step) for step in planes[0].PixelSpacing]
+    criteria = gm.GammaCriteria(percent, mm, 20, local, interp_fraction=10, max_gamma=2.0)
+    axes = [step * np.arange(size) for step, size in zip(spacing_mm, reference.shape, strict=True)]
+    summary = gm.pass_rate_percent(axes, reference, axes, evaluation, criteria)
+    assert summary.pass_rate_percent == pytest.approx(wanted_percent, abs=0.005)
+
+
+# --- known answers and properties ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(30,), (12, 14), (8, 9, 10)])
+@pytest.mark.parametrize("local", [False, True])
+def test_identical_doses_have_gamma_zero(shape, local) -> None:
+    reference, _ = dose_pair(shape)
+    gamma = gm.gamma_on_grid(reference, reference, (2.0,) * len(shape), replace(GLOBAL_3_3, local=local))
+    assert np.nanmax(gamma) == 0.0
+    assert np.array_equal(np.isnan(gamma), reference < 7.0)
+
+
+def test_a_uniform_dose_that_is_off_by_the_criterion_passes() -> None:
+    reference = np.full((6, 7, 8), 2.0)
+    spacing_mm = (2.0, 2.0, 2.0)
+    assert gm.gamma_on_grid(reference, reference * 1.03, spacing_mm, GLOBAL_3_3) == pytest.approx(1.0, abs=1e-12)
+    axes = [2.0 * np.arange(n) for n in reference.shape]
+    assert gm.pass_rate_percent(axes, reference, axes, reference * 1.03, GLOBAL_3_3).pass_rate_percent == 100.0
+    assert gm.pass_rate_percent(axes, reference, axes, reference * 1.0301, GLOBAL_3_3).pass_rate_percent == 0.0
+
+
+def test_a_ramp_moved_by_a_shift_has_the_gamma_of_a_straight_line() -> None:
+    """Distance to the line through (0, Δ) of slope m in the (dose, distance) plane: Δ / sqrt(1 + m²)."""
+    x_mm = np.arange(60.0)
+    slope_gy_per_mm, shift_mm = 2.0, 1.5
+    reference, evaluation = slope_gy_per_mm * x_mm, slope_gy_per_mm * (x_mm + shift_mm)
+    criteria = gm.GammaCriteria(3, 3, 20, local=False, interp_fraction=10, max_gamma=2.0, normalisation_gy=100.0)
+    gamma = gm.exact_gamma_map([x_mm], reference, [x_mm], evaluation, criteria)
+    m = slope_gy_per_mm * 3.0 / 3.0
+    wanted = (slope_gy_per_mm * shift_mm / 3.0) / np.sqrt(1 + m * m)
+    assert gamma[15:55] == pytest.approx(np.full(40, wanted), abs=1.01e-4)
+
+
+@given(seed=st.integers(0, 10_000), factor=st.floats(0.01, 100))
+@settings(max_examples=15, deadline=None)
+def test_gamma_does_not_change_when_both_doses_are_scaled(seed, factor) -> None:
+    reference, evaluation = dose_pair((7, 8, 9), seed)
+    criteria = replace(GLOBAL_3_3, cutoff_percent=0.0)
+    one = gm.gamma_on_grid(reference, evaluation, (2.5, 2, 2), criteria)
+    other = gm.gamma_on_grid(reference * factor, evaluation * factor, (2.5, 2, 2), criteria)
+    assert np.nanmax(np.abs(one - other)) < 1e-9
+
+
+@given(seed=st.integers(0, 10_000), axis=st.integers(0, 1))
+@settings(max_examples=15, deadline=None)
+def test_gamma_of_mirrored_doses_is_the_mirrored_gamma(seed, axis) -> None:
+    reference, evaluation = dose_pair((8, 7, 9), seed)
+    one = gm.exact_gamma_map(*_posed(reference), *_posed(evaluation), GLOBAL_3_3)
+    other = gm.exact_gamma_map(*_posed(np.flip(reference, axis)), *_posed(np.flip(evaluation, axis)), GLOBAL_3_3)
+    assert np.nanmax(np.abs(np.flip(one, axis) - other)) <= 1.01e-4
+
+
+@given(seed=st.integers(0, 10_000), local=st.booleans(), max_gamma=st.sampled_from([1.2, 2.0, 3.0]))
+@settings(max_examples=20, deadline=None)
+def test_pass_rate_alone_equals_the_count_in_the_map(seed, local, max_gamma) -> None:
+    reference, evaluation = dose_pair((8, 9, 7), seed, np.float32)
+    criteria = gm.GammaCriteria(2, 2, 10, local, 6, max_gamma)
+    mask = np.random.default_rng(seed).random(reference.shape) < 0.5
+    gamma = gm.gamma_map(*_posed(reference), *_posed(evaluation), criteria, mask=mask)
+    summary = gm.pass_rate_percent(*_posed(reference), *_posed(evaluation), criteria, mask=mask)
+    assert summary == gm.summarise(gamma, criteria, reference, mask)
+    assert summary.n_points == np.count_nonzero(mask & (reference >= 0.1 * np.float64(reference.max())))
+
+
+def _posed(dose: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+    """A dose with axes of 2 mm."""
+    return [2.0 * np.arange(n) for n in dose.shape], np.ascontiguousarray(dose)
+
+
+# --- the continuous minimum ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(60,), (16, 17), (7, 8, 9)])
+@pytest.mark.parametrize("local", [False, True])
+def test_exact_gamma_is_what_ever_finer_sampling_tends_to(shape, local) -> None:
+    reference, evaluation = dose_pair(shape, dtype=np.float32)
+    criteria = replace(GLOBAL_3_3, gamma_percent=2, gamma_mm=2, local=local)
+    posed = (*_posed(reference), *_posed(evaluation))
+    exact = gm.exact_gamma_map(*posed, criteria)
+    excess = [gm.gamma_map(*posed, replace(criteria, interp_fraction=fraction)) - exact for fraction in (10, 20, 60)]
+    # Never below by more than the tolerance: the samples are part of what the exact search covers.
+    assert all(np.nanmin(each) > -1e-4 for each in excess)
+    assert np.nanmean(excess[2]) < np.nanmean(excess[1]) < np.nanmean(excess[0])
+    assert np.nanmean(excess[2]) < np.nanmean(excess[0]) / 4
+
+
+@pytest.mark.parametrize(("shape", "n_points"), [((14, 15), 20), ((7, 8, 9), 6)])
+def test_exact_gamma_equals_the_least_that_many_local_searches_find(shape, n_points) -> None:
+    reference, evaluation = dose_pair(shape)
+    axes, _ = _posed(reference)
+    exact = gm.exact_gamma_map(axes, reference, axes, evaluation, GLOBAL_3_3)
+    rng = np.random.default_rng(3)
+    dose_at = RegularGridInterpolator(axes, evaluation)
+    candidates = np.argwhere(np.isfinite(exact) & (exact < GLOBAL_3_3.max_gamma))
+    for index in rng.choice(candidates, n_points, replace=False):
+        place_mm, dose_gy = 2.0 * index, reference[tuple(index)]
+
+        def squared(x_mm, place_mm=place_mm, dose_gy=dose_gy):
+            difference = (dose_at(x_mm)[0] - dose_gy) / (0.03 * reference.max())
+            return difference**2 + np.sum((x_mm - place_mm) ** 2) / 9.0
+
+        least = np.inf
+        for cell in itertools.product(
+            *(range(max(0, i - 3), min(n - 1, i + 3)) for i, n in zip(index, shape, strict=True))
+        ):
+            low_mm = 2.0 * np.array(cell)
+            if np.sum(np.maximum(np.maximum(low_mm - place_mm, place_mm - low_mm - 2), 0) ** 2) / 9 >= least:
+                continue
+            start_mm = np.clip(place_mm, low_mm + 0.3, low_mm + 1.7)
+            bounds = list(zip(low_mm, low_mm + 2 - 1e-9, strict=True))
+            least = min(least, minimize(squared, start_mm, bounds=bounds, method="L-BFGS-B").fun)
+        assert -1e-5 < exact[tuple(index)] - np.sqrt(least) <= 1.01e-4
+
+
+def test_exact_gamma_of_a_point_beside_the_grid_is_its_distance_and_dose_to_the_edge() -> None:
+    x_mm, far_mm = np.arange(10.0), np.array([8.0, 11.0, 17.0])
+    flat = np.full(10, 50.0)
+    reference = np.full(3, 50.0)
+    gamma = gm.exact_gamma_map([far_mm[:2]], reference[:2], [x_mm], flat, GLOBAL_3_3)
+    assert gamma == pytest.approx([0.0, 2.0 / 3.0], abs=1e-4)
+    beyond = gm.gamma_map([np.array([9.0, 17.0])], reference[:2], [x_mm], flat, GLOBAL_3_3)
+    assert beyond[0] == 0.0
+    assert np.isnan(beyond[1])
+
+
+# --- refusals -----------------------------------------------------------------------------------------------------
+
+AXIS = np.arange(6.0)
+DOSE = np.linspace(1.0, 2.0, 6)
+
+
+@pytest.mark.parametrize(
+    ("axes_reference", "reference", "axes_evaluation", "evaluation", "message"),
+    [
+        ([AXIS[::-1]], DOSE, [AXIS], DOSE, "axis 0 of the reference grid does not ascend"),
+        ([AXIS], DOSE, [np.array([0, 1, 2, 3, 4, 5.5])], DOSE, "axis 0 of the evaluation grid is uneven"),
+        ([AXIS], np.where(AXIS == 2, np.nan, DOSE), [AXIS], DOSE, "reference dose has 1 voxels that are NaN"),
+        ([AXIS], DOSE, [AXIS], np.where(AXIS == 2, np.inf, DOSE), "evaluation dose has 1 voxels that are NaN"),
+        ([AXIS], DOSE[:5], [AXIS], DOSE, "reference dose has shape"),
+        ([AXIS], DOSE, [AXIS], np.arange(6), "evaluation dose is int64"),
+        ([AXIS], DOSE * 0, [AXIS], DOSE, "highest reference dose is 0.0 Gy"),
+        ([AXIS], DOSE, [AXIS, AXIS], np.ones((6, 6)), "reference has 1 axes, the evaluation 2"),
+        ([np.zeros(1)], DOSE[:1], [AXIS], DOSE, "has one position"),
+        ([AXIS + 50], DOSE, [AXIS], DOSE, "no point is counted"),
+    ],
+)
+def test_what_pymedphys_gets_silently_wrong_is_refused(
+    axes_reference, reference, axes_evaluation, evaluation, message
+) -> None:
+    with pytest.raises(BadInput, match=message):
+        gm.pass_rate_percent(axes_reference, reference, axes_evaluation, evaluation, GLOBAL_3_3)
+
+
+def test_an_endless_search_is_refused() -> None:
+    with pytest.raises(BadInput, match="max_gamma is infinite"):
+        gm.gamma_map([AXIS], DOSE, [AXIS[:4]], DOSE[:4], replace(GLOBAL_3_3, max_gamma=np.inf))
+
+
+def test_masks_that_are_not_bool_and_mixed_grids_are_refused() -> None:
+    with pytest.raises(BadInput, match="mask is uint8"):
+        gm.gamma_on_grid(DOSE, DOSE, (1.0,), GLOBAL_3_3, np.ones(6, np.uint8))
+    with pytest.raises(BadInput, match="do not describe one grid"):
+        gm.gamma_on_grid(DOSE, DOSE[:5], (1.0,), GLOBAL_3_3)
+    with pytest.raises(BadInput, match="each must be above 0"):
+        gm.gamma_on_grid(DOSE, DOSE, (0.0,), GLOBAL_3_3)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"gamma_percent": 0}, "gamma_percent is 0; it must be more than 0"),
+        ({"gamma_mm": np.nan}, "gamma_mm is nan"),
+        ({"cutoff_percent": -1}, "cutoff_percent is -1; it must be at least 0"),
+        ({"interp_fraction": 0.5}, "interp_fraction is 0.5"),
+        ({"max_gamma": 1.0}, "max_gamma is 1.0; it must be more than 1"),
+        ({"normalisation_gy": np.inf}, "normalisation_gy is inf"),
+    ],
+)
+def test_criteria_out_of_range_are_refused(change, message) -> None:
+    with pytest.raises(BadInput, match=message):
+        replace(GLOBAL_3_3, **change)

@@ -39,7 +39,7 @@ def reference_map(
     return _pymedphys_gamma(axes_reference_mm, reference, axes_evaluation_mm, dose_evaluation_gy, criteria, norm_gy)
 
 
-def verify_points(
+def verify_points(  # noqa: PLR0913  what the map was made from, the map, and the draw
     axes_reference_mm: Axes,
     dose_reference_gy: NDArray[Any],
     axes_evaluation_mm: Axes,
