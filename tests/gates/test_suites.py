@@ -15,6 +15,7 @@ import pytest
 from doseledger.core.case import Case
 from doseledger.core.errors import BadInput
 from doseledger.core.files import write_text
+from doseledger.core.grid import Grid
 from doseledger.core.protocol import Protocol, load_protocol
 from doseledger.gates.features import measure_case
 from doseledger.gates.page import write_page
@@ -73,6 +74,16 @@ FAULTS: dict[str, tuple[Callable[[Case], Case], str, str]] = {
         lambda c: with_dose(c, lambda dose: 0.8 * dose),
         "coverage",
         "PTV70_d95_percent is .*, wanted 88 to 108",
+    ),
+    "a dose beside the patient": (
+        lambda c: with_dose(c, lambda dose: np.where(c.body, dose, 85.0)),
+        "dose_outside_body",
+        "dose_outside_valid_max_gy is 85, wanted at most 80",
+    ),
+    "voxels of a tenth": (
+        lambda c: replace(c, grid=Grid(c.grid.shape_zyx, (0.6, 0.6, 0.6), c.grid.origin_mm)),
+        "body_extent",
+        "body_extent_x_mm is 26.4, wanted 220 to 650",
     ),
     "a dose all over the body": (
         lambda c: with_dose(c, lambda dose: np.maximum(dose, 45.0 * c.body)),
