@@ -9,16 +9,17 @@ from __future__ import annotations
 import dataclasses
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
 import typer
 
 from doseledger.core.errors import BadInput, DoseledgerError
 
 if TYPE_CHECKING:
+    from doseledger.cohort.dose_gamma import Engine
     from doseledger.core.protocol import GoalSet, Protocol
     from doseledger.core.settings import CohortSettings, Settings
-    from doseledger.gates.cohort import CohortFiles
+    from doseledger.gates.digests import CohortFiles
     from doseledger.gates.verdict import Verdict
     from doseledger.learn.train import TrainingRun
 
@@ -184,15 +185,19 @@ def deidentify(
     raw: Annotated[Path, typer.Argument(help="Folder with one folder or one zip a case.")],
     out: Annotated[Path, typer.Argument(help="Folder for the clean copies.")],
     protocol: Annotated[Path, typer.Option(help="The protocol, whose `phi` block says what may stay.")],
+    salt: Annotated[Path, typer.Option(help="Secret of this cohort, made once; keep it, and keep it private.")],
 ) -> None:
     """Write copies without what could identify a patient: UIDs stay linked, dates are shifted.
 
     Example: doseledger deidentify raw/ clean/ --protocol validation/protocols/prostate_sib.yaml
+    --salt ~/prostate.salt
     """
     from doseledger.cohort.deidentify import deidentify as deidentify_cases
+    from doseledger.cohort.deidentify import read_salt
     from doseledger.core.protocol import load_protocol
 
-    deidentify_cases(raw, out, load_protocol(protocol), _tell)
+    written = deidentify_cases(raw, out, load_protocol(protocol), read_salt(salt), _tell)
+    _tell(f"{len(written)} clean copies in {out}")
 
 
 @app.command()
@@ -326,13 +331,10 @@ def preflight(
     Example: doseledger preflight dose_unet --cases data/cases/phantom --splits data/splits/phantom.csv
     --thresholds validation/thresholds.yaml --data-token reports/verdicts/phantom/data.json
     """
-    from doseledger.gates.limits import load_thresholds
-    from doseledger.gates.machine import look_at_machine
-    from doseledger.gates.preflight import PreflightFiles, judge_preflight
+    from doseledger.gates.preflight import judge_preflight
 
     run = _training_run(_settings(params), model, params, data_token)
-    machine = look_at_machine(cases, _project_root())
-    verdict = judge_preflight(run, PreflightFiles(cases, splits), load_thresholds(thresholds).preflight, machine)
+    verdict = judge_preflight(run, cases, splits, thresholds, tell=_tell)
     _deliver(verdict, token, findings, as_json)
 
 
@@ -357,7 +359,7 @@ def train(
 
     Example: see the train stage in dvc.yaml; `dvc repro train@dose_unet` runs it.
     """
-    from doseledger.gates.cohort import data_digest
+    from doseledger.gates.digests import data_digest
     from doseledger.gates.limits import load_thresholds
     from doseledger.gates.preflight import run_digest
     from doseledger.gates.verdict import require_token
@@ -507,7 +509,7 @@ def gamma(
     normalisation_gy: Annotated[
         float | None, typer.Option(help="Dose of 100 %; the reference's maximum if absent.")
     ] = None,
-    engine: Annotated[str, typer.Option(help="doseledger, or pymedphys: the reference implementation.")] = "doseledger",
+    engine: Annotated[str, typer.Option(help="sampled, exact (continuous minimum) or pymedphys itself.")] = "sampled",
     verify: Annotated[int, typer.Option(help="Check so many random points against pymedphys.", min=0)] = 0,
     as_json: Json = False,
 ) -> None:
@@ -515,13 +517,13 @@ def gamma(
 
     Example: doseledger gamma plan.dcm recomputed.dcm --percent 3 --mm 3 --json
     """
-    from doseledger.cohort.dose_gamma import gamma_of_files
+    from doseledger.cohort.dose_gamma import ENGINES, gamma_of_files
     from doseledger.evaluate.gamma import GammaCriteria
 
-    if engine not in ("doseledger", "pymedphys"):
-        raise BadInput(f"engine {engine!r}: wanted doseledger or pymedphys")
+    if engine not in ENGINES:
+        raise BadInput(f"engine {engine!r}: wanted one of {', '.join(ENGINES)}")
     criteria = GammaCriteria(percent, mm, cutoff, local, interp, max_gamma, normalisation_gy)
-    found = gamma_of_files(reference, evaluation, criteria, engine=engine, verify=verify)
+    found = gamma_of_files(reference, evaluation, criteria, engine=cast("Engine", engine), verify=verify)
     kind = "local" if local else "global"
     text = (
         f"gamma {percent:g} %/{mm:g} mm {kind}, cutoff {cutoff:g} %: {found['pass_rate_percent']:.2f} % of "
@@ -620,7 +622,7 @@ def clear_resume(
 
 
 def _cohort_files(settings: Settings, cohort: str, cases: Path, splits: Path, limits: tuple[Path, ...]) -> CohortFiles:
-    from doseledger.gates.cohort import CohortFiles
+    from doseledger.gates.digests import CohortFiles
 
     protocols, suites, thresholds, lock = limits
     protocol = _cohort(settings, cohort).protocol

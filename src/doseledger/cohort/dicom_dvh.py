@@ -214,7 +214,7 @@ def describe_lines(found: dict[str, Any]) -> list[str]:
     for name, structure in found["structures"].items():
         measures = structure.get("statistics", {})
         words = [
-            f"{text} {entry['value']:.2f} {entry['unit']}" if entry["value"] is not None else f"{text} -"
+            f"{text} - ({entry['reason']})" if entry["reason"] else f"{text} {entry['value']:.2f} {entry['unit']}"
             for text, entry in measures.items()
         ]
         lines.append(f"{name}: " + (", ".join(words) if words else structure["reason"]))
