@@ -10,12 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from doseledger.cohort.convert import Origin
+from doseledger.cohort.ingest import IngestCount, IngestRun, ingest
 from doseledger.cohort.openkbp import convert_case, find_body
 from doseledger.cohort.openkbp_files import find_patients, read_patient
 from doseledger.core.case import Case
 from doseledger.core.errors import BadCase, BadInput, SkippedCase
 from doseledger.core.grid import Grid
 from doseledger.core.protocol import Protocol, SkipWhen, load_protocol
+from doseledger.core.tables import CASES, read_table
 
 SHAPE = (128, 128, 128)
 
@@ -55,7 +58,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_axes_are_turned_to_head_posterior_left(folder: Path, protocol: Protocol) -> None:
-    case = convert_case(folder, "pt_7", protocol)
+    case = convert_case(folder, Origin("pt_7"), protocol)
     assert case.grid.spacing_mm == (2.5, 3.5, 4.0)
     found = [(int(axis.min()), int(axis.max())) for axis in np.nonzero(case.mask("PTV70"))]
     # Superior slices 30 to 35 counted from the head are 92 to 97 counted from the feet.
@@ -68,7 +71,7 @@ def test_axes_are_turned_to_head_posterior_left(folder: Path, protocol: Protocol
 
 
 def test_the_case_keeps_its_own_grid_and_says_where_it_comes_from(folder: Path, protocol: Protocol) -> None:
-    case = convert_case(folder, "pt_7", protocol)
+    case = convert_case(folder, Origin("pt_7"), protocol)
     assert case.grid.shape_zyx == SHAPE == case.full_shape_zyx
     assert case.prescription_gy == {"PTV70": 70.0}
     assert case.n_fractions == 35
@@ -80,7 +83,7 @@ def test_the_case_keeps_its_own_grid_and_says_where_it_comes_from(folder: Path, 
 
 
 def test_ct_becomes_hounsfield_units_and_metal_is_cut(folder: Path, protocol: Protocol) -> None:
-    case = convert_case(folder, "pt_7", protocol)
+    case = convert_case(folder, Origin("pt_7"), protocol)
     assert case.ct_hu[0, 0, 0] == -1000
     assert case.ct_hu[64, 40, 60] == 40
     assert case.ct_hu.max() == 3095
@@ -88,7 +91,7 @@ def test_ct_becomes_hounsfield_units_and_metal_is_cut(folder: Path, protocol: Pr
 
 
 def test_the_body_has_its_airway_filled(folder: Path, protocol: Protocol) -> None:
-    case = convert_case(folder, "pt_7", protocol)
+    case = convert_case(folder, Origin("pt_7"), protocol)
     assert case.ct_hu[70, 52, 52] == -800
     assert case.body.sum() == 25 * 50 * 42
 
@@ -108,8 +111,8 @@ def test_a_zip_gives_the_case_of_its_folder(folder: Path, protocol: Protocol, tm
         for path in sorted(folder.iterdir()):
             archive.write(path, f"pt_7/{path.name}")
     for name, case in {
-        "a": convert_case(folder, "pt_7", protocol),
-        "b": convert_case(packed, "pt_7", protocol),
+        "a": convert_case(folder, Origin("pt_7"), protocol),
+        "b": convert_case(packed, Origin("pt_7"), protocol),
     }.items():
         case.save(tmp_path / name / "pt_7.npz")
     assert (tmp_path / "a" / "pt_7.npz").read_bytes() == (tmp_path / "b" / "pt_7.npz").read_bytes()
@@ -152,13 +155,13 @@ def test_a_broken_file_is_refused(
     if content is not None:
         path.write_text(content)
     with pytest.raises(BadCase, match=message):
-        convert_case(folder, "pt_7", protocol)
+        convert_case(folder, Origin("pt_7"), protocol)
 
 
 def test_a_patient_that_skip_when_covers_is_skipped(folder: Path, protocol: Protocol) -> None:
     strict = protocol.model_copy(update={"skip_when": SkipWhen(any_absent=["PTV56"], reason="no boost")})
     with pytest.raises(SkippedCase, match="no boost: no ROI matches PTV56"):
-        convert_case(folder, "pt_7", strict)
+        convert_case(folder, Origin("pt_7"), strict)
 
 
 @pytest.fixture(scope="session")
@@ -172,7 +175,7 @@ def openkbp_folder(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 def test_real_patients_have_their_anatomy_the_right_way_round(openkbp_folder: Path, protocol: Protocol) -> None:
     source = sorted((openkbp_folder / "train-pats").iterdir())[0]
-    case = convert_case(source, source.name, protocol)
+    case = convert_case(source, Origin(source.name), protocol)
     centre = {name: case.grid.index_to_mm(np.argwhere(case.mask(name)).mean(axis=0)) for name in case.present_names}
     # z to the head, y to the back, x to the patient's left.
     assert centre["Brainstem"][0] > centre["SpinalCord"][0]
@@ -184,6 +187,16 @@ def test_real_patients_have_their_anatomy_the_right_way_round(openkbp_folder: Pa
     assert case.dose_gy[~case.valid_dose].max() == 0.0
     target = max(case.prescription_gy, key=lambda name: case.prescription_gy[name])
     assert np.median(case.dose_gy[case.mask(target)]) == pytest.approx(case.prescription_gy[target], rel=0.06)
+
+
+def test_ingest_takes_the_challenges_folder_as_it_is(openkbp_folder: Path, protocol: Protocol, tmp_path: Path) -> None:
+    run = IngestRun(workers=0, index=tmp_path / "index.json")
+    assert ingest(openkbp_folder, tmp_path / "cases", protocol, run, print) == IngestCount(4, 0, 0, 0)
+    table = read_table(tmp_path / "cases" / "cases.csv", CASES)
+    assert len(table) == 4
+    for case_id in table["case_id"]:
+        Case.load(tmp_path / "cases" / f"{case_id}.npz")
+    assert ingest(openkbp_folder, tmp_path / "cases", protocol, run, print) == IngestCount(0, 4, 0, 0)
 
 
 def test_a_real_patient_is_the_compact_array_voxel_by_voxel(

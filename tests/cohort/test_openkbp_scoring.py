@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from doseledger.cohort.convert import Origin
 from doseledger.cohort.openkbp import convert_case
 from doseledger.cohort.openkbp_scoring import score_openkbp
 from doseledger.core.case import write_npz
@@ -84,7 +85,7 @@ def test_cases_and_npz_predictions_score_the_same_as_csv(challenge: Path, tmp_pa
     protocol = load_protocol(repository / "validation" / "protocols" / "head_neck_openkbp.yaml")
     patients = sorted((challenge / "validation-pats").glob("pt_*"))[:1]
     for folder in patients:
-        case = convert_case(folder, folder.name, protocol)
+        case = convert_case(folder, Origin(folder.name), protocol)
         case.save(tmp_path / "cases" / f"{folder.name}.npz")
         meta = {
             "case_id": folder.name, "case_sha256": "0" * 64, "checkpoint_sha256": "1" * 64, "trained_on": [],

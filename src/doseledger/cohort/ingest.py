@@ -13,10 +13,11 @@ from typing import Any
 import pandas as pd
 import pandera.pandas as pa
 
-from doseledger.cohort import convert
-from doseledger.cohort.convert import Origin, convert_case
+from doseledger.cohort import convert, openkbp
+from doseledger.cohort.convert import Origin
+from doseledger.cohort.openkbp_files import find_patients
 from doseledger.cohort.pack import find_sources
-from doseledger.core.case import read_meta
+from doseledger.core.case import Case, read_meta
 from doseledger.core.errors import BadInput, NotReady, SkippedCase
 from doseledger.core.fanout import run_cases, take_shard
 from doseledger.core.files import atomic_path, read_json, sha256_of_bytes, sha256_of_file, sha256_of_json, write_json
@@ -100,7 +101,7 @@ def ingest(raw: Path, out: Path, protocol: Protocol, run: IngestRun, tell: Calla
     NotReady
         If the raw folder is not what the committed list says: cases missing, unlisted or changed.
     """
-    sources = find_sources(raw)
+    sources = find_patients(raw) if protocol.source == "openkbp" else find_sources(raw)
     digests = {case_id: source_digest(path) for case_id, path in sources.items()}
     if run.raw_list is not None:
         _check_list(run.raw_list, digests, raw)
@@ -133,6 +134,9 @@ def ingest(raw: Path, out: Path, protocol: Protocol, run: IngestRun, tell: Calla
 
 def _convert_to_file(source: Path, target: Path, origin: Origin, protocol: Protocol) -> dict[str, str]:
     """Convert one case, save it, and return the digests of its file."""
+    convert_case: Callable[[Path, Origin, Protocol], Case] = (
+        openkbp.convert_case if protocol.source == "openkbp" else convert.convert_case
+    )
     convert_case(source, origin, protocol).save(target)
     md5 = hashlib.md5(usedforsecurity=False)
     with target.open("rb") as stream:
@@ -176,16 +180,17 @@ def _key(origin: Origin, protocol: Protocol) -> str:
         {
             "raw": origin.sha256,
             "case": [origin.case_id, origin.group, origin.site],
-            "code": code_digest(),
+            "code": code_digest(protocol),
             "protocol": protocol.model_dump(mode="json", exclude=set(NOT_IN_KEY)),
         }
     )
 
 
-def code_digest() -> str:
+def code_digest(protocol: Protocol) -> str:
     """Return the SHA256 over the code that a conversion runs through: readers, conversion, and what they stand on."""
     package = Path(convert.__file__).parents[1]
     names = [
+        *(f"cohort/{name}.py" for name in ("openkbp", "openkbp_files") if protocol.source == "openkbp"),
         *(f"core/{name}.py" for name in ("case", "grid", "protocol")),
         *(
             f"cohort/{name}.py"

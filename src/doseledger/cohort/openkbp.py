@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from doseledger.cohort.convert import Origin
 from doseledger.cohort.openkbp_files import Patient, read_patient
 from doseledger.cohort.roi_names import NameMatch, match_names
 from doseledger.core.case import Case
@@ -31,23 +32,17 @@ BODY_LEAST_HU = -500
 BODY_LEAST_PIECE_CC = 10.0
 
 
-def convert_case(
-    source: Path, case_id: str, protocol: Protocol, *, group: str = "openkbp", sha256: str | None = None
-) -> Case:
+def convert_case(source: Path, origin: Origin, protocol: Protocol) -> Case:
     """Return the case of one OpenKBP patient.
 
     Parameters
     ----------
     source
         The patient's folder of CSVs, or a zip of it.
-    case_id
-        Its name, which is its pseudonym too: `pt_N`.
+    origin
+        Its name, `pt_N`, which is its pseudonym too, and what is known of it besides its files.
     protocol
         Which structures and prescription it has.
-    group
-        What it is held together with in splits.
-    sha256
-        Digest of the source; None to compute it.
 
     Raises
     ------
@@ -56,6 +51,7 @@ def convert_case(
     BadCase
         If a file or a required structure is absent, or a value can't be.
     """
+    case_id = origin.case_id
     patient = read_patient(source, case_id)
     if protocol.has_dose and patient.dose_gy is None:
         raise BadCase(case_id, f"no dose.csv, and protocol {protocol.name} asks for a dose; copy it again")
@@ -78,7 +74,7 @@ def convert_case(
         valid_dose=patient.valid_dose,
         full_shape_zyx=patient.grid.shape_zyx,
         crop_start_zyx=(0, 0, 0),
-        meta=_meta(patient, case_id, protocol, match, {"group": group, "sha256": sha256 or source_digest(source)}),
+        meta=_meta(patient, origin, protocol, match) | {"source_sha256": origin.sha256 or source_digest(source)},
         dose_gy=patient.dose_gy if protocol.has_dose else None,
         prescription_gy={name: gy for name, gy in protocol.prescription_gy.items() if name in match.chosen},
         n_fractions=protocol.n_fractions if protocol.has_dose else None,
@@ -105,9 +101,7 @@ def find_body(ct_hu: NDArray[np.int16], valid_dose: NDArray[np.bool_], grid: Gri
     return np.asarray(large[pieces] | valid_dose, dtype=np.bool_)
 
 
-def _meta(
-    patient: Patient, case_id: str, protocol: Protocol, match: NameMatch, origin: dict[str, str]
-) -> dict[str, Any]:
+def _meta(patient: Patient, origin: Origin, protocol: Protocol, match: NameMatch) -> dict[str, Any]:
     warnings = []
     beyond = int(np.count_nonzero((patient.ct_stored > CT_MOST) | (patient.ct_stored < 0)))
     if beyond:
@@ -118,13 +112,12 @@ def _meta(
             warnings.append(f"{stray} voxels have a dose outside the possible-dose mask")
     warnings += [f'"{item["roi"]}" is no structure of {protocol.name}' for item in match.unmatched]
     return {
-        "case_id": case_id,
-        "pseudonym": case_id,
-        "group": origin["group"],
-        "site": "openkbp",
+        "case_id": origin.case_id,
+        "pseudonym": origin.case_id,
+        "group": origin.group,
+        "site": origin.site,
         "modality": protocol.modality,
         "protocol": protocol.name,
-        "source_sha256": origin["sha256"],
         "converter": CONVERTER_VERSION,
         "body_source": "threshold",
         "aliases_used": dict(match.used),
