@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-State = Literal["", "good", "bad", "warn", "muted"]
+State = Literal["", "good", "bad", "warn", "muted", "hash"]
 MISSING = "–"
 
 
@@ -36,6 +36,11 @@ class Table:
     rows: tuple[tuple[Cell, ...], ...]
     note: str = ""
     empty: str = ""
+
+    @property
+    def is_list(self) -> bool:
+        """Whether it is a list of names and values, which needs no more width than they have."""
+        return len(self.columns) == 2 and not self.columns[0].label
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ def plot_training(history: pd.DataFrame, best_epoch: int | None) -> Figure:
     panels = training_panels([str(name) for name in history.columns])
     if "epoch" not in history.columns or not panels or history.empty:
         raise BadInput(f"a history needs `epoch` and a loss, found columns {', '.join(map(str, history.columns))}")
-    figure = new_figure(0.9 + 1.6 * len(panels))
+    figure = new_figure(0.8 + 1.4 * len(panels))
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axis, panel in zip(axes, panels, strict=True):
         for colour, curve in zip(COLOURS * 2, panel.curves, strict=False):

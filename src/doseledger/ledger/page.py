@@ -45,6 +45,11 @@ def write_pdf(page: str, target: Path) -> str:
     str
         Empty, or why the PDF is only a note.
 
+    Raises
+    ------
+    BadInput
+        If the page asks for a file or an address outside itself.
+
     Notes
     -----
     A stage that declares an out must write it, so a machine without Pango gets a valid PDF with the reason and what to
@@ -58,8 +63,11 @@ def write_pdf(page: str, target: Path) -> str:
         return f"{reason}; the HTML report is complete"
     # The page holds all it shows: anything that it would load from elsewhere is an error, not a gap.
     fetcher = weasyprint.urls.URLFetcher(allowed_protocols=("data",), fail_on_errors=True)
-    with atomic_path(target) as part, _fixed_clock():
-        weasyprint.HTML(string=page, url_fetcher=fetcher).write_pdf(part)
+    try:
+        with atomic_path(target) as part, _fixed_clock():
+            weasyprint.HTML(string=page, url_fetcher=fetcher).write_pdf(part)
+    except weasyprint.urls.FatalURLFetchingError as error:
+        raise BadInput(f"{target}: the page must hold all that it shows, but asks for more ({error})") from error
     return ""
 
 

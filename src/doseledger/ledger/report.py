@@ -13,6 +13,9 @@ from doseledger.core.files import write_text
 from doseledger.core.settings import EvaluateSettings, ReportSettings
 from doseledger.evaluate.gamma import GammaCriteria
 from doseledger.evaluate.metrics import gamma_criteria
+from doseledger.evaluate.summary import RANKED_BY
+from doseledger.gates.metrics import MetricsFiles, judge_metrics
+from doseledger.gates.verdict import Finding, make_verdict, verdict_as_json
 from doseledger.ledger import results, sections
 from doseledger.ledger.blocks import Alarm, Picture, format_number
 from doseledger.ledger.case_pages import CasePage, draw_case, load_comparison, pick_cases
@@ -77,7 +80,7 @@ def make_report(
     tell(f"report on {inputs.model}: {len(facts.case_metrics)} test cases")
     pages = _case_pages(inputs, facts, outputs.figures, settings.figure_dpi, _drawn_gamma(evaluate), tell)
     pictures = _run_pictures(facts, outputs.figures, settings.figure_dpi)
-    page = render_page(templates, "report.html.j2", build_context(inputs, facts, pages, pictures))
+    page = render_page(templates, "report.html.j2", build_context(inputs, facts, evaluate, pages, pictures))
     write_text(outputs.html, page)
     tell(f"wrote {outputs.html}")
     note = write_pdf(page, outputs.pdf)
@@ -91,11 +94,16 @@ def _drawn_gamma(evaluate: EvaluateSettings) -> GammaCriteria:
 
 
 def build_context(
-    inputs: ReportInputs, facts: RunFacts, pages: list[CasePage], pictures: dict[str, Picture]
+    inputs: ReportInputs,
+    facts: RunFacts,
+    evaluate: EvaluateSettings,
+    pages: list[CasePage],
+    pictures: dict[str, Picture],
 ) -> dict[str, Any]:
     """Return everything that the template prints."""
     trained, now = sections.trained_git(facts), git_state(inputs.root)
-    verdicts = [facts.data_findings, facts.preflight_findings, judge_metrics(inputs)]
+    gammas = results.gamma_names(evaluate)
+    verdicts = [facts.data_findings, facts.preflight_findings, metrics_verdict(inputs, facts.run)]
     passed = all(verdict["ok"] for verdict in verdicts)
     stages = [name for name in dvc_hashes(inputs.root / LOCK_FILE) if name.partition("@")[2] in ("", inputs.model)]
     commit = (trained.commit or "no commit")[:10]
@@ -110,7 +118,7 @@ def build_context(
         "verdict_ok": passed,
         "code": trained,
         "alarms": [*sections.gate_alarms(verdicts), *_dirty_alarms(trained)],
-        "headline": results.headline_cards(facts.case_metrics, facts.goal_results),
+        "headline": results.headline_cards(facts, gammas),
         "headline_note": (
             "All numbers are of the test cases, which the model was neither trained nor selected on. The plan's dose "
             "is the reference, the prediction is evaluated."
@@ -119,6 +127,7 @@ def build_context(
         "goals_text": f"{facts.goals.title}. The plan and the prediction are judged by the same goals.",
         "tables": {
             "verdicts": sections.verdicts_table(verdicts),
+            "limits": sections.limits_table(verdicts[-1]),
             "counts": sections.counts_table(facts),
             "splits": sections.splits_table(facts),
             "skipped": sections.skipped_table(facts),
@@ -126,11 +135,11 @@ def build_context(
             "code": sections.code_table(facts, trained, now),
             "packages": sections.packages_table(facts),
             "training": sections.training_table(facts),
-            "errors": results.errors_table(facts.case_metrics),
-            "gamma": results.gamma_table(facts.case_metrics),
+            "errors": results.errors_table(facts),
+            "gamma": results.gamma_table(facts, gammas),
             "dvh": results.dvh_table(facts.dvh),
             "goals": results.goals_table(facts.goal_results),
-            "cases": results.cases_table(facts.case_metrics, facts.goal_results),
+            "cases": results.cases_table(facts, gammas),
             "hashes": sections.hashes_table(dvc_hashes(inputs.root / LOCK_FILE, stages)),
         },
         "figures": pictures,
@@ -143,9 +152,18 @@ def build_context(
     }
 
 
-def judge_metrics(inputs: ReportInputs) -> dict[str, Any]:
-    """Return the verdict that the metrics gate will give; the gate itself runs after the report."""
-    raise NotImplementedError
+def metrics_verdict(inputs: ReportInputs, run: dict[str, Any]) -> dict[str, Any]:
+    """Return the verdict that the metrics gate will give; the gate itself runs after the report.
+
+    A model without limits can't be judged, which counts as failed: it has its report all the same.
+    """
+    checkpoint = inputs.run / "checkpoints" / "best.ckpt"
+    files = MetricsFiles(inputs.metrics, inputs.splits, checkpoint, inputs.thresholds, inputs.cohort, inputs.model)
+    try:
+        return verdict_as_json(judge_metrics(files, fold=int(run["fold"]), repeat=int(run["repeat"])))
+    except BadInput as error:
+        finding = Finding("limits", "", "error", str(error))
+        return verdict_as_json(make_verdict("metrics", "not judged", [finding], {}))
 
 
 def _dirty_alarms(trained: GitState) -> list[Alarm]:
@@ -179,7 +197,7 @@ def _run_pictures(facts: RunFacts, folder: Path, dpi: int) -> dict[str, Picture]
 def _case_pages(
     inputs: ReportInputs, facts: RunFacts, folder: Path, dpi: int, criteria: GammaCriteria, tell: Tell
 ) -> list[CasePage]:
-    errors = facts.case_metrics.set_index("case_id")[results.RANKING_COLUMN]
+    errors = facts.case_metrics.set_index("case_id")[RANKED_BY]
     pages = []
     for title, case_id in pick_cases(errors):
         comparison = load_comparison(inputs.cases, inputs.predictions, case_id, criteria)

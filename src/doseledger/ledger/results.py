@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,42 +10,21 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from doseledger.core.errors import BadInput
-from doseledger.ledger.blocks import Card, Cell, State, Table, format_number, make_table, plural
+from doseledger.core.settings import EvaluateSettings
+from doseledger.evaluate.metrics import gamma_column
+from doseledger.evaluate.summary import RANKED_BY
+from doseledger.ledger.blocks import MISSING, Card, Cell, State, Table, format_number, make_table, plural
+from doseledger.ledger.sources import RunFacts
 
 MAE_COLUMN = re.compile(r"mae_(?P<mask>.+)_gy")
-# As evaluate.metrics.gamma_column names them.
-GAMMA_COLUMN = re.compile(
-    r"gamma_(?P<percent>[\d.]+)percent_(?P<mm>[\d.]+)mm_(?P<kind>global|local)_cutoff(?P<cutoff>[\d.]+)_percent"
-)
-# Cases are ranked by the error where there is dose: the body is mostly cold, and its size alone moves its mean.
-RANKING_COLUMN = "mae_above_10_percent_gy"
 # Errors that are not of a structure.
 REGIONS = {
     "above_10_percent": "dose above 10 % of the highest prescription",
     "body": "body",
     "valid_dose": "valid dose",
 }
+# Errors that stand in the summary and in the table of cases.
 HEADLINE_MASKS = ("above_10_percent", "body")
-DVH_COLUMNS = ("case_id", "structure", "statistic", "unit", "plan", "prediction")
-GOAL_COLUMNS = (
-    "case_id", "goal", "unit", "gating", "plan", "prediction", "plan_met", "prediction_met", "plan_acceptable",
-    "prediction_acceptable",
-)  # fmt: skip
-
-
-def require_columns(frame: pd.DataFrame, columns: Sequence[str], where: str) -> None:
-    """Refuse a table that lacks a column.
-
-    Raises
-    ------
-    BadInput
-        Naming the columns, and what to do.
-    """
-    missing = [name for name in columns if name not in frame.columns]
-    if missing:
-        raise BadInput(
-            f"{where} lacks {', '.join(missing)}; it has {', '.join(map(str, frame.columns))}; evaluate again"
-        )
 
 
 def mae_masks(case_metrics: pd.DataFrame) -> dict[str, str]:
@@ -60,75 +38,106 @@ def spell_mask(mask: str) -> str:
     return REGIONS.get(mask, mask)
 
 
-def headline_cards(case_metrics: pd.DataFrame, goal_results: pd.DataFrame) -> list[Card]:
-    """Return the key numbers: error, gamma and clinical goals, each with its mask or criterion and number of cases."""
+def gamma_names(settings: EvaluateSettings) -> dict[str, str]:
+    """Return {column: criterion} of the gamma pass rates, each as the field writes it, with its cutoff."""
+    return {
+        gamma_column(gamma): (
+            f"{gamma.gamma_percent:g} %/{gamma.gamma_mm:g} mm {'local' if gamma.local else 'global'}, "
+            f"cutoff {gamma.cutoff_percent:g} %"
+        )
+        for gamma in settings.gamma
+    }
+
+
+def headline_cards(facts: RunFacts, gammas: dict[str, str]) -> list[Card]:
+    """Return the key numbers: error, gamma, acceptable cases; each with its mask or criterion and its interval."""
+    summary, count = facts.summary, plural(len(facts.case_metrics), "test case")
     cards = []
-    for column, mask in mae_masks(case_metrics).items():
-        if mask in HEADLINE_MASKS:
-            values = _numbers(case_metrics[column])
-            cases = plural(len(values), "test case")
-            note = f"mean of {cases}; mask: {spell_mask(mask)}; worst case {format_number(_worst(values), 2)} Gy"
-            cards.append(Card("Mean absolute error", format_number(_mean(values), 2), "Gy", note))
-    for column in gamma_columns(case_metrics):
-        values = _numbers(case_metrics[column])
-        note = f"mean of {plural(len(values), 'test case')}; lowest {format_number(_least(values), 1)} %"
-        cards.append(Card(f"Gamma {spell_criterion(column)}", format_number(_mean(values), 1), "%", note))
-    met, planned = ([as_bool(value) for value in goal_results[f"{who}_met"].dropna()] for who in ("prediction", "plan"))
-    note = f"over all test cases; the plans meet {sum(planned)} of {len(planned)}"
-    cards.append(Card("Clinical goals met by prediction", str(sum(met)), f"of {len(met)}", note))
+    for mask in HEADLINE_MASKS:
+        column = f"mae_{mask}_gy"
+        note = f"mask: {spell_mask(mask)}. Mean of {count}{_interval_words(summary, column, 2)}; worst case "
+        note += f"{format_number(summary.get(f'{column}_worst'), 2)} Gy"
+        cards.append(Card("Mean absolute error", format_number(summary.get(column), 2), "Gy", note))
+    for column, criterion in gammas.items():
+        note = f"{criterion}. Mean of {count}{_interval_words(summary, column, 1)}; lowest case "
+        note += f"{format_number(summary.get(f'{column}_worst'), 1)} %"
+        cards.append(Card("Gamma pass rate", format_number(summary.get(column), 1), "%", note))
+    name = "prediction_acceptable_percent"
+    planned = format_number(summary.get("plan_acceptable_percent"), 0)
+    note = f"all gating goals at least acceptable by prediction{_interval_words(summary, name, 0)}; by plan {planned} %"
+    cards.append(Card("Acceptable cases", format_number(summary.get(name), 0), "%", note))
+    for name, title in (("openkbp_dose_score", "OpenKBP dose score"), ("openkbp_dvh_score", "OpenKBP DVH score")):
+        if summary.get(name) is not None:
+            cards.append(Card(title, format_number(summary[name], 3), "Gy", f"as the challenge defines it, {count}"))
     return cards
 
 
-def gamma_columns(case_metrics: pd.DataFrame) -> list[str]:
-    """Return the columns of gamma pass rates."""
-    return [str(name) for name in case_metrics.columns if GAMMA_COLUMN.fullmatch(str(name))]
+def _interval_words(summary: dict[str, Any], column: str, digits: int) -> str:
+    interval = _interval(summary, column, digits)
+    return f" (95 % interval {interval})" if interval != MISSING else ""
 
 
-def spell_criterion(column: str) -> str:
-    """Return a gamma criterion as the field writes it.
-
-    Examples
-    --------
-    >>> spell_criterion("gamma_3percent_3mm_global_cutoff10_percent")
-    '3 %/3 mm global, cutoff 10 %'
-    """
-    match = GAMMA_COLUMN.fullmatch(column)
-    if match is None:
-        return column
-    return f"{match['percent']} %/{match['mm']} mm {match['kind']}, cutoff {match['cutoff']} %"
+def _interval(summary: dict[str, Any], column: str, digits: int) -> str:
+    low, high = summary.get(f"{column}_low"), summary.get(f"{column}_high")
+    if low is None or high is None:
+        return MISSING
+    return f"{format_number(low, digits)} to {format_number(high, digits)}"
 
 
-def errors_table(case_metrics: pd.DataFrame) -> Table:
+def errors_table(facts: RunFacts) -> Table:
     """Return the mean absolute error under each mask, over the test cases."""
     rows = []
-    for column, mask in mae_masks(case_metrics).items():
-        values = _numbers(case_metrics[column])
-        worst = _case_at(case_metrics, int(np.nanargmax(case_metrics[column]))) if len(values) else ""
-        numbers = [format_number(v, 2) for v in (_mean(values), _median(values), _least(values), _worst(values))]
-        rows.append((spell_mask(mask), len(values), *numbers, worst))
-    columns = ("Mask", "#Cases", "#Mean (Gy)", "#Median (Gy)", "#Least (Gy)", "#Worst (Gy)", "Worst case")
-    note = "Mean over the mask's voxels of |prediction − plan|, then over cases. An absent structure has no error."
+    for column, mask in mae_masks(facts.case_metrics).items():
+        values = _numbers(facts.case_metrics[column])
+        rows.append((spell_mask(mask), *_spread(facts, column, values, 2, worst_is_high=True)))
+    columns = ("Mask", "#Cases", "#Mean (Gy)", "#95 % interval", "#Median (Gy)", "#Worst (Gy)", "Worst case")
+    note = (
+        "Mean over the mask's voxels of |prediction − plan|, then over cases. Intervals are bootstraps over patients. "
+        "An absent structure has no error."
+    )
     return make_table("Mean absolute error by mask", columns, rows, note=note)
 
 
-def gamma_table(case_metrics: pd.DataFrame) -> Table:
-    """Return the gamma pass rate of each criterion, over the test cases."""
+def gamma_table(facts: RunFacts, gammas: dict[str, str]) -> Table:
+    """Return the gamma pass rate of each criterion, over the test cases, and how far it was checked."""
     rows = []
-    for column in gamma_columns(case_metrics):
-        values = _numbers(case_metrics[column])
-        worst = _case_at(case_metrics, int(np.nanargmin(case_metrics[column]))) if len(values) else ""
-        numbers = [format_number(v, 1) for v in (_mean(values), _median(values), _least(values), _worst(values))]
-        rows.append((spell_criterion(column), len(values), *numbers, worst))
-    columns = ("Criterion", "#Cases", "#Mean (%)", "#Median (%)", "#Lowest (%)", "#Highest (%)", "Lowest case")
-    return make_table("Gamma pass rate (γ ≤ 1)", columns, rows, empty="Gamma was not evaluated.")
+    for column, criterion in gammas.items():
+        if column not in facts.case_metrics:
+            raise BadInput(
+                f"cases.csv has no {column}, which evaluate.gamma asks for; the settings changed since, evaluate again"
+            )
+        values = _numbers(facts.case_metrics[column])
+        rows.append((criterion, *_spread(facts, column, values, 1, worst_is_high=False)))
+    columns = ("Criterion", "#Cases", "#Mean (%)", "#95 % interval", "#Median (%)", "#Lowest (%)", "Lowest case")
+    points = int(facts.case_metrics["gamma_points_verified"].sum())
+    largest = _worst(_numbers(facts.case_metrics["gamma_largest_difference"]))
+    note = "A point passes at γ ≤ 1; the plan is the reference, and the cutoff is of its maximum."
+    if points and largest is not None:
+        note += f" {points} random points were computed again with pymedphys: largest difference {largest:.1e}."
+    return make_table("Gamma pass rate", columns, rows, note=note, empty="Gamma was not evaluated.")
+
+
+def _spread(
+    facts: RunFacts, column: str, values: NDArray[np.float64], digits: int, *, worst_is_high: bool
+) -> tuple[Any, ...]:
+    """Cases, mean, interval, median, worst value and whose it is."""
+    if not len(values):
+        return (0, MISSING, MISSING, MISSING, MISSING, "")
+    pick = np.nanargmax if worst_is_high else np.nanargmin
+    row = int(pick(facts.case_metrics[column].to_numpy(dtype=np.float64)))
+    worst = float(facts.case_metrics[column].iloc[row])
+    numbers = [format_number(value, digits) for value in (_mean(values), _median(values), worst)]
+    interval = _interval(facts.summary, column, digits)
+    return (len(values), numbers[0], interval, numbers[1], numbers[2], str(facts.case_metrics["case_id"].iloc[row]))
 
 
 def dvh_table(dvh: pd.DataFrame) -> Table:
     """Return each DVH statistic of plan and prediction, as means over the cases that have the structure."""
-    require_columns(dvh, DVH_COLUMNS, "dvh.csv")
     rows = []
     for (structure, statistic, unit), part in dvh.groupby(["structure", "statistic", "unit"], sort=False):
-        difference = _numbers(part["prediction"] - part["plan"])
+        difference = _numbers(part["difference"])
+        if not len(difference):
+            continue
         rows.append(
             (
                 structure,
@@ -144,7 +153,7 @@ def dvh_table(dvh: pd.DataFrame) -> Table:
     columns = (
         "Structure", "Statistic", "#Cases", "#Plan", "#Prediction", "#Difference", "#Mean |diff.|", "#Worst |diff.|",
     )  # fmt: skip
-    note = "Means over cases; the difference is prediction − plan."
+    note = "Means over the cases that have the structure; the difference is prediction − plan."
     return make_table("DVH statistics", columns, rows, note=note)
 
 
@@ -153,14 +162,14 @@ def difference_rows(dvh: pd.DataFrame) -> tuple[list[str], list[NDArray[np.float
     labels, values = [], []
     in_gy = dvh[dvh["unit"] == "Gy"]
     for (structure, statistic), part in in_gy.groupby(["structure", "statistic"], sort=False):
-        labels.append(f"{structure} {statistic}")
-        values.append((part["prediction"] - part["plan"]).to_numpy(dtype=np.float64))
+        if part["difference"].notna().any():
+            labels.append(f"{structure} {statistic}")
+            values.append(part["difference"].to_numpy(dtype=np.float64))
     return labels, values
 
 
 def goals_table(goal_results: pd.DataFrame, *, case_id: str | None = None) -> Table:
     """Return how often plan and prediction meet each clinical goal; of one case, the values and verdicts."""
-    require_columns(goal_results, GOAL_COLUMNS, "goals.csv")
     if case_id is not None:
         return _goals_of_case(goal_results[goal_results["case_id"] == case_id])
     rows = []
@@ -198,13 +207,8 @@ def _states(part: pd.DataFrame, who: str) -> list[str]:
         if pd.isna(met):
             states.append("not judged")
         else:
-            states.append("met" if as_bool(met) else "acceptable" if as_bool(acceptable) else "missed")
+            states.append("met" if met else "acceptable" if acceptable else "missed")
     return states
-
-
-def as_bool(value: Any) -> bool:
-    """Return a truth value that a CSV may hold as text; a column with gaps is read as such."""
-    return str(value).lower() == "true"
 
 
 STATE_OF: dict[str, State] = {"met": "good", "acceptable": "warn", "missed": "bad", "not judged": "muted"}
@@ -220,31 +224,31 @@ def _goals_of_case(part: pd.DataFrame) -> Table:
     return make_table("Clinical goals of this case", columns, rows, empty="No goal was evaluated on this case.")
 
 
-def cases_table(case_metrics: pd.DataFrame, goal_results: pd.DataFrame) -> Table:
+def cases_table(facts: RunFacts, gammas: dict[str, str]) -> Table:
     """Return one row per test case: its errors by mask, gamma, and goals missed by the prediction; the worst first."""
-    masks = {column: mask for column, mask in mae_masks(case_metrics).items() if mask in HEADLINE_MASKS}
-    gammas = gamma_columns(case_metrics)
-    missed = {
-        str(case_id): _states(part, "prediction").count("missed") for case_id, part in goal_results.groupby("case_id")
-    }
+    goals = facts.goal_results
+    missed = {str(case_id): _states(part, "prediction").count("missed") for case_id, part in goals.groupby("case_id")}
     rows = []
-    ordered = case_metrics.sort_values([RANKING_COLUMN, "case_id"], ascending=[False, True])
+    ordered = facts.case_metrics.sort_values([RANKED_BY, "case_id"], ascending=[False, True])
     for row in ordered.to_dict("records"):
-        count = missed.get(row["case_id"], 0)
+        count = missed.get(str(row["case_id"]), 0)
         state: State = "warn" if count else ""
+        acceptable = Cell("yes", "good") if row["prediction_acceptable"] else Cell("no", "bad")
         rows.append(
             (
                 row["case_id"],
-                *(format_number(row[column], 2) for column in masks),
+                *(format_number(row[f"mae_{mask}_gy"], 2) for mask in HEADLINE_MASKS),
                 *(format_number(row[column], 1) for column in gammas),
                 Cell(str(count), state),
+                acceptable,
             )
         )
     columns = (
         "Case",
-        *(f"#MAE, {spell_mask(mask)} (Gy)" for mask in masks.values()),
-        *(f"#Gamma {spell_criterion(column)} (%)" for column in gammas),
+        *(f"#MAE, {spell_mask(mask)} (Gy)" for mask in HEADLINE_MASKS),
+        *(f"#Gamma {criterion} (%)" for criterion in gammas.values()),
         "#Goals missed by prediction",
+        "Acceptable",
     )
     return make_table("Test cases, the worst first", columns, rows)
 
@@ -254,20 +258,12 @@ def _numbers(column: pd.Series) -> NDArray[np.float64]:
     return values[np.isfinite(values)]
 
 
-def _case_at(case_metrics: pd.DataFrame, row: int) -> str:
-    return str(case_metrics["case_id"].iloc[row])
-
-
 def _mean(values: NDArray[np.float64]) -> float | None:
     return float(values.mean()) if len(values) else None
 
 
 def _median(values: NDArray[np.float64]) -> float | None:
     return float(np.median(values)) if len(values) else None
-
-
-def _least(values: NDArray[np.float64]) -> float | None:
-    return float(values.min()) if len(values) else None
 
 
 def _worst(values: NDArray[np.float64]) -> float | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from doseledger.ledger.blocks import Alarm, Cell, Table, make_table, plural
+from doseledger.ledger.blocks import Alarm, Cell, Table, format_number, make_table, plural
 from doseledger.ledger.provenance import GitState
 from doseledger.ledger.sources import RunFacts
 
@@ -100,6 +100,22 @@ def verdicts_table(verdicts: list[dict[str, Any]]) -> Table:
     return make_table("Gates", ("Gate", "Verdict", "Found", "@Digest of what was judged"), rows)
 
 
+def limits_table(verdict: dict[str, Any]) -> Table:
+    """Return each limit that the metrics gate holds the model to, and what was found."""
+    rows = [
+        (
+            limit["metric"],
+            format_number(limit["found"], 3),
+            str(limit["wanted"]).replace("<=", "≤").replace(">=", "≥"),
+            Cell("met", "good") if limit["ok"] else Cell("MISSED", "bad"),
+            limit["source"],
+        )
+        for limit in verdict.get("details", {}).get("limits", [])
+    ]
+    columns = ("Metric", "#Found", "#Limit", "Verdict", "Source of the limit")
+    return make_table("Limits of this model", columns, rows, empty="No limits are written down for this model.")
+
+
 def findings_table(verdicts: list[dict[str, Any]]) -> Table:
     """Return what the gates found, errors first."""
     found = [(verdict["gate"], finding) for verdict in verdicts for finding in verdict.get("findings", [])]
@@ -147,22 +163,22 @@ def code_table(facts: RunFacts, trained: GitState, now: GitState) -> Table:
     run, provenance = facts.run, facts.run.get("provenance", {})
     gpus = provenance.get("gpus")
     rows = [
-        ("commit that trained it", Cell(trained.commit or "none", "" if trained.commit else "bad")),
+        ("commit that trained it", Cell(trained.commit or "none", "hash" if trained.commit else "bad")),
         ("tree when trained", Cell(f"dirty: {trained.note}", "bad") if trained.dirty else Cell("clean", "good")),
         ("branch", trained.branch or "none (detached)"),
-        ("commit that made this report", now.commit or "none"),
+        ("commit that made this report", Cell(now.commit or "none", "hash")),
         ("tree when reported", Cell(f"dirty: {now.note}", "bad") if now.dirty else Cell("clean", "good")),
-        ("command", " ".join(provenance.get("command", [])) or "not recorded"),
+        ("command", Cell(" ".join(provenance.get("command", [])) or "not recorded", "hash")),
         ("seed, fold, repeat", f"{run.get('seed')}, {run.get('fold')}, {run.get('repeat')}"),
         ("device", run.get("device", "not recorded")),
         ("CUDA", provenance.get("cuda") or run.get("versions", {}).get("cuda") or "none"),
         ("GPUs", ", ".join(gpus) if gpus else "none"),
         ("platform", provenance.get("platform", "not recorded")),
-        ("lock of packages (SHA256)", provenance.get("lock_sha256") or "not recorded"),
-        ("cases (SHA256 of all)", run.get("cases_sha256", "not recorded")),
-        ("splits (SHA256)", run.get("splits_sha256", "not recorded")),
+        ("lock of packages (SHA256)", Cell(provenance.get("lock_sha256") or "not recorded", "hash")),
+        ("cases (SHA256 of all)", Cell(run.get("cases_sha256", "not recorded"), "hash")),
+        ("splits (SHA256)", Cell(run.get("splits_sha256", "not recorded"), "hash")),
     ]
-    return make_table("Code, command, machine", ("", "@Value"), rows)
+    return make_table("Code, command, machine", ("", "Value"), rows)
 
 
 def packages_table(facts: RunFacts) -> Table:
@@ -170,7 +186,7 @@ def packages_table(facts: RunFacts) -> Table:
     provenance = facts.run.get("provenance", {})
     versions = {"python": provenance.get("python"), **provenance.get("packages", {}), **facts.run.get("versions", {})}
     rows = [(name, version) for name, version in sorted(versions.items()) if version]
-    return make_table("Versions when trained", ("Package", "@Version"), rows)
+    return make_table("Versions when trained", ("", "Version"), rows)
 
 
 def best_epoch(history: pd.DataFrame) -> int | None:

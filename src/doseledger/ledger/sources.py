@@ -12,7 +12,16 @@ import pandas as pd
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import read_json
 from doseledger.core.protocol import GoalSet, Protocol, load_goals, load_protocol
-from doseledger.core.tables import CASES, SKIPPED, SPLITS, TEST_SET, read_table
+from doseledger.core.tables import (
+    CASE_METRICS,
+    CASES,
+    DVH_METRICS,
+    GOAL_METRICS,
+    SKIPPED,
+    SPLITS,
+    TEST_SET,
+    read_table,
+)  # fmt: skip
 
 Reader = Callable[[Path], Any]
 
@@ -95,9 +104,9 @@ def load_facts(inputs: ReportInputs) -> RunFacts:
         "dataset": (inputs.run / "dataset_summary.json", "train", read_json),
         "history": (inputs.run / "history.csv", "train", _read_csv),
         "summary": (inputs.metrics / "summary.json", "evaluate", read_json),
-        "case_metrics": (inputs.metrics / "cases.csv", "evaluate", _read_csv),
-        "dvh": (inputs.metrics / "dvh.csv", "evaluate", _read_csv),
-        "goal_results": (inputs.metrics / "goals.csv", "evaluate", _read_csv),
+        "case_metrics": (inputs.metrics / "cases.csv", "evaluate", lambda path: read_table(path, CASE_METRICS)),
+        "dvh": (inputs.metrics / "dvh.csv", "evaluate", lambda path: read_table(path, DVH_METRICS)),
+        "goal_results": (inputs.metrics / "goals.csv", "evaluate", lambda path: read_table(path, GOAL_METRICS)),
         "cases": (inputs.cases / "cases.csv", "ingest", lambda path: read_table(path, CASES)),
         "skipped": (inputs.cases / "skipped.csv", "ingest", lambda path: read_table(path, SKIPPED)),
         "splits": (inputs.splits, "split", lambda path: read_table(path, SPLITS)),
