@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +26,8 @@ SPLIT_OF = {"case_0001": "train", "case_0002": "train", "case_0003": "train", "c
 
 def changed(block: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """A copy of a nested block with some keys replaced: {"fit.max_epochs": 3}."""
-    result = {key: dict(value) if isinstance(value, dict) else value for key, value in block.items()}
-    for path, value in changes.items():
+    result = copy.deepcopy(block)
+    for path, value in copy.deepcopy(changes).items():
         *parents, last = path.split(".")
         node = result
         for parent in parents:
@@ -39,7 +41,7 @@ SMALL = {
     "sampling.batch_size": 2,
     "sampling.patches_per_case": 2,
     "network": {
-        "name": "film_unet", "stem_stride_zyx": [2, 2, 2], "channels": [4, 8], "convolutions": 1, "embedding": 8,
+        "name": "film_unet", "stem_stride_zyx": [2, 2, 2], "channels": [4, 8], "convolutions": [1, 1], "embedding": 8,
     },
     "fit.max_epochs": 3,
     "fit.validate_every": 1,
@@ -81,7 +83,7 @@ class Cohort:
         return [open_case(file) for file in case_files(self.cases, table, which, fold=0, repeat=0)]
 
 
-def write_cohort(folder: Path, cases: dict[str, Case]) -> Cohort:
+def write_cohort(folder: Path, cases: dict[str, Case]) -> None:
     """Write cases and the splits that list them."""
     rows = []
     for case_id, case in cases.items():
@@ -98,18 +100,25 @@ def write_cohort(folder: Path, cases: dict[str, Case]) -> Cohort:
                 "sha256": sha256_of_file(path),
             }
         )
-    splits = folder / "splits.csv"
-    write_table(splits, pd.DataFrame(rows), SPLITS)
-    return Cohort(folder / "cases", splits)
+    write_table(folder / "splits.csv", pd.DataFrame(rows), SPLITS)
+
+
+@pytest.fixture(scope="session")
+def cohort_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that the first test with a cohort fills, and the others copy."""
+    return tmp_path_factory.mktemp("cohort")
 
 
 @pytest.fixture
-def cohort(tmp_path: Path, make_case: Callable[..., Case]) -> Cohort:
+def cohort(tmp_path: Path, cohort_template: Path, make_case: Callable[..., Case]) -> Cohort:
     """Three cases to train on, one to validate with, one to test; case_0002 has a bowel."""
-    cases = {}
-    for seed, case_id in enumerate(SPLIT_OF):
-        cases[case_id] = make_case(case_id, seed=seed, absent=() if case_id == "case_0002" else ("Bowel",))
-    return write_cohort(tmp_path, cases)
+    if not (cohort_template / "splits.csv").is_file():
+        cases = {}
+        for seed, case_id in enumerate(SPLIT_OF):
+            cases[case_id] = make_case(case_id, seed=seed, absent=() if case_id == "case_0002" else ("Bowel",))
+        write_cohort(cohort_template, cases)
+    shutil.copytree(cohort_template, tmp_path, dirs_exist_ok=True)
+    return Cohort(tmp_path / "cases", tmp_path / "splits.csv")
 
 
 @pytest.fixture

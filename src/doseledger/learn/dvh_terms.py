@@ -1,7 +1,7 @@
 """Differentiable DVH statistics of a dose, and the DVH and moment terms of the loss.
 
-A statistic is computed by sorting, not by a temperature over all voxels: a soft D95 that weighs every voxel by a wide
-sigmoid read 35.6 Gy where 70.0 was true.
+Each statistic has the true value and a smooth gradient: a soft D95 that weighs every voxel by a wide sigmoid once read
+35.6 Gy where 70.0 was true, and pulled the dose there.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ STATISTIC = re.compile(r"^(?:D(?P<percent>\d+(?:\.\d+)?)%|V(?P<gy>\d+(?:\.\d+)?)
 LEAST_VOXELS = 20
 
 
-def soft_dose_at_volume(dose: Tensor, volume_percent: float, width_percent: float) -> Tensor:
+def dose_at_volume(dose: Tensor, volume_percent: float, width_percent: float) -> Tensor:
     """Return the dose that the hottest `volume_percent` of the voxels receive, in the dose's unit.
 
     Parameters
@@ -28,25 +28,35 @@ def soft_dose_at_volume(dose: Tensor, volume_percent: float, width_percent: floa
     volume_percent
         0 to 100.
     width_percent
-        Standard deviation of the Gaussian over ranks by which neighbours of the quantile share in it, in percent of
-        the volume, so that a gradient reaches more than two voxels.
+        Standard deviation of the Gaussian over ranks by which the neighbours of the quantile share its gradient, in
+        percent of the volume.
 
     Notes
     -----
-    An L-estimator: a weighted mean of order statistics. Near the ends the Gaussian is narrowed so that it stays
-    symmetrical around its rank: cut off, it would pull D98% up and D2% down.
+    The value is the quantile itself, linear between ranks; the gradient is that of a weighted mean of order statistics
+    around it (an L-estimator; the step from one to the other is "straight-through", Bengio et al. 2013).
     """
-    ranks = (torch.arange(len(dose), device=dose.device, dtype=torch.float32) + 0.5) * (100.0 / len(dose))
-    centre = 100.0 - volume_percent
-    width = min(width_percent, max(centre, 0.0) / 3.0, max(100.0 - centre, 0.0) / 3.0)
-    width = max(width, 50.0 / len(dose))
-    weights = torch.exp(-0.5 * ((ranks - centre) / width) ** 2)
-    return (dose.sort().values.float() * weights).sum() / weights.sum()
+    ordered, n = dose.float().sort().values, len(dose)
+    position = (1.0 - volume_percent / 100.0) * (n - 1)
+    below = min(int(position), n - 1)
+    value = torch.lerp(ordered[below], ordered[min(below + 1, n - 1)], position - below)
+    distance = torch.arange(n, device=dose.device, dtype=torch.float32) - position
+    # At least a rank wide: in a small structure the quantile's own neighbours must have a part in it.
+    weights = torch.exp(-0.5 * (distance / max(width_percent / 100.0 * n, 1.0)) ** 2)
+    soft = (ordered * weights).sum() / weights.sum()
+    return soft + (value - soft).detach()
 
 
-def soft_volume_at_dose(dose: Tensor, level: float, width: float) -> Tensor:
-    """Return the share in percent of the voxels (n,) that receive at least `level`; `width` softens the step."""
-    return 100.0 * torch.sigmoid((dose.float() - level) / width).mean()
+def volume_at_dose(dose: Tensor, level: float, width: float) -> Tensor:
+    """Return the share in percent of the voxels (n,) that receive at least `level`.
+
+    Notes
+    -----
+    The value is the true one; the gradient is that of a sigmoid of `width` around the level, in the dose's unit.
+    """
+    soft = torch.sigmoid((dose.float() - level) / width).mean()
+    value = (dose >= level).float().mean()
+    return 100.0 * (soft + (value - soft).detach())
 
 
 def read_statistics(names: list[str]) -> list[tuple[str, float]]:
@@ -70,7 +80,7 @@ def read_statistics(names: list[str]) -> list[tuple[str, float]]:
 
 
 class DvhTerm:
-    """Mean difference of soft DVH statistics, each on the scale of the dose (1 % of volume counts as 1 % of dose)."""
+    """Mean difference of DVH statistics, each on the scale of the dose (1 % of volume counts as 1 % of dose)."""
 
     def __init__(self, statistics: list[list[tuple[str, float]]], scale_gy: float, soft: tuple[float, float]) -> None:
         self.statistics, self.scale_gy = statistics, scale_gy
@@ -80,8 +90,8 @@ class DvhTerm:
         if kind == "mean":
             return dose.float().mean()
         if kind == "D":
-            return soft_dose_at_volume(dose, argument, self.soft_percent)
-        return soft_volume_at_dose(dose, argument / self.scale_gy, self.soft_gy / self.scale_gy) / 100.0
+            return dose_at_volume(dose, argument, self.soft_percent)
+        return volume_at_dose(dose, argument / self.scale_gy, self.soft_gy / self.scale_gy) / 100.0
 
     def __call__(self, prediction: Tensor, reference: Tensor, masks: Tensor) -> Tensor:
         """Return the mean absolute difference over all statistics of structures (batch, structure, z, y, x)."""

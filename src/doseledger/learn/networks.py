@@ -61,32 +61,27 @@ class FilmUNet(nn.Module):
 
     Notes
     -----
-    The stem gathers `stem_stride_zyx` voxels into one, and the head gives each of them its own value back (sub-voxel
-    rearrangement, Shi et al. 2016); a last pair of convolutions at full resolution sees the image again, so that edges
-    of the targets stay where they are.
+    The stem gathers `stem_stride_zyx` voxels into one. The head is a transposed convolution twice as wide as its
+    stride: neighbouring outputs overlap, so that the dose has no steps where it is joined (Odena et al. 2016).
     """
 
     def __init__(self, n_channels: int, n_conditions: int, recipe: FilmUNetRecipe) -> None:
         super().__init__()
-        widths, embedding, n = recipe.channels, recipe.embedding, recipe.convolutions
-        self.stride = recipe.stem_stride_zyx
+        widths, embedding = recipe.channels, recipe.embedding
         self.embed = nn.Sequential(
             nn.Linear(n_conditions, embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU()
         )
-        self.stem = nn.Conv3d(n_channels, widths[0], self.stride, stride=self.stride)
-        self.down = nn.ModuleList([Level(widths[0], widths[0], n, embedding)])
+        self.stem = nn.Conv3d(n_channels, widths[0], recipe.stem_stride_zyx, stride=recipe.stem_stride_zyx)
+        self.down = nn.ModuleList([Level(widths[0], widths[0], recipe.convolutions[0], embedding)])
         self.shrink, self.grow, self.up = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
-        for narrow, wide in pairwise(widths):
-            self.shrink.append(nn.Conv3d(narrow, wide, 2, stride=2))
-            self.down.append(Level(wide, wide, n, embedding))
-            self.grow.append(nn.ConvTranspose3d(wide, narrow, 2, stride=2))
-            self.up.append(Level(2 * narrow, narrow, n, embedding))
-        head = 4
-        z, y, x = self.stride
-        self.head = nn.Conv3d(widths[0], head * z * y * x, 1)
-        self.refine = nn.Sequential(
-            nn.Conv3d(head + n_channels, head, 3, padding=1), nn.SiLU(), nn.Conv3d(head, 1, 3, padding=1)
-        )
+        for level, (fine, coarse) in enumerate(pairwise(widths)):
+            self.shrink.append(nn.Conv3d(fine, coarse, 2, stride=2))
+            self.down.append(Level(coarse, coarse, recipe.convolutions[level + 1], embedding))
+            self.grow.append(nn.ConvTranspose3d(coarse, fine, 2, stride=2))
+            self.up.append(Level(2 * fine, fine, recipe.convolutions[level], embedding))
+        z, y, x = (2 * stride if stride > 1 else 3 for stride in recipe.stem_stride_zyx)
+        a, b, c = (max(1, stride // 2) for stride in recipe.stem_stride_zyx)
+        self.head = nn.ConvTranspose3d(widths[0], 1, (z, y, x), stride=recipe.stem_stride_zyx, padding=(a, b, c))
 
     def forward(self, image: Tensor, condition: Tensor) -> Tensor:
         """Return the dose (batch, 1, z, y, x) in units of the dose scale."""
@@ -98,17 +93,8 @@ class FilmUNet(nn.Module):
             skips.append(x)
         for level in reversed(range(len(self.up))):
             x = self.up[level](torch.cat([skips[level], self.grow[level](x)], dim=1), embedded)
-        x = _rearranged(self.head(x), self.stride)
-        result: Tensor = self.refine(torch.cat([x, image], dim=1))
+        result: Tensor = self.head(x)
         return result
-
-
-def _rearranged(x: Tensor, stride: tuple[int, int, int]) -> Tensor:
-    """(batch, c·a·b·d, z, y, x) -> (batch, c, a·z, b·y, d·x)."""
-    batch, _, depth, height, width = x.shape
-    a, b, d = stride
-    x = x.reshape(batch, -1, a, b, d, depth, height, width).permute(0, 1, 5, 2, 6, 3, 7, 4)
-    return x.reshape(batch, -1, a * depth, b * height, d * width)
 
 
 class ConstantChannels(nn.Module):

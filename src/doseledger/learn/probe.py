@@ -78,13 +78,13 @@ def probe_steps(run: TrainingRun, cases: Path, splits: Path, *, n_steps: int) ->
         output_shape = tuple(output.shape)
         for _ in range(n_steps):
             loss = task.loss(output, batch)
-            losses.append(float(loss))
+            losses.append(loss.item())
             optimiser.zero_grad()
             torch.autograd.backward(loss)
             torch.nn.utils.clip_grad_norm_(task.network.parameters(), run.recipe.optimiser.clip_norm)
             optimiser.step()
             output = task.network(batch["image"], batch["condition"])
-        losses.append(float(task.loss(output, batch)))
+        losses.append(task.loss(output, batch).item())
     return ProbeResult(
         losses=losses,
         finite=finite and all(math.isfinite(loss) for loss in losses),

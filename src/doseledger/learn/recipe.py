@@ -74,19 +74,26 @@ class LoaderRecipe(Block):
 
 
 class FilmUNetRecipe(Block):
-    """A residual-free 3D U-Net whose every convolution is modulated by the prescription (FiLM).
+    """A 3D U-Net whose every convolution is modulated by prescription, presence and spacing (FiLM).
 
     Notes
     -----
     `stem_stride_zyx` is how much coarser than the case the first level works; the head brings the dose back to the
-    case's own voxels by sub-voxel rearrangement, so that nothing is resampled.
+    case's own voxels, so that no data are resampled. `channels` and `convolutions` hold one number a level, the
+    finest first; a level has its convolutions on the way down and again on the way up.
     """
 
     name: Literal["film_unet"]
     stem_stride_zyx: Strides
     channels: Annotated[list[Count], Field(min_length=2)]
-    convolutions: Count
+    convolutions: list[Count]
     embedding: Count
+
+    @model_validator(mode="after")
+    def _levels_agree(self) -> FilmUNetRecipe:
+        if len(self.convolutions) != len(self.channels):
+            raise ValueError(f"{len(self.channels)} channels for {len(self.convolutions)} convolutions; one a level")
+        return self
 
     @property
     def total_stride_zyx(self) -> tuple[int, int, int]:
@@ -117,7 +124,7 @@ class LossRecipe(Block):
     `mask` names where voxels count. `target_weight` multiplies voxels inside any target, `structure_weights` those of
     one structure (the largest that applies holds). `underdose` and `overdose` are extra weights of errors inside the
     targets, below and above the plan. `gradient`, `dvh` and `moment` weigh the terms of these names; the DVH term
-    compares `dvh_statistics` ("D95%", "V20Gy", "mean"), with percent points of volume and Gy at the given softness.
+    compares `dvh_statistics` ("D95%", "V20Gy", "mean"); the softness says how far around each its gradient reaches.
     """
 
     mask: Literal["valid_dose", "body"]

@@ -53,7 +53,7 @@ class DoseTask(pl.LightningModule):
         loss = self.loss(self.network(batch["image"], batch["condition"]), batch)
         if not torch.isfinite(loss):
             raise BadInput(
-                f"the loss became {float(loss)} in epoch {self.current_epoch}, batch {index}, on "
+                f"the loss became {loss.item()} in epoch {self.current_epoch}, batch {index}, on "
                 f"{', '.join(batch['case_id'])}: look at these cases (`doseledger inspect`); if they are sound, "
                 "lower lr or optimiser.clip_norm, or train with precision 32-true"
             )

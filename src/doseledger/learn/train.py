@@ -97,6 +97,8 @@ def train(run: TrainingRun, places: Places, *, fresh: bool, tell: Tell) -> None:
             copy_file(state.folder / "best.ckpt", places.out / "checkpoints" / "best.ckpt")
         log(f"resumes: {state.why}")
     else:
+        # What an earlier run left in the folder must not be taken for this one's.
+        shutil.rmtree(places.out / "checkpoints", ignore_errors=True)
         log(f"starts from the beginning: {state.why}")
     _write_settings(run, places, spec, cases)
     task = make_task(run, spec)
