@@ -1,0 +1,125 @@
+"""The command line as a person meets it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from doseledger.cli import app
+from doseledger.core.case import Case
+
+EXECUTABLE = Path(sys.executable).with_name("doseledger")
+
+
+def commands(group: typer.main.TyperGroup, prefix: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    found: list[tuple[str, ...]] = []
+    for name, command in group.commands.items():
+        nested = isinstance(command, typer.main.TyperGroup)
+        found += commands(command, (*prefix, name)) if nested else [(*prefix, name)]
+    return found
+
+
+ALL = commands(typer.main.get_command(app))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("command", ALL, ids=" ".join)
+def test_every_command_has_help_with_an_example(command: tuple[str, ...]) -> None:
+    shown = CliRunner().invoke(app, [*command, "--help"], prog_name="doseledger")
+    assert shown.exit_code == 0
+    assert "Example: " in shown.output
+    example = " ".join(shown.output.split("Example: ", 1)[1].split())
+    assert example.startswith((f"doseledger {' '.join(command)} ", "see the "))
+
+
+def test_help_loads_no_heavy_library() -> None:
+    code = (
+        "import sys, contextlib\n"
+        "from doseledger.cli import app\n"
+        "with contextlib.suppress(SystemExit): app(['--help'])\n"
+        "heavy = {'numpy', 'pandas', 'torch', 'pydicom', 'numba', 'monai', 'pandera', 'dvc'} & set(sys.modules)\n"
+        "sys.exit(f'loaded {heavy}' if heavy else 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_error_is_one_message_and_exit_1(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [EXECUTABLE, "inspect", str(tmp_path / "case_0001.npz")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: case_0001: no such file")
+    assert "Traceback" not in done.stderr
+
+
+def test_inspect_describes_a_case_in_json(make_case: Callable[..., Case], tmp_path: Path) -> None:
+    case = make_case()
+    case.save(tmp_path / "case_0001.npz")
+    shown = CliRunner().invoke(app, ["inspect", str(tmp_path / "case_0001.npz"), "--json"])
+    described = json.loads(shown.output)
+    rectum = described["structures"]["Rectum"]
+    assert rectum["voxels"] == case.mask("Rectum").sum()
+    assert rectum["volume_cc"] == pytest.approx(case.mask("Rectum").sum() * 0.216)
+    assert described["prescription_gy"] == {"PTV70": 70.0, "PTV56": 56.0}
+    assert described["source_sha256"] == case.meta["source_sha256"]
+
+
+def test_gamma_of_a_case_with_itself_is_zero(make_case: Callable[..., Case], tmp_path: Path) -> None:
+    path = tmp_path / "case_0001.npz"
+    make_case().save(path)
+    shown = CliRunner().invoke(app, ["gamma", str(path), str(path), "--json"])
+    found = json.loads(shown.output)
+    assert found["pass_rate_percent"] == 100.0
+    assert found["highest_gamma"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--percent", "1", "--mm", "1", "--local"], 93.60),
+        (["--percent", "2", "--mm", "2", "--local"], 99.25),
+        (["--percent", "3", "--mm", "3"], 99.95),
+    ],
+)
+def test_gamma_of_measured_planes_is_the_published_one(shared_data: Path, options: list[str], expected: float) -> None:
+    planes = [str(shared_data / "gamma" / f"H&N_VMAT_{which}_1mmPx.dcm") for which in ("Reference", "Evaluated")]
+    shown = CliRunner().invoke(app, ["gamma", *planes, *options, "--cutoff", "20", "--verify", "20", "--json"])
+    found = json.loads(shown.output)
+    assert round(found["pass_rate_percent"], 2) == expected
+    assert found["largest_difference_from_pymedphys"] < 1e-10
+
+
+def test_a_plane_is_not_compared_with_a_volume(
+    shared_data: Path, make_case: Callable[..., Case], tmp_path: Path
+) -> None:
+    make_case().save(tmp_path / "case_0001.npz")
+    plane = shared_data / "gamma" / "H&N_VMAT_Reference_1mmPx.dcm"
+    done = subprocess.run(
+        [EXECUTABLE, "gamma", str(plane), str(tmp_path / "case_0001.npz")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "a plane can be compared with a parallel plane only" in done.stderr
+
+
+def test_dvh_reads_the_clinics_own_files(shared_data: Path) -> None:
+    folder = shared_data / "dicom" / "dicompyler_breast_imrt"
+    files = [str(folder / "rtss.dcm"), str(folder / "rtdose.dcm")]
+    shown = CliRunner().invoke(app, ["dvh", *files, "--statistic", "mean", "--json"])
+    heart = json.loads(shown.output)["structures"]["Heart"]["statistics"]["mean"]
+    assert heart["unit"] == "Gy"
+    # 4.619 % of 14 Gy in the planning system's own DVH (DVHMeanDose, in percent although DoseUnits says GY).
+    stored = pytest.importorskip("pydicom").dcmread(folder / "rtdose.dcm").DVHSequence
+    percents = {int(item.DVHReferencedROISequence[0].ReferencedROINumber): float(item.DVHMeanDose) for item in stored}
+    names = {
+        int(roi.ROINumber): str(roi.ROIName)
+        for roi in pytest.importorskip("pydicom").dcmread(folder / "rtss.dcm").StructureSetROISequence
+    }
+    mean_gy = next(14.0 * percent / 100.0 for number, percent in percents.items() if names[number] == "Heart")
+    assert heart["value"] == pytest.approx(mean_gy, rel=0.01, abs=0.02)
