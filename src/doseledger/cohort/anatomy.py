@@ -22,6 +22,8 @@ from doseledger.core.protocol import Block
 
 WAVES = ("body", "prostate", "bladder", "rectum", "nodes", "fat", "stool", "muscle")
 STEPS = 3
+# Radius of the nodal volume around the iliac vessels and in the flat obturator space, as shares of node_radius_mm.
+NODE_SHARES = (1.0, 0.95, 0.75)
 Path3 = NDArray[np.float64]
 
 
@@ -181,7 +183,10 @@ class Anatomy:
         r = (3.0 * volume / (4.0 * math.pi)) ** (1.0 / 3.0)
         a, b = min(1.08 * r, 46.0 * self.traits["pelvis_scale"]), 0.96 * r
         c = 3.0 * volume / (4.0 * math.pi * a * b)
-        field = ellipsoid(space, (0.0, 13.0 - b, rz + c - 6.0), (a, b, c)) + 1.8 * self.waves["bladder"].at(space)
+        # The neck sits on the prostate, the dome leans forward over the symphysis.
+        lean = (17.0 - b) * np.clip((space.z - rz + 10.0) / c, 0.0, 1.0) - 4.0
+        upright = Space(space.x, space.y - lean, space.z)
+        field = ellipsoid(upright, (0.0, 0.0, rz + c - 10.0), (a, b, c)) + 1.8 * self.waves["bladder"].at(space)
         return np.asarray(np.maximum(field, 1.5 - np.minimum(self.prostate(space), self.vesicles(space))), np.float32)
 
     def rectum(self, space: Space) -> Field:
@@ -193,13 +198,13 @@ class Anatomy:
     def rectum_span_mm(self) -> tuple[float, float]:
         """Lowest and highest z that are contoured as rectum."""
         rz = self.prostate_radii[2]
-        return -rz - 16.0, rz + 62.0
+        return -rz - 21.0, rz + 60.0
 
     def nodes(self, space: Space) -> Field:
         """Return the elective nodal volume: common, external and internal iliac and obturator vessels."""
         field = None
-        for path in self.vessel_paths():
-            chain = tube(space, path, [self.traits["node_radius_mm"]] * len(path))
+        for path, share in zip(self.vessel_paths(), NODE_SHARES * 2, strict=True):
+            chain = tube(space, path, [share * self.traits["node_radius_mm"]] * len(path))
             field = chain if field is None else blend(field, chain, 6.0)
         if field is None:
             raise BadInput("no vessel to draw nodes around")
@@ -207,18 +212,18 @@ class Anatomy:
         return np.asarray(np.maximum(field, 1.0 - self.bladder(space)), dtype=np.float32)
 
     def vessel_paths(self) -> list[list[Point]]:
-        """Centre lines of the iliac vessels and of the obturator space, both sides."""
+        """Centre lines of the iliac vessels and of the obturator space: three on the left, three on the right."""
         s, top = self.traits["pelvis_scale"], self.traits["node_top_mm"]
         fork = top - 14.0
-        bend = (fork + 50.0) / 2.0
+        bend = (fork + 52.0) / 2.0
         paths: list[list[Point]] = []
         for side in (1.0, -1.0):
             x = side * s
             paths += [
-                [(33 * x, 25 * s, top), (45 * x, 19 * s, fork), (53 * x, -3 * s, bend), (56 * x, -21 * s, 50)],
-                [(45 * x, 19 * s, fork), (48 * x, 38 * s, (fork + 38) / 2), (46 * x, 41 * s, 37)],
-                [(53 * x, -3 * s, bend), (47 * x, -3 * s, 34), (44 * x, -2 * s, 21)],
-            ]  # fmt: skip
+                [(36 * x, 25 * s, top), (48 * x, 19 * s, fork), (53 * x, -3 * s, bend), (54 * x, -21 * s, 53)],
+                [(48 * x, 19 * s, fork), (52 * x, 33 * s, (fork + 44) / 2), (51 * x, 34 * s, 44)],
+                [(53 * x, -3 * s, bend), (48 * x, -3 * s, 36), (45 * x, -2 * s, 25)],
+            ]
         return paths
 
     def ptv70(self, space: Space) -> Field:
@@ -271,10 +276,10 @@ def _draw_rectum(rng: np.random.Generator, anatomy: Anatomy) -> tuple[Path3, NDA
     side = rng.choice([-1.0, 1.0])
     points = np.array([
         [0.0, ry + 20.0, -rz - 40.0],
-        [0.0, ry + 12.0, -rz - 15.0],
-        [x[0], ry + 3.0 + 0.92 * r, -2.0],
-        [x[1], ry + 6.0 + r, rz + 6.0],
-        [x[2], ry + 17.0 + r, rz + 34.0],
+        [0.0, ry + 10.0, -rz - 15.0],
+        [x[0], ry - 2.5 + 0.92 * r, -2.0],
+        [x[1], ry - 0.5 + r, rz + 6.0],
+        [x[2], ry + 13.0 + r, rz + 34.0],
         [x[3] + 8.0 * side, ry + 14.0 + 0.8 * r, rz + 60.0],
         [22.0 * side, ry + 8.0, rz + 80.0],
         [48.0 * side, ry - 4.0, rz + 94.0],

@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from doseledger.cohort.phantom_patient import Dirt, SyntheticPatient, draw_patient
 from doseledger.core.errors import BadCase
 from doseledger.core.fanout import run_cases
-from doseledger.core.files import sha256_of_file, write_stored_zip
+from doseledger.core.files import write_stored_zip
 from doseledger.core.grid import box_around, resample_linear
 from doseledger.core.protocol import GoalSet
 from doseledger.core.settings import PhantomSettings
 from doseledger.core.tables import RAW, write_table
 from doseledger.dicom.objects import Study, make_uid, to_bytes
+from doseledger.dicom.source import source_digest
 from doseledger.dicom.write import InterpretedType, Roi, make_ct, make_dose, make_structure_set
 from doseledger.dicom.write_plan import BeamDevice, make_plan
 from doseledger.evaluate.goals import GoalResult, evaluate_goals
@@ -63,7 +64,7 @@ class MadeCase:
     Parameters
     ----------
     sha256
-        Of the packed case.
+        Digest of the case's files, as ingest computes it.
     attempts
         Plans made until one met the goals.
     goals
@@ -137,7 +138,7 @@ def make_case(case_id: str, number: int, out: Path, settings: PhantomSettings, g
     target = out / f"{case_id}.zip"
     write_stored_zip(target, _pack(case_id, number, patient, planned, (settings, machine)))
     values = {result.goal.name: result.value for result in results}
-    return MadeCase(sha256_of_file(target), attempts, values, planned.plan.total_mu)
+    return MadeCase(source_digest(target), attempts, values, planned.plan.total_mu)
 
 
 def draw_style(rng: np.random.Generator) -> PlanStyle:

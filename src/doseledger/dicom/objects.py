@@ -22,6 +22,7 @@ from doseledger.dicom.position import Position, check_position
 
 # Name space of this package's UIDs (a random UUID, drawn once); a UID is 2.25 and a UUID as an integer (PS3.5 B.2).
 NAMESPACE = uuid.UUID("5c1c3a39-4d0e-4c6a-9d0f-6f1d1d0a7f52")
+SERIES_NUMBER = {"CT": 1, "RTSTRUCT": 2, "RTPLAN": 3, "RTDOSE": 4}
 IMPLEMENTATION = f"2.25.{uuid.uuid5(NAMESPACE, 'implementation').int}"
 
 
@@ -118,8 +119,10 @@ def new_object(study: Study, sop_class: str, modality: str, series: str, instanc
     ds.StudyInstanceUID, ds.StudyID = study.study_uid, ""
     ds.StudyDate, ds.StudyTime, ds.AccessionNumber, ds.ReferringPhysicianName = "", "", "", ""
     ds.Modality = modality
-    ds.SeriesInstanceUID, ds.SeriesNumber = study.uid(series), None
-    if modality != "CT":
+    ds.SeriesInstanceUID, ds.SeriesNumber = study.uid(series), SERIES_NUMBER.get(modality)
+    if modality == "CT":
+        ds.Laterality = ""
+    else:
         ds.OperatorsName = ""
     ds.FrameOfReferenceUID, ds.PositionReferenceIndicator = study.frame_of_reference_uid, ""
     ds.Manufacturer = ""

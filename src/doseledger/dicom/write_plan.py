@@ -62,7 +62,7 @@ def make_plan(
     Notes
     -----
     Cumulative meterset weights run from 0 to 1, the monitor units stand in the fraction group (PS3.3 C.8.8.14.1).
-    Later control points repeat only what moves: gantry and leaves.
+    Later control points repeat only what moves: gantry, leaves, and jaws that follow the aperture.
     """
     missing = [name for name in plan.prescription_gy if name not in roi_numbers]
     if missing:
@@ -138,7 +138,7 @@ def _device(kind: str, pairs: int, boundaries: NDArray[np.float64] | None) -> Da
     return item
 
 
-def _positions(kind: str, values: NDArray[np.float64] | tuple[float, float]) -> Dataset:
+def _positions(kind: str, values: NDArray[np.float64] | tuple[float, ...]) -> Dataset:
     item = Dataset()
     # Bank X1 from the first pair to the last, then bank X2 (PS3.3 C.8.8.14.5).
     item.RTBeamLimitingDeviceType, item.LeafJawPositions = kind, decimals(values, LEAF_DECIMALS)
@@ -151,10 +151,12 @@ def _control_point(arc: Arc, k: int, energy_mv: float) -> Dataset:
     point.ControlPointIndex = k
     point.CumulativeMetersetWeight = decimal(weight, WEIGHT_DECIMALS)
     devices = [_positions("MLCX", arc.leaf_mm[k])]
+    jaws = (*arc.jaw_x_mm, *arc.jaw_y_mm) if arc.moving_jaws_mm is None else tuple(arc.moving_jaws_mm[k])
+    if k == 0 or arc.moving_jaws_mm is not None:
+        devices = [_positions("ASYMX", jaws[:2]), _positions("ASYMY", jaws[2:]), *devices]
     turn = "NONE" if arc.clockwise is None else "CW" if arc.clockwise else "CC"
     if k == 0:
         point.NominalBeamEnergy = decimal(energy_mv, 2)
-        devices = [_positions("ASYMX", arc.jaw_x_mm), _positions("ASYMY", arc.jaw_y_mm), *devices]
         point.BeamLimitingDeviceAngle = decimal(arc.collimator_deg, 4)
         point.BeamLimitingDeviceRotationDirection = "NONE"
         point.PatientSupportAngle, point.PatientSupportRotationDirection = decimal(arc.couch_deg, 4), "NONE"
