@@ -15,6 +15,9 @@ IndexArray = NDArray[np.int64]
 # Bounds the extra memory: 56 bytes a sample. Larger searches run in several blocks of growing distance.
 BLOCK_SAMPLES = 200_000
 
+# The first block is small: where doses agree, no point goes on to the rest, whose tables need not even be made.
+FIRST_BLOCK_SAMPLES = 600
+
 
 class SampleBlock(NamedTuple):
     """Offsets of one range of distances, in order of growing distance.
@@ -77,14 +80,14 @@ def sample_blocks(gamma_mm: float, interp_fraction: float, reach_mm: float, ndim
     """
     step_mm = gamma_mm / interp_fraction
     pieces: list[tuple[FloatArray, int, float]] = []
-    n_samples = 0
+    n_samples, limit = 0, min(FIRST_BLOCK_SAMPLES, BLOCK_SAMPLES)
     for shell, distance_mm in enumerate(search_distances_mm(gamma_mm, interp_fraction, reach_mm)):
         for offsets_mm in _shell_pieces(distance_mm, step_mm, ndim):
             pieces.append((offsets_mm, shell, (distance_mm / gamma_mm) ** 2))
             n_samples += offsets_mm.shape[1]
-            if n_samples >= BLOCK_SAMPLES:
+            if n_samples >= limit:
                 yield _block(pieces, interp_fraction)
-                pieces, n_samples = [], 0
+                pieces, n_samples, limit = [], 0, BLOCK_SAMPLES
     if pieces:
         yield _block(pieces, interp_fraction)
 
