@@ -236,7 +236,8 @@ def test_the_hashes_of_this_model_are_recorded_and_those_of_others_are_not(
 ) -> None:
     run = build_run(tmp_path)
     stages = "".join(
-        f"  {name}:\n    deps:\n    - {{path: src/a.py, md5: code{k}}}\n    outs:\n    - {{path: out{k}, md5: digest{k}}}\n"
+        f"  {name}:\n    deps:\n    - {{path: src/a.py, md5: code{k}}}\n"
+        f"    outs:\n    - {{path: out{k}, md5: digest{k}}}\n"
         for k, name in enumerate(("split", "train@dose_unet", "train@other_model"))
     )
     write_text(run.inputs.root / "dvc.lock", f"schema: '2.0'\nstages:\n{stages}")
