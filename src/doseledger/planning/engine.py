@@ -1,9 +1,9 @@
 """Photon dose of arcs on a CT: a divergent, factored pencil beam with radiological depth.
 
 Known limits: scatter and electrons travel as in water of the same radiological depth (no lateral heterogeneity, so the
-dose in and behind gas and lung is too high); the fluence is flat, the head's scatter is folded into the pencil beam and
-so follows the leaves rather than the jaws; no tongue-and-groove, no electron contamination (the first millimetres are
-too low); jaws are opaque. See docs/explanation/dose-engine.md for what was measured.
+dose in and behind gas and lung is too high); the beam does not soften off the axis; the head's scatter is folded into
+the pencil beam and so follows the leaves rather than the jaws; no tongue-and-groove, no electron contamination (the
+first millimetres are too low); jaws are opaque. See docs/explanation/dose-engine.md for what was measured.
 """
 
 from __future__ import annotations

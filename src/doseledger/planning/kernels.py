@@ -19,6 +19,8 @@ from doseledger.planning.machine import Beam, Machine
 # Spacing of the depth table in mm; straight lines between its entries err by less than 1e-4 of the maximum.
 DEPTH_STEP_MM = 1.0
 DEPTH_MAX_MM = 800.0
+# Cells of the primary fluence where a field is given by its side alone.
+CELL_MM = 2.5
 
 
 def component_depth_dose(beam: Beam, depth_mm: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -34,16 +36,19 @@ def component_depth_dose(beam: Beam, depth_mm: NDArray[np.float64]) -> NDArray[n
     return np.asarray(beta / (beta - mu) * (np.exp(-mu * depth) - np.exp(-beta * depth)))
 
 
-def square_field_factor(beam: Beam, side_mm: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return what each Gaussian gathers at the centre of square fields, (field, gaussian)."""
-    side = np.asarray(side_mm, dtype=np.float64)[:, None]
-    return np.asarray(erf(side / (2.0 * np.sqrt(2.0) * np.asarray(beam.sigma_mm))) ** 2)
+def square_field_factor(beam: Beam, side_mm: float) -> NDArray[np.float64]:
+    """Return what each Gaussian gathers at the centre of a square field, (gaussian,)."""
+    edge = np.linspace(-0.5 * side_mm, 0.5 * side_mm, max(2, round(side_mm / CELL_MM)) + 1)
+    middle = 0.5 * (edge[1:] + edge[:-1])
+    primary = beam.primary_fluence(np.hypot(middle[:, None], middle[None, :]))
+    shares = [_strip_matrix(np.zeros(1), edge, sigma)[0].astype(np.float64) for sigma in beam.sigma_mm]
+    return np.array([share @ primary @ share for share in shares])
 
 
 def calibration_gy_per_mu(beam: Beam) -> float:
     """Return the factor that makes the reference field give the reference dose per MU."""
     depth = component_depth_dose(beam, np.array([beam.reference_depth_mm]))[0]
-    field = square_field_factor(beam, np.array([beam.reference_field_mm]))[0]
+    field = square_field_factor(beam, beam.reference_field_mm)
     return float(beam.reference_gy_per_mu / (depth @ np.asarray(beam.amplitude) @ field))
 
 
@@ -74,6 +79,8 @@ class Spread:
         X and Y of the maps' first node, and the distance of nodes.
     shape
         Nodes along Y and X.
+    primary
+        Primary fluence of each cell, float32 (pair, cell).
     along_x, along_y
         For each Gaussian the matrices (node along X, cell) and (node along Y, pair).
     """
@@ -83,12 +90,14 @@ class Spread:
     start_mm: tuple[float, float]
     spacing_mm: float
     shape: tuple[int, int]
+    primary: NDArray[np.float32]
     along_x: tuple[NDArray[np.float32], ...]
     along_y: tuple[NDArray[np.float32], ...]
 
     def maps(self, fluence: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the blurred maps, float32 (segment, y, x, gaussian), of fluence (segment, pair, cell)."""
+        """Return the blurred maps, float32 (segment, y, x, gaussian), of what passes, (segment, pair, cell)."""
         n = fluence.shape[0]
+        fluence = fluence * self.primary
         out = np.empty((n, *self.shape, len(self.along_x)), dtype=np.float32)
         for g, (x, y) in enumerate(zip(self.along_x, self.along_y, strict=True)):
             rows = (fluence.reshape(-1, fluence.shape[2]) @ x.T).reshape(n, fluence.shape[1], -1)
@@ -102,6 +111,7 @@ class Spread:
         for g, (x, y) in enumerate(zip(self.along_x, self.along_y, strict=True)):
             rows = np.matmul(y.T, np.ascontiguousarray(maps[..., g]))
             out += (rows.reshape(-1, rows.shape[2]) @ x).reshape(n, out.shape[1], -1)
+        out *= self.primary
         return out
 
 
@@ -136,12 +146,15 @@ def spread_for(
     n_x, n_y = (int(np.ceil((b - a) / spacing_mm)) + 1 for a, b in zip(low, high, strict=True))
     at_x = low[0] + spacing_mm * np.arange(n_x, dtype=np.float64)
     at_y = low[1] + spacing_mm * np.arange(n_y, dtype=np.float64)
+    pair_middle, cell_middle = 0.5 * (pair_edge[1:] + pair_edge[:-1]), 0.5 * (cell_edge[1:] + cell_edge[:-1])
+    primary = machine.beam.primary_fluence(np.hypot(pair_middle[:, None], cell_middle[None, :]))
     return Spread(
         pairs=pairs,
         cell_edge_mm=cell_edge,
         start_mm=low,
         spacing_mm=spacing_mm,
         shape=(n_y, n_x),
+        primary=primary.astype(np.float32),
         along_x=tuple(_strip_matrix(at_x, cell_edge, sigma) for sigma in machine.beam.sigma_mm),
         along_y=tuple(_strip_matrix(at_y, pair_edge, sigma) for sigma in machine.beam.sigma_mm),
     )

@@ -107,6 +107,8 @@ class Beam(Block):
     buildup_per_mm: list[Positive]
     sigma_mm: list[Positive]
     amplitude: list[list[float]]
+    fluence_distance_mm: list[Annotated[float, Field(ge=0)]]
+    fluence_relative: list[Positive]
 
     @model_validator(mode="after")
     def _is_sound(self) -> Beam:
@@ -115,7 +117,14 @@ class Beam(Block):
             raise ValueError(f"amplitude must be {shape} for as many build-ups and {N_GAUSSIANS} Gaussians")
         if any(np.isclose(beta, self.attenuation_per_mm) for beta in self.buildup_per_mm):
             raise ValueError("a build-up equal to the attenuation has no finite depth dose")
+        rising = np.all(np.diff(self.fluence_distance_mm) > 0)
+        if len(self.fluence_distance_mm) != len(self.fluence_relative) or not rising:
+            raise ValueError("fluence_distance_mm must rise, with as many values in fluence_relative")
         return self
+
+    def primary_fluence(self, distance_mm: NDArray[Any]) -> NDArray[np.float64]:
+        """Return the primary fluence relative to the axis at distances from it in the isocentre plane."""
+        return np.interp(distance_mm, self.fluence_distance_mm, self.fluence_relative).astype(np.float64)
 
 
 class Density(Block):
