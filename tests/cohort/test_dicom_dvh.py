@@ -105,6 +105,17 @@ def test_structures_and_dose_of_different_frames_are_refused(breast: Path, tmp_p
         dvh_of_rtdose(breast / "rtss.dcm", tmp_path / "rtdose.dcm")
 
 
+def test_two_rois_of_one_name_are_told_apart_by_their_number(breast: Path, tmp_path: Path) -> None:
+    structures = pydicom.dcmread(breast / "rtss.dcm")
+    items = {str(item.ROIName): item for item in structures.StructureSetROISequence}
+    number = int(items["Tumor Bed"].ROINumber)
+    items["Tumor Bed"].ROIName = "Heart"
+    structures.save_as(tmp_path / "rtss.dcm")
+    found = dvh_of_rtdose(tmp_path / "rtss.dcm", breast / "rtdose.dcm", ["mean"])["structures"]
+    assert "Heart" not in found
+    assert found[f"Heart (ROI {number})"]["statistics"]["mean"]["value"] > 14.0
+
+
 def test_a_case_has_the_dvh_of_its_structures(make_case: Callable[..., Case], tmp_path: Path) -> None:
     case = make_case()
     case.save(tmp_path / "case_0001.npz")

@@ -91,6 +91,9 @@ def test_four_files_are_written_and_are_the_same_each_time(
     assert cases["gamma_largest_difference"].max() < 1e-4
     assert 0.1 < cases["mae_PTV70_gy"].min() < 1.0
     assert read_json(tmp_path / "a" / "summary.json") == summary
+    assert summary["gamma_points_verified"] == 3
+    assert summary["gamma_largest_difference"] < 1e-4
+    assert "gamma_points_verified_low" not in summary
     assert summary["mae_body_gy"] == pytest.approx(cases["mae_body_gy"].mean(), abs=1e-5)
     dvh = pd.read_csv(tmp_path / "a" / "dvh.csv")
     assert list(dvh.columns[:7]) == ["case_id", "structure", "kind", "statistic", "unit", "plan", "prediction"]

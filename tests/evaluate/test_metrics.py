@@ -165,6 +165,7 @@ def test_the_summary_has_means_intervals_and_names_the_worst(
     assert found["worst_case"] == found["worst_decile"] == "case_0004"
     assert found["dvh_Rectum_mean"] == pytest.approx(2.5, abs=1e-4)
     assert found["mae_Bowel_gy"] is None
+    assert (found["gamma_points_verified"], found["gamma_largest_difference"]) == (0, None)
     assert found["prediction_acceptable_percent_low"] <= found["prediction_acceptable_percent"]
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 from doseledger.core.errors import BadInput
 from doseledger.core.tables import CASE_METRICS, check_table
 from doseledger.evaluate.intervals import paired_test
+from doseledger.evaluate.summary import is_measure
 
 
 def compare_models(first: Path, second: Path) -> dict[str, Any]:
@@ -43,8 +44,7 @@ def compare_models(first: Path, second: Path) -> dict[str, Any]:
             "one test set"
         )
     ours, theirs = (table.set_index("case_id").sort_index() for table in tables)
-    columns = [name for name in ours.columns if name.startswith(("mae_", "gamma_", "openkbp_")) and name in theirs]
-    columns = [name for name in columns if not name.startswith(("gamma_points", "gamma_largest"))]
+    columns = [name for name in ours.columns if is_measure(name) and name in theirs]
     if not columns:
         raise BadInput(f"{first} and {second} share no error and no pass rate; evaluate them with the same settings")
     found: dict[str, Any] = {"n_cases": len(ours)}

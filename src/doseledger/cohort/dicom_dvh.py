@@ -40,7 +40,7 @@ def dvh_of_rtdose(
     rtstruct, rtdose
         The two files.
     statistics
-        What to measure, in the clinic's grammar; CI and R50 need the whole dose and are not among them.
+        What to measure, in the clinic's grammar; CI and R50 are refused, as a body to look at is not known.
     prescription_gy
         What 100 % is, for statistics relative to it.
 
@@ -71,15 +71,14 @@ def dvh_of_rtdose(
         dose = read_dose(plan, name)
         rois = read_rois(structures, name)
         _check_frames(rois, plan, name)
-        drawn = {roi.name: read_contours(roi, name) for roi in rois}
-    slice_mm = _slice_mm([z for contours in drawn.values() for z, _ in contours.polygons])
+        drawn = {label: read_contours(roi, name).polygons for label, roi in _labelled(rois).items()}
+    slice_mm = _slice_mm([z for contours in drawn.values() for z, _ in contours])
     found: dict[str, Any] = {}
-    for roi in rois:
-        contours = drawn[roi.name].polygons
+    for label, contours in drawn.items():
         if not contours:
-            found[roi.name] = {"reason": "the ROI has no closed contours"}
+            found[label] = {"reason": "the ROI has no closed contours"}
             continue
-        found[roi.name] = _describe_roi(contours, dose, slice_mm, (name, roi.name), (statistics, prescription_gy))
+        found[label] = _describe_roi(contours, dose, slice_mm, (name, label), (statistics, prescription_gy))
     return {"dose": _describe_dose(dose), "structures": found}
 
 
@@ -135,6 +134,12 @@ def _read(path: Path, modality: str) -> pydicom.Dataset:
     if dataset is None or found != modality:
         raise BadInput(f"{path} is {'no DICOM' if dataset is None else found}, wanted {modality}; give that file")
     return dataset
+
+
+def _labelled(rois: list[Roi]) -> dict[str, Roi]:
+    """Return the ROIs by name, and by name and number where two have one name."""
+    names = [roi.name for roi in rois]
+    return {roi.name if names.count(roi.name) == 1 else f"{roi.name} (ROI {roi.number})": roi for roi in rois}
 
 
 def _check_frames(rois: list[Roi], dose: pydicom.Dataset, name: str) -> None:

@@ -51,19 +51,36 @@ def summarise(cases: Sequence[CaseMetrics], rng: np.random.Generator) -> dict[st
     ordered = sorted(cases, key=lambda case: str(case.row["case_id"]))
     summary: dict[str, Any] = {"n_cases": len(ordered)}
     for column in columns:
-        if column.startswith(("mae_", "gamma_", "openkbp_")):
+        if is_measure(column):
             values = np.asarray([case.row[column] for case in ordered], dtype=np.float64)
             # A high pass rate is good, a high error bad.
             worst = np.nanmin if column.startswith("gamma_") else np.nanmax
             summary[column] = _mean(values)
             summary[f"{column}_low"], summary[f"{column}_high"] = bootstrap_interval(values, rng)
             summary[f"{column}_worst"] = math.nan if np.isnan(values).all() else float(worst(values))
+    # The weakest link: how few points were checked on a case, and how far the worst of all was off.
+    summary["gamma_points_verified"] = min(case.row["gamma_points_verified"] for case in ordered)
+    summary["gamma_largest_difference"] = float(
+        np.fmax.reduce([case.row["gamma_largest_difference"] for case in ordered])
+    )
     summary |= _dvh_differences(ordered) | _rates(ordered) | _worst_cases(ordered)
     scores = [case.openkbp for case in ordered if case.openkbp is not None]
     if scores:
         total = combine_scores(scores)
         summary |= {"openkbp_dose_score": total.dose_score_gy, "openkbp_dvh_score": total.dvh_score_gy}
     return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in summary.items()}
+
+
+def is_measure(column: str) -> bool:
+    """Return whether a column of the table of cases is an error or a pass rate, which has a mean and an interval.
+
+    Examples
+    --------
+    >>> [is_measure(name) for name in ("mae_body_gy", "gamma_3_3_global_percent", "gamma_points_verified", "case_id")]
+    [True, True, False, False]
+    """
+    rate = column.startswith("gamma_") and column.endswith("_percent")
+    return rate or column.startswith(("mae_", "openkbp_"))
 
 
 def _mean(values: np.ndarray[Any, np.dtype[np.float64]]) -> float:
