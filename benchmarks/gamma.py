@@ -25,7 +25,7 @@ from scipy.ndimage import gaussian_filter, shift
 from doseledger.evaluate.gamma import GammaCriteria, exact_gamma_map, gamma_map, pass_rate_percent
 from doseledger.evaluate.gamma_reference import reference_map
 
-SMALL_ZYX, FULL_ZYX = (24, 64, 64), (100, 256, 256)
+SMALL_ZYX, FULL_ZYX = (16, 40, 40), (100, 256, 256)
 SPACING_MM_ZYX = (2.5, 1.5, 1.5)
 CRITERIA = {
     "3%/3mm global": GammaCriteria(3, 3, 10, local=False, interp_fraction=10, max_gamma=2.0),
@@ -95,7 +95,7 @@ def peak_mb(function: Callable[[], Any]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--full", action="store_true", help="256×256×100 in place of 64×64×24")
+    parser.add_argument("--full", action="store_true", help="256×256×100 in place of 40×40×16")
     shape_zyx = FULL_ZYX if parser.parse_args().full else SMALL_ZYX
     logging.disable(logging.INFO)
     dose = planned_dose(shape_zyx)

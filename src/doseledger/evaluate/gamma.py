@@ -142,14 +142,11 @@ def gamma_map(
     """
     problem = pose_problem(axes_reference_mm, dose_reference_gy, axes_evaluation_mm, dose_evaluation_gy, criteria)
     points = counted_points(dose_reference_gy, criteria, mask)
-    searched = points[_has_criterion(problem, points)]
-    # On the evaluation grid there is a gamma for sure, and what exceeds max_gamma is cut to it: no need to search that.
-    limit = min(criteria.max_gamma**2, UNREACHED / 2)
-    squared = np.where(distance_to_evaluation_mm(problem, searched) == 0, limit, UNREACHED)
-    _search(searched, squared, problem, criteria, reach_gamma=criteria.max_gamma)
-    gamma = np.full(np.shape(dose_reference_gy), np.nan)
-    gamma.reshape(-1)[searched] = _gamma_from_squared(squared, criteria.max_gamma)
-    return gamma
+    points = _with_criterion(problem, points)
+    # Off the evaluation grid, samples may or may not meet it: only the search tells.
+    squared = _start_squared(problem, points, criteria, reach_mm=0.0)
+    _search(points, squared, problem, criteria, reach_gamma=criteria.max_gamma)
+    return _spread(squared, points, np.shape(dose_reference_gy), criteria.max_gamma)
 
 
 def pass_rate_percent(
@@ -172,13 +169,14 @@ def pass_rate_percent(
     """
     problem = pose_problem(axes_reference_mm, dose_reference_gy, axes_evaluation_mm, dose_evaluation_gy, criteria)
     points = counted_points(dose_reference_gy, criteria, mask)
-    searched = points[_has_criterion(problem, points)]
+    searched = _with_criterion(problem, points)
     limit = PASS_GAMMA**2
     squared = np.full(len(searched), np.nextafter(limit, np.inf))
     _search(searched, squared, problem, criteria, reach_gamma=PASS_GAMMA, stop_below=limit)
     failed = searched[squared > limit]
     # A point off the evaluation grid may have no gamma at all: only the whole search tells.
-    astray = failed[distance_to_evaluation_mm(problem, failed) > 0]
+    beyond_mm = distance_to_evaluation_mm(problem, failed)
+    astray = failed[:0] if beyond_mm is None else failed[beyond_mm > 0]
     squared = np.full(len(astray), UNREACHED)
     _search(astray, squared, problem, criteria, reach_gamma=criteria.max_gamma)
     n_points = len(searched) - int(np.count_nonzero(squared >= UNREACHED))
@@ -254,17 +252,14 @@ def exact_gamma_map(
     """
     problem = pose_problem(axes_reference_mm, dose_reference_gy, axes_evaluation_mm, dose_evaluation_gy, criteria)
     points = counted_points(dose_reference_gy, criteria, mask)
-    points = points[_has_criterion(problem, points)]
-    limit = min(criteria.max_gamma**2, UNREACHED / 2)
-    in_reach = distance_to_evaluation_mm(problem, points) <= criteria.max_gamma * criteria.gamma_mm
-    squared = np.where(in_reach, limit, UNREACHED)
+    points = _with_criterion(problem, points)
+    reach_mm = criteria.max_gamma * criteria.gamma_mm
+    squared = _start_squared(problem, points, criteria, reach_mm)
     _search(points, squared, problem, criteria, reach_gamma=criteria.max_gamma)
-    reached = points[in_reach]
-    refined = squared[in_reach]
-    refine_points(reached, refined, problem, criteria.gamma_mm, EXACT_TOLERANCE)
-    gamma = np.full(np.shape(dose_reference_gy), np.nan)
-    gamma.reshape(-1)[reached] = _gamma_from_squared(refined, criteria.max_gamma)
-    return gamma
+    reached = squared < UNREACHED
+    points, squared = points[reached], squared[reached]
+    refine_points(points, squared, problem, criteria.gamma_mm, EXACT_TOLERANCE)
+    return _spread(squared, points, np.shape(dose_reference_gy), criteria.max_gamma)
 
 
 def _search(
@@ -281,31 +276,45 @@ def _search(
     ndim = int(np.count_nonzero(np.array(problem.evaluation_shape) > 1))
     commensurate = min(problem.stride) > 0
     shift = shift_voxels(problem)
-    todo = np.arange(len(points))
+    todo: IndexArray | slice = slice(None)
     for block in sample_blocks(criteria.gamma_mm, criteria.interp_fraction, reach_mm, ndim):
-        # Nothing at this distance or beyond can lower what is already smaller than the distance alone.
-        todo = todo[(squared[todo] > block.distance_squared[0]) & (squared[todo] > stop_below)]
-        if len(todo) == 0:
+        if block.shell[0] > 0:
+            # Nothing at this distance or beyond can lower what is already smaller than the distance alone.
+            todo = np.flatnonzero((squared > block.distance_squared[0]) & (squared > stop_below))
+        # The first block takes all points, in place; later ones take copies of what is left.
+        chosen, best = points[todo], squared[todo]
+        if len(chosen) == 0:
             break
-        best = squared[todo]
         if commensurate:
             table = group_by_cell(block, shift, np.array(problem.spacing_mm), criteria.gamma_mm)
-            search_cells(points[todo], best, problem, table, stop_below)
+            search_cells(chosen, best, problem, table, stop_below)
         else:
-            search_samples(points[todo], best, problem, block, stop_below)
+            search_samples(chosen, best, problem, block, stop_below)
         squared[todo] = best
 
 
-def _has_criterion(problem: Problem, points: IndexArray) -> NDArray[np.bool_]:
-    """Whether each point has a dose criterion above zero; with local criteria, a point of zero dose has none."""
-    if problem.threshold_gy > 0:
-        return np.ones(len(points), dtype=bool)
-    return np.asarray(problem.reference[points] != 0)
+def _with_criterion(problem: Problem, points: IndexArray) -> IndexArray:
+    """The points with a dose criterion above zero; with local criteria, a point of zero dose has none."""
+    return points if problem.threshold_gy > 0 else points[problem.reference[points] != 0]
 
 
-def _gamma_from_squared(squared: FloatArray, max_gamma: float) -> FloatArray:
-    """Gamma from γ²: NaN where nothing was reached, no more than `max_gamma`."""
-    return np.where(squared < UNREACHED, np.minimum(np.sqrt(squared), max_gamma), np.nan)
+def _start_squared(problem: Problem, points: IndexArray, criteria: GammaCriteria, reach_mm: float) -> FloatArray:
+    """γ² to start from: that of `max_gamma` where there is a gamma for sure, so that no more than that is searched."""
+    squared = np.full(len(points), min(criteria.max_gamma**2, UNREACHED / 2))
+    beyond_mm = distance_to_evaluation_mm(problem, points)
+    if beyond_mm is not None:
+        squared[beyond_mm > reach_mm] = UNREACHED
+    return squared
+
+
+def _spread(squared: FloatArray, points: IndexArray, shape: tuple[int, ...], max_gamma: float) -> FloatArray:
+    """Map of gamma from γ², which is overwritten: NaN where nothing was reached, no more than `max_gamma`."""
+    squared[squared >= UNREACHED] = np.nan
+    np.sqrt(squared, out=squared)
+    np.minimum(squared, max_gamma, out=squared)
+    gamma = np.full(shape, np.nan)
+    gamma.reshape(-1)[points] = squared
+    return gamma
 
 
 def _summary(n_passed: int, n_points: int, n_without: int) -> GammaSummary:

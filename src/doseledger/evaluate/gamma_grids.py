@@ -124,15 +124,15 @@ def counted_points(reference: NDArray[Any], criteria: GammaCriteria, mask: NDArr
     return np.flatnonzero(counted)
 
 
-def distance_to_evaluation_mm(problem: Problem, points: IndexArray) -> FloatArray:
-    """Distance in mm from each reference point to the box of the evaluation grid, 0 inside."""
+def distance_to_evaluation_mm(problem: Problem, points: IndexArray) -> FloatArray | None:
+    """Distance in mm from each reference point to the box of the evaluation grid, 0 inside; None if all are inside."""
     axes_mm = (problem.axis0_mm, problem.axis1_mm, problem.axis2_mm)
     beyond_mm = [
         np.maximum(np.maximum(problem.start_mm[axis] - axes_mm[axis], axes_mm[axis] - problem.stop_mm[axis]), 0.0)
         for axis in range(3)
     ]
     if not any(np.any(beyond) for beyond in beyond_mm):
-        return np.zeros(len(points))
+        return None
     index = np.unravel_index(points, problem.reference_shape)
     return np.sqrt(sum((beyond_mm[axis][index[axis]] ** 2 for axis in range(3)), np.zeros(len(points))))
 
