@@ -1,0 +1,225 @@
+"""Every fault of an RTPLAN that a validator of form lets pass is named; a good plan has none."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from pydicom import Dataset
+from pydicom.uid import RTPlanStorage, RTStructureSetStorage
+
+from doseledger.core.plan import Arc, Plan
+from doseledger.dicom.check import MachineLimits, check_rtplan
+from doseledger.dicom.objects import Study, make_uid
+from doseledger.dicom.write_plan import BeamDevice, make_plan
+
+EDGES = np.concatenate([np.arange(-200, -100, 10), np.arange(-100, 100, 5), np.arange(100, 201, 10)]).astype(float)
+LIMITS = MachineLimits(60, 0.5, 25.0, 6.0, (5.0, 600.0), 0.3)
+N = 10
+
+
+def make_arc(name: str) -> Arc:
+    # 4° a segment take 0.67 s; leaves creep by 3 mm, 4 MU a segment.
+    low = -20.0 + 3.0 * (np.arange(N) % 2)[:, None] + np.zeros((N, 60))
+    return Arc(
+        name=name, gantry_deg=np.arange(N) * 4.0, clockwise=True, collimator_deg=10.0, couch_deg=0.0,
+        leaf_mm=np.stack([low, low + 30.0], axis=1), jaw_x_mm=(-40.0, 40.0), jaw_y_mm=(-50.0, 50.0),
+        meterset_mu=4.0 * np.arange(N), isocentre_xyz_mm=(0.0, 0.0, 0.0),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def rtplan() -> Dataset:
+    plan = Plan("TEST", "Generic120", 6.0, (make_arc("A1"), make_arc("A2")), 28, {"PTV70": 70.0})
+    structures = Dataset()
+    structures.SOPClassUID, structures.SOPInstanceUID = RTStructureSetStorage, "1.2.3"
+    study = Study("phantom_1", "phantom^1", "M", make_uid("s"), make_uid("f"), "HFS", "k")
+    made = make_plan(study, plan, BeamDevice(EDGES, 1000.0), structures, {"PTV70": 1})
+    assert made.SOPClassUID == RTPlanStorage
+    return copy.deepcopy(made)
+
+
+def test_a_good_plan_has_no_fault(rtplan: Dataset) -> None:
+    assert check_rtplan(rtplan, LIMITS) == []
+    assert check_rtplan(rtplan) == []
+
+
+def points(ds: Dataset) -> list[Dataset]:
+    return list(ds.BeamSequence[0].ControlPointSequence)
+
+
+def leaves(ds: Dataset, k: int) -> Dataset:
+    return points(ds)[k].BeamLimitingDevicePositionSequence[-1]
+
+
+def set_leaf(ds: Dataset, k: int, index: int, value: float) -> None:
+    values = [float(v) for v in leaves(ds, k).LeafJawPositions]
+    values[index] = value
+    leaves(ds, k).LeafJawPositions = values
+
+
+def wrong_count(ds: Dataset) -> None:
+    ds.BeamSequence[0].NumberOfControlPoints = N + 1
+
+
+def falling_meterset(ds: Dataset) -> None:
+    points(ds)[5].CumulativeMetersetWeight = "0.2"
+
+
+def no_isocentre(ds: Dataset) -> None:
+    del points(ds)[0].IsocenterPosition
+
+
+def missing_leaves(ds: Dataset) -> None:
+    leaves(ds, 3).LeafJawPositions = [float(v) for v in leaves(ds, 3).LeafJawPositions][:-2]
+
+
+def other_collimator(ds: Dataset) -> None:
+    ds.BeamSequence[0].BeamLimitingDeviceSequence[-1].LeafPositionBoundaries = list(np.linspace(-200, 200, 41))
+    for k in range(N):
+        leaves(ds, k).LeafJawPositions = [-20.0] * 40 + [10.0] * 40
+
+
+def crossed_leaves(ds: Dataset) -> None:
+    set_leaf(ds, 4, 30, 11.5)
+    set_leaf(ds, 4, 90, 9.0)
+
+
+def dangling_beam(ds: Dataset) -> None:
+    ds.FractionGroupSequence[0].ReferencedBeamSequence[1].ReferencedBeamNumber = 7
+
+
+def no_fraction_group(ds: Dataset) -> None:
+    del ds.FractionGroupSequence
+
+
+def leaf_too_fast(ds: Dataset) -> None:
+    # From −20 to 8 mm in 0.67 s: 42 mm/s.
+    set_leaf(ds, 5, 30, 8.0)
+
+
+def outside_jaws(ds: Dataset) -> None:
+    for k in range(N):
+        set_leaf(ds, k, 90, 45.0)
+
+
+def meterset_not_from_zero(ds: Dataset) -> None:
+    points(ds)[0].CumulativeMetersetWeight = "0.05"
+
+
+def wrong_final_weight(ds: Dataset) -> None:
+    ds.BeamSequence[0].FinalCumulativeMetersetWeight = "100"
+
+
+def no_meterset(ds: Dataset) -> None:
+    del ds.FractionGroupSequence[0].ReferencedBeamSequence[0].BeamMeterset
+
+
+def no_fractions(ds: Dataset) -> None:
+    ds.FractionGroupSequence[0].NumberOfFractionsPlanned = 0
+
+
+def moving_isocentre(ds: Dataset) -> None:
+    points(ds)[4].IsocenterPosition = [0.0, 0.0, 5.0]
+
+
+def dangling_setup(ds: Dataset) -> None:
+    ds.BeamSequence[1].ReferencedPatientSetupNumber = 4
+
+
+def no_structure_set(ds: Dataset) -> None:
+    del ds.ReferencedStructureSetSequence
+
+
+def too_many_mu(ds: Dataset) -> None:
+    ds.FractionGroupSequence[0].ReferencedBeamSequence[0].BeamMeterset = "2000"
+
+
+def too_few_mu(ds: Dataset) -> None:
+    ds.FractionGroupSequence[0].ReferencedBeamSequence[0].BeamMeterset = "0.3"
+
+
+def no_rotation(ds: Dataset) -> None:
+    for point in points(ds):
+        point.GantryRotationDirection = "NONE"
+
+
+def no_weight(ds: Dataset) -> None:
+    del points(ds)[6].CumulativeMetersetWeight
+
+
+def no_angle(ds: Dataset) -> None:
+    for point in points(ds):
+        del point.GantryAngle
+
+
+def wrong_index(ds: Dataset) -> None:
+    points(ds)[3].ControlPointIndex = 30
+
+
+def no_beam(ds: Dataset) -> None:
+    ds.BeamSequence = []
+
+
+def unreferenced_beam(ds: Dataset) -> None:
+    group = ds.FractionGroupSequence[0]
+    group.ReferencedBeamSequence = group.ReferencedBeamSequence[:1]
+    group.NumberOfBeams = 1
+
+
+def same_number(ds: Dataset) -> None:
+    ds.BeamSequence[1].BeamNumber = 1
+
+
+MUTANTS: list[tuple[Callable[[Dataset], None], str]] = [
+    (wrong_count, "NumberOfControlPoints is 11, it has 10"),
+    (falling_meterset, "control point 5: the cumulative meterset falls"),
+    (no_isocentre, "has no isocentre"),
+    (missing_leaves, "118 leaf positions, wanted 120"),
+    (other_collimator, "has 40 leaf pairs, the machine has 60"),
+    (crossed_leaves, "control point 4: leaf pair 31 crosses"),
+    (dangling_beam, "refers to beam 7, which is not in the plan"),
+    (no_fraction_group, "no fraction group"),
+    (leaf_too_fast, "control point 5: leaf 31 of bank 1 moves 28.00 mm in 0.667 s, 42.0 mm/s"),
+    (outside_jaws, "leaf pair 31, -20.00 to 45.00 mm, reaches outside the jaws"),
+    (meterset_not_from_zero, "begins at 0.05, wanted 0"),
+    (wrong_final_weight, "FinalCumulativeMetersetWeight is 100"),
+    (no_meterset, "beam 1 has no BeamMeterset"),
+    (no_fractions, "NumberOfFractionsPlanned is 0"),
+    (moving_isocentre, "the isocentre moves"),
+    (dangling_setup, "refers to patient setup 4"),
+    (no_structure_set, "refers to no structure set"),
+    (too_many_mu, "need the gantry at 0.180°/s, least 0.3°/s"),
+    (too_few_mu, "the dose rate is 3.00 MU/min, least 5 MU/min"),
+    (no_rotation, "the gantry moves, but GantryRotationDirection is NONE"),
+    (no_weight, "control point 6: no CumulativeMetersetWeight"),
+    (no_angle, "the first control point has no GantryAngle"),
+    (wrong_index, "control point 3: ControlPointIndex is 30, wanted 3"),
+    (no_beam, "The plan has no beam"),
+    (unreferenced_beam, "Beam 2 treats, but no fraction group refers to it"),
+    (same_number, "Beam number 1 is given 2 times"),
+]
+
+
+@pytest.mark.parametrize(("mutate", "message"), MUTANTS, ids=[mutate.__name__ for mutate, _ in MUTANTS])
+def test_each_fault_is_named(rtplan: Dataset, mutate: Callable[[Dataset], None], message: str) -> None:
+    mutate(rtplan)
+    found = check_rtplan(rtplan, LIMITS)
+    assert any(message in sentence for sentence in found), found
+    # One fault should not drown in a hundred complaints.
+    assert len(found) <= 3 * N
+
+
+def test_a_leaf_under_the_y_jaws_may_lie_anywhere(rtplan: Dataset) -> None:
+    for k in range(N):
+        set_leaf(rtplan, k, 60, 80.0)
+    assert check_rtplan(rtplan, LIMITS) == []
+
+
+def test_a_gantry_at_rest_waits_for_its_leaves(rtplan: Dataset) -> None:
+    for point in points(rtplan):
+        point.GantryAngle, point.GantryRotationDirection = "0", "NONE"
+    set_leaf(rtplan, 5, 30, 8.0)
+    assert check_rtplan(rtplan, LIMITS) == []
