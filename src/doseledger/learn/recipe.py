@@ -106,7 +106,7 @@ class DynUNetRecipe(Block):
     """monai's DynUNet (the network of nnU-Net); the prescription enters as constant channels."""
 
     name: Literal["dynunet"]
-    filters: Annotated[list[Count], Field(min_length=2)]
+    filters: Annotated[list[Count], Field(min_length=3)]
     residual: bool
 
     @property

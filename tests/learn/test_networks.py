@@ -1,0 +1,88 @@
+"""The networks: shape in, shape out; the condition matters; windows cover the case."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from doseledger.learn.networks import FilmUNet, build_network
+from doseledger.learn.recipe import DynUNetRecipe, FilmUNetRecipe, Recipe
+from doseledger.learn.windows import predict_whole
+
+DYNUNET = {"name": "dynunet", "filters": [4, 8, 8], "residual": True}
+
+
+def film_unet(stride: tuple[int, int, int]) -> FilmUNet:
+    recipe = FilmUNetRecipe.model_validate(
+        {"name": "film_unet", "stem_stride_zyx": stride, "channels": [4, 8], "convolutions": [1, 2], "embedding": 8}
+    )
+    return FilmUNet(5, 3, recipe)
+
+
+@pytest.mark.parametrize("stride", [(1, 1, 1), (2, 2, 2), (1, 2, 4)])
+def test_the_dose_has_the_images_own_voxels_at_every_stem_stride(stride: tuple[int, int, int]) -> None:
+    assert film_unet(stride)(torch.rand(2, 5, 8, 16, 24), torch.rand(2, 3)).shape == (2, 1, 8, 16, 24)
+
+
+def test_every_weight_of_the_network_gets_a_gradient() -> None:
+    network = film_unet((2, 2, 2))
+    for level in network.modules():
+        if isinstance(level, nn.Linear):
+            nn.init.normal_(level.weight, std=0.1)
+    network(torch.rand(1, 5, 8, 8, 8), torch.rand(1, 3)).square().mean().backward()
+    assert all(weight.grad is not None and bool(weight.grad.any()) for weight in network.parameters())
+
+
+def test_a_fresh_network_ignores_the_condition_and_learns_it() -> None:
+    torch.manual_seed(0)
+    network, image = film_unet((2, 2, 2)), torch.rand(2, 5, 8, 8, 8)
+    image[1] = image[0]
+    condition = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    assert torch.equal(*network(image, condition).detach())
+    optimiser = torch.optim.Adam(network.parameters(), lr=0.02)
+    wanted = torch.tensor([1.0, 0.5]).view(2, 1, 1, 1, 1)
+    for _ in range(60):
+        optimiser.zero_grad()
+        (network(image, condition) - wanted).square().mean().backward()
+        optimiser.step()
+    means = network(image, condition).detach().mean(dim=(1, 2, 3, 4))
+    assert float(means[0] - means[1]) > 0.3
+
+
+def test_monais_network_takes_the_condition_as_channels() -> None:
+    network = build_network(5, 3, DynUNetRecipe.model_validate(DYNUNET))
+    image = torch.rand(1, 5, 8, 8, 8)
+    low, high = network(image, torch.zeros(1, 3)), network(image, torch.ones(1, 3))
+    assert low.shape == (1, 1, 8, 8, 8)
+    assert not torch.allclose(low, high)
+
+
+def test_both_networks_fit_the_recipe(make_recipe: Callable[..., Recipe]) -> None:
+    assert make_recipe({"network": DYNUNET}).network.total_stride_zyx == (4, 4, 4)
+    assert make_recipe().network.total_stride_zyx == (4, 4, 4)
+
+
+class SumOfConditions(nn.Module):
+    """Gives the first channel plus the sum of the condition."""
+
+    def forward(self, image: Tensor, condition: Tensor) -> Tensor:
+        return image[:, :1] + condition.sum(dim=1).view(-1, 1, 1, 1, 1)
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    size=st.tuples(*[st.integers(8, 21)] * 3), overlap=st.sampled_from([0.0, 0.25, 0.5, 0.8]), at_once=st.integers(1, 5)
+)
+def test_windows_cover_every_voxel_and_blend_to_what_the_network_says(
+    size: tuple[int, int, int], overlap: float, at_once: int
+) -> None:
+    image = torch.rand(1, 2, *size)
+    batch: dict[str, Any] = {"image": image, "condition": torch.tensor([[0.25, 0.5]])}
+    dose = predict_whole(SumOfConditions(), batch, (8, 8, 8), overlap=overlap, windows_at_once=at_once)
+    torch.testing.assert_close(dose, image[:, :1] + 0.75, rtol=1e-4, atol=1e-4)
