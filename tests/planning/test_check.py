@@ -67,7 +67,7 @@ FAULTS: list[tuple[Callable[[Plan], Plan], str]] = [
     (falling, r"control point 4: the meterset falls from 6\.0000 to 5\.0000 MU"),
     (lambda p: with_arc(p, meterset_mu=p.arcs[0].meterset_mu + 1), r"meterset begins at 1 MU"),
     (lambda p: with_arc(p, meterset_mu=0 * p.arcs[0].meterset_mu), r"delivers no monitor units"),
-    (lambda p: with_arc(p, meterset_mu=60 * p.arcs[0].meterset_mu), r"need the gantry at 0\.\d+°/s, least 0\.3"),
+    (lambda p: with_arc(p, meterset_mu=70 * p.arcs[0].meterset_mu), r"need the gantry at 0\.\d+°/s, least 0\.3"),
     (lambda p: with_arc(p, meterset_mu=p.arcs[0].meterset_mu / 60), r"are \d\.\d+ MU/min, least 5 MU/min"),
     (lambda p: with_arc(p, isocentre_xyz_mm=(0.0, np.nan, 0.0)), r"ARC1 has no isocentre"),
     (lambda p: with_arc(p, jaw_x_mm=(-50.0, 220.0)), r"jaws X at -50 and 220 mm, limits -200 and 200"),

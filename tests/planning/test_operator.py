@@ -1,4 +1,4 @@
-"""The optimiser's dose and its adjoint: the same dose as the engine, the exact transpose, slopes against differences."""
+"""The dose that the optimiser sees, and its adjoint: the engine's dose, the exact transpose, slopes by differences."""
 
 from __future__ import annotations
 

@@ -99,8 +99,9 @@ class PointObjective:
         # Q. Wu, R. Mohan, Med Phys 27:701, 2000: of the points on the wrong side, those count that are nearest to
         # the right one, as many as there are too many.
         n = len(dose)
-        allowed = int(self.objective.volume_percent / 100.0 * n)
-        turning_point = np.partition(dose, n - 1 - allowed)[n - 1 - allowed]
+        share = self.objective.volume_percent / 100.0 * n
+        rank = n - 1 - int(share) if kind == "dvh_max" else min(n - 1, n - int(np.ceil(share)))
+        turning_point = np.partition(dose, rank)[rank]
         if kind == "dvh_max":
             return (off > 0) & (dose <= turning_point)
         return (off < 0) & (dose >= turning_point)
