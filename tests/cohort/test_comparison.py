@@ -54,7 +54,7 @@ def test_other_cases_and_other_bytes_of_a_case_are_refused(tmp_path: Path) -> No
 
 
 def test_a_table_of_something_else_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="no table of case metrics"):
+    with pytest.raises(BadInput, match="no such table"):
         compare_models(tmp_path / "absent.csv", tmp_path / "absent.csv")
     (tmp_path / "other.csv").write_text("case_id,score\ncase_0001,3\n")
     with pytest.raises(BadInput, match="not a case metrics table"):

@@ -14,8 +14,9 @@ import pytest
 from doseledger.cohort.convert import Origin
 from doseledger.cohort.openkbp import convert_case
 from doseledger.cohort.openkbp_scoring import score_openkbp
-from doseledger.core.case import write_npz
+from doseledger.core.case import Case, write_npz
 from doseledger.core.errors import BadCase, BadInput
+from doseledger.core.files import sha256_of_file
 from doseledger.core.protocol import load_protocol
 
 CONSTANT_GY = 20.0
@@ -69,6 +70,20 @@ def write_constant(folder: Path, out: Path) -> None:
     out.write_text(",data\n" + "".join(f"{i},{CONSTANT_GY}\n" for i in index))
 
 
+def write_prediction(path: Path, case: Case, trained_on: list[str]) -> None:
+    meta = {
+        "case_id": case.case_id, "case_sha256": "0" * 64, "checkpoint_sha256": "1" * 64, "trained_on": trained_on,
+        "selected_on": [],
+    }  # fmt: skip
+    arrays = {
+        "dose_gy": np.where(case.valid_dose, CONSTANT_GY, 0.0).astype(np.float32),
+        "spacing_mm": np.asarray(case.grid.spacing_mm),
+        "origin_mm": np.asarray(case.grid.origin_mm),
+        "meta": np.asarray(json.dumps(meta)),
+    }
+    write_npz(path, arrays)
+
+
 def test_a_constant_prediction_scores_what_the_definitions_say(challenge: Path, tmp_path: Path) -> None:
     patients = sorted(challenge.glob("*-pats/pt_*"))
     for folder in patients:
@@ -83,29 +98,21 @@ def test_a_constant_prediction_scores_what_the_definitions_say(challenge: Path, 
 
 def test_cases_and_npz_predictions_score_the_same_as_csv(challenge: Path, tmp_path: Path, repository: Path) -> None:
     protocol = load_protocol(repository / "validation" / "protocols" / "head_neck_openkbp.yaml")
-    patients = sorted((challenge / "validation-pats").glob("pt_*"))[:1]
-    for folder in patients:
-        case = convert_case(folder, Origin(folder.name), protocol)
-        case.save(tmp_path / "cases" / f"{folder.name}.npz")
-        meta = {
-            "case_id": folder.name, "case_sha256": "0" * 64, "checkpoint_sha256": "1" * 64, "trained_on": [],
-            "selected_on": [],
-        }  # fmt: skip
-        (tmp_path / "predictions").mkdir()
-        write_npz(
-            tmp_path / "predictions" / f"{folder.name}.npz",
-            {
-                "dose_gy": np.where(case.valid_dose, CONSTANT_GY, 0.0).astype(np.float32),
-                "spacing_mm": np.asarray(case.grid.spacing_mm), "origin_mm": np.asarray(case.grid.origin_mm),
-                "meta": np.asarray(json.dumps(meta)),
-            },
-        )  # fmt: skip
-        write_constant(folder, tmp_path / "folders" / folder.name / "dose.csv")
+    folder = sorted((challenge / "validation-pats").glob("pt_*"))[0]
+    case = convert_case(folder, Origin(folder.name), protocol)
+    case.save(tmp_path / "cases" / f"{folder.name}.npz")
+    (tmp_path / "predictions").mkdir()
+    prediction = tmp_path / "predictions" / f"{folder.name}.npz"
+    write_prediction(prediction, case, trained_on=[])
+    write_constant(folder, tmp_path / "folders" / folder.name / "dose.csv")
     ours = score_openkbp(tmp_path / "predictions", tmp_path / "cases")
     mixed = score_openkbp(tmp_path / "folders", tmp_path / "cases")
-    dose_score, dvh_score = straight_scores(patients, CONSTANT_GY)
+    dose_score, dvh_score = straight_scores([folder], CONSTANT_GY)
     assert ours["dose_score"] == mixed["dose_score"] == pytest.approx(dose_score, abs=1e-5)
     assert ours["dvh_score"] == mixed["dvh_score"] == pytest.approx(dvh_score, abs=1e-5)
+    write_prediction(prediction, case, trained_on=[sha256_of_file(tmp_path / "cases" / prediction.name)])
+    with pytest.raises(BadCase, match="the model was trained on this case"):
+        score_openkbp(tmp_path / "predictions", tmp_path / "cases")
 
 
 def test_patients_that_stand_alone_are_refused(tmp_path: Path) -> None:

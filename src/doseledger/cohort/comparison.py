@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from doseledger.core.errors import BadInput
-from doseledger.core.tables import CASE_METRICS, check_table
+from doseledger.core.tables import CASE_METRICS, read_table
 from doseledger.evaluate.intervals import paired_test
 from doseledger.evaluate.summary import is_measure
 
@@ -33,7 +32,7 @@ def compare_models(first: Path, second: Path) -> dict[str, Any]:
     BadInput
         If a table can't be read, or the two are not of the same cases byte by byte, or share no column.
     """
-    tables = [_read(path) for path in (first, second)]
+    tables = [read_table(path, CASE_METRICS) for path in (first, second)]
     digests = [dict(zip(table["case_id"], table["case_sha256"], strict=True)) for table in tables]
     if digests[0] != digests[1]:
         alone = sorted(
@@ -60,11 +59,3 @@ def compare_models(first: Path, second: Path) -> dict[str, Any]:
             "n": test.n,
         }
     return found
-
-
-def _read(path: Path) -> pd.DataFrame:
-    try:
-        frame = pd.read_csv(path)
-    except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: no table of case metrics ({error}); run evaluate") from error
-    return check_table(frame, CASE_METRICS, str(path))

@@ -12,7 +12,9 @@ from doseledger.cohort.openkbp_files import Patient, read_dose_csv, read_patient
 from doseledger.cohort.predictions import load_prediction
 from doseledger.core.case import Case
 from doseledger.core.errors import BadInput
+from doseledger.core.files import sha256_of_file
 from doseledger.evaluate.openkbp_scores import PatientScore, combine_scores, score_patient
+from doseledger.evaluate.refusals import refuse_seen
 
 
 def score_openkbp(predictions: Path, reference: Path) -> dict[str, Any]:
@@ -35,6 +37,8 @@ def score_openkbp(predictions: Path, reference: Path) -> dict[str, Any]:
     ------
     BadInput
         If there is nothing to score, or a prediction and a reference stand alone, or do not fit each other.
+    BadCase
+        If a file breaks its contract, or the model was trained or selected on a case that it is scored on.
     """
     doses, references = _find(predictions, "predictions"), _find(reference, "references")
     alone = sorted(set(doses) ^ set(references))
@@ -46,7 +50,7 @@ def score_openkbp(predictions: Path, reference: Path) -> dict[str, Any]:
     scores: dict[str, PatientScore] = {}
     for patient in sorted(doses):
         dose, possible, masks, voxel_mm3 = _load_reference(references[patient], patient)
-        prediction = _load_dose(doses[patient], patient)
+        prediction = _load_dose(doses[patient], patient, references[patient])
         try:
             scores[patient] = score_patient(dose, prediction, masks, possible, voxel_mm3)
         except BadInput as error:
@@ -96,8 +100,12 @@ def _load_reference(
     return source.dose_gy, source.valid_dose, masks, source.grid.voxel_volume_cc * 1000.0
 
 
-def _load_dose(path: Path, patient: str) -> NDArray[np.float32]:
+def _load_dose(path: Path, patient: str, reference: Path) -> NDArray[np.float32]:
+    """Return a predicted dose; one that knows what its model was trained on must not have seen the reference."""
     if path.suffix == ".npz":
-        return load_prediction(path).dose_gy
+        prediction = load_prediction(path)
+        if reference.suffix == ".npz":
+            refuse_seen(patient, sha256_of_file(reference), prediction.trained_on, prediction.selected_on)
+        return prediction.dose_gy
     csv = path if path.suffix == ".csv" else path / "dose.csv"
     return read_dose_csv(csv, patient)
