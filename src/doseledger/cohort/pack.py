@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 
 from doseledger.core.errors import BadInput
-from doseledger.core.files import atomic_path
+from doseledger.core.files import write_stored_zip
 from doseledger.core.tables import RAW, write_table
 from doseledger.dicom.source import read_members, source_digest
-
-# Dates in a zip would make equal content differ.
-ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 
 
 def find_sources(raw: Path) -> dict[str, Path]:
@@ -55,12 +51,7 @@ def pack_case(source: Path, target: Path) -> None:
     One zip a case and not hundreds of loose files: DVC then tracks a thousand cases in a second. Reading slices out of
     a stored zip costs what reading them from a folder does.
     """
-    with atomic_path(target) as part, zipfile.ZipFile(part, "w", compression=zipfile.ZIP_STORED) as archive:
-        for name, content in read_members(source):
-            entry = zipfile.ZipInfo(name, date_time=ZIP_DATE)
-            entry.create_system = 3
-            entry.external_attr = 0o644 << 16
-            archive.writestr(entry, content)
+    write_stored_zip(target, dict(read_members(source)))
 
 
 def pack(raw: Path, out: Path, raw_list: Path, tell: Callable[[str], None]) -> int:

@@ -1,0 +1,132 @@
+"""What identifies a patient is found wherever it hides, and its value is never repeated."""
+
+from __future__ import annotations
+
+import pytest
+from pydicom.dataset import Dataset
+
+from doseledger.core.errors import BadCase
+from doseledger.core.protocol import Phi
+from doseledger.dicom.phi import classify, refuse_phi, scan_phi
+from doseledger.dicom.phi_attributes import LISTED
+from doseledger.dicom.source import SourceFile
+
+PHI = Phi(pseudonym="^anon_[a-z0-9]+$", allow=[{"keyword": "PatientSex", "reason": "identifies nobody"}])
+
+
+def scan(dataset, phi=PHI):
+    return scan_phi([SourceFile("CT/1.dcm", dataset)], phi)
+
+
+@pytest.fixture
+def clean(factory):
+    return factory.make_patient().ct[0]
+
+
+def test_a_clean_file_has_no_finding(clean):
+    clean.PatientSex = "M"
+    assert scan(clean) == []
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [
+        ("PatientName", "Doe^Jane"),
+        ("PatientID", "123456"),
+        ("PatientBirthDate", "19500101"),
+        ("PatientAddress", "1 Main Street"),
+        ("StudyDate", "20240131"),
+        ("AcquisitionTime", "101112"),
+        ("InstitutionName", "General Hospital"),
+        ("StationName", "CT3"),
+        ("ReferringPhysicianName", "House^Gregory"),
+        ("OperatorsName", "Doe^John"),
+        ("StudyDescription", "pelvis of Jane"),
+        ("SeriesDescription", "Jane"),
+        ("PatientComments", "called her mother"),
+        ("DeviceSerialNumber", "4711"),
+        ("AccessionNumber", "A1"),
+        ("OtherPatientIDs", ["anon_1", "123456"]),
+        ("EthnicGroup", "x"),
+        ("PatientAge", "070Y"),
+        ("RTPlanLabel", "Jane"),
+    ],
+)
+def test_each_kind_of_identifier_is_found_by_tag_and_file(clean, keyword, value):
+    setattr(clean, keyword, value)
+    (finding,) = scan(clean)
+    assert finding.keyword == keyword
+    assert finding.file == "CT/1.dcm"
+    assert finding.tag == str(clean[keyword].tag)
+    with pytest.raises(BadCase, match=keyword) as error:
+        refuse_phi([SourceFile("CT/1.dcm", clean)], PHI, "case_1")
+    shown = str(error.value)
+    assert not any(str(part) in shown for part in ("Jane", "Doe", "123456", "19500101", "General", "4711", "mother"))
+
+
+@pytest.mark.parametrize("value", ["", None, "anon_12", "anon_12^^"])
+def test_empty_names_and_pseudonyms_pass(clean, value):
+    clean.PatientName = value
+    assert scan(clean) == []
+
+
+def test_a_pseudonym_with_more_behind_it_does_not_pass(clean):
+    clean.PatientID = "anon_12 Jane Doe"
+    assert [finding.keyword for finding in scan(clean)] == ["PatientID"]
+
+
+def test_a_name_deep_in_a_sequence_is_found(factory):
+    plan = factory.make_rtplan(28, [])
+    inner, outer = Dataset(), Dataset()
+    inner.ReviewerName = "Doe^Jane"
+    outer.add_new("ReferencedSeriesSequence", "SQ", [inner])
+    plan.add_new("ReferencedStructureSetSequence", "SQ", [outer])
+    assert [finding.keyword for finding in scan(plan)] == ["ReviewerName"]
+
+
+def test_private_attributes_are_findings_unless_their_creator_is_allowed(clean):
+    block = clean.private_block(0x0013, "CTP", create=True)
+    block.add_new(0x10, "LO", "Jane")
+    assert {finding.keyword for finding in scan(clean)} == {"private"}
+    allowed = PHI.model_copy(update={"allow": [*PHI.allow, {"keyword": "private:CTP", "reason": "read"}]})
+    assert scan(clean, Phi.model_validate({"pseudonym": PHI.pseudonym, "allow": allowed.allow})) == []
+
+
+def test_burned_in_text_overlays_and_faces_are_findings(clean):
+    clean.BurnedInAnnotation, clean.RecognizableVisualFeatures = "YES", "YES"
+    clean.add_new(0x60003000, "OW", b"\x01\x00")
+    found = {finding.tag for finding in scan(clean)}
+    assert found == {"(0028,0301)", "(0028,0302)", "(6000,3000)"}
+
+
+def test_dates_pass_where_the_file_says_that_they_were_shifted(clean):
+    clean.StudyDate = "20240131"
+    assert [finding.keyword for finding in scan(clean)] == ["StudyDate"]
+    clean.LongitudinalTemporalInformationModified = "MODIFIED"
+    assert scan(clean) == []
+    clean.PatientBirthDate = "19500101"
+    assert [finding.keyword for finding in scan(clean)] == ["PatientBirthDate"]
+
+
+def test_a_keyword_is_allowed_only_with_a_reason():
+    with pytest.raises(ValueError, match="reason"):
+        Phi.model_validate({"pseudonym": "^x$", "allow": [{"keyword": "StudyDate"}]})
+
+
+def test_the_table_of_the_standard_is_whole_enough():
+    assert len(LISTED) > 350
+    assert classify(0x00100010) == "name"
+    assert classify(0x00080020) == "date"
+    assert classify(0x00080080) == "listed"
+    assert classify(0x00091001) == "private"
+    assert classify(0x00080018) == "free"
+    assert classify(0x30060026) == "free"
+
+
+def test_a_refusal_counts_files_instead_of_listing_a_whole_series(factory):
+    patient = factory.make_patient()
+    for item in patient.ct:
+        item.InstitutionName = "General Hospital"
+    files = [SourceFile(f"CT_{i}.dcm", ds) for i, ds in enumerate(patient.all)]
+    with pytest.raises(BadCase, match=r"InstitutionName \(0008,0080\) in CT_0.dcm \(and 19 more\)"):
+        refuse_phi(files, PHI, "case_1")
