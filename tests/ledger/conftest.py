@@ -60,7 +60,7 @@ def build_run(make_case: MakeCase, repository: Path) -> Callable[[Path], Finishe
         inputs = places(root, repository)
         cases = write_cases(inputs, make_case)
         evaluate = load_settings(repository / "params.yaml").evaluate.model_copy(
-            update={"workers": 0, "verify_gamma_points": 0}
+            update={"workers": 0, "verify_gamma_points": 3}
         )
         write_training(inputs, cases, repository)
         write_metrics(inputs, [case for case, part in zip(cases, PARTS, strict=True) if part == "test"], evaluate)

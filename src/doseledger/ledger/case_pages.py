@@ -18,6 +18,7 @@ from doseledger.ledger.blocks import Picture, Table
 from doseledger.ledger.curves import StructureCurves, plot_dvh
 from doseledger.ledger.figures import data_uri, house_style, save_figure
 from doseledger.ledger.slices import plot_slices
+from doseledger.ledger.viewer import Viewer
 from doseledger.ledger.views import Comparison
 
 # Width of a dose bin of a drawn DVH in Gy: finer than a pixel.
@@ -32,6 +33,7 @@ class CasePage:
     case_id: str
     text: str
     figures: tuple[Picture, ...]
+    viewer: Viewer
     goals: Table
 
 

@@ -25,10 +25,14 @@ from doseledger.ledger.model_card import model_card
 from doseledger.ledger.page import render_page, write_pdf
 from doseledger.ledger.provenance import LOCK_FILE, GitState, dvc_hashes, git_state
 from doseledger.ledger.sources import ReportInputs, RunFacts, load_facts
+from doseledger.ledger.viewer import make_viewer
 
 Tell = Callable[[str], None]
 # The cohort that is made up; all others are patients.
 SYNTHETIC_COHORT = "phantom"
+# The stages that a report rests on. Its own entry in dvc.lock, and those after it, are of the run before.
+COMMON_STAGES = ("ingest", "split", "check_data")
+MODEL_STAGES = ("preflight", "train", "predict", "evaluate")
 CONTENTS = (
     ("summary", "Summary"), ("data", "Data"), ("code", "Code"), ("training", "Training"), ("accuracy", "Agreement"),
     ("goals", "Goals"), ("cases", "Cases"), ("card", "Model card"), ("record", "Record"),
@@ -105,7 +109,7 @@ def build_context(
     gammas = results.gamma_names(evaluate)
     verdicts = [facts.data_findings, facts.preflight_findings, metrics_verdict(inputs, facts.run)]
     passed = all(verdict["ok"] for verdict in verdicts)
-    stages = [name for name in dvc_hashes(inputs.root / LOCK_FILE) if name.partition("@")[2] in ("", inputs.model)]
+    stages = [*COMMON_STAGES, *(f"{stage}@{inputs.model}" for stage in MODEL_STAGES)]
     commit = (trained.commit or "no commit")[:10]
     state = " · DIRTY" if trained.dirty else ""
     failed = "" if passed else " · GATE FAILED"
@@ -207,6 +211,7 @@ def _case_pages(
             f"MAE {format_number(float(errors[case_id]), 2)} Gy where the plan's dose is above 10 % of the highest "
             f"prescription, which cases are ranked by."
         )
-        pages.append(CasePage(title, case_id, text, figures, results.goals_table(facts.goal_results, case_id=case_id)))
+        goals = results.goals_table(facts.goal_results, case_id=case_id)
+        pages.append(CasePage(title, case_id, text, figures, make_viewer(comparison), goals))
         tell(f"drew {case_id} ({title.lower()})")
     return pages

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from doseledger.core.case import Case
-from doseledger.core.grid import IntTriple, box_around
-from doseledger.evaluate.gamma import GammaCriteria, gamma_on_grid
+from doseledger.core.grid import box_around
+from doseledger.evaluate.gamma import GammaCriteria
 from doseledger.ledger.figures import WIDTH_IN, new_figure
 from doseledger.ledger.views import PLANES, Comparison, View, isocentre_index, isodose_levels
 
@@ -30,12 +30,7 @@ TALLEST_IN = 6.0
 
 
 def plot_slices(comparison: Comparison) -> Figure:
-    """Return axial, coronal and sagittal slices through the isocentre: isodoses, difference in Gy, gamma.
-
-    Notes
-    -----
-    Gamma is searched in the whole volume; only points on the three slices are computed.
-    """
+    """Return axial, coronal and sagittal slices through the isocentre: isodoses, difference in Gy, gamma."""
     from matplotlib.colors import Normalize
 
     case = comparison.case
@@ -43,12 +38,12 @@ def plot_slices(comparison: Comparison) -> Figure:
     box = box_around(case.body if case.body.any() else np.ones_like(case.body))
     volumes = {
         "difference": comparison.predicted_gy - comparison.plan_gy,
-        "gamma": _gamma_on_planes(comparison, index),
+        "gamma": comparison.gamma,
     }
     limit_gy = DIFFERENCE_PART * max(case.prescription_gy.values())
     drawn: list[tuple[str, Colormap, Normalize]] = [
-        ("difference", _difference_colormap(), Normalize(-limit_gy, limit_gy)),
-        ("gamma", _gamma_colormap(), Normalize(0.0, 2.0)),
+        ("difference", difference_colormap(), Normalize(-limit_gy, limit_gy)),
+        ("gamma", gamma_colormap(), Normalize(0.0, 2.0)),
     ]
     figure, grid, foot = _layout(case, box)
     for row, plane in enumerate(PLANES):
@@ -64,28 +59,19 @@ def plot_slices(comparison: Comparison) -> Figure:
     return figure
 
 
-def _gamma_on_planes(comparison: Comparison, index: IntTriple) -> NDArray[np.float64]:
-    mask = np.zeros(comparison.case.grid.shape_zyx, dtype=bool)
-    for axis, position in enumerate(index):
-        np.moveaxis(mask, axis, 0)[position] = True
-    mask &= comparison.case.body
-    return gamma_on_grid(
-        comparison.plan_gy, comparison.predicted_gy, comparison.case.grid.spacing_mm, comparison.criteria, mask
-    )
-
-
 def _gamma_title(criteria: GammaCriteria) -> str:
     scope = ", local" if criteria.local else ""
     return f"Gamma {criteria.gamma_percent:g} %/{criteria.gamma_mm:g} mm{scope}"
 
 
-def _difference_colormap() -> Colormap:
+def difference_colormap() -> Colormap:
+    """Return blue where the prediction is colder than the plan, red where it is hotter."""
     import matplotlib
 
     return matplotlib.colormaps["RdBu_r"].with_extremes(bad="#FFFFFF")
 
 
-def _gamma_colormap() -> Colormap:
+def gamma_colormap() -> Colormap:
     """Blues where gamma passes, oranges to brown where it fails: the step lies at 1, the middle of the scale."""
     from matplotlib.colors import LinearSegmentedColormap
 

@@ -7,6 +7,7 @@ right side; sagittal slices face the patient's left, anterior on the left side. 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from doseledger.core.case import Case
 from doseledger.core.errors import BadCase
 from doseledger.core.grid import IntTriple
-from doseledger.evaluate.gamma import GammaCriteria
+from doseledger.evaluate.gamma import GammaCriteria, gamma_on_grid
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,6 +55,12 @@ class Comparison:
         if self.case.dose_gy is None:  # __post_init__ has refused it
             raise BadCase(self.case.case_id, "has no plan dose")
         return self.case.dose_gy
+
+    @cached_property
+    def gamma(self) -> NDArray[np.float64]:
+        """Gamma inside the body, (z, y, x); NaN outside it and below the cutoff."""
+        spacing = self.case.grid.spacing_mm
+        return gamma_on_grid(self.plan_gy, self.predicted_gy, spacing, self.criteria, self.case.body)
 
 
 @dataclass(frozen=True)
