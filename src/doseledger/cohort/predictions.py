@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from doseledger.core.errors import BadCase
+from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.grid import Grid
 
 
@@ -41,6 +43,18 @@ class Prediction:
     selected_on: frozenset[str]
 
 
+@contextmanager
+def _as_bad_case(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise BadCase(path.stem, f"no prediction {path.name}; run predict") from error
+    except KeyError as error:
+        raise BadCase(path.stem, f"the prediction {path.name} has no key {error}; run predict again") from error
+    except (BadInput, zipfile.BadZipFile, ValueError, TypeError, EOFError, OSError) as error:
+        raise BadCase(path.stem, f"the prediction {path.name} can't be read ({error}); run predict again") from error
+
+
 def load_prediction(path: Path) -> Prediction:
     """Return a prediction as `predict` writes it.
 
@@ -49,27 +63,32 @@ def load_prediction(path: Path) -> Prediction:
     BadCase
         If there is none, or it breaks the contract.
     """
-    try:
-        with np.load(path, allow_pickle=False) as npz:
-            dose_gy, spacing, origin = npz["dose_gy"], npz["spacing_mm"], npz["origin_mm"]
-            meta = json.loads(str(npz["meta"]))
+    with _as_bad_case(path), np.load(path, allow_pickle=False) as npz:
+        dose_gy, meta = npz["dose_gy"], json.loads(str(npz["meta"]))
         prediction = Prediction(
             case_id=str(meta["case_id"]),
             case_sha256=str(meta["case_sha256"]),
             checkpoint_sha256=str(meta["checkpoint_sha256"]),
             dose_gy=dose_gy,
-            grid=Grid(dose_gy.shape, tuple(spacing), tuple(origin)),
+            grid=Grid(dose_gy.shape, tuple(npz["spacing_mm"]), tuple(npz["origin_mm"])),
             trained_on=frozenset(meta["trained_on"]),
             selected_on=frozenset(meta["selected_on"]),
         )
-    except FileNotFoundError as error:
-        raise BadCase(path.stem, f"no prediction {path.name}; run predict") from error
-    except KeyError as error:
-        raise BadCase(path.stem, f"the prediction {path.name} has no key {error}; run predict again") from error
-    except (zipfile.BadZipFile, ValueError, TypeError, EOFError, OSError) as error:
-        raise BadCase(path.stem, f"the prediction {path.name} can't be read ({error}); run predict again") from error
     if dose_gy.dtype != np.float32:
         raise BadCase(path.stem, f"the prediction's dose is {dose_gy.dtype}, wanted float32; run predict again")
     if prediction.case_id != path.stem:
         raise BadCase(path.stem, f"the prediction says it is of {prediction.case_id}; run predict again")
     return prediction
+
+
+def read_seen(path: Path) -> frozenset[str]:
+    """Return the SHA256 of every case that a prediction's model was trained or selected on, without reading its dose.
+
+    Raises
+    ------
+    BadCase
+        If there is no prediction, or it breaks the contract.
+    """
+    with _as_bad_case(path), np.load(path, allow_pickle=False) as npz:
+        meta = json.loads(str(npz["meta"]))
+        return frozenset(meta["trained_on"]) | frozenset(meta["selected_on"])
