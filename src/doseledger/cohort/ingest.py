@@ -18,7 +18,7 @@ from doseledger.cohort.convert import Origin
 from doseledger.cohort.openkbp_files import find_patients
 from doseledger.cohort.pack import find_sources
 from doseledger.core.case import Case, read_meta
-from doseledger.core.errors import BadInput, NotReady, SkippedCase
+from doseledger.core.errors import BadCase, BadInput, NotReady, SkippedCase
 from doseledger.core.fanout import run_cases, take_shard
 from doseledger.core.files import atomic_path, read_json, sha256_of_bytes, sha256_of_file, sha256_of_json, write_json
 from doseledger.core.protocol import Protocol
@@ -102,11 +102,11 @@ def ingest(raw: Path, out: Path, protocol: Protocol, run: IngestRun, tell: Calla
         If the raw folder is not what the committed list says: cases missing, unlisted or changed.
     """
     sources = find_patients(raw) if protocol.source == "openkbp" else find_sources(raw)
-    digests = {case_id: source_digest(path) for case_id, path in sources.items()}
+    digests, unreadable = _digest(sources)
     if run.raw_list is not None:
         _check_list(run.raw_list, digests, raw)
     groups = _read_groups(raw / GROUPS_FILE, list(sources))
-    mine = take_shard(list(sources), run.shard)
+    mine = [case_id for case_id in take_shard(list(sources), run.shard) if case_id not in unreadable]
     origins = {
         case_id: Origin(case_id, *groups.get(case_id, ("unknown", "unknown")), sha256=digests[case_id])
         for case_id in mine
@@ -121,15 +121,27 @@ def ingest(raw: Path, out: Path, protocol: Protocol, run: IngestRun, tell: Calla
     outcome = run_cases(_convert_to_file, todo, workers=run.workers, cluster=run.cluster, tell=tell)
     for case_id, hashes in outcome.done.items():
         entries[case_id] = {"key": keys[case_id], **hashes}
-    for case_id, error in outcome.failed.items():
+    for case_id, error in {**unreadable, **outcome.failed}.items():
         verdict = "skipped" if isinstance(error, SkippedCase) else "failed"
-        entries[case_id] = {"key": keys[case_id], "status": verdict, "reason": error.reason}
+        entries[case_id] = {"key": keys.get(case_id, ""), "status": verdict, "reason": error.reason}
     _write_index(run, known, entries)
     _remove_stale(out, set(sources) if run.shard else set(), entries)
     if run.shard is None:
         _write_tables(out, entries)
     status = [entry.get("status") for entry in entries.values()]
     return IngestCount(len(outcome.done), reused, status.count("skipped"), status.count("failed"))
+
+
+def _digest(sources: Mapping[str, Path]) -> tuple[dict[str, str], dict[str, BadCase]]:
+    """Digest of each case's files, empty where they can't be read, and why they can't."""
+    digests: dict[str, str] = {}
+    unreadable: dict[str, BadCase] = {}
+    for case_id, path in sources.items():
+        try:
+            digests[case_id] = source_digest(path)
+        except BadCase as error:
+            digests[case_id], unreadable[case_id] = "", error
+    return digests, unreadable
 
 
 def _convert_to_file(source: Path, target: Path, origin: Origin, protocol: Protocol) -> dict[str, str]:

@@ -114,7 +114,11 @@ def _read_checked(files: list[SourceFile], protocol: Protocol, case_id: str) -> 
         n_fractions, notes = check_prescription(objects.rtplan, rois, match, protocol, case_id)
         warnings += notes
     rois_here = [roi for roi in rois if _in_frame(roi, objects)]
-    stacks = _read_stacks(rois_here, match, image.grid, protocol, case_id, warnings)
+    try:
+        stacks = _read_stacks(rois_here, match, image.grid, protocol, case_id, warnings)
+    except BadCase as error:
+        note = f"; {objects.absent_note}" if objects.absent_note else ""
+        raise BadCase(case_id, f"{error.reason}{note}") from error
     body_roi = find_body_roi(rois_here, protocol)
     body = _read_outline(body_roi, image.grid, case_id, warnings) if body_roi is not None else None
     return Patient(
