@@ -25,7 +25,7 @@ from doseledger.ledger.curves import (
 )  # fmt: skip
 from doseledger.ledger.figures import FONT_PT, data_uri, house_style, new_figure, save_figure
 from doseledger.ledger.slices import plot_slices
-from doseledger.ledger.views import PLANES, Comparison, View, isocentre_index, isodose_levels
+from doseledger.ledger.views import PLANES, Comparison, View, box_of_interest, isocentre_index, isodose_levels
 
 MakeCase = Callable[..., Case]
 CRITERIA = GammaCriteria(3.0, 3.0, 10.0, False, 10, 2.0)
@@ -117,7 +117,8 @@ def test_pictures_keep_the_patients_proportions_on_uneven_voxels(make_case: Make
 def test_the_difference_is_prediction_minus_plan(comparison: Comparison, slices: Figure) -> None:
     shown = slices.axes[1].images[0].get_array()
     z = isocentre_index(comparison.case)[0]
-    expected = (comparison.predicted_gy - comparison.plan_gy)[z]
+    _, rows, columns = box_of_interest(comparison)
+    expected = (comparison.predicted_gy - comparison.plan_gy)[z, rows, columns]
     assert float(shown.min()) == pytest.approx(float(expected.min()), rel=1e-5)
     assert float(shown.max()) <= 0
 
@@ -129,6 +130,22 @@ def test_slices_go_through_the_centroid_of_the_target_of_the_highest_prescriptio
     without = make_case(absent=("Bowel", "PTV70"))
     expected = np.rint(np.argwhere(without.mask("PTV56")).mean(axis=0)).astype(int)
     assert isocentre_index(without) == tuple(expected)
+
+
+def test_slices_are_cut_to_where_there_is_dose_and_a_margin(comparison: Comparison) -> None:
+    box = box_of_interest(comparison)
+    dosed = (comparison.plan_gy >= 14.0) & comparison.case.body
+    assert dosed[box].sum() == dosed.sum()
+    x = np.flatnonzero(dosed.any(axis=(0, 1)))
+    assert (box[2].start, box[2].stop) == (max(0, x[0] - 5), min(48, x[-1] + 6))
+
+
+def test_two_doses_of_nothing_have_no_slices(make_case: MakeCase) -> None:
+    case = make_case()
+    nothing = np.zeros(case.grid.shape_zyx, np.float32)
+    case = dataclasses.replace(case, dose_gy=nothing, masks=np.zeros_like(case.masks))
+    with pytest.raises(BadCase, match=r"neither plan nor prediction reaches 14\.0 Gy"):
+        box_of_interest(Comparison(case, nothing, CRITERIA))
 
 
 def test_a_case_without_a_target_has_no_slices(make_case: MakeCase) -> None:

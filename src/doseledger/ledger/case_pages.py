@@ -91,10 +91,11 @@ def draw_case(
     return (
         Picture(
             data_uri(slices["png"]),
-            f"{case.case_id}: slices through the centre of the target of the highest prescription. Patient's left is "
-            "on the right of axial and coronal slices. Isodoses: plan solid, prediction dashed. Difference: red where "
-            f"the prediction is hotter. Gamma {criterion.gamma_percent:g} %/{criterion.gamma_mm:g} mm, {kind}, above "
-            f"{criterion.cutoff_percent:g} % of the plan's maximum; orange to brown fails. Dark outlines are targets.",
+            f"{case.case_id}: slices through the centre of the target of the highest prescription, cut to where there "
+            "is dose. Patient's left is on the right of axial and coronal slices. Isodoses: plan solid, prediction "
+            "dashed. Difference: red where the prediction is hotter. Gamma "
+            f"{criterion.gamma_percent:g} %/{criterion.gamma_mm:g} mm, {kind}, above {criterion.cutoff_percent:g} % of "
+            "the plan's maximum; orange to brown fails. Dark outlines are targets.",
             f"Axial, coronal and sagittal slices of {case.case_id} with isodoses, dose difference and gamma",
         ),
         Picture(

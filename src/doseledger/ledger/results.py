@@ -218,10 +218,15 @@ def _goals_of_case(part: pd.DataFrame) -> Table:
     verdicts = [[Cell(state, STATE_OF[state]) for state in _states(part, who)] for who in ("plan", "prediction")]
     rows = []
     for row, plan, predicted in zip(part.to_dict("records"), *verdicts, strict=True):
-        values = [f"{format_number(row[name], 2)} {row['unit']}" for name in ("plan", "prediction")]
+        values = [_with_unit(row[name], row["unit"]) for name in ("plan", "prediction")]
         rows.append((row["goal"], values[0], plan, values[1], predicted))
     columns = ("Goal", "#Plan", "Plan", "#Prediction", "Prediction")
     return make_table("Clinical goals of this case", columns, rows, empty="No goal was evaluated on this case.")
+
+
+def _with_unit(value: float, unit: str) -> str:
+    number = format_number(value, 2)
+    return number if number == MISSING else f"{number} {unit}"
 
 
 def cases_table(facts: RunFacts, gammas: dict[str, str]) -> Table:

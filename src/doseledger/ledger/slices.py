@@ -8,10 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from doseledger.core.case import Case
-from doseledger.core.grid import box_around
 from doseledger.evaluate.gamma import GammaCriteria
 from doseledger.ledger.figures import WIDTH_IN, new_figure
-from doseledger.ledger.views import PLANES, Comparison, View, isocentre_index, isodose_levels
+from doseledger.ledger.views import PLANES, Comparison, View, box_of_interest, isocentre_index, isodose_levels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,7 +34,7 @@ def plot_slices(comparison: Comparison) -> Figure:
 
     case = comparison.case
     index = isocentre_index(case)
-    box = box_around(case.body if case.body.any() else np.ones_like(case.body))
+    box = box_of_interest(comparison)
     volumes = {
         "difference": comparison.predicted_gy - comparison.plan_gy,
         "gamma": comparison.gamma,

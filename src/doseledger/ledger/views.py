@@ -15,11 +15,17 @@ from numpy.typing import NDArray
 
 from doseledger.core.case import Case
 from doseledger.core.errors import BadCase
-from doseledger.core.grid import IntTriple
+from doseledger.core.grid import IntTriple, box_around
 from doseledger.evaluate.gamma import GammaCriteria, gamma_on_grid
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+
+# A slice shows where either dose is above this part of the highest prescription, and so much around it: beyond lie
+# arms, shoulders and legs, which would make all else small.
+INTEREST_PART = 0.20
+INTEREST_MARGIN_MM = 30.0
 
 
 @dataclass(frozen=True)
@@ -118,6 +124,20 @@ def isocentre_index(case: Case) -> IntTriple:
     hottest = max(targets, key=lambda name: case.prescription_gy[name])
     z, y, x = np.rint(np.argwhere(case.mask(hottest)).mean(axis=0)).astype(int)
     return int(z), int(y), int(x)
+
+
+def box_of_interest(comparison: Comparison) -> tuple[slice, slice, slice]:
+    """Return the box of what a slice should show: the targets and wherever there is dose, with a margin."""
+    case = comparison.case
+    least_gy = INTEREST_PART * max(case.prescription_gy.values())
+    interest = (comparison.plan_gy >= least_gy) | (comparison.predicted_gy >= least_gy)
+    for name in case.prescription_gy:
+        interest |= case.mask(name)
+    interest &= case.body
+    if not interest.any():
+        raise BadCase(case.case_id, f"neither plan nor prediction reaches {least_gy:.1f} Gy anywhere in the body")
+    z, y, x = (int(np.ceil(INTEREST_MARGIN_MM / spacing)) for spacing in case.grid.spacing_mm)
+    return box_around(interest, (z, y, x))
 
 
 def isodose_levels(case: Case) -> list[tuple[float, str]]:
