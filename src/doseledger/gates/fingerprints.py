@@ -50,8 +50,8 @@ def take_fingerprint(case: Case) -> Fingerprint:
     return Fingerprint(
         ct_sha256=sha256_of_bytes(case.ct_hu.tobytes()),
         dose_sha256="" if dose is None else sha256_of_bytes(dose.tobytes()),
-        ct=_look(ct, centre, case.grid.spacing_mm, outside=float(ct.min())),
-        dose=np.zeros(POINTS**3, np.float32) if seen is None else _look(seen, centre, case.grid.spacing_mm, 0.0),
+        ct=_look(ct, centre, case.grid.spacing_mm),
+        dose=np.zeros(POINTS**3, np.float32) if seen is None else _look(seen, centre, case.grid.spacing_mm),
     )
 
 
@@ -62,13 +62,14 @@ def _middle(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
 
 
 def _look(
-    array: NDArray[np.float32], centre: NDArray[np.float64], spacing_mm: tuple[float, float, float], outside: float
+    array: NDArray[np.float32], centre: NDArray[np.float64], spacing_mm: tuple[float, float, float]
 ) -> NDArray[np.float32]:
     offsets_mm = (np.arange(POINTS) - (POINTS - 1) / 2.0) * STEP_MM
     axes = [middle + offsets_mm / step for middle, step in zip(centre, spacing_mm, strict=True)]
     smooth = gaussian_filter(array, [STEP_MM / 2.0 / step for step in spacing_mm])
     points = np.stack(np.meshgrid(*axes, indexing="ij"))
-    seen = map_coordinates(smooth, points, order=1, mode="constant", cval=outside)
+    # Beyond the grid the edge goes on: a constant would make an edge of its own where a copy is cropped more closely.
+    seen = map_coordinates(smooth, points, order=1, mode="nearest")
     detail = (seen - gaussian_filter(seen, SMOOTH_POINTS)).ravel()
     detail -= detail.mean()
     length = float(np.linalg.norm(detail))
