@@ -12,7 +12,6 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -21,10 +20,11 @@ from doseledger.core.grid import Grid, resample_linear
 from doseledger.core.plan import Arc, Plan
 from doseledger.planning.fluence import open_fraction
 from doseledger.planning.geometry import beam_frame, gantry_at
-from doseledger.planning.kernels import DEPTH_STEP_MM, Spread, depth_table, spread_for
-from doseledger.planning.machine import N_GAUSSIANS, Machine
-from doseledger.planning.raytrace import STEP_MM, DensityMap, density_map, depth_at, trace_fan
-from doseledger.planning.view import see, seen_bounds_mm, view_of
+from doseledger.planning.kernels import Spread, depth_table, spread_for
+from doseledger.planning.loops import add_dose
+from doseledger.planning.machine import Machine
+from doseledger.planning.raytrace import DensityMap, density_map, trace_fan
+from doseledger.planning.view import seen_bounds_mm, view_of
 
 # Nodes of the blurred fluence for a reported dose: at 1.5 mm straight lines follow the penumbra to 1 % of the field.
 MAP_MM = 1.5
@@ -159,7 +159,7 @@ def dose_at_points(
             spread.maps(_part_fluence(arc, look, sub_angles, spread, machine))[0]
             for arc, look, spread in zip(arcs, group, spreads, strict=True)
         ]
-        _add_dose(points_xyz, np.stack(views), fan.depth_mm, table, _stacked(maps), dose)
+        add_dose(points_xyz, np.stack(views), fan.depth_mm, table, _stacked(maps), dose)
     return dose
 
 
@@ -206,35 +206,3 @@ def _stacked(maps: list[NDArray[np.float32]]) -> NDArray[np.float32]:
     for field, one in zip(out, maps, strict=True):
         field[: one.shape[0], : one.shape[1]] = one
     return out
-
-
-@njit(cache=True, fastmath=True, error_model="numpy")
-def _add_dose(points, views, depth, table, maps, dose):  # type: ignore[no-untyped-def]
-    one = np.uint64(1)
-    weight = np.empty(N_GAUSSIANS, dtype=np.float32)
-    for p in range(points.shape[0]):
-        looked_up = False
-        total = np.float32(0.0)
-        for v in range(views.shape[0]):
-            column, row, ray_x, ray_y, distance = see(points, p, views[v])
-            if column < 0.0 or row < 0.0 or column >= maps.shape[2] - 1 or row >= maps.shape[1] - 1:
-                continue
-            if not looked_up:
-                # Depth and distance are the same for all fields of one direction.
-                looked_up = True
-                deep = depth_at(depth, ray_x, ray_y, distance / STEP_MM - views[v, 7, 2]) / DEPTH_STEP_MM
-                deep = min(deep, table.shape[0] - 1.001)
-                k = np.uint64(deep)
-                f = np.float32(deep - k)
-                square = np.float32((views[v, 6, 2] / distance) ** 2)
-                for g in range(N_GAUSSIANS):
-                    weight[g] = square * (table[k, g] + f * (table[k + one, g] - table[k, g]))
-            x = np.uint64(column)
-            y = np.uint64(row)
-            fx = np.float32(column - x)
-            fy = np.float32(row - y)
-            for g in range(N_GAUSSIANS):
-                low = maps[v, y, x, g] + fx * (maps[v, y, x + one, g] - maps[v, y, x, g])
-                high = maps[v, y + one, x, g] + fx * (maps[v, y + one, x + one, g] - maps[v, y + one, x, g])
-                total += weight[g] * (low + fy * (high - low))
-        dose[p] += total

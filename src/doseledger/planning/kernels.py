@@ -14,10 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import erf
 
+from doseledger.planning.loops import DEPTH_STEP_MM
 from doseledger.planning.machine import Beam, Machine
 
-# Spacing of the depth table in mm; straight lines between its entries err by less than 1e-4 of the maximum.
-DEPTH_STEP_MM = 1.0
 DEPTH_MAX_MM = 800.0
 # Cells of the primary fluence where a field is given by its side alone.
 CELL_MM = 2.5

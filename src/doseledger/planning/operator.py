@@ -10,16 +10,16 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from doseledger.core.plan import Arc
 from doseledger.planning.fluence import open_fraction, open_fraction_adjoint
 from doseledger.planning.geometry import beam_frame, gantry_at
-from doseledger.planning.kernels import DEPTH_STEP_MM, Spread, depth_table, spread_for
-from doseledger.planning.machine import N_GAUSSIANS, Machine
-from doseledger.planning.raytrace import STEP_MM, DensityMap, depth_at, trace_fan
-from doseledger.planning.view import see, seen_bounds_mm, view_of
+from doseledger.planning.kernels import Spread, depth_table, spread_for
+from doseledger.planning.loops import N_GAUSSIANS, gather, look_up, scatter
+from doseledger.planning.machine import Machine
+from doseledger.planning.raytrace import DensityMap, trace_fan
+from doseledger.planning.view import seen_bounds_mm, view_of
 
 # Nodes of the blurred maps while optimising, and their reach beyond the jaws.
 MAP_MM = 2.5
@@ -69,7 +69,7 @@ class ArcOperator:
         dose = np.zeros(self.n_points, dtype=np.float32)
         for start in range(0, self.n_segments, BATCH):
             part = slice(start, start + BATCH)
-            _gather(self.place[part], self.weight[part], self.spread.maps(fluence[part]), dose)
+            gather(self.place[part], self.weight[part], self.spread.maps(fluence[part]), dose)
         return dose
 
     def adjoint_of_fluence(self, slope: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -80,7 +80,7 @@ class ArcOperator:
             part = slice(start, start + BATCH)
             n = len(self.place[part])
             maps = np.zeros((n, *self.spread.shape, N_GAUSSIANS), dtype=np.float32)
-            _scatter(self.place[part], self.weight[part], slope, maps)
+            scatter(self.place[part], self.weight[part], slope, maps)
             out[part] = self.spread.adjoint(maps)
         return out
 
@@ -147,72 +147,5 @@ def arc_operators(
             operator = operators[a]
             view = view_of(frame, fan, operator.spread, arcs[a].collimator_deg)
             shape = operator.spread.shape
-            _look_up(points_xyz, view, fan.depth_mm, table, shape, (operator.place[s], operator.weight[s]))
+            look_up(points_xyz, view, fan.depth_mm, table, shape, (operator.place[s], operator.weight[s]))
     return operators
-
-
-@njit(cache=True, fastmath=True, error_model="numpy")
-def _look_up(points, view, depth, table, shape, out):  # type: ignore[no-untyped-def]
-    place, weight = out
-    for p in range(points.shape[0]):
-        column, row, ray_x, ray_y, distance = see(points, p, view)
-        if column < 0.0 or row < 0.0 or column >= shape[1] - 1 or row >= shape[0] - 1:
-            place[p, 0] = -1.0
-            place[p, 1] = -1.0
-            weight[p] = 0.0
-            continue
-        # In single precision a place just short of the last node may round up to it.
-        place[p, 0] = min(np.float32(column), np.float32(shape[1] - 1.001))
-        place[p, 1] = min(np.float32(row), np.float32(shape[0] - 1.001))
-        deep = depth_at(depth, ray_x, ray_y, distance / STEP_MM - view[7, 2]) / DEPTH_STEP_MM
-        deep = min(deep, table.shape[0] - 1.001)
-        k = int(deep)
-        f = deep - k
-        square = (view[6, 2] / distance) ** 2
-        for g in range(N_GAUSSIANS):
-            weight[p, g] = ((1 - f) * table[k, g] + f * table[k + 1, g]) * square
-
-
-@njit(cache=True, fastmath=True)
-def _gather(place, weight, maps, dose):  # type: ignore[no-untyped-def]
-    one = np.uint64(1)
-    for s in range(place.shape[0]):
-        for p in range(place.shape[1]):
-            column = place[s, p, 0]
-            row = place[s, p, 1]
-            if column < 0.0:
-                continue
-            # Unsigned indices: signed ones would be checked for a wrap at every load.
-            x = np.uint64(column)
-            y = np.uint64(row)
-            fx = column - np.float32(x)
-            fy = row - np.float32(y)
-            total = np.float32(0.0)
-            for g in range(N_GAUSSIANS):
-                low = maps[s, y, x, g] + fx * (maps[s, y, x + one, g] - maps[s, y, x, g])
-                high = maps[s, y + one, x, g] + fx * (maps[s, y + one, x + one, g] - maps[s, y + one, x, g])
-                total += weight[s, p, g] * (low + fy * (high - low))
-            dose[p] += total
-
-
-@njit(cache=True, fastmath=True)
-def _scatter(place, weight, slope, maps):  # type: ignore[no-untyped-def]
-    one = np.uint64(1)
-    for s in range(place.shape[0]):
-        for p in range(place.shape[1]):
-            column = place[s, p, 0]
-            row = place[s, p, 1]
-            if column < 0.0 or slope[p] == 0.0:
-                continue
-            x = np.uint64(column)
-            y = np.uint64(row)
-            fx = column - np.float32(x)
-            fy = row - np.float32(y)
-            for g in range(N_GAUSSIANS):
-                value = weight[s, p, g] * slope[p]
-                high = fy * value
-                low = value - high
-                maps[s, y, x, g] += low - fx * low
-                maps[s, y, x + one, g] += fx * low
-                maps[s, y + one, x, g] += high - fx * high
-                maps[s, y + one, x + one, g] += fx * high

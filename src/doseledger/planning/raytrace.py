@@ -9,19 +9,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from doseledger.core.grid import Grid
+from doseledger.core.grid import Grid, box_around
 from doseledger.planning.geometry import BeamFrame
+from doseledger.planning.loops import sum_along_rays
 from doseledger.planning.machine import Density
 
 # Spacing of the fan in the isocentre plane, and of samples along its rays: pelvic anatomy is smooth on this scale, and
 # the sum over a ray averages what is not.
 FAN_MM = 4.0
-STEP_MM = 2.5
-# The density is averaged onto voxels of at most this size: the rays' samples are no denser.
-DENSITY_MM = 2.5
+STEP_MM = 4.0
+# Finer voxels are averaged over blocks up to this size: the fan is no denser, and the sum over a ray stays as it was.
+DENSITY_MM = 4.1
+# Below this nothing attenuates: the air around the patient is cut away, with what is only in it.
+LEAST_DENSITY = 0.05
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Fan:
 
 
 def density_map(ct_hu: NDArray[np.int16], grid: Grid, density: Density) -> DensityMap:
-    """Return the electron density of a CT, averaged over blocks of voxels that are finer than the rays' samples."""
+    """Return the electron density of a CT, averaged over blocks of fine voxels, cut to the box of what attenuates."""
     factor = [max(1, int(DENSITY_MM / s + 1e-6)) for s in grid.spacing_mm]
     shape = tuple(n // f for n, f in zip(grid.shape_zyx, factor, strict=True))
     cut = tuple(slice(0, n * f) for n, f in zip(shape, factor, strict=True))
@@ -64,6 +66,12 @@ def density_map(ct_hu: NDArray[np.int16], grid: Grid, density: Density) -> Densi
     spacing = tuple(s * f for s, f in zip(grid.spacing_mm, factor, strict=True))
     origin = tuple(o + 0.5 * s * (f - 1) for o, s, f in zip(grid.origin_mm, grid.spacing_mm, factor, strict=True))
     coarse = Grid(relative.shape, (spacing[0], spacing[1], spacing[2]), (origin[0], origin[1], origin[2]))
+    dense = relative > LEAST_DENSITY
+    if dense.any():
+        # One more voxel all round, so that a ray's samples still see the edge from air to tissue.
+        box = box_around(dense, (1, 1, 1))
+        relative = relative[box]
+        coarse = coarse.cropped((box[0].start, box[1].start, box[2].start), relative.shape)
     return DensityMap(np.ascontiguousarray(relative), coarse)
 
 
@@ -88,7 +96,7 @@ def trace_fan(density: DensityMap, frame: BeamFrame, bounds_mm: NDArray[np.float
     spacing = np.array([FAN_MM, FAN_MM, STEP_MM])
     count = np.maximum(2, np.ceil((upper - lower) / spacing).astype(np.int64) + 1)
     depth = np.zeros((count[1], count[0], count[2]), dtype=np.float32)
-    _sum_along_rays(
+    sum_along_rays(
         density.relative,
         np.asarray(density.grid.origin_mm),
         np.asarray(density.grid.spacing_mm),
@@ -97,72 +105,3 @@ def trace_fan(density: DensityMap, frame: BeamFrame, bounds_mm: NDArray[np.float
         depth,
     )
     return Fan(depth, lower, spacing)
-
-
-@njit(cache=True, fastmath=True)
-def _sum_along_rays(relative, origin_zyx, spacing_zyx, axes, lattice, depth):  # type: ignore[no-untyped-def]
-    # lattice: start of X, Y, distance; spacing of the same; SAD.
-    sad = lattice[6]
-    step = lattice[5]
-    nz, ny, nx = relative.shape
-    for iy in range(depth.shape[0]):
-        y = (lattice[1] + iy * lattice[4]) / sad
-        for ix in range(depth.shape[1]):
-            x = (lattice[0] + ix * lattice[3]) / sad
-            ray = axes[3] + x * axes[1] + y * axes[2]
-            length = step * np.sqrt(1.0 + x * x + y * y)
-            first = (axes[0] + lattice[2] * ray - origin_zyx[::-1]) / spacing_zyx[::-1]
-            move = step * ray / spacing_zyx[::-1]
-            total = 0.0
-            before = 0.0
-            for k in range(depth.shape[2]):
-                px = first[0] + k * move[0]
-                py = first[1] + k * move[1]
-                pz = first[2] + k * move[2]
-                value = 0.0
-                if -0.5 <= px <= nx - 0.5 and -0.5 <= py <= ny - 0.5 and -0.5 <= pz <= nz - 0.5:
-                    px = min(max(px, 0.0), nx - 1.0)
-                    py = min(max(py, 0.0), ny - 1.0)
-                    pz = min(max(pz, 0.0), nz - 1.0)
-                    x0 = int(px)
-                    y0 = int(py)
-                    z0 = int(pz)
-                    x1 = min(x0 + 1, nx - 1)
-                    y1 = min(y0 + 1, ny - 1)
-                    z1 = min(z0 + 1, nz - 1)
-                    fx = px - x0
-                    fy = py - y0
-                    fz = pz - z0
-                    low = (1 - fy) * ((1 - fx) * relative[z0, y0, x0] + fx * relative[z0, y0, x1]) + fy * (
-                        (1 - fx) * relative[z0, y1, x0] + fx * relative[z0, y1, x1]
-                    )
-                    high = (1 - fy) * ((1 - fx) * relative[z1, y0, x0] + fx * relative[z1, y0, x1]) + fy * (
-                        (1 - fx) * relative[z1, y1, x0] + fx * relative[z1, y1, x1]
-                    )
-                    value = (1 - fz) * low + fz * high
-                total += 0.5 * (before + value) * length
-                before = value
-                depth[iy, ix, k] = total
-
-
-@njit(cache=True, fastmath=True, error_model="numpy", inline="always")
-def depth_at(depth, x, y, step):  # type: ignore[no-untyped-def]
-    """Return the radiological depth in mm at a place of a fan in nodes, trilinear; the fan's edge holds beyond it."""
-    # Unsigned indices: signed ones would be checked for a wrap at every load.
-    x = min(max(x, 0.0), depth.shape[1] - 1.001)
-    y = min(max(y, 0.0), depth.shape[0] - 1.001)
-    step = min(max(step, 0.0), depth.shape[2] - 1.001)
-    one = np.uint64(1)
-    ix = np.uint64(x)
-    iy = np.uint64(y)
-    it = np.uint64(step)
-    fx = np.float32(x - ix)
-    fy = np.float32(y - iy)
-    ft = np.float32(step - it)
-    a = depth[iy, ix, it] + ft * (depth[iy, ix, it + one] - depth[iy, ix, it])
-    b = depth[iy, ix + one, it] + ft * (depth[iy, ix + one, it + one] - depth[iy, ix + one, it])
-    c = depth[iy + one, ix, it] + ft * (depth[iy + one, ix, it + one] - depth[iy + one, ix, it])
-    d = depth[iy + one, ix + one, it] + ft * (depth[iy + one, ix + one, it + one] - depth[iy + one, ix + one, it])
-    a += fx * (b - a)
-    c += fx * (d - c)
-    return a + fy * (c - a)

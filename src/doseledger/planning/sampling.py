@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from doseledger.core.errors import BadInput
-from doseledger.core.grid import Grid, Triple, resample_linear
+from doseledger.core.grid import Grid, Triple, box_around, resample_linear
 from doseledger.planning.objectives import NORMAL_TISSUE, Objective, PointObjective, ring_limit_gy
 from doseledger.planning.patient import Patient
 
@@ -129,7 +129,10 @@ def _regions(
 
 
 def _distance_mm(mask: NDArray[np.bool_], grid: Grid) -> NDArray[np.float64]:
-    """Return the distance to the nearest voxel of a mask in mm; 0 inside."""
-    if not mask.any():
-        return np.full(mask.shape, np.inf)
-    return np.asarray(ndimage.distance_transform_edt(~mask, sampling=grid.spacing_mm), dtype=np.float64)
+    """Return the distance to the nearest voxel of a mask in mm, 0 inside; infinite beyond the reach of any ring."""
+    distance = np.full(mask.shape, np.inf)
+    if mask.any():
+        margin = [int(np.ceil(NORMAL_REACH_MM / s)) for s in grid.spacing_mm]
+        box = box_around(mask, (margin[0], margin[1], margin[2]))
+        distance[box] = ndimage.distance_transform_edt(~mask[box], sampling=grid.spacing_mm)
+    return distance

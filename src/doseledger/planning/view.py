@@ -1,14 +1,14 @@
 """A point seen from the source: its place on the blurred maps and in the fan of depths, its inverse square.
 
-A view packs what the inner loops need of one beam direction into one array, (8, 3), with every scale folded in: the
+A view packs what the inner loops need of one beam direction into one array, (9, 3), with every scale folded in: the
 source; what a point's way from the source gives, over its distance, in columns and rows of the maps and in rays across
-and along the fan; the central axis; the maps' first column and row with the SAD; the fan's first node.
+and along the fan; the central axis; the maps' first column and row with the SAD; the fan's first node; steps of the
+fan per mm.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from doseledger.planning.geometry import BeamFrame
@@ -17,7 +17,7 @@ from doseledger.planning.raytrace import Fan
 
 
 def view_of(frame: BeamFrame, fan: Fan, spread: Spread, collimator_deg: float) -> NDArray[np.float64]:
-    """Return the view of one beam direction through one field, (8, 3)."""
+    """Return the view of one beam direction through one field, (9, 3)."""
     angle = np.deg2rad(collimator_deg)
     map_scale = frame.source_axis_mm / spread.spacing_mm
     column = map_scale * (np.cos(angle) * frame.across_xyz + np.sin(angle) * frame.along_xyz)
@@ -32,6 +32,7 @@ def view_of(frame: BeamFrame, fan: Fan, spread: Spread, collimator_deg: float) -
             frame.down_xyz,
             [spread.start_mm[0] / spread.spacing_mm, spread.start_mm[1] / spread.spacing_mm, frame.source_axis_mm],
             fan.start_mm / fan.spacing_mm,
+            [1.0 / fan.spacing_mm[2], 0.0, 0.0],
         ]
     )
 
@@ -49,18 +50,3 @@ def seen_bounds_mm(frame: BeamFrame, points_xyz: NDArray[np.floating], spreads: 
     bounds = np.stack([seen.min(axis=0), seen.max(axis=0)])
     bounds[:, :2] = np.clip(bounds[:, :2], -reach, reach)
     return bounds
-
-
-@njit(cache=True, fastmath=True, error_model="numpy", inline="always")
-def see(points, p, view):  # type: ignore[no-untyped-def]
-    """Return a point's column and row on the maps, its place in the fan (x, y), and its distance in mm."""
-    rx = points[p, 0] - view[0, 0]
-    ry = points[p, 1] - view[0, 1]
-    rz = points[p, 2] - view[0, 2]
-    distance = rx * view[5, 0] + ry * view[5, 1] + rz * view[5, 2]
-    near = 1.0 / distance
-    column = (rx * view[1, 0] + ry * view[1, 1] + rz * view[1, 2]) * near - view[6, 0]
-    row = (rx * view[2, 0] + ry * view[2, 1] + rz * view[2, 2]) * near - view[6, 1]
-    x = (rx * view[3, 0] + ry * view[3, 1] + rz * view[3, 2]) * near - view[7, 0]
-    y = (rx * view[4, 0] + ry * view[4, 1] + rz * view[4, 2]) * near - view[7, 1]
-    return column, row, x, y, distance
