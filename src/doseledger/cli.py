@@ -223,6 +223,7 @@ def lock_splits(
     cases: Annotated[Path, typer.Option(help="Table of cases.")],
     splits: Splits,
     reason: Annotated[str, typer.Option(help="Why it is locked now.")],
+    by_name: Annotated[bool, typer.Option("--by-name", help="Without digests: synthetic patients only.")] = False,
 ) -> None:
     """Lock the test patients of the present splits: from now on they never move.
 
@@ -233,7 +234,8 @@ def lock_splits(
 
     from doseledger.cohort.test_set import lock as lock_test_set
 
-    table = lock_test_set(lock, cases, splits, locked_on=date.today().isoformat(), reason=reason)
+    today = date.today().isoformat()
+    table = lock_test_set(lock, cases, splits, locked_on=today, reason=reason, by_name=by_name)
     _tell(f"{len(table)} test cases locked in {lock}; commit it")
 
 

@@ -112,3 +112,20 @@ def test_splits_older_than_the_cases_are_not_locked(cohort: Path) -> None:
 @pytest.mark.parametrize("name", ["phantom", "openkbp", "prostate"])
 def test_every_shipped_lock_is_a_test_set_table(repository: Path, name: str) -> None:
     read_table(repository / "validation" / "test_sets" / f"{name}.csv", TEST_SET)
+
+
+def test_a_patient_locked_by_name_stays_with_whichever_data_he_has(cohort: Path) -> None:
+    # Synthetic patients are planned anew on each machine: the last bits of their dose, and so the digests, differ.
+    cases_csv = cohort / "cases.csv"
+    locked = lock(
+        cohort / "lock.csv", cases_csv, cohort / "splits.csv", locked_on="2026-02-01", reason="shipped", by_name=True
+    )
+    assert set(locked["source_sha256"]) == {""}
+    cases = read_table(cases_csv, CASES)
+    cases["source_sha256"] = [sha256_of_bytes(f"elsewhere {name}".encode()) for name in cases["case_id"]]
+    write_table(cases_csv, cases, CASES)
+    split(cohort, SETTINGS.model_copy(update={"seed": 99}))
+    assert who_is_tested(cohort) == set(locked["pseudonym"])
+    write_table(cases_csv, cases[cases["pseudonym"] != locked["pseudonym"][0]], CASES)
+    with pytest.raises(BadInput, match="no longer among the cases"):
+        split(cohort, SETTINGS)

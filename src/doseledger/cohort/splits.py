@@ -11,7 +11,15 @@ import pandas as pd
 
 from doseledger.core.errors import BadInput
 from doseledger.core.settings import SplitSettings
-from doseledger.core.tables import CASES, SPLITS, TEST_SET, check_table, read_table, write_table
+from doseledger.core.tables import (
+    CASES,
+    SPLITS,
+    TEST_SET,
+    check_table,
+    read_table,
+    with_present_digests,
+    write_table,
+)
 
 Tell = Callable[[str], None]
 PARTS = ("train", "val", "test")
@@ -45,7 +53,8 @@ def make_splits(
     BadInput
         If the locked patients are not there unchanged, or the proportions cannot be had.
     """
-    cases, locked = read_table(cases_csv, CASES), read_table(lock_csv, TEST_SET)
+    cases = read_table(cases_csv, CASES)
+    locked = with_present_digests(read_table(lock_csv, TEST_SET), cases)
     splits = deal(cases, settings, locked)
     for (repeat, fold), part in splits.groupby(["repeat", "fold"]):
         left_out = len(cases) - len(part)

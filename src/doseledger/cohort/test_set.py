@@ -10,7 +10,9 @@ from doseledger.core.errors import BadInput
 from doseledger.core.tables import CASES, SPLITS, TEST_SET, read_table, write_table
 
 
-def lock(lock_csv: Path, cases_csv: Path, splits_csv: Path, *, locked_on: str, reason: str) -> pd.DataFrame:
+def lock(
+    lock_csv: Path, cases_csv: Path, splits_csv: Path, *, locked_on: str, reason: str, by_name: bool = False
+) -> pd.DataFrame:
     """Lock the test patients of the present splits and return the table that was written (`tables.TEST_SET`).
 
     Parameters
@@ -23,6 +25,8 @@ def lock(lock_csv: Path, cases_csv: Path, splits_csv: Path, *, locked_on: str, r
         Date, YYYY-MM-DD: the caller's, as nothing here reads a clock.
     reason
         Why these patients, in words.
+    by_name
+        Leave the digests out, for synthetic patients: each machine makes them anew, with other last bits.
 
     Raises
     ------
@@ -46,6 +50,8 @@ def lock(lock_csv: Path, cases_csv: Path, splits_csv: Path, *, locked_on: str, r
     if stale:
         raise BadInput(f"{splits_csv} is older than {cases_csv} for {', '.join(stale)}; run the split stage first")
     table = test[["pseudonym", "source_sha256"]].sort_values(["pseudonym", "source_sha256"], ignore_index=True)
+    if by_name:
+        table = table.assign(source_sha256="").drop_duplicates()
     table = table.assign(locked_on=locked_on, reason=reason.strip())
     write_table(lock_csv, table, TEST_SET)
     return table

@@ -64,16 +64,17 @@ SPLITS = _table(
     ["repeat", "fold", "case_id"],
 )
 
-# validation/test_sets/<cohort>.csv: the locked test set, edited only by `doseledger splits lock` and `unlock`.
+# validation/test_sets/<cohort>.csv: the locked test set, edited only by `doseledger splits lock` and `unlock`. A row
+# without a digest locks a synthetic patient by name: the last bits of his dose differ from machine to machine.
 TEST_SET = _table(
     "test_set",
     {
         "pseudonym": pa.Column(str),
-        "source_sha256": pa.Column(str, SHA256),
+        "source_sha256": pa.Column(str, pa.Check.str_matches(r"^([0-9a-f]{64})?$", error="a SHA256 in hex, or empty")),
         "locked_on": pa.Column(str, pa.Check.str_matches(r"^\d{4}-\d{2}-\d{2}$", error="a date YYYY-MM-DD")),
         "reason": pa.Column(str, pa.Check.str_length(min_value=1)),
     },
-    ["source_sha256"],
+    ["pseudonym", "source_sha256"],
 )
 
 _NOT_NEGATIVE = pa.Check.ge(0.0)
@@ -146,6 +147,17 @@ GOAL_METRICS = _table(
     },
     ["case_id", "goal"],
 )
+
+
+def with_present_digests(locked: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
+    """Return a locked test set in which a patient locked by name alone has the digests that his cases have now.
+
+    One who is no longer among the cases keeps an empty digest, which no case has.
+    """
+    by_name = locked["source_sha256"] == ""
+    now = cases[["pseudonym", "source_sha256"]]
+    named = locked[by_name].drop(columns="source_sha256").merge(now, on="pseudonym", how="left")
+    return pd.concat([locked[~by_name], named.fillna({"source_sha256": ""})], ignore_index=True)[list(locked.columns)]
 
 
 def read_table(path: Path, schema: pa.DataFrameSchema) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.fanout import run_cases
 from doseledger.core.files import sha256_of_file
 from doseledger.core.protocol import Protocol, load_protocol
-from doseledger.core.tables import CASES, SKIPPED, SPLITS, TEST_SET, read_table
+from doseledger.core.tables import CASES, SKIPPED, SPLITS, TEST_SET, read_table, with_present_digests
 from doseledger.gates import distances, doses, grids, leakage, structures, suites
 from doseledger.gates.digests import CohortFiles, data_digest
 from doseledger.gates.features import Row, measure_case
@@ -60,7 +60,8 @@ def judge_cohort(files: CohortFiles, accept_failed: Mapping[str, str], *, worker
     protocol, limits = load_protocol(files.protocol), data_limits(files.thresholds, files.cohort)
     expectations = suites.read_suite(files.suite)
     cases, splits = read_table(files.cases_csv, CASES), read_table(files.splits_csv, SPLITS)
-    skipped, locked = read_table(files.skipped_csv, SKIPPED), read_table(files.test_set_csv, TEST_SET)
+    skipped = read_table(files.skipped_csv, SKIPPED)
+    locked = with_present_digests(read_table(files.test_set_csv, TEST_SET), cases)
     findings = _judge_lists(files.cases_dir, cases, skipped, accept_failed)
     rows = {str(row["case_id"]): row for row in cases.to_dict("records")}
     arguments = {

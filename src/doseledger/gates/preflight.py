@@ -22,12 +22,16 @@ DIGITS = 4
 
 
 def run_digest(run: TrainingRun, splits_csv: Path, limits: PreflightLimits) -> str:
-    """Return the digest of what preflight judges for a run; training makes it again and compares."""
+    """Return the digest of what preflight judges for a run; training makes it again and compares.
+
+    How long a model is trained, how its patches are brought and how it predicts is not judged, so it is left out: a
+    change there neither runs preflight again nor makes its verdict stale.
+    """
     from doseledger.learn.resume import code_digests
 
     model = {
         "model": run.model,
-        "recipe": run.recipe.model_dump(mode="json"),
+        "recipe": run.recipe.model_dump(mode="json", exclude={"fit", "loader", "predict"}),
         "lr": run.lr,
         "seed": run.seed,
         "fold": run.fold,
