@@ -269,6 +269,19 @@ def test_a_malformed_file_is_a_bad_case_and_no_crash(convert, patient):
         convert(patient)
 
 
+def test_a_spacing_of_zero_is_a_bad_case_and_no_crash(convert, patient):
+    for item in patient.ct:
+        item.PixelSpacing = [0, 0]
+    with pytest.raises(BadCase, match="malformed DICOM: a grid needs three positive spacings"):
+        convert(patient)
+
+
+def test_a_plan_without_fractions_is_a_bad_case(convert, patient):
+    patient.rtplan.FractionGroupSequence[0].NumberOfFractionsPlanned = None
+    with pytest.raises(BadCase, match="wrong prescription: the RTPLAN has 0 fractions"):
+        convert(patient)
+
+
 def test_a_folder_and_a_zip_of_it_give_the_same_bytes(convert, patient, factory, tmp_path):
     from doseledger.cohort.pack import pack_case
 

@@ -163,6 +163,21 @@ def test_contours_between_the_slices_are_used_where_they_are():
     assert np.flatnonzero(mask.any(axis=(1, 2))).tolist() in ([3, 4], [4, 5])
 
 
+def test_contours_that_cross_are_said_to_and_holes_and_neighbours_are_not():
+    crossing = [*planes([9.0, 12.0], square(5.5, 15.5)), *planes([12.0], square(10.5, 20.5))]
+    _, notes = stack_contours(crossing, IMAGE, "case_1", "PTV56")
+    assert notes == ["contours of PTV56 cross at z 12.0 mm: what they share counts as outside"]
+    for second in (square(8.5, 10.5), square(15.5, 20.5), square(5.5, 10.5)):
+        assert stack_contours([*planes([12.0], square(5.5, 15.5)), (12.0, second)], IMAGE, "case_1", "P")[1] == []
+
+
+def test_a_vertex_on_a_pixel_centre_stays_there_far_from_the_origin():
+    far = Grid((1, 300, 400), (3.0, 0.7, 0.9), (0.0, -231.4, 87.3))
+    corners = np.array([(87.3 + 0.9 * i, -231.4 + 0.7 * j) for i, j in ((123, 77), (223, 77), (223, 177), (123, 177))])
+    mask = rasterise([corners], far)
+    assert mask.sum() == 100 * 100
+
+
 def test_contours_more_than_half_a_slice_beyond_the_image_are_refused():
     inside = planes([87.0, 88.4], square(5.5, 9.5))
     stack_contours(inside, IMAGE, "case_1", "Rectum")

@@ -9,7 +9,7 @@ from typing import Any
 from doseledger.cohort.body import BODY_THRESHOLD_HU, find_body_roi
 from doseledger.cohort.prescription import check_prescription
 from doseledger.cohort.roi_names import AliasUse, NameMatch, Unmatched, match_names
-from doseledger.core.errors import BadCase
+from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.grid import Grid
 from doseledger.core.protocol import Protocol
 from doseledger.dicom.contours import Stack, stack_contours
@@ -19,7 +19,7 @@ from doseledger.dicom.read_dose import Dose, read_dose
 from doseledger.dicom.read_image import AIR_HU, Image, read_image
 from doseledger.dicom.read_plan import summarise_plan
 from doseledger.dicom.read_structures import Roi, read_contours, read_rois
-from doseledger.dicom.source import SourceFile, lenient, read_source
+from doseledger.dicom.source import MALFORMED, SourceFile, lenient, read_source
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,10 @@ def read_patient(source: Path, protocol: Protocol, case_id: str) -> Patient:
             # Both are said at once: whoever mends the export should not find the second complaint a day later. A
             # finding outweighs a skip: what identifies a patient never counts as sound.
             raise BadCase(case_id, f"{error.reason.rstrip('.')}. Besides, it {identifying.reason}") from error
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except BadInput as error:
+            # A grid that can't be: a spacing of 0, say.
+            raise BadCase(case_id, f"malformed DICOM: {error}; export the patient again") from error
+        except MALFORMED as error:
             # Only a missing attribute's name is repeated: the text of other errors may hold a value.
             what = f": {error}" if isinstance(error, AttributeError) else ""
             raise BadCase(

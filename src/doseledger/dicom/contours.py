@@ -9,6 +9,7 @@ the shape holds for half a slice, as an image slice does.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations
 
 import edt
 import numba
@@ -21,8 +22,10 @@ from doseledger.core.grid import Grid
 Polygon = NDArray[np.float64]
 # Planes nearer to a layer than this part of a slice are on it: CT and RTSTRUCT round positions differently.
 SAME_PLANE_SHARE = 0.05
-# Pixel coordinates are rounded to this part of a pixel, so that a vertex meant to lie on a centre does.
-SNAP = 1e-4
+# Pixel coordinates are rounded to so many digits, so that a vertex meant to lie on a centre does.
+SNAP_DIGITS = 4
+# Contours that touch share a few pixels; those that share more of the smaller one, but not all of it, cross.
+MOST_TOUCHING_SHARE = 0.1
 # Contours drawn on every second to fifth slice are common; a wider gap is not filled by guesswork.
 MOST_MISSING_SLICES = 4
 
@@ -95,12 +98,31 @@ def rasterise(polygons: list[Polygon], grid: Grid) -> NDArray[np.bool_]:
     the standard names no rule; systems write separate parts (even-odd and union agree) and holes (a union would fill
     them), so even-odd holds for both. A keyhole's two coincident edges cancel.
     """
-    toggles = np.zeros((grid.shape_zyx[1], grid.shape_zyx[2] + 1), dtype=np.uint8)
+    mask = np.zeros(grid.shape_zyx[1:], dtype=np.bool_)
+    if not polygons:
+        return mask
     origin = np.asarray([grid.origin_mm[2], grid.origin_mm[1]])
     spacing = np.asarray([grid.spacing_mm[2], grid.spacing_mm[1]])
-    for polygon in polygons:
-        _toggle_crossings(np.round((polygon - origin) / spacing / SNAP) * SNAP, toggles)
-    return np.bitwise_xor.accumulate(toggles[:, :-1], axis=1).astype(np.bool_)
+    points = [np.round((polygon - origin) / spacing, SNAP_DIGITS) for polygon in polygons]
+    size = np.asarray(mask.shape[::-1])
+    # Only the contours' own box is filled; moving by whole pixels leaves every tie a tie.
+    low = np.clip(np.floor(np.min([p.min(axis=0) for p in points], axis=0)).astype(int), 0, size)
+    high = np.clip(np.ceil(np.max([p.max(axis=0) for p in points], axis=0)).astype(int) + 1, low, size)
+    toggles = np.zeros((high[1] - low[1], high[0] - low[0] + 1), dtype=np.uint8)
+    for polygon in points:
+        _toggle_crossings(polygon - low, toggles)
+    mask[low[1] : high[1], low[0] : high[0]] = np.bitwise_xor.accumulate(toggles[:, :-1], axis=1)
+    return mask
+
+
+def _cross(first: Polygon, second: Polygon, grid: Grid) -> bool:
+    """Whether two contours of a plane overlap in part: neither apart, nor one inside the other."""
+    if np.any(first.max(axis=0) < second.min(axis=0)) or np.any(second.max(axis=0) < first.min(axis=0)):
+        return False
+    one, other = rasterise([first], grid), rasterise([second], grid)
+    smaller = min(int(one.sum()), int(other.sum()))
+    shared = int((one & other).sum())
+    return MOST_TOUCHING_SHARE * smaller < shared < (1 - MOST_TOUCHING_SHARE) * smaller
 
 
 def stack_contours(
@@ -144,6 +166,13 @@ def stack_contours(
     z_mm = np.unique(exact)
     polygons = [[contours[i][1] for i in np.flatnonzero(exact == z)] for z in z_mm]
     joined, notes = _join(z_mm, polygons, image_grid, case_id, name)
+    crossing = [
+        f"{z:.1f}"
+        for z, plane in zip(z_mm, polygons, strict=True)
+        if any(_cross(one, other, image_grid) for one, other in combinations(plane, 2))
+    ]
+    if crossing:
+        notes.append(f"contours of {name} cross at z {', '.join(crossing[:5])} mm: what they share counts as outside")
     return Stack(z_mm, polygons, slice_mm, joined), notes
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import struct
 import warnings
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +23,11 @@ from doseledger.core.errors import BadCase
 PREAMBLE_BYTES = 128
 # What file browsers and archivers leave behind; never part of a patient.
 IGNORED_NAMES = frozenset({"DICOMDIR", "Thumbs.db", "desktop.ini"})
+# What pydicom raises where a file breaks the standard, at once or when a value is first asked for.
+MALFORMED = (
+    *(AttributeError, EOFError, KeyError, NotImplementedError, OverflowError, TypeError, ValueError),
+    *(struct.error, zlib.error),
+)
 
 
 @dataclass(frozen=True)
@@ -123,7 +130,7 @@ def parse_dataset(content: bytes) -> pydicom.Dataset | None:
             dataset = pydicom.dcmread(io.BytesIO(content), force=not has_preamble)
             if "SOPClassUID" not in dataset:
                 return None
-    except (InvalidDicomError, EOFError, OSError, ValueError, KeyError, AttributeError, NotImplementedError):
+    except (InvalidDicomError, OSError, *MALFORMED):
         return None
     if not hasattr(dataset, "file_meta"):
         dataset.file_meta = pydicom.dataset.FileMetaDataset()
