@@ -109,7 +109,8 @@ def _judge_parity(case: Case, protocol: Protocol, dose: NDArray[np.float32], lim
     native = case.meta.get("parity")
     findings = []
     for name in case.present_names:
-        mask, before = case.mask(name), native.get(name) if isinstance(native, dict) else None
+        # Beyond the native dose grid there was no dose to resample: what a case holds there is no part of parity.
+        mask, before = case.mask(name) & case.valid_dose, native.get(name) if isinstance(native, dict) else None
         if not mask.any():
             continue
         is_target = protocol.structure(name).kind == "target"
