@@ -193,7 +193,8 @@ class Anatomy:
         """Return the rectum with its wall and contents, from the anal canal to the sigmoid."""
         points = [(float(x), float(y), float(z)) for x, y, z in self.rectum_path]
         field = tube(space, points, [float(r) for r in self.rectum_radii]) + 0.9 * self.waves["rectum"].at(space)
-        return np.asarray(np.maximum(field, 1.0 - np.minimum(self.prostate(space), self.vesicles(space))), np.float32)
+        others = np.minimum(np.minimum(self.prostate(space), self.vesicles(space)), self.bladder(space))
+        return np.asarray(np.maximum(field, 1.0 - others), dtype=np.float32)
 
     def rectum_span_mm(self) -> tuple[float, float]:
         """Lowest and highest z that are contoured as rectum."""
@@ -293,7 +294,8 @@ def _draw_bowel(rng: np.random.Generator, anatomy: Anatomy) -> tuple[Path3, ...]
     """Draw loops through random points of the free space above the bladder and in front of the nodes."""
     radius = anatomy.traits["bowel_radius_mm"]
     front = anatomy.middle_y_mm - anatomy.half_depth_mm + anatomy.fat_mm + radius + 14.0
-    points = rng.uniform((-78.0, front, 20.0), (78.0, 22.0, 170.0), (1500, 3))
+    # Behind y = 5 mm the sigmoid and the upper rectum begin.
+    points = rng.uniform((-78.0, front, 20.0), (78.0, 5.0, 170.0), (1500, 3))
     space = Space.of_points(points)
     free = anatomy.ptv56(space) > anatomy.traits["bowel_gap_mm"] + radius + 1.0
     free &= anatomy.bladder(space) > radius + 3.0

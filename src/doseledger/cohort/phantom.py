@@ -181,15 +181,21 @@ def _plan(
         dose_spacing_mm=patient.dose_grid.spacing_mm,
     )
     style = draw_style(rng)
+    told = ""
     for attempt in range(1, settings.attempts + 1):
-        planned = optimise_plan(to_plan, machine, style, work, rng)
+        try:
+            planned = optimise_plan(to_plan, machine, style, work, rng)
+        except BadCase as error:
+            # So far from the prescription that it can't be normalised: the targets need more weight.
+            told, style = error.reason, firmer_style(style, set(prescription), prescription)
+            continue
         results = judge(planned, patient, masks, prescription, goals)
         missed = [result for result in results if result.goal.gating and result.acceptable is False]
         if not missed:
             return planned, results, attempt
+        told = "missed " + ", ".join(f"{result.goal.name} (found {result.value:.1f})" for result in missed)
         style = firmer_style(style, {result.goal.structure for result in missed}, prescription)
-    told = ", ".join(f"{result.goal.name} (found {result.value:.1f})" for result in missed)
-    raise BadCase(case_id, f"dropped: none of {settings.attempts} plans meets the goals; the last misses {told}")
+    raise BadCase(case_id, f"dropped: none of {settings.attempts} plans meets the goals; the last: {told}")
 
 
 def firmer_style(style: PlanStyle, missed: set[str], targets: Mapping[str, float]) -> PlanStyle:
