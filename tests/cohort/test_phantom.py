@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import io
+import shutil
+import subprocess
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -207,6 +209,25 @@ def test_the_default_cohort_has_its_dirt(protocol: Protocol) -> None:
 def test_the_goals_that_come_with_the_project_are_sound(repository: Path, name: str) -> None:
     goals = load_goals(repository / "validation" / "goals" / f"{name}.yaml")
     assert lint_goals(goals, load_protocol(repository / "validation" / "protocols" / f"{name}.yaml")) == []
+
+
+def test_dciodvfy_finds_no_error(folder: Path, tmp_path: Path) -> None:
+    if shutil.which("dciodvfy") is None:
+        pytest.skip("dciodvfy is not installed: apt-get install dicom3tools")
+    objects = open_case(folder / f"case_{FFP:04d}.zip")
+    dose = objects["RD.dcm"]
+    # It aborts on 32 bits, so it is given the same dose in 16.
+    stored = dose.pixel_array
+    dose.DoseGridScaling = f"{float(dose.DoseGridScaling) * stored.max() / 65535:.8E}"
+    dose.BitsAllocated, dose.BitsStored, dose.HighBit = 16, 16, 15
+    dose.PixelData = np.rint(stored * (65535 / stored.max())).astype("<u2").tobytes()
+    for name in ("CT/0001.dcm", "RS.dcm", "RP.dcm", "RD.dcm"):
+        path = tmp_path / Path(name).name
+        objects[name].save_as(path)
+        said = subprocess.run(["dciodvfy", str(path)], capture_output=True, text=True, check=False)
+        assert "Error" not in said.stdout + said.stderr, name
+        warnings = {line for line in said.stderr.splitlines() if line.startswith("Warning")}
+        assert all("needed to build DICOMDIR" in line for line in warnings), warnings
 
 
 # It also uses what pydicom, numpy and scikit-image are about to drop.

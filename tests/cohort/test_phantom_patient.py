@@ -7,9 +7,10 @@ import pytest
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
-from doseledger.cohort.anatomy import draw_anatomy, load_ranges
+from doseledger.cohort.anatomy import draw_anatomy
 from doseledger.cohort.phantom_patient import Dirt, SyntheticPatient, draw_patient
 from doseledger.cohort.shapes import Space, blend, capsule, ellipsoid, smooth_path
+from doseledger.cohort.traits import load_ranges
 from doseledger.core.grid import Grid
 
 # Coarse, so that a patient takes a second.

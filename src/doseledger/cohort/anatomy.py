@@ -9,57 +9,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import TypeAdapter
 
 from doseledger.cohort.shapes import Field, Point, Space, Waves, blend, capsule, ellipsoid, smooth_path, tube
+from doseledger.cohort.traits import load_ranges
 from doseledger.core.errors import BadInput
-from doseledger.core.files import read_yaml
-from doseledger.core.protocol import Block
 
 WAVES = ("body", "prostate", "bladder", "rectum", "nodes", "fat", "stool", "muscle")
 STEPS = 3
 # Radius of the nodal volume around the iliac vessels and in the flat obturator space, as shares of node_radius_mm.
 NODE_SHARES = (1.0, 0.95, 0.75)
 Path3 = NDArray[np.float64]
-
-
-class TraitRange(Block):
-    """How one number varies between patients; uniform where sd is 0."""
-
-    mean: float
-    sd: float
-    low: float
-    high: float
-    unit: str
-    source: str
-
-    def draw(self, rng: np.random.Generator) -> float:
-        """Return a draw between low and high."""
-        if self.sd == 0.0:
-            return float(rng.uniform(self.low, self.high))
-        while not self.low <= (value := float(rng.normal(self.mean, self.sd))) <= self.high:
-            pass
-        return value
-
-
-def load_ranges() -> dict[str, TraitRange]:
-    """Return the ranges of anatomy_ranges.yaml.
-
-    Raises
-    ------
-    BadInput
-        If a range holds no value.
-    """
-    with resources.as_file(resources.files("doseledger.cohort") / "anatomy_ranges.yaml") as path:
-        ranges = TypeAdapter(dict[str, TraitRange]).validate_python(read_yaml(path))
-    wrong = [name for name, r in ranges.items() if not r.low < r.high or (r.sd and not r.low <= r.mean <= r.high)]
-    if wrong:
-        raise BadInput(f"anatomy_ranges.yaml: low, mean and high must rise in {', '.join(wrong)}")
-    return ranges
 
 
 @dataclass(frozen=True)

@@ -244,13 +244,13 @@ def _pack(
         position=dirt.position,
         key=key,
     )
-    images = make_ct(study, patient.ct_hu, patient.grid)
+    images = make_ct(study, patient.ct_hu, patient.grid, body_part="PELVIS")
     rois = [Roi(dirt.names.get(name, name), s, _interpreted(name)) for name, s in patient.surfaces.items()]
     structures = make_structure_set(study, rois, patient.grid, images)
     numbers = {name: k for k, name in enumerate(patient.surfaces, 1)}
     device = BeamDevice(machine.leaves.boundary_mm, machine.source_axis_mm)
     plan = make_plan(study, planned.plan, device, structures, numbers)
-    dose = make_dose(study, planned.dose_gy, planned.dose_grid, plan=plan, structures=structures)
+    dose = make_dose(study, planned.dose_gy, planned.dose_grid, plan=plan)
     files = {f"CT/{k:04d}.dcm": to_bytes(image) for k, image in enumerate(images, 1)}
     return files | {"RS.dcm": to_bytes(structures), "RP.dcm": to_bytes(plan), "RD.dcm": to_bytes(dose)}
 

@@ -56,7 +56,7 @@ def _paint_soft_tissue(ct: NDArray[np.float32], anatomy: Anatomy, space: Space) 
     """Skin, a coat of fat, muscle with streaks of fat, and the fat that organs lie in."""
     depth = -anatomy.body(space)
     texture = anatomy.waves["muscle"].at(space)
-    coat = anatomy.fat_mm * (1.0 + 0.25 * anatomy.waves["fat"].at(space))
+    coat = anatomy.fat_mm * (1.0 + 0.15 * anatomy.waves["fat"].at(space))
     # The seat carries more fat than the flanks; the belly more the higher it is.
     coat = coat * (1.0 + 0.35 * np.clip(space.y / 100.0, -0.6, 1.0) + 0.004 * np.clip(space.z, 0.0, 150.0))
     inside = np.clip((depth - coat) / 2.0 + 0.5, 0.0, 1.0)

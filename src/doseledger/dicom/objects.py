@@ -120,9 +120,7 @@ def new_object(study: Study, sop_class: str, modality: str, series: str, instanc
     ds.StudyDate, ds.StudyTime, ds.AccessionNumber, ds.ReferringPhysicianName = "", "", "", ""
     ds.Modality = modality
     ds.SeriesInstanceUID, ds.SeriesNumber = study.uid(series), SERIES_NUMBER.get(modality)
-    if modality == "CT":
-        ds.Laterality = ""
-    else:
+    if modality != "CT":
         ds.OperatorsName = ""
     ds.FrameOfReferenceUID, ds.PositionReferenceIndicator = study.frame_of_reference_uid, ""
     ds.Manufacturer = ""

@@ -54,7 +54,7 @@ def _in_scanner_order(array: NDArray[Any], grid: Grid, position: Position) -> tu
     return array[::along_z, ::along_y, ::along_x], corner, along_z
 
 
-def make_ct(study: Study, ct_hu: NDArray[np.int16], grid: Grid) -> list[Dataset]:
+def make_ct(study: Study, ct_hu: NDArray[np.int16], grid: Grid, body_part: str = "") -> list[Dataset]:
     """Return the images of a CT series in the scanner's order.
 
     Parameters
@@ -65,6 +65,8 @@ def make_ct(study: Study, ct_hu: NDArray[np.int16], grid: Grid) -> list[Dataset]
         Hounsfield units, (z, y, x) on `grid`; below −1024 is cut.
     grid
         Where the voxels are.
+    body_part
+        Body Part Examined, of the unpaired ones (PELVIS, HEAD); empty if not known.
     """
     stored = np.clip(ct_hu.astype(np.int32) - CT_INTERCEPT, 0, 65535).astype("<u2")
     frames, corner, step = _in_scanner_order(stored, grid, study.position)
@@ -73,6 +75,11 @@ def make_ct(study: Study, ct_hu: NDArray[np.int16], grid: Grid) -> list[Dataset]
         ds = new_object(study, CTImageStorage, "CT", "ct", k + 1)
         ds.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
         ds.ContentDate, ds.ContentTime = "", ""
+        # Laterality may be left out only where the body part is known not to be paired (PS3.3 C.7.3.1).
+        if body_part:
+            ds.BodyPartExamined = body_part
+        else:
+            ds.Laterality = ""
         ds.PatientPosition = study.position
         ds.KVP, ds.AcquisitionNumber, ds.InstanceNumber = "120", 1, k + 1
         ds.SliceThickness = decimal(grid.spacing_mm[0], 4)
@@ -175,7 +182,8 @@ def make_dose(
     grid
         Where the voxels are: its own, it need not be the CT's.
     plan, structures
-        The plan that gives this dose, and the structure set, to be referred to.
+        The plan that gives this dose, and the structure set, to be referred to; a plan names its structure set, and a
+        second reference would ask for DVHs (RT DVH module, PS3.3 C.8.8.4), so give it where there is no plan.
     bits
         Bits of a stored value; a unit of the last bit is max / 2^bits.
 
