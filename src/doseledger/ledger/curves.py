@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LEGEND_ROW_IN = 0.25
+TALLEST_IN = 7.2
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,9 @@ def plot_differences(labels: Sequence[str], values: Sequence[NDArray[np.float64]
     axis_label
         What is on x, with its unit.
     """
-    figure = new_figure(0.75 + 0.27 * len(labels))
+    # Rows come closer together where there are many, so that figure and caption fit one page.
+    row_in = min(0.27, max(0.2, TALLEST_IN / max(1, len(labels))))
+    figure = new_figure(0.75 + row_in * len(labels))
     axis = figure.subplots()
     rng = np.random.default_rng(0)
     for row, points in enumerate(values):

@@ -184,7 +184,9 @@ def code_table(facts: RunFacts, trained: GitState, now: GitState) -> Table:
 def packages_table(facts: RunFacts) -> Table:
     """Return the versions of the packages that can change a number."""
     provenance = facts.run.get("provenance", {})
-    versions = {"python": provenance.get("python"), **provenance.get("packages", {}), **facts.run.get("versions", {})}
+    found = {"python": provenance.get("python"), **provenance.get("packages", {}), **facts.run.get("versions", {})}
+    # One package, whether it is named as it is installed or as it is imported.
+    versions = {str(name).replace("_", "-"): version for name, version in found.items()}
     rows = [(name, version) for name, version in sorted(versions.items()) if version]
     return make_table("Versions when trained", ("", "Version"), rows)
 
