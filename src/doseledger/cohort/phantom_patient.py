@@ -20,8 +20,9 @@ PITCHES_MM = (2.5, 3.0)
 # A surface this far off is nowhere near: the value of a field outside the box that it was computed in.
 FAR_MM = np.float32(99.0)
 FEMUR_LENGTH_MM = 62.0
-# A dose grid of its own: beyond the targets by so much, off the CT's planes by so much, z, y, x.
-ODD_GRID_MARGIN_MM = 65.0
+# A dose grid of its own: beyond the targets by so much (all that is contoured, but not all of the skin), and off the
+# CT's planes by so much; z, y, x.
+ODD_GRID_MARGIN_MM = (65.0, 65.0, 100.0)
 ODD_GRID_SHIFT_MM = (1.3, 0.7, 1.9)
 
 
@@ -172,7 +173,7 @@ def _dose_grid(body: NDArray[np.bool_], grid: Grid, spacing_mm: float) -> Grid:
 def _odd_dose_grid(surfaces: Mapping[str, Field], grid: Grid, spacing_mm: float) -> Grid:
     """A box around the targets, off the CT's planes, and smaller than the patient."""
     targets = np.any([surface < 0 for name, surface in surfaces.items() if name.startswith("PTV")], axis=0)
-    margin = [round(ODD_GRID_MARGIN_MM / spacing) for spacing in grid.spacing_mm]
+    margin = [round(m / spacing) for m, spacing in zip(ODD_GRID_MARGIN_MM, grid.spacing_mm, strict=True)]
     box = box_around(targets, (margin[0], margin[1], margin[2]))
     shape = tuple(part.stop - part.start for part in box)
     around = grid.cropped((box[0].start, box[1].start, box[2].start), (shape[0], shape[1], shape[2]))
