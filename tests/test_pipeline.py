@@ -47,8 +47,15 @@ def reached_from_module(name: str) -> frozenset[Path]:
         for node in list(ast.walk(tree)):
             if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
                 node.body = []
+        seen |= data_files(file, tree)
         todo += sorted(imported_names(tree))
     return frozenset(seen)
+
+
+def data_files(file: Path, tree: ast.AST) -> set[Path]:
+    """Return the YAML of the package that a module names: as good as code."""
+    named = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    return {path for path in file.parent.rglob("*.yaml") if path.name in named}
 
 
 def command_functions() -> dict[str, ast.FunctionDef]:

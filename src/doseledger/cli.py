@@ -95,7 +95,8 @@ def _goals(settings: Settings, cohort: str, goals: Path) -> GoalSet:
 
 
 def _project_root() -> Path:
-    # DVC_ROOT is the main repository in temporary and queued runs too, whose own folder is thrown away.
+    # Where an interrupted run's state lies: DVC_ROOT is the main repository in temporary and queued runs too, whose own
+    # folder is thrown away. What describes the code, the commit above all, is that of the working folder instead.
     import os
 
     return Path(os.environ.get("DVC_ROOT", "."))
@@ -474,7 +475,7 @@ def report(
         protocol=protocols / f"{names.protocol}.yaml",
         goals=goals / f"{names.goals}.yaml",
         thresholds=thresholds,
-        root=_project_root(),
+        root=Path.cwd(),
     )
     make_report(inputs, ReportOutputs(html, pdf, figures), templates, settings.report, settings.evaluate, _tell)
 
@@ -653,7 +654,7 @@ def _training_run(settings: Settings, model: str, params: Path, data_token: Path
         fold=settings.fold,
         repeat=settings.repeat,
         token=read_json(data_token),
-        provenance=run_provenance(_project_root(), sys.argv, _project_root() / "requirements.lock"),
+        provenance=run_provenance(Path.cwd(), sys.argv, Path("requirements.lock")),
     )
 
 
