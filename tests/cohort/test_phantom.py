@@ -16,7 +16,16 @@ import pytest
 
 from doseledger.cohort import phantom
 from doseledger.cohort.convert import Origin, convert_case
-from doseledger.cohort.phantom import DIRT, draw_style, firmer_style, make_case, make_cohort
+from doseledger.cohort.phantom import (
+    DIRT,
+    Cohort,
+    MadeCase,
+    draw_style,
+    firmer_style,
+    make_case,
+    make_cohort,
+    tabulate_goals,
+)
 from doseledger.core.errors import BadCase, SkippedCase
 from doseledger.core.protocol import GoalSet, Protocol, load_goals, load_protocol
 from doseledger.core.settings import PhantomSettings
@@ -185,6 +194,18 @@ def test_a_second_plan_is_firmer_on_what_the_first_missed(monkeypatch: pytest.Mo
     assert styles[1].target_weight == styles[0].target_weight
     firmer = firmer_style(styles[0], {"PTV70"}, {"PTV70": 70.0})
     assert firmer == replace(styles[0], target_weight=2.0 * styles[0].target_weight)
+
+
+def test_the_table_of_goals_counts_only_those_who_have_the_structure() -> None:
+    goal = {"structure": "Bowel", "statistic": "D0.03cc", "operator": "<=", "limit": 52, "unit": "Gy", "source": "test"}
+    goals = GoalSet.model_validate({"name": "t", "protocol": "prostate_sib", "title": "t", "goals": [goal]})
+    name = goals.goals[0].name
+    made = {
+        f"case_{k}": MadeCase("0" * 64, 1, {name: v}, 600.0) for k, v in enumerate((50.0, 53.0, 30.0, float("nan")))
+    }
+    row = tabulate_goals(Cohort(made, {}), goals).iloc[0]
+    assert (row["met"], row["of"], row["median"], row["low"], row["high"]) == (2, 3, 50.0, 30.0, 53.0)
+    assert tabulate_goals(Cohort({}, {}), goals).iloc[0]["of"] == 0
 
 
 def test_planners_differ() -> None:

@@ -121,6 +121,24 @@ def make_cohort(out: Path, raw_list: Path, settings: PhantomSettings, goals: Goa
     return Cohort(outcome.done, dropped)
 
 
+def tabulate_goals(cohort: Cohort, goals: GoalSet) -> pd.DataFrame:
+    """Return one row for each goal: how many patients met it, and the spread of its value in the goal's unit.
+
+    Returns
+    -------
+    DataFrame
+        Columns `goal`, `met`, `of` (patients who have the structure), `median`, `low` and `high`.
+    """
+    rows = []
+    for goal in goals.goals:
+        values = np.asarray([made.goals[goal.name] for made in cohort.made.values()], dtype=np.float64)
+        values = values[np.isfinite(values)]
+        met = values <= goal.limit if goal.operator == "<=" else values >= goal.limit
+        spread = (np.median(values), values.min(), values.max()) if len(values) else (np.nan, np.nan, np.nan)
+        rows.append((goal.name, int(met.sum()), len(values), *(float(value) for value in spread)))
+    return pd.DataFrame(rows, columns=["goal", "met", "of", "median", "low", "high"])
+
+
 def make_case(case_id: str, number: int, out: Path, settings: PhantomSettings, goals: GoalSet) -> MadeCase:
     """Return what came of one patient, written as `<out>/<case_id>.zip`.
 
