@@ -7,6 +7,7 @@ dvc.yaml is the one place that knows where things lie.
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
@@ -49,6 +50,8 @@ PARAMS = Path("params.yaml")
 
 def main() -> NoReturn:
     """Run the command line; an error that a person can mend is one message on stderr and exit 1."""
+    # Threads that wait for each other by spinning take the cores from other processes; OpenMP reads this at its start.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app(prog_name="doseledger")
     except DoseledgerError as error:
@@ -97,8 +100,6 @@ def _goals(settings: Settings, cohort: str, goals: Path) -> GoalSet:
 def _project_root() -> Path:
     # Where an interrupted run's state lies: DVC_ROOT is the main repository in temporary and queued runs too, whose own
     # folder is thrown away. What describes the code, the commit above all, is that of the working folder instead.
-    import os
-
     return Path(os.environ.get("DVC_ROOT", "."))
 
 

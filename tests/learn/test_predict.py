@@ -23,7 +23,7 @@ from doseledger.learn.predict import Model, SplitPart, load_model, predict, pred
 from doseledger.learn.recipe import PredictRecipe, Recipe
 from doseledger.learn.train import Places, TrainingRun, train
 
-PLAIN = PredictRecipe(overlap=0.25, windows_at_once=2, mirror_average=False)
+PLAIN = PredictRecipe(overlap=0.25, windows_at_once=2, mirror_average=False, spacing_tolerance=0.25)
 MIRRORED = PLAIN.model_copy(update={"mirror_average": True})
 
 
@@ -155,9 +155,9 @@ def test_weights_that_are_not_numbers_never_become_a_dose(model: Model, cohort: 
 
 def test_voxels_of_another_size_than_in_training_are_refused(model: Model, cohort: Any, tmp_path: Path) -> None:
     loaded = Case.load(cohort.cases / "case_0005.npz")
-    coarse = Grid(loaded.grid.shape_zyx, (6.0, 6.0, 7.0), loaded.grid.origin_mm)
+    coarse = Grid(loaded.grid.shape_zyx, (6.0, 6.0, 8.0), loaded.grid.origin_mm)
     with pytest.raises(
-        BadCase, match=r"case_0005: voxels of \(6\.0, 6\.0, 7\.0\) mm .* ingest the case with the model"
+        BadCase, match=r"case_0005: voxels of \(6\.0, 6\.0, 8\.0\) mm .* ingest the case with the model"
     ):
         predict_case(model, saved(replace(loaded, grid=coarse), tmp_path / "coarse"), PLAIN)
 

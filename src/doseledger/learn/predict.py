@@ -25,9 +25,6 @@ from doseledger.learn.patches import Sample, mirror_inputs, read_inputs
 from doseledger.learn.recipe import PredictRecipe
 from doseledger.learn.windows import predict_whole
 
-# How far a case's voxels may differ from those in training: beyond it a network that counts in voxels misjudges mm.
-SPACING_TOLERANCE = 0.10
-
 
 @dataclass(frozen=True)
 class Model:
@@ -110,7 +107,7 @@ def predict_case(model: Model, case: OpenCase, recipe: PredictRecipe) -> NDArray
     """
     checkpoint = model.checkpoint
     check_fits(case, checkpoint.spec)
-    _check_spacing(case, checkpoint)
+    _check_spacing(case, checkpoint, recipe.spacing_tolerance)
     patch_zyx = checkpoint.recipe.sampling.patch_zyx
     box = whole_box(case, patch_zyx)
     sample = read_inputs(case, checkpoint.spec, box)
@@ -140,17 +137,17 @@ def _run(model: Model, sample: Sample, recipe: PredictRecipe) -> NDArray[np.floa
     return result
 
 
-def _check_spacing(case: OpenCase, checkpoint: Checkpoint) -> None:
+def _check_spacing(case: OpenCase, checkpoint: Checkpoint, tolerance: float) -> None:
     least, most = checkpoint.spacing_range_mm
     fits = (
-        low * (1 - SPACING_TOLERANCE) <= spacing <= high * (1 + SPACING_TOLERANCE)
+        low * (1 - tolerance) <= spacing <= high * (1 + tolerance)
         for spacing, low, high in zip(case.spacing_mm, least, most, strict=True)
     )
     if not all(fits):
         raise BadCase(
             case.case_id,
-            f"voxels of {case.spacing_mm} mm (z, y, x); the model was trained on {least} to {most}; "
-            "ingest the case with the model's protocol",
+            f"voxels of {case.spacing_mm} mm (z, y, x), more than {tolerance:.0%} outside the {least} to {most} of "
+            "training; ingest the case with the model's protocol",
         )
 
 

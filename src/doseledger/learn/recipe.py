@@ -185,12 +185,14 @@ class PredictRecipe(Block):
     Notes
     -----
     `overlap` is the share of a window that its neighbour covers too; `mirror_average` predicts the mirrored case as
-    well and averages the two.
+    well and averages the two. A case whose voxels lie further than `spacing_tolerance` (a share) outside the spacings of
+    training is refused: a network counts in voxels, and misjudges mm beyond what it has seen.
     """
 
     overlap: Annotated[float, Field(ge=0, lt=1)]
     windows_at_once: Count
     mirror_average: bool
+    spacing_tolerance: Annotated[float, Field(ge=0)]
 
 
 class TrainedRecipe(Block):
