@@ -185,7 +185,7 @@ class PredictRecipe(Block):
     Notes
     -----
     `overlap` is the share of a window that its neighbour covers too; `mirror_average` predicts the mirrored case as
-    well and averages the two. A case whose voxels lie further than `spacing_tolerance` (a share) outside the spacings of
+    well and averages the two. A case whose voxels lie further than `spacing_tolerance` (a share) outside those of
     training is refused: a network counts in voxels, and misjudges mm beyond what it has seen.
     """
 
