@@ -115,10 +115,12 @@ def phantom(
     Example: doseledger phantom data/raw/phantom --raw-list data/raw/phantom.csv
     --goals validation/goals/prostate_sib.yaml
     """
-    from doseledger.cohort.phantom import make_cohort
+    from doseledger.cohort.phantom import make_cohort, tabulate_goals
     from doseledger.core.protocol import load_goals
 
-    make_cohort(out, raw_list, _settings(params).phantom, load_goals(goals), tell=_tell)
+    wanted = load_goals(goals)
+    made = make_cohort(out, raw_list, _settings(params).phantom, wanted, tell=_tell)
+    _tell(tabulate_goals(made, wanted).to_string(index=False))
 
 
 @app.command()
