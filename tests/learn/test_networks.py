@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from doseledger.learn.networks import FilmUNet, build_network
+from doseledger.learn.networks import FilmUNet, Head, build_network
 from doseledger.learn.recipe import DynUNetRecipe, FilmUNetRecipe, Recipe
 from doseledger.learn.windows import predict_whole
 
@@ -86,3 +86,14 @@ def test_windows_cover_every_voxel_and_blend_to_what_the_network_says(
     batch: dict[str, Any] = {"image": image, "condition": torch.tensor([[0.25, 0.5]])}
     dose = predict_whole(SumOfConditions(), batch, (8, 8, 8), overlap=overlap, windows_at_once=at_once)
     torch.testing.assert_close(dose, image[:, :1] + 0.75, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("stride", [(1, 1, 1), (1, 2, 2), (2, 2, 2)])
+def test_the_head_leaves_no_checkerboard_where_nothing_varies(stride: tuple[int, int, int]) -> None:
+    torch.manual_seed(3)
+    head = Head(6, 2, stride)
+    image = torch.ones(1, 2, *(8 * step for step in stride))
+    dose = head(torch.ones(1, 6, 8, 8, 8), image).detach()
+    assert dose.shape == (1, 1, *image.shape[2:])
+    inside = dose[..., 1:-1, 1:-1, 1:-1]
+    assert float(inside.max() - inside.min()) < 1e-6

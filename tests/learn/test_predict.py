@@ -67,7 +67,7 @@ def saved(case: Case, folder: Path) -> OpenCase:
 def with_bias(model: Model, bias: float) -> Model:
     """The same model with another bias of its last layer."""
     with torch.no_grad():
-        model.network.head.bias.fill_(bias)  # type: ignore[union-attr, operator]
+        model.network.head.dose.bias.fill_(bias)  # type: ignore[union-attr, operator]
     return model
 
 

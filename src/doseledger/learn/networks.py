@@ -15,6 +15,8 @@ from doseledger.learn.recipe import DynUNetRecipe, FilmUNetRecipe
 
 # Channels of one group of a GroupNorm: Wu & He 2018 found 16 a group as good as any; fewer where a level has fewer.
 GROUP_CHANNELS = 8
+# The head works at full resolution, where each channel costs most: 8 add some 40 % to a small network's step.
+HEAD_CHANNELS = 8
 
 
 class FilmConvolution(nn.Module):
@@ -56,13 +58,36 @@ class Level(nn.Module):
         return x
 
 
+class Head(nn.Module):
+    """Features of the finest level, and the image -> dose on the image's own voxels.
+
+    Notes
+    -----
+    Features are grown by interpolation and not by a transposed convolution, which leaves a checkerboard in the dose
+    (Odena et al. 2016). The image's own channels stand beside them: interpolated features know no edge within a stride.
+    """
+
+    def __init__(self, n_features: int, n_channels: int, stride_zyx: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.stride_zyx = tuple(float(stride) for stride in stride_zyx)
+        self.gather = nn.Conv3d(n_features, HEAD_CHANNELS, 1)
+        self.mix = nn.Conv3d(HEAD_CHANNELS + n_channels, HEAD_CHANNELS, 3, padding=1)
+        self.dose = nn.Conv3d(HEAD_CHANNELS, 1, 1)
+
+    def forward(self, features: Tensor, image: Tensor) -> Tensor:
+        """Return the dose (batch, 1, z, y, x)."""
+        grown = nn.functional.interpolate(self.gather(features), scale_factor=self.stride_zyx, mode="trilinear")
+        mixed = nn.functional.silu(self.mix(torch.cat([grown, image.to(grown.dtype)], dim=1)))
+        result: Tensor = self.dose(mixed)
+        return result
+
+
 class FilmUNet(nn.Module):
     """3D U-Net (Çiçek et al. 2016) whose convolutions are modulated by prescription, presence and spacing.
 
     Notes
     -----
-    The stem gathers `stem_stride_zyx` voxels into one. The head is a transposed convolution twice as wide as its
-    stride: neighbouring outputs overlap, so that the dose has no steps where it is joined (Odena et al. 2016).
+    The stem gathers `stem_stride_zyx` voxels into one; the head brings the dose back to the image's own voxels.
     """
 
     def __init__(self, n_channels: int, n_conditions: int, recipe: FilmUNetRecipe) -> None:
@@ -79,9 +104,7 @@ class FilmUNet(nn.Module):
             self.down.append(Level(coarse, coarse, recipe.convolutions[level + 1], embedding))
             self.grow.append(nn.ConvTranspose3d(coarse, fine, 2, stride=2))
             self.up.append(Level(2 * fine, fine, recipe.convolutions[level], embedding))
-        z, y, x = (2 * stride if stride > 1 else 3 for stride in recipe.stem_stride_zyx)
-        a, b, c = (max(1, stride // 2) for stride in recipe.stem_stride_zyx)
-        self.head = nn.ConvTranspose3d(widths[0], 1, (z, y, x), stride=recipe.stem_stride_zyx, padding=(a, b, c))
+        self.head = Head(widths[0], n_channels, recipe.stem_stride_zyx)
 
     def forward(self, image: Tensor, condition: Tensor) -> Tensor:
         """Return the dose (batch, 1, z, y, x) in units of the dose scale."""
@@ -93,7 +116,7 @@ class FilmUNet(nn.Module):
             skips.append(x)
         for level in reversed(range(len(self.up))):
             x = self.up[level](torch.cat([skips[level], self.grow[level](x)], dim=1), embedded)
-        result: Tensor = self.head(x)
+        result: Tensor = self.head(x, image)
         return result
 
 
