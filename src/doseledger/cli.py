@@ -37,6 +37,7 @@ app.add_typer(score_app, name="score")
 app.add_typer(resume_app, name="resume")
 
 Params = Annotated[Path, typer.Option(help="The settings file.")]
+Workers = Annotated[int | None, typer.Option(help="Processes; 0 works in this one. Default: the settings'.", min=0)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 Cohort = Annotated[str, typer.Option(help="A key of `cohorts` in the settings.")]
 Protocols = Annotated[Path, typer.Option(help="Folder of protocols.")]
@@ -149,7 +150,7 @@ def ingest(
     raw_list: Annotated[Path | None, typer.Option(help="Table of the cases that must be there.")] = None,
     index: Annotated[Path | None, typer.Option(help="Record of earlier conversions, below the project's root.")] = None,
     cache: Annotated[Path | None, typer.Option(help="DVC's store by MD5, below the project's root.")] = None,
-    workers: Annotated[int, typer.Option(help="Processes; 0 works in this one.", min=0)] = 0,
+    workers: Workers = None,
     shard: Annotated[str | None, typer.Option(help="Only every n-th case from the i-th on: i/n.")] = None,
     cluster: Annotated[str | None, typer.Option(help="Address of a Dask scheduler.")] = None,
     params: Params = PARAMS,
@@ -165,8 +166,11 @@ def ingest(
 
     if protocol is not None:
         chosen = load_protocol(protocol)
+        workers = workers or 0
     elif cohort is not None and protocols is not None:
-        chosen = _protocol(_settings(params), cohort, protocols)
+        settings = _settings(params)
+        chosen = _protocol(settings, cohort, protocols)
+        workers = settings.ingest.workers if workers is None else workers
     else:
         raise BadInput("name the protocol's file with --protocol, or --cohort and --protocols")
     root = _project_root()
@@ -272,7 +276,7 @@ def check_data(
     findings: Annotated[Path | None, typer.Option(help="Findings to write, for the report.")] = None,
     html: Annotated[Path | None, typer.Option(help="Page of the findings to write, with --template.")] = None,
     template: Annotated[Path | None, typer.Option(help="Template of that page.")] = None,
-    workers: Annotated[int, typer.Option(help="Processes; 0 works in this one.", min=0)] = 0,
+    workers: Workers = None,
     params: Params = PARAMS,
     as_json: Json = False,
 ) -> None:
@@ -287,6 +291,7 @@ def check_data(
 
     settings = _settings(params)
     files = _cohort_files(settings, cohort, cases, splits, (protocols, suites, thresholds, lock))
+    workers = settings.ingest.workers if workers is None else workers
     verdict = judge_cohort(files, settings.ingest.accept_failed, workers=workers, tell=_tell)
     if html is not None and template is not None:
         write_page(verdict, template, html)

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from doseledger.cohort.convert import Origin
 from doseledger.cohort.openkbp_files import find_patients
 from doseledger.cohort.pack import find_sources
 from doseledger.core.case import Case, read_meta
+from doseledger.core.code import reached_code
 from doseledger.core.errors import BadCase, BadInput, NotReady, SkippedCase
 from doseledger.core.fanout import run_cases, take_shard
-from doseledger.core.files import atomic_path, read_json, sha256_of_bytes, sha256_of_file, sha256_of_json, write_json
+from doseledger.core.files import atomic_path, read_json, sha256_of_file, sha256_of_json, write_json
 from doseledger.core.protocol import Protocol
 from doseledger.core.tables import CASE_ID, CASES, RAW, SKIPPED, check_table, read_table, write_table
 from doseledger.dicom.source import source_digest
@@ -34,6 +36,8 @@ GROUPS = pa.DataFrameSchema(
     strict=True,
     coerce=True,
 )
+# Which module makes a case of each source.
+CONVERTERS = {"dicom": convert, "openkbp": openkbp}
 # A protocol's texts change no case.
 NOT_IN_KEY = frozenset({"title", "labels"})
 Entry = dict[str, Any]
@@ -146,9 +150,7 @@ def _digest(sources: Mapping[str, Path]) -> tuple[dict[str, str], dict[str, BadC
 
 def _convert_to_file(source: Path, target: Path, origin: Origin, protocol: Protocol) -> dict[str, str]:
     """Convert one case, save it, and return the digests of its file."""
-    convert_case: Callable[[Path, Origin, Protocol], Case] = (
-        openkbp.convert_case if protocol.source == "openkbp" else convert.convert_case
-    )
+    convert_case: Callable[[Path, Origin, Protocol], Case] = CONVERTERS[protocol.source].convert_case
     convert_case(source, origin, protocol).save(target)
     md5 = hashlib.md5(usedforsecurity=False)
     with target.open("rb") as stream:
@@ -186,35 +188,22 @@ def _read_groups(path: Path, case_ids: list[str]) -> dict[str, tuple[str, str]]:
     return dict(zip(table["case_id"], zip(table["group"], table["site"], strict=True), strict=True))
 
 
+@cache
+def _converter(source: str) -> dict[str, str]:
+    """Digests of the code that a conversion runs through."""
+    return reached_code(CONVERTERS[source].__name__)
+
+
 def _key(origin: Origin, protocol: Protocol) -> str:
     """What a conversion hangs on: raw files, what is said of the case, code, and protocol without its texts."""
     return sha256_of_json(
         {
             "raw": origin.sha256,
             "case": [origin.case_id, origin.group, origin.site],
-            "code": code_digest(protocol),
+            "code": _converter(protocol.source),
             "protocol": protocol.model_dump(mode="json", exclude=set(NOT_IN_KEY)),
         }
     )
-
-
-def code_digest(protocol: Protocol) -> str:
-    """Return the SHA256 over the code that a conversion runs through: readers, conversion, and what they stand on."""
-    package = Path(convert.__file__).parents[1]
-    names = [
-        *(f"cohort/{name}.py" for name in ("openkbp", "openkbp_files") if protocol.source == "openkbp"),
-        *(f"core/{name}.py" for name in ("case", "grid", "protocol")),
-        *(
-            f"cohort/{name}.py"
-            for name in ("convert", "read_patient", "place", "body", "native_dvh", "prescription", "roi_names")
-        ),
-        *(
-            f"dicom/{name}.py"
-            for name in ("source", "geometry", "read", "read_image", "read_dose", "read_structures", "read_plan")
-        ),
-        *(f"dicom/{name}.py" for name in ("contours", "distance", "phi", "phi_attributes")),
-    ]
-    return sha256_of_bytes(b"".join((package / name).read_bytes() for name in names))
 
 
 def _index_files(index: Path) -> list[Path]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import ast
-import importlib.util
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from doseledger.core.code import reached_code
 from doseledger.core.errors import BadInput
-from doseledger.core.files import read_json, sha256_of_file, sha256_of_json, write_json
+from doseledger.core.files import read_json, sha256_of_json, write_json
 
 PARTS_FILE = "fingerprint.json"
 LIGHTNING_FILE = "last.ckpt"
@@ -18,24 +17,8 @@ ENTRY = "doseledger.learn.train"
 
 
 def code_digests() -> dict[str, str]:
-    """Return the SHA256 of every module of doseledger that training reaches, by name.
-
-    Imports are read from the sources, those inside functions too; `__init__` modules hold no logic and are left out.
-    """
-    found: dict[str, str] = {}
-    waiting = [ENTRY]
-    while waiting:
-        module = waiting.pop()
-        spec = importlib.util.find_spec(module) if module not in found else None
-        if spec is None or spec.origin is None or spec.submodule_search_locations is not None:
-            continue
-        source = Path(spec.origin)
-        found[module] = sha256_of_file(source)
-        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
-            waiting += [name for name in names if name.startswith("doseledger.")]
-    return dict(sorted(found.items()))
+    """Return the SHA256 of every module of doseledger that training reaches, by name."""
+    return reached_code(ENTRY)
 
 
 @dataclass(frozen=True)
