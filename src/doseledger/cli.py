@@ -370,9 +370,8 @@ def train(
 
     Example: see the train stage in dvc.yaml; `dvc repro train@dose_unet` runs it.
     """
-    from doseledger.gates.digests import data_digest
+    from doseledger.gates.digests import data_digest, run_digest
     from doseledger.gates.limits import load_thresholds
-    from doseledger.gates.preflight import run_digest
     from doseledger.gates.verdict import require_token
     from doseledger.learn.train import Places
     from doseledger.learn.train import train as train_model

@@ -12,10 +12,10 @@ import torch
 
 from doseledger.core.case import Case
 from doseledger.core.settings import load_settings
-from doseledger.gates.digests import CohortFiles
+from doseledger.gates.digests import CohortFiles, run_digest
 from doseledger.gates.limits import PreflightLimits, load_thresholds
 from doseledger.gates.machine import Machine
-from doseledger.gates.preflight import judge_preflight, judge_probe, run_digest
+from doseledger.gates.preflight import judge_preflight, judge_probe
 from doseledger.gates.verdict import Verdict
 from doseledger.learn.probe import ProbeResult
 from doseledger.learn.recipe import load_recipe

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import sha256_of_file, sha256_of_json
 from doseledger.core.protocol import load_protocol
-from doseledger.gates.limits import data_limits
+from doseledger.gates.limits import PreflightLimits, data_limits
 from doseledger.gates.suites import read_suite
 from doseledger.gates.verdict import code_digest, without_explanations
+
+if TYPE_CHECKING:
+    from doseledger.learn.train import TrainingRun
 
 # The files beside this one whose change makes an old verdict of the data gate stale. Named and not imported, so that
 # training, which makes the digest anew, does not load every judge; a test compares the list with the imports.
@@ -94,20 +97,37 @@ def data_digest(files: CohortFiles) -> str:
     )
 
 
-def preflight_digest(model: dict[str, Any], splits_csv: Path, limits: dict[str, Any]) -> str:
-    """Return the digest of what preflight judges.
+def run_digest(run: TrainingRun, splits_csv: Path, limits: PreflightLimits) -> str:
+    """Return the digest of what preflight judges for a run; training makes it again and compares.
 
     Parameters
     ----------
-    model
-        All that decides the model before its first step, as JSON values: name, recipe, lr, seed, fold, repeat, and
-        the digests of the code that trains it.
+    run
+        The model and all that decides its weights; with it goes the code that trains it.
     splits_csv
         The table of splits, and with it each case's SHA256.
     limits
         The preflight block of thresholds.yaml.
+
+    Notes
+    -----
+    How long a model is trained, how its patches are brought and how it predicts is not judged, so it is left out: a
+    change there neither runs preflight again nor makes its verdict stale. It stands here and not beside the judge, so
+    that training, which makes it again, doesn't hang on how a machine is judged.
     """
-    return sha256_of_json({"model": model, "splits": _sha256_of(splits_csv), "limits": without_explanations(limits)})
+    from doseledger.learn.resume import code_digests
+
+    model = {
+        "model": run.model,
+        "recipe": run.recipe.model_dump(mode="json", exclude={"fit", "loader", "predict"}),
+        "lr": run.lr,
+        "seed": run.seed,
+        "fold": run.fold,
+        "repeat": run.repeat,
+        "code": code_digests(),
+    }
+    judged_by = without_explanations(limits.model_dump(mode="json"))
+    return sha256_of_json({"model": model, "splits": _sha256_of(splits_csv), "limits": judged_by})
 
 
 def metrics_digest(tables: tuple[Path, ...], limits: list[dict[str, Any]], seen: dict[str, str]) -> str:

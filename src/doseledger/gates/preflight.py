@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from doseledger.core.errors import BadInput, NotReady
-from doseledger.gates.digests import preflight_digest
+from doseledger.gates.digests import run_digest
 from doseledger.gates.limits import PreflightLimits, load_thresholds
 from doseledger.gates.machine import Machine, judge_machine, look_at_machine
 from doseledger.gates.verdict import Finding, Verdict, make_verdict
@@ -19,26 +19,6 @@ if TYPE_CHECKING:
 N_STEPS = 20
 # Losses are reported to so many digits: the last ones are the machine's, not the model's.
 DIGITS = 4
-
-
-def run_digest(run: TrainingRun, splits_csv: Path, limits: PreflightLimits) -> str:
-    """Return the digest of what preflight judges for a run; training makes it again and compares.
-
-    How long a model is trained, how its patches are brought and how it predicts is not judged, so it is left out: a
-    change there neither runs preflight again nor makes its verdict stale.
-    """
-    from doseledger.learn.resume import code_digests
-
-    model = {
-        "model": run.model,
-        "recipe": run.recipe.model_dump(mode="json", exclude={"fit", "loader", "predict"}),
-        "lr": run.lr,
-        "seed": run.seed,
-        "fold": run.fold,
-        "repeat": run.repeat,
-        "code": code_digests(),
-    }
-    return preflight_digest(model, splits_csv, limits.model_dump(mode="json"))
 
 
 def judge_preflight(
