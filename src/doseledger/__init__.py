@@ -1,1 +1,1 @@
-"""A DVC-versioned data-and-model registry for radiotherapy dose prediction."""
+"""From DICOM-RT to judged cases, dose-prediction models and reports, each traced to what made it."""

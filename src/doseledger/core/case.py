@@ -1,6 +1,6 @@
 """The NPZ contract: one patient's image, structures and dose on one grid; load, save, check.
 
-A case is written without compression, so that a member can be memory-mapped and a patch costs a patch. All arrays are
+A case is written without compression, so that a member can be memory-mapped and a patch reads only its own voxels. All arrays are
 (z, y, x) on `Case.grid`, LPS; `full_shape_zyx` and `crop_start_zyx` put any of them back on the grid before cropping.
 """
 
@@ -40,7 +40,7 @@ class Case:
     structure_names
         Name of each structure, in the order of `masks`, `sdf_mm` and `present`.
     masks
-        bool (structure, z, y, x): voxel centre inside the contour.
+        bool (structure, z, y, x): whether a voxel's centre lies inside the contour.
     sdf_mm
         float16 (structure, z, y, x): signed distance to the surface in mm, negative inside, clipped; the clip
         value everywhere when the structure is absent.

@@ -1,4 +1,4 @@
-"""The few errors that doseledger raises; each message says who, what was found, what was wanted, what to do."""
+"""The few errors that doseledger raises: whom a message concerns, what is wrong, and how to mend it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class BadCase(DoseledgerError):
     case_id
         Pseudonymous case identifier.
     reason
-        What was found, what was wanted, what to do.
+        What is wrong, what would be right, and how to mend it.
     """
 
     def __init__(self, case_id: str, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""One function over many cases: in this process, a local pool, or a cluster; errors are gathered, never swallowed."""
+"""Running a function on each case, here, in local processes or on Dask; bad cases are gathered, never swallowed."""
 
 from __future__ import annotations
 

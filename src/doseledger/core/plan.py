@@ -1,4 +1,4 @@
-"""Arcs, control points, leaf positions, meterset: the deliverable plan as data.
+"""A plan as data: its beams, their control points with leaves and jaws, and the meterset.
 
 Angles are IEC 61217 degrees. Leaf and jaw positions are mm at the isocentre plane in the beam limiting device's frame;
 `leaf_mm[:, 0]` is bank X1 (negative side), `leaf_mm[:, 1]` bank X2, so an open pair has leaf_mm[:, 0] < leaf_mm[:, 1].

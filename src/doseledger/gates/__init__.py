@@ -1,1 +1,1 @@
-"""The judges; they never call the code that they judge."""
+"""Verdicts on data, machine and results, reached without the code under judgement."""

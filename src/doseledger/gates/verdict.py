@@ -30,7 +30,7 @@ class Finding:
     severity
         An `error` fails the gate, a `warning` is for the reader.
     message
-        Who, what was found, what was wanted, what to do.
+        Whom it concerns, what is wrong, what would be right, and how to mend it.
     numbers
         The figures behind the message.
     """

@@ -1,1 +1,1 @@
-"""The records: runs, reports, audit, registry, bundles."""
+"""Records of a run: what made it, and the report on it."""
