@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from doseledger.core.case import Case
+from doseledger.core.case import Case, write_npz
+from doseledger.core.files import sha256_of_file
 from doseledger.core.settings import load_settings
+from doseledger.core.tables import SPLITS, read_table, write_table
 from doseledger.gates.digests import CohortFiles, run_digest
 from doseledger.gates.limits import PreflightLimits, load_thresholds
 from doseledger.gates.machine import Machine
 from doseledger.gates.preflight import judge_preflight, judge_probe
-from doseledger.gates.verdict import Verdict
+from doseledger.gates.verdict import Verdict, write_verdict
 from doseledger.learn.probe import ProbeResult
 from doseledger.learn.recipe import load_recipe
 from doseledger.learn.train import TrainingRun
@@ -71,6 +75,26 @@ def test_a_case_that_changed_since_the_splits_stops_it(
     assert "dose_unet can't take its first batch: case_000" in finding.message
 
 
+def test_a_case_that_breaks_the_contract_stops_it_and_both_files_are_written(
+    run: TrainingRun, files: CohortFiles, tmp_path: Path
+) -> None:
+    splits = read_table(files.splits_csv, SPLITS)
+    for case_id in splits.loc[splits["split"] == "train", "case_id"]:
+        path = files.cases_dir / f"{case_id}.npz"
+        with np.load(path) as npz:
+            arrays = {**npz, "format_version": np.asarray(99)}
+        write_npz(path, arrays)
+        # The splits know the file as it is: only its form is wrong.
+        splits.loc[splits["case_id"] == case_id, "sha256"] = sha256_of_file(path)
+    write_table(files.splits_csv, splits, SPLITS)
+    verdict = judged(run, files)
+    write_verdict(verdict, tmp_path / "preflight.json", tmp_path / "preflight_findings.json")
+    (finding,) = json.loads((tmp_path / "preflight_findings.json").read_text())["findings"]
+    assert finding["gate"] == "first_batch"
+    assert "has format 99, wanted" in finding["message"]
+    assert json.loads((tmp_path / "preflight.json").read_text())["ok"] is False
+
+
 def test_a_rate_of_nothing_learns_nothing(run: TrainingRun, files: CohortFiles) -> None:
     (finding,) = judged(replace(run, lr=1e-12), files).errors
     assert finding.gate == "does_not_learn"
@@ -91,3 +115,4 @@ def test_a_full_disk_fails_preflight_and_a_slow_mount_only_warns(run: TrainingRu
     verdict = judged(run, files, replace(MACHINE, data_mount="9p", free_disk_gb=0.1))
     assert [finding.gate for finding in verdict.errors] == ["disk"]
     assert "slow_mount" in {finding.gate for finding in verdict.findings}
+    assert not any("0.1" in finding.message for finding in verdict.findings)

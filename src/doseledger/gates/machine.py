@@ -90,6 +90,18 @@ def _container_rooms() -> list[int]:
     return rooms
 
 
+def describe_machine(machine: Machine) -> str:
+    """Return in one line what was seen of a machine, for the console: a verdict holds nothing of its host."""
+    shared = "none" if machine.shared_memory_gb is None else f"{machine.shared_memory_gb:.2f} GB free"
+    driver = "there" if machine.has_nvidia_driver else "absent"
+    return (
+        f"cases on {machine.data_mount or 'an unknown file system'}; free: {machine.free_disk_gb:.1f} GB of disk, "
+        f"{machine.free_memory_gb:.1f} GB of memory; /dev/shm {shared}; NVIDIA driver {driver}; torch for "
+        f"{'CUDA ' + machine.torch_cuda if machine.torch_cuda else 'the CPU'}; GPU "
+        f"{'seen' if machine.cuda_available else 'not seen'}"
+    )
+
+
 def judge_machine(machine: Machine, limits: PreflightLimits, loader_workers: int) -> list[Finding]:
     """Return what of a machine will slow a training down or end it.
 
@@ -101,26 +113,28 @@ def judge_machine(machine: Machine, limits: PreflightLimits, loader_workers: int
         Least room.
     loader_workers
         Processes that load patches: they hand them over through shared memory.
+
+    Notes
+    -----
+    The messages say what was wanted and not how much there is (`describe_machine` does): they are written down, and
+    a number of the host would give other bytes each time.
     """
     found: list[tuple[str, Severity, str]] = []
     if machine.data_mount in SLOW_MOUNTS:
-        found.append(
-            (
-                "slow_mount",
-                "warning",
-                f"the cases lie on a {machine.data_mount} mount: every patch is read over it, and a GPU will wait. "
-                "Copy them to a local disk",
-            )
+        message = (
+            "the cases lie on a network mount or a host's folder: every patch is read over it, and a GPU will wait. "
+            "Copy them to a local disk"
         )
+        found.append(("slow_mount", "warning", message))
     if machine.free_disk_gb < limits.min_free_disk_gb:
-        room = f"{machine.free_disk_gb:.1f} GB of disk are free, wanted {limits.min_free_disk_gb:g}"
+        room = f"less disk is free than the wanted {limits.min_free_disk_gb:g} GB"
         found.append(("disk", "error", f"{room}: the checkpoints may not fit. Make room (`dvc gc` frees the cache)"))
     if machine.free_memory_gb < limits.min_free_memory_gb:
-        room = f"{machine.free_memory_gb:.1f} GB of memory are free, wanted {limits.min_free_memory_gb:g}"
+        room = f"less memory is free than the wanted {limits.min_free_memory_gb:g} GB"
         found.append(("memory", "warning", f"{room}: lower patch or batch size, or end other programs"))
     shared = machine.shared_memory_gb
     if loader_workers > 0 and shared is not None and shared < limits.min_shared_memory_gb:
-        room = f"/dev/shm has {shared:.2f} GB free, wanted {limits.min_shared_memory_gb:g} for {loader_workers} loaders"
+        room = f"/dev/shm has less room than the wanted {limits.min_shared_memory_gb:g} GB for {loader_workers} loaders"
         found.append(("shared_memory", "warning", f"{room}: start the container with --shm-size=2g, or set workers: 0"))
     if machine.has_nvidia_driver and machine.torch_cuda is None:
         message = (
@@ -128,6 +142,6 @@ def judge_machine(machine: Machine, limits: PreflightLimits, loader_workers: int
         )
         found.append(("cuda_build", "warning", message))
     elif machine.torch_cuda is not None and machine.has_nvidia_driver and not machine.cuda_available:
-        message = f"torch is built for CUDA {machine.torch_cuda}, but sees no GPU: is the driver older than that?"
+        message = "torch is built for CUDA, but sees no GPU: is the driver older than that CUDA?"
         found.append(("cuda_build", "warning", message))
     return [Finding(gate, "", severity, message) for gate, severity, message in found]

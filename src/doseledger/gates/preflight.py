@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from doseledger.core.errors import BadInput, NotReady
+from doseledger.core.errors import BadCase, BadInput, NotReady
 from doseledger.gates.digests import run_digest
 from doseledger.gates.limits import PreflightLimits, load_thresholds
-from doseledger.gates.machine import Machine, judge_machine, look_at_machine
+from doseledger.gates.machine import Machine, describe_machine, judge_machine, look_at_machine
 from doseledger.gates.verdict import Finding, Verdict, make_verdict
 
 if TYPE_CHECKING:
@@ -47,20 +47,21 @@ def judge_preflight(
 
     Notes
     -----
-    The batch comes through the training's own loader, from the first training cases; the steps run on the CPU. What a
-    machine is like is in the findings only where it falls short, as a verdict holds nothing of its host.
+    The batch comes through the training's own loader, from the first training cases; the steps run on the CPU. What was
+    seen of the machine is told; the findings say only what falls short, as a verdict holds nothing of its host.
     """
     from doseledger.learn.probe import probe_steps
 
     limits = load_thresholds(thresholds).preflight
     seen = machine or look_at_machine(cases, splits.parent)
+    tell(f"machine: {describe_machine(seen)}")
     findings = judge_machine(seen, limits, run.recipe.loader.workers)
     for finding in findings:
         tell(f"{finding.severity}: {finding.message}")
     details: dict[str, object] = {"model": run.model, "steps": N_STEPS}
     try:
         probe = probe_steps(run, cases, splits, n_steps=N_STEPS)
-    except (BadInput, NotReady) as error:
+    except (BadCase, BadInput, NotReady) as error:
         message = f"{run.model} can't take its first batch: {error}"
         findings.append(Finding("first_batch", "", "error", message))
     else:
