@@ -17,6 +17,7 @@ from doseledger.core.errors import BadCase
 from doseledger.core.grid import Grid
 from doseledger.core.protocol import Protocol
 from doseledger.gates.cohort import CaseReport, judge_case
+from doseledger.gates.doses import judge_dose
 from doseledger.gates.limits import DataLimits
 
 Judge = Callable[[Case], CaseReport]
@@ -267,6 +268,20 @@ def test_the_gate_names(fault: str, healthy: Callable[[int], Case], judge: Judge
     assert gate in {finding.gate for finding in findings}, findings
     assert any(f.gate == gate and re.search(message, f.message) for f in findings), findings
     assert all(f.case_id == "case_0001" and "case_0001" in f.message for f in findings)
+
+
+def test_parity_is_judged_on_the_images_own_grid_too(
+    healthy: Callable[[int], Case], protocol: Protocol, limits: DataLimits
+) -> None:
+    native = protocol.model_copy(update={"spacing_mm": "native", "crop": "none"})
+    assert judge_dose(healthy(1), native, limits) == []
+    moved = with_parity_of(healthy(1), "PTV70", **{"D95%": healthy(1).meta["parity"]["PTV70"]["D95%"] + 11.0})
+    (finding,) = judge_dose(moved, native, limits)
+    assert finding.gate == "parity"
+    assert "case_0001: resampling moved D95% of PTV70" in finding.message
+    unknown = judge_dose(with_meta(healthy(1), parity={}), native, limits)
+    assert {finding.gate for finding in unknown} == {"parity_unknown"}
+    assert judge_dose(moved, native, limits.model_copy(update={"parity": None})) == []
 
 
 def test_a_healthy_case_has_no_finding(healthy: Callable[[int], Case], judge: Judge) -> None:

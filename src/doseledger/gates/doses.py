@@ -49,8 +49,8 @@ def judge_dose(case: Case, protocol: Protocol, limits: DataLimits) -> list[Findi
         unit = _judge_unit(case, protocol, dose, limits.dose_unit)
         if unit:
             return findings + unit
-    # On the native grid nothing was resampled, so there is nothing to compare.
-    if protocol.spacing_mm != "native" and limits.parity is not None:
+    # On the image's own grid too the dose was resampled. Where nothing was (OpenKBP), the limits say so: parity null.
+    if limits.parity is not None:
         findings += _judge_parity(case, protocol, dose, limits.parity)
     return findings
 
