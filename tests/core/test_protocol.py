@@ -74,3 +74,26 @@ def test_dicom_without_a_phi_block_is_refused(prostate: dict[str, Any], tmp_path
 def test_an_absent_protocol_is_a_bad_input(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="no such file"):
         load_protocol(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("empty", ["", "  "])
+def test_a_reason_that_says_nothing_is_refused(prostate: dict[str, Any], tmp_path: Path, empty: str) -> None:
+    prostate["skip_when"]["reason"] = empty
+    prostate["phi"]["allow"][0]["reason"] = empty
+    with pytest.raises(
+        BadInput, match=r"skip_when\.reason: String should have at least 1 .*phi\.allow\.0\.reason: String"
+    ):
+        load(prostate, tmp_path)
+
+
+def test_a_goal_without_a_source_is_refused(repository: Path, tmp_path: Path) -> None:
+    goals = read_yaml(repository / "validation/goals/prostate_sib.yaml")
+    goals["goals"][2]["source"] = " "
+    write_json(tmp_path / "goals.yaml", goals)
+    with pytest.raises(BadInput, match=r"goals\.2\.source: String should have at least 1 character"):
+        load_goals(tmp_path / "goals.yaml")
+
+
+def test_a_source_that_nothing_reads_is_refused(prostate: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="source: Input should be 'dicom' or 'openkbp', found 'nifti'"):
+        load({**prostate, "source": "nifti"}, tmp_path)

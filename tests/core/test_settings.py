@@ -63,3 +63,10 @@ def test_inverted_fractions_are_refused(params: str, tmp_path: Path) -> None:
 def test_an_unknown_cohort_is_refused(params: str, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="cohort 'lung' is not in cohorts"):
         load(params.replace("cohort: phantom", "cohort: lung"), tmp_path)
+
+
+@pytest.mark.parametrize("empty", ['""', '" "'])
+def test_a_failed_case_is_not_accepted_without_a_reason(params: str, tmp_path: Path, empty: str) -> None:
+    accepted = params.replace("accept_failed: {}", f"accept_failed: {{case_0007: {empty}}}")
+    with pytest.raises(BadInput, match=r"ingest\.accept_failed\.case_0007: String should have at least 1 character"):
+        load(accepted, tmp_path)

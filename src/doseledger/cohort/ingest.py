@@ -38,8 +38,8 @@ GROUPS = pa.DataFrameSchema(
 )
 # Which module makes a case of each source.
 CONVERTERS = {"dicom": convert, "openkbp": openkbp}
-# A protocol's texts change no case.
-NOT_IN_KEY = frozenset({"title", "labels"})
+# A protocol's title changes no case.
+NOT_IN_KEY = frozenset({"title"})
 Entry = dict[str, Any]
 
 

@@ -6,13 +6,15 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_yaml
 
 DicomObject = Literal["ct", "rtstruct", "rtdose", "rtplan"]
 Positive = Annotated[float, Field(gt=0)]
+# A reason or a source that is empty, or blank, gives none.
+Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
 class Block(BaseModel):
@@ -79,14 +81,14 @@ class SkipWhen(Block):
     """A case that this covers is outside the protocol: skipped and listed, not a failure."""
 
     any_absent: list[str]
-    reason: str
+    reason: Reason
 
 
 class PhiAllowance(Block):
     """A DICOM keyword that may carry a value, and why."""
 
     keyword: str
-    reason: str
+    reason: Reason
 
 
 class Phi(Block):
@@ -110,13 +112,13 @@ class Protocol(Block):
 
     Notes
     -----
-    `spacing_mm` is (z, y, x), or `native` for the image's own grid. `crop` is `none` for openkbp, nifti and native.
+    `spacing_mm` is (z, y, x), or `native` for the image's own grid. `crop` is `none` for openkbp and native.
     `body_names` are the ROI names that may stand for the outline (RTROIInterpretedType EXTERNAL counts too).
     """
 
     name: str
     title: str
-    source: Literal["dicom", "openkbp", "nifti"]
+    source: Literal["dicom", "openkbp"]
     modality: Literal["CT", "MR"]
     objects: list[DicomObject]
     n_fractions: int | None = None
@@ -126,7 +128,6 @@ class Protocol(Block):
     sdf_clip_mm: Positive
     body_names: list[str] = []
     structures: list[Structure]
-    labels: dict[str, int] = {}
     skip_when: SkipWhen | None = None
     phi: Phi | None = None
 
@@ -139,7 +140,7 @@ class Protocol(Block):
                 if name in owner:
                     raise ValueError(f"alias {name!r} belongs to both {owner[name]} and {structure.name}")
                 owner[name] = structure.name
-        strangers = [name for name in (*self.prescription_gy, *self.labels) if name not in names]
+        strangers = [name for name in self.prescription_gy if name not in names]
         strangers += [name for name in (self.skip_when.any_absent if self.skip_when else []) if name not in names]
         if strangers:
             raise ValueError(f"{', '.join(strangers)} named, but not among the structures {', '.join(names)}")
@@ -199,7 +200,7 @@ class Goal(Block):
     gating: bool = True
     minus: list[str] = []
     minus_margin_mm: Annotated[float, Field(ge=0)] = 0.0
-    source: str
+    source: Reason
 
     @property
     def name(self) -> str:

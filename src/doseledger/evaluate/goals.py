@@ -199,8 +199,6 @@ def _faults(goal: Goal, protocol: Protocol) -> list[str]:
         found.append(f"takes {goal.structure} away from itself")
     if goal.minus_margin_mm and not goal.minus:
         found.append(f"minus_margin_mm is {goal.minus_margin_mm:g}, but minus is empty")
-    if not goal.source.strip():
-        found.append("no source is given; name the publication or the clinic's protocol")
     if not math.isfinite(goal.limit) or goal.limit < 0:
         found.append(f"the limit is {goal.limit}; wanted a number from 0")
     if goal.acceptable is not None and (goal.acceptable - goal.limit) * (1 if goal.operator == "<=" else -1) < 0:

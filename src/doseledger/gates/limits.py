@@ -9,7 +9,7 @@ from pydantic import Field
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_yaml
-from doseledger.core.protocol import Block, load_block
+from doseledger.core.protocol import Block, Reason, load_block
 
 Percent = Annotated[float, Field(ge=0, le=100)]
 Correlation = Annotated[float, Field(gt=0, lt=1)]
@@ -20,7 +20,7 @@ class SdfLimits(Block):
     """How many sampled voxels may disagree with the distance that the gate measures itself."""
 
     max_wrong_percent: Percent
-    source: str
+    source: Reason
 
 
 class BodyLimits(Block):
@@ -28,7 +28,7 @@ class BodyLimits(Block):
 
     target_outside_percent: Percent
     organ_outside_percent: Percent
-    source: str
+    source: Reason
 
 
 class Exclusive(Block):
@@ -36,7 +36,7 @@ class Exclusive(Block):
 
     structures: tuple[str, str]
     max_overlap_percent: Percent
-    source: str
+    source: Reason
 
 
 class Contains(Block):
@@ -45,7 +45,7 @@ class Contains(Block):
     outer: str
     inner: str
     min_percent: Percent
-    source: str
+    source: Reason
 
 
 class Order(Block):
@@ -55,7 +55,7 @@ class Order(Block):
     lower: str
     higher: str
     severity: Literal["error", "warning"]
-    source: str
+    source: Reason
 
 
 class DoseUnitLimits(Block):
@@ -64,7 +64,7 @@ class DoseUnitLimits(Block):
     low_factor: NotNegative
     high_factor: NotNegative
     negative_gy: NotNegative
-    source: str
+    source: Reason
 
 
 class ParityLimits(Block):
@@ -77,7 +77,7 @@ class ParityLimits(Block):
     organ_mean_gy: NotNegative
     volume_percent: NotNegative
     min_volume_cc: NotNegative
-    source: str
+    source: Reason
 
 
 class NearCopyLimits(Block):
@@ -85,7 +85,7 @@ class NearCopyLimits(Block):
 
     ct_correlation: Correlation
     dose_correlation: Correlation
-    source: str
+    source: Reason
 
 
 class DataLimits(Block):
@@ -108,14 +108,14 @@ class PreflightLimits(Block):
     min_free_disk_gb: NotNegative
     min_free_memory_gb: NotNegative
     min_shared_memory_gb: NotNegative
-    source: str
+    source: Reason
 
 
 class EvaluationLimits(Block):
     """How far gamma may be from the reference implementation at the points that are checked."""
 
     gamma_max_difference: NotNegative
-    source: str
+    source: Reason
 
 
 class MetricLimit(Block):
@@ -124,7 +124,7 @@ class MetricLimit(Block):
     metric: str
     operator: Literal["<=", ">="]
     limit: float
-    source: str
+    source: Reason
 
 
 class Thresholds(Block):
