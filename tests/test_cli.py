@@ -123,3 +123,11 @@ def test_dvh_reads_the_clinics_own_files(shared_data: Path) -> None:
     }
     mean_gy = next(14.0 * percent / 100.0 for number, percent in percents.items() if names[number] == "Heart")
     assert heart["value"] == pytest.approx(mean_gy, rel=0.01, abs=0.02)
+
+
+def test_make_run_ends_by_saying_where_the_report_is(repository: Path) -> None:
+    recipe = (repository / "Makefile").read_text()
+    command = recipe.split("$(BIN)/doseledger where ", 1)[1].split(";")[0].split()
+    shown = CliRunner().invoke(app, ["where", *command, "--params", str(repository / "params.yaml")])
+    assert shown.exit_code == 0
+    assert "dose_unet: " in shown.output

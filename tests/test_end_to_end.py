@@ -23,7 +23,8 @@ from doseledger.core.case import write_npz
 from doseledger.core.files import atomic_path, read_json
 from doseledger.core.tables import SPLITS, read_table
 
-pytestmark = pytest.mark.slow
+# The first test waits for the whole pipeline: more than the suite's limit for one test.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
 BIN = Path(sys.executable).parent
 # Fewer and coarser patients, and hardly any training: what is tried here is the road, not the model.
@@ -108,7 +109,7 @@ def test_the_report_is_there_as_page_and_pdf(clone: Clone) -> None:
     assert commit[:10] in page
     assert "<script src=" not in page
     assert not re.search(r'(src|href)="https?://[^"]+\.(js|css|png|svg)"', page), "the page must open offline"
-    assert (clone.root / "reports/pdf/phantom/dose_unet/report.pdf").read_bytes()[:5] in (b"%PDF-", b"No PD")
+    assert (clone.root / "reports/pdf/phantom/dose_unet/report.pdf").read_bytes()[:5] == b"%PDF-"
 
 
 def test_every_raw_case_is_a_case_or_is_listed_with_its_reason(clone: Clone) -> None:
@@ -184,6 +185,23 @@ def test_one_seeded_fault_stops_everything(clone: Clone) -> None:
         assert "sdf_sign" in failed.stdout
         trained = clone.run("dvc", "repro", "--single-item", "--force", "train@dose_unet", ok=False)
         assert trained.returncode != 0, "neither is forcing one stage a way round the gate"
+        assert f"{case.stem}: " in trained.stderr
+        assert "SHA256" in trained.stderr
     finally:
         with atomic_path(case) as part:
             part.write_bytes(whole)
+
+
+def test_a_limit_that_the_data_miss_stops_the_pipeline_before_training(clone: Clone) -> None:
+    thresholds = clone.root / "validation/thresholds.yaml"
+    before = thresholds.read_text()
+    set_params(thresholds, {"data.phantom.parity.target_d95_gy": 0.0})
+    try:
+        stopped = clone.run("dvc", "repro", "train@dose_unet", ok=False)
+        assert stopped.returncode != 0
+        assert "the data gate found" in stopped.stderr
+        assert "resampling moved D95% of PTV70" in stopped.stderr
+        assert "train@dose_unet" not in stopped.stdout
+        assert read_json(clone.root / "reports/verdicts/phantom/data.json")["ok"] is False
+    finally:
+        thresholds.write_text(before)

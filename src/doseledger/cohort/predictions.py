@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,8 @@ class Prediction:
         Where its voxels are.
     trained_on, selected_on
         SHA256 of each case that the weights were fitted to, and that chose among them (validation).
+    settings
+        How it was predicted; empty where its maker does not say.
     """
 
     case_id: str
@@ -41,6 +44,7 @@ class Prediction:
     grid: Grid
     trained_on: frozenset[str]
     selected_on: frozenset[str]
+    settings: dict[str, Any]
 
 
 @contextmanager
@@ -73,6 +77,7 @@ def load_prediction(path: Path) -> Prediction:
             grid=Grid(dose_gy.shape, tuple(npz["spacing_mm"]), tuple(npz["origin_mm"])),
             trained_on=frozenset(meta["trained_on"]),
             selected_on=frozenset(meta["selected_on"]),
+            settings=dict(meta.get("settings", {})),
         )
     if dose_gy.dtype != np.float32:
         raise BadCase(path.stem, f"the prediction's dose is {dose_gy.dtype}, wanted float32; run predict again")

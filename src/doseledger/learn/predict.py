@@ -92,7 +92,7 @@ def predict(checkpoint: Path, part: SplitPart, out: Path, *, recipe: PredictReci
         began = time.perf_counter()
         case = open_case(file)
         dose_gy = predict_case(model, case, recipe)
-        save_prediction(out / f"{case.case_id}.npz", case, dose_gy, model)
+        save_prediction(out / f"{case.case_id}.npz", case, dose_gy, model, recipe)
         seconds = time.perf_counter() - began
         tell(f"[{count}/{len(files)}] {case.case_id}: highest dose {dose_gy.max():.1f} Gy, {seconds:.1f} s")
 
@@ -151,7 +151,9 @@ def _check_spacing(case: OpenCase, checkpoint: Checkpoint, tolerance: float) -> 
         )
 
 
-def save_prediction(path: Path, case: OpenCase, dose_gy: NDArray[np.float32], model: Model) -> None:
+def save_prediction(
+    path: Path, case: OpenCase, dose_gy: NDArray[np.float32], model: Model, recipe: PredictRecipe
+) -> None:
     """Write a prediction: `dose_gy`, `spacing_mm`, `origin_mm` and `meta` with the digests of all that made it."""
     checkpoint = model.checkpoint
     meta = {
@@ -162,6 +164,7 @@ def save_prediction(path: Path, case: OpenCase, dose_gy: NDArray[np.float32], mo
         "epoch": checkpoint.epoch,
         "trained_on": sorted(checkpoint.trained_on.values()),
         "selected_on": sorted(checkpoint.selected_on.values()),
+        "settings": recipe.model_dump(mode="json"),
     }
     arrays: dict[str, NDArray[Any]] = {
         "dose_gy": dose_gy,

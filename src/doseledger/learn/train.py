@@ -256,7 +256,7 @@ def _write_settings(run: TrainingRun, places: Places, spec: InputSpec, cases: di
     from ruamel.yaml import YAML
 
     settings = {"lr": run.lr, "seed": run.seed, "fold": run.fold, "repeat": run.repeat}
-    resolved = {"model": run.model, **settings, "recipe": run.recipe.model_dump(mode="json")}
+    resolved = {"model": run.model, **settings, "recipe": run.recipe.trained_part().model_dump(mode="json")}
     buffer = io.StringIO()
     writer = YAML(typ="safe", pure=True)
     writer.default_flow_style = False
@@ -273,7 +273,7 @@ def _write_settings(run: TrainingRun, places: Places, spec: InputSpec, cases: di
     record = {
         "model": run.model,
         **settings,
-        "recipe_sha256": sha256_of_json(run.recipe.model_dump(mode="json")),
+        "recipe_sha256": sha256_of_json(run.recipe.trained_part().model_dump(mode="json")),
         "splits_sha256": sha256_of_file(places.splits),
         "cases_sha256": sha256_of_json({c.case_id: c.file.sha256 for part in cases.values() for c in part}),
         "data_gate": run.token,

@@ -149,7 +149,7 @@ def build_context(
         "figures": pictures,
         "case_views": pages,
         "card": model_card(facts, synthetic=inputs.cohort == SYNTHETIC_COHORT, released=passed and not trained.dirty),
-        "settings_text": facts.config_text,
+        "settings_text": sections.settings_text(facts, inputs.predictions),
         "running_left": f"{inputs.model} on {inputs.cohort}",
         "running_right": f"commit {commit}{state}{failed}",
         "running_alarm": trained.dirty or not passed,

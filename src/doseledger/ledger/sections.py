@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from doseledger.cohort.predictions import load_prediction
 from doseledger.ledger.blocks import Alarm, Cell, Table, format_number, make_table, plural
 from doseledger.ledger.provenance import GitState
 from doseledger.ledger.sources import RunFacts
@@ -233,3 +235,13 @@ def hashes_table(hashes: dict[str, dict[str, dict[str, str]]]) -> Table:
     empty = "There is no dvc.lock: these files were made outside the pipeline, and nothing ties them to their sources."
     note = "MD5 as DVC keeps them in dvc.lock; files of code are named by the commit above."
     return make_table("Data and results", ("Stage", "Did", "Path", "@MD5"), rows, note=note, empty=empty)
+
+
+def settings_text(facts: RunFacts, predictions: Path) -> str:
+    """Return the settings that decided these results: of training as it recorded them, and of the predictions."""
+    first = load_prediction(predictions / f"{facts.case_metrics['case_id'].iloc[0]}.npz")
+    lines = [
+        f"  {name}: {str(value).lower() if isinstance(value, bool) else value}"
+        for name, value in first.settings.items()
+    ]
+    return facts.config_text.rstrip() + "\n" + "\n".join(["predict:", *sorted(lines)]) + "\n"
