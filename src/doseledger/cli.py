@@ -257,10 +257,12 @@ def unlock_splits(
 
     Example: doseledger splits unlock validation/test_sets/phantom.csv --why "cohort replaced"
     """
+    from datetime import date
+
     from doseledger.cohort.test_set import unlock
 
-    removed = unlock(lock, why=why, pseudonyms=pseudonym)
-    _tell(f"{len(removed)} rows unlocked ({why}); say so in the commit")
+    removed = unlock(lock, unlocked_on=date.today().isoformat(), why=why, pseudonyms=pseudonym)
+    _tell(f"{len(removed)} rows unlocked, kept in {lock.with_suffix('.unlocked.csv')}; commit both files")
 
 
 @check_app.command("data")

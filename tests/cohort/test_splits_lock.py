@@ -12,7 +12,7 @@ from doseledger.cohort.test_set import lock, unlock
 from doseledger.core.errors import BadInput
 from doseledger.core.files import sha256_of_bytes
 from doseledger.core.settings import SplitSettings
-from doseledger.core.tables import CASES, SPLITS, TEST_SET, read_table, write_table
+from doseledger.core.tables import CASES, SPLITS, TEST_SET, UNLOCKED, read_table, write_table
 
 SETTINGS = SplitSettings(
     seed=5,
@@ -78,22 +78,32 @@ def test_a_lock_and_an_unlock_need_a_reason(cohort: Path) -> None:
         lock_now(cohort, reason=" ")
     lock_now(cohort)
     with pytest.raises(BadInput, match="needs --why"):
-        unlock(cohort / "lock.csv", why="")
+        unlock(cohort / "lock.csv", unlocked_on="2026-03-01", why="")
 
 
 def test_unlocking_returns_who_was_removed_and_leaves_the_others(cohort: Path) -> None:
     names = sorted(set(lock_now(cohort)["pseudonym"]))
-    removed = unlock(cohort / "lock.csv", why="consent withdrawn", pseudonyms=names[:1])
+    removed = unlock(cohort / "lock.csv", unlocked_on="2026-03-01", why="consent withdrawn", pseudonyms=names[:1])
     assert removed["pseudonym"].tolist() == names[:1]
     assert read_table(cohort / "lock.csv", TEST_SET)["pseudonym"].tolist() == names[1:]
-    unlock(cohort / "lock.csv", why="new release")
+    unlock(cohort / "lock.csv", unlocked_on="2026-03-01", why="new release")
     assert (cohort / "lock.csv").read_text() == "pseudonym,source_sha256,locked_on,reason\n"
+
+
+def test_who_was_unlocked_when_and_why_stays_on_record(cohort: Path) -> None:
+    names = sorted(lock_now(cohort)["pseudonym"])
+    unlock(cohort / "lock.csv", unlocked_on="2026-03-01", why="consent withdrawn", pseudonyms=names[:1])
+    unlock(cohort / "lock.csv", unlocked_on="2026-04-01", why="new release")
+    record = read_table(cohort / "lock.unlocked.csv", UNLOCKED)
+    assert record["pseudonym"].tolist() == names
+    assert record["why"].tolist() == ["consent withdrawn", *["new release"] * (len(names) - 1)]
+    assert set(record["locked_on"]) == {"2026-02-01"}
 
 
 def test_nobody_is_unlocked_who_is_not_locked(cohort: Path) -> None:
     lock_now(cohort)
     with pytest.raises(BadInput, match="not locked: stranger"):
-        unlock(cohort / "lock.csv", why="test", pseudonyms=["stranger"])
+        unlock(cohort / "lock.csv", unlocked_on="2026-03-01", why="test", pseudonyms=["stranger"])
 
 
 def test_folds_have_no_one_test_set_to_lock(cohort: Path) -> None:

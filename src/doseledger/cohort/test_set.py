@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from doseledger.core.errors import BadInput
-from doseledger.core.tables import CASES, SPLITS, TEST_SET, read_table, write_table
+from doseledger.core.tables import CASES, SPLITS, TEST_SET, UNLOCKED, read_table, write_table
 
 
 def lock(
@@ -57,13 +57,18 @@ def lock(
     return table
 
 
-def unlock(lock_csv: Path, *, why: str, pseudonyms: list[str] | None = None) -> pd.DataFrame:
-    """Take patients out of the lock and return the rows that were removed, for the caller's audit log.
+def unlock(lock_csv: Path, *, unlocked_on: str, why: str, pseudonyms: list[str] | None = None) -> pd.DataFrame:
+    """Take patients out of the lock, and return the rows that were removed.
+
+    They are kept beside the lock, in `<cohort>.unlocked.csv`, with date and reason: whoever reads a later result can
+    see who was once tested on.
 
     Parameters
     ----------
     lock_csv
         The lock.
+    unlocked_on
+        Date, YYYY-MM-DD: the caller's, as nothing here reads a clock.
     why
         The reason: without one nothing is unlocked.
     pseudonyms
@@ -81,6 +86,11 @@ def unlock(lock_csv: Path, *, why: str, pseudonyms: list[str] | None = None) -> 
     strangers = [name for name in wanted if name not in set(table["pseudonym"])]
     if strangers or table.empty:
         raise BadInput(f"{lock_csv}: not locked: {', '.join(strangers) or 'nobody is'}")
-    removed = table["pseudonym"].isin(wanted)
-    write_table(lock_csv, table[~removed], TEST_SET)
-    return table[removed]
+    is_removed = table["pseudonym"].isin(wanted)
+    removed = table[is_removed].assign(unlocked_on=unlocked_on, why=why.strip())
+    record = lock_csv.with_suffix(".unlocked.csv")
+    earlier = [read_table(record, UNLOCKED)] if record.is_file() else []
+    # The record first: a crash between the two leaves a patient locked and named, never unlocked and forgotten.
+    write_table(record, pd.concat([*earlier, removed], ignore_index=True), UNLOCKED)
+    write_table(lock_csv, table[~is_removed], TEST_SET)
+    return removed

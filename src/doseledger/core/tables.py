@@ -17,7 +17,7 @@ SPLIT = pa.Check.isin(["train", "val", "test"])
 
 
 def _table(name: str, columns: dict[str, pa.Column], unique: list[str]) -> pa.DataFrameSchema:
-    return pa.DataFrameSchema(columns, name=name, unique=unique, strict=True, coerce=True)
+    return pa.DataFrameSchema(columns, name=name, unique=unique or None, strict=True, coerce=True)
 
 
 # data/raw/<cohort>.csv: the cases that there are, with the digest of each one's packed DICOM.
@@ -75,6 +75,17 @@ TEST_SET = _table(
         "reason": pa.Column(str, pa.Check.str_length(min_value=1)),
     },
     ["pseudonym", "source_sha256"],
+)
+
+# validation/test_sets/<cohort>.unlocked.csv: who was taken out of a lock, when and why; it only grows.
+UNLOCKED = _table(
+    "unlocked",
+    {
+        **TEST_SET.columns,
+        "unlocked_on": pa.Column(str, pa.Check.str_matches(r"^\d{4}-\d{2}-\d{2}$", error="a date YYYY-MM-DD")),
+        "why": pa.Column(str, pa.Check.str_length(min_value=1)),
+    },
+    [],
 )
 
 _NOT_NEGATIVE = pa.Check.ge(0.0)
