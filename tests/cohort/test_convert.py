@@ -76,6 +76,7 @@ def test_meta_says_where_everything_comes_from(plain):
     assert meta["body_source"] == "ROI BODY"
     assert meta["warnings"] == []
     assert meta["plan"]["n_beams"] == 1
+    assert meta["plan"]["faults"] == []
     assert meta["native_dose_grid"]["spacing_mm"] == [3.0, 4.0, 4.0]
     assert len(meta["source_sha256"]) == 64
 
@@ -280,6 +281,32 @@ def test_a_plan_without_fractions_is_a_bad_case(convert, patient):
     patient.rtplan.FractionGroupSequence[0].NumberOfFractionsPlanned = None
     with pytest.raises(BadCase, match="wrong prescription: the RTPLAN has 0 fractions"):
         convert(patient)
+
+
+def test_what_is_wrong_with_a_plan_is_noted_and_fails_no_conversion(convert, patient):
+    patient.rtplan.BeamSequence[0].ControlPointSequence[1].CumulativeMetersetWeight = -0.5
+    assert convert(patient).meta["plan"]["faults"] == [
+        "Beam 1, control point 1: the cumulative meterset falls from 0 to -0.5.",
+        "Beam 1: FinalCumulativeMetersetWeight is 1.0, the last control point has -0.5.",
+    ]
+
+
+def test_a_plan_too_malformed_to_check_has_a_fault_that_repeats_no_value(convert, patient):
+    point = patient.rtplan.BeamSequence[0].ControlPointSequence[0]
+    point.BeamLimitingDevicePositionSequence[2].LeafJawPositions = [1, 2, 3]
+    patient.rtplan.BeamSequence[0].BeamLimitingDeviceSequence[2].LeafPositionBoundaries = None
+    assert convert(patient).meta["plan"]["faults"] == [
+        "The plan is so malformed that it can't be checked (ValueError)."
+    ]
+
+
+def test_a_fault_at_every_control_point_is_not_listed_two_hundred_times(convert, patient, factory):
+    weights = tuple(float(200 - k) for k in range(200))
+    patient.rtplan.BeamSequence = [factory.make_beam(weights)]
+    faults = convert(patient).meta["plan"]["faults"]
+    assert len(faults) == 21
+    # 199 times it falls, and it does not begin at 0.
+    assert faults[-1] == "And 180 faults more."
 
 
 def test_a_folder_and_a_zip_of_it_give_the_same_bytes(convert, patient, factory, tmp_path):

@@ -41,6 +41,7 @@ def test_its_targets_dose_and_prescription_are_where_they_belong(becker):
     assert (becker.prescription_gy, becker.n_fractions) == ({"PTV": 78.0}, 30)
     assert becker.meta["aliases_used"] == {"Parotid_L": {"roi": "PAROTID_LT", "others": []}}
     assert becker.meta["plan"]["technique"] == "static"
+    assert becker.meta["plan"]["faults"] == []
     assert becker.meta["warnings"] == []
     # RescaleSlope is 1.001: air and bone are a little off the stored values.
     assert becker.ct_hu.min() == -1024

@@ -91,6 +91,7 @@ def limits_of_machine() -> MachineLimits:
 def test_ingest_takes_a_packed_case_without_a_warning(folder: Path, protocol: Protocol, number: int) -> None:
     case = convert_case(folder / f"case_{number:04d}.zip", Origin(f"case_{number:04d}"), protocol)
     assert case.meta["warnings"] == []
+    assert case.meta["plan"]["faults"] == []
     assert case.prescription_gy == {"PTV70": 70.0, "PTV56": 56.0}
     assert case.n_fractions == 28
     assert set(case.present_names) >= {"PTV70", "PTV56", "Prostate", "Rectum", "Bladder", "Femur_L", "Femur_R"}
@@ -175,6 +176,27 @@ def test_a_plan_that_misses_its_goals_is_dropped_with_its_reason(tmp_path: Path,
     assert list((tmp_path / "raw").glob("*.zip")) == []
     assert len(read_table(tmp_path / "raw.csv", RAW)) == 0
     assert told[-1].endswith("1 dropped")
+
+
+def test_a_plan_that_the_machine_cannot_deliver_is_dropped_with_its_reason(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    optimise = phantom.optimise_plan
+
+    def hasty(patient, machine, style, work, rng):  # type: ignore[no-untyped-def]
+        planned = optimise(patient, machine, style, work, rng)
+        first = planned.plan.arcs[0]
+        leaf_mm = first.leaf_mm.copy()
+        leaf_mm[7, 0, 2] -= 90.0
+        arcs = (replace(first, leaf_mm=leaf_mm), *planned.plan.arcs[1:])
+        return replace(planned, plan=replace(planned.plan, arcs=arcs))
+
+    monkeypatch.setattr(phantom, "optimise_plan", hasty)
+    made = make_cohort(tmp_path / "raw", tmp_path / "raw.csv", SETTINGS, NO_GOALS, tell=lambda _: None)
+    assert made.made == {}
+    assert "can't deliver its plan: Beam" in made.dropped["case_0001"]
+    assert "control point 7: leaf 3 of bank X1" in made.dropped["case_0001"]
+    assert not (tmp_path / "raw" / "case_0001.zip").exists()
 
 
 def test_a_second_plan_is_firmer_on_what_the_first_missed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -215,7 +215,7 @@ def make_rtplan(n_fractions: int, doses: list[tuple[float, int | None]]) -> Data
     group, used = Dataset(), Dataset()
     used.ReferencedBeamNumber, used.BeamMeterset = 1, 200.0
     group.FractionGroupNumber, group.NumberOfFractionsPlanned = 1, n_fractions
-    group.ReferencedBeamSequence = [used]
+    group.NumberOfBeams, group.ReferencedBeamSequence = 1, [used]
     ds.FractionGroupSequence, ds.BeamSequence = [group], [make_beam()]
     return ds
 
@@ -230,6 +230,8 @@ def make_beam(weights: tuple[float, ...] = (0.0, 1.0)) -> Dataset:
     for kind, pairs in (("ASYMX", 1), ("ASYMY", 1), ("MLCX", 4)):
         device = Dataset()
         device.RTBeamLimitingDeviceType, device.NumberOfLeafJawPairs = kind, pairs
+        if pairs > 1:
+            device.LeafPositionBoundaries = [-40.0, -20.0, 0.0, 20.0, 40.0]
         beam.BeamLimitingDeviceSequence.append(device)
     for index, weight in enumerate(weights):
         point = Dataset()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 from pydicom.uid import RTPlanStorage, RTStructureSetStorage
 
 from doseledger.core.plan import Arc, Plan
@@ -223,3 +224,39 @@ def test_a_gantry_at_rest_waits_for_its_leaves(rtplan: Dataset) -> None:
         point.GantryAngle, point.GantryRotationDirection = "0", "NONE"
     set_leaf(rtplan, 5, 30, 8.0)
     assert check_rtplan(rtplan, LIMITS) == []
+
+
+def test_on_an_unknown_machine_a_jaw_may_cut_an_aperture(rtplan: Dataset) -> None:
+    outside_jaws(rtplan)
+    assert any("reaches outside the jaws" in sentence for sentence in check_rtplan(rtplan, LIMITS))
+    assert check_rtplan(rtplan) == []
+
+
+def test_a_setup_field_needs_neither_meterset_nor_positions(rtplan: Dataset) -> None:
+    setup, used = Dataset(), Dataset()
+    setup.BeamNumber, setup.BeamName, setup.TreatmentDeliveryType = 3, "CBCT", "SETUP"
+    rtplan.BeamSequence.append(setup)
+    used.ReferencedBeamNumber = 3
+    group = rtplan.FractionGroupSequence[0]
+    group.ReferencedBeamSequence.append(used)
+    group.NumberOfBeams = 3
+    assert check_rtplan(rtplan, LIMITS) == []
+    for beam in rtplan.BeamSequence:
+        beam.TreatmentDeliveryType = "SETUP"
+    assert "The plan has no beam that treats (BeamSequence)." in check_rtplan(rtplan, LIMITS)
+
+
+def test_a_fault_calls_a_beam_by_its_number_alone(rtplan: Dataset) -> None:
+    rtplan.BeamSequence[0].BeamName = "Doe left"
+    falling_meterset(rtplan)
+    (fault,) = check_rtplan(rtplan)
+    assert fault.startswith("Beam 1, control point 5: the cumulative meterset falls")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["proknow_becker_hn/RP.dcm", "dicompyler_breast_imrt/rtplan.dcm", "rtplans/original_rtplan.dcm",
+     "rtplans/templates_vmat_example.dcm", "rtplans/multi_fraction_groups_rtplan.dcm"],
+)  # fmt: skip
+def test_real_plans_have_no_fault(shared_data: Path, name: str) -> None:
+    assert check_rtplan(dcmread(shared_data / "dicom" / name, force=True)) == []

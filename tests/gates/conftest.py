@@ -41,8 +41,8 @@ LIGHT_SUITE = {
 }
 
 
-def with_parity(case: Case) -> Case:
-    """Return a case whose meta holds its own DVH, as if nothing had moved in resampling."""
+def as_ingested(case: Case) -> Case:
+    """Return a case whose meta holds its own DVH, as if nothing had moved in resampling, and a plan without fault."""
     assert case.dose_gy is not None
     parity = {
         name: {
@@ -52,7 +52,7 @@ def with_parity(case: Case) -> Case:
         }
         for name in case.present_names
     }
-    return replace(case, meta={**case.meta, "parity": parity})
+    return replace(case, meta={**case.meta, "parity": parity, "plan": {"faults": []}})
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def healthy(make_case: Callable[..., Case]) -> Callable[[int], Case]:
         in_target = case.mask("PTV56")
         beams = np.where(in_target, 0.02, 0.6) * beams / np.abs(beams).max()
         dose = (case.dose_gy * (1.0 + beams) * 1.02).astype(np.float32)
-        return with_parity(replace(case, ct_hu=ct, dose_gy=dose))
+        return as_ingested(replace(case, ct_hu=ct, dose_gy=dose))
 
     return make
 

@@ -252,6 +252,16 @@ FAULTS: dict[str, tuple[Callable[[Case], Case], str, str]] = {
         "parity_unknown",
         "no D95% of PTV70",
     ),
+    "a plan whose meterset falls": (
+        lambda c: with_meta(c, plan={"faults": ["Beam 1, control point 5: the cumulative meterset falls."]}),
+        "plan_faults",
+        "case_0001: its RTPLAN: Beam 1, control point 5: the cumulative meterset falls. Export the plan again",
+    ),
+    "a plan that nobody checked": (
+        lambda c: with_meta(c, plan=None),
+        "plan_unknown",
+        "case_0001: nobody noted whether its RTPLAN is sound",
+    ),
     "a case of another protocol": (
         lambda c: with_meta(c, protocol="head_neck_openkbp"),
         "identity",

@@ -19,7 +19,7 @@ from doseledger.core.protocol import Protocol
 from doseledger.dicom.source import source_digest
 
 # Raised when the same raw data give another case; part of every case's meta.
-CONVERTER_VERSION = "1"
+CONVERTER_VERSION = "2"
 # A target that reaches beyond the dose grid by more than this part of its volume has no DVH.
 MOST_TARGET_OUTSIDE_PERCENT = 0.1
 

@@ -28,6 +28,7 @@ from doseledger.dicom.source import source_digest
 from doseledger.dicom.write import InterpretedType, Roi, make_ct, make_dose, make_structure_set
 from doseledger.dicom.write_plan import BeamDevice, make_plan
 from doseledger.evaluate.goals import GoalResult, evaluate_goals
+from doseledger.planning.check import check_plan
 from doseledger.planning.machine import Machine, load_machine
 from doseledger.planning.optimise import OptimiserSettings, Patient, PlannedPatient, PlanStyle, optimise_plan
 
@@ -145,7 +146,7 @@ def make_case(case_id: str, number: int, out: Path, settings: PhantomSettings, g
     Raises
     ------
     BadCase
-        If no plan meets the gating goals, naming those that the last one missed.
+        If no plan meets the gating goals, naming those that the last one missed, or the machine can't deliver it.
     """
     dirt = DIRT.get(number, Dirt())
     # Anatomy and planner draw from streams of their own: more planning leaves the patients as they are.
@@ -153,6 +154,10 @@ def make_case(case_id: str, number: int, out: Path, settings: PhantomSettings, g
     patient = draw_patient(anatomy_rng, settings.in_plane_pixels, settings.dose_grid_mm, dirt)
     machine = load_machine()
     planned, results, attempts = _plan(case_id, patient, machine, (settings, goals), plan_rng)
+    faults = check_plan(planned.plan, machine)
+    if faults:
+        more = f" (and {len(faults) - 1} faults more)" if len(faults) > 1 else ""
+        raise BadCase(case_id, f"dropped: {machine.name} can't deliver its plan: {faults[0]}{more}")
     target = out / f"{case_id}.zip"
     write_stored_zip(target, _pack(case_id, number, patient, planned, (settings, machine)))
     values = {result.goal.name: result.value for result in results}

@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydicom import Dataset
+
 from doseledger.cohort.body import BODY_THRESHOLD_HU, find_body_roi
 from doseledger.cohort.prescription import check_prescription
 from doseledger.cohort.roi_names import AliasUse, NameMatch, Unmatched, match_names
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.grid import Grid
 from doseledger.core.protocol import Protocol
+from doseledger.dicom.check import check_rtplan
 from doseledger.dicom.contours import Stack, stack_contours
 from doseledger.dicom.phi import refuse_phi
 from doseledger.dicom.read import CaseObjects, gather_objects
@@ -20,6 +23,9 @@ from doseledger.dicom.read_image import AIR_HU, Image, read_image
 from doseledger.dicom.read_plan import summarise_plan
 from doseledger.dicom.read_structures import Roi, read_contours, read_rois
 from doseledger.dicom.source import MALFORMED, SourceFile, lenient, read_source
+
+# One attribute that is wrong at each control point of an arc is one fault, not two hundred.
+MOST_FAULTS = 20
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,7 @@ class Patient:
     n_fractions
         The plan's where there is one, else the protocol's.
     plan
-        Summary of the plan; None without one.
+        Summary of the plan, and under `faults` what `check_rtplan` says is wrong with it; None without one.
     n_absent_images
         Images that the structure set names and that are not there.
     aliases_used, unmatched_rois
@@ -132,12 +138,24 @@ def _read_checked(files: list[SourceFile], protocol: Protocol, case_id: str) -> 
         body=body,
         body_source=f"ROI {body_roi.name}" if body_roi is not None else f"threshold {BODY_THRESHOLD_HU} HU",
         n_fractions=n_fractions,
-        plan=summarise_plan(objects.rtplan) if objects.rtplan is not None else None,
+        plan=_describe_plan(objects.rtplan) if objects.rtplan is not None else None,
         n_absent_images=objects.n_absent_images,
         aliases_used=match.used,
         unmatched_rois=[item for item in match.unmatched if body_roi is None or item["roi"] != body_roi.name],
         warnings=warnings,
     )
+
+
+def _describe_plan(rtplan: Dataset) -> dict[str, Any]:
+    """The plan's summary and faults; these fail no conversion: the data gate decides."""
+    try:
+        faults = check_rtplan(rtplan)
+    except MALFORMED as error:
+        # As above, only the kind of error is repeated: its text may hold a value.
+        faults = [f"The plan is so malformed that it can't be checked ({type(error).__name__})."]
+    more = len(faults) - MOST_FAULTS
+    listed = [*faults[:MOST_FAULTS], f"And {more} faults more."] if more > 0 else faults
+    return {**summarise_plan(rtplan), "faults": listed}
 
 
 def _in_frame(roi: Roi, objects: CaseObjects) -> bool:

@@ -76,7 +76,7 @@ def read_prescription(dataset: pydicom.Dataset, case_id: str) -> Prescription:
     return Prescription(n_fractions, targets)
 
 
-def _treatment_beams(dataset: pydicom.Dataset) -> list[pydicom.Dataset]:
+def treatment_beams(dataset: pydicom.Dataset) -> list[pydicom.Dataset]:
     """Beams that treat: portal images and setup fields are left out."""
     beams = dataset.get("BeamSequence") or []
     return [beam for beam in beams if beam.get("TreatmentDeliveryType") in (None, "", "TREATMENT", "CONTINUATION")]
@@ -96,7 +96,7 @@ def summarise_plan(dataset: pydicom.Dataset) -> dict[str, Any]:
     Unlike `read_plan` it takes any plan, wedges and electrons included. `technique` is `arc` where a gantry turns
     while the beam is on, `imrt` where only the leaves move, else `static`.
     """
-    beams = _treatment_beams(dataset)
+    beams = treatment_beams(dataset)
     turning = any(
         point.get("GantryRotationDirection") in ("CW", "CC")
         for beam in beams
@@ -150,7 +150,7 @@ def read_plan(dataset: pydicom.Dataset, case_id: str, fraction_group: int | None
     if number not in groups:
         raise BadCase(case_id, f"the RTPLAN has no fraction group {number}; it has {sorted(groups)}")
     meterset = _metersets(groups[number])
-    beams = [beam for beam in _treatment_beams(dataset) if int(beam.BeamNumber) in meterset]
+    beams = [beam for beam in treatment_beams(dataset) if int(beam.BeamNumber) in meterset]
     if not beams:
         raise BadCase(case_id, f"fraction group {number} of the RTPLAN has no treatment beam with a meterset")
     energies = {_first(beam, "NominalBeamEnergy", case_id) for beam in beams}

@@ -15,7 +15,7 @@ from doseledger.core.fanout import run_cases
 from doseledger.core.files import sha256_of_file
 from doseledger.core.protocol import Protocol, load_protocol
 from doseledger.core.tables import CASES, SKIPPED, SPLITS, TEST_SET, read_table, with_present_digests
-from doseledger.gates import distances, doses, grids, leakage, structures, suites
+from doseledger.gates import distances, doses, grids, leakage, plans, structures, suites
 from doseledger.gates.digests import CohortFiles, data_digest
 from doseledger.gates.features import Row, measure_case
 from doseledger.gates.fingerprints import Fingerprint, take_fingerprint
@@ -112,6 +112,7 @@ def judge_case(path: Path, row: Mapping[str, object], protocol: Protocol, limits
         findings += structures.judge_structures(case, protocol, limits)
         findings += distances.judge_distances(case, protocol.sdf_clip_mm, limits.sdf)
         findings += doses.judge_dose(case, protocol, limits)
+        findings += plans.judge_plan(case, protocol)
         measurable = not any(finding.gate in {"nan", "missing_channel", "body_empty"} for finding in findings)
         return CaseReport(tuple(findings), measure_case(case, protocol) if measurable else None, take_fingerprint(case))
     except BadCase:

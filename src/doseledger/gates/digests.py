@@ -28,6 +28,7 @@ DATA_JUDGES = (
     "grids.py",
     "leakage.py",
     "limits.py",
+    "plans.py",
     "structures.py",
     "suites.py",
     "verdict.py",
