@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,10 @@ import pytest
 from doseledger.core.case import Case
 from doseledger.core.errors import BadInput, GateFailed, NotReady
 from doseledger.core.files import write_text
-from doseledger.core.tables import SKIPPED, SPLITS, TEST_SET, read_table, write_table
+from doseledger.core.tables import CASES, SKIPPED, SPLITS, TEST_SET, read_table, write_table
 from doseledger.gates.cohort import judge_cohort
 from doseledger.gates.digests import CohortFiles, data_digest
+from doseledger.gates.leakage import judge_splits
 from doseledger.gates.verdict import Verdict, enforce, require_token, write_verdict
 
 Write = Callable[[list[Case]], CohortFiles]
@@ -151,6 +153,40 @@ def test_one_patient_on_both_sides_is_leakage(write_cohort: Write, healthy: Make
     cases[5] = replace(cases[5], meta={**cases[5].meta, "pseudonym": cases[0].meta["pseudonym"]})
     message = errors(judged(write_cohort(cases)))["leakage_patient"]
     assert "patient phantom_case_0001 (case_0001, case_0006) is in test and train" in message
+
+
+def by_group(files: CohortFiles, column: str) -> pd.DataFrame:
+    """Write cases of three groups in `column`, and folds that hold out one each; return the splits."""
+    cases = read_table(files.cases_csv, CASES).assign(**{column: list("AABBCC")})
+    write_table(files.cases_csv, cases, CASES)
+    folds = []
+    for fold, held in enumerate("ABC"):
+        parts = ["test" if group == held else "val" if i % 2 else "train" for i, group in enumerate(cases[column])]
+        folds.append(cases.assign(repeat=0, fold=fold, split=parts)[list(SPLITS.columns)])
+    splits = pd.concat(folds, ignore_index=True)
+    write_table(files.splits_csv, splits, SPLITS)
+    return splits
+
+
+@pytest.mark.parametrize("column", ["group", "site"])
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_a_held_out_group_on_both_sides_is_leakage(files: CohortFiles, column: str, part: str) -> None:
+    splits = by_group(files, column)
+    judge = partial(judge_splits, read_table(files.cases_csv, CASES), locked=read_table(files.test_set_csv, TEST_SET))
+    assert judge(splits) == []
+    splits.loc[(splits["fold"] == 1) & (splits["case_id"] == "case_0004"), "split"] = part
+    (finding,) = judge(splits)
+    assert (finding.gate, finding.severity) == ("leakage_group", "error")
+    assert finding.message.startswith(f"case_0004: of {column} B, which repeat 0 fold 1 holds out as its test, but in")
+
+
+def test_folds_of_patients_at_random_may_mix_groups(files: CohortFiles) -> None:
+    cases = read_table(files.cases_csv, CASES).assign(group=list("ABABAB"))
+    folds = []
+    for fold in range(2):
+        parts = ["test" if i // 3 == fold else "val" if i % 3 == 0 else "train" for i in range(6)]
+        folds.append(cases.assign(repeat=0, fold=fold, split=parts)[list(SPLITS.columns)])
+    assert judge_splits(cases, pd.concat(folds), read_table(files.test_set_csv, TEST_SET)) == []
 
 
 def test_splits_dealt_for_other_cases_are_stale(files: CohortFiles) -> None:

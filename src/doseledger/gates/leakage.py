@@ -31,6 +31,8 @@ def judge_splits(cases: pd.DataFrame, splits: pd.DataFrame, locked: pd.DataFrame
         findings += _judge_fold(rows, where)
         findings += _judge_complete(cases, rows, locked, where)
         findings += _judge_lock(cases, rows, locked, where)
+    for column in ("group", "site"):
+        findings += _judge_groups(cases, splits, column)
     return findings
 
 
@@ -64,6 +66,35 @@ def _judge_fold(rows: pd.DataFrame, where: str) -> list[Finding]:
             ids = rows.loc[rows["pseudonym"] == name, "case_id"].tolist()
             message = f"patient {name} ({', '.join(ids)}) is in {' and '.join(parts)} of {where}; wanted one side"
             findings.append(Finding("leakage_patient", ids[0], "error", message, {"cases": ids}))
+    return findings
+
+
+def _judge_groups(cases: pd.DataFrame, splits: pd.DataFrame, column: str) -> list[Finding]:
+    """Judge folds that hold one group out each: none of it may be trained or tuned on in that fold.
+
+    The table does not say how it was dealt. It was by group where there is one fold for each group and each tests on
+    cases of its own group alone; folds of patients at random, who are all tested once, can't look so and still leak.
+    """
+    group_of = dict(zip(cases["case_id"], cases[column], strict=True))
+    table = splits[splits["case_id"].isin(group_of)]
+    table = table.assign(held=table["case_id"].map(group_of))
+    tested = table[table["split"] == "test"].groupby(["repeat", "fold"])["held"].agg(lambda held: sorted(set(held)))
+    groups = sorted(set(group_of.values()))
+    if len(groups) < 2 or sorted(tested) != [[group] for group in groups]:
+        return []
+    findings = []
+    for fold_of in tested.reset_index().to_dict("records"):
+        repeat, fold, (group,) = fold_of["repeat"], fold_of["fold"], fold_of["held"]
+        rows = table[(table["repeat"] == repeat) & (table["fold"] == fold) & (table["held"] == group)]
+        leaked = rows[rows["split"] != "test"]
+        if leaked.empty:
+            continue
+        ids, parts = leaked["case_id"].tolist(), " and ".join(sorted(set(leaked["split"])))
+        message = (
+            f"{', '.join(ids)}: of {column} {group}, which repeat {repeat} fold {fold} holds out as its test, but in "
+            f"its {parts}; wanted on one side. Run the split stage again"
+        )
+        findings.append(Finding("leakage_group", ids[0], "error", message, {"cases": ids, column: group}))
     return findings
 
 
