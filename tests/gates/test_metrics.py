@@ -126,6 +126,14 @@ def test_a_model_within_its_limits_passes_and_says_by_how_much(files: MetricsFil
     assert judged(files) == verdict
 
 
+def test_what_a_candidate_must_reach_is_told_and_not_gated(files: MetricsFiles) -> None:
+    verdict = judge_metrics(files, fold=0, repeat=0)
+    told = {row["metric"]: row["ok"] for row in verdict.details["candidate"]}
+    assert verdict.ok
+    assert set(told) == {"mae_above_10_percent_gy", "gamma_3_3_global_percent"}
+    assert not all(told.values())
+
+
 def test_a_broken_model_fails_its_limits(files: MetricsFiles) -> None:
     write_metrics(files.metrics_dir, {"case_0004": (9.0, 40.0), "case_0005": (9.0, 30.0)})
     verdict = judged(files)

@@ -128,12 +128,13 @@ class MetricLimit(Block):
 
 
 class Thresholds(Block):
-    """All of thresholds.yaml: data by cohort, metrics by cohort and model."""
+    """All of thresholds.yaml: data by cohort, metrics by cohort and model, and what a candidate must reach anywhere."""
 
     data: dict[str, DataLimits]
     preflight: PreflightLimits
     evaluation: EvaluationLimits
     metrics: dict[str, dict[str, list[MetricLimit]]]
+    candidate: list[MetricLimit]
 
 
 def load_thresholds(path: Path) -> Thresholds:

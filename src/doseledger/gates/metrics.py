@@ -79,7 +79,8 @@ def judge_metrics(files: MetricsFiles, *, fold: int, repeat: int) -> Verdict:
     from doseledger.learn.checkpoint import load_checkpoint
 
     limits = metric_limits(files.thresholds, files.cohort, files.model)
-    evaluation = load_thresholds(files.thresholds).evaluation
+    thresholds = load_thresholds(files.thresholds)
+    evaluation = thresholds.evaluation
     summary, rows = read_json(files.summary_json), read_table(files.cases_csv, CASE_METRICS)
     if not isinstance(summary, dict):
         raise BadInput(f"{files.summary_json}: wanted a mapping of metrics, found {type(summary).__name__}")
@@ -96,6 +97,8 @@ def judge_metrics(files: MetricsFiles, *, fold: int, repeat: int) -> Verdict:
         "model": files.model,
         "n_cases": len(rows),
         "limits": [_result(summary, limit) for limit in limits],
+        # Told, not judged: a small or an early model may miss these and pass.
+        "candidate": [_result(summary, limit) for limit in thresholds.candidate],
     }
     everything = [*limits, evaluation]
     digest = metrics_digest(

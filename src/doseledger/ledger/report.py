@@ -132,6 +132,7 @@ def build_context(
         "tables": {
             "verdicts": sections.verdicts_table(verdicts),
             "limits": sections.limits_table(verdicts[-1]),
+            "candidate": sections.candidate_table(verdicts[-1]),
             "counts": sections.counts_table(facts),
             "splits": sections.splits_table(facts),
             "skipped": sections.skipped_table(facts),

@@ -104,18 +104,27 @@ def verdicts_table(verdicts: list[dict[str, Any]]) -> Table:
 
 def limits_table(verdict: dict[str, Any]) -> Table:
     """Return each limit that the metrics gate holds the model to, and what was found."""
+    return _limit_rows("Limits of this model", verdict, "limits", Cell("MISSED", "bad"))
+
+
+def candidate_table(verdict: dict[str, Any]) -> Table:
+    """Return what a candidate for release must reach, and how far this model is from it; nothing is gated on it."""
+    return _limit_rows("What a candidate for release must reach", verdict, "candidate", Cell("not yet", "warn"))
+
+
+def _limit_rows(title: str, verdict: dict[str, Any], key: str, missed: Cell) -> Table:
     rows = [
         (
             limit["metric"],
             format_number(limit["found"], 3),
             str(limit["wanted"]).replace("<=", "≤").replace(">=", "≥"),
-            Cell("met", "good") if limit["ok"] else Cell("MISSED", "bad"),
+            Cell("met", "good") if limit["ok"] else missed,
             limit["source"],
         )
-        for limit in verdict.get("details", {}).get("limits", [])
+        for limit in verdict.get("details", {}).get(key, [])
     ]
     columns = ("Metric", "#Found", "#Limit", "Verdict", "Source of the limit")
-    return make_table("Limits of this model", columns, rows, empty="No limits are written down for this model.")
+    return make_table(title, columns, rows, empty="No limits are written down for this model.")
 
 
 def findings_table(verdicts: list[dict[str, Any]]) -> Table:
