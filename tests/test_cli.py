@@ -131,3 +131,15 @@ def test_make_run_ends_by_saying_where_the_report_is(repository: Path) -> None:
     shown = CliRunner().invoke(app, ["where", *command, "--params", str(repository / "params.yaml")])
     assert shown.exit_code == 0
     assert "dose_unet: " in shown.output
+
+
+def test_json_stands_alone_on_stdout(shared_data: Path, repository: Path, tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "becker").symlink_to(shared_data / "dicom" / "proknow_becker_hn")
+    protocol = repository / "tests/cohort/protocols/becker_hn.yaml"
+    done = subprocess.run(
+        [EXECUTABLE, "ingest", tmp_path / "raw", tmp_path / "out", "--protocol", protocol, "--json"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert json.loads(done.stdout) == {"converted": 1, "reused": 0, "skipped": 0, "failed": 0}
+    assert "[1/1] becker" in done.stderr

@@ -62,7 +62,8 @@ def main() -> NoReturn:
 
 
 def _tell(line: str) -> None:
-    print(line, flush=True)
+    # Progress goes to stderr: stdout holds a command's result alone, whole JSON with --json.
+    print(line, file=sys.stderr, flush=True)
 
 
 def _show(value: Any, as_json: bool, text: str) -> None:
@@ -121,7 +122,7 @@ def phantom(
 
     wanted = load_goals(goals)
     made = make_cohort(out, raw_list, _settings(params).phantom, wanted, tell=_tell)
-    _tell(tabulate_goals(made, wanted).to_string(index=False))
+    print(tabulate_goals(made, wanted).to_string(index=False))
 
 
 @app.command()
@@ -137,7 +138,7 @@ def pack(
     from doseledger.cohort.pack import pack as pack_cases
 
     count = pack_cases(raw, out, raw_list, _tell)
-    _tell(f"{count} cases packed into {out}, listed in {raw_list}")
+    print(f"{count} cases packed into {out}, listed in {raw_list}")
 
 
 @app.command()
@@ -205,7 +206,7 @@ def deidentify(
     from doseledger.core.protocol import load_protocol
 
     written = deidentify_cases(raw, out, load_protocol(protocol), read_salt(salt), _tell)
-    _tell(f"{len(written)} clean copies in {out}")
+    print(f"clean copies written to {out}: {len(written)}")
 
 
 @app.command()
@@ -244,7 +245,7 @@ def lock_splits(
 
     today = date.today().isoformat()
     table = lock_test_set(lock, cases, splits, locked_on=today, reason=reason, by_name=by_name)
-    _tell(f"{len(table)} test cases locked in {lock}; commit it")
+    print(f"{len(table)} test cases locked in {lock}; commit it")
 
 
 @splits_app.command("unlock")
@@ -262,7 +263,7 @@ def unlock_splits(
     from doseledger.cohort.test_set import unlock
 
     removed = unlock(lock, unlocked_on=date.today().isoformat(), why=why, pseudonyms=pseudonym)
-    _tell(f"{len(removed)} rows unlocked, kept in {lock.with_suffix('.unlocked.csv')}; commit both files")
+    print(f"{len(removed)} rows unlocked, kept in {lock.with_suffix('.unlocked.csv')}; commit both files")
 
 
 @check_app.command("data")
@@ -503,7 +504,7 @@ def where(
     for folder, name in ((html, "report.html"), (pdf, "report.pdf")):
         for model in settings.models:
             path = folder / settings.cohort / model / name
-            _tell(f"{model}: {path.resolve() if path.is_file() else f'no report yet; dvc repro writes {path}'}")
+            print(f"{model}: {path.resolve() if path.is_file() else f'no report yet; dvc repro writes {path}'}")
 
 
 @app.command()
@@ -616,7 +617,7 @@ def list_resume(
     from doseledger.learn.resume import list_states
 
     for folder in list_states(_project_root() / state, model):
-        _tell(f"{folder.parent.name} {folder.name}")
+        print(f"{folder.parent.name} {folder.name}")
 
 
 @resume_app.command("clear")
@@ -630,7 +631,7 @@ def clear_resume(
     """
     from doseledger.learn.resume import clear_states
 
-    _tell(f"{clear_states(_project_root() / state, model)} interrupted runs of {model} thrown away")
+    print(f"{clear_states(_project_root() / state, model)} interrupted runs of {model} thrown away")
 
 
 def _cohort_files(settings: Settings, cohort: str, cases: Path, splits: Path, limits: tuple[Path, ...]) -> CohortFiles:
