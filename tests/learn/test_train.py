@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
 import signal
@@ -148,6 +149,27 @@ def test_a_run_killed_in_mid_epoch_ends_as_an_unbroken_one_to_the_bit(
     assert_same_weights(places, unbroken)
     wanted, found = (pd.read_csv(folder.out / "history.csv").drop(columns="seconds") for folder in (unbroken, places))
     pd.testing.assert_frame_equal(found, wanted)
+
+
+def test_a_run_told_to_stop_is_no_result_and_goes_on_to_the_same_weights(
+    make_run: MakeRun, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run({"fit.max_epochs": 3})
+    unbroken = elsewhere(places, "unbroken")
+    quietly(run, unbroken)
+    step = DoseTask.training_step
+
+    def stop(task: DoseTask, samples: dict[str, Any], index: int) -> Any:
+        if task.current_epoch == 1 and index == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(task, samples, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DoseTask, "training_step", stop)
+        with pytest.raises(NotReady, match="told to stop in epoch 2 of 3; what it had done is kept"):
+            quietly(run, places)
+    assert any(line.startswith("resumes") for line in quietly(run, places))
+    assert_same_weights(places, unbroken)
 
 
 @pytest.mark.slow

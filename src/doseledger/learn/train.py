@@ -15,8 +15,9 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from doseledger.core.errors import BadInput
+from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.fanout import Tell
 from doseledger.core.files import sha256_of_file, sha256_of_json, write_json, write_text
 from doseledger.core.tables import SPLITS, read_table
@@ -84,7 +85,7 @@ def train(run: TrainingRun, places: Places, *, fresh: bool, tell: Tell) -> None:
     Raises
     ------
     NotReady
-        If a case is absent or its bytes are not those in the splits.
+        If a case is absent or its bytes are not those in the splits, or if the run is told to stop before its end.
     BadInput
         If settings and cases do not fit, the loss is not finite, or memory does not suffice.
     """
@@ -225,7 +226,14 @@ def _fit(
         )
         # weights_only: the state is this program's own, and no code in it is run.
         resume_from = str(state.lightning) if state.found else None
-        trainer.fit(task, patches, whole, ckpt_path=resume_from, weights_only=True)
+        try:
+            trainer.fit(task, patches, whole, ckpt_path=resume_from, weights_only=True)
+        except SIGTERMException as error:
+            # A SystemExit without a code: the process would end as if all were well, with half a model as its result.
+            raise NotReady(
+                f"training of {run.model} was told to stop in epoch {trainer.current_epoch + 1} of "
+                f"{recipe.fit.max_epochs}; what it had done is kept, start it again to go on"
+            ) from error
 
 
 def _checkpoint_maker(run: TrainingRun, spec: InputSpec, cases: dict[str, list[OpenCase]]) -> Any:
