@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -28,6 +31,19 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("real data are not part of the repository: no shared/data beside this checkout")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def factory() -> ModuleType:
+    """tests/dicom/factory.py: tiny DICOM patients of known geometry; importlib mode puts no test folder on the path."""
+    spec = importlib.util.spec_from_file_location("dicom_factory", REPOSITORY / "tests" / "dicom" / "factory.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # A dataclass looks its own module up by name while it is being made.
+    sys.modules["dicom_factory"] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 def signed_distance(mask: np.ndarray, spacing_mm: tuple[float, float, float], clip_mm: float = 50.0) -> np.ndarray:
