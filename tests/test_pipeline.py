@@ -58,26 +58,35 @@ def data_files(file: Path, tree: ast.AST) -> set[Path]:
     return {path for path in file.parent.rglob("*.yaml") if path.name in named}
 
 
-def command_functions() -> dict[str, ast.FunctionDef]:
-    """Return the command line's functions by command, `splits lock` included."""
-    tree = ast.parse((SOURCE / PACKAGE / "cli.py").read_text())
-    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+@cache
+def command_modules() -> dict[str, ast.Module]:
+    """Return the trees of the modules that hold the commands."""
+    return {file.stem: ast.parse(file.read_text()) for file in sorted((SOURCE / PACKAGE / "commands").glob("*.py"))}
+
+
+def functions_of(module: str) -> dict[str, ast.FunctionDef]:
+    return {node.name: node for node in command_modules()[module].body if isinstance(node, ast.FunctionDef)}
+
+
+def command_functions() -> dict[str, tuple[str, ast.FunctionDef]]:
+    """Return the module and function of each command, `splits lock` included."""
     found = {}
-    for function in functions.values():
-        for decorator in function.decorator_list:
-            if isinstance(decorator, ast.Call) and ast.unparse(decorator.func).endswith(".command"):
-                group = ast.unparse(decorator.func).split(".")[0]
-                name = decorator.args[0].value if decorator.args else function.name.replace("_", "-")
-                found[name if group == "app" else f"{group.removesuffix('_app')} {name}"] = function
+    for module in command_modules():
+        for function in functions_of(module).values():
+            for decorator in function.decorator_list:
+                if isinstance(decorator, ast.Call) and ast.unparse(decorator.func).endswith(".command"):
+                    group = ast.unparse(decorator.func).split(".")[0]
+                    name = decorator.args[0].value if decorator.args else function.name.replace("_", "-")
+                    found[name if group == "app" else f"{group.removesuffix('_app')} {name}"] = (module, function)
     return found
 
 
 def reached_by_command(command: str) -> set[str]:
-    """Return the files of code that a command reaches through the imports in its body and in cli.py's own helpers."""
-    tree = ast.parse((SOURCE / PACKAGE / "cli.py").read_text())
-    helpers = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    """Return the files of code that a command reaches: imports in its body and in the helpers of the commands."""
+    module, function = command_functions()[command]
+    helpers = functions_of("shared") | functions_of(module)
     files: set[Path] = set()
-    todo: list[ast.AST] = [command_functions()[command]]
+    todo: list[ast.AST] = [function]
     seen: set[str] = set()
     while todo:
         node = todo.pop()
@@ -86,7 +95,7 @@ def reached_by_command(command: str) -> set[str]:
         called = {item.id for item in ast.walk(node) if isinstance(item, ast.Name)} & helpers.keys() - seen
         seen |= called
         todo += [helpers[name] for name in called]
-    # cli.py itself holds no logic, and what it imports at its top (errors) changes no number.
+    # The commands themselves hold no logic, and what they import at their top (errors) changes no number.
     return {str(file.relative_to(REPOSITORY)) for file in files}
 
 

@@ -1,0 +1,118 @@
+"""Training, what interrupted trainings left behind, and prediction."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from doseledger.commands.shared import (
+    PARAMS,
+    Cases,
+    Cohort,
+    Lock,
+    Params,
+    Protocols,
+    Splits,
+    Suites,
+    Thresholds,
+    cohort_files,
+    project_root,
+    settings_of,
+    tell,
+    training_run,
+)
+
+app = typer.Typer()
+resume_app = typer.Typer(no_args_is_help=True, help="What interrupted trainings have left behind.")
+app.add_typer(resume_app, name="resume")
+
+
+@app.command()
+def train(
+    model: Annotated[str, typer.Argument(help="A block of the settings.")],
+    out: Annotated[Path, typer.Argument(help="Folder of the run to write.")],
+    cases: Cases,
+    splits: Splits,
+    cohort: Cohort,
+    protocols: Protocols,
+    suites: Suites,
+    thresholds: Thresholds,
+    lock: Lock,
+    data_token: Annotated[Path, typer.Option(help="The data gate's verdict on exactly these cases and splits.")],
+    preflight_token: Annotated[Path, typer.Option(help="Preflight's verdict on exactly this model.")],
+    state: Annotated[Path, typer.Option(help="Root of resume states, below the project's root.")],
+    fresh: Annotated[bool, typer.Option("--fresh", help="Throw an interrupted run's state away.")] = False,
+    params: Params = PARAMS,
+) -> None:
+    """Train a model on the cases that passed the data gate; an interrupted run of the same settings goes on.
+
+    Example: see the train stage in dvc.yaml; `dvc repro train@dose_unet` runs it.
+    """
+    from doseledger.gates.digests import data_digest, run_digest
+    from doseledger.gates.limits import load_thresholds
+    from doseledger.gates.verdict import require_token
+    from doseledger.learn.train import Places
+    from doseledger.learn.train import train as train_model
+
+    settings = settings_of(params)
+    files = cohort_files(settings, cohort, cases, splits, (protocols, suites, thresholds, lock))
+    require_token(data_token, data_digest(files), "data")
+    run = training_run(settings, model, params, data_token)
+    require_token(preflight_token, run_digest(run, splits, load_thresholds(thresholds).preflight), "preflight")
+    train_model(run, Places(cases, splits, out, project_root() / state), fresh=fresh, tell=tell)
+
+
+@app.command()
+def predict(
+    checkpoint: Annotated[Path, typer.Argument(help="best.ckpt or last.ckpt of a run.")],
+    out: Annotated[Path, typer.Argument(help="Folder that gets <case>.npz.")],
+    cases: Cases,
+    splits: Splits,
+    model: Annotated[str, typer.Option(help="The block of the settings whose `predict` holds.")],
+    part: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    params: Params = PARAMS,
+) -> None:
+    """Predict the dose of the test cases, each on its own grid.
+
+    Example: doseledger predict models/phantom/dose_unet/checkpoints/best.ckpt predictions/ --model dose_unet
+    --cases data/cases/phantom --splits data/splits/phantom.csv
+    """
+    from doseledger.learn.predict import SplitPart
+    from doseledger.learn.predict import predict as predict_cases
+    from doseledger.learn.recipe import load_recipe
+
+    settings = settings_of(params)
+    recipe = load_recipe(settings.model(model), f"{params}: {model}").predict
+    chosen = SplitPart(cases, splits, part, settings.fold, settings.repeat)
+    predict_cases(checkpoint, chosen, out, recipe=recipe, tell=tell)
+
+
+@resume_app.command("list")
+def list_resume(
+    state: Annotated[Path, typer.Option(help="Root of resume states, below the project's root.")],
+    model: Annotated[str | None, typer.Argument(help="Only this model's.")] = None,
+) -> None:
+    """List what interrupted trainings have left to go on from.
+
+    Example: doseledger resume list --state .doseledger/resume
+    """
+    from doseledger.learn.resume import list_states
+
+    for folder in list_states(project_root() / state, model):
+        print(f"{folder.parent.name} {folder.name}")
+
+
+@resume_app.command("clear")
+def clear_resume(
+    model: Annotated[str, typer.Argument(help="The model.")],
+    state: Annotated[Path, typer.Option(help="Root of resume states, below the project's root.")],
+) -> None:
+    """Throw a model's interrupted trainings away, so that the next one starts from the beginning.
+
+    Example: doseledger resume clear dose_unet --state .doseledger/resume
+    """
+    from doseledger.learn.resume import clear_states
+
+    print(f"{clear_states(project_root() / state, model)} interrupted runs of {model} thrown away")

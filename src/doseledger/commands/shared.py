@@ -1,0 +1,131 @@
+"""What several commands share: their options, the settings, and how results and verdicts leave."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from doseledger.core.errors import BadInput
+
+if TYPE_CHECKING:
+    from doseledger.core.protocol import GoalSet, Protocol
+    from doseledger.core.settings import CohortSettings, Settings
+    from doseledger.gates.digests import CohortFiles
+    from doseledger.gates.verdict import Verdict
+    from doseledger.learn.train import TrainingRun
+
+Params = Annotated[Path, typer.Option(help="The settings file.")]
+Workers = Annotated[int | None, typer.Option(help="Processes; 0 works in this one. Default: the settings'.", min=0)]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+Cohort = Annotated[str, typer.Option(help="A key of `cohorts` in the settings.")]
+Protocols = Annotated[Path, typer.Option(help="Folder of protocols.")]
+Cases = Annotated[Path, typer.Option(help="Folder of cases (NPZ, cases.csv, skipped.csv).")]
+Splits = Annotated[Path, typer.Option(help="Table of splits.")]
+Suites = Annotated[Path, typer.Option(help="Folder of suites of expectations.")]
+Thresholds = Annotated[Path, typer.Option(help="The limits.")]
+Lock = Annotated[Path, typer.Option(help="The locked test set; a header alone means unlocked.")]
+PARAMS = Path("params.yaml")
+
+
+def tell(line: str) -> None:
+    """Print a line of progress to stderr: stdout holds a command's result alone, whole JSON with --json."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def show(value: Any, as_json: bool, text: str) -> None:
+    """Print a result, as JSON or as text."""
+    if as_json:
+        from doseledger.core.files import to_json
+
+        print(to_json(value), end="")
+    else:
+        print(text)
+
+
+def settings_of(params: Path) -> Settings:
+    """Return the settings of a file."""
+    from doseledger.core.settings import load_settings
+
+    return load_settings(params)
+
+
+def cohort_of(settings: Settings, cohort: str) -> CohortSettings:
+    """Return a cohort's block; a name that the settings do not hold is refused."""
+    if cohort not in settings.cohorts:
+        raise BadInput(f"cohort {cohort!r} is not in the settings' cohorts: {', '.join(settings.cohorts)}")
+    return settings.cohorts[cohort]
+
+
+def protocol_of(settings: Settings, cohort: str, protocols: Path) -> Protocol:
+    """Return the protocol that the settings name for a cohort."""
+    from doseledger.core.protocol import load_protocol
+
+    return load_protocol(protocols / f"{cohort_of(settings, cohort).protocol}.yaml")
+
+
+def goals_of(settings: Settings, cohort: str, goals: Path) -> GoalSet:
+    """Return the clinical goals that the settings name for a cohort."""
+    from doseledger.core.protocol import load_goals
+
+    return load_goals(goals / f"{cohort_of(settings, cohort).goals}.yaml")
+
+
+def project_root() -> Path:
+    """Return the main repository's folder, in temporary and queued runs too."""
+    # Where an interrupted run's state lies: DVC_ROOT is the main repository in temporary and queued runs too, whose own
+    # folder is thrown away. What describes the code, the commit above all, is that of the working folder instead.
+    return Path(os.environ.get("DVC_ROOT", "."))
+
+
+def cohort_files(settings: Settings, cohort: str, cases: Path, splits: Path, limits: tuple[Path, ...]) -> CohortFiles:
+    """Return what the data gate judges and by what; `limits`: protocols, suites, thresholds and lock."""
+    from doseledger.gates.digests import CohortFiles
+
+    protocols, suites, thresholds, lock = limits
+    protocol = cohort_of(settings, cohort).protocol
+    return CohortFiles(
+        cases_dir=cases,
+        splits_csv=splits,
+        test_set_csv=lock,
+        protocol=protocols / f"{protocol}.yaml",
+        suite=suites / f"{protocol}.json",
+        thresholds=thresholds,
+        cohort=cohort,
+    )
+
+
+def training_run(settings: Settings, model: str, params: Path, data_token: Path) -> TrainingRun:
+    """Return a model's training as the settings and the data gate's verdict make it."""
+    from doseledger.core.files import read_json
+    from doseledger.learn.recipe import load_recipe
+    from doseledger.learn.train import TrainingRun
+    from doseledger.ledger.provenance import run_provenance
+
+    return TrainingRun(
+        model=model,
+        recipe=load_recipe(settings.model(model), f"{params}: {model}"),
+        lr=settings.lr,
+        seed=settings.seed,
+        fold=settings.fold,
+        repeat=settings.repeat,
+        token=read_json(data_token),
+        provenance=run_provenance(Path.cwd(), sys.argv, Path("requirements.lock")),
+    )
+
+
+def deliver(verdict: Verdict, token: Path | None, findings: Path | None, as_json: bool) -> None:
+    """Write a verdict's two files, show it, and refuse to go on if it failed."""
+    from doseledger.gates.verdict import enforce, verdict_as_json, write_verdict
+
+    if token is not None and findings is not None:
+        write_verdict(verdict, token, findings)
+    elif token is not None or findings is not None:
+        raise BadInput("a verdict's two files are written together: give both --token and --findings, or neither")
+    warnings = [f"warning: [{item.gate}] {item.message}" for item in verdict.findings if item.severity == "warning"]
+    passed = f"the {verdict.gate} gate passed" if verdict.ok else f"the {verdict.gate} gate failed"
+    show(verdict_as_json(verdict), as_json, "\n".join([*warnings, passed]))
+    enforce(verdict, findings)
