@@ -33,6 +33,7 @@ def phantom(
     raw_list: Annotated[Path, typer.Option(help="Table of the cases and their SHA256 to write.")],
     goals: Annotated[Path, typer.Option(help="Clinical goals that every plan must pass.")],
     params: Params = PARAMS,
+    as_json: Json = False,
 ) -> None:
     """Plan the synthetic cohort and write it as DICOM-RT.
 
@@ -44,7 +45,8 @@ def phantom(
 
     wanted = load_goals(goals)
     made = make_cohort(out, raw_list, settings_of(params).phantom, wanted, tell=tell)
-    print(tabulate_goals(made, wanted).to_string(index=False))
+    table = tabulate_goals(made, wanted)
+    show(table.to_dict("records"), as_json, table.to_string(index=False))
 
 
 @app.command()
@@ -52,6 +54,7 @@ def pack(
     raw: Annotated[Path, typer.Argument(help="Folder with one folder or one zip a case.")],
     out: Annotated[Path, typer.Argument(help="Folder that gets <case>.zip.")],
     raw_list: Annotated[Path, typer.Option(help="Table of the cases and their SHA256 to write.")],
+    as_json: Json = False,
 ) -> None:
     """Pack raw cases as one deterministic, stored zip each, and list them.
 
@@ -60,7 +63,7 @@ def pack(
     from doseledger.cohort.pack import pack as pack_cases
 
     count = pack_cases(raw, out, raw_list, tell)
-    print(f"{count} cases packed into {out}, listed in {raw_list}")
+    show({"packed": count}, as_json, f"{count} cases packed into {out}, listed in {raw_list}")
 
 
 @app.command()
@@ -137,6 +140,7 @@ def split(
     out: Annotated[Path, typer.Argument(help="Table of splits to write.")],
     lock: Annotated[Path, typer.Option(help="The locked test set; a header alone means unlocked.")],
     params: Params = PARAMS,
+    as_json: Json = False,
 ) -> None:
     """Deal patients to train, val and test.
 
@@ -145,7 +149,9 @@ def split(
     """
     from doseledger.cohort.splits import make_splits
 
-    make_splits(cases_csv, lock, out, settings_of(params).splits, tell)
+    counts = make_splits(cases_csv, lock, out, settings_of(params).splits, tell)
+    text = ", ".join(f"{part} {n['patients']} patients ({n['cases']} cases)" for part, n in counts.items())
+    show(counts, as_json, f"{out}: {text}")
 
 
 @splits_app.command("lock")

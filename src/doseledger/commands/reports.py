@@ -11,6 +11,7 @@ from doseledger.commands.shared import (
     PARAMS,
     Cases,
     Cohort,
+    Json,
     Lock,
     Params,
     Protocols,
@@ -18,6 +19,7 @@ from doseledger.commands.shared import (
     Thresholds,
     cohort_of,
     settings_of,
+    show,
     tell,
 )
 
@@ -78,13 +80,18 @@ def where(
     html: Annotated[Path, typer.Option(help="Folder of pages.")],
     pdf: Annotated[Path, typer.Option(help="Folder of PDFs.")],
     params: Params = PARAMS,
+    as_json: Json = False,
 ) -> None:
     """Say where the reports of the settings' cohort and models lie.
 
     Example: doseledger where --html reports/html --pdf reports/pdf
     """
     settings = settings_of(params)
+    found, lines = [], []
     for folder, name in ((html, "report.html"), (pdf, "report.pdf")):
         for model in settings.models:
             path = folder / settings.cohort / model / name
-            print(f"{model}: {path.resolve() if path.is_file() else f'no report yet; dvc repro writes {path}'}")
+            there = path.is_file()
+            found.append({"model": model, "path": str(path.resolve()), "exists": there})
+            lines.append(f"{model}: {path.resolve() if there else f'no report yet; dvc repro writes {path}'}")
+    show(found, as_json, "\n".join(lines))
