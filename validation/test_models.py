@@ -10,7 +10,8 @@ from doseledger.gates.metrics import MetricsFiles, judge_metrics
 from doseledger.gates.preflight import judge_preflight
 from doseledger.gates.verdict import enforce, passed_token, require_token
 from doseledger.learn.recipe import load_recipe
-from doseledger.learn.train import TrainingRun
+from doseledger.learn.run import TrainingRun
+from doseledger.learn.tasks import DOSE
 
 
 def test_the_model_passes_preflight(model: str, cohort_files: CohortFiles, settings: Settings, verdicts: Path) -> None:
@@ -24,6 +25,7 @@ def test_the_model_passes_preflight(model: str, cohort_files: CohortFiles, setti
         repeat=settings.repeat,
         token=passed_token(verdicts / "data.json", "data"),
         provenance={},
+        family=DOSE,
     )
     enforce(judge_preflight(run, cohort_files.cases_dir, cohort_files.splits_csv, cohort_files.thresholds, tell=print))
 

@@ -23,7 +23,8 @@ from doseledger.gates.preflight import judge_preflight, judge_probe
 from doseledger.gates.verdict import Verdict, write_verdict
 from doseledger.learn.probe import ProbeResult
 from doseledger.learn.recipe import load_recipe
-from doseledger.learn.train import TrainingRun
+from doseledger.learn.run import TrainingRun
+from doseledger.learn.tasks import DOSE
 
 MACHINE = Machine("ext4", 100.0, 32.0, 8.0, has_nvidia_driver=False, torch_cuda=None, cuda_available=False)
 PROBE = ProbeResult([1.0, 0.5], True, ["case_0001"], (1, 9, 16, 24, 32), (1, 1, 16, 24, 32), 1000)
@@ -40,7 +41,7 @@ def run(repository: Path) -> TrainingRun:
     block["sampling"] |= {"patch_zyx": [16, 24, 32], "batch_size": 2}
     block["network"] |= {"channels": [4, 8], "convolutions": [1, 1], "embedding": 8}
     recipe = load_recipe(block, "test")
-    return TrainingRun("dose_unet", recipe, lr=0.01, seed=1, fold=0, repeat=0, token={}, provenance={})
+    return TrainingRun("dose_unet", recipe, lr=0.01, seed=1, fold=0, repeat=0, token={}, provenance={}, family=DOSE)
 
 
 @pytest.fixture

@@ -19,7 +19,9 @@ from doseledger.core.settings import load_settings
 from doseledger.core.tables import SPLITS, write_table
 from doseledger.learn.inputs import OpenCase, case_files, open_case
 from doseledger.learn.recipe import Recipe, load_recipe
-from doseledger.learn.train import Places, TrainingRun
+from doseledger.learn.run import TrainingRun
+from doseledger.learn.tasks import DOSE
+from doseledger.learn.train import Places
 
 SPLIT_OF = {"case_0001": "train", "case_0002": "train", "case_0003": "train", "case_0004": "val", "case_0005": "test"}
 
@@ -127,6 +129,7 @@ def make_run(make_recipe: Callable[..., Recipe]) -> Callable[..., TrainingRun]:
 
     def make(changes: dict[str, Any] | None = None, **other: Any) -> TrainingRun:
         values = {"model": "dose_unet", "lr": 0.01, "seed": 1, "fold": 0, "repeat": 0, "token": {"ok": True}}
+        values |= {"family": DOSE}
         return TrainingRun(**{**values, "recipe": make_recipe(changes), "provenance": {"commit": "abc"}, **other})
 
     return make

@@ -21,7 +21,8 @@ from doseledger.learn.inputs import CaseFile, OpenCase, open_case, spec_of
 from doseledger.learn.networks import build_network
 from doseledger.learn.predict import Model, SplitPart, load_model, predict, predict_case
 from doseledger.learn.recipe import PredictRecipe, Recipe
-from doseledger.learn.train import Places, TrainingRun, train
+from doseledger.learn.run import TrainingRun
+from doseledger.learn.train import Places, train
 
 PLAIN = PredictRecipe(overlap=0.25, windows_at_once=2, mirror_average=False, spacing_tolerance=0.25)
 MIRRORED = PLAIN.model_copy(update={"mirror_average": True})

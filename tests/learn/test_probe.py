@@ -13,7 +13,7 @@ from doseledger.core.case import Case
 from doseledger.core.files import sha256_of_file
 from doseledger.core.tables import SPLITS, read_table, write_table
 from doseledger.learn.probe import probe_steps
-from doseledger.learn.train import TrainingRun
+from doseledger.learn.run import TrainingRun
 
 
 def test_twenty_steps_on_one_batch_lower_the_loss(make_run: Callable[..., TrainingRun], cohort: Any) -> None:

@@ -24,9 +24,11 @@ from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import read_yaml, sha256_of_file
 from doseledger.core.tables import SPLITS, read_table, write_table
 from doseledger.learn.checkpoint import load_checkpoint
+from doseledger.learn.optimiser import lr_share
 from doseledger.learn.recipe import Recipe
-from doseledger.learn.tasks import MONITORED, DoseTask, lr_share
-from doseledger.learn.train import Places, TrainingRun, explained_memory_errors, train
+from doseledger.learn.run import MONITORED, TrainingRun
+from doseledger.learn.tasks import DoseTask
+from doseledger.learn.train import Places, explained_memory_errors, train
 
 MakeRun = Callable[..., TrainingRun]
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from doseledger.core.settings import CohortSettings, Settings
     from doseledger.gates.digests import CohortFiles
     from doseledger.gates.verdict import Verdict
-    from doseledger.learn.train import TrainingRun
+    from doseledger.learn.run import TrainingRun
 
 Params = Annotated[Path, typer.Option(help="The settings file.")]
 Workers = Annotated[int | None, typer.Option(help="Processes; 0 works in this one. Default: the settings'.", min=0)]
@@ -102,7 +102,8 @@ def training_run(settings: Settings, model: str, params: Path, data_token: Path)
     """Return a model's training as the settings and the data gate's verdict make it."""
     from doseledger.core.files import read_json
     from doseledger.learn.recipe import load_recipe
-    from doseledger.learn.train import TrainingRun
+    from doseledger.learn.run import TrainingRun
+    from doseledger.learn.tasks import DOSE
     from doseledger.ledger.provenance import run_provenance
 
     return TrainingRun(
@@ -114,6 +115,7 @@ def training_run(settings: Settings, model: str, params: Path, data_token: Path)
         repeat=settings.repeat,
         token=read_json(data_token),
         provenance=run_provenance(Path.cwd(), sys.argv, Path("requirements.lock")),
+        family=DOSE,
     )
 
 

@@ -14,7 +14,7 @@ from doseledger.gates.suites import read_suite
 from doseledger.gates.verdict import code_digest, without_explanations
 
 if TYPE_CHECKING:
-    from doseledger.learn.train import TrainingRun
+    from doseledger.learn.run import TrainingRun
 
 # The files beside this one whose change makes an old verdict of the data gate stale. Named and not imported, so that
 # training, which makes the digest anew, does not load every judge; a test compares the list with the imports.
@@ -125,7 +125,7 @@ def run_digest(run: TrainingRun, splits_csv: Path, limits: PreflightLimits) -> s
         "seed": run.seed,
         "fold": run.fold,
         "repeat": run.repeat,
-        "code": code_digests(),
+        "code": code_digests(run.family.module),
     }
     judged_by = without_explanations(limits.model_dump(mode="json"))
     return sha256_of_json({"model": model, "splits": _sha256_of(splits_csv), "limits": judged_by})

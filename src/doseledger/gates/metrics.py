@@ -76,7 +76,7 @@ def judge_metrics(files: MetricsFiles, *, fold: int, repeat: int) -> Verdict:
     BadInput
         If a file, or the model's limits, are absent: a gate that can't see its data fails.
     """
-    from doseledger.learn.checkpoint import load_checkpoint
+    from doseledger.learn.checkpoint import read_seen
 
     limits = metric_limits(files.thresholds, files.cohort, files.model)
     thresholds = load_thresholds(files.thresholds)
@@ -84,8 +84,7 @@ def judge_metrics(files: MetricsFiles, *, fold: int, repeat: int) -> Verdict:
     summary, rows = read_json(files.summary_json), read_table(files.cases_csv, CASE_METRICS)
     if not isinstance(summary, dict):
         raise BadInput(f"{files.summary_json}: wanted a mapping of metrics, found {type(summary).__name__}")
-    checkpoint = load_checkpoint(files.checkpoint)
-    seen = {**checkpoint.selected_on, **checkpoint.trained_on}
+    seen = read_seen(files.checkpoint)
     splits = read_table(files.splits_csv, SPLITS)
     test = splits[(splits["split"] == "test") & (splits["fold"] == fold) & (splits["repeat"] == repeat)]
     findings = judge_limits(summary, limits, files.model)

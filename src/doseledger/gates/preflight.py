@@ -14,7 +14,7 @@ from doseledger.gates.verdict import Finding, Verdict, make_verdict
 
 if TYPE_CHECKING:
     from doseledger.learn.probe import ProbeResult
-    from doseledger.learn.train import TrainingRun
+    from doseledger.learn.run import TrainingRun
 
 N_STEPS = 20
 # Losses are reported to so many digits: the last ones are the machine's, not the model's.

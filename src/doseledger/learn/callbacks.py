@@ -14,12 +14,12 @@ from doseledger.core.fanout import Tell
 from doseledger.core.files import atomic_path, write_text
 from doseledger.learn.checkpoint import Checkpoint, save_checkpoint
 from doseledger.learn.resume import ResumeState
-from doseledger.learn.tasks import MONITORED, DoseTask
+from doseledger.learn.run import MONITORED, Task
 
 HISTORY_COLUMNS = ("epoch", "steps", "lr", "train_loss", MONITORED, "val_mae_body_gy", "seconds")
 HISTORY_FORMATS = {"epoch": "d", "steps": "d", "seconds": ".2f"}
 
-MakeCheckpoint = Callable[[DoseTask, int, dict[str, float]], Checkpoint]
+MakeCheckpoint = Callable[[Task, int, dict[str, float]], Checkpoint]
 
 
 class Recorder(pl.Callback):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import pickle
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import atomic_path
 from doseledger.core.protocol import load_block
 from doseledger.learn.inputs import InputSpec
-from doseledger.learn.recipe import TrainedRecipe
+from doseledger.learn.recipe import CommonTrained, TrainedRecipe
 
 FORMAT_VERSION = 1
 
@@ -42,10 +44,12 @@ class Checkpoint:
         When the weights were taken, and the validation scores then.
     weights
         The network's state.
+    extras
+        What else the family's prediction needs, as plain values and tensors.
     """
 
     model: str
-    recipe: TrainedRecipe
+    recipe: CommonTrained
     settings: dict[str, Any]
     structure_names: tuple[str, ...]
     target_names: tuple[str, ...]
@@ -55,6 +59,7 @@ class Checkpoint:
     epoch: int
     scores: dict[str, float]
     weights: dict[str, Tensor]
+    extras: dict[str, Any] = field(default_factory=dict)
 
     @property
     def spec(self) -> InputSpec:
@@ -77,6 +82,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "epoch": checkpoint.epoch,
         "scores": checkpoint.scores,
         "weights": {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.weights.items()},
+        "extras": checkpoint.extras,
     }
     # Through memory: given a path, torch writes that file's name into the archive.
     buffer = io.BytesIO()
@@ -85,8 +91,57 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         part.write_bytes(buffer.getvalue())
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
+def load_checkpoint(path: Path, recipe_type: type[CommonTrained] = TrainedRecipe) -> Checkpoint:
     """Return a checkpoint of this program; no code in it is ever run.
+
+    Parameters
+    ----------
+    recipe_type
+        What its family's blocks are read with.
+
+    Raises
+    ------
+    NotReady
+        If it is absent.
+    BadInput
+        If it is cut short, another program's, or another family's.
+    """
+    content = read_content(path)
+    with _as_bad_checkpoint(path):
+        return Checkpoint(
+            model=content["model"],
+            recipe=load_block(recipe_type, content["recipe"], str(path)),
+            settings=content["settings"],
+            structure_names=tuple(content["structure_names"]),
+            target_names=tuple(content["target_names"]),
+            spacing_range_mm=(tuple(content["spacing_range_mm"][0]), tuple(content["spacing_range_mm"][1])),
+            trained_on=content["trained_on"],
+            selected_on=content["selected_on"],
+            epoch=content["epoch"],
+            scores=content["scores"],
+            weights=content["weights"],
+            extras=content.get("extras", {}),
+        )
+
+
+def read_seen(path: Path) -> dict[str, str]:
+    """Return the SHA256 by case id of all that a model of any family was trained or selected on.
+
+    Raises
+    ------
+    NotReady
+        If there is no checkpoint.
+    BadInput
+        If it can't be read.
+    """
+    content = read_content(path)
+    with _as_bad_checkpoint(path):
+        seen: dict[str, str] = {**content["selected_on"], **content["trained_on"]}
+        return seen
+
+
+def read_content(path: Path) -> dict[str, Any]:
+    """Return a checkpoint's content as plain values and tensors.
 
     Raises
     ------
@@ -97,22 +152,16 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     if not path.is_file():
         raise NotReady(f"{path}: no such checkpoint; run train first")
-    try:
+    with _as_bad_checkpoint(path):
         content = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(content, dict) or content["format_version"] != FORMAT_VERSION:
             raise BadInput(f"{path}: not a doseledger checkpoint of format {FORMAT_VERSION}; train the model again")
-        return Checkpoint(
-            model=content["model"],
-            recipe=load_block(TrainedRecipe, content["recipe"], str(path)),
-            settings=content["settings"],
-            structure_names=tuple(content["structure_names"]),
-            target_names=tuple(content["target_names"]),
-            spacing_range_mm=(tuple(content["spacing_range_mm"][0]), tuple(content["spacing_range_mm"][1])),
-            trained_on=content["trained_on"],
-            selected_on=content["selected_on"],
-            epoch=content["epoch"],
-            scores=content["scores"],
-            weights=content["weights"],
-        )
+        return content
+
+
+@contextmanager
+def _as_bad_checkpoint(path: Path) -> Iterator[None]:
+    try:
+        yield
     except (RuntimeError, KeyError, EOFError, ValueError, pickle.UnpicklingError) as error:
         raise BadInput(f"{path}: can't be read as a checkpoint ({error}); train the model again") from error

@@ -29,7 +29,7 @@ from doseledger.learn.inputs import (
     read_dose,
     whole_box,
 )
-from doseledger.learn.recipe import LoaderRecipe, Recipe, SamplingRecipe
+from doseledger.learn.recipe import CommonRecipe, LoaderRecipe, SamplingRecipe
 
 Key = tuple[int, int, int]
 Sample = dict[str, Any]
@@ -131,7 +131,7 @@ def as_tensors(sample: Sample) -> Sample:
 class PatchDataset(Dataset[Sample]):
     """Patches of the training cases, each by its key."""
 
-    def __init__(self, cases: Sequence[OpenCase], spec: InputSpec, recipe: Recipe, seed: int) -> None:
+    def __init__(self, cases: Sequence[OpenCase], spec: InputSpec, recipe: CommonRecipe, seed: int) -> None:
         self.cases, self.spec, self.sampling, self.seed = list(cases), spec, recipe.sampling, seed
         self.centres = [find_centres(case, spec) for case in self.cases]
         self.orders = spec.mirrored_orders(self.sampling.mirrored_names) if self.sampling.mirror_share else None
@@ -181,7 +181,7 @@ class WholeCases(Dataset[Sample]):
         return as_tensors(read_sample(case, self.spec, whole_box(case, self.least_zyx)))
 
 
-def patch_loader(dataset: PatchDataset, recipe: Recipe) -> DataLoader[Sample]:
+def patch_loader(dataset: PatchDataset, recipe: CommonRecipe) -> DataLoader[Sample]:
     """Return the loader of training batches; a last batch that is not full is dropped unless it is the only one."""
     sampler = PatchSampler(len(dataset.cases), recipe.sampling.patches_per_case, dataset.seed)
     size = min(recipe.sampling.batch_size, len(sampler))

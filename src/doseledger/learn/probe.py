@@ -10,9 +10,10 @@ import torch
 
 from doseledger.core.tables import SPLITS, read_table
 from doseledger.learn.inputs import case_files, open_case, spec_of
+from doseledger.learn.optimiser import build_optimiser
 from doseledger.learn.patches import PatchDataset, patch_loader
-from doseledger.learn.tasks import build_optimiser
-from doseledger.learn.train import TrainingRun, explained_memory_errors, make_task
+from doseledger.learn.run import TrainingRun
+from doseledger.learn.train import explained_memory_errors, make_task
 
 
 @dataclass(frozen=True)
@@ -69,22 +70,21 @@ def probe_steps(run: TrainingRun, cases: Path, splits: Path, *, n_steps: int) ->
     opened = [open_case(file) for file in files[: run.recipe.sampling.batch_size]]
     spec = spec_of(opened, run.recipe.inputs)
     with explained_memory_errors(run.recipe):
-        task = make_task(run, spec)
+        task = make_task(run, spec, {"train": opened})
         batch = next(iter(patch_loader(PatchDataset(opened, spec, run.recipe, run.seed), run.recipe)))
         optimiser = build_optimiser(task.network, run.recipe.optimiser, task.lr)
         losses: list[float] = []
-        output = task.network(batch["image"], batch["condition"])
+        loss, output = task.batch_loss(batch, 0)
         finite = bool(torch.isfinite(output).all())
         output_shape = tuple(output.shape)
         for _ in range(n_steps):
-            loss = task.loss(output, batch)
             losses.append(loss.item())
             optimiser.zero_grad()
             torch.autograd.backward(loss)
             torch.nn.utils.clip_grad_norm_(task.network.parameters(), run.recipe.optimiser.clip_norm)
             optimiser.step()
-            output = task.network(batch["image"], batch["condition"])
-        losses.append(task.loss(output, batch).item())
+            loss, _ = task.batch_loss(batch, 0)
+        losses.append(loss.item())
     return ProbeResult(
         losses=losses,
         finite=finite and all(math.isfinite(loss) for loss in losses),

@@ -6,7 +6,8 @@ models at the top of params.yaml, and a block scales it by `lr_factor`.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from abc import ABC, abstractmethod
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -195,20 +196,19 @@ class PredictRecipe(Block):
     spacing_tolerance: Annotated[float, Field(ge=0)]
 
 
-class TrainedRecipe(Block):
-    """What decides a model's weights: the part of its block that its checkpoint keeps."""
+class CommonTrained(Block):
+    """What decides a model's weights in every family: the part of its block that its checkpoint keeps."""
 
-    kind: Literal["dose"]
+    kind: str
     lr_factor: Positive
     inputs: InputRecipe
     sampling: SamplingRecipe
     network: Annotated[FilmUNetRecipe | DynUNetRecipe, Field(discriminator="name")]
-    loss: LossRecipe
     optimiser: OptimiserRecipe
     fit: FitRecipe
 
     @model_validator(mode="after")
-    def _patch_fits_network(self) -> TrainedRecipe:
+    def _patch_fits_network(self) -> Self:
         strides = self.network.total_stride_zyx
         if any(size % stride for size, stride in zip(self.sampling.patch_zyx, strides, strict=True)):
             raise ValueError(
@@ -218,10 +218,26 @@ class TrainedRecipe(Block):
         return self
 
 
-class Recipe(TrainedRecipe):
-    """One dose model: all that params.yaml says of it."""
+class CommonRecipe(CommonTrained, ABC):
+    """All that training asks of a model's block, whatever its family."""
 
     loader: LoaderRecipe
+
+    @abstractmethod
+    def trained_part(self) -> CommonTrained:
+        """Return what decides the weights: all but how patches are brought and how cases are predicted."""
+
+
+class TrainedRecipe(CommonTrained):
+    """What decides a dose network's weights."""
+
+    kind: Literal["dose"]
+    loss: LossRecipe
+
+
+class Recipe(TrainedRecipe, CommonRecipe):
+    """One dose model: all that params.yaml says of it."""
+
     predict: PredictRecipe
 
     def trained_part(self) -> TrainedRecipe:

@@ -16,9 +16,9 @@ LIGHTNING_FILE = "last.ckpt"
 ENTRY = "doseledger.learn.train"
 
 
-def code_digests() -> dict[str, str]:
-    """Return the SHA256 of every module of doseledger that training reaches, by name."""
-    return reached_code(ENTRY)
+def code_digests(family_module: str) -> dict[str, str]:
+    """Return the SHA256 of every module of doseledger that training a model of one family reaches, by name."""
+    return reached_code(ENTRY, family_module)
 
 
 @dataclass(frozen=True)

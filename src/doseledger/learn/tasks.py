@@ -8,17 +8,16 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from doseledger.core.errors import BadInput
 from doseledger.learn.inputs import InputSpec
 from doseledger.learn.losses import DoseLoss, weighted_mean
 from doseledger.learn.networks import build_network
-from doseledger.learn.recipe import OptimiserRecipe, TrainedRecipe
+from doseledger.learn.optimiser import scheduled_optimiser
+from doseledger.learn.recipe import Recipe, TrainedRecipe
+from doseledger.learn.run import MONITORED, CasesByPart, Family, TrainingRun
 from doseledger.learn.windows import predict_whole
 
-# What best.ckpt, early stopping and the plateau schedule look at; the mask is in the name.
-MONITORED = "val_mae_valid_dose_gy"
 # Not the recipe's overlap of prediction: that one may change without retraining, and must not choose the epoch.
 VALIDATION_OVERLAP = 0.25
 
@@ -50,7 +49,7 @@ class DoseTask(pl.LightningModule):
         BadInput
             If it is not finite: naming the cases of the batch and what to do.
         """
-        loss = self.loss(self.network(batch["image"], batch["condition"]), batch)
+        loss, _ = self.batch_loss(batch, index)
         if not torch.isfinite(loss):
             raise BadInput(
                 f"the loss became {loss.item()} in epoch {self.current_epoch}, batch {index}, on "
@@ -58,6 +57,20 @@ class DoseTask(pl.LightningModule):
                 "lower lr or optimiser.clip_norm, or train with precision 32-true"
             )
         return loss
+
+    def batch_loss(self, batch: dict[str, Any], index: int) -> tuple[Tensor, Tensor]:
+        """Return the batch's loss, a scalar, and the predicted dose that it was made of."""
+        dose = self.network(batch["image"], batch["condition"])
+        return self.loss(dose, batch), dose
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return the network's weights as they are: the checkpoint keeps them."""
+        weights: dict[str, Tensor] = self.network.state_dict()
+        return weights
+
+    def extras(self) -> dict[str, Any]:
+        """Return nothing: recipe and weights are all that prediction needs."""
+        return {}
 
     def on_validation_epoch_start(self) -> None:
         """Forget the last validation."""
@@ -98,43 +111,22 @@ class DoseTask(pl.LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Return the optimiser and the schedule of its learning rate."""
-        optimiser = build_optimiser(self.network, self.recipe.optimiser, self.lr)
-        if self.recipe.optimiser.schedule == "plateau":
-            how = self.recipe.optimiser
-            plateau = ReduceLROnPlateau(optimiser, factor=how.plateau_factor, patience=how.plateau_epochs)
-            every = self.recipe.fit.validate_every
-            settings = {"scheduler": plateau, "monitor": MONITORED, "interval": "epoch", "frequency": every}
-            return {"optimizer": optimiser, "lr_scheduler": settings}
         n_steps = int(self.trainer.estimated_stepping_batches)
-        schedule = LambdaLR(optimiser, lambda step: lr_share(step, n_steps, self.recipe.optimiser))
-        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        how, fit = self.recipe.optimiser, self.recipe.fit
+        return scheduled_optimiser(self.network, how, fit, lr=self.lr, n_steps=n_steps)
 
 
-def build_optimiser(network: torch.nn.Module, recipe: OptimiserRecipe, lr: float) -> torch.optim.Optimizer:
-    """Return the recipe's optimiser of all weights."""
-    if recipe.name == "sgd":
-        return torch.optim.SGD(
-            network.parameters(),
-            lr=lr,
-            momentum=recipe.momentum,
-            weight_decay=recipe.weight_decay,
-            nesterov=recipe.momentum > 0,
-        )
-    kind = torch.optim.Adam if recipe.name == "adam" else torch.optim.AdamW
-    return kind(network.parameters(), lr=lr, weight_decay=recipe.weight_decay)
+def make_dose_task(run: TrainingRun, spec: InputSpec, cases: CasesByPart) -> DoseTask:
+    """Return the task of a dose network.
 
-
-def lr_share(step: int, n_steps: int, recipe: OptimiserRecipe) -> float:
-    """Return which share of the learning rate step `step` of `n_steps` has: a linear rise, then cosine or constant.
-
-    Notes
-    -----
-    Loshchilov & Hutter 2017, eq. 5, without restarts, after a linear warm-up.
+    Raises
+    ------
+    BadInput
+        If the run's block is another family's, or does not fit the cases.
     """
-    warmup = max(1, round(recipe.warmup_share * n_steps))
-    if step < warmup:
-        return (step + 1) / warmup
-    if recipe.schedule == "constant":
-        return 1.0
-    done = min(1.0, (step - warmup) / max(1, n_steps - warmup))
-    return recipe.final_share + (1 - recipe.final_share) * 0.5 * (1 + math.cos(math.pi * done))
+    if not isinstance(run.recipe, Recipe):
+        raise BadInput(f"{run.model}: its kind is {run.recipe.kind}, wanted dose; train it with its own command")
+    return DoseTask(run.recipe.trained_part(), spec, run.lr * run.recipe.lr_factor)
+
+
+DOSE = Family(module=__name__, make_task=make_dose_task)

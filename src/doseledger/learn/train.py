@@ -25,41 +25,9 @@ from doseledger.learn.callbacks import Log, Recorder, copy_file
 from doseledger.learn.checkpoint import Checkpoint
 from doseledger.learn.inputs import InputSpec, OpenCase, case_files, open_case, spec_of
 from doseledger.learn.patches import PatchDataset, WholeCases, case_loader, patch_loader
-from doseledger.learn.recipe import Recipe
+from doseledger.learn.recipe import CommonRecipe
 from doseledger.learn.resume import ResumeState, code_digests, open_state
-from doseledger.learn.tasks import DoseTask
-
-
-@dataclass(frozen=True)
-class TrainingRun:
-    """What a run is: the model and all that decides its weights.
-
-    Parameters
-    ----------
-    model
-        Name of the block in params.yaml.
-    recipe
-        That block.
-    lr
-        Base learning rate, before the recipe's factor.
-    seed
-        Seed of weights and patches.
-    fold, repeat
-        Which part of the splits.
-    token
-        The data gate's verdict on these cases and splits; part of the fingerprint and of run.json.
-    provenance
-        What the caller knows of code and command (commit, lock); goes to run.json only.
-    """
-
-    model: str
-    recipe: Recipe
-    lr: float
-    seed: int
-    fold: int
-    repeat: int
-    token: dict[str, Any]
-    provenance: dict[str, Any]
+from doseledger.learn.run import CasesByPart, Task, TrainingRun
 
 
 @dataclass(frozen=True)
@@ -102,7 +70,7 @@ def train(run: TrainingRun, places: Places, *, fresh: bool, tell: Tell) -> None:
         shutil.rmtree(places.out / "checkpoints", ignore_errors=True)
         log(f"starts from the beginning: {state.why}")
     _write_settings(run, places, spec, cases)
-    task = make_task(run, spec)
+    task = make_task(run, spec, cases)
     n_weights = sum(weight.numel() for weight in task.parameters())
     counts = f"{len(cases['train'])} training, {len(cases['val'])} validation cases"
     log(f"{run.model}: {n_weights / 1e6:.2f} million weights; {counts}")
@@ -113,7 +81,7 @@ def train(run: TrainingRun, places: Places, *, fresh: bool, tell: Tell) -> None:
     shutil.rmtree(state.folder)
 
 
-def open_cases(run: TrainingRun, places: Places) -> dict[str, list[OpenCase]]:
+def open_cases(run: TrainingRun, places: Places) -> CasesByPart:
     """Return the training and validation cases, each compared with its SHA256 in the splits."""
     splits = read_table(places.splits, SPLITS)
     return {
@@ -122,14 +90,14 @@ def open_cases(run: TrainingRun, places: Places) -> dict[str, list[OpenCase]]:
     }
 
 
-def make_task(run: TrainingRun, spec: InputSpec) -> DoseTask:
-    """Return the task with weights drawn from the run's seed, and nothing else's."""
+def make_task(run: TrainingRun, spec: InputSpec, cases: CasesByPart) -> Task:
+    """Return the task of the run's family, with weights drawn from the run's seed and nothing else's."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)
-        return DoseTask(run.recipe.trained_part(), spec, run.lr * run.recipe.lr_factor)
+        return run.family.make_task(run, spec, cases)
 
 
-def fingerprint_parts(run: TrainingRun, places: Places, cases: dict[str, list[OpenCase]]) -> dict[str, Any]:
+def fingerprint_parts(run: TrainingRun, places: Places, cases: CasesByPart) -> dict[str, Any]:
     """Return all that decides the run's result, as JSON values."""
     return {
         "recipe": run.recipe.trained_part().model_dump(mode="json"),
@@ -139,8 +107,9 @@ def fingerprint_parts(run: TrainingRun, places: Places, cases: dict[str, list[Op
         "repeat": run.repeat,
         "splits": sha256_of_file(places.splits),
         "cases": {case.case_id: case.file.sha256 for part in cases.values() for case in part},
-        "code": code_digests(),
+        "code": code_digests(run.family.module),
         "data_gate": run.token,
+        **run.family.parts,
         "versions": {"torch": torch.__version__, "pytorch_lightning": pl.__version__},
     }
 
@@ -165,7 +134,7 @@ def quiet_lightning() -> Iterator[None]:
 
 
 @contextmanager
-def explained_memory_errors(recipe: Recipe) -> Iterator[None]:
+def explained_memory_errors(recipe: CommonRecipe) -> Iterator[None]:
     """Say what to lower when the memory of GPU or machine does not suffice.
 
     Raises
@@ -194,9 +163,7 @@ def device_name() -> str:
     return f"CPU ({torch.get_num_threads()} threads)"
 
 
-def _fit(
-    run: TrainingRun, task: DoseTask, recorder: Recorder, state: ResumeState, cases: dict[str, list[OpenCase]]
-) -> None:
+def _fit(run: TrainingRun, task: Task, recorder: Recorder, state: ResumeState, cases: CasesByPart) -> None:
     recipe = run.recipe
     patches = patch_loader(PatchDataset(cases["train"], task.spec, recipe, run.seed), recipe)
     whole = case_loader(WholeCases(cases["val"], task.spec, recipe.sampling.patch_zyx), recipe.loader)
@@ -236,11 +203,11 @@ def _fit(
             ) from error
 
 
-def _checkpoint_maker(run: TrainingRun, spec: InputSpec, cases: dict[str, list[OpenCase]]) -> Any:
+def _checkpoint_maker(run: TrainingRun, spec: InputSpec, cases: CasesByPart) -> Any:
     spacings = [case.spacing_mm for case in cases["train"]]
     bounds = tuple(tuple(pick(axis) for axis in zip(*spacings, strict=True)) for pick in (min, max))
 
-    def make(task: DoseTask, epoch: int, scores: dict[str, float]) -> Checkpoint:
+    def make(task: Task, epoch: int, scores: dict[str, float]) -> Checkpoint:
         return Checkpoint(
             model=run.model,
             recipe=run.recipe.trained_part(),
@@ -252,13 +219,14 @@ def _checkpoint_maker(run: TrainingRun, spec: InputSpec, cases: dict[str, list[O
             selected_on={case.case_id: case.file.sha256 for case in cases["val"]},
             epoch=epoch,
             scores=scores,
-            weights=task.network.state_dict(),
+            weights=task.weights(),
+            extras=task.extras(),
         )
 
     return make
 
 
-def _write_settings(run: TrainingRun, places: Places, spec: InputSpec, cases: dict[str, list[OpenCase]]) -> None:
+def _write_settings(run: TrainingRun, places: Places, spec: InputSpec, cases: CasesByPart) -> None:
     import io
 
     from ruamel.yaml import YAML
@@ -285,6 +253,7 @@ def _write_settings(run: TrainingRun, places: Places, spec: InputSpec, cases: di
         "splits_sha256": sha256_of_file(places.splits),
         "cases_sha256": sha256_of_json({c.case_id: c.file.sha256 for part in cases.values() for c in part}),
         "data_gate": run.token,
+        **run.family.parts,
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,

@@ -1,0 +1,100 @@
+"""What a training is: the model's block, seeds, the data gate's verdict, and the family that makes a task of them.
+
+A family is what sets one kind of model apart (a dose network, a diffusion of the dose): its task, its modules of code,
+what else decides its result. `train` knows families by this alone and imports none, so that an edit of one family's
+code never trains a model of another again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from doseledger.learn.inputs import InputSpec, OpenCase
+from doseledger.learn.recipe import CommonRecipe
+
+# What best.ckpt, early stopping and the plateau schedule look at; the mask is in the name.
+MONITORED = "val_mae_valid_dose_gy"
+
+CasesByPart = dict[str, list[OpenCase]]
+
+
+class Task(Protocol):
+    """What training, preflight and recorder ask of a family's LightningModule, beyond what Lightning does."""
+
+    spec: InputSpec
+    network: nn.Module
+    lr: float
+
+    def parameters(self) -> Any:
+        """Return the weights, as torch has them."""
+
+    def validation_scores(self) -> dict[str, float]:
+        """Return the scores of the last validation in Gy; `MONITORED` is among them."""
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return the weights that the checkpoint keeps: those to predict with."""
+
+    def extras(self) -> dict[str, Any]:
+        """Return what else prediction needs, as plain values and tensors."""
+
+    def batch_loss(self, batch: dict[str, Any], index: int) -> tuple[Tensor, Tensor]:
+        """Return a batch's loss, a scalar, and the network's output that it was made of."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """One kind of model.
+
+    Parameters
+    ----------
+    module
+        The module of its task; with all that it reaches it decides the model's weights.
+    make_task
+        Returns the task of a run, with fresh weights drawn from torch's generator. Of the cases, `train` is always
+        there; `val` only in training itself.
+    parts
+        What decides the result besides block, seeds, cases and code, as JSON values; part of the fingerprint.
+    """
+
+    module: str
+    make_task: Callable[[TrainingRun, InputSpec, CasesByPart], Task]
+    parts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """What a run is: the model and all that decides its weights.
+
+    Parameters
+    ----------
+    model
+        Name of the block in params.yaml.
+    recipe
+        That block.
+    lr
+        Base learning rate, before the recipe's factor.
+    seed
+        Seed of weights and patches.
+    fold, repeat
+        Which part of the splits.
+    token
+        The data gate's verdict on these cases and splits; part of the fingerprint and of run.json.
+    provenance
+        What the caller knows of code and command (commit, lock); goes to run.json only.
+    family
+        What kind of model it is.
+    """
+
+    model: str
+    recipe: CommonRecipe
+    lr: float
+    seed: int
+    fold: int
+    repeat: int
+    token: dict[str, Any]
+    provenance: dict[str, Any]
+    family: Family
