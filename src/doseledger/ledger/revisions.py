@@ -1,0 +1,137 @@
+"""The project at any Git revision: commits, branches, tags and DVC's experiments, and what their files held."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from doseledger.core.errors import NotReady
+from doseledger.ledger.provenance import HOOK_VARIABLES, LOCK_FILE
+
+# DVC keeps an experiment as refs/exps/<2 digits>/<38 digits of its baseline>/<its name>.
+EXPERIMENTS = "refs/exps/"
+# Refs of DVC's own below that folder, which are no experiments.
+NO_EXPERIMENTS = ("exec", "stash", "celery")
+SEPARATOR = "\x1f"
+
+
+@dataclass(frozen=True)
+class Revision:
+    """One commit that may hold a run.
+
+    Parameters
+    ----------
+    commit
+        Its full hash.
+    date
+        When it was committed, ISO 8601.
+    subject
+        First line of its message.
+    names
+        Tags and branches that point at it.
+    experiment
+        Name of DVC's experiment that it is; empty for a commit of a branch.
+    baseline
+        The commit that the experiment started from; empty for a commit of a branch.
+    """
+
+    commit: str
+    date: str
+    subject: str
+    names: tuple[str, ...] = ()
+    experiment: str = ""
+    baseline: str = ""
+
+
+def run_git(root: Path, *arguments: str, feed: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
+    """Return what git answers about the repository of a folder; a hook's GIT_DIR doesn't lead it elsewhere."""
+    outer = {name: value for name, value in os.environ.items() if name not in HOOK_VARIABLES}
+    environment = {**outer, "LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
+    command = ["git", "-C", str(root), *arguments]
+    return subprocess.run(command, capture_output=True, check=False, env=environment, input=feed)
+
+
+def commit_is_known(root: Path, commit: str) -> bool | None:
+    """Return whether a repository has a commit; None where there is no repository to ask."""
+    try:
+        if run_git(root, "rev-parse", "--git-dir").returncode != 0:
+            return None
+    except FileNotFoundError:
+        return None
+    return run_git(root, "cat-file", "-e", f"{commit}^{{commit}}").returncode == 0
+
+
+def _lines(root: Path, *arguments: str) -> list[list[str]]:
+    answer = run_git(root, *arguments)
+    if answer.returncode != 0:
+        raise NotReady(f"git {arguments[0]} failed in {root}: {answer.stderr.decode(errors='replace').strip()}")
+    text = answer.stdout.decode("utf-8", "surrogateescape")
+    return [line.split(SEPARATOR) for line in text.splitlines() if line]
+
+
+def recorded_revisions(root: Path) -> list[Revision]:
+    """Return the commits of all branches and tags that changed dvc.lock, and DVC's experiments; the newest first.
+
+    A commit that does not change dvc.lock records no other run than the one before it.
+
+    Raises
+    ------
+    NotReady
+        If there is no Git repository.
+    """
+    fields = SEPARATOR.join(("%H", "%cI", "%s"))
+    options = ("--branches", "--tags", "--remotes", f"--format={fields}", "--", LOCK_FILE)
+    commits = _lines(root, "log", *options)
+    names = _names(root)
+    found = [Revision(commit, date, subject, names.get(commit, ())) for commit, date, subject in commits]
+    return sorted([*found, *experiments(root)], key=lambda revision: revision.date, reverse=True)
+
+
+def _names(root: Path) -> dict[str, tuple[str, ...]]:
+    """Tags and branches by the commit that they point at."""
+    form = SEPARATOR.join(("%(refname:short)", "%(objectname)", "%(*objectname)"))
+    found: dict[str, tuple[str, ...]] = {}
+    for name, target, peeled in _lines(root, "for-each-ref", f"--format={form}", "refs/heads", "refs/tags"):
+        commit = peeled or target
+        found[commit] = (*found.get(commit, ()), name)
+    return found
+
+
+def experiments(root: Path) -> list[Revision]:
+    """Return DVC's finished experiments, each with the commit that it started from."""
+    form = SEPARATOR.join(("%(refname)", "%(objectname)", "%(committerdate:iso-strict)", "%(subject)"))
+    found = []
+    for name, commit, date, subject in _lines(root, "for-each-ref", f"--format={form}", EXPERIMENTS):
+        parts = name.removeprefix(EXPERIMENTS).split("/")
+        if len(parts) == 3 and parts[0] not in NO_EXPERIMENTS:
+            found.append(Revision(commit, date, subject, experiment=parts[2], baseline=parts[0] + parts[1]))
+    return found
+
+
+def read_blobs(root: Path, wanted: Iterable[tuple[str, str]]) -> dict[tuple[str, str], bytes]:
+    """Return the content of files by (commit, path from the project's root); files that are not there are left out.
+
+    One `git cat-file` answers for all of them.
+    """
+    pairs = list(wanted)
+    prefix = run_git(root, "rev-parse", "--show-prefix").stdout.decode().strip()
+    feed = "".join(f"{commit}:{prefix}{path}\n" for commit, path in pairs)
+    answer = run_git(root, "cat-file", "--batch", feed=feed.encode()).stdout
+    found: dict[tuple[str, str], bytes] = {}
+    at = 0
+    for pair in pairs:
+        end = answer.index(b"\n", at)
+        head = answer[at:end].rsplit(b" ", 2)
+        if len(head) == 3 and head[1] == b"blob":
+            size = int(head[2])
+            found[pair] = answer[end + 1 : end + 1 + size]
+            at = end + 1 + size + 1
+        elif len(head) == 3 and head[2].isdigit():
+            # A folder or a tag of that name.
+            at = end + 1 + int(head[2]) + 1
+        else:
+            at = end + 1
+    return found

@@ -1,0 +1,195 @@
+"""The run directory contract: which files a complete run has, in the pipeline's folders and in an archived one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from doseledger.core.errors import BadInput, NotReady
+from doseledger.core.files import read_json, read_yaml
+from doseledger.ledger.pipeline import PIPELINE_FILE, StageFiles, resolve_stages
+from doseledger.ledger.provenance import PARAMS_FILE
+
+MANIFEST = "manifest.json"
+# What training writes, relative to its folder.
+TRAINING_FILES = (
+    "run.json",
+    "config_resolved.yaml",
+    "dataset_summary.json",
+    "history.csv",
+    "train.log",
+    "checkpoints/best.ckpt",
+    "checkpoints/last.ckpt",
+)
+TABLES = ("cases", "dvh", "goals")
+# The gates of a run, in the order of the pipeline.
+GATES = ("data", "preflight", "metrics")
+
+
+@dataclass(frozen=True)
+class VerdictFiles:
+    """The two files of one gate's verdict: the token that stages hang on, and the findings."""
+
+    token: Path
+    findings: Path
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """Where the files of one complete run lie.
+
+    Parameters
+    ----------
+    cohort, model
+        What the run is of.
+    run
+        Folder that training wrote.
+    summary
+        The metrics' summary (JSON).
+    tables
+        Tables of an evaluation: `cases`, `dvh` and `goals`.
+    verdicts
+        Of the gates `data`, `preflight` and `metrics`.
+    html, pdf
+        The report.
+    splits
+        The table of splits that it was trained and tested by.
+    root
+        The project, whose Git repository knows the run's commit; None where there is none.
+    manifest
+        The list of an archived run's files with their SHA256; None for the pipeline's own folders.
+    """
+
+    cohort: str
+    model: str
+    run: Path
+    summary: Path
+    tables: Mapping[str, Path]
+    verdicts: Mapping[str, VerdictFiles]
+    html: Path
+    pdf: Path
+    splits: Path
+    root: Path | None = None
+    manifest: Path | None = None
+
+    @property
+    def best_checkpoint(self) -> Path:
+        """The checkpoint that is evaluated and released."""
+        return self.run / "checkpoints" / "best.ckpt"
+
+    def by_name(self) -> dict[str, Path]:
+        """Return every file of the contract by the name that it has in an archived run."""
+        files = {name: self.run / name for name in TRAINING_FILES}
+        files |= {"metrics_summary.json": self.summary, "splits.csv": self.splits}
+        files |= {f"metrics/{name}.csv": path for name, path in self.tables.items()}
+        for gate, verdict in self.verdicts.items():
+            files |= {f"verdicts/{gate}.json": verdict.token, f"verdicts/{gate}_findings.json": verdict.findings}
+        return files | {"report.html": self.html, "report.pdf": self.pdf}
+
+
+def files_of_pipeline(root: Path, model: str) -> RunFiles:
+    """Return where dvc.yaml puts the run of a model on the settings' cohort.
+
+    Parameters
+    ----------
+    root
+        The project's root, with dvc.yaml and params.yaml.
+    model
+        A name of `models` in the settings.
+
+    Raises
+    ------
+    BadInput
+        If the pipeline trains no such model.
+    """
+    params = read_yaml(root / PARAMS_FILE)
+    return run_files(resolve_stages(read_yaml(root / PIPELINE_FILE), params), str(params.get("cohort")), model, root)
+
+
+def run_files(stages: Mapping[str, StageFiles], cohort: str, model: str, root: Path) -> RunFiles:
+    """Return where the stages of a pipeline put the run of a model.
+
+    Raises
+    ------
+    BadInput
+        If they train no such model.
+    """
+    trained = sorted(name.partition("@")[2] for name in stages if name.startswith("train@"))
+    if model not in trained:
+        raise BadInput(f"the pipeline trains no {model!r}; `models` of {PARAMS_FILE} names: {', '.join(trained)}")
+    evaluated, reported = stages[f"evaluate@{model}"], stages[f"report@{model}"]
+    judges = {"data": "check_data", "preflight": f"preflight@{model}", "metrics": f"check_metrics@{model}"}
+    return RunFiles(
+        cohort=cohort,
+        model=model,
+        run=root / stages[f"train@{model}"].outs[0],
+        summary=root / evaluated.out("summary.json"),
+        tables={name: root / evaluated.out(f"{name}.csv") for name in TABLES},
+        verdicts={
+            gate: VerdictFiles(
+                root / stages[judge].out(f"{gate}.json"), root / stages[judge].out(f"{gate}_findings.json")
+            )
+            for gate, judge in judges.items()
+        },
+        html=root / reported.out(".html"),
+        pdf=root / reported.out(".pdf"),
+        splits=root / stages["split"].out(".csv"),
+        root=root,
+    )
+
+
+def files_of_archive(folder: Path, root: Path | None = None) -> RunFiles:
+    """Return where the files of an archived run lie.
+
+    Parameters
+    ----------
+    folder
+        `run_YYYYMMDD_HHMMSS`, as `runs archive` writes it.
+    root
+        The project, to look the run's commit up in; None leaves that out.
+
+    Raises
+    ------
+    NotReady
+        If it has no manifest: it is no archived run, or one that was never finished.
+    BadInput
+        If the manifest is no manifest.
+    """
+    manifest = read_manifest(folder)
+    return RunFiles(
+        cohort=str(manifest["cohort"]),
+        model=str(manifest["model"]),
+        run=folder,
+        summary=folder / "metrics_summary.json",
+        tables={name: folder / "metrics" / f"{name}.csv" for name in TABLES},
+        verdicts={
+            gate: VerdictFiles(folder / "verdicts" / f"{gate}.json", folder / "verdicts" / f"{gate}_findings.json")
+            for gate in GATES
+        },
+        html=folder / "report.html",
+        pdf=folder / "report.pdf",
+        splits=folder / "splits.csv",
+        root=root,
+        manifest=folder / MANIFEST,
+    )
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return the manifest of an archived run.
+
+    Raises
+    ------
+    NotReady
+        If there is none.
+    BadInput
+        If it is not one of ours.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise NotReady(f"{folder}: no {MANIFEST}, so this is no archived run; `doseledger runs archive` makes one")
+    manifest = read_json(path)
+    if not isinstance(manifest, dict) or not {"cohort", "model", "files"} <= set(manifest):
+        raise BadInput(f"{path}: not the manifest of a run (wanted cohort, model and files); archive the run again")
+    return manifest
