@@ -29,9 +29,6 @@ class Task(Protocol):
     network: nn.Module
     lr: float
 
-    def parameters(self) -> Any:
-        """Return the weights, as torch has them."""
-
     def validation_scores(self) -> dict[str, float]:
         """Return the scores of the last validation in Gy; `MONITORED` is among them."""
 

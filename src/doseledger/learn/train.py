@@ -71,7 +71,7 @@ def train(run: TrainingRun, places: Places, *, fresh: bool, tell: Tell) -> None:
         log(f"starts from the beginning: {state.why}")
     _write_settings(run, places, spec, cases)
     task = make_task(run, spec, cases)
-    n_weights = sum(weight.numel() for weight in task.parameters())
+    n_weights = sum(weight.numel() for weight in task.network.parameters())
     counts = f"{len(cases['train'])} training, {len(cases['val'])} validation cases"
     log(f"{run.model}: {n_weights / 1e6:.2f} million weights; {counts}")
     began = time.perf_counter()
