@@ -63,6 +63,24 @@ class SplitSettings(Block):
         return self
 
 
+class WatchdogSettings(Block):
+    """When a training is taken for dead, and how often it is started again; see learn/watchdog.py."""
+
+    enabled: bool
+    silence_seconds: Positive
+    first_batch_seconds: Positive
+    tries: Count
+
+
+class TrainSettings(Block):
+    """How every model is trained, whatever its recipe: processes, records, the watchdog."""
+
+    devices: Count
+    nodes: Count
+    wandb: bool
+    watchdog: WatchdogSettings
+
+
 class GammaSettings(Block):
     """One gamma criterion; see evaluate/gamma.py."""
 
@@ -102,6 +120,7 @@ class Settings(Block):
     phantom: PhantomSettings
     ingest: IngestSettings
     splits: SplitSettings
+    train: TrainSettings
     evaluate: EvaluateSettings
     report: ReportSettings
     blocks: dict[str, dict[str, Any]]
