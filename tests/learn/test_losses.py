@@ -201,6 +201,16 @@ def test_all_terms_of_a_perfect_prediction_are_zero_and_each_has_a_finite_gradie
     assert bool(torch.isfinite(prediction.grad).all())
 
 
+def test_a_further_dose_counts_by_its_weight_and_every_term_of_it(make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe({"loss.underdose": 1.0, "loss.gradient": 0.1})
+    spec = InputSpec(NAMES, ("PTV70",), recipe.inputs)
+    one, both = DoseLoss(recipe.loss, spec), DoseLoss(recipe.loss, spec, (0.5,))
+    batch = make_batch()
+    final, earlier = batch["dose"] + 0.1, batch["dose"] * torch.rand_like(batch["dose"])
+    together = float(both(torch.cat([final, earlier], dim=1), batch))
+    assert together == pytest.approx(float(one(final, batch)) + 0.5 * float(one(earlier, batch)))
+
+
 def test_a_statistic_in_another_grammar_is_refused() -> None:
     assert read_statistics(["D95%", "V20Gy", "mean"]) == [("D", 95.0), ("V", 20.0), ("mean", 0.0)]
     with pytest.raises(BadInput, match="'D95' is not one of"):

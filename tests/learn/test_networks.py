@@ -9,13 +9,22 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 
+from doseledger.core.errors import BadInput
+from doseledger.learn.cascade import Cascade
+from doseledger.learn.network_recipe import CascadeRecipe, FilmUNetRecipe, NetworkRecipe
 from doseledger.learn.networks import FilmUNet, Head, build_network
-from doseledger.learn.recipe import DynUNetRecipe, FilmUNetRecipe, Recipe
+from doseledger.learn.recipe import Recipe
 from doseledger.learn.windows import predict_whole
 
 DYNUNET = {"name": "dynunet", "filters": [4, 8, 8], "residual": True}
+MEDNEXT = {"name": "mednext", "filters": 4, "blocks": [1, 1, 1], "expansion": 2, "kernel": 3}
+SMALL_UNET = {
+    "name": "film_unet", "stem_stride_zyx": [2, 2, 2], "channels": [4, 8], "convolutions": [1, 1], "embedding": 8,
+}  # fmt: skip
+CASCADE = {"name": "cascade", "first": SMALL_UNET, "second": SMALL_UNET, "first_weight": 0.5}
 
 
 def film_unet(stride: tuple[int, int, int]) -> FilmUNet:
@@ -55,17 +64,52 @@ def test_a_fresh_network_ignores_the_condition_and_learns_it() -> None:
     assert float(means[0] - means[1]) > 0.3
 
 
-def test_monais_network_takes_the_condition_as_channels() -> None:
-    network = build_network(5, 3, DynUNetRecipe.model_validate(DYNUNET))
+@pytest.mark.parametrize("block", [DYNUNET, MEDNEXT])
+def test_monais_networks_take_the_condition_as_channels(block: dict[str, Any]) -> None:
+    recipe: NetworkRecipe = TypeAdapter(NetworkRecipe).validate_python(block)
+    network = build_network(5, 3, recipe)
     image = torch.rand(1, 5, 8, 8, 8)
     low, high = network(image, torch.zeros(1, 3)), network(image, torch.ones(1, 3))
     assert low.shape == (1, 1, 8, 8, 8)
     assert not torch.allclose(low, high)
 
 
-def test_both_networks_fit_the_recipe(make_recipe: Callable[..., Recipe]) -> None:
-    assert make_recipe({"network": DYNUNET}).network.total_stride_zyx == (4, 4, 4)
-    assert make_recipe().network.total_stride_zyx == (4, 4, 4)
+def test_a_cascade_gives_both_doses_in_training_and_the_second_one_else() -> None:
+    network = build_network(5, 3, CascadeRecipe.model_validate(CASCADE))
+    assert isinstance(network, Cascade)
+    image, condition = torch.rand(2, 5, 8, 8, 8), torch.rand(2, 3)
+    both = network(image, condition)
+    assert both.shape == (2, 2, 8, 8, 8)
+    assert torch.equal(both[:, 1:], network.first(image, condition))
+    alone = network.eval()(image, condition)
+    assert alone.shape == (2, 1, 8, 8, 8)
+    assert torch.equal(alone, both[:, :1])
+
+
+def test_the_second_of_a_cascade_sees_the_first_ones_dose_and_trains_it() -> None:
+    network = build_network(5, 3, CascadeRecipe.model_validate(CASCADE))
+    assert isinstance(network, Cascade)
+    image, condition = torch.rand(1, 5, 8, 8, 8), torch.rand(1, 3)
+    network(image, condition)[:, :1].square().mean().backward()
+    grown = [weight.grad is not None and bool(weight.grad.any()) for weight in network.first.head.parameters()]
+    assert all(grown)
+    before = network(image, condition)[:, :1].detach()
+    with torch.no_grad():
+        network.first.head.dose.bias.add_(5.0)  # type: ignore[union-attr, operator]
+    assert not torch.allclose(network(image, condition)[:, :1].detach(), before)
+
+
+def test_every_network_fits_a_block_and_says_its_stride(make_recipe: Callable[..., Recipe]) -> None:
+    deeper = {**SMALL_UNET, "stem_stride_zyx": [1, 2, 1], "channels": [4, 8, 8], "convolutions": [1, 1, 1]}
+    for block in (SMALL_UNET, DYNUNET, MEDNEXT, CASCADE):
+        assert make_recipe({"network": block}).network.total_stride_zyx == (4, 4, 4)
+    assert make_recipe({"network": {**CASCADE, "second": deeper}}).network.total_stride_zyx == (4, 8, 4)
+
+
+def test_a_patch_that_does_not_fit_the_deeper_of_a_cascade_is_refused(make_recipe: Callable[..., Recipe]) -> None:
+    deeper = {**SMALL_UNET, "channels": [4, 8, 8], "convolutions": [1, 1, 1]}
+    with pytest.raises(BadInput, match=r"multiples of \[8, 8, 8\], which one voxel of the coarsest level of network c"):
+        make_recipe({"network": {**CASCADE, "first": deeper}, "sampling.patch_zyx": [12, 24, 32]})
 
 
 class SumOfConditions(nn.Module):

@@ -55,20 +55,27 @@ def gradient_error(prediction: Tensor, reference: Tensor, mask: Tensor, spacing_
 class DoseLoss:
     """The recipe's loss of a batch: call it with the prediction and the batch.
 
+    Parameters
+    ----------
+    recipe, spec
+        The terms, and the structures that the cases have.
+    further_weights
+        Weight of the same loss for each further dose that the network gives in training.
+
     Raises
     ------
     BadInput
         If the recipe weighs a structure that the cases do not have, or names an unknown statistic.
     """
 
-    def __init__(self, recipe: LossRecipe, spec: InputSpec) -> None:
+    def __init__(self, recipe: LossRecipe, spec: InputSpec, further_weights: tuple[float, ...] = ()) -> None:
         strangers = sorted(set(recipe.structure_weights) - set(spec.structure_names))
         if strangers:
             raise BadInput(
                 f"loss.structure_weights: the cases have no {', '.join(strangers)}; "
                 f"they have {', '.join(spec.structure_names)}"
             )
-        self.recipe = recipe
+        self.recipe, self.output_weights = recipe, (1.0, *further_weights)
         self.targets = [spec.structure_names.index(name) for name in spec.target_names]
         self.weights = {
             index: recipe.structure_weights.get(name, recipe.target_weight if index in self.targets else 1.0)
@@ -92,7 +99,14 @@ class DoseLoss:
         return torch.where(weights == 0, 1.0, weights) * mask
 
     def __call__(self, prediction: Tensor, batch: dict[str, Any]) -> Tensor:
-        """Return the loss, a scalar in float32."""
+        """Return the loss, a scalar in float32, of all the doses (batch, dose, z, y, x) that the network gives."""
+        loss = torch.zeros((), device=prediction.device)
+        for index, weight in enumerate(self.output_weights):
+            loss = loss + weight * self.loss_of(prediction[:, index : index + 1], batch)
+        return loss
+
+    def loss_of(self, prediction: Tensor, batch: dict[str, Any]) -> Tensor:
+        """Return the loss, a scalar in float32, of one dose (batch, 1, z, y, x)."""
         recipe, prediction, reference = self.recipe, prediction.float(), batch["dose"]
         mask, masks = batch[recipe.mask], batch["masks"] & batch[recipe.mask]
         error = voxel_error(prediction, reference, recipe.voxel)

@@ -11,7 +11,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from doseledger.learn.recipe import DynUNetRecipe, FilmUNetRecipe
+from doseledger.learn.cascade import Cascade
+from doseledger.learn.network_recipe import CascadeRecipe, DynUNetRecipe, FilmUNetRecipe, MedNeXtRecipe, NetworkRecipe
 
 # Channels of one group of a GroupNorm: Wu & He 2018 found 16 a group as good as any; fewer where a level has fewer.
 GROUP_CHANNELS = 8
@@ -136,23 +137,53 @@ class ConstantChannels(nn.Module):
         return result
 
 
-def build_network(n_channels: int, n_conditions: int, recipe: FilmUNetRecipe | DynUNetRecipe) -> nn.Module:
-    """Return the recipe's network with fresh weights, drawn from torch's generator."""
+def build_network(n_channels: int, n_conditions: int, recipe: NetworkRecipe) -> nn.Module:
+    """Return the recipe's network with fresh weights, drawn from torch's generator.
+
+    In training a network may give more than one dose, as further channels: the first is the one that counts.
+    """
     if isinstance(recipe, FilmUNetRecipe):
         return FilmUNet(n_channels, n_conditions, recipe)
+    if isinstance(recipe, CascadeRecipe):
+        first = FilmUNet(n_channels, n_conditions, recipe.first)
+        return Cascade(first, FilmUNet(n_channels + 1, n_conditions, recipe.second))
+    if isinstance(recipe, MedNeXtRecipe):
+        return ConstantChannels(_mednext(n_channels + n_conditions, recipe))
+    return ConstantChannels(_dynunet(n_channels + n_conditions, recipe))
+
+
+def _dynunet(n_channels: int, recipe: DynUNetRecipe) -> nn.Module:
     from monai.networks.nets import DynUNet
 
     n_levels = len(recipe.filters)
     strides = [1] + [2] * (n_levels - 1)
-    return ConstantChannels(
-        DynUNet(
-            spatial_dims=3,
-            in_channels=n_channels + n_conditions,
-            out_channels=1,
-            kernel_size=[3] * n_levels,
-            strides=strides,
-            upsample_kernel_size=strides[1:],
-            filters=recipe.filters,
-            res_block=recipe.residual,
-        )
+    return DynUNet(
+        spatial_dims=3,
+        in_channels=n_channels,
+        out_channels=1,
+        kernel_size=[3] * n_levels,
+        strides=strides,
+        upsample_kernel_size=strides[1:],
+        filters=recipe.filters,
+        res_block=recipe.residual,
+    )
+
+
+def _mednext(n_channels: int, recipe: MedNeXtRecipe) -> nn.Module:
+    from monai.networks.nets import MedNeXt
+
+    *finer, coarsest = recipe.blocks
+    return MedNeXt(
+        spatial_dims=3,
+        init_filters=recipe.filters,
+        in_channels=n_channels,
+        out_channels=1,
+        encoder_expansion_ratio=recipe.expansion,
+        decoder_expansion_ratio=recipe.expansion,
+        bottleneck_expansion_ratio=recipe.expansion,
+        kernel_size=recipe.kernel,
+        use_residual_connection=True,
+        blocks_down=finer,
+        blocks_bottleneck=coarsest,
+        blocks_up=finer[::-1],
     )

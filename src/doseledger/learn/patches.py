@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from doseledger.core.case import map_member
 from doseledger.core.grid import IntTriple
+from doseledger.learn.core_dropout import drop_core
 from doseledger.learn.inputs import (
     CT_SCALE_HU,
     Box,
@@ -142,6 +143,9 @@ class PatchDataset(Dataset[Sample]):
         sample = read_sample(case, self.spec, sample_box(case, self.centres[key[2]], self.sampling, rng))
         # Both numbers are drawn in any case, so that switching one variation off leaves the other as it was.
         shift_hu, mirror = self.sampling.ct_shift_hu * rng.standard_normal(), rng.random() < self.sampling.mirror_share
+        # After the draws above, so that they are the same with and without it.
+        dropout, spacing_mm = self.sampling.core_dropout, case.spacing_mm
+        drop_core(sample["image"][0], sample["masks"], sample["body"][0], spacing_mm, dropout, rng)
         sample["image"][0] += np.float32(shift_hu / CT_SCALE_HU)
         if mirror and self.orders is not None:
             sample = mirror_x(sample, self.orders, self.spec)

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from doseledger.core.errors import BadInput
 from doseledger.core.protocol import Block, load_block
+from doseledger.learn.network_recipe import CascadeRecipe, NetworkRecipe
 
 Count = Annotated[int, Field(ge=1)]
 CountOrZero = Annotated[int, Field(ge=0)]
@@ -20,7 +21,6 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 VoxelTriple = tuple[Count, Count, Count]
-Strides = tuple[Literal[1, 2, 4], Literal[1, 2, 4], Literal[1, 2, 4]]
 
 
 class InputRecipe(Block):
@@ -37,6 +37,27 @@ class InputRecipe(Block):
     sdf_scale_mm: Positive
     prescription: Literal["numbers", "numbers_and_map", "none"]
     dose_scale_gy: Positive
+
+
+class CoreDropoutRecipe(Block):
+    """How often a patch's CT loses a core: its inside is filled with the median of what lies around it.
+
+    Notes
+    -----
+    `share` of the patches lose one; in `structure_share` of these it is a structure's inside, in the others a ball
+    whose radius is drawn between the two of `radius_mm`. The median is taken within `surround_mm` of the core.
+    """
+
+    share: Share
+    structure_share: Share
+    radius_mm: tuple[Positive, Positive]
+    surround_mm: Positive
+
+    @model_validator(mode="after")
+    def _radii_rise(self) -> CoreDropoutRecipe:
+        if self.radius_mm[0] > self.radius_mm[1]:
+            raise ValueError(f"radius_mm falls from {self.radius_mm[0]:g} to {self.radius_mm[1]:g}; the least first")
+        return self
 
 
 class SamplingRecipe(Block):
@@ -56,6 +77,7 @@ class SamplingRecipe(Block):
     mirror_share: Share
     mirrored_names: dict[str, str]
     ct_shift_hu: NotNegative
+    core_dropout: CoreDropoutRecipe
 
     @model_validator(mode="after")
     def _shares_fit(self) -> SamplingRecipe:
@@ -72,49 +94,6 @@ class LoaderRecipe(Block):
 
     workers: CountOrZero
     persistent: bool
-
-
-class FilmUNetRecipe(Block):
-    """A 3D U-Net whose every convolution is modulated by prescription, presence and spacing (FiLM).
-
-    Notes
-    -----
-    `stem_stride_zyx` is how much coarser than the case the first level works; the head brings the dose back to the
-    case's own voxels, so that no data are resampled. `channels` and `convolutions` hold one number a level, the
-    finest first; a level has its convolutions on the way down and again on the way up.
-    """
-
-    name: Literal["film_unet"]
-    stem_stride_zyx: Strides
-    channels: Annotated[list[Count], Field(min_length=2)]
-    convolutions: list[Count]
-    embedding: Count
-
-    @model_validator(mode="after")
-    def _levels_agree(self) -> FilmUNetRecipe:
-        if len(self.convolutions) != len(self.channels):
-            raise ValueError(f"{len(self.channels)} channels for {len(self.convolutions)} convolutions; one a level")
-        return self
-
-    @property
-    def total_stride_zyx(self) -> tuple[int, int, int]:
-        """How many voxels of the input one voxel of the coarsest level spans."""
-        z, y, x = (stride * 2 ** (len(self.channels) - 1) for stride in self.stem_stride_zyx)
-        return z, y, x
-
-
-class DynUNetRecipe(Block):
-    """monai's DynUNet (the network of nnU-Net); the prescription enters as constant channels."""
-
-    name: Literal["dynunet"]
-    filters: Annotated[list[Count], Field(min_length=3)]
-    residual: bool
-
-    @property
-    def total_stride_zyx(self) -> tuple[int, int, int]:
-        """How many voxels of the input one voxel of the coarsest level spans."""
-        stride = 2 ** (len(self.filters) - 1)
-        return stride, stride, stride
 
 
 class LossRecipe(Block):
@@ -203,7 +182,7 @@ class CommonTrained(Block):
     lr_factor: Positive
     inputs: InputRecipe
     sampling: SamplingRecipe
-    network: Annotated[FilmUNetRecipe | DynUNetRecipe, Field(discriminator="name")]
+    network: Annotated[NetworkRecipe, Field(discriminator="name")]
     optimiser: OptimiserRecipe
     fit: FitRecipe
 
@@ -233,6 +212,11 @@ class TrainedRecipe(CommonTrained):
 
     kind: Literal["dose"]
     loss: LossRecipe
+
+    @property
+    def further_weights(self) -> tuple[float, ...]:
+        """Weight of the loss of each further dose that the network gives in training."""
+        return (self.network.first_weight,) if isinstance(self.network, CascadeRecipe) else ()
 
 
 class Recipe(TrainedRecipe, CommonRecipe):

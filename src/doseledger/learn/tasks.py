@@ -37,7 +37,7 @@ class DoseTask(pl.LightningModule):
         super().__init__()
         self.recipe, self.spec, self.lr = recipe, spec, lr
         self.network = build_network(spec.n_channels, spec.n_conditions, recipe.network)
-        self.loss = DoseLoss(recipe.loss, spec)
+        self.loss = DoseLoss(recipe.loss, spec, recipe.further_weights)
         # Sums of the validation so far: error in Gy over the valid dose and over the body, and the voxels of each.
         self.errors: list[tuple[float, float]] = []
 
