@@ -127,14 +127,45 @@ class MetricLimit(Block):
     source: Reason
 
 
+class ShortcutLimit(MetricLimit):
+    """One limit on how a model answers to a spoiled input, or does beside a trivial one; a warning fails nothing."""
+
+    severity: Literal["error", "warning"]
+
+
+class ProbeLimits(Block):
+    """From which AUC on a probe that must see nothing has seen too much: a warning, then an error."""
+
+    warn_auc: Annotated[float, Field(ge=0.5, le=1)]
+    red_auc: Annotated[float, Field(ge=0.5, le=1)]
+    source: Reason
+
+
+class DriftLimits(Block):
+    """From when on a new batch is not of the kind that a model was trained on.
+
+    `alpha` is the rate of false alarms of a whole batch; `psi` and `hu_psi` hold per feature and for the image's
+    histogram; a case is far when its distance is `far_ratio` times that of the farthest training case.
+    """
+
+    alpha: Annotated[float, Field(gt=0, lt=0.5)]
+    psi: Annotated[float, Field(gt=0)]
+    hu_psi: Annotated[float, Field(gt=0)]
+    far_ratio: Annotated[float, Field(ge=1)]
+    source: Reason
+
+
 class Thresholds(Block):
-    """All of thresholds.yaml: data by cohort, metrics by cohort and model, and what a candidate must reach anywhere."""
+    """All of thresholds.yaml: by cohort, or by cohort and model; a candidate, a probe and the machine by one rule."""
 
     data: dict[str, DataLimits]
     preflight: PreflightLimits
     evaluation: EvaluationLimits
     metrics: dict[str, dict[str, list[MetricLimit]]]
     candidate: list[MetricLimit]
+    shortcuts: dict[str, dict[str, list[ShortcutLimit]]]
+    probes: ProbeLimits
+    drift: dict[str, DriftLimits]
 
 
 def load_thresholds(path: Path) -> Thresholds:
@@ -174,3 +205,31 @@ def metric_limits(path: Path, cohort: str, model: str) -> list[MetricLimit]:
     if not limits:
         raise BadInput(f"{path}: no limits under metrics.{cohort}.{model}; write down what this model must achieve")
     return limits
+
+
+def shortcut_limits(path: Path, cohort: str, model: str) -> list[ShortcutLimit]:
+    """Return the limits of a model's shortcuts on a cohort.
+
+    Raises
+    ------
+    BadInput
+        If there are none.
+    """
+    limits = load_thresholds(path).shortcuts.get(cohort, {}).get(model, [])
+    if not limits:
+        raise BadInput(f"{path}: no limits under shortcuts.{cohort}.{model}; write down what this model must answer")
+    return limits
+
+
+def drift_limits(path: Path, cohort: str) -> DriftLimits:
+    """Return the limits of a new batch against a cohort.
+
+    Raises
+    ------
+    BadInput
+        If the cohort has none.
+    """
+    thresholds = load_thresholds(path)
+    if cohort not in thresholds.drift:
+        raise BadInput(f"{path}: no limits under drift.{cohort}; there are {', '.join(sorted(thresholds.drift))}")
+    return thresholds.drift[cohort]
