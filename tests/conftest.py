@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -44,6 +44,14 @@ def factory() -> ModuleType:
     sys.modules["dicom_factory"] = module
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_audit_log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep what tests do out of the checkout's own audit log."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DVC_ROOT", str(tmp_path_factory.mktemp("project")))
+        yield
 
 
 def signed_distance(mask: np.ndarray, spacing_mm: tuple[float, float, float], clip_mm: float = 50.0) -> np.ndarray:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from doseledger.commands.audited import audited
 from doseledger.commands.shared import (
     PARAMS,
     Cases,
@@ -32,6 +33,11 @@ app.add_typer(check_app, name="check")
 
 
 @check_app.command("data")
+@audited(
+    inputs=("cases", "splits", "protocols", "suites", "thresholds", "lock", "params"),
+    outputs=("token", "findings", "html"),
+    reads="all",
+)
 def check_data(
     cases: Annotated[Path, typer.Argument(help="Folder of cases.")],
     splits: Annotated[Path, typer.Argument(help="Table of splits.")],
@@ -67,6 +73,7 @@ def check_data(
 
 
 @check_app.command("metrics")
+@audited(inputs=("metrics", "splits", "checkpoint", "thresholds", "params"), outputs=("token", "findings"))
 def check_metrics(
     metrics: Annotated[Path, typer.Argument(help="Folder that `evaluate` wrote.")],
     model: Annotated[str, typer.Option(help="The model's name.")],
@@ -94,6 +101,7 @@ def check_metrics(
 
 
 @app.command()
+@audited(inputs=("cases", "splits", "thresholds", "data_token", "params"), outputs=("token", "findings"), reads="train")
 def preflight(
     model: Annotated[str, typer.Argument(help="A block of the settings.")],
     cases: Cases,

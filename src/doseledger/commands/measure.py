@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from doseledger.commands.audited import audited
 from doseledger.commands.shared import (
     PARAMS,
     Cases,
@@ -32,6 +33,7 @@ app.add_typer(score_app, name="score")
 
 
 @app.command()
+@audited(inputs=("predictions", "cases", "splits", "protocols", "goals", "params"), outputs=("out",), reads="part")
 def evaluate(
     predictions: Annotated[Path, typer.Argument(help="Folder that `predict` wrote.")],
     out: Annotated[Path, typer.Argument(help="Folder of tables and summary to write.")],

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from doseledger.commands.audited import audited
 from doseledger.commands.shared import (
     PARAMS,
     Cases,
@@ -30,6 +31,11 @@ app.add_typer(resume_app, name="resume")
 
 
 @app.command()
+@audited(
+    inputs=("cases", "splits", "lock", "data_token", "preflight_token", "params"),
+    outputs=("out",),
+    reads="train and val",
+)
 def train(
     model: Annotated[str, typer.Argument(help="A block of the settings.")],
     out: Annotated[Path, typer.Argument(help="Folder of the run to write.")],
@@ -65,6 +71,7 @@ def train(
 
 
 @app.command()
+@audited(inputs=("checkpoint", "cases", "splits", "params"), outputs=("out",), reads="part")
 def predict(
     checkpoint: Annotated[Path, typer.Argument(help="best.ckpt or last.ckpt of a run.")],
     out: Annotated[Path, typer.Argument(help="Folder that gets <case>.npz.")],

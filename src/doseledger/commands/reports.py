@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from doseledger.commands.audited import audited
 from doseledger.commands.shared import (
     PARAMS,
     Cases,
@@ -27,6 +28,11 @@ app = typer.Typer()
 
 
 @app.command()
+@audited(
+    inputs=("run", "metrics", "predictions", "cases", "splits", "lock"),
+    outputs=("html", "pdf", "figures"),
+    reads="test",
+)
 def report(
     model: Annotated[str, typer.Argument(help="The model's name.")],
     html: Annotated[Path, typer.Option(help="Page to write.")],
