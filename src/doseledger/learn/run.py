@@ -22,12 +22,26 @@ MONITORED = "val_mae_valid_dose_gy"
 CasesByPart = dict[str, list[OpenCase]]
 
 
+def trained_name(score: str) -> str:
+    """Return the name of a validation score when it is measured on training cases.
+
+    Examples
+    --------
+    >>> trained_name("val_mae_body_gy")
+    'train_mae_body_gy'
+    """
+    return score.replace("val_", "train_", 1)
+
+
 class Task(Protocol):
     """What training, preflight and recorder ask of a family's LightningModule, beyond what Lightning does."""
 
     spec: InputSpec
     network: nn.Module
     lr: float
+    # One entry a case of the last validation, in the order in which they came: `validation_scores` is made of nothing
+    # else, as several processes bring their entries together, and those of training cases are taken out.
+    errors: list[Any]
 
     def validation_scores(self) -> dict[str, float]:
         """Return the scores of the last validation in Gy; `MONITORED` is among them."""
@@ -84,6 +98,8 @@ class TrainingRun:
         What the caller knows of code and command (commit, lock); goes to run.json only.
     family
         What kind of model it is.
+    devices, nodes
+        Over how many processes it is trained: so many on each of so many machines.
     """
 
     model: str
@@ -95,3 +111,5 @@ class TrainingRun:
     token: dict[str, Any]
     provenance: dict[str, Any]
     family: Family
+    devices: int = 1
+    nodes: int = 1
