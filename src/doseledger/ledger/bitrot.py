@@ -1,0 +1,264 @@
+"""The files that DVC answers for, and whether their copies here still have the hash that they are recorded under.
+
+DVC trusts a file whose size and time did not change, and a cache object by its name: neither checkout, status nor pull
+notices a bit that has flipped on disk. Reading everything again does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from doseledger.core.errors import BadInput, NotReady
+from doseledger.core.files import CHUNK_BYTES, read_yaml
+
+DIR = ".dir"
+LOCK = "dvc.lock"
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A file, or a folder, that DVC answers for.
+
+    Parameters
+    ----------
+    path
+        Where it belongs, relative to the project.
+    md5
+        Its hash as recorded; a folder's ends in `.dir`.
+    stage
+        The stage, or the `.dvc` file, that it is an out of.
+    """
+
+    path: str
+    md5: str
+    stage: str
+
+
+@dataclass(frozen=True)
+class RotReport:
+    """What reading everything again found.
+
+    Parameters
+    ----------
+    findings
+        One line each, naming file and place.
+    n_files
+        Recorded files.
+    n_read, n_bytes
+        Copies that were read, a hard link counted once, and their size.
+    absent
+        Recorded files of which there is no copy here, neither in the cache nor in the workspace.
+    """
+
+    findings: list[str] = field(default_factory=list)
+    n_files: int = 0
+    n_read: int = 0
+    n_bytes: int = 0
+    absent: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report as JSON values."""
+        return asdict(self)
+
+
+def cache_folder(root: Path) -> Path | None:
+    """Return the folder of DVC's cache that holds objects by MD5, as the configuration says; None without a project."""
+    from dvc.exceptions import NotDvcRepoError
+    from dvc.repo import Repo
+
+    try:
+        with Repo(str(root)) as repo:
+            return Path(repo.cache.local.path)
+    except NotDvcRepoError:
+        return None
+
+
+def object_path(cache: Path, md5: str) -> Path:
+    """Return where the cache keeps an object."""
+    return cache / md5[:2] / md5[2:]
+
+
+def recorded_outs(root: Path) -> list[Recorded]:
+    """Return every out of the lock files and the `.dvc` files below a project, folders as one entry.
+
+    Raises
+    ------
+    BadInput
+        If such a file is not of its form.
+    """
+    found: list[Recorded] = []
+    for path in _record_files(root):
+        content = read_yaml(path) or {}
+        relative = path.relative_to(root)
+        if path.name == LOCK:
+            pipeline = path.with_suffix(".yaml")
+            described = ((read_yaml(pipeline) or {}).get("stages") or {}) if pipeline.is_file() else {}
+            # DVC names a stage of a pipeline file below the root by that file and its own name.
+            prefix = "" if relative.parent == Path() else f"{relative.with_suffix('.yaml').as_posix()}:"
+            stages = {
+                f"{prefix}{name}": (stage, _working_folder(described.get(name.partition("@")[0])))
+                for name, stage in (content.get("stages") or {}).items()
+            }
+        else:
+            stages = {relative.as_posix(): (content, str(content.get("wdir") or "."))}
+        for stage, (record, folder) in stages.items():
+            for out in (record or {}).get("outs") or []:
+                if not isinstance(out, dict) or "path" not in out or not (out.get("md5") or out.get("hash")):
+                    raise BadInput(f"{path}: an out of {stage} has no path or no md5; run `dvc repro` again")
+                if "md5" in out:
+                    place = os.path.normpath(relative.parent / folder / str(out["path"]))
+                    found.append(Recorded(Path(place).as_posix(), str(out["md5"]), stage))
+    return found
+
+
+def _record_files(root: Path) -> list[Path]:
+    found: list[Path] = []
+    for folder, below, names in os.walk(root):
+        below[:] = [name for name in below if not name.startswith(".")]
+        found += [Path(folder, name) for name in names if name == LOCK or name.endswith(".dvc")]
+    return sorted(found)
+
+
+def _working_folder(stage: Any) -> str:
+    """The folder that a stage's paths are relative to, below that of its pipeline file."""
+    body = stage.get("do", stage) if isinstance(stage, dict) else {}
+    return str(body.get("wdir") or ".")
+
+
+def expand_out(out: Recorded, cache: Path) -> list[Recorded] | None:
+    """Return the single files of an out; None for a folder that the cache has no list of.
+
+    Raises
+    ------
+    BadInput
+        If the list is damaged.
+    """
+    if not out.md5.endswith(DIR):
+        return [out]
+    listing = object_path(cache, out.md5)
+    if not listing.is_file():
+        return None
+    content = listing.read_bytes()
+    if hashlib.md5(content, usedforsecurity=False).hexdigest() + DIR != out.md5:
+        raise BadInput(
+            f"{out.path}: the cache's list of its files is damaged ({out.md5[:2]}/{out.md5[2:]}); delete it and fetch "
+            f"it again (`dvc pull {out.path}`), or run `dvc commit {out.path}` if the folder itself is right"
+        )
+    return [
+        Recorded(f"{out.path}/{item['relpath']}", str(item["md5"]), out.stage)
+        for item in json.loads(content)
+        if "md5" in item
+    ]
+
+
+def recorded_files(root: Path, cache: Path) -> dict[str, Recorded]:
+    """Return every single file that DVC answers for, by path; a folder whose list is not in the cache is left out.
+
+    Raises
+    ------
+    BadInput
+        If a list is damaged.
+    """
+    return {file.path: file for out in recorded_outs(root) for file in expand_out(out, cache) or []}
+
+
+def verify_recorded(root: Path, cache: Path, tell: Callable[[str], None]) -> RotReport:
+    """Return what of the recorded files has another hash than it should, in the cache and in the workspace.
+
+    Parameters
+    ----------
+    root
+        The project.
+    cache
+        Its cache of objects by MD5; see `cache_folder`.
+    tell
+        Called with one line an out.
+
+    Raises
+    ------
+    NotReady
+        If there is nothing here that could be read.
+    """
+    outs = recorded_outs(root)
+    hashed: dict[tuple[int, int], tuple[str, int]] = {}
+    findings: list[str] = []
+    absent: list[str] = []
+    n_files = 0
+    for out in outs:
+        try:
+            files = expand_out(out, cache)
+        except BadInput as error:
+            findings.append(str(error))
+            continue
+        if files is None:
+            absent.append(out.path)
+            continue
+        n_files += len(files)
+        for file in files:
+            places = {"cache": object_path(cache, file.md5), "workspace": root / file.path}
+            there = {place: path for place, path in places.items() if path.is_file()}
+            if not there:
+                absent.append(file.path)
+            good = {place: _hash_once(path, hashed) == file.md5 for place, path in there.items()}
+            findings += [_finding(file, place, good) for place, is_good in good.items() if not is_good]
+        tell(f"{out.path}: {len(files)} file(s) of {out.stage}")
+    if not hashed and not findings:
+        raise NotReady(
+            f"{root}: {len(outs)} outs are recorded and no copy of any is here; run `dvc pull` or `dvc repro`"
+        )
+    return RotReport(findings, n_files, len(hashed), sum(size for _, size in hashed.values()), absent)
+
+
+def verify_objects(cache: Path) -> RotReport:
+    """Return which objects of a whole cache are not what their name says, whatever experiment they belong to."""
+    hashed: dict[tuple[int, int], tuple[str, int]] = {}
+    findings = [
+        f"cache object {prefix}/{rest}: its content has another hash; delete it, then `dvc pull` or make it again"
+        for prefix, rest, path in _objects(cache)
+        if _hash_once(path, hashed) != (prefix + rest).removesuffix(DIR)
+    ]
+    return RotReport(findings, len(hashed), len(hashed), sum(size for _, size in hashed.values()))
+
+
+def _objects(cache: Path) -> Iterator[tuple[str, str, Path]]:
+    for path in sorted(cache.glob("[0-9a-f][0-9a-f]/*")):
+        # Temporary files of a fetch that was stopped are no objects.
+        if re.fullmatch(rf"[0-9a-f]{{30}}({re.escape(DIR)})?", path.name):
+            yield path.parent.name, path.name, path
+
+
+def _hash_once(path: Path, hashed: dict[tuple[int, int], tuple[str, int]]) -> str:
+    # A workspace linked from the cache is one file on disk under two names.
+    status = path.stat()
+    key = (status.st_dev, status.st_ino)
+    if key not in hashed:
+        # The hash that DVC names things by; it is no protection against intent.
+        digest = hashlib.md5(usedforsecurity=False)
+        with path.open("rb") as stream:
+            while chunk := stream.read(CHUNK_BYTES):
+                digest.update(chunk)
+        hashed[key] = (digest.hexdigest(), status.st_size)
+    return hashed[key][0]
+
+
+def _finding(file: Recorded, place: str, good: dict[str, bool]) -> str:
+    if place == "cache":
+        cure = (
+            f"delete that object and run `dvc commit {file.path}`: the workspace has the right content"
+            if good.get("workspace")
+            else f"delete that object, then `dvc pull {file.path}`, or make it again with `dvc repro -f`"
+        )
+        return f"{file.path} ({file.stage}): the cache's copy {file.md5[:2]}/{file.md5[2:]} is damaged; {cure}"
+    cure = (
+        f"if nobody edited it, it is damaged: delete it and run `dvc checkout {file.path}`, the cache's copy is right"
+        if good.get("cache")
+        else "if nobody edited it, it is damaged; fetch it with `dvc pull` or make it again with `dvc repro -f`"
+    )
+    return f"{file.path} ({file.stage}): the workspace's copy is not what was recorded (md5 {file.md5}); {cure}"

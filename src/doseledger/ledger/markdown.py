@@ -1,0 +1,42 @@
+"""A Markdown page filled from a Jinja template; equal content gives equal bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from doseledger.core.errors import BadInput
+
+
+def cell(value: Any) -> str:
+    """Return a value as it can stand in a cell of a Markdown table: one line, no bar that would end the cell."""
+    return " ".join(str(value).replace("\\", "\\\\").replace("|", "\\|").split())
+
+
+def figure(value: Any) -> str:
+    """Return a number with five significant digits, or a dash where there is none."""
+    if value is None or (isinstance(value, float) and value != value):
+        return "–"
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+def render_markdown(templates: Path, name: str, context: dict[str, Any]) -> str:
+    """Return the text that a template makes of its content.
+
+    Raises
+    ------
+    BadInput
+        If a template is missing, or asks for something that is not there.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
+
+    # Markdown is no HTML: an escaped ampersand would be shown as such. Cells go through `cell`.
+    environment = Environment(
+        loader=FileSystemLoader(templates), autoescape=False, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
+    environment.filters |= {"cell": cell, "figure": figure}
+    try:
+        return environment.get_template(name).render(context)
+    except TemplateError as error:
+        raise BadInput(f"{templates}: {name} can't be filled ({type(error).__name__}: {error})") from error
