@@ -73,7 +73,7 @@ def _meta(origin: Origin, protocol: Protocol, patient: Patient, sha256: str) -> 
     """What is known of a case before it lies on its grid."""
     pattern = protocol.phi.pseudonym if protocol.phi else ""
     dose, warnings = patient.dose, list(patient.warnings)
-    if not re.fullmatch(pattern, origin.case_id):
+    if protocol.phi and not re.fullmatch(pattern, origin.case_id):
         warnings.append("the case's name does not match the protocol's pattern of pseudonyms; does it name a patient?")
     is_pseudonym = bool(patient.patient_id and re.fullmatch(pattern, patient.patient_id))
     parity = {}
