@@ -130,8 +130,15 @@ class Contract(Block):
     parity: list[ParityLimit] = Field(default_factory=list)
 
 
-def load_contract(path: Path) -> Contract:
+def load_contract(path: Path, name: str = "") -> Contract:
     """Return a contract.
+
+    Parameters
+    ----------
+    path
+        The YAML.
+    name
+        What the contract must be called; the file's own name if empty.
 
     Raises
     ------
@@ -140,8 +147,8 @@ def load_contract(path: Path) -> Contract:
     """
     contract = load_block(Contract, read_yaml(path), str(path))
     faults = list(_faults(contract))
-    if contract.name != path.stem:
-        faults.append(f"name: found {contract.name!r}, wanted the file's own name {path.stem!r}")
+    if contract.name != (name or path.stem):
+        faults.append(f"name: found {contract.name!r}, wanted {name or path.stem!r}, as the file is called")
     if faults:
         raise BadInput(f"{path}: " + "; ".join(faults))
     return contract

@@ -16,6 +16,7 @@ from doseledger.ledger.manifest import Source
 
 # Small files of the project by which the work can be done again.
 PROVENANCE = ("dvc.lock", "dvc.yaml", "params.yaml", "requirements.lock")
+NOTHING = "-"
 SUMMARY = re.compile(r"=+ ((?:\d+ [a-z]+(?:, )?)+) in [\d.]+s.* =+\s*$", re.MULTILINE)
 
 
@@ -48,6 +49,24 @@ class Wanted:
     reports: tuple[Path, ...] = ()
     files: tuple[OpaqueFile, ...] = ()
     evidence: tuple[Path, ...] = ()
+
+
+def pair_files(files: list[Path], parameters: list[Path], stages: list[str]) -> tuple[OpaqueFile, ...]:
+    """Return opaque files with what was said of each; "-" stands for nothing.
+
+    Raises
+    ------
+    BadInput
+        If parameters or stages are given for some of the files only: nobody could tell for which.
+    """
+    for option, given in (("--params", parameters), ("--stage", stages)):
+        if given and len(given) != len(files):
+            raise BadInput(
+                f"{len(files)} --file and {len(given)} {option}: give one for each file, in the same order, - for none"
+            )
+    sidecars = [None if str(path) == NOTHING else path for path in parameters] or [None] * len(files)
+    made_by = ["" if stage == NOTHING else stage for stage in stages] or [""] * len(files)
+    return tuple(OpaqueFile(*item) for item in zip(files, sidecars, made_by, strict=True))
 
 
 def gather(wanted: Wanted, root: Path, recorded: dict[str, Recorded]) -> list[Source]:
