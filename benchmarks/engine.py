@@ -24,7 +24,8 @@ import numpy as np
 
 from doseledger.core.grid import Grid
 from doseledger.core.plan import Arc, Plan
-from doseledger.evaluate.gamma import GammaCriteria, gamma_on_grid
+from doseledger.evaluate.gamma import GammaCriteria, gamma_map
+from doseledger.evaluate.gamma_grids import DosePair
 from doseledger.planning.check import check_plan
 from doseledger.planning.engine import compute_dose
 from doseledger.planning.machine import Machine, load_machine
@@ -66,7 +67,9 @@ def plan_one(machine: Machine, segments: int, iterations: int) -> None:
         doses.append(compute_dose(made.plan, patient.ct_hu, patient.grid, machine, grid, parts))
         times.append(time.process_time() - start)
     criteria = GammaCriteria(2, 2, 10, local=False, interp_fraction=10, max_gamma=2.0)
-    gamma = gamma_on_grid(doses[1].astype(np.float64), doses[0].astype(np.float64), grid.spacing_mm, criteria)
+    gamma = gamma_map(
+        DosePair.on_one_grid(doses[1].astype(np.float64), doses[0].astype(np.float64), grid.spacing_mm), criteria
+    )
     passed = 100 * float(np.mean(gamma[np.isfinite(gamma)] <= 1))
     print(f"  four times finer gantry steps: gamma 2 %/2 mm {passed:.2f} % ({times[0]:.1f} and {times[1]:.1f} CPU s)")
 
@@ -105,7 +108,9 @@ def against_pyradplan(machine: Machine, path: Path | None) -> None:
     print(f"  inside 80 % of the width, beyond build-up, in % of the isocentre: mean {error.mean():.2f}, "
           f"99th percentile {np.percentile(error, 99):.2f}, greatest {error.max():.2f}")  # fmt: skip
     criteria = GammaCriteria(2, 2, 10, local=False, interp_fraction=10, max_gamma=2.0)
-    gamma = gamma_on_grid(theirs * deep, ours * deep, grid.spacing_mm, criteria, mask=np.broadcast_to(deep, ours.shape))
+    gamma = gamma_map(
+        DosePair.on_one_grid(theirs * deep, ours * deep, grid.spacing_mm, np.broadcast_to(deep, ours.shape)), criteria
+    )
     print(f"  gamma 2 %/2 mm: {100 * float(np.mean(gamma[np.isfinite(gamma)] <= 1)):.2f} %")
 
 

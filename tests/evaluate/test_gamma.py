@@ -17,6 +17,7 @@ from scipy.optimize import minimize
 
 from doseledger.core.errors import BadInput
 from doseledger.evaluate import gamma as gm
+from doseledger.evaluate.gamma_grids import DosePair
 from doseledger.evaluate.gamma_reference import reference_map, verify_points
 
 GLOBAL_3_3 = gm.GammaCriteria(3, 3, 10, local=False, interp_fraction=10, max_gamma=2.0)
@@ -30,6 +31,11 @@ def dose_pair(shape: tuple[int, ...], seed: int = 0, dtype: type = np.float64) -
     evaluation = 0.6 * reference + 0.4 * np.roll(reference, 1, axis=-1)
     evaluation *= 1 + 0.01 * rng.standard_normal(shape)
     return reference.astype(dtype), evaluation.astype(dtype)
+
+
+def posed(reference: np.ndarray, evaluation: np.ndarray) -> DosePair:
+    """Two doses on one grid of 2 mm."""
+    return DosePair.on_one_grid(reference, evaluation, (2.0,) * reference.ndim)
 
 
 def assert_same_map(found: np.ndarray, wanted: np.ndarray) -> None:
@@ -57,11 +63,12 @@ def test_map_equals_pymedphys_over_a_matrix_of_options(shape, local, max_gamma, 
     criteria = gm.GammaCriteria(percent, mm, cutoff, local, fraction, max_gamma, norm)
     reference, evaluation = dose_pair(shape)
     axes = [step * np.arange(size) - 13.7 for step, size in zip(SHAPES[shape], shape, strict=True)]
-    wanted = reference_map(axes, reference, axes, evaluation, criteria)
-    found = gm.gamma_map(axes, reference, axes, evaluation, criteria)
+    pair = DosePair(axes, reference, axes, evaluation)
+    wanted = reference_map(pair, criteria)
+    found = gm.gamma_map(pair, criteria)
     assert_same_map(found, wanted)
-    summary = gm.pass_rate_percent(axes, reference, axes, evaluation, criteria)
-    assert summary == gm.summarise(found, criteria, reference)
+    summary = gm.pass_rate_percent(pair, criteria)
+    assert summary == gm.summarise(found, pair, criteria)
     assert summary.n_passed == np.count_nonzero(wanted <= 1 + 1e-9)
 
 
@@ -76,36 +83,36 @@ def test_map_equals_pymedphys_on_different_grids(ratio, offset_mm, size) -> None
     axes = [step * np.arange(n) + 5.1 for step, n in zip(steps, reference.shape, strict=True)]
     others = [5.1 + offset_mm + step / ratio * np.arange(size) for step in steps]
     criteria = replace(GLOBAL_3_3, max_gamma=1.7)
-    wanted = reference_map(axes, reference, others, evaluation, criteria)
-    found = gm.gamma_map(axes, reference, others, evaluation, criteria)
+    pair = DosePair(axes, reference, others, evaluation)
+    wanted = reference_map(pair, criteria)
+    found = gm.gamma_map(pair, criteria)
     assert_same_map(found, wanted)
-    summary = gm.pass_rate_percent(axes, reference, others, evaluation, criteria)
-    assert summary == gm.summarise(found, criteria, reference)
+    summary = gm.pass_rate_percent(pair, criteria)
+    assert summary == gm.summarise(found, pair, criteria)
 
 
 def test_float32_doses_give_the_map_of_the_same_numbers_in_float64() -> None:
     reference, evaluation = dose_pair((11, 12, 13), dtype=np.float32)
-    found = gm.gamma_on_grid(reference, evaluation, (2, 2, 2), GLOBAL_3_3)
-    wanted = gm.gamma_on_grid(reference.astype(np.float64), evaluation.astype(np.float64), (2, 2, 2), GLOBAL_3_3)
+    found = gm.gamma_map(posed(reference, evaluation), GLOBAL_3_3)
+    wanted = gm.gamma_map(posed(reference.astype(np.float64), evaluation.astype(np.float64)), GLOBAL_3_3)
     assert np.array_equal(found, wanted, equal_nan=True)
 
 
 def test_verification_sees_one_wrong_point() -> None:
     reference, evaluation = dose_pair((8, 9, 10))
-    axes = [2.0 * np.arange(n) for n in reference.shape]
-    gamma = gm.gamma_map(axes, reference, axes, evaluation, GLOBAL_3_3)
+    pair = posed(reference, evaluation)
+    gamma = gm.gamma_map(pair, GLOBAL_3_3)
     rng = np.random.default_rng(0)
-    args = (axes, reference, axes, evaluation, GLOBAL_3_3)
-    assert verify_points(*args, gamma, n_points=25, rng=rng) < 1e-10
+    assert verify_points(gamma, pair, GLOBAL_3_3, n_points=25, rng=rng) < 1e-10
     gamma[np.unravel_index(np.nanargmin(gamma), gamma.shape)] += 0.01
-    assert verify_points(*args, gamma, n_points=gamma.size, rng=rng) == pytest.approx(0.01)
+    assert verify_points(gamma, pair, GLOBAL_3_3, n_points=gamma.size, rng=rng) == pytest.approx(0.01)
 
 
 def test_a_long_search_runs_in_blocks_and_gives_the_same_map(monkeypatch: pytest.MonkeyPatch) -> None:
     reference, evaluation = dose_pair((7, 9, 8))
-    wanted = gm.gamma_on_grid(reference, evaluation, (3, 2, 2), GLOBAL_3_3)
+    wanted = gm.gamma_map(DosePair.on_one_grid(reference, evaluation, (3, 2, 2)), GLOBAL_3_3)
     monkeypatch.setattr("doseledger.evaluate.gamma_samples.BLOCK_SAMPLES", 500)
-    assert_same_map(gm.gamma_on_grid(reference, evaluation, (3, 2, 2), GLOBAL_3_3), wanted)
+    assert_same_map(gm.gamma_map(DosePair.on_one_grid(reference, evaluation, (3, 2, 2)), GLOBAL_3_3), wanted)
 
 
 # --- real measured planes -----------------------------------------------------------------------------------------
@@ -125,7 +132,7 @@ def test_measured_head_and_neck_plane_passes_as_published(
     spacing_mm = [float(step) for step in planes[0].PixelSpacing]
     criteria = gm.GammaCriteria(percent, mm, 20, local, interp_fraction=10, max_gamma=2.0)
     axes = [step * np.arange(size) for step, size in zip(spacing_mm, reference.shape, strict=True)]
-    summary = gm.pass_rate_percent(axes, reference, axes, evaluation, criteria)
+    summary = gm.pass_rate_percent(DosePair(axes, reference, axes, evaluation), criteria)
     assert summary.pass_rate_percent == pytest.approx(wanted_percent, abs=0.005)
 
 
@@ -136,18 +143,16 @@ def test_measured_head_and_neck_plane_passes_as_published(
 @pytest.mark.parametrize("local", [False, True])
 def test_identical_doses_have_gamma_zero(shape, local) -> None:
     reference, _ = dose_pair(shape)
-    gamma = gm.gamma_on_grid(reference, reference, (2.0,) * len(shape), replace(GLOBAL_3_3, local=local))
+    gamma = gm.gamma_map(posed(reference, reference), replace(GLOBAL_3_3, local=local))
     assert np.nanmax(gamma) == 0.0
     assert np.array_equal(np.isnan(gamma), reference < 7.0)
 
 
 def test_a_uniform_dose_that_is_off_by_the_criterion_passes() -> None:
     reference = np.full((6, 7, 8), 2.0)
-    spacing_mm = (2.0, 2.0, 2.0)
-    assert gm.gamma_on_grid(reference, reference * 1.03, spacing_mm, GLOBAL_3_3) == pytest.approx(1.0, abs=1e-12)
-    axes = [2.0 * np.arange(n) for n in reference.shape]
-    assert gm.pass_rate_percent(axes, reference, axes, reference * 1.03, GLOBAL_3_3).pass_rate_percent == 100.0
-    assert gm.pass_rate_percent(axes, reference, axes, reference * 1.0301, GLOBAL_3_3).pass_rate_percent == 0.0
+    assert gm.gamma_map(posed(reference, reference * 1.03), GLOBAL_3_3) == pytest.approx(1.0, abs=1e-12)
+    assert gm.pass_rate_percent(posed(reference, reference * 1.03), GLOBAL_3_3).pass_rate_percent == 100.0
+    assert gm.pass_rate_percent(posed(reference, reference * 1.0301), GLOBAL_3_3).pass_rate_percent == 0.0
 
 
 def test_a_ramp_moved_by_a_shift_has_the_gamma_of_a_straight_line() -> None:
@@ -156,7 +161,7 @@ def test_a_ramp_moved_by_a_shift_has_the_gamma_of_a_straight_line() -> None:
     slope_gy_per_mm, shift_mm = 2.0, 1.5
     reference, evaluation = slope_gy_per_mm * x_mm, slope_gy_per_mm * (x_mm + shift_mm)
     criteria = gm.GammaCriteria(3, 3, 20, local=False, interp_fraction=10, max_gamma=2.0, normalisation_gy=100.0)
-    gamma = gm.exact_gamma_map([x_mm], reference, [x_mm], evaluation, criteria)
+    gamma = gm.exact_gamma_map(DosePair([x_mm], reference, [x_mm], evaluation), criteria)
     m = slope_gy_per_mm * 3.0 / 3.0
     wanted = (slope_gy_per_mm * shift_mm / 3.0) / np.sqrt(1 + m * m)
     assert gamma[15:55] == pytest.approx(np.full(40, wanted), abs=1.01e-4)
@@ -167,8 +172,8 @@ def test_a_ramp_moved_by_a_shift_has_the_gamma_of_a_straight_line() -> None:
 def test_gamma_does_not_change_when_both_doses_are_scaled(seed, factor) -> None:
     reference, evaluation = dose_pair((7, 8, 9), seed)
     criteria = replace(GLOBAL_3_3, cutoff_percent=0.0)
-    one = gm.gamma_on_grid(reference, evaluation, (2.5, 2, 2), criteria)
-    other = gm.gamma_on_grid(reference * factor, evaluation * factor, (2.5, 2, 2), criteria)
+    one = gm.gamma_map(DosePair.on_one_grid(reference, evaluation, (2.5, 2, 2)), criteria)
+    other = gm.gamma_map(DosePair.on_one_grid(reference * factor, evaluation * factor, (2.5, 2, 2)), criteria)
     assert np.nanmax(np.abs(one - other)) < 1e-9
 
 
@@ -176,8 +181,8 @@ def test_gamma_does_not_change_when_both_doses_are_scaled(seed, factor) -> None:
 @settings(max_examples=15, deadline=None)
 def test_gamma_of_mirrored_doses_is_the_mirrored_gamma(seed, axis) -> None:
     reference, evaluation = dose_pair((8, 7, 9), seed)
-    one = gm.exact_gamma_map(*_posed(reference), *_posed(evaluation), GLOBAL_3_3)
-    other = gm.exact_gamma_map(*_posed(np.flip(reference, axis)), *_posed(np.flip(evaluation, axis)), GLOBAL_3_3)
+    one = gm.exact_gamma_map(posed(reference, evaluation), GLOBAL_3_3)
+    other = gm.exact_gamma_map(posed(np.flip(reference, axis), np.flip(evaluation, axis)), GLOBAL_3_3)
     assert np.nanmax(np.abs(np.flip(one, axis) - other)) <= 1.01e-4
 
 
@@ -187,15 +192,11 @@ def test_pass_rate_alone_equals_the_count_in_the_map(seed, local, max_gamma) -> 
     reference, evaluation = dose_pair((8, 9, 7), seed, np.float32)
     criteria = gm.GammaCriteria(2, 2, 10, local, 6, max_gamma)
     mask = np.random.default_rng(seed).random(reference.shape) < 0.5
-    gamma = gm.gamma_map(*_posed(reference), *_posed(evaluation), criteria, mask=mask)
-    summary = gm.pass_rate_percent(*_posed(reference), *_posed(evaluation), criteria, mask=mask)
-    assert summary == gm.summarise(gamma, criteria, reference, mask)
+    pair = replace(posed(reference, evaluation), mask=mask)
+    gamma = gm.gamma_map(pair, criteria)
+    summary = gm.pass_rate_percent(pair, criteria)
+    assert summary == gm.summarise(gamma, pair, criteria)
     assert summary.n_points == np.count_nonzero(mask & (reference >= 0.1 * np.float64(reference.max())))
-
-
-def _posed(dose: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-    """A dose with axes of 2 mm."""
-    return [2.0 * np.arange(n) for n in dose.shape], np.ascontiguousarray(dose)
 
 
 # --- the continuous minimum ---------------------------------------------------------------------------------------
@@ -206,9 +207,9 @@ def _posed(dose: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
 def test_exact_gamma_is_what_ever_finer_sampling_tends_to(shape, local) -> None:
     reference, evaluation = dose_pair(shape, dtype=np.float32)
     criteria = replace(GLOBAL_3_3, gamma_percent=2, gamma_mm=2, local=local)
-    posed = (*_posed(reference), *_posed(evaluation))
-    exact = gm.exact_gamma_map(*posed, criteria)
-    excess = [gm.gamma_map(*posed, replace(criteria, interp_fraction=fraction)) - exact for fraction in (10, 20, 60)]
+    pair = posed(reference, evaluation)
+    exact = gm.exact_gamma_map(pair, criteria)
+    excess = [gm.gamma_map(pair, replace(criteria, interp_fraction=fraction)) - exact for fraction in (10, 20, 60)]
     # Never below by more than the tolerance: the samples are part of what the exact search covers.
     assert all(np.nanmin(each) > -1e-4 for each in excess)
     assert np.nanmean(excess[2]) < np.nanmean(excess[1]) < np.nanmean(excess[0])
@@ -218,10 +219,10 @@ def test_exact_gamma_is_what_ever_finer_sampling_tends_to(shape, local) -> None:
 @pytest.mark.parametrize(("shape", "n_points"), [((14, 15), 20), ((7, 8, 9), 6)])
 def test_exact_gamma_equals_the_least_that_many_local_searches_find(shape, n_points) -> None:
     reference, evaluation = dose_pair(shape)
-    axes, _ = _posed(reference)
-    exact = gm.exact_gamma_map(axes, reference, axes, evaluation, GLOBAL_3_3)
+    pair = posed(reference, evaluation)
+    exact = gm.exact_gamma_map(pair, GLOBAL_3_3)
     rng = np.random.default_rng(3)
-    dose_at = RegularGridInterpolator(axes, evaluation)
+    dose_at = RegularGridInterpolator(pair.axes_evaluation_mm, evaluation)
     candidates = np.argwhere(np.isfinite(exact) & (exact < GLOBAL_3_3.max_gamma))
     for index in rng.choice(candidates, n_points, replace=False):
         place_mm, dose_gy = 2.0 * index, reference[tuple(index)]
@@ -247,9 +248,9 @@ def test_exact_gamma_of_a_point_beside_the_grid_is_its_distance_and_dose_to_the_
     x_mm, far_mm = np.arange(10.0), np.array([8.0, 11.0, 17.0])
     flat = np.full(10, 50.0)
     reference = np.full(3, 50.0)
-    gamma = gm.exact_gamma_map([far_mm[:2]], reference[:2], [x_mm], flat, GLOBAL_3_3)
+    gamma = gm.exact_gamma_map(DosePair([far_mm[:2]], reference[:2], [x_mm], flat), GLOBAL_3_3)
     assert gamma == pytest.approx([0.0, 2.0 / 3.0], abs=1e-4)
-    beyond = gm.gamma_map([np.array([9.0, 17.0])], reference[:2], [x_mm], flat, GLOBAL_3_3)
+    beyond = gm.gamma_map(DosePair([np.array([9.0, 17.0])], reference[:2], [x_mm], flat), GLOBAL_3_3)
     assert beyond[0] == 0.0
     assert np.isnan(beyond[1])
 
@@ -279,21 +280,21 @@ def test_what_pymedphys_gets_silently_wrong_is_refused(
     axes_reference, reference, axes_evaluation, evaluation, message
 ) -> None:
     with pytest.raises(BadInput, match=message):
-        gm.pass_rate_percent(axes_reference, reference, axes_evaluation, evaluation, GLOBAL_3_3)
+        gm.pass_rate_percent(DosePair(axes_reference, reference, axes_evaluation, evaluation), GLOBAL_3_3)
 
 
 def test_an_endless_search_is_refused() -> None:
     with pytest.raises(BadInput, match="max_gamma is infinite"):
-        gm.gamma_map([AXIS], DOSE, [AXIS[:4]], DOSE[:4], replace(GLOBAL_3_3, max_gamma=np.inf))
+        gm.gamma_map(DosePair([AXIS], DOSE, [AXIS[:4]], DOSE[:4]), replace(GLOBAL_3_3, max_gamma=np.inf))
 
 
 def test_masks_that_are_not_bool_and_mixed_grids_are_refused() -> None:
     with pytest.raises(BadInput, match="mask is uint8"):
-        gm.gamma_on_grid(DOSE, DOSE, (1.0,), GLOBAL_3_3, np.ones(6, np.uint8))
+        gm.gamma_map(DosePair.on_one_grid(DOSE, DOSE, (1.0,), np.ones(6, np.uint8)), GLOBAL_3_3)
     with pytest.raises(BadInput, match="do not describe one grid"):
-        gm.gamma_on_grid(DOSE, DOSE[:5], (1.0,), GLOBAL_3_3)
+        gm.gamma_map(DosePair.on_one_grid(DOSE, DOSE[:5], (1.0,)), GLOBAL_3_3)
     with pytest.raises(BadInput, match="each must be above 0"):
-        gm.gamma_on_grid(DOSE, DOSE, (0.0,), GLOBAL_3_3)
+        gm.gamma_map(DosePair.on_one_grid(DOSE, DOSE, (0.0,)), GLOBAL_3_3)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from doseledger.core.grid import SAME_GRID_MM, Grid
 from doseledger.dicom.read_dose import read_dose, read_dose_plane
 from doseledger.dicom.source import parse_dataset
 from doseledger.evaluate.gamma import GammaCriteria, exact_gamma_map, gamma_map, summarise
+from doseledger.evaluate.gamma_grids import DosePair
 from doseledger.evaluate.gamma_reference import reference_map, verify_points
 
 Axes = tuple[NDArray[np.float64], ...]
@@ -51,10 +52,11 @@ def gamma_of_files(
     kept = _common_axes(*grids)
     planes = [dose.reshape([dose.shape[axis] for axis in kept]).astype(np.float64) for dose in doses]
     axes = [tuple(grid.axes_mm()[axis] for axis in kept) for grid in grids]
-    gamma = ENGINES[engine](axes[0], planes[0], axes[1], planes[1], criteria)
+    pair = DosePair(axes[0], planes[0], axes[1], planes[1])
+    gamma = ENGINES[engine](pair, criteria)
     known = gamma[np.isfinite(gamma)]
     found: dict[str, Any] = {
-        **asdict(summarise(gamma, criteria, planes[0])),
+        **asdict(summarise(gamma, pair, criteria)),
         "mean_gamma": float(known.mean()),
         "highest_gamma": float(known.max()),
         "max_dose_reference_gy": float(planes[0].max()),
@@ -64,9 +66,7 @@ def gamma_of_files(
     }
     if verify:
         rng = np.random.default_rng(DRAW_SEED)
-        found["largest_difference_from_pymedphys"] = verify_points(
-            axes[0], planes[0], axes[1], planes[1], criteria, gamma, n_points=verify, rng=rng
-        )
+        found["largest_difference_from_pymedphys"] = verify_points(gamma, pair, criteria, n_points=verify, rng=rng)
     return found
 
 

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import numba
 import numpy as np
-from numpy.typing import NDArray
 
 from doseledger.core.errors import BadInput
 from doseledger.evaluate.gamma_exact import refine_points
 from doseledger.evaluate.gamma_grids import (
-    Axes,
+    DosePair,
     counted_points,
     distance_to_evaluation_mm,
     farthest_mm,
-    grid_axes_mm,
     pose_problem,
     shift_voxels,
 )
@@ -26,6 +26,9 @@ from doseledger.evaluate.gamma_samples import FloatArray, IndexArray, group_by_c
 
 # A dose scaled by exactly the criterion gives 1 + 9e-16: rounding must not fail it. pymedphys has no such margin.
 PASS_GAMMA = 1 + 1e-9
+
+# Fewer points than this a thread are not worth starting one.
+THREAD_POINTS = 5_000
 
 # How far above the continuous minimum `exact_gamma_map` may end.
 EXACT_TOLERANCE = 1e-4
@@ -100,27 +103,15 @@ class GammaSummary:
     n_without: int
 
 
-def gamma_map(
-    axes_reference_mm: Axes,
-    dose_reference_gy: NDArray[Any],
-    axes_evaluation_mm: Axes,
-    dose_evaluation_gy: NDArray[Any],
-    criteria: GammaCriteria,
-    *,
-    mask: NDArray[np.bool_] | None = None,
-) -> FloatArray:
+def gamma_map(pair: DosePair, criteria: GammaCriteria) -> FloatArray:
     """Gamma of each reference point (no unit), NaN below the cutoff.
 
     Parameters
     ----------
-    axes_reference_mm, axes_evaluation_mm
-        One to three ascending, evenly spaced axes in mm each.
-    dose_reference_gy, dose_evaluation_gy
-        Doses in Gy on those axes, float32 or float64.
+    pair
+        The two doses on their grids; the reference's points are asked.
     criteria
         Percent, mm, cutoff and the like.
-    mask
-        Bool, shape of the reference: gamma is computed inside it only. The normalisation stays the whole grid's.
 
     Returns
     -------
@@ -140,24 +131,16 @@ def gamma_map(
     linearly. The order of the search differs: samples are grouped by grid cell, and a cell that can't hold a smaller γ
     is skipped whole.
     """
-    problem = pose_problem(axes_reference_mm, dose_reference_gy, axes_evaluation_mm, dose_evaluation_gy, criteria)
-    points = counted_points(dose_reference_gy, criteria, mask)
+    problem = pose_problem(pair, criteria)
+    points = counted_points(pair, criteria)
     points = _with_criterion(problem, points)
     # Off the evaluation grid, samples may or may not meet it: only the search tells.
     squared = _start_squared(problem, points, criteria, reach_mm=0.0)
     _search(points, squared, problem, criteria, reach_gamma=criteria.max_gamma)
-    return _spread(squared, points, np.shape(dose_reference_gy), criteria.max_gamma)
+    return _spread(squared, points, np.shape(pair.reference_gy), criteria.max_gamma)
 
 
-def pass_rate_percent(
-    axes_reference_mm: Axes,
-    dose_reference_gy: NDArray[Any],
-    axes_evaluation_mm: Axes,
-    dose_evaluation_gy: NDArray[Any],
-    criteria: GammaCriteria,
-    *,
-    mask: NDArray[np.bool_] | None = None,
-) -> GammaSummary:
+def pass_rate_percent(pair: DosePair, criteria: GammaCriteria) -> GammaSummary:
     """Percent of points with gamma ≤ 1, without the map: a point is left as soon as it passes.
 
     Parameters, refusals and verdicts are those of `gamma_map`.
@@ -167,8 +150,8 @@ def pass_rate_percent(
     BadInput
         As `gamma_map`, and if no point is counted.
     """
-    problem = pose_problem(axes_reference_mm, dose_reference_gy, axes_evaluation_mm, dose_evaluation_gy, criteria)
-    points = counted_points(dose_reference_gy, criteria, mask)
+    problem = pose_problem(pair, criteria)
+    points = counted_points(pair, criteria)
     searched = _with_criterion(problem, points)
     limit = PASS_GAMMA**2
     squared = np.full(len(searched), np.nextafter(limit, np.inf))
@@ -183,83 +166,42 @@ def pass_rate_percent(
     return _summary(len(searched) - len(failed), n_points, len(points) - n_points)
 
 
-def summarise(
-    gamma: FloatArray, criteria: GammaCriteria, reference_gy: NDArray[Any], mask: NDArray[np.bool_] | None = None
-) -> GammaSummary:
+def summarise(gamma: FloatArray, pair: DosePair, criteria: GammaCriteria) -> GammaSummary:
     """Percent of points with gamma ≤ 1 in a map, the same numbers as `pass_rate_percent` gives.
 
     Parameters
     ----------
     gamma
         Map from `gamma_map`.
-    criteria, reference_gy
-        What the map was made with.
-    mask
-        Bool: points to count.
+    pair, criteria
+        What the map was made of.
 
     Raises
     ------
     BadInput
         If no point is counted.
     """
-    values = gamma.reshape(-1)[counted_points(reference_gy, criteria, mask)]
+    values = gamma.reshape(-1)[counted_points(pair, criteria)]
     n_points = int(np.count_nonzero(~np.isnan(values)))
     return _summary(int(np.count_nonzero(values <= PASS_GAMMA)), n_points, len(values) - n_points)
 
 
-def gamma_on_grid(
-    reference_gy: NDArray[Any],
-    evaluation_gy: NDArray[Any],
-    spacing_mm_zyx: Sequence[float],
-    criteria: GammaCriteria,
-    mask: NDArray[np.bool_] | None = None,
-) -> FloatArray:
-    """Gamma of two doses on one grid, as `gamma_map`.
-
-    Parameters
-    ----------
-    reference_gy, evaluation_gy
-        (z, y, x), or fewer axes, doses in Gy.
-    spacing_mm_zyx
-        Spacing in mm along the same axes.
-    criteria
-        Percent, mm, cutoff and the like.
-    mask
-        Bool, same shape: gamma is computed inside it only.
-
-    Raises
-    ------
-    BadInput
-        As `gamma_map`, and if the shapes differ.
-    """
-    axes_mm = grid_axes_mm(reference_gy, evaluation_gy, spacing_mm_zyx)
-    return gamma_map(axes_mm, reference_gy, axes_mm, evaluation_gy, criteria, mask=mask)
-
-
-def exact_gamma_map(
-    axes_reference_mm: Axes,
-    dose_reference_gy: NDArray[Any],
-    axes_evaluation_mm: Axes,
-    dose_evaluation_gy: NDArray[Any],
-    criteria: GammaCriteria,
-    *,
-    mask: NDArray[np.bool_] | None = None,
-) -> FloatArray:
+def exact_gamma_map(pair: DosePair, criteria: GammaCriteria) -> FloatArray:
     """Gamma of each reference point over the whole trilinear evaluation dose, not only over samples of it.
 
     Each value lies between the continuous minimum and `EXACT_TOLERANCE` above it. Parameters, refusals and NaN are
     those of `gamma_map`; `interp_fraction` sets only where the search starts.
     """
-    problem = pose_problem(axes_reference_mm, dose_reference_gy, axes_evaluation_mm, dose_evaluation_gy, criteria)
-    points = counted_points(dose_reference_gy, criteria, mask)
+    problem = pose_problem(pair, criteria)
+    points = counted_points(pair, criteria)
     points = _with_criterion(problem, points)
     reach_mm = criteria.max_gamma * criteria.gamma_mm
     squared = _start_squared(problem, points, criteria, reach_mm)
     _search(points, squared, problem, criteria, reach_gamma=criteria.max_gamma)
     reached = squared < UNREACHED
     points, squared = points[reached], squared[reached]
-    refine_points(points, squared, problem, criteria.gamma_mm, EXACT_TOLERANCE)
-    return _spread(squared, points, np.shape(dose_reference_gy), criteria.max_gamma)
+    _in_threads(refine_points, points, squared, problem, criteria.gamma_mm, EXACT_TOLERANCE)
+    return _spread(squared, points, np.shape(pair.reference_gy), criteria.max_gamma)
 
 
 def _search(
@@ -287,10 +229,26 @@ def _search(
             break
         if commensurate:
             table = group_by_cell(block, shift, np.array(problem.spacing_mm), criteria.gamma_mm)
-            search_cells(chosen, best, problem, table, stop_below)
+            _in_threads(search_cells, chosen, best, problem, table, stop_below)
         else:
-            search_samples(chosen, best, problem, block, stop_below)
+            _in_threads(search_samples, chosen, best, problem, block, stop_below)
         squared[todo] = best
+
+
+def _in_threads(search: Callable[..., None], points: IndexArray, best: FloatArray, *rest: Any) -> None:
+    """Run a compiled search, which lets go of Python's lock, over parts of the points; `best` is lowered in place.
+
+    What a point gets does not hang on its neighbours (they set only the order of its search), so any number of threads
+    gives one result. NUMBA_NUM_THREADS bounds that number; fan-out over cases sets it to 1.
+    """
+    n_threads = min(numba.config.NUMBA_NUM_THREADS, len(points) // THREAD_POINTS)
+    if n_threads < 2:
+        search(points, best, *rest)
+        return
+    # More parts than threads: hard points lie together, and one part may take far longer than another.
+    parts = zip(np.array_split(points, 8 * n_threads), np.array_split(best, 8 * n_threads), strict=True)
+    with ThreadPoolExecutor(n_threads) as pool:
+        list(pool.map(lambda part: search(*part, *rest), parts))
 
 
 def _with_criterion(problem: Problem, points: IndexArray) -> IndexArray:

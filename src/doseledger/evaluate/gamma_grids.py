@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,31 +26,67 @@ AXIS_TOLERANCE = 1e-4
 COMMENSURATE_TOLERANCE = 1e-11
 
 
-def pose_problem(
-    axes_reference: Axes,
-    reference: NDArray[Any],
-    axes_evaluation: Axes,
-    evaluation: NDArray[Any],
-    criteria: GammaCriteria,
-) -> Problem:
-    """The checked problem, padded to three axes.
+@dataclass(frozen=True, eq=False)
+class DosePair:
+    """What gamma compares: two doses, each on its grid, and the points that are asked.
 
     Parameters
     ----------
-    axes_reference, axes_evaluation
-        One to three axes in mm each.
-    reference, evaluation
-        Doses in Gy on those axes.
-    criteria
-        The criteria.
+    axes_reference_mm, axes_evaluation_mm
+        One to three ascending, evenly spaced axes in mm each.
+    reference_gy, evaluation_gy
+        Doses in Gy on those axes, float32 or float64.
+    mask
+        Bool, shape of the reference: gamma is computed inside it only. The normalisation stays the whole grid's.
+
+    Notes
+    -----
+    Checked when it is posed as a problem, not when it is made: the criteria are part of what must fit.
+    """
+
+    axes_reference_mm: Axes
+    reference_gy: NDArray[Any]
+    axes_evaluation_mm: Axes
+    evaluation_gy: NDArray[Any]
+    mask: NDArray[np.bool_] | None = None
+
+    @classmethod
+    def on_one_grid(
+        cls,
+        reference_gy: NDArray[Any],
+        evaluation_gy: NDArray[Any],
+        spacing_mm_zyx: Sequence[float],
+        mask: NDArray[np.bool_] | None = None,
+    ) -> DosePair:
+        """The pair of two doses on one grid, (z, y, x) or fewer axes, with the spacing in mm along them.
+
+        Raises
+        ------
+        BadInput
+            If shapes and spacing disagree or a spacing is not above zero.
+        """
+        shape = np.shape(reference_gy)
+        if shape != np.shape(evaluation_gy) or len(spacing_mm_zyx) != len(shape):
+            raise BadInput(
+                f"gamma: reference {shape}, evaluation {np.shape(evaluation_gy)} and spacing {tuple(spacing_mm_zyx)} "
+                "mm do not describe one grid; give both doses on one grid, with a spacing per axis."
+            )
+        if not all(0 < step < np.inf for step in spacing_mm_zyx):
+            raise BadInput(f"gamma: the spacing is {tuple(spacing_mm_zyx)} mm; each must be above 0.")
+        axes_mm = [step * np.arange(size) for step, size in zip(spacing_mm_zyx, shape, strict=True)]
+        return cls(axes_mm, reference_gy, axes_mm, evaluation_gy, mask)
+
+
+def pose_problem(pair: DosePair, criteria: GammaCriteria) -> Problem:
+    """The checked problem, padded to three axes.
 
     Raises
     ------
     BadInput
         As `doseledger.evaluate.gamma.gamma_map`.
     """
-    reference_mm = _checked_axes("reference", axes_reference, reference)
-    evaluation_mm = _checked_axes("evaluation", axes_evaluation, evaluation)
+    reference_mm = _checked_axes("reference", pair.axes_reference_mm, pair.reference_gy)
+    evaluation_mm = _checked_axes("evaluation", pair.axes_evaluation_mm, pair.evaluation_gy)
     if len(reference_mm) != len(evaluation_mm):
         raise BadInput(
             f"gamma: the reference has {len(reference_mm)} axes, the evaluation {len(evaluation_mm)}; "
@@ -66,10 +103,10 @@ def pose_problem(
     missing = 3 - len(reference_mm)
     reference_mm = [np.zeros(1)] * missing + reference_mm
     evaluation_mm = [np.zeros(1)] * missing + evaluation_mm
-    norm_gy = normalisation_gy(reference, criteria)
+    norm_gy = normalisation_gy(pair.reference_gy, criteria)
     return Problem(
-        reference=_flat(reference),
-        evaluation=_flat(evaluation),
+        reference=_flat(pair.reference_gy),
+        evaluation=_flat(pair.evaluation_gy),
         axis0_mm=reference_mm[0],
         axis1_mm=reference_mm[1],
         axis2_mm=reference_mm[2],
@@ -103,7 +140,7 @@ def normalisation_gy(reference: NDArray[Any], criteria: GammaCriteria) -> float:
     return highest_gy
 
 
-def counted_points(reference: NDArray[Any], criteria: GammaCriteria, mask: NDArray[np.bool_] | None) -> IndexArray:
+def counted_points(pair: DosePair, criteria: GammaCriteria) -> IndexArray:
     """Flat indices of the reference points at or above the cutoff and inside the mask.
 
     Raises
@@ -111,6 +148,7 @@ def counted_points(reference: NDArray[Any], criteria: GammaCriteria, mask: NDArr
     BadInput
         If the mask is not bool or has another shape.
     """
+    reference, mask = pair.reference_gy, pair.mask
     # A NumPy float, so that a float32 dose is compared in float64.
     cutoff_gy = np.float64(criteria.cutoff_percent / 100 * normalisation_gy(reference, criteria))
     counted = reference >= cutoff_gy
@@ -150,24 +188,6 @@ def shift_voxels(problem: Problem) -> FloatArray:
     """(3,) position of the reference grid's first point on the evaluation grid, in evaluation voxels."""
     first_mm = np.array([problem.axis0_mm[0], problem.axis1_mm[0], problem.axis2_mm[0]])
     return np.asarray((first_mm - np.array(problem.start_mm)) / np.array(problem.spacing_mm))
-
-
-def grid_axes_mm(reference: NDArray[Any], evaluation: NDArray[Any], spacing_mm: Sequence[float]) -> list[FloatArray]:
-    """Axes in mm, from 0, of two doses on one grid.
-
-    Raises
-    ------
-    BadInput
-        If shapes and spacing disagree or a spacing is not above zero.
-    """
-    if np.shape(reference) != np.shape(evaluation) or len(spacing_mm) != np.ndim(reference):
-        raise BadInput(
-            f"gamma: reference {np.shape(reference)}, evaluation {np.shape(evaluation)} and spacing "
-            f"{tuple(spacing_mm)} mm do not describe one grid; give both doses on one grid, with a spacing per axis."
-        )
-    if not all(0 < step < np.inf for step in spacing_mm):
-        raise BadInput(f"gamma: the spacing is {tuple(spacing_mm)} mm; each must be above 0.")
-    return [step * np.arange(size) for step, size in zip(spacing_mm, np.shape(reference), strict=True)]
 
 
 def _checked_axes(name: str, axes: Axes, dose: NDArray[Any]) -> list[FloatArray]:

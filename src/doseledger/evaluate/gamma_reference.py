@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,55 +10,39 @@ from numpy.typing import NDArray
 
 from doseledger.core.errors import BadInput
 from doseledger.evaluate.gamma import GammaCriteria
-from doseledger.evaluate.gamma_grids import Axes, counted_points, normalisation_gy, pose_problem
+from doseledger.evaluate.gamma_grids import DosePair, counted_points, normalisation_gy, pose_problem
 from doseledger.evaluate.gamma_samples import FloatArray
 
 
-def reference_map(
-    axes_reference_mm: Axes,
-    dose_reference_gy: NDArray[Any],
-    axes_evaluation_mm: Axes,
-    dose_evaluation_gy: NDArray[Any],
-    criteria: GammaCriteria,
-    *,
-    mask: NDArray[np.bool_] | None = None,
-) -> FloatArray:
+def reference_map(pair: DosePair, criteria: GammaCriteria) -> FloatArray:
     """Gamma of each reference point as pymedphys computes it, with the refusals of `gamma_map` before it.
 
     Parameters and result are those of `gamma_map`. It takes minutes and about a gigabyte where ours takes a second.
     """
-    pose_problem(axes_reference_mm, dose_reference_gy, axes_evaluation_mm, dose_evaluation_gy, criteria)
-    kept = np.zeros(dose_reference_gy.size, dtype=bool)
-    points = counted_points(dose_reference_gy, criteria, mask)
+    pose_problem(pair, criteria)
+    reference_gy = pair.reference_gy
+    kept = np.zeros(reference_gy.size, dtype=bool)
+    points = counted_points(pair, criteria)
     if criteria.local:
         # pymedphys divides by zero there, and would search for ever.
-        points = points[dose_reference_gy.reshape(-1)[points] != 0]
+        points = points[reference_gy.reshape(-1)[points] != 0]
     kept[points] = True
     # What is not to be counted goes below any cutoff; the normalisation is given, so that it does not change.
-    reference = np.where(kept.reshape(dose_reference_gy.shape), dose_reference_gy, -1.0)
-    norm_gy = normalisation_gy(dose_reference_gy, criteria)
-    return _pymedphys_gamma(axes_reference_mm, reference, axes_evaluation_mm, dose_evaluation_gy, criteria, norm_gy)
+    asked = replace(pair, reference_gy=np.where(kept.reshape(reference_gy.shape), reference_gy, -1.0))
+    return _pymedphys_gamma(asked, criteria, normalisation_gy(reference_gy, criteria))
 
 
-def verify_points(  # noqa: PLR0913  what the map was made from, the map, and the draw
-    axes_reference_mm: Axes,
-    dose_reference_gy: NDArray[Any],
-    axes_evaluation_mm: Axes,
-    dose_evaluation_gy: NDArray[Any],
-    criteria: GammaCriteria,
-    gamma: FloatArray,
-    *,
-    n_points: int,
-    rng: np.random.Generator,
+def verify_points(
+    gamma: FloatArray, pair: DosePair, criteria: GammaCriteria, *, n_points: int, rng: np.random.Generator
 ) -> float:
     """Largest difference in gamma between a map and pymedphys at randomly drawn points that have a gamma.
 
     Parameters
     ----------
-    axes_reference_mm, dose_reference_gy, axes_evaluation_mm, dose_evaluation_gy, criteria
-        What the map was made from.
     gamma
         Map from `gamma_map`; points masked out there are not drawn.
+    pair, criteria
+        What the map was made of.
     n_points
         Points to draw; all where there are fewer.
     rng
@@ -72,9 +57,9 @@ def verify_points(  # noqa: PLR0913  what the map was made from, the map, and th
     BadInput
         If the map has another shape than the reference, or no point with a gamma.
     """
-    if gamma.shape != dose_reference_gy.shape:
+    if gamma.shape != pair.reference_gy.shape:
         raise BadInput(
-            f"gamma: the map has shape {gamma.shape}, the reference {dose_reference_gy.shape}; they must agree."
+            f"gamma: the map has shape {gamma.shape}, the reference {pair.reference_gy.shape}; they must agree."
         )
     candidates = np.flatnonzero(~np.isnan(gamma))
     if n_points < 1 or len(candidates) == 0:
@@ -82,20 +67,21 @@ def verify_points(  # noqa: PLR0913  what the map was made from, the map, and th
             f"gamma: {n_points} points are to be verified and {len(candidates)} have a gamma; at least one of each is "
             "needed. Ask for more, or check cutoff and mask."
         )
-    norm_gy = normalisation_gy(dose_reference_gy, criteria)
+    norm_gy = normalisation_gy(pair.reference_gy, criteria)
     reach_mm = criteria.max_gamma * criteria.gamma_mm
     worst = 0.0
     for point in rng.choice(candidates, size=min(n_points, len(candidates)), replace=False):
         index = np.unravel_index(point, gamma.shape)
-        place_mm = [np.asarray(axis)[[i]] for axis, i in zip(axes_reference_mm, index, strict=True)]
+        place_mm = [np.asarray(axis)[[i]] for axis, i in zip(pair.axes_reference_mm, index, strict=True)]
         # Cut to what the search can reach, and a voxel or two more: pymedphys copies all that it is given.
         window = tuple(
             _window(np.asarray(axis), place[0], reach_mm)
-            for axis, place in zip(axes_evaluation_mm, place_mm, strict=True)
+            for axis, place in zip(pair.axes_evaluation_mm, place_mm, strict=True)
         )
-        near_mm = [np.asarray(axis)[cut] for axis, cut in zip(axes_evaluation_mm, window, strict=True)]
-        dose_gy = np.full((1,) * gamma.ndim, dose_reference_gy[index])
-        found = _pymedphys_gamma(place_mm, dose_gy, near_mm, dose_evaluation_gy[window], criteria, norm_gy)
+        near_mm = [np.asarray(axis)[cut] for axis, cut in zip(pair.axes_evaluation_mm, window, strict=True)]
+        dose_gy = np.full((1,) * gamma.ndim, pair.reference_gy[index])
+        asked = DosePair(place_mm, dose_gy, near_mm, pair.evaluation_gy[window])
+        found = _pymedphys_gamma(asked, criteria, norm_gy)
         difference = abs(float(found.reshape(-1)[0]) - float(gamma[index]))
         worst = max(worst, np.inf if np.isnan(difference) else difference)
     return worst
@@ -109,22 +95,15 @@ def _window(axis_mm: NDArray[Any], place_mm: float, reach_mm: float) -> slice:
     return slice(max(0, min(first, len(axis_mm) - 2)), max(2, min(last, len(axis_mm))))
 
 
-def _pymedphys_gamma(
-    axes_reference: Axes,
-    reference: NDArray[Any],
-    axes_evaluation: Axes,
-    evaluation: NDArray[Any],
-    criteria: GammaCriteria,
-    norm_gy: float,
-) -> FloatArray:
+def _pymedphys_gamma(pair: DosePair, criteria: GammaCriteria, norm_gy: float) -> FloatArray:
     """Gamma by pymedphys itself, in float64 (given float32 it rounds gamma to float32)."""
     import pymedphys
 
     found = pymedphys.gamma(
-        tuple(np.asarray(axis, dtype=np.float64) for axis in axes_reference),
-        reference.astype(np.float64),
-        tuple(np.asarray(axis, dtype=np.float64) for axis in axes_evaluation),
-        evaluation.astype(np.float64),
+        tuple(np.asarray(axis, dtype=np.float64) for axis in pair.axes_reference_mm),
+        pair.reference_gy.astype(np.float64),
+        tuple(np.asarray(axis, dtype=np.float64) for axis in pair.axes_evaluation_mm),
+        pair.evaluation_gy.astype(np.float64),
         criteria.gamma_percent,
         criteria.gamma_mm,
         lower_percent_dose_cutoff=criteria.cutoff_percent,

@@ -15,6 +15,7 @@ from doseledger.core.protocol import GoalSet, Protocol
 from doseledger.core.settings import EvaluateSettings, GammaSettings
 from doseledger.evaluate.dvh import structure_dose, structure_statistic
 from doseledger.evaluate.gamma import GammaCriteria, gamma_map, pass_rate_percent, summarise
+from doseledger.evaluate.gamma_grids import DosePair
 from doseledger.evaluate.gamma_reference import verify_points
 from doseledger.evaluate.goals import GoalResult, evaluate_goals
 from doseledger.evaluate.openkbp_scores import PatientScore, score_patient
@@ -153,7 +154,7 @@ def _gamma(
     case: Case, prediction_gy: NDArray[np.float32], settings: EvaluateSettings, rng: np.random.Generator
 ) -> dict[str, Any]:
     """Return each criterion's pass rate, and at how many points the reference implementation differs by how much."""
-    axes_mm, plan_gy = case.grid.axes_mm(), _dose(case)
+    pair = DosePair(case.grid.axes_mm(), _dose(case), case.grid.axes_mm(), prediction_gy)
     rates: dict[str, float] = {}
     n_verified, differences = 0, []
     for item in settings.gamma:
@@ -161,14 +162,12 @@ def _gamma(
         if name in rates:
             raise BadInput(f"evaluate.gamma: there are two criteria of the name {name}; take one away")
         if settings.verify_gamma_points == 0:
-            rates[name] = pass_rate_percent(axes_mm, plan_gy, axes_mm, prediction_gy, criteria).pass_rate_percent
+            rates[name] = pass_rate_percent(pair, criteria).pass_rate_percent
             continue
-        gamma = gamma_map(axes_mm, plan_gy, axes_mm, prediction_gy, criteria)
-        rates[name] = summarise(gamma, criteria, plan_gy).pass_rate_percent
+        gamma = gamma_map(pair, criteria)
+        rates[name] = summarise(gamma, pair, criteria).pass_rate_percent
         n_points = min(settings.verify_gamma_points, int(np.count_nonzero(~np.isnan(gamma))))
-        differences.append(
-            verify_points(axes_mm, plan_gy, axes_mm, prediction_gy, criteria, gamma, n_points=n_points, rng=rng)
-        )
+        differences.append(verify_points(gamma, pair, criteria, n_points=n_points, rng=rng))
         n_verified += n_points
     largest = max(differences) if differences else math.nan
     return rates | {"gamma_points_verified": n_verified, "gamma_largest_difference": largest}

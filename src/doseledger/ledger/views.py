@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from doseledger.core.case import Case
 from doseledger.core.errors import BadCase
 from doseledger.core.grid import IntTriple, box_around
-from doseledger.evaluate.gamma import GammaCriteria, gamma_on_grid
+from doseledger.evaluate.gamma import GammaCriteria, gamma_map
+from doseledger.evaluate.gamma_grids import DosePair
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,8 +66,9 @@ class Comparison:
     @cached_property
     def gamma(self) -> NDArray[np.float64]:
         """Gamma inside the body, (z, y, x); NaN outside it and below the cutoff."""
-        spacing = self.case.grid.spacing_mm
-        return gamma_on_grid(self.plan_gy, self.predicted_gy, spacing, self.criteria, self.case.body)
+        spacing_mm = self.case.grid.spacing_mm
+        pair = DosePair.on_one_grid(self.plan_gy, self.predicted_gy, spacing_mm, self.case.body)
+        return gamma_map(pair, self.criteria)
 
 
 @dataclass(frozen=True)
