@@ -75,7 +75,7 @@ def test_a_run_writes_all_its_files_and_log_and_console_say_the_same(make_run: M
     written = {str(path.relative_to(places.out)) for path in places.out.rglob("*") if path.is_file()}
     assert written == {
         "run.json", "config_resolved.yaml", "dataset_summary.json", "history.csv", "train.log",
-        "checkpoints/best.ckpt", "checkpoints/last.ckpt",
+        "live.json", "checkpoints/best.ckpt", "checkpoints/last.ckpt",
     }  # fmt: skip
     assert (places.out / "train.log").read_text().splitlines() == lines
     assert lines[0] == "starts from the beginning: there is no interrupted run of dose_unet"

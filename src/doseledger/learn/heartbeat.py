@@ -120,15 +120,16 @@ class Pulse:
 def stacks_on_request(folder: Path) -> Iterator[None]:
     """Answer the signal USR1 with the stacks of all threads, appended to a file in the folder, while the block runs.
 
+    Where there is no such folder, or no such signal, nothing is done.
+
     Notes
     -----
     faulthandler writes them in the signal handler itself, so that a thread which is stuck in C, or waits for a lock,
     is seen too; loader processes forked in the block answer as well.
     """
-    if not hasattr(signal, "SIGUSR1"):
+    if not hasattr(signal, "SIGUSR1") or not folder.is_dir():
         yield
         return
-    folder.mkdir(parents=True, exist_ok=True)
     with (folder / STACKS_FILE).open("a", encoding="utf-8") as stream:
         faulthandler.register(signal.SIGUSR1, file=stream, all_threads=True, chain=False)
         try:

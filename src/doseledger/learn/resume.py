@@ -65,6 +65,15 @@ def open_state(root: Path, model: str, parts: dict[str, Any], *, fresh: bool) ->
     return ResumeState(folder, False, why)
 
 
+def join_state(root: Path, model: str, parts: dict[str, Any], *, fresh: bool) -> ResumeState:
+    """Return the resume state that the main one of several processes opens, and change nothing.
+
+    An interrupted run's state stays as it was until the first epoch has ended, which takes all of them: they agree.
+    """
+    folder = root / model / sha256_of_json(parts)[:16]
+    return ResumeState(folder, not fresh and (folder / LIGHTNING_FILE).is_file(), "")
+
+
 def list_states(root: Path, model: str | None = None) -> list[Path]:
     """Return the folders of interrupted runs, of one model or all, those touched last first."""
     states = [file.parent for file in root.glob(f"{model or '*'}/*/{LIGHTNING_FILE}")]

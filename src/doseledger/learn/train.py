@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import platform
+import math
 import shutil
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,15 +19,25 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.fanout import Tell
-from doseledger.core.files import sha256_of_file, sha256_of_json, write_json, write_text
+from doseledger.core.files import sha256_of_file
 from doseledger.core.tables import SPLITS, read_table
-from doseledger.learn.callbacks import Log, Recorder, copy_file
+from doseledger.learn.callbacks import Alive, CaseGroups, Log, Recorder, copy_file
 from doseledger.learn.checkpoint import Checkpoint
+from doseledger.learn.heartbeat import Pulse, stacks_on_request
 from doseledger.learn.inputs import InputSpec, OpenCase, case_files, open_case, spec_of
+from doseledger.learn.live import Live, open_wandb
 from doseledger.learn.patches import PatchDataset, WholeCases, case_loader, patch_loader
+from doseledger.learn.ranks import Team, share_cases, share_patches, team_of, trainer_options
 from doseledger.learn.recipe import CommonRecipe
-from doseledger.learn.resume import ResumeState, code_digests, open_state
+from doseledger.learn.red_flags import RedFlagLimits
+from doseledger.learn.resume import ResumeState, code_digests, join_state, open_state
 from doseledger.learn.run import CasesByPart, Task, TrainingRun
+from doseledger.learn.run_files import device_name, resolved_settings, write_run_files
+
+# What measuring training cases too may cost, as a share of the training between two validations.
+MEASURING_SHARE = 0.05
+# A step goes forward and back: about three times the work of going forward alone. Windows overlap by a quarter.
+STEP_COST, WINDOW_STRIDE = 3.0, 0.75
 
 
 @dataclass(frozen=True)
@@ -40,7 +50,15 @@ class Places:
     state_root: Path
 
 
-def train(run: TrainingRun, places: Places, *, fresh: bool, tell: Tell) -> None:
+def train(
+    run: TrainingRun,
+    places: Places,
+    *,
+    fresh: bool,
+    tell: Tell,
+    red_flags: RedFlagLimits | None = None,
+    wandb: bool = False,
+) -> None:
     """Train a model and write its run: checkpoints, history, settings, summary and log.
 
     Parameters
@@ -49,6 +67,10 @@ def train(run: TrainingRun, places: Places, *, fresh: bool, tell: Tell) -> None:
         Throw an interrupted run's state away instead of going on from it.
     tell
         Takes each line that train.log gets.
+    red_flags
+        Limits of the signs that are told as it trains; None tells of none.
+    wandb
+        Keep an offline Weights & Biases record beside the resume states too.
 
     Raises
     ------
@@ -57,9 +79,41 @@ def train(run: TrainingRun, places: Places, *, fresh: bool, tell: Tell) -> None:
     BadInput
         If settings and cases do not fit, the loss is not finite, or memory does not suffice.
     """
+    team = team_of(run.devices, run.nodes)
     cases = open_cases(run, places)
     spec = spec_of([*cases["train"], *cases["val"]], run.recipe.inputs)
-    state = open_state(places.state_root, run.model, fingerprint_parts(run, places, cases), fresh=fresh)
+    opened = open_state if team.is_main else join_state
+    state = opened(places.state_root, run.model, fingerprint_parts(run, places, cases), fresh=fresh)
+    pulse = Pulse(state.folder, main=team.is_main)
+    with ExitStack() as stack:
+        stack.enter_context(pulse.refusals())
+        stack.enter_context(stacks_on_request(state.folder))
+        log: Tell = _unheard
+        if team.is_main:
+            log = _start_log(places, state, tell)
+            write_run_files(run, places.out, places.splits, spec, cases)
+        live = Live(places.out, red_flags, log)
+        if wandb and team.is_main:
+            # Beside the resume states, not among them: it outlives the run.
+            folder = places.state_root.parent / "wandb"
+            live.sink = stack.enter_context(open_wandb(folder, run.model, state.folder.name, resolved_settings(run)))
+        task = make_task(run, spec, cases)
+        groups = CaseGroups([case.case_id for case in cases["val"]], [c.case_id for c in measured_cases(run, cases)])
+        log(_describe(run, task, team, cases, groups))
+        began = time.perf_counter()
+        recorder = Recorder(places.out, state, _checkpoint_maker(run, spec, cases), live, team, groups)
+        _fit(run, task, [Alive(pulse), recorder], state, cases, team)
+        seconds, best = time.perf_counter() - began, recorder.best["epoch"]
+        log(f"trained in {seconds:.0f} s on {device_name()}; best epoch {best:.0f}")
+    if team.is_main:
+        shutil.rmtree(state.folder)
+
+
+def _unheard(line: str) -> None:
+    """Of several processes one speaks."""
+
+
+def _start_log(places: Places, state: ResumeState, tell: Tell) -> Log:
     log = Log(places.out / "train.log", state.folder / "train.log", tell)
     if state.found:
         if (state.folder / "best.ckpt").is_file():
@@ -69,16 +123,40 @@ def train(run: TrainingRun, places: Places, *, fresh: bool, tell: Tell) -> None:
         # What an earlier run left in the folder must not be taken for this one's.
         shutil.rmtree(places.out / "checkpoints", ignore_errors=True)
         log(f"starts from the beginning: {state.why}")
-    _write_settings(run, places, spec, cases)
-    task = make_task(run, spec, cases)
+    return log
+
+
+def _describe(run: TrainingRun, task: Task, team: Team, cases: CasesByPart, groups: CaseGroups) -> str:
     n_weights = sum(weight.numel() for weight in task.network.parameters())
-    counts = f"{len(cases['train'])} training, {len(cases['val'])} validation cases"
-    log(f"{run.model}: {n_weights / 1e6:.2f} million weights; {counts}")
-    began = time.perf_counter()
-    recorder = Recorder(places.out, state, _checkpoint_maker(run, spec, cases), log)
-    _fit(run, task, recorder, state, cases)
-    log(f"trained in {time.perf_counter() - began:.0f} s on {device_name()}; best epoch {recorder.best['epoch']:.0f}")
-    shutil.rmtree(state.folder)
+    text = (
+        f"{run.model}: {n_weights / 1e6:.2f} million weights; {len(cases['train'])} training cases "
+        f"({len(groups.trained)} measured with each validation), {len(cases['val'])} validation cases"
+    )
+    if team.size == 1:
+        return text
+    size, accumulate = run.recipe.sampling.batch_size, run.recipe.fit.accumulate
+    batch = team.size * size * accumulate
+    return f"{text}; {team.size} processes with {size} patches each make a batch of {batch}, at the same lr"
+
+
+def measured_cases(run: TrainingRun, cases: CasesByPart) -> list[OpenCase]:
+    """Return the training cases that each validation measures too, so that both can be compared by one measure.
+
+    As many as may be measured for a twentieth of the training between two validations, at least one, and no more than
+    there are validation cases; spread evenly over the training cases.
+    """
+    sampling, trained = run.recipe.sampling, cases["train"]
+    n_steps = len(trained) * sampling.patches_per_case * run.recipe.fit.validate_every
+    n_windows = [
+        math.prod(
+            1 + math.ceil(max(0, n - size) / (WINDOW_STRIDE * size))
+            for n, size in zip(case.shape_zyx, sampling.patch_zyx, strict=True)
+        )
+        for case in trained
+    ]
+    affordable = int(MEASURING_SHARE * STEP_COST * n_steps * len(trained) / sum(n_windows))
+    n_measured = max(1, min(affordable, len(cases["val"]), len(trained)))
+    return [trained[turn * len(trained) // n_measured] for turn in range(n_measured)]
 
 
 def open_cases(run: TrainingRun, places: Places) -> CasesByPart:
@@ -110,6 +188,7 @@ def fingerprint_parts(run: TrainingRun, places: Places, cases: CasesByPart) -> d
         "code": code_digests(run.family.module),
         "data_gate": run.token,
         **run.family.parts,
+        "processes": run.devices * run.nodes,
         "versions": {"torch": torch.__version__, "pytorch_lightning": pl.__version__},
     }
 
@@ -156,32 +235,29 @@ def explained_memory_errors(recipe: CommonRecipe) -> Iterator[None]:
         ) from error
 
 
-def device_name() -> str:
-    """Return what training runs on: the GPU's name, or the CPU and its threads."""
-    if torch.cuda.is_available():
-        return str(torch.cuda.get_device_name())
-    return f"CPU ({torch.get_num_threads()} threads)"
-
-
-def _fit(run: TrainingRun, task: Task, recorder: Recorder, state: ResumeState, cases: CasesByPart) -> None:
+def _fit(
+    run: TrainingRun, task: Task, callbacks: list[pl.Callback], state: ResumeState, cases: CasesByPart, team: Team
+) -> None:
     recipe = run.recipe
-    patches = patch_loader(PatchDataset(cases["train"], task.spec, recipe, run.seed), recipe)
-    whole = case_loader(WholeCases(cases["val"], task.spec, recipe.sampling.patch_zyx), recipe.loader)
+    patches = share_patches(patch_loader(PatchDataset(cases["train"], task.spec, recipe, run.seed), recipe), team)
+    validated = share_cases([*cases["val"], *measured_cases(run, cases)], team)
+    whole = case_loader(WholeCases(validated, task.spec, recipe.sampling.patch_zyx), recipe.loader)
     with (
         quiet_lightning(),
         explained_memory_errors(recipe),
         torch.random.fork_rng(devices=[]),
     ):
-        torch.manual_seed(run.seed)
+        # Each rank draws noise of its own, where a family draws any; patches have theirs from their keys.
+        torch.manual_seed(run.seed + team.rank)
         trainer = pl.Trainer(
             accelerator="auto",
-            devices=1,
+            **trainer_options(run.devices, run.nodes),
             precision=recipe.fit.precision,
             max_epochs=recipe.fit.max_epochs,
             check_val_every_n_epoch=recipe.fit.validate_every,
             accumulate_grad_batches=recipe.fit.accumulate,
             gradient_clip_val=recipe.optimiser.clip_norm,
-            callbacks=[recorder],
+            callbacks=callbacks,
             # The sampler deals patches by key; Lightning's own would replace it.
             use_distributed_sampler=False,
             num_sanity_val_steps=0,
@@ -224,55 +300,3 @@ def _checkpoint_maker(run: TrainingRun, spec: InputSpec, cases: CasesByPart) -> 
         )
 
     return make
-
-
-def _write_settings(run: TrainingRun, places: Places, spec: InputSpec, cases: CasesByPart) -> None:
-    import io
-
-    from ruamel.yaml import YAML
-
-    settings = {"lr": run.lr, "seed": run.seed, "fold": run.fold, "repeat": run.repeat}
-    resolved = {"model": run.model, **settings, "recipe": run.recipe.trained_part().model_dump(mode="json")}
-    buffer = io.StringIO()
-    writer = YAML(typ="safe", pure=True)
-    writer.default_flow_style = False
-    writer.dump(resolved, buffer)
-    write_text(places.out / "config_resolved.yaml", buffer.getvalue())
-    summary = {
-        "structure_names": list(spec.structure_names),
-        "target_names": list(spec.target_names),
-        "channels": spec.n_channels,
-        "conditions": spec.n_conditions,
-        **{part: [_describe_case(case) for case in members] for part, members in cases.items()},
-    }
-    write_json(places.out / "dataset_summary.json", summary)
-    record = {
-        "model": run.model,
-        **settings,
-        "recipe_sha256": sha256_of_json(run.recipe.trained_part().model_dump(mode="json")),
-        "splits_sha256": sha256_of_file(places.splits),
-        "cases_sha256": sha256_of_json({c.case_id: c.file.sha256 for part in cases.values() for c in part}),
-        "data_gate": run.token,
-        **run.family.parts,
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "pytorch_lightning": pl.__version__,
-            "cuda": torch.version.cuda,
-        },
-        "device": device_name(),
-        "provenance": run.provenance,
-    }
-    write_json(places.out / "run.json", record)
-
-
-def _describe_case(case: OpenCase) -> dict[str, Any]:
-    return {
-        "case_id": case.case_id,
-        "sha256": case.file.sha256,
-        "shape_zyx": list(case.shape_zyx),
-        "spacing_mm": list(case.spacing_mm),
-        "present": [name for name, there in zip(case.structure_names, case.present, strict=True) if there],
-        "prescription_gy": case.prescription_gy,
-        "n_fractions": case.n_fractions,
-    }

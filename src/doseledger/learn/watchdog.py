@@ -138,9 +138,10 @@ def _run_once(command: list[str], state_root: Path, rules: WatchRules, number: i
     status = _end(child, family, rules)
     if status == 0:
         return Ending("done", "done", 0, folder, beat)
-    began = beat is not None and beat.phase == "trains"
-    if status > 0 and not began:
-        return Ending("refused", f"ended with exit status {status}", status, folder, beat)
+    phase = beat.phase if beat is not None else "opens"
+    if phase == "refused" or (status > 0 and phase == "opens"):
+        # One of several processes may refuse, and the main one end by the signal that this brings.
+        return Ending("refused", f"ended with exit status {status}", max(status, 1), folder, beat)
     cause = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status} of no error of ours"
     return Ending("crashed", f"ended by {cause} ({_place(beat)})", status, folder, beat)
 

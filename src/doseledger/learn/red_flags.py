@@ -1,0 +1,135 @@
+"""Signs in a training's history that its model is too good to be true, or goes astray; limits come from the caller.
+
+As it trains, the latest epoch is judged; in the end, the epoch whose weights were kept. Nothing is stopped by a flag:
+people are told at once, and the metrics gate decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from doseledger.learn.run import MONITORED, trained_name
+
+MEASURED_ON_TRAINING = trained_name(MONITORED)
+
+Row = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Level:
+    """From where on a sign is worth a warning, and from where on it is an error."""
+
+    warning: float
+    error: float
+
+
+@dataclass(frozen=True)
+class RedFlagLimits:
+    """Limits of the signs.
+
+    Parameters
+    ----------
+    loss_share
+        The training loss as a share of the first epoch's, at most so small.
+    gap
+        (validation − training) ÷ training, both MAE of whole cases under the same mask, at most.
+    least_mae_gy
+        Validation MAE in Gy below which a prediction can't be.
+    rise
+        The latest loss or validation MAE as a multiple of the least so far, at most.
+    """
+
+    loss_share: Level
+    gap: Level
+    least_mae_gy: Level
+    rise: Level
+
+
+@dataclass(frozen=True)
+class RedFlag:
+    """One sign: its name, how grave, in words, and its numbers."""
+
+    name: str
+    severity: Literal["warning", "error"]
+    message: str
+    numbers: dict[str, float]
+
+
+def red_flags(history: Sequence[Row], limits: RedFlagLimits) -> list[RedFlag]:
+    """Return the signs in the latest epoch of a history.
+
+    Parameters
+    ----------
+    history
+        One row an epoch, from the first on; a score is absent where there was no validation.
+    """
+    return [*_of_scores(history[-1], limits), *_of_course(history, limits)] if history else []
+
+
+def final_red_flags(history: Sequence[Row], limits: RedFlagLimits) -> list[RedFlag]:
+    """Return the signs in a whole history: scores of the epoch with the best validation, losses of the last one."""
+    validated = [row for row in history if MONITORED in row]
+    if not validated:
+        return []
+    best = min(validated, key=lambda row: row[MONITORED])
+    return [*_of_scores(best, limits), *_of_course(history, limits)]
+
+
+def _of_scores(row: Row, limits: RedFlagLimits) -> Iterator[RedFlag]:
+    if MONITORED not in row:
+        return
+    epoch, mae_gy = int(row["epoch"]), row[MONITORED]
+    severity = _severity(limits.least_mae_gy.error >= mae_gy, limits.least_mae_gy.warning >= mae_gy)
+    if severity:
+        limit = getattr(limits.least_mae_gy, severity)
+        words = (
+            f"validation MAE is {mae_gy:.3f} Gy in epoch {epoch}, at or below {limit:g} Gy: no prediction from anatomy "
+            "comes so near; look for the plan's dose among the inputs, and for one patient in train and val"
+        )
+        yield RedFlag("score_implausible", severity, words, {"mae_gy": mae_gy, "limit": limit})
+    if MEASURED_ON_TRAINING not in row:
+        return
+    training_gy = row[MEASURED_ON_TRAINING]
+    gap = (mae_gy - training_gy) / training_gy if training_gy > 0 else float("inf")
+    severity = _severity(gap > limits.gap.error, gap > limits.gap.warning)
+    if severity:
+        limit = getattr(limits.gap, severity)
+        words = (
+            f"validation errs by {mae_gy:.2f} Gy, training cases by {training_gy:.2f} Gy in epoch {epoch}: a gap of "
+            f"{gap:.0%}, more than {limit:.0%}; the model learns its patients by heart. More patients, more variation "
+            "of patches, weight decay or an earlier end help"
+        )
+        yield RedFlag("train_val_gap", severity, words, {"gap": gap, "limit": limit})
+
+
+def _of_course(history: Sequence[Row], limits: RedFlagLimits) -> Iterator[RedFlag]:
+    first, last = history[0]["train_loss"], history[-1]["train_loss"]
+    share = last / first if first > 0 else 0.0
+    severity = _severity(share <= limits.loss_share.error, share <= limits.loss_share.warning)
+    if severity:
+        limit = getattr(limits.loss_share, severity)
+        words = (
+            f"the training loss has fallen to {share:.2g} of the first epoch's, at or below {limit:g}: plans for like "
+            "anatomy differ by more; look for the plan's dose among the inputs, and for a loss that counts no voxel"
+        )
+        yield RedFlag("loss_vanishes", severity, words, {"share": share, "limit": limit})
+    for column, name in (("train_loss", "the training loss"), (MONITORED, "the validation MAE")):
+        values = [row[column] for row in history if column in row]
+        if not values or column not in history[-1]:
+            continue
+        rise = values[-1] / min(values) if min(values) > 0 else 1.0
+        severity = _severity(rise > limits.rise.error, rise > limits.rise.warning)
+        if severity:
+            limit = getattr(limits.rise, severity)
+            words = (
+                f"{name} is {rise:.2g} times the least so far, more than {limit:g}: training goes astray; lower lr or "
+                "optimiser.clip_norm"
+            )
+            yield RedFlag("diverges", severity, words, {"rise": rise, "limit": limit})
+            return
+
+
+def _severity(is_error: bool, is_warning: bool) -> Literal["warning", "error"] | None:
+    return "error" if is_error else "warning" if is_warning else None
