@@ -12,13 +12,25 @@ from typing import NoReturn
 
 import typer
 
-from doseledger.commands import audit, bundle, data, deliver, judge, measure, models, reports, shortcuts
+from doseledger.commands import (
+    audit,
+    bundle,
+    compare,
+    data,
+    deliver,
+    judge,
+    measure,
+    models,
+    registry,
+    reports,
+    shortcuts,
+)
 from doseledger.core.errors import DoseledgerError
 
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, help=__doc__.split("\n")[0]
 )
-for subject in (data, judge, models, measure, reports, audit, shortcuts, deliver, bundle):
+for subject in (data, judge, models, measure, reports, audit, registry, shortcuts, deliver, bundle, compare):
     app.add_typer(subject.app)
 
 

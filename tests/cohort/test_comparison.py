@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from doseledger.cohort.comparison import compare_models
+from doseledger.cohort.comparison import compare_models as compare_with
+from doseledger.cohort.comparison import describe_comparison, holm
 from doseledger.core.errors import BadInput
+
+
+def compare_models(first: Path, second: Path) -> dict[str, Any]:
+    return compare_with(first, second, np.random.default_rng(1))
 
 
 def write_cases(path: Path, errors: np.ndarray, digest: str = "a") -> Path:
@@ -40,6 +46,10 @@ def test_the_model_with_the_smaller_errors_is_told_apart(tmp_path: Path) -> None
     assert found["n_cases"] == 7
     assert found["mae_body_gy"]["effect_size"] == -1.0
     assert found["mae_body_gy"]["p_value"] < 0.05
+    assert found["mae_body_gy"]["p_value"] < found["mae_body_gy"]["p_adjusted"] < 0.1
+    assert found["mae_body_gy"]["low"] < found["mae_body_gy"]["mean_difference"] < found["mae_body_gy"]["high"] < 0
+    assert found["mae_body_gy"]["better"] == found["gamma_3_3_global_percent"]["better"] == "second"
+    assert found["mae_Bowel_gy"]["better"] == "neither"
     assert found["mae_body_gy"]["median_difference"] == pytest.approx(-0.5)
     assert found["gamma_3_3_global_percent"]["effect_size"] == 1.0
     assert set(found) == {"n_cases", "mae_body_gy", "mae_Bowel_gy", "gamma_3_3_global_percent"}
@@ -59,3 +69,46 @@ def test_a_table_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "other.csv").write_text("case_id,score\ncase_0001,3\n")
     with pytest.raises(BadInput, match="not a case metrics table"):
         compare_models(tmp_path / "other.csv", tmp_path / "other.csv")
+
+
+def test_two_folders_are_compared_by_their_dvh_too(tmp_path: Path) -> None:
+    folders = []
+    for name, factor in (("a", 1.0), ("b", -0.5)):
+        folder = tmp_path / name
+        folder.mkdir()
+        write_cases(folder / "cases.csv", np.arange(1.0, 7.0))
+        rows = {
+            "case_id": [f"case_{i:04d}" for i in range(6)],
+            "structure": "PTV70",
+            "kind": "target",
+            "statistic": "D95%",
+            "unit": "Gy",
+            "plan": 70.0,
+            "prediction": 70.0 + factor * np.arange(1, 7),
+            "difference": factor * np.arange(1, 7),
+            "reason": "",
+        }
+        pd.DataFrame(rows).to_csv(folder / "dvh.csv", index=False)
+        folders.append(folder)
+    found = compare_models(*folders)["dvh_PTV70_D95%"]
+    assert (found["first"], found["second"]) == (3.5, 1.75)
+    assert found["better"] == "second"
+    lines = describe_comparison(compare_models(*folders), ("a", "b"))
+    (row,) = [line for line in lines if "PTV70" in line]
+    assert row.startswith("| dvh_PTV70_D95% | 3.50 | 1.75 | -1.75 (")
+
+
+def test_a_model_compared_with_itself_is_neither_better_nor_worse(tmp_path: Path) -> None:
+    path = write_cases(tmp_path / "a.csv", np.arange(5.0))
+    row = compare_models(path, path)["mae_body_gy"]
+    assert (row["better"], row["mean_difference"], row["effect_size"]) == ("neither", 0.0, 0.0)
+    assert np.isnan(row["p_value"])
+    assert np.isnan(row["p_adjusted"])
+    assert "| – | – |" in "\n".join(describe_comparison(compare_models(path, path), ("a", "a")))
+
+
+def test_several_tests_at_once_are_corrected_by_holms_steps() -> None:
+    # Known answer of Holm's step-down procedure, worked by hand.
+    assert holm([0.01, float("nan"), 0.02, 0.04]) == pytest.approx([0.03, float("nan"), 0.04, 0.04], nan_ok=True)
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from doseledger.cohort.pooling import EvaluatedRun, pool_runs
+from doseledger.cohort.pooling import EvaluatedRun, describe_pool, pool_runs
 from doseledger.core.case import write_npz
 from doseledger.core.errors import BadCase, BadInput
 
@@ -27,7 +28,7 @@ def write_run(root: Path, errors: dict[str, float], seen: list[str]) -> Evaluate
         {
             "case_id": list(errors),
             "case_sha256": [digest(case_id) for case_id in errors],
-            "checkpoint_sha256": ["c" * 64] * n,
+            "checkpoint_sha256": [hashlib.sha256(root.name.encode()).hexdigest()] * n,
             "mae_body_gy": list(errors.values()),
             "gamma_3_3_global_percent": 95.0,
             "gamma_points_verified": 0,
@@ -60,6 +61,8 @@ def test_seeds_are_averaged_case_by_case(tmp_path: Path) -> None:
     assert error["between_runs_sd"] == pytest.approx(np.sqrt(0.5))
     assert 1.5 <= error["low"] < 2.5 < error["high"] <= 3.5
     assert "gamma_points_verified" not in found
+    assert describe_pool(found)[0].startswith("2 runs (seeds on one test set), 3 cases")
+    assert describe_pool(found)[4].startswith("| mae_body_gy | 2.500 | ")
 
 
 def test_folds_are_joined_though_each_model_has_seen_the_others_cases(tmp_path: Path) -> None:
@@ -96,3 +99,9 @@ def test_a_run_without_its_predictions_is_refused_as_nobody_can_tell_what_it_saw
     (second.predictions / "case_0001.npz").unlink()
     with pytest.raises(BadCase, match="no prediction"):
         pool(first, second)
+
+
+def test_one_checkpoint_is_not_counted_twice(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "a", {"case_0001": 1.0, "case_0002": 2.0}, [])
+    with pytest.raises(BadInput, match="one and the same checkpoint"):
+        pool(run, run)

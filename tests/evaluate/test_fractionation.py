@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from doseledger.core.errors import BadInput
-from doseledger.core.protocol import Goal, load_goals, load_protocol
-from doseledger.evaluate.fractionation import convert_goal, dose_of_eqd2_gy, eqd2_gy
+from doseledger.core.protocol import Goal, GoalSet, load_goals, load_protocol
+from doseledger.evaluate.fractionation import convert_goal, convert_goals, dose_of_eqd2_gy, eqd2_gy, parse_alpha_beta
 from doseledger.evaluate.goals import lint_goals
 
 
@@ -75,3 +75,33 @@ def test_the_shipped_alternatives_are_the_published_limits_converted(
             eqd2 = level if from_fractions is None else eqd2_gy(level, from_fractions, 3.0)
             wanted.append((organ, f"V{dose_of_eqd2_gy(eqd2, 28, 3.0):.1f}Gy", limit))
     assert found == wanted
+
+
+def test_a_set_of_goals_is_converted_there_and_back(repository: Path) -> None:
+    goals = load_goals(repository / "validation" / "goals" / "prostate_sib_chhip.yaml")
+    kept = frozenset({"PTV70", "PTV56"})
+    there = convert_goals(goals, 20, {"Rectum": 3.0}, keep=kept, from_fractions=28)
+    # The levels of CHHiP's arm of 20 fractions, which the file's sources list.
+    levels = [g.statistic for g in there.goals if g.structure == "Rectum"]
+    assert levels == ["V24.6Gy", "V32.4Gy", "V40.8Gy", "V52.8Gy", "V60Gy"]
+    back = convert_goals(there, 28, {"Rectum": 3.0}, keep=kept, from_fractions=20)
+    assert [g.statistic for g in back.goals] == [g.statistic for g in goals.goals]
+    assert [g for g in back.goals if g.structure in kept] == [g for g in goals.goals if g.structure in kept]
+
+
+def test_no_structure_is_left_as_it_is_by_mistake() -> None:
+    goals = GoalSet(name="two", protocol="p", title="t", goals=[goal("V75Gy", 15.0, "%")])
+    with pytest.raises(BadInput, match="Rectum have goals, but neither an α/β nor leave"):
+        convert_goals(goals, 28, {})
+    with pytest.raises(BadInput, match="Rectum are to be converted and kept"):
+        convert_goals(goals, 28, {"Rectum": 3.0}, keep=frozenset({"Rectum"}))
+    with pytest.raises(BadInput, match="Bladder have no goal in two; it has goals of Rectum"):
+        convert_goals(goals, 28, {"Rectum": 3.0, "Bladder": 5.0})
+
+
+@pytest.mark.parametrize("text", ["Rectum", "Rectum=", "=3", "Rectum=0", "Rectum=-3", "Rectum=three", "Rectum=inf"])
+def test_an_alpha_beta_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(BadInput, match="wanted a structure and a positive number of Gy"):
+        parse_alpha_beta([text])
+    with pytest.raises(BadInput, match="α/β of Rectum is given twice: 3 and 4 Gy"):
+        parse_alpha_beta(["Rectum=3", "Rectum=4"])

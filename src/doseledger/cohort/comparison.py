@@ -2,37 +2,45 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
 from doseledger.core.errors import BadInput
-from doseledger.core.tables import CASE_METRICS, read_table
-from doseledger.evaluate.intervals import paired_test
+from doseledger.core.tables import CASE_METRICS, DVH_METRICS, read_table
+from doseledger.evaluate.intervals import bootstrap_interval, paired_test
 from doseledger.evaluate.summary import is_measure
 
 
-def compare_models(first: Path, second: Path) -> dict[str, Any]:
-    """Return the paired test of every error and pass rate of two models, by column.
+def compare_models(first: Path, second: Path, rng: np.random.Generator) -> dict[str, Any]:
+    """Return the paired statistics of every error and pass rate of two models, by column.
 
     Parameters
     ----------
     first, second
-        `cases.csv` of the evaluation of each model.
+        What evaluate wrote of each model: its folder, or its `cases.csv` alone. With two folders, the absolute
+        differences of each structure's DVH statistics are compared too, as `dvh_<structure>_<statistic>`.
+    rng
+        Source of the bootstrap.
 
     Returns
     -------
     dict
-        `n_cases`, and by column `first` and `second` (means), `median_difference` (second − first), `p_value`
-        (Wilcoxon, two-sided, not corrected for the number of columns), `effect_size` (−1 to 1) and `n`.
+        `n_cases`, and by column `first` and `second` (means), `mean_difference` (second − first) with the ends `low`
+        and `high` of its 95 % interval (bootstrap over cases), `median_difference`, `p_value` (Wilcoxon, two-sided),
+        `p_adjusted` (Holm, over all columns), `effect_size` (rank-biserial, −1 to 1), `n`, and `better`: `first` or
+        `second` where the interval leaves 0 out, else `neither`.
 
     Raises
     ------
     BadInput
         If a table can't be read, or the two are not of the same cases byte by byte, or share no column.
     """
-    tables = [read_table(path, CASE_METRICS) for path in (first, second)]
+    tables = [read_table(_table_path(path, "cases.csv"), CASE_METRICS) for path in (first, second)]
     digests = [dict(zip(table["case_id"], table["case_sha256"], strict=True)) for table in tables]
     if digests[0] != digests[1]:
         alone = sorted(
@@ -43,19 +51,111 @@ def compare_models(first: Path, second: Path) -> dict[str, Any]:
             "one test set"
         )
     ours, theirs = (table.set_index("case_id").sort_index() for table in tables)
-    columns = [name for name in ours.columns if is_measure(name) and name in theirs]
+    if first.is_dir() and second.is_dir():
+        ours, theirs = (
+            table.join(_dvh_errors(folder), how="left") for table, folder in ((ours, first), (theirs, second))
+        )
+    columns = [name for name in ours.columns if (is_measure(name) or name.startswith("dvh_")) and name in theirs]
     if not columns:
         raise BadInput(f"{first} and {second} share no error and no pass rate; evaluate them with the same settings")
     found: dict[str, Any] = {"n_cases": len(ours)}
     for name in columns:
-        one, other = ours[name].to_numpy(dtype=np.float64), theirs[name].to_numpy(dtype=np.float64)
-        test = paired_test(one, other)
-        found[name] = {
-            "first": float(ours[name].mean()),
-            "second": float(theirs[name].mean()),
-            "median_difference": test.median_difference,
-            "p_value": test.p_value,
-            "effect_size": test.effect_size,
-            "n": test.n,
-        }
+        found[name] = _compare(
+            ours[name].to_numpy(dtype=np.float64), theirs[name].to_numpy(dtype=np.float64), rng, _more_is_better(name)
+        )
+    adjusted = holm([found[name]["p_value"] for name in columns])
+    for name, p_adjusted in zip(columns, adjusted, strict=True):
+        found[name]["p_adjusted"] = p_adjusted
     return found
+
+
+def _table_path(path: Path, name: str) -> Path:
+    return path / name if path.is_dir() else path
+
+
+def _more_is_better(column: str) -> bool:
+    return column.startswith("gamma_")
+
+
+def _dvh_errors(folder: Path) -> pd.DataFrame:
+    """Return the absolute difference of each structure's statistics between prediction and plan, a row per case."""
+    rows = read_table(folder / "dvh.csv", DVH_METRICS)
+    columns = "dvh_" + rows["structure"] + "_" + rows["statistic"]
+    return rows.assign(column=columns, error=rows["difference"].abs()).pivot(
+        index="case_id", columns="column", values="error"
+    )
+
+
+def _compare(
+    one: NDArray[np.float64], other: NDArray[np.float64], rng: np.random.Generator, more_is_better: bool
+) -> dict[str, Any]:
+    test = paired_test(one, other)
+    difference = other - one
+    low, high = bootstrap_interval(difference, rng)
+    known = ~np.isnan(difference)
+    better = "neither"
+    if low > 0 or high < 0:
+        better = "second" if (low > 0) == more_is_better else "first"
+    return {
+        "first": float(one[known].mean()) if known.any() else math.nan,
+        "second": float(other[known].mean()) if known.any() else math.nan,
+        "mean_difference": float(difference[known].mean()) if known.any() else math.nan,
+        "low": low,
+        "high": high,
+        "median_difference": test.median_difference,
+        "p_value": test.p_value,
+        "effect_size": test.effect_size,
+        "n": test.n,
+        "better": better,
+    }
+
+
+def holm(p_values: list[float]) -> list[float]:
+    """Return p values that hold for all of several tests at once; NaN stays NaN and counts for no test.
+
+    Notes
+    -----
+    Holm, Scand J Stat 6:65 (1979): the k-th smallest of m is multiplied by m − k + 1. No independence is assumed.
+
+    Examples
+    --------
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    known = sorted((p, i) for i, p in enumerate(p_values) if not math.isnan(p))
+    adjusted, least = [math.nan] * len(p_values), 0.0
+    for rank, (p, index) in enumerate(known):
+        least = max(least, min(1.0, p * (len(known) - rank)))
+        adjusted[index] = least
+    return adjusted
+
+
+def describe_comparison(found: dict[str, Any], names: tuple[str, str]) -> list[str]:
+    """Return a comparison as lines of a Markdown table, which is readable as text too.
+
+    Parameters
+    ----------
+    found
+        As `compare_models` gives it.
+    names
+        What the first and the second are called.
+    """
+    first, second = names
+    lines = [
+        f"{found['n_cases']} cases; first: {first}, second: {second}; difference: second − first and its 95 % interval",
+        "",
+        "| measure | first | second | difference | p (Wilcoxon) | p (Holm) | effect | better |",
+        "|---|---:|---:|---:|---:|---:|---:|---|",
+    ]
+    for name, row in found.items():
+        if not isinstance(row, dict):
+            continue
+        interval = f"{_shown(row['mean_difference'])} ({_shown(row['low'])} to {_shown(row['high'])})"
+        cells = [name, _shown(row["first"]), _shown(row["second"]), interval]
+        cells += [_shown(row[key], 3) for key in ("p_value", "p_adjusted", "effect_size")]
+        lines.append(f"| {' | '.join([*cells, row['better']])} |")
+    return lines
+
+
+def _shown(value: float, decimals: int = 2) -> str:
+    return "–" if math.isnan(value) else f"{value:.{decimals}f}"

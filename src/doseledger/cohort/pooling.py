@@ -52,12 +52,17 @@ def pool_runs(runs: Sequence[EvaluatedRun], rng: np.random.Generator) -> dict[st
     Raises
     ------
     BadInput
-        If the runs share some test cases and not others, a case differs between runs, or any model that a case is
-        scored by was trained or selected on it.
+        If the runs share some test cases and not others, two runs are of one checkpoint, a case differs between runs,
+        or any model that a case is scored by was trained or selected on it.
     """
     if len(runs) < 2:
         raise BadInput(f"{len(runs)} run is nothing to pool; give at least two")
     tables = [read_table(run.metrics / "cases.csv", CASE_METRICS) for run in runs]
+    models = [set(table["checkpoint_sha256"]) for table in tables]
+    if sum(len(model) for model in models) > len(set.union(*models)):
+        raise BadInput(
+            "two of the runs are of one and the same checkpoint: that would count it twice; give each run once"
+        )
     kind = _kind([set(table["case_id"]) for table in tables])
     for run, table in zip(runs, tables, strict=True):
         # With seeds every model scores every case, so none may have been seen by any.
@@ -102,3 +107,19 @@ def _refuse_seen(run: EvaluatedRun, table: pd.DataFrame, judged: pd.DataFrame) -
             f"the model of {run.metrics} was trained or selected on {', '.join(stained[:8])}, which it would be scored "
             "on; pool only runs whose test cases none of the models has seen (lock the test set)"
         )
+
+
+def describe_pool(found: dict[str, Any]) -> list[str]:
+    """Return pooled figures as lines of a Markdown table, which is readable as text too."""
+    runs = "seeds on one test set" if found["kind"] == "seeds" else "folds with test sets of their own"
+    lines = [
+        f"{found['n_runs']} runs ({runs}), {found['n_cases']} cases; mean over cases with its 95 % interval",
+        "",
+        "| measure | mean | low | high | sd between runs |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for name, row in found.items():
+        if isinstance(row, dict):
+            cells = (f"{row[key]:.3f}" for key in ("mean", "low", "high", "between_runs_sd"))
+            lines.append(f"| {name} | {' | '.join(cells)} |".replace("nan", "–"))
+    return lines

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 
 from doseledger.core.errors import BadInput
-from doseledger.core.protocol import Goal
+from doseledger.core.protocol import Goal, GoalSet
 from doseledger.evaluate.statistic import parse_statistic
 
 STANDARD_FRACTION_GY = 2.0
@@ -94,3 +95,79 @@ def convert_goal(goal: Goal, n_fractions: int, alpha_beta_gy: float, from_fracti
     else:
         raise BadInput(f"goal {goal.name} is no dose to a point, so its fractionation can't be converted")
     return goal.model_copy(update=changes)
+
+
+def convert_goals(
+    goals: GoalSet,
+    n_fractions: int,
+    alpha_beta_gy: Mapping[str, float],
+    *,
+    keep: frozenset[str] = frozenset(),
+    from_fractions: int | None = None,
+) -> GoalSet:
+    """Return a set of clinical goals for another number of fractions.
+
+    Parameters
+    ----------
+    goals
+        The set.
+    n_fractions
+        For which it is wanted.
+    alpha_beta_gy
+        α/β in Gy by structure; every goal of these is converted.
+    keep
+        Structures whose goals stay as they are, as those of a target whose prescription is for `n_fractions` already.
+    from_fractions
+        For which it was published; None where its doses are EQD2.
+
+    Raises
+    ------
+    BadInput
+        If a structure is in neither list or in both, one is not among the goals, or a goal can't be converted: what was
+        left as it is by mistake would look like a limit of the new fractionation.
+    """
+    structures = {goal.structure for goal in goals.goals}
+    named = set(alpha_beta_gy) | keep
+    both, missing, strangers = set(alpha_beta_gy) & keep, structures - named, named - structures
+    for found, what in (
+        (both, "are to be converted and kept; take them out of one list"),
+        (missing, "have goals, but neither an α/β nor leave to stay as they are; name them in one of the lists"),
+        (strangers, f"have no goal in {goals.name}; it has goals of {', '.join(sorted(structures))}"),
+    ):
+        if found:
+            raise BadInput(f"{goals.name}: {', '.join(sorted(found))} {what}")
+    converted = [
+        convert_goal(goal, n_fractions, alpha_beta_gy[goal.structure], from_fractions)
+        if goal.structure in alpha_beta_gy
+        else goal
+        for goal in goals.goals
+    ]
+    return goals.model_copy(update={"goals": converted})
+
+
+def parse_alpha_beta(texts: Iterable[str]) -> dict[str, float]:
+    """Return α/β in Gy by structure.
+
+    Raises
+    ------
+    BadInput
+        If a text is not `structure=number`, the number is not positive, or a structure comes twice.
+
+    Examples
+    --------
+    >>> parse_alpha_beta(["Rectum=3", "Bladder=5.5"])
+    {'Rectum': 3.0, 'Bladder': 5.5}
+    """
+    found: dict[str, float] = {}
+    for text in texts:
+        name, _, number = text.partition("=")
+        try:
+            ratio_gy = float(number)
+        except ValueError:
+            ratio_gy = math.nan
+        if not name or not (0 < ratio_gy < math.inf):
+            raise BadInput(f"α/β {text!r}: wanted a structure and a positive number of Gy, for example Rectum=3")
+        if name in found:
+            raise BadInput(f"α/β of {name} is given twice: {found[name]:g} and {ratio_gy:g} Gy")
+        found[name] = ratio_gy
+    return found
