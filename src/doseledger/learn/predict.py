@@ -107,7 +107,7 @@ def predict_case(model: Model, case: OpenCase, recipe: PredictRecipe) -> NDArray
     """
     checkpoint = model.checkpoint
     check_fits(case, checkpoint.spec)
-    _check_spacing(case, checkpoint, recipe.spacing_tolerance)
+    check_spacing(case, checkpoint, recipe.spacing_tolerance)
     patch_zyx = checkpoint.recipe.sampling.patch_zyx
     box = whole_box(case, patch_zyx)
     sample = read_inputs(case, checkpoint.spec, box)
@@ -119,8 +119,15 @@ def predict_case(model: Model, case: OpenCase, recipe: PredictRecipe) -> NDArray
     dose_gy = dose[inside] * np.float32(checkpoint.recipe.inputs.dose_scale_gy)
     if not np.isfinite(dose_gy).all():
         raise BadCase(case.case_id, "the prediction is not finite; the case's inputs or the checkpoint are broken")
-    defined = (map_member(case.file.path, "valid_dose") > 0) & (map_member(case.file.path, "body") > 0)
-    return np.where(defined, np.maximum(dose_gy, 0.0), np.float32(0.0)).astype(np.float32)
+    return np.where(defined_voxels(case), np.maximum(dose_gy, 0.0), np.float32(0.0)).astype(np.float32)
+
+
+def defined_voxels(case: OpenCase) -> NDArray[np.bool_]:
+    """Return where a dose is defined (z, y, x): in the body, and where the case says so."""
+    defined: NDArray[np.bool_] = (map_member(case.file.path, "valid_dose") > 0) & (
+        map_member(case.file.path, "body") > 0
+    )
+    return defined
 
 
 def _run(model: Model, sample: Sample, recipe: PredictRecipe) -> NDArray[np.float32]:
@@ -137,7 +144,14 @@ def _run(model: Model, sample: Sample, recipe: PredictRecipe) -> NDArray[np.floa
     return result
 
 
-def _check_spacing(case: OpenCase, checkpoint: Checkpoint, tolerance: float) -> None:
+def check_spacing(case: OpenCase, checkpoint: Checkpoint, tolerance: float) -> None:
+    """Refuse a case whose voxels lie further than a share outside those of training.
+
+    Raises
+    ------
+    BadCase
+        Naming both spacings.
+    """
     least, most = checkpoint.spacing_range_mm
     fits = (
         low * (1 - tolerance) <= spacing <= high * (1 + tolerance)
@@ -155,22 +169,30 @@ def save_prediction(
     path: Path, case: OpenCase, dose_gy: NDArray[np.float32], model: Model, recipe: PredictRecipe
 ) -> None:
     """Write a prediction: `dose_gy`, `spacing_mm`, `origin_mm` and `meta` with the digests of all that made it."""
-    checkpoint = model.checkpoint
-    meta = {
+    meta = prediction_meta(case, model.checkpoint, model.sha256) | {"settings": recipe.model_dump(mode="json")}
+    write_prediction(path, case, {"dose_gy": dose_gy}, meta)
+
+
+def prediction_meta(case: OpenCase, checkpoint: Checkpoint, checkpoint_sha256: str) -> dict[str, Any]:
+    """Return what a prediction says of its case and of the model that made it."""
+    return {
         "case_id": case.case_id,
         "case_sha256": case.file.sha256,
-        "checkpoint_sha256": model.sha256,
+        "checkpoint_sha256": checkpoint_sha256,
         "model": checkpoint.model,
         "epoch": checkpoint.epoch,
         "trained_on": sorted(checkpoint.trained_on.values()),
         "selected_on": sorted(checkpoint.selected_on.values()),
-        "settings": recipe.model_dump(mode="json"),
     }
-    arrays: dict[str, NDArray[Any]] = {
-        "dose_gy": dose_gy,
+
+
+def write_prediction(path: Path, case: OpenCase, arrays: dict[str, NDArray[Any]], meta: dict[str, Any]) -> None:
+    """Write arrays on a case's grid, `dose_gy` among them, with where the grid is and what made them."""
+    placed: dict[str, NDArray[Any]] = {
+        **arrays,
         "spacing_mm": np.asarray(case.spacing_mm, dtype=np.float64),
         "origin_mm": np.asarray(case.origin_mm, dtype=np.float64),
         "meta": np.asarray(json.dumps(meta, sort_keys=True)),
     }
     with atomic_path(path) as part:
-        write_npz(part, arrays)
+        write_npz(part, placed)

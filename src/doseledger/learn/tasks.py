@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from torch import Tensor
 
 from doseledger.core.errors import BadInput
+from doseledger.learn.finite import refuse_infinite_loss, refuse_infinite_scores
 from doseledger.learn.inputs import InputSpec
 from doseledger.learn.losses import DoseLoss, weighted_mean
 from doseledger.learn.networks import build_network
@@ -50,12 +49,7 @@ class DoseTask(pl.LightningModule):
             If it is not finite: naming the cases of the batch and what to do.
         """
         loss, _ = self.batch_loss(batch, index)
-        if not torch.isfinite(loss):
-            raise BadInput(
-                f"the loss became {loss.item()} in epoch {self.current_epoch}, batch {index}, on "
-                f"{', '.join(batch['case_id'])}: look at these cases (`doseledger inspect`); if they are sound, "
-                "lower lr or optimiser.clip_norm, or train with precision 32-true"
-            )
+        refuse_infinite_loss(loss, batch["case_id"], epoch=self.current_epoch, index=index)
         return loss
 
     def batch_loss(self, batch: dict[str, Any], index: int) -> tuple[Tensor, Tensor]:
@@ -103,10 +97,7 @@ class DoseTask(pl.LightningModule):
             If a prediction is not finite.
         """
         scores = self.validation_scores()
-        if not all(math.isfinite(score) for score in scores.values()):
-            raise BadInput(
-                f"validation gives {scores} after epoch {self.current_epoch}: the weights have diverged; lower lr"
-            )
+        refuse_infinite_scores(scores, epoch=self.current_epoch)
         self.log_dict(scores, logger=False)
 
     def configure_optimizers(self) -> dict[str, Any]:

@@ -1,0 +1,39 @@
+"""What stops a training whose numbers are none: said with the cases it happened on and with what to do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from doseledger.core.errors import BadInput
+
+
+def refuse_infinite_loss(loss: Tensor, case_ids: Sequence[str], *, epoch: int, index: int) -> None:
+    """Refuse a loss that is not finite.
+
+    Raises
+    ------
+    BadInput
+        Naming the cases of the batch and what to do.
+    """
+    if not torch.isfinite(loss):
+        raise BadInput(
+            f"the loss became {loss.item()} in epoch {epoch}, batch {index}, on {', '.join(case_ids)}: look at these "
+            "cases (`doseledger inspect`); if they are sound, lower lr or optimiser.clip_norm, or train with precision "
+            "32-true"
+        )
+
+
+def refuse_infinite_scores(scores: Mapping[str, float], *, epoch: int) -> None:
+    """Refuse a validation that is not finite.
+
+    Raises
+    ------
+    BadInput
+        Saying what to do.
+    """
+    if not all(math.isfinite(score) for score in scores.values()):
+        raise BadInput(f"validation gives {dict(scores)} after epoch {epoch}: the weights have diverged; lower lr")

@@ -1,0 +1,187 @@
+"""Draw doses of whole cases with a trained diffusion: one NPZ a case, their mean, their spread and the samples."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from doseledger.core.errors import BadCase, BadInput
+from doseledger.core.fanout import Tell
+from doseledger.core.files import sha256_of_file
+from doseledger.core.protocol import load_block
+from doseledger.core.tables import SPLITS, read_table
+from doseledger.learn.checkpoint import Checkpoint, load_checkpoint
+from doseledger.learn.denoiser import (
+    DoseScale,
+    DrawSettings,
+    base_of_case,
+    build_noise_network,
+    draw_doses,
+    noise_fields,
+)
+from doseledger.learn.inputs import OpenCase, case_files, check_fits, open_case, read_box, whole_box
+from doseledger.learn.networks import build_network
+from doseledger.learn.patches import read_inputs
+from doseledger.learn.predict import SplitPart, check_spacing, defined_voxels, prediction_meta, write_prediction
+from doseledger.learn.recipe import TrainedRecipe
+from doseledger.learn.recipe_diffusion import DiffusionPredict, TrainedDiffusion
+
+# Samples are kept in these steps as 16-bit numbers: to 131 Gy, and a thousandth of what a spread of 2 Gy is.
+SAMPLE_STEP_GY = 0.002
+
+
+@dataclass(frozen=True)
+class DiffusionModel:
+    """A checkpoint's networks, ready to draw doses."""
+
+    checkpoint: Checkpoint
+    recipe: TrainedDiffusion
+    sha256: str
+    network: nn.Module
+    base: nn.Module | None
+    scale: DoseScale
+    device: torch.device
+
+
+def load_diffusion_model(path: Path) -> DiffusionModel:
+    """Return the networks of a diffusion's checkpoint with their weights, on the GPU where there is one.
+
+    Raises
+    ------
+    NotReady
+        If there is no checkpoint.
+    BadInput
+        If it can't be read, or is no diffusion's.
+    """
+    checkpoint = load_checkpoint(path, TrainedDiffusion)
+    recipe, spec = checkpoint.recipe, checkpoint.spec
+    if not isinstance(recipe, TrainedDiffusion):
+        raise BadInput(f"{path}: its kind is {recipe.kind}, wanted diffusion")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network = build_noise_network(recipe, spec)
+    network.load_state_dict(checkpoint.weights)
+    base, kept = None, checkpoint.extras["base"]
+    if kept is not None:
+        base_recipe = load_block(TrainedRecipe, kept["recipe"], f"{path}: base")
+        base = build_network(spec.n_channels, spec.n_conditions, base_recipe.network)
+        base.load_state_dict(kept["weights"])
+        base = base.to(device).eval()
+    scale = DoseScale(**checkpoint.extras["scale"])
+    return DiffusionModel(checkpoint, recipe, sha256_of_file(path), network.to(device).eval(), base, scale, device)
+
+
+def predict_diffusion(checkpoint: Path, part: SplitPart, out: Path, *, recipe: DiffusionPredict, tell: Tell) -> None:
+    """Draw doses of every case of one part of the splits and write `<case_id>.npz` for each.
+
+    Parameters
+    ----------
+    checkpoint
+        best.ckpt or last.ckpt of a diffusion's run.
+    part
+        Which cases.
+    out
+        Folder of predictions.
+    recipe
+        How doses are drawn.
+
+    Raises
+    ------
+    NotReady
+        If the checkpoint or a case is absent, or a case's bytes are not those in the splits.
+    BadCase
+        If a case does not fit what the model was trained on.
+    """
+    model = load_diffusion_model(checkpoint)
+    table = read_table(part.splits, SPLITS)
+    files = case_files(part.cases, table, part.which, fold=part.fold, repeat=part.repeat)
+    for count, file in enumerate(files, start=1):
+        began = time.perf_counter()
+        case = open_case(file)
+        doses_gy = draw_case(model, case, recipe)
+        meta = prediction_meta(case, model.checkpoint, model.sha256) | {"settings": recipe.model_dump(mode="json")}
+        arrays = pack_samples(doses_gy, defined_voxels(case))
+        write_prediction(out / f"{case.case_id}.npz", case, arrays, meta)
+        spread = float(arrays["dose_sd_gy"][arrays["sampled"] > 0].mean())
+        seconds = time.perf_counter() - began
+        tell(f"[{count}/{len(files)}] {case.case_id}: {len(doses_gy)} doses, spread {spread:.2f} Gy, {seconds:.1f} s")
+
+
+def draw_case(model: DiffusionModel, case: OpenCase, recipe: DiffusionPredict) -> NDArray[np.float32]:
+    """Return the drawn doses in Gy (sample, z, y, x) on the case's grid; never negative, 0 where no dose is defined.
+
+    The same case, seed and number give the same dose, whatever else is drawn and in which order.
+
+    Raises
+    ------
+    BadCase
+        If the case does not fit what the model was trained on, or a dose is not finite.
+    """
+    checkpoint = model.checkpoint
+    check_fits(case, checkpoint.spec)
+    check_spacing(case, checkpoint, recipe.spacing_tolerance)
+    box = whole_box(case, model.recipe.sampling.patch_zyx)
+    batch = _whole_batch(model, case)
+    settings = DrawSettings(
+        patch_zyx=model.recipe.sampling.patch_zyx,
+        overlap=recipe.overlap,
+        windows_at_once=recipe.windows_at_once,
+        steps=recipe.steps,
+        sampler=recipe.sampler,
+        parameterisation=model.recipe.diffusion.parameterisation,
+    )
+    drawn = []
+    precision = model.recipe.fit.precision
+    with torch.inference_mode(), torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
+        base = base_of_case(model.base, batch, settings)
+        for first in range(0, recipe.samples, recipe.windows_at_once):
+            numbers = range(first, min(first + recipe.windows_at_once, recipe.samples))
+            noise = noise_fields(recipe.seed, case.case_id, numbers, box[1]).to(model.device)
+            drawn.append(draw_doses(model.network, model.scale, batch, base, noise, settings)[:, 0].float().cpu())
+    inside = tuple(slice(-start, -start + n) for start, n in zip(box[0], case.shape_zyx, strict=True))
+    doses_gy: NDArray[np.float32] = torch.cat(drawn).numpy()[(slice(None), *inside)]
+    doses_gy = doses_gy * np.float32(model.recipe.inputs.dose_scale_gy)
+    if not np.isfinite(doses_gy).all():
+        raise BadCase(case.case_id, "a drawn dose is not finite; the case's inputs or the checkpoint are broken")
+    return np.where(defined_voxels(case), np.maximum(doses_gy, 0.0), np.float32(0.0)).astype(np.float32)
+
+
+def _whole_batch(model: DiffusionModel, case: OpenCase) -> dict[str, Tensor]:
+    """Image, condition and valid dose of the whole case, widened to the patch, on the model's device."""
+    box = whole_box(case, model.recipe.sampling.patch_zyx)
+    sample: dict[str, Any] = read_inputs(case, model.checkpoint.spec, box)
+    sample["valid_dose"] = read_box(case, "valid_dose", box, 0)[None] > 0
+    return {
+        name: torch.from_numpy(np.ascontiguousarray(value))[None].to(model.device) for name, value in sample.items()
+    }
+
+
+def pack_samples(doses_gy: NDArray[np.float32], defined: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
+    """Return what is kept of drawn doses: mean, spread, and the samples where a dose is defined.
+
+    Parameters
+    ----------
+    doses_gy
+        (sample, z, y, x).
+    defined
+        bool (z, y, x).
+
+    Returns
+    -------
+    dict
+        `dose_gy`, the mean, and `dose_sd_gy`, the standard deviation (n - 1), both float32 (z, y, x); `samples`,
+        uint16 (sample, voxel) in steps of `sample_step_gy`, of the voxels of `sampled`, uint8 (z, y, x), in C order.
+    """
+    return {
+        "dose_gy": doses_gy.mean(axis=0, dtype=np.float64).astype(np.float32),
+        "dose_sd_gy": doses_gy.std(axis=0, ddof=1, dtype=np.float64).astype(np.float32),
+        "samples": np.rint(doses_gy[:, defined] / SAMPLE_STEP_GY).clip(0, np.iinfo(np.uint16).max).astype(np.uint16),
+        "sampled": defined.astype(np.uint8),
+        "sample_step_gy": np.asarray(SAMPLE_STEP_GY),
+    }
