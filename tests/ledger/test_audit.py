@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from doseledger.core.errors import BadInput
 from doseledger.ledger import audit
-from doseledger.ledger.audit import NO_ENTRY, Anchor, AuditHead, append_entry, read_entries, read_head, verify
+from doseledger.ledger.audit import NO_ENTRY, AuditHead, append_entry, read_entries, read_head
+from doseledger.ledger.audit_check import Anchor, verify
 
 
 def write_log(log: Path, count: int) -> list[AuditHead]:
@@ -41,8 +42,8 @@ def forge(log: Path, change: Callable[[list[dict]], list[dict]]) -> None:
     lines = []
     for number, entry in enumerate(entries, start=1):
         new = {**{key: value for key, value in entry.items() if key != "sha256"}, "n": number, "previous": previous}
-        previous = audit._hash_of(new)
-        lines.append(audit._serialise({**new, "sha256": previous}) + b"\n")
+        previous = audit.hash_of(new)
+        lines.append(audit.serialise({**new, "sha256": previous}) + b"\n")
     log.write_bytes(b"".join(lines))
 
 

@@ -12,7 +12,7 @@ from doseledger.commands.shared import Json, show
 from doseledger.core.errors import GateFailed
 
 if TYPE_CHECKING:
-    from doseledger.ledger.audit import Anchor, AuditCheck
+    from doseledger.ledger.audit_check import Anchor, AuditCheck
 
 app = typer.Typer()
 audit_app = typer.Typer(no_args_is_help=True, help="The log of what was run, judged, opened and promoted, by whom.")
@@ -35,7 +35,7 @@ def verify_log(
     Example: doseledger audit verify released/manifest.json
     """
     from doseledger.ledger.anchors import file_anchors, tag_anchors
-    from doseledger.ledger.audit import verify
+    from doseledger.ledger.audit_check import verify
 
     found = [*tag_anchors(audit_root()), *(anchor for path in anchors or [] for anchor in file_anchors(path))]
     here = [anchor for anchor in found if not anchor.log_id or anchor.log_id not in (elsewhere or [])]

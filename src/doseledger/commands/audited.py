@@ -60,7 +60,7 @@ def audited(
                 arguments=kwargs,
                 inputs=_paths(kwargs, inputs),
                 outputs=_paths(kwargs, outputs),
-                reads=str(kwargs.get(reads, reads)),
+                reads=str(kwargs.get(reads, reads) or ""),
             )
             with record_command(audit_log(), Path.cwd(), footprint):
                 return command(*args, **kwargs)

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from doseledger.core.errors import BadInput
-from doseledger.ledger.audit import Anchor, AuditHead, read_head, read_log_id
-from doseledger.ledger.git import run_git
+from doseledger.ledger.audit import AuditHead, read_head, read_log_id
+from doseledger.ledger.audit_check import Anchor
+from doseledger.ledger.git import ask_git
 
 # As text: one line that a person can read, and that is found again in a tag's message, a page or a manifest.
 ANCHOR = re.compile(r"audit log: (\d+) entries, head ([0-9a-f]{64}), log ([0-9a-f]{64}|none)")
@@ -31,8 +32,8 @@ def anchor_line(log: Path) -> str:
 
 def tag_anchors(root: Path) -> list[Anchor]:
     """Return the anchors in the messages of all Git tags of a project, by name of the tag; none without Git."""
-    listed = run_git(root, "for-each-ref", "refs/tags", "--format=%(refname:short)%00%(contents)%00")
-    fields = listed.stdout.split("\0")
+    listed = ask_git(root, "for-each-ref", "refs/tags", "--format=%(refname:short)%00%(contents)%00")
+    fields = (listed or "").split("\0")
     found = []
     for name, message in zip(fields[0::2], fields[1::2], strict=False):
         found += [Anchor(f"tag {name.strip()}", head, log_id) for head, log_id in _heads_in_text(message)]

@@ -1,11 +1,8 @@
-"""The audit log: append-only JSON lines, each chained to the one before by its SHA256, and the check of that chain.
+"""The audit log: append-only JSON lines, each chained to the one before by its SHA256.
 
 A line is one entry in canonical JSON: `n` (1, 2, 3 …), `at` (UTC), `previous` (SHA256 of the entry before), whatever
 its writer recorded, and `sha256` of all that. Nothing is ever taken out or overwritten, not even by the repair of a
 line that a killed writer left cut short: the next entry closes that line off and names it by length and hash.
-
-The chain alone shows an edit, a removal and a reordering to whoever did not write all later lines anew. What shows
-those too, and a log cut off at its end, are *anchors*: copies of the head's length and hash in other places.
 """
 
 from __future__ import annotations
@@ -15,7 +12,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -40,68 +37,6 @@ class AuditHead:
 
     length: int
     sha256: str
-
-
-@dataclass(frozen=True)
-class Anchor:
-    """A copy of a log's head somewhere else.
-
-    Parameters
-    ----------
-    where
-        What holds it: a tag, a manifest, a report.
-    head
-        The head as it was then.
-    log_id
-        Which log's head: the SHA256 of its first entry; empty where the holder does not say.
-    """
-
-    where: str
-    head: AuditHead
-    log_id: str = ""
-
-
-@dataclass(frozen=True)
-class AuditFinding:
-    """A sign that the log is not what was written.
-
-    Parameters
-    ----------
-    line
-        Line of the file, from 1; 0 where it concerns the whole log.
-    message
-        What was found, and what it means.
-    """
-
-    line: int
-    message: str
-
-
-@dataclass(frozen=True)
-class AuditCheck:
-    """What the check of a log found.
-
-    Parameters
-    ----------
-    head
-        The log's present head.
-    findings
-        In order of lines; empty where the log is what was written.
-    notes
-        What is no fault: lines cut short by a killed writer, and named since.
-    anchored
-        How many entries, from the first on, an anchor vouches for.
-    """
-
-    head: AuditHead
-    findings: tuple[AuditFinding, ...]
-    notes: tuple[AuditFinding, ...]
-    anchored: int
-
-    @property
-    def ok(self) -> bool:
-        """Whether nothing was found."""
-        return not self.findings
 
 
 @dataclass(frozen=True)
@@ -185,92 +120,9 @@ def read_entries(log: Path) -> Iterator[dict[str, Any]]:
         raise BadInput(f"{log}: no audit log here yet; the first command that changes something starts it")
     with log.open("rb") as stream:
         for line in stream:
-            entry = _parse(line.removesuffix(b"\n"))
+            entry = parse_entry(line.removesuffix(b"\n"))
             if entry is not None:
                 yield entry
-
-
-def verify(log: Path, anchors: Iterable[Anchor]) -> AuditCheck:
-    """Return every sign that a log was edited, shortened or reordered, by its own chain and by all anchors.
-
-    Parameters
-    ----------
-    log
-        The log; where there is none, it is one of no entries.
-    anchors
-        Heads of this log that were copied elsewhere.
-    """
-    lines = log.read_bytes().split(b"\n") if log.is_file() else [b""]
-    ended = lines[-1] == b""
-    hashes: list[str] = []
-    findings: list[AuditFinding] = []
-    notes: list[AuditFinding] = []
-    torn: list[tuple[int, bytes]] = []
-    recorded = NO_ENTRY
-    for number, line in enumerate(lines[:-1] if ended else lines, start=1):
-        entry = _parse(line)
-        if entry is None:
-            torn.append((number, line))
-            continue
-        findings += _judge_entry(number, line, entry, AuditHead(len(hashes), recorded))
-        found, named = _judge_torn(number, torn, entry)
-        findings += found
-        notes += named
-        torn = []
-        recorded = str(entry["sha256"])
-        hashes.append(_hash_of(entry))
-    for number, line in torn:
-        text = f"{len(line)} bytes are no entry: a writer was stopped in the midst; the next entry will name them"
-        notes.append(AuditFinding(number, text))
-    held, broken = _judge_anchors(hashes, anchors)
-    head = AuditHead(len(hashes), hashes[-1] if hashes else NO_ENTRY)
-    return AuditCheck(head, (*findings, *broken), tuple(notes), held)
-
-
-def _judge_entry(number: int, line: bytes, entry: dict[str, Any], before: AuditHead) -> list[AuditFinding]:
-    findings = []
-    if line != _serialise(entry) or entry["sha256"] != _hash_of(entry):
-        findings.append(AuditFinding(number, f"entry {entry['n']} was edited: its content does not give its SHA256"))
-    if entry["previous"] != before.sha256 or entry["n"] != before.length + 1:
-        findings.append(
-            AuditFinding(
-                number,
-                f"entry {entry['n']} does not follow on entry {before.length} above it: entries were removed, added, "
-                "edited or put in another order",
-            )
-        )
-    return findings
-
-
-def _judge_torn(
-    number: int, torn: list[tuple[int, bytes]], entry: dict[str, Any]
-) -> tuple[list[AuditFinding], list[AuditFinding]]:
-    """Return what is wrong with the cut-short lines above an entry, and those that it names."""
-    named = entry.get("torn", [])
-    if named == [_describe_torn(line) for _, line in torn]:
-        text = f"cut short when a writer was stopped, and named by entry {entry['n']}"
-        return [], [AuditFinding(where, f"{len(line)} bytes: {text}") for where, line in torn]
-    if not torn:
-        message = f"entry {entry['n']} names {len(named)} line(s) cut short above it, which are gone"
-        return [AuditFinding(number, message)], []
-    message = f"no entry, and not as entry {entry['n']} below names what a killed writer left"
-    return [AuditFinding(where, message) for where, _ in torn], []
-
-
-def _judge_anchors(hashes: list[str], anchors: Iterable[Anchor]) -> tuple[int, list[AuditFinding]]:
-    """Return how many entries the anchors vouch for, and the anchors that this log does not fit."""
-    held, findings = 0, []
-    for anchor in anchors:
-        length = anchor.head.length
-        if length > len(hashes):
-            message = f"{anchor.where} saw {length} entries, here are {len(hashes)}: the log was cut off or replaced"
-            findings.append(AuditFinding(0, message))
-        elif length and hashes[length - 1] != anchor.head.sha256:
-            message = f"entry {length} is not the one that {anchor.where} saw: it, or one before it, was changed"
-            findings.append(AuditFinding(0, message))
-        else:
-            held = max(held, length)
-    return held, findings
 
 
 def _next_line(tail: _Tail, entry: Mapping[str, Any]) -> tuple[bytes, AuditHead]:
@@ -282,24 +134,26 @@ def _next_line(tail: _Tail, entry: Mapping[str, Any]) -> tuple[bytes, AuditHead]
         "previous": tail.head.sha256,
     }
     if tail.torn:
-        content["torn"] = [_describe_torn(line) for line in tail.torn]
-    content["sha256"] = _hash_of(content)
+        content["torn"] = [describe_torn(line) for line in tail.torn]
+    content["sha256"] = hash_of(content)
     # One write, so that nothing can come between the end of a line cut short and the entry that names it.
-    line = (b"" if tail.ended else b"\n") + _serialise(content) + b"\n"
+    line = (b"" if tail.ended else b"\n") + serialise(content) + b"\n"
     return line, AuditHead(int(content["n"]), str(content["sha256"]))
 
 
-def _serialise(entry: Mapping[str, Any]) -> bytes:
+def serialise(entry: Mapping[str, Any]) -> bytes:
+    """Return the canonical JSON of an entry: sorted keys, no white space, ASCII."""
     # ASCII: a file name that is no UTF-8 reaches us with lone surrogates, which only an escape can write.
     return json.dumps(entry, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
-def _hash_of(entry: Mapping[str, Any]) -> str:
-    return sha256_of_bytes(_serialise({key: value for key, value in entry.items() if key != "sha256"}))
+def hash_of(entry: Mapping[str, Any]) -> str:
+    """Return the SHA256 of an entry, its own `sha256` left out."""
+    return sha256_of_bytes(serialise({key: value for key, value in entry.items() if key != "sha256"}))
 
 
-def _parse(line: bytes) -> dict[str, Any] | None:
-    """The entry of a line; None where it is none, as a line cut short is."""
+def parse_entry(line: bytes) -> dict[str, Any] | None:
+    """Return the entry of a line, unchecked; None where it is none, as a line cut short is."""
     try:
         entry = json.loads(line, parse_float=_finite, parse_constant=_finite)
     except (ValueError, RecursionError):
@@ -318,7 +172,8 @@ def _finite(text: str) -> float:
     return number
 
 
-def _describe_torn(line: bytes) -> dict[str, Any]:
+def describe_torn(line: bytes) -> dict[str, Any]:
+    """Return how an entry names a line that was cut short: its length and hash."""
     return {"bytes": len(line), "sha256": sha256_of_bytes(line)}
 
 
@@ -332,7 +187,7 @@ def _read_tail(descriptor: int) -> _Tail:
         if ended:
             lines.pop()
         for index in range(len(lines) - 1, -1 if start == 0 else 0, -1):
-            entry = _parse(lines[index])
+            entry = parse_entry(lines[index])
             if entry is not None:
                 head = AuditHead(int(entry["n"]), str(entry["sha256"]))
                 return _Tail(head, tuple(lines[index + 1 :]), ended)

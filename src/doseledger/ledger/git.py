@@ -25,9 +25,15 @@ def run_git(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess(command, NO_GIT, "", "the git command is not installed")
 
 
+def ask_git(root: Path, *arguments: str) -> str | None:
+    """Return what a Git command answered in a folder; None where it failed, or no Git is installed."""
+    done = run_git(root, *arguments)
+    return done.stdout if done.returncode == 0 else None
+
+
 def head_commit(root: Path) -> str | None:
     """Return the full hash of HEAD; None without a repository or a commit."""
-    return run_git(root, "rev-parse", "--verify", "--quiet", "HEAD^{commit}").stdout.strip() or None
+    return (ask_git(root, "rev-parse", "--verify", "--quiet", "HEAD^{commit}") or "").strip() or None
 
 
 def identity(root: Path) -> dict[str, str | None]:
@@ -41,5 +47,13 @@ def identity(root: Path) -> dict[str, str | None]:
     found: dict[str, str | None] = {}
     for key in ("name", "email"):
         told = os.environ.get(f"GIT_AUTHOR_{key.upper()}", "").strip()
-        found[key] = told or run_git(root, "config", "--get", f"user.{key}").stdout.strip() or None
+        found[key] = told or (ask_git(root, "config", "--get", f"user.{key}") or "").strip() or None
     return found
+
+
+def changed_files(root: Path, *revisions: str) -> list[str] | None:
+    """Return the tracked files below a folder that differ between revisions, relative to it; None if Git can't say."""
+    answer = ask_git(
+        root, "diff", "--name-only", "--no-renames", "--no-ext-diff", "--relative", "-z", *revisions, "--", "."
+    )
+    return None if answer is None else [path for path in answer.split("\0") if path]

@@ -1,0 +1,127 @@
+"""Predict cases again with a checkpoint, and compare with what was predicted before: to the bit, or within a limit."""
+
+from __future__ import annotations
+
+import platform
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from doseledger.cohort.predictions import load_prediction
+from doseledger.core.errors import BadInput, NotReady
+from doseledger.core.files import sha256_of_file
+from doseledger.core.protocol import load_block
+from doseledger.core.tables import SPLITS, write_table
+
+Tell = Callable[[str], None]
+PROCESSORS = Path("/proc/cpuinfo")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A case predicted again beside its recorded prediction.
+
+    Parameters
+    ----------
+    case_id
+        The case.
+    identical
+        Whether every voxel's dose has the same bits.
+    max_difference_gy
+        Largest difference between two voxels, in Gy.
+    """
+
+    case_id: str
+    identical: bool
+    max_difference_gy: float
+
+
+def this_machine() -> dict[str, Any]:
+    """Return what decides the last bits of a prediction here: processor, device, threads and torch; no host name."""
+    import torch
+
+    device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "CPU"
+    return {
+        "processor": _processor(),
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "torch": str(torch.__version__),
+    }
+
+
+def _processor() -> str:
+    if PROCESSORS.is_file():
+        for line in PROCESSORS.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def predict_again(
+    checkpoint: Path, cases: Path, recorded: Path, case_ids: Sequence[str], tell: Tell
+) -> list[Comparison]:
+    """Return how predictions made now compare with recorded ones, case by case.
+
+    Parameters
+    ----------
+    checkpoint
+        The model.
+    cases
+        Folder of `<case>.npz`.
+    recorded
+        Folder of recorded predictions.
+    case_ids
+        Which cases.
+    tell
+        Called with one line per case.
+
+    Raises
+    ------
+    NotReady
+        If a case is not the one that was predicted: other data give another dose, and that proves nothing.
+    BadInput
+        If a recorded prediction is another checkpoint's.
+    """
+    from doseledger.learn.predict import SplitPart, predict
+    from doseledger.learn.recipe import PredictRecipe
+
+    found = []
+    with tempfile.TemporaryDirectory(prefix="doseledger-") as folder:
+        for case_id in case_ids:
+            before = load_prediction(recorded / f"{case_id}.npz")
+            _refuse_others(checkpoint, cases / f"{case_id}.npz", before.case_sha256, before.checkpoint_sha256)
+            # The very road of the stage: a table of splits that deals this one case to the test set.
+            row = {"case_id": case_id, "pseudonym": case_id, "group": "", "sha256": before.case_sha256}
+            splits, out = Path(folder) / f"{case_id}.csv", Path(folder) / "predictions"
+            write_table(splits, pd.DataFrame([{**row, "repeat": 0, "fold": 0, "split": "test"}]), SPLITS)
+            recipe = load_block(PredictRecipe, before.settings, f"{case_id}: settings of its prediction")
+            predict(checkpoint, SplitPart(cases, splits, "test", 0, 0), out, recipe=recipe, tell=tell)
+            after = load_prediction(out / f"{case_id}.npz")
+            found.append(_compare(case_id, before.dose_gy, after.dose_gy))
+    return found
+
+
+def _refuse_others(checkpoint: Path, case: Path, case_sha256: str, checkpoint_sha256: str) -> None:
+    if not case.is_file():
+        raise NotReady(f"{case}: no such case; give the folder of cases that the recorded predictions are of")
+    if sha256_of_file(case) != case_sha256:
+        raise NotReady(
+            f"{case}: not the case that was predicted (other bytes); take the one that the model's commit names"
+        )
+    if sha256_of_file(checkpoint) != checkpoint_sha256:
+        raise BadInput(
+            f"{case.stem}: its recorded prediction is of checkpoint {checkpoint_sha256[:12]}…, not of this one; "
+            "predict again, and register that"
+        )
+
+
+def _compare(case_id: str, before: np.ndarray[Any, Any], after: np.ndarray[Any, Any]) -> Comparison:
+    if before.shape != after.shape:
+        raise BadInput(f"{case_id}: predicted {after.shape} voxels, recorded are {before.shape}; report this")
+    difference = float(np.abs(after.astype(np.float64) - before.astype(np.float64)).max(initial=0.0))
+    return Comparison(case_id, before.tobytes() == after.tobytes(), difference)
