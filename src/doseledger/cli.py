@@ -23,6 +23,7 @@ from doseledger.commands import (
     models,
     registry,
     reports,
+    runs,
     shortcuts,
 )
 from doseledger.core.errors import DoseledgerError
@@ -30,7 +31,7 @@ from doseledger.core.errors import DoseledgerError
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, help=__doc__.split("\n")[0]
 )
-for subject in (data, judge, models, measure, reports, audit, registry, shortcuts, deliver, bundle, compare):
+for subject in (data, judge, models, measure, reports, runs, audit, registry, shortcuts, deliver, bundle, compare):
     app.add_typer(subject.app)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from doseledger.cohort.evaluation import DRAW_SEED, evaluate_files
+from doseledger.core.errors import NotReady
 from doseledger.core.tables import CASE_METRICS, DVH_METRICS, GOAL_METRICS, SPLITS, read_table
 from doseledger.evaluate.metrics import CaseMetrics, Yardsticks
 from doseledger.evaluate.summary import RANKED_BY, summarise
@@ -126,10 +127,25 @@ def changed_goal_counts(tables: Tables) -> Iterator[Problem]:
                 yield Problem(where, str(row[name]), f"{count}, counted in goals.csv", AGAIN, str(row["case_id"]))
 
 
-def cases_to_measure(tables: Tables, how_many: int | None) -> list[str]:
-    """Return which cases are measured again: the worst first, since a forger would begin there."""
-    ordered = tables.cases.sort_values([RANKED_BY, "case_id"], ascending=[False, True])["case_id"].astype(str)
-    return list(ordered if how_many is None else ordered[:how_many])
+def cases_to_measure(tables: Tables, recompute: Recompute | None = None) -> list[str]:
+    """Return which cases are measured again: the worst first, since a forger would begin there.
+
+    Where not all are asked for, they are taken from those whose prediction is there: an archived run holds examples.
+
+    Raises
+    ------
+    NotReady
+        If none of them has a prediction.
+    """
+    order = tables.cases.sort_values([RANKED_BY, "case_id"], ascending=[False, True])["case_id"].astype(str).to_list()
+    if recompute is None or recompute.how_many is None:
+        return order
+    there = [case_id for case_id in order if (recompute.predictions / f"{case_id}.npz").is_file()]
+    if not there:
+        raise NotReady(
+            f"{recompute.predictions}: no prediction of {', '.join(order[:5])}; nothing can be measured again"
+        )
+    return there[: recompute.how_many]
 
 
 def changed_cases(tables: Tables, splits: Path, recompute: Recompute) -> Iterator[Problem]:
@@ -141,7 +157,7 @@ def changed_cases(tables: Tables, splits: Path, recompute: Recompute) -> Iterato
         If a case or its prediction is absent, or is not the one that was evaluated.
     """
     digests = read_table(splits, SPLITS).set_index("case_id")["sha256"].to_dict()
-    for case_id in cases_to_measure(tables, recompute.how_many):
+    for case_id in cases_to_measure(tables, recompute):
         name = f"{case_id}.npz"
         again = evaluate_files(
             recompute.cases / name, recompute.predictions / name, str(digests.get(case_id)), recompute.yardsticks

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from doseledger.core.errors import NotReady
-from doseledger.ledger.provenance import HOOK_VARIABLES, LOCK_FILE
+from doseledger.ledger.git import HOOK_VARIABLES, run_git
+from doseledger.ledger.provenance import LOCK_FILE
 
 # DVC keeps an experiment as refs/exps/<2 digits>/<38 digits of its baseline>/<its name>.
 EXPERIMENTS = "refs/exps/"
@@ -46,20 +47,9 @@ class Revision:
     baseline: str = ""
 
 
-def run_git(root: Path, *arguments: str, feed: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
-    """Return what git answers about the repository of a folder; a hook's GIT_DIR doesn't lead it elsewhere."""
-    outer = {name: value for name, value in os.environ.items() if name not in HOOK_VARIABLES}
-    environment = {**outer, "LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
-    command = ["git", "-C", str(root), *arguments]
-    return subprocess.run(command, capture_output=True, check=False, env=environment, input=feed)
-
-
 def commit_is_known(root: Path, commit: str) -> bool | None:
     """Return whether a repository has a commit; None where there is no repository to ask."""
-    try:
-        if run_git(root, "rev-parse", "--git-dir").returncode != 0:
-            return None
-    except FileNotFoundError:
+    if run_git(root, "rev-parse", "--git-dir").returncode != 0:
         return None
     return run_git(root, "cat-file", "-e", f"{commit}^{{commit}}").returncode == 0
 
@@ -67,9 +57,8 @@ def commit_is_known(root: Path, commit: str) -> bool | None:
 def _lines(root: Path, *arguments: str) -> list[list[str]]:
     answer = run_git(root, *arguments)
     if answer.returncode != 0:
-        raise NotReady(f"git {arguments[0]} failed in {root}: {answer.stderr.decode(errors='replace').strip()}")
-    text = answer.stdout.decode("utf-8", "surrogateescape")
-    return [line.split(SEPARATOR) for line in text.splitlines() if line]
+        raise NotReady(f"git {arguments[0]} failed in {root}: {answer.stderr.strip()}")
+    return [line.split(SEPARATOR) for line in answer.stdout.split("\n") if line]
 
 
 def recorded_revisions(root: Path) -> list[Revision]:
@@ -117,9 +106,12 @@ def read_blobs(root: Path, wanted: Iterable[tuple[str, str]]) -> dict[tuple[str,
     One `git cat-file` answers for all of them.
     """
     pairs = list(wanted)
-    prefix = run_git(root, "rev-parse", "--show-prefix").stdout.decode().strip()
+    prefix = run_git(root, "rev-parse", "--show-prefix").stdout.strip()
     feed = "".join(f"{commit}:{prefix}{path}\n" for commit, path in pairs)
-    answer = run_git(root, "cat-file", "--batch", feed=feed.encode()).stdout
+    outer = {name: value for name, value in os.environ.items() if name not in HOOK_VARIABLES}
+    # As bytes: sizes are in bytes, and a text's line ends would be translated.
+    command = ["git", "-C", str(root), "cat-file", "--batch"]
+    answer = subprocess.run(command, input=feed.encode(), capture_output=True, check=False, env=outer).stdout
     found: dict[tuple[str, str], bytes] = {}
     at = 0
     for pair in pairs:

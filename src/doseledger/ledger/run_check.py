@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
-from typing import Any
 
-from doseledger.core.errors import BadInput
+from doseledger.core.errors import DoseledgerError
 from doseledger.core.files import sha256_of_file, sha256_of_json
 from doseledger.gates.metrics import judge_cases
 from doseledger.gates.verdict import Verdict, make_verdict
@@ -16,7 +15,7 @@ from doseledger.ledger.checklist import Check, Problem, run_checks
 from doseledger.ledger.recompute import Recompute
 from doseledger.ledger.revisions import commit_is_known
 from doseledger.ledger.run_record import RunRecord
-from doseledger.ledger.runs import RunFiles, read_manifest
+from doseledger.ledger.runs import RunFiles, read_manifest, verdict_speaks_of
 
 TRAIN_AGAIN = "train again, or bring the folder back with `dvc checkout`"
 
@@ -103,8 +102,8 @@ def _recomputed(record: RunRecord, recompute: Recompute) -> Iterator[Problem]:
 
 def _measured(record: RunRecord, recompute: Recompute) -> list[str]:
     try:
-        return again.cases_to_measure(record.tables, recompute.how_many)
-    except BadInput:
+        return again.cases_to_measure(record.tables, recompute)
+    except DoseledgerError:
         return []
 
 
@@ -146,14 +145,6 @@ def _stale_metrics_verdict(record: RunRecord) -> Iterator[Problem]:
     if not verdict_speaks_of(findings, record.summary):
         found = f"numbers of {details.get('n_cases')} cases that are not those of the summary"
         yield Problem("verdicts/metrics.json", found, "a verdict on this summary", "run `dvc repro`")
-
-
-def verdict_speaks_of(findings: Mapping[str, Any], summary: Mapping[str, Any]) -> bool:
-    """Return whether the metrics gate's findings are of these metrics: the limits that it judged hold their numbers."""
-    details = findings.get("details") or {}
-    limits = [*details.get("limits", []), *details.get("candidate", [])]
-    same = all(not again.differs(limit.get("found"), summary.get(limit.get("metric"))) for limit in limits)
-    return same and details.get("n_cases") == summary.get("n_cases")
 
 
 def _code(record: RunRecord) -> Iterator[Problem]:

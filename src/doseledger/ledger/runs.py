@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from doseledger.core.errors import BadInput, NotReady
-from doseledger.core.files import read_json, read_yaml
+from doseledger.core.files import read_json, read_yaml, sha256_of_json
 from doseledger.ledger.pipeline import PIPELINE_FILE, StageFiles, resolve_stages
 from doseledger.ledger.provenance import PARAMS_FILE
 
 MANIFEST = "manifest.json"
+EXAMPLES = "examples"
 # What training writes, relative to its folder.
 TRAINING_FILES = (
     "run.json",
@@ -60,6 +61,12 @@ class RunFiles:
         The project, whose Git repository knows the run's commit; None where there is none.
     manifest
         The list of an archived run's files with their SHA256; None for the pipeline's own folders.
+    cases
+        Folder of cases, as the pipeline has it; an archived run holds none.
+    predictions
+        Folder of predicted doses, all of the test set or the examples of an archived run.
+    figures
+        Folder of the report's figures; an archived run has them among its examples.
     """
 
     cohort: str
@@ -73,6 +80,9 @@ class RunFiles:
     splits: Path
     root: Path | None = None
     manifest: Path | None = None
+    cases: Path | None = None
+    predictions: Path | None = None
+    figures: Path | None = None
 
     @property
     def best_checkpoint(self) -> Path:
@@ -137,6 +147,9 @@ def run_files(stages: Mapping[str, StageFiles], cohort: str, model: str, root: P
         pdf=root / reported.out(".pdf"),
         splits=root / stages["split"].out(".csv"),
         root=root,
+        cases=root / stages["ingest"].outs[0],
+        predictions=root / stages[f"predict@{model}"].outs[0],
+        figures=root / next(path for path in reported.outs if not Path(path).suffix),
     )
 
 
@@ -173,7 +186,32 @@ def files_of_archive(folder: Path, root: Path | None = None) -> RunFiles:
         splits=folder / "splits.csv",
         root=root,
         manifest=folder / MANIFEST,
+        predictions=folder / EXAMPLES,
     )
+
+
+def run_id(cohort: str, model: str, checkpoint_sha256: str, summary: Mapping[str, Any]) -> str:
+    """Return the name by which a run is told from every other: of its weights and its numbers, wherever it is found.
+
+    Parameters
+    ----------
+    cohort, model
+        What the run is of.
+    checkpoint_sha256
+        SHA256 of best.ckpt.
+    summary
+        The metrics' summary.
+    """
+    return sha256_of_json([cohort, model, checkpoint_sha256, dict(summary)])[:10]
+
+
+def verdict_speaks_of(findings: Mapping[str, Any], summary: Mapping[str, Any]) -> bool:
+    """Return whether the metrics gate's findings are of these metrics: the limits that it judged hold their numbers."""
+    details = findings.get("details") or {}
+    limits = [*details.get("limits", []), *details.get("candidate", [])]
+    # Both were written from one number, so they are equal to the last digit.
+    same = all(limit.get("found") == summary.get(limit.get("metric")) for limit in limits)
+    return same and details.get("n_cases") == summary.get("n_cases")
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

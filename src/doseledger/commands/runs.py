@@ -1,0 +1,252 @@
+"""Runs: the checklist of one, its archive, and the index of all."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from doseledger.commands.audited import audited
+from doseledger.commands.shared import (
+    PARAMS,
+    Json,
+    Params,
+    goals_of,
+    project_root,
+    protocol_of,
+    settings_of,
+    show,
+    tell,
+)
+from doseledger.core.errors import BadInput, GateFailed
+
+if TYPE_CHECKING:
+    from doseledger.core.settings import Settings
+    from doseledger.gates.verdict import Verdict
+    from doseledger.ledger.recompute import Recompute
+    from doseledger.ledger.run_rows import RunRow
+    from doseledger.ledger.runs import RunFiles
+
+app = typer.Typer()
+runs_app = typer.Typer(no_args_is_help=True, help="Is a run whole and honest, where are all runs, which is best.")
+app.add_typer(runs_app, name="runs")
+
+# Below the project's root, left alone by Git and DVC: what interrupted trainings left, and what was read of commits.
+STATES = Path(".doseledger/resume")
+STORE = Path(".doseledger/runs.json")
+
+Where = Annotated[str, typer.Option(help="Only runs for which this holds: \"mae_gy < 3 and model == 'dose_unet'\".")]
+Sort = Annotated[str, typer.Option(help="Column to sort by; the newest come first without it.")]
+Descending = Annotated[bool, typer.Option("--descending", help="With --sort: the largest first.")]
+Metric = Annotated[list[str] | None, typer.Option(help="Metric to show; can be given several times.")]
+Archives = Annotated[list[Path] | None, typer.Option(help="Folder of archived runs; can be given several times.")]
+Form = Annotated[str, typer.Option("--format", help="table, markdown, csv or json.")]
+
+
+@runs_app.command("check")
+def check(
+    target: Annotated[str, typer.Argument(help="A model of the pipeline, or the folder of an archived run.")],
+    recompute: Annotated[
+        str,
+        typer.Option(help="How many cases to measure again from their predictions, the worst first: 0, 1 … or all."),
+    ] = "0",
+    cases: Annotated[Path | None, typer.Option(help="Folder of cases; the pipeline's own without it.")] = None,
+    protocols: Annotated[Path | None, typer.Option(help="Folder of protocols, with --recompute.")] = None,
+    goals: Annotated[Path | None, typer.Option(help="Folder of clinical goals, with --recompute.")] = None,
+    params: Params = PARAMS,
+    as_json: Json = False,
+) -> None:
+    """Go through the checklist of a run: files, settings, epochs, metrics, checkpoints, verdicts, code.
+
+    Exit 1 if a point of it is not met.
+
+    Example: doseledger runs check dose_unet --recompute 1 --protocols validation/protocols --goals validation/goals
+    """
+    from doseledger.gates.verdict import verdict_as_json
+    from doseledger.ledger.run_check import check_run
+
+    files = _files_of(target)
+    again = _recompute(recompute, cases, (protocols, goals), settings_of(params), files) if recompute != "0" else None
+    verdict = check_run(files, recompute=again)
+    show(verdict_as_json(verdict), as_json, "\n".join(_checklist(verdict)))
+    if not verdict.ok:
+        failed = [point["check"] for point in verdict.details["checks"] if not point["ok"]]
+        raise GateFailed(f"the run of {files.model} is not what it should be: {', '.join(failed)}")
+
+
+@runs_app.command("archive")
+@audited(outputs=("target",))
+def archive(
+    model: Annotated[str, typer.Argument(help="A model of the pipeline.")],
+    target: Annotated[Path, typer.Argument(help="Folder that gets run_YYYYMMDD_HHMMSS.")],
+    examples: Annotated[
+        int, typer.Option(help="How many predicted doses go along: best, worst, then others.", min=0)
+    ] = 3,
+    as_json: Json = False,
+) -> None:
+    """Copy a complete run out of the pipeline, with its report, verdicts, checklist and a manifest of every byte.
+
+    Example: doseledger runs archive dose_unet ../archive
+    """
+    from datetime import UTC, datetime
+
+    from doseledger.ledger.archive import archive_run, example_cases
+    from doseledger.ledger.run_check import check_run
+
+    files = _files_of(model)
+    verdict = check_run(files)
+    for finding in verdict.errors:
+        tell(f"checklist: [{finding.gate}] {finding.message}")
+    chosen = example_cases(files, examples)
+    folder = archive_run(files, verdict, target, when=datetime.now(UTC), examples=chosen)
+    notes = "" if verdict.ok else f"; its checklist has {len(verdict.errors)} error(s), which the manifest holds"
+    show({"folder": str(folder), "ok": verdict.ok, "examples": chosen}, as_json, f"archived in {folder}{notes}")
+
+
+@runs_app.command("list")
+def list_all(
+    where: Where = "",
+    sort: Sort = "",
+    descending: Descending = False,
+    metric: Metric = None,
+    archives: Archives = None,
+    form: Form = "table",
+    columns: Annotated[bool, typer.Option("--columns", help="Only the names that --where and --sort know.")] = False,
+) -> None:
+    """List every run: of the workspace, of Git revisions, DVC experiments and archives, each once.
+
+    Example: doseledger runs list --where "mae_gy < 3 and model == 'dose_unet'" --sort mae_gy
+    """
+    from doseledger.ledger.run_tables import known_columns, select_runs
+
+    rows = _gather(archives)
+    if columns:
+        print("\n".join(sorted(known_columns(rows))))
+        return
+    _print_runs(select_runs(rows, where=where, sort=sort, descending=descending), metric, form)
+
+
+@runs_app.command("search")
+def search(
+    words: Annotated[list[str], typer.Argument(help="Each must occur: in id, place, note, or a setting as lr=0.001.")],
+    where: Where = "",
+    sort: Sort = "",
+    descending: Descending = False,
+    metric: Metric = None,
+    archives: Archives = None,
+    form: Form = "table",
+) -> None:
+    """Find runs by words.
+
+    Example: doseledger runs search lr=0.001 dose_unet
+    """
+    from doseledger.ledger.run_tables import select_runs
+
+    rows = _gather(archives)
+    _print_runs(select_runs(rows, where=where, words=words, sort=sort, descending=descending), metric, form)
+
+
+@runs_app.command("compare")
+def compare(
+    runs: Annotated[list[str], typer.Argument(help="Two or more: ids, tags, branches, experiments, archived folders.")],
+    every_metric: Annotated[
+        bool, typer.Option("--all", help="With the ends of intervals and the worst cases.")
+    ] = False,
+    archives: Archives = None,
+    form: Form = "table",
+) -> None:
+    """Put runs side by side: every setting that differs, and the metrics with the step from the first.
+
+    Example: doseledger runs compare main workspace
+    """
+    from doseledger.ledger.run_tables import comparison_table, find_run, format_runs
+
+    rows = _gather(archives)
+    if len(runs) < 2:
+        raise BadInput(f"found one run to compare ({runs[0]}), wanted two or more")
+    chosen = [find_run(rows, name) for name in runs]
+    table = comparison_table(chosen, every_metric=every_metric)
+    print(format_runs(chosen, table, _form(form), colour=_colour()), end="")
+
+
+@runs_app.command("index")
+def index(
+    page: Annotated[Path, typer.Argument(help="HTML page to write, from the main repository's root.")],
+    templates: Annotated[Path, typer.Option(help="Folder of templates.")],
+    archives: Archives = None,
+) -> None:
+    """Write the page of all runs.
+
+    Example: doseledger runs index reports/runs.html --templates reports/templates
+    """
+    from doseledger.ledger.index_page import write_index
+
+    rows = _gather(archives)
+    target = project_root() / page
+    write_index(rows, target, templates, project_root())
+    print(f"{len(rows)} runs in {page}")
+
+
+def _files_of(target: str) -> RunFiles:
+    from doseledger.ledger.runs import MANIFEST, files_of_archive, files_of_pipeline
+
+    root = Path.cwd()
+    folder = Path(target)
+    if (folder / MANIFEST).is_file() or (folder.is_dir() and folder.name.startswith("run_")):
+        return files_of_archive(folder, root if (root / ".git").exists() else None)
+    return files_of_pipeline(root, target)
+
+
+def _recompute(
+    how_many: str, cases: Path | None, folders: tuple[Path | None, Path | None], settings: Settings, files: RunFiles
+) -> Recompute:
+    from doseledger.evaluate.metrics import Yardsticks
+    from doseledger.ledger.recompute import Recompute
+
+    if how_many != "all" and not how_many.isdigit():
+        raise BadInput(f"--recompute {how_many}: wanted a number of cases, or all")
+    protocols, goals = folders
+    where = cases or files.cases
+    if protocols is None or goals is None or where is None or files.predictions is None:
+        raise BadInput("--recompute needs --protocols and --goals; for an archived run --cases as well")
+    yardsticks = Yardsticks(
+        protocol_of(settings, files.cohort, protocols), goals_of(settings, files.cohort, goals), settings.evaluate
+    )
+    return Recompute(where, files.predictions, yardsticks, None if how_many == "all" else int(how_many))
+
+
+def _checklist(verdict: Verdict) -> list[str]:
+    lines = [f"{verdict.details['model']} on {verdict.details['cohort']}"]
+    for point in verdict.details["checks"]:
+        blocked = f" (can't be seen: {point['blocked_by']})" if point["blocked_by"] else ""
+        lines.append(f"  {'ok  ' if point['ok'] else 'FAIL'}  {point['check']:<11}{point['title']}{blocked}")
+    if verdict.details["recomputed_cases"]:
+        lines.append(f"  measured again: {', '.join(verdict.details['recomputed_cases'])}")
+    return [*lines, *(f"  [{finding.gate}] {finding.message}" for finding in verdict.findings)]
+
+
+def _gather(archives: list[Path] | None) -> list[RunRow]:
+    from doseledger.ledger.index import gather_runs
+
+    root = project_root()
+    return gather_runs(root, archives or [], states=root / STATES, store=root / STORE)
+
+
+def _form(form: str) -> Any:
+    if form not in ("table", "markdown", "csv", "json"):
+        raise BadInput(f"--format {form}: wanted table, markdown, csv or json")
+    return form
+
+
+def _colour() -> bool:
+    return sys.stdout.isatty() and "NO_COLOR" not in os.environ
+
+
+def _print_runs(rows: list[RunRow], metrics: list[str] | None, form: str) -> None:
+    from doseledger.ledger.run_tables import HEADLINE, format_runs, runs_table
+
+    table = runs_table(rows, metrics or HEADLINE)
+    print(format_runs(rows, table, _form(form), colour=_colour()), end="")

@@ -1,0 +1,80 @@
+"""What DVC recorded of a model's stages: the settings that made a run, whatever params.yaml says by now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from doseledger.core.errors import BadInput
+from doseledger.core.files import read_yaml
+from doseledger.ledger.provenance import PARAMS_FILE
+
+# The stages that decide a run's numbers, of all models and of one; its report and verdicts follow from them.
+COMMON_STAGES = ("ingest", "split", "check_data")
+MODEL_STAGES = ("preflight", "train", "predict", "evaluate", "report", "check_metrics")
+DECIDING_STAGES = ("split", "train", "predict", "evaluate")
+# Settings of a run where DVC has recorded none yet.
+TOP_SETTINGS = ("seed", "lr", "fold", "repeat")
+
+
+def stages_of_model(lock_file: Path, model: str) -> dict[str, Any]:
+    """Return dvc.lock's entries of the stages that a model's run went through; empty where there is no such file.
+
+    Raises
+    ------
+    BadInput
+        If the file is no dvc.lock.
+    """
+    if not lock_file.is_file():
+        return {}
+    lock = read_yaml(lock_file)
+    if not isinstance(lock, dict) or not isinstance(lock.get("stages", {}), dict):
+        raise BadInput(f"{lock_file}: not a dvc.lock (no mapping of stages); run `dvc repro` again")
+    wanted = [*COMMON_STAGES, *(f"{stage}@{model}" for stage in MODEL_STAGES)]
+    return {name: lock["stages"][name] for name in wanted if name in lock["stages"]}
+
+
+def recorded_settings(lock_file: Path, params_file: Path, model: str) -> dict[str, Any]:
+    """Return the settings that decided a model's run, flat: `lr`, `network.channels`, `splits.seed`.
+
+    They are those that DVC recorded with the stages; before a model's first training, those of params.yaml.
+    """
+    return settings_of_stages(stages_of_model(lock_file, model), read_yaml(params_file), model)
+
+
+def settings_of_stages(stages: Mapping[str, Any], params: Mapping[str, Any], model: str) -> dict[str, Any]:
+    """Return the settings that decided a model's run, flat.
+
+    Parameters
+    ----------
+    stages
+        Entries of dvc.lock by stage.
+    params
+        Content of params.yaml, for a model that was not trained yet.
+    model
+        Its name; the settings of its own block are named without it.
+    """
+    found: dict[str, Any] = {}
+    for name in DECIDING_STAGES:
+        for entry in (stages.get(name), stages.get(f"{name}@{model}")):
+            found |= ((entry or {}).get("params") or {}).get(PARAMS_FILE) or {}
+    if f"train@{model}" not in stages:
+        found |= {name: params[name] for name in TOP_SETTINGS if name in params} | {model: params.get(model, {})}
+    flat = dict(flatten(found))
+    return {name.removeprefix(f"{model}."): value for name, value in sorted(flat.items())}
+
+
+def flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (dotted name, value) of nested mappings; lists stay whole.
+
+    Examples
+    --------
+    >>> dict(flatten({"fit": {"max_epochs": 3}, "lr": 0.1}))
+    {'fit.max_epochs': 3, 'lr': 0.1}
+    """
+    for key, item in value.items():
+        if isinstance(item, Mapping) and item:
+            yield from flatten(item, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", item
