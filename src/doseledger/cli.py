@@ -25,13 +25,28 @@ from doseledger.commands import (
     reports,
     runs,
     shortcuts,
+    watchdog,
 )
 from doseledger.core.errors import DoseledgerError
 
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, help=__doc__.split("\n")[0]
 )
-for subject in (data, judge, models, measure, reports, runs, audit, registry, shortcuts, deliver, bundle, compare):
+for subject in (
+    data,
+    judge,
+    models,
+    measure,
+    reports,
+    runs,
+    audit,
+    registry,
+    shortcuts,
+    deliver,
+    bundle,
+    compare,
+    watchdog,
+):
     app.add_typer(subject.app)
 
 

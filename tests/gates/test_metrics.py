@@ -41,13 +41,14 @@ def files(repository: Path, tmp_path: Path) -> MetricsFiles:
     ]
     write_table(tmp_path / "splits.csv", pd.DataFrame(rows), SPLITS)
     seen = {part: {c: digest_of(c) for c in PARTS if PARTS[c] == part} for part in ("train", "val")}
-    save_checkpoint(tmp_path / "best.ckpt", checkpoint_of(repository, seen["train"], seen["val"]))
+    save_checkpoint(tmp_path / "checkpoints/best.ckpt", checkpoint_of(repository, seen["train"], seen["val"]))
+    write_history(tmp_path, [(0.2, 7.0, 7.2), (0.1, 3.0, 3.1), (0.09, 2.5, 2.7)])
     write_metrics(tmp_path, {"case_0004": (2.0, 96.0), "case_0005": (3.0, 98.0)})
     write_json(tmp_path / "thresholds.yaml", thresholds_of(repository, LIMITS))
     return MetricsFiles(
         metrics_dir=tmp_path,
         splits_csv=tmp_path / "splits.csv",
-        checkpoint=tmp_path / "best.ckpt",
+        checkpoint=tmp_path / "checkpoints/best.ckpt",
         thresholds=tmp_path / "thresholds.yaml",
         cohort="phantom",
         model="dose_unet",
@@ -81,7 +82,7 @@ def write_metrics(folder: Path, values: dict[str, tuple[float, float]]) -> None:
         {
             "case_id": case_id,
             "case_sha256": digest_of(case_id),
-            "checkpoint_sha256": sha256_of_file(folder / "best.ckpt"),
+            "checkpoint_sha256": sha256_of_file(folder / "checkpoints/best.ckpt"),
             "mae_body_gy": mae,
             "gamma_3_3_global_percent": gamma,
             "gamma_points_verified": 50,
@@ -98,6 +99,14 @@ def write_metrics(folder: Path, values: dict[str, tuple[float, float]]) -> None:
     write_text(folder / "cases.csv", table.to_csv(index=False))
     means = {name: float(table[name].mean()) for name in ("mae_body_gy", "gamma_3_3_global_percent")}
     write_json(folder / "summary.json", {"n_cases": len(table), **means})
+
+
+def write_history(folder: Path, epochs: list[tuple[float, float | None, float]]) -> None:
+    """Loss, MAE on training cases (None: not measured) and in validation of each epoch."""
+    lines = ["epoch,train_loss,train_mae_valid_dose_gy,val_mae_valid_dose_gy,seconds"]
+    for number, (loss, train, val) in enumerate(epochs, start=1):
+        lines.append(f"{number},{loss},{'' if train is None else train},{val},{12.5 * number}")
+    write_text(folder / "history.csv", "\n".join(lines) + "\n")
 
 
 def change_cases(files: MetricsFiles, change: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
@@ -198,6 +207,72 @@ def test_gamma_that_differs_from_its_reference_is_named(files: MetricsFiles) -> 
     verdict = judged(files)
     assert verdict.ok
     assert {finding.gate for finding in verdict.findings} == {"gamma_unverified"}
+
+
+RED_FLAGS: dict[str, tuple[list[tuple[float, float | None, float]], str, str, str]] = {
+    "a training loss that vanishes": (
+        [(0.2, 3.0, 3.1), (0.0009, 2.9, 3.0)], "loss_vanishes", "error", "has fallen to 0.0045 of the first epoch's"
+    ),
+    "patients learned by heart": (
+        [(0.2, 3.0, 3.1), (0.1, 0.7, 2.8)], "train_val_gap", "error", "a gap of 300%, more than 200%"
+    ),
+    "a gap to look at": ([(0.2, 3.0, 3.6)], "train_val_gap", "warning", "a gap of 20%, more than 10%"),
+    "a validation too good to be true": (
+        [(0.2, 3.0, 3.1), (0.1, 0.2, 0.21)], "score_implausible", "error", "at or below 0.3 Gy"
+    ),
+    "a training that went astray": (
+        [(0.2, 3.0, 3.1), (0.1, 2.9, 3.0), (0.5, 2.8, 2.9)], "diverges", "error", "the training loss is 5 times"
+    ),
+    "a history without training cases": ([(0.2, None, 3.1)], "training_unseen", "warning", "train it again"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("flag", RED_FLAGS)
+def test_a_red_flag_of_the_training_is_in_the_verdict(flag: str, files: MetricsFiles) -> None:
+    epochs, gate, severity, words = RED_FLAGS[flag]
+    before = judged(files)
+    write_history(files.metrics_dir, epochs)
+    verdict = judged(files)
+    (finding,) = verdict.findings
+    assert (finding.gate, finding.severity) == (gate, severity)
+    assert finding.message.startswith("dose_unet: ")
+    assert words in finding.message
+    assert verdict.ok == (severity == "warning")
+    assert verdict.digest != before.digest
+
+
+@pytest.mark.parametrize(
+    ("values", "severity", "words"),
+    [
+        ((0.1, 97.0), "error", "mae_body_gy is 0.100 Gy over 2 cases: nearer to the plan than a plan made to mimic it"),
+        ((0.5, 97.0), "warning", "mae_body_gy is 0.500 Gy"),
+        ((2.0, 100.0), "error", "gamma_3_3_global_percent is at least 100.00 % in each of 2 cases"),
+        ((2.0, 99.3), "warning", "gamma_3_3_global_percent is at least 99.30 %"),
+    ],
+)
+def test_scores_too_good_to_be_true_are_named(
+    values: tuple[float, float], severity: str, words: str, files: MetricsFiles
+) -> None:
+    write_metrics(files.metrics_dir, dict.fromkeys(("case_0004", "case_0005"), values))
+    (finding,) = judged(files).findings
+    assert (finding.gate, finding.severity) == ("score_implausible", severity)
+    assert words in finding.message
+
+
+def test_the_clock_in_a_history_is_not_judged(files: MetricsFiles) -> None:
+    before = judged(files)
+    history = files.history_csv.read_text()
+    write_text(files.history_csv, history.replace("12.5", "99.5"))
+    assert judged(files).digest == before.digest
+
+
+def test_a_model_without_a_history_is_not_judged(files: MetricsFiles) -> None:
+    write_text(files.history_csv, "epoch,seconds\n1,2\n")
+    with pytest.raises(BadInput, match="a history has epoch, train_loss and a row an epoch"):
+        judged(files)
+    files.history_csv.unlink()
+    with pytest.raises(BadInput, match=r"history\.csv: no history of the training; train the model again"):
+        judged(files)
 
 
 def test_a_model_without_limits_is_not_judged(files: MetricsFiles) -> None:

@@ -12,6 +12,7 @@ from doseledger.commands.shared import (
     PARAMS,
     Cases,
     Cohort,
+    Json,
     Lock,
     Params,
     Protocols,
@@ -21,9 +22,11 @@ from doseledger.commands.shared import (
     cohort_files,
     project_root,
     settings_of,
+    show,
     tell,
     training_run,
 )
+from doseledger.commands.watchdog import watched
 
 app = typer.Typer()
 resume_app = typer.Typer(no_args_is_help=True, help="What interrupted trainings have left behind.")
@@ -31,6 +34,7 @@ app.add_typer(resume_app, name="resume")
 
 
 @app.command()
+@watched
 @audited(
     inputs=("cases", "splits", "lock", "data_token", "preflight_token", "params"),
     outputs=("out",),
@@ -50,12 +54,16 @@ def train(
     preflight_token: Annotated[Path, typer.Option(help="Preflight's verdict on exactly this model.")],
     state: Annotated[Path, typer.Option(help="Root of resume states, below the project's root.")],
     fresh: Annotated[bool, typer.Option("--fresh", help="Throw an interrupted run's state away.")] = False,
+    devices: Annotated[int | None, typer.Option(help="Processes, one a GPU. Default: the settings'.", min=1)] = None,
+    nodes: Annotated[int | None, typer.Option(help="Machines. Default: the settings'.", min=1)] = None,
     params: Params = PARAMS,
 ) -> None:
     """Train a model on the cases that passed the data gate; an interrupted run of the same settings goes on.
 
     Example: see the train stage in dvc.yaml; `dvc repro train@dose_unet` runs it.
     """
+    from dataclasses import replace
+
     from doseledger.gates.digests import data_digest, run_digest
     from doseledger.gates.limits import load_thresholds
     from doseledger.gates.verdict import require_token
@@ -66,8 +74,11 @@ def train(
     files = cohort_files(settings, cohort, cases, splits, (protocols, suites, thresholds, lock))
     require_token(data_token, data_digest(files), "data")
     run = training_run(settings, model, params, data_token)
-    require_token(preflight_token, run_digest(run, splits, load_thresholds(thresholds).preflight), "preflight")
-    train_model(run, Places(cases, splits, out, project_root() / state), fresh=fresh, tell=tell)
+    run = replace(run, devices=devices or run.devices, nodes=nodes or run.nodes)
+    limits = load_thresholds(thresholds)
+    require_token(preflight_token, run_digest(run, splits, limits.preflight), "preflight")
+    places = Places(cases, splits, out, project_root() / state)
+    train_model(run, places, fresh=fresh, tell=tell, red_flags=limits.training, wandb=settings.train.wandb)
 
 
 @app.command()
@@ -100,21 +111,25 @@ def predict(
 def list_resume(
     state: Annotated[Path, typer.Option(help="Root of resume states, below the project's root.")],
     model: Annotated[str | None, typer.Argument(help="Only this model's.")] = None,
+    as_json: Json = False,
 ) -> None:
-    """List what interrupted trainings have left to go on from.
+    """List what interrupted trainings have left to go on from, the latest first.
 
     Example: doseledger resume list --state .doseledger/resume
     """
+    from doseledger.learn.heartbeat import describe_state
     from doseledger.learn.resume import list_states
 
-    for folder in list_states(project_root() / state, model):
-        print(f"{folder.parent.name} {folder.name}")
+    found = [describe_state(folder) for folder in list_states(project_root() / state, model)]
+    lines = [f"{one['model']} {one['fingerprint']}: epoch {one['epoch']}, step {one['step']}" for one in found]
+    show(found, as_json, "\n".join(lines) or "no interrupted run")
 
 
 @resume_app.command("clear")
 def clear_resume(
     model: Annotated[str, typer.Argument(help="The model.")],
     state: Annotated[Path, typer.Option(help="Root of resume states, below the project's root.")],
+    as_json: Json = False,
 ) -> None:
     """Throw a model's interrupted trainings away, so that the next one starts from the beginning.
 
@@ -122,4 +137,5 @@ def clear_resume(
     """
     from doseledger.learn.resume import clear_states
 
-    print(f"{clear_states(project_root() / state, model)} interrupted runs of {model} thrown away")
+    n_cleared = clear_states(project_root() / state, model)
+    show({"model": model, "cleared": n_cleared}, as_json, f"{n_cleared} interrupted runs of {model} thrown away")

@@ -116,6 +116,8 @@ def training_run(settings: Settings, model: str, params: Path, data_token: Path)
         token=read_json(data_token),
         provenance=run_provenance(Path.cwd(), sys.argv, Path("requirements.lock")),
         family=DOSE,
+        devices=settings.train.devices,
+        nodes=settings.train.nodes,
     )
 
 

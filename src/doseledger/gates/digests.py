@@ -33,7 +33,7 @@ DATA_JUDGES = (
     "suites.py",
     "verdict.py",
 )
-METRICS_JUDGES = ("digests.py", "limits.py", "metrics.py", "verdict.py")
+METRICS_JUDGES = ("digests.py", "limits.py", "metrics.py", "training.py", "verdict.py", "../learn/red_flags.py")
 
 
 @dataclass(frozen=True)
@@ -131,13 +131,20 @@ def run_digest(run: TrainingRun, splits_csv: Path, limits: PreflightLimits) -> s
     return sha256_of_json({"model": model, "splits": _sha256_of(splits_csv), "limits": judged_by})
 
 
-def metrics_digest(tables: tuple[Path, ...], limits: list[dict[str, Any]], seen: dict[str, str]) -> str:
+def metrics_digest(
+    tables: tuple[Path, ...],
+    history: list[dict[str, float]],
+    limits: list[dict[str, Any]],
+    seen: dict[str, str],
+) -> str:
     """Return the digest of what the metrics gate judges.
 
     Parameters
     ----------
     tables
         The summary, the metrics of each case, and the splits.
+    history
+        The training's history, without its clock.
     limits
         Every limit that is applied, as JSON values.
     seen
@@ -146,9 +153,10 @@ def metrics_digest(tables: tuple[Path, ...], limits: list[dict[str, Any]], seen:
     return sha256_of_json(
         {
             "tables": [_sha256_of(table) for table in tables],
+            "history": history,
             "limits": without_explanations(limits),
             "seen": seen,
-            "code": code_digest(Path(__file__).with_name(name) for name in METRICS_JUDGES),
+            "code": code_digest(Path(__file__).parent / name for name in METRICS_JUDGES),
         }
     )
 

@@ -155,11 +155,30 @@ class DriftLimits(Block):
     source: Reason
 
 
+class SignLimit(Block):
+    """From where on a sign is worth a warning, and from where on it fails the gate."""
+
+    warning: float
+    error: float
+    source: Reason
+
+
+class TrainingLimits(Block):
+    """Red flags of a training, told as it goes and judged in the end; learn/red_flags.py says what each measures."""
+
+    loss_share: SignLimit
+    gap: SignLimit
+    least_mae_gy: SignLimit
+    rise: SignLimit
+    most_gamma_percent: SignLimit
+
+
 class Thresholds(Block):
     """All of thresholds.yaml: by cohort, or by cohort and model; a candidate, a probe and the machine by one rule."""
 
     data: dict[str, DataLimits]
     preflight: PreflightLimits
+    training: TrainingLimits
     evaluation: EvaluationLimits
     metrics: dict[str, dict[str, list[MetricLimit]]]
     candidate: list[MetricLimit]

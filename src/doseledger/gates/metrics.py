@@ -16,6 +16,7 @@ from doseledger.core.files import read_json, sha256_of_file
 from doseledger.core.tables import CASE_METRICS, SPLITS, read_table
 from doseledger.gates.digests import metrics_digest
 from doseledger.gates.limits import EvaluationLimits, MetricLimit, load_thresholds, metric_limits
+from doseledger.gates.training import judge_plausible, judge_training, read_history
 from doseledger.gates.verdict import Finding, Verdict, make_verdict
 
 # Columns of cases.csv whose mean the summary repeats under the same name.
@@ -56,6 +57,11 @@ class MetricsFiles:
         return self.metrics_dir / "summary.json"
 
     @property
+    def history_csv(self) -> Path:
+        """The training's history, in the run's folder as the checkpoint is."""
+        return self.checkpoint.parents[1] / "history.csv"
+
+    @property
     def cases_csv(self) -> Path:
         """The model's metrics, a row per case."""
         return self.metrics_dir / "cases.csv"
@@ -80,7 +86,8 @@ def judge_metrics(files: MetricsFiles, *, fold: int, repeat: int) -> Verdict:
 
     limits = metric_limits(files.thresholds, files.cohort, files.model)
     thresholds = load_thresholds(files.thresholds)
-    evaluation = thresholds.evaluation
+    evaluation, training = thresholds.evaluation, thresholds.training
+    history = read_history(files.history_csv)
     summary, rows = read_json(files.summary_json), read_table(files.cases_csv, CASE_METRICS)
     if not isinstance(summary, dict):
         raise BadInput(f"{files.summary_json}: wanted a mapping of metrics, found {type(summary).__name__}")
@@ -91,6 +98,8 @@ def judge_metrics(files: MetricsFiles, *, fold: int, repeat: int) -> Verdict:
     findings += judge_summary(summary, rows)
     findings += judge_cases(rows, test, seen, sha256_of_file(files.checkpoint))
     findings += judge_gamma(rows, evaluation)
+    findings += judge_training(history, training, files.model)
+    findings += judge_plausible(rows, training, files.model)
     details = {
         "cohort": files.cohort,
         "model": files.model,
@@ -99,9 +108,10 @@ def judge_metrics(files: MetricsFiles, *, fold: int, repeat: int) -> Verdict:
         # Told, not judged: a small or an early model may miss these and pass.
         "candidate": [_result(summary, limit) for limit in thresholds.candidate],
     }
-    everything = [*limits, evaluation]
+    everything = [*limits, evaluation, training]
     digest = metrics_digest(
         (files.summary_json, files.cases_csv, files.splits_csv),
+        history,
         [limit.model_dump(mode="json") for limit in everything],
         seen,
     )

@@ -68,6 +68,17 @@ def find_beat(state_root: Path, pid: int) -> tuple[Path, Beat] | None:
     return None
 
 
+def describe_state(folder: Path) -> dict[str, str | int | None]:
+    """Return of a run's resume state its model, its fingerprint, and epoch, step and process of its last beat."""
+    beat = read_beat(folder / BEAT_FILE)
+    reached = (beat.epoch, beat.step, beat.pid) if beat else (None, None, None)
+    return {
+        "model": folder.parent.name,
+        "fingerprint": folder.name,
+        **dict(zip(("epoch", "step", "pid"), reached, strict=True)),
+    }
+
+
 class Pulse:
     """Writes the beats of this process.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from doseledger.learn.run import MONITORED, trained_name
 
@@ -17,34 +17,36 @@ MEASURED_ON_TRAINING = trained_name(MONITORED)
 Row = Mapping[str, float]
 
 
-@dataclass(frozen=True)
-class Level:
+class Level(Protocol):
     """From where on a sign is worth a warning, and from where on it is an error."""
 
-    warning: float
-    error: float
+    @property
+    def warning(self) -> float:
+        """The one."""
+
+    @property
+    def error(self) -> float:
+        """The other."""
 
 
-@dataclass(frozen=True)
-class RedFlagLimits:
-    """Limits of the signs.
+class RedFlagLimits(Protocol):
+    """Limits of the signs, in thresholds.yaml."""
 
-    Parameters
-    ----------
-    loss_share
-        The training loss as a share of the first epoch's, at most so small.
-    gap
-        (validation − training) ÷ training, both MAE of whole cases under the same mask, at most.
-    least_mae_gy
-        Validation MAE in Gy below which a prediction can't be.
-    rise
-        The latest loss or validation MAE as a multiple of the least so far, at most.
-    """
+    @property
+    def loss_share(self) -> Level:
+        """The training loss as a share of the first epoch's: at or below it."""
 
-    loss_share: Level
-    gap: Level
-    least_mae_gy: Level
-    rise: Level
+    @property
+    def gap(self) -> Level:
+        """(validation - training) / training, both MAE of whole cases under the same mask: above it."""
+
+    @property
+    def least_mae_gy(self) -> Level:
+        """Validation MAE in Gy: at or below it."""
+
+    @property
+    def rise(self) -> Level:
+        """The latest loss or validation MAE as a multiple of the least so far: above it."""
 
 
 @dataclass(frozen=True)
