@@ -130,14 +130,24 @@ def test_dvh_statistics_are_the_true_ones_on_prostate_cases(make_case: Callable[
     assert max(worst_error_gy(make_case(seed=seed)) for seed in (1, 2, 3)) < 0.2
 
 
-def test_dvh_statistics_are_the_true_ones_on_real_patients(shared_data: Path) -> None:
-    with np.load(shared_data / "openkbp" / "train" / "pt_2.npz") as npz:
+@pytest.mark.parametrize("patient", ["pt_2", "pt_17", "pt_143"])
+def test_dvh_statistics_are_the_true_ones_on_real_patients(shared_data: Path, patient: str) -> None:
+    # pt_143 is among the smallest of the cohort.
+    with np.load(shared_data / "openkbp" / "train" / f"{patient}.npz") as npz:
         dose_gy = npz["dose_2mgy"].reshape(-1) * np.float32(0.002)
-        for name in ("mask_PTV70", "mask_SpinalCord", "mask_Mandible"):
+        names = [name for name in npz.files if name.startswith("mask_")]
+        assert "mask_PTV70" in names
+        for name in names:
             inside = dose_gy[np.unpackbits(npz[name])[: dose_gy.size].astype(bool)]
-            for percent in (98, 95, 2):
-                mine = float(dose_at_volume(torch.from_numpy(inside), percent, 1.0))
-                assert mine == pytest.approx(float(np.percentile(inside, 100 - percent)), abs=0.01)
+            scaled = torch.from_numpy(inside / np.float32(70.0))
+            for percent in (98, 95, 50, 2):
+                mine = 70.0 * float(dose_at_volume(scaled, percent, 1.0))
+                assert mine == pytest.approx(float(np.percentile(inside, 100 - percent)), abs=0.01), name
+            for level_gy in (20.0, 45.0, 66.5):
+                mine = float(volume_at_dose(scaled, level_gy / 70.0, 0.5 / 70.0))
+                # Doses come in steps of 0.002 Gy: one that lies on the level may round to either side of it.
+                near = 100.0 * float((np.abs(inside - level_gy) < 1e-4).mean())
+                assert mine == pytest.approx(100.0 * float((inside >= level_gy).mean()), abs=near + 1e-3), name
 
 
 @given(

@@ -102,12 +102,16 @@ def test_a_patch_is_decided_by_seed_and_key_alone(cohort: Any, make_recipe: Make
 
 def test_workers_bring_the_same_batches_as_the_process_itself(cohort: Any, make_recipe: MakeRecipe) -> None:
     batches = []
-    for workers in (0, 1):
+    for workers in (0, 2):
+        # What a worker's own generators hold must not matter: they are seeded by the process that starts it.
+        torch.manual_seed(100 + workers)
         recipe = make_recipe({"loader.workers": workers})
         batches.append(list(patch_loader(make_dataset(cohort.open(), recipe), recipe)))
     for alone, helped in zip(*batches, strict=True):
         assert alone["case_id"] == helped["case_id"]
         assert torch.equal(alone["image"], helped["image"])
+    images = [image for batch in batches[1] for image in batch["image"]]
+    assert all(not torch.equal(one, other) for i, one in enumerate(images) for other in images[:i])
 
 
 def test_every_case_comes_equally_often_in_another_order_each_epoch() -> None:

@@ -58,3 +58,20 @@ def test_loader_and_prediction_are_no_part_of_what_is_trained(make_recipe: Calla
     plain, other = make_recipe(), make_recipe({"loader.workers": 2, "predict.overlap": 0.5})
     assert plain.trained_part() == other.trained_part()
     assert plain.trained_part() != make_recipe({"sampling.batch_size": 1}).trained_part()
+
+
+@pytest.mark.parametrize(
+    ("name", "workers", "persistent"), [("in_process", 0, False), ("wsl", 2, False), ("workstation", 8, True)]
+)
+def test_a_loader_can_be_had_by_name(
+    make_recipe: Callable[..., Recipe], name: str, workers: int, persistent: bool
+) -> None:
+    loader = make_recipe({"loader.workers": workers, "loader.persistent": persistent}).loader
+    block = make_recipe().model_dump(mode="json")
+    assert load_recipe({**block, "loader": name}, "test").loader == loader
+
+
+def test_a_loader_of_an_unknown_name_is_refused_with_those_there_are(make_recipe: Callable[..., Recipe]) -> None:
+    block = make_recipe().model_dump(mode="json")
+    with pytest.raises(BadInput, match="no loader of that name; there are in_process, wsl, workstation, or workers"):
+        load_recipe({**block, "loader": "windows"}, "test")

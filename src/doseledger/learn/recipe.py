@@ -89,11 +89,29 @@ class SamplingRecipe(Block):
         return self
 
 
+# A loader by one word, for where it runs. `in_process`: small cases, no GPU. `wsl`: few workers and none kept, as WSL
+# gives its processes little shared memory. `workstation`: a GPU that must not wait.
+NAMED_LOADERS: dict[str, dict[str, Any]] = {
+    "in_process": {"workers": 0, "persistent": False},
+    "wsl": {"workers": 2, "persistent": False},
+    "workstation": {"workers": 8, "persistent": True},
+}
+
+
 class LoaderRecipe(Block):
-    """How patches are brought to the network; changes no number. On WSL keep two workers, not persistent."""
+    """How patches are brought to the network; changes no number. Instead of both keys, a name: `loader: wsl`."""
 
     workers: CountOrZero
     persistent: bool
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if value not in NAMED_LOADERS:
+            raise ValueError(f"no loader of that name; there are {', '.join(NAMED_LOADERS)}, or workers and persistent")
+        return NAMED_LOADERS[value]
 
 
 class LossRecipe(Block):
