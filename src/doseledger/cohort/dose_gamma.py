@@ -17,10 +17,13 @@ from doseledger.dicom.source import parse_dataset
 from doseledger.evaluate.gamma import GammaCriteria, exact_gamma_map, gamma_map, summarise
 from doseledger.evaluate.gamma_grids import DosePair
 from doseledger.evaluate.gamma_reference import reference_map, verify_points
+from doseledger.evaluate.gamma_torch import find_gpu, torch_map
 
 Axes = tuple[NDArray[np.float64], ...]
-Engine = Literal["sampled", "exact", "pymedphys"]
-ENGINES = {"sampled": gamma_map, "exact": exact_gamma_map, "pymedphys": reference_map}
+Engine = Literal["auto", "sampled", "torch", "exact", "pymedphys"]
+# `auto` is `torch` where there is a GPU and `sampled` elsewhere: two ways to one map.
+ENGINES = {"sampled": gamma_map, "torch": torch_map, "exact": exact_gamma_map, "pymedphys": reference_map}
+SAMPLED = ("sampled", "torch")
 # Points drawn to be verified are the same for the same files.
 DRAW_SEED = 20250101
 
@@ -37,7 +40,8 @@ def gamma_of_files(
     criteria
         Percent, mm, cutoff and the like.
     engine
-        `sampled` has pymedphys' definition, `exact` the continuous minimum, `pymedphys` runs pymedphys itself.
+        `sampled` has pymedphys' definition, `torch` the same on a GPU, `auto` is `torch` for volumes where there is a
+        GPU and else `sampled`; `exact` is the continuous minimum, `pymedphys` runs pymedphys itself.
     verify
         How many points of a sampled map are checked against pymedphys, drawn with a fixed seed.
 
@@ -45,14 +49,19 @@ def gamma_of_files(
     ------
     BadInput
         If a file is neither, or one is a plane and the other a volume or another plane.
+    NotReady
+        If `torch` is asked for and there is no GPU.
     """
-    if verify and engine != "sampled":
-        raise BadInput(f"--verify checks the sampled engine against pymedphys, not {engine}; leave one of them out")
+    if verify and engine not in ("auto", *SAMPLED):
+        raise BadInput(f"--verify checks a sampled map against pymedphys, not {engine}; leave one of them out")
     doses, grids = zip(*(read_dose_file(path) for path in (reference, evaluation)), strict=True)
     kept = _common_axes(*grids)
     planes = [dose.reshape([dose.shape[axis] for axis in kept]).astype(np.float64) for dose in doses]
     axes = [tuple(grid.axes_mm()[axis] for axis in kept) for grid in grids]
     pair = DosePair(axes[0], planes[0], axes[1], planes[1])
+    if engine == "auto":
+        # A plane is done before a GPU has started.
+        engine = "torch" if len(kept) == 3 and find_gpu() else "sampled"
     gamma = ENGINES[engine](pair, criteria)
     known = gamma[np.isfinite(gamma)]
     found: dict[str, Any] = {

@@ -79,7 +79,13 @@ def gamma(
     normalisation_gy: Annotated[
         float | None, typer.Option(help="Dose of 100 %; the reference's maximum if absent.")
     ] = None,
-    engine: Annotated[str, typer.Option(help="sampled, exact (continuous minimum) or pymedphys itself.")] = "sampled",
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="sampled; torch (the same on a GPU); auto (torch for volumes where there is a GPU); exact (continuous "
+            "minimum); pymedphys itself."
+        ),
+    ] = "auto",
     verify: Annotated[int, typer.Option(help="Check so many random points against pymedphys.", min=0)] = 0,
     as_json: Json = False,
 ) -> None:
@@ -90,8 +96,8 @@ def gamma(
     from doseledger.cohort.dose_gamma import ENGINES, gamma_of_files
     from doseledger.evaluate.gamma import GammaCriteria
 
-    if engine not in ENGINES:
-        raise BadInput(f"engine {engine!r}: wanted one of {', '.join(ENGINES)}")
+    if engine not in ("auto", *ENGINES):
+        raise BadInput(f"engine {engine!r}: wanted one of auto, {', '.join(ENGINES)}")
     criteria = GammaCriteria(percent, mm, cutoff, local, interp, max_gamma, normalisation_gy)
     found = gamma_of_files(reference, evaluation, criteria, engine=cast("Engine", engine), verify=verify)
     kind = "local" if local else "global"

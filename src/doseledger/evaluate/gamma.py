@@ -133,11 +133,11 @@ def gamma_map(pair: DosePair, criteria: GammaCriteria) -> FloatArray:
     """
     problem = pose_problem(pair, criteria)
     points = counted_points(pair, criteria)
-    points = _with_criterion(problem, points)
+    points = criterion_points(problem, points)
     # Off the evaluation grid, samples may or may not meet it: only the search tells.
-    squared = _start_squared(problem, points, criteria, reach_mm=0.0)
+    squared = start_squared(problem, points, criteria, reach_mm=0.0)
     _search(points, squared, problem, criteria, reach_gamma=criteria.max_gamma)
-    return _spread(squared, points, np.shape(pair.reference_gy), criteria.max_gamma)
+    return spread(squared, points, np.shape(pair.reference_gy), criteria.max_gamma)
 
 
 def pass_rate_percent(pair: DosePair, criteria: GammaCriteria) -> GammaSummary:
@@ -152,7 +152,7 @@ def pass_rate_percent(pair: DosePair, criteria: GammaCriteria) -> GammaSummary:
     """
     problem = pose_problem(pair, criteria)
     points = counted_points(pair, criteria)
-    searched = _with_criterion(problem, points)
+    searched = criterion_points(problem, points)
     limit = PASS_GAMMA**2
     squared = np.full(len(searched), np.nextafter(limit, np.inf))
     _search(searched, squared, problem, criteria, reach_gamma=PASS_GAMMA, stop_below=limit)
@@ -194,14 +194,14 @@ def exact_gamma_map(pair: DosePair, criteria: GammaCriteria) -> FloatArray:
     """
     problem = pose_problem(pair, criteria)
     points = counted_points(pair, criteria)
-    points = _with_criterion(problem, points)
+    points = criterion_points(problem, points)
     reach_mm = criteria.max_gamma * criteria.gamma_mm
-    squared = _start_squared(problem, points, criteria, reach_mm)
+    squared = start_squared(problem, points, criteria, reach_mm)
     _search(points, squared, problem, criteria, reach_gamma=criteria.max_gamma)
     reached = squared < UNREACHED
     points, squared = points[reached], squared[reached]
     _in_threads(refine_points, points, squared, problem, criteria.gamma_mm, EXACT_TOLERANCE)
-    return _spread(squared, points, np.shape(pair.reference_gy), criteria.max_gamma)
+    return spread(squared, points, np.shape(pair.reference_gy), criteria.max_gamma)
 
 
 def _search(
@@ -251,12 +251,12 @@ def _in_threads(search: Callable[..., None], points: IndexArray, best: FloatArra
         list(pool.map(lambda part: search(*part, *rest), parts))
 
 
-def _with_criterion(problem: Problem, points: IndexArray) -> IndexArray:
+def criterion_points(problem: Problem, points: IndexArray) -> IndexArray:
     """The points with a dose criterion above zero; with local criteria, a point of zero dose has none."""
     return points if problem.threshold_gy > 0 else points[problem.reference[points] != 0]
 
 
-def _start_squared(problem: Problem, points: IndexArray, criteria: GammaCriteria, reach_mm: float) -> FloatArray:
+def start_squared(problem: Problem, points: IndexArray, criteria: GammaCriteria, reach_mm: float) -> FloatArray:
     """γ² to start from: that of `max_gamma` where there is a gamma for sure, so that no more than that is searched."""
     squared = np.full(len(points), min(criteria.max_gamma**2, UNREACHED / 2))
     beyond_mm = distance_to_evaluation_mm(problem, points)
@@ -265,7 +265,7 @@ def _start_squared(problem: Problem, points: IndexArray, criteria: GammaCriteria
     return squared
 
 
-def _spread(squared: FloatArray, points: IndexArray, shape: tuple[int, ...], max_gamma: float) -> FloatArray:
+def spread(squared: FloatArray, points: IndexArray, shape: tuple[int, ...], max_gamma: float) -> FloatArray:
     """Map of gamma from γ², which is overwritten: NaN where nothing was reached, no more than `max_gamma`."""
     squared[squared >= UNREACHED] = np.nan
     np.sqrt(squared, out=squared)
