@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from doseledger.commands.audited import audit_log, audited
-from doseledger.commands.shared import Json, show, tell
+from doseledger.commands.shared import Json, deliver, show, tell
 from doseledger.core.errors import BadInput, GateFailed
 
 app = typer.Typer()
@@ -58,6 +58,7 @@ def pack_bundle(
     from doseledger.ledger.bundle import index_path, pack
     from doseledger.ledger.bundle_record import Order, check_scenario
     from doseledger.ledger.bundle_sources import Wanted, pair_files
+    from doseledger.ledger.recording import note_fact
 
     root = Path.cwd()
     order = Order(
@@ -78,6 +79,7 @@ def pack_bundle(
     )
     index = pack(out, order, cache_folder(root), tell)
     digest = sha256_of_file(index_path(out))
+    note_fact("bundle", {"name": out.name, "index_sha256": digest})
     text = (
         f"{out}: {index['size'] / MEGABYTE:.1f} MB in {len(index['parts'])} part(s)\n"
         f"SHA256 of {index_path(out).name}: {digest}\n"
@@ -175,3 +177,44 @@ def verify(
     show(content, as_json, "\n".join([*findings, f"read {read}{absent}; {len(findings)} rotted or changed"]))
     if findings:
         raise GateFailed(f"{len(findings)} file(s) are not what DVC recorded; see above")
+
+
+@app.command()
+@audited(inputs=("a", "b", "contract"), outputs=("out", "token", "findings"), reads="both data sets")
+def parity(
+    a: Annotated[Path, typer.Argument(help="The reference: a folder of NPZ files.")],
+    b: Annotated[Path, typer.Argument(help="The other.")],
+    contract: Annotated[Path, typer.Option(help="The YAML that says what their arrays are.")],
+    out: Annotated[Path, typer.Option(help="Folder for parity.md, parity.json, statistics.csv and pairs.csv.")],
+    limit: Annotated[int | None, typer.Option(help="Look at the first so many files only.", min=1)] = None,
+    scenario: Annotated[str, typer.Option(help="An identifier of your own, kept in page and JSON.")] = "",
+    gate: Annotated[bool, typer.Option("--gate", help="Exit 1 beyond the contract's limits.")] = False,
+    token: Annotated[Path | None, typer.Option(help="The verdict's token to write.")] = None,
+    findings: Annotated[Path | None, typer.Option(help="The verdict's findings to write.")] = None,
+    templates: Annotated[Path, typer.Option(help="Folder of templates.")] = TEMPLATES,
+    as_json: Json = False,
+) -> None:
+    """Compare two data sets or runs: statistics of every file and array, and how alike their images are.
+
+    Example: doseledger parity data/predictions/phantom/dose_unet data/predictions/phantom/dose_unet_large
+    --contract validation/contracts/prediction.yaml --out parity/ --gate
+    """
+    from doseledger.core.contract import load_contract
+    from doseledger.gates.parity import judge_parity
+    from doseledger.ledger.bundle_record import check_scenario
+    from doseledger.ledger.parity import compare_sets
+    from doseledger.ledger.parity_page import write_parity
+
+    if gate and limit is not None:
+        raise BadInput("--gate judges all files: leave --limit out, or leave --gate out for a look at some")
+    rules = load_contract(contract)
+    result = compare_sets((a, b), rules, limit=limit, scenario=check_scenario(scenario), tell=tell)
+    verdict = judge_parity(result.pairs, result.unpaired, rules) if gate else None
+    write_parity(out, result, verdict, templates)
+    if verdict is not None:
+        deliver(verdict, token, findings, as_json)
+        return
+    equal = sum(bool(row["equal"]) for row in result.pairs)
+    text = f"{result.n_compared} file(s): {equal} of {len(result.pairs)} arrays equal; see {out / 'parity.md'}"
+    counts = {"n_compared": result.n_compared, "n_pairs": len(result.pairs), "n_equal": equal}
+    show({**counts, "unpaired": result.unpaired}, as_json, "\n".join([*result.unpaired, text]))

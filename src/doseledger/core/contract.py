@@ -107,9 +107,10 @@ class ArrayRules(Block):
 
 
 class ParityLimit(Block):
-    """How far two data sets may differ in one array: the worst file counts."""
+    """How far two data sets may differ in one array, in every file; `part` is asked of complex arrays alone."""
 
     array: Name
+    part: Literal["magnitude", "phase"] = "magnitude"
     measure: Measure
     operator: Literal["<=", ">="]
     limit: float

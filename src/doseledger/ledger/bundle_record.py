@@ -118,12 +118,11 @@ def describe_bundle(name: str, order: Order, entries: list[Entry], n_dicom: int)
 
 
 def _stages(entries: list[Entry], root: Path) -> list[dict[str, Any]]:
-    """The stages that made what is packed: their command, the data they read and what they wrote, by DVC's hashes."""
+    """The stages behind what is packed, in the lock's order: command, data read and written, by DVC's hashes."""
     lock = root / LOCK
     known = (read_yaml(lock) or {}).get("stages") or {} if lock.is_file() else {}
-    used = {entry.stage for entry in entries}
-    return [
-        {
+    found = {
+        name: {
             "stage": name,
             "command": " ".join(str(stage.get("cmd", "")).split()),
             "reads": {
@@ -132,8 +131,19 @@ def _stages(entries: list[Entry], root: Path) -> list[dict[str, Any]]:
             "writes": {str(out["path"]): _hash(out) for out in stage.get("outs") or []},
         }
         for name, stage in known.items()
-        if name in used
-    ]
+    }
+    wanted = {entry.stage for entry in entries} & set(found)
+    while True:
+        needed = {path for name in wanted for path in found[name]["reads"]}
+        behind = {name for name, stage in found.items() if any(_meet(path, needed) for path in stage["writes"])}
+        if behind <= wanted:
+            return [stage for name, stage in found.items() if name in wanted]
+        wanted |= behind
+
+
+def _meet(out: str, needed: set[str]) -> bool:
+    """Whether something needed is this out, lies in it, or holds it."""
+    return any(path == out or path.startswith(f"{out}/") or out.startswith(f"{path}/") for path in needed)
 
 
 def _hash(item: dict[str, Any]) -> str:

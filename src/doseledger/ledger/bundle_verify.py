@@ -98,11 +98,11 @@ def verify_bundle(bundle: Path, index_sha256: str, tell: Tell) -> BundleCheck:
     if len(paths) == len(index["parts"]):
         try:
             with open_reader(paths, archive.name) as (tar, members):
-                findings += [_place(start, stop, _touched(start, stop, members)) for start, stop in damaged]
+                findings += [_place(start, stop, index, _touched(start, stop, members)) for start, stop in damaged]
                 findings += _check_members(tar, members, damaged, str(index["sums_sha256"]))
                 n_files, n_bytes = len(members), sum(head.size for head in members.values())
         except BadInput as error:
-            findings += [_place(start, stop, []) for start, stop in damaged]
+            findings += [_place(start, stop, index, []) for start, stop in damaged]
             findings.append(str(error))
     return BundleCheck(archive.name, findings, n_files, n_bytes)
 
@@ -199,10 +199,15 @@ def _touched(start: int, stop: int, members: dict[str, tarfile.TarInfo]) -> list
     return [name for name, head in members.items() if head.offset_data < stop and head.offset_data + head.size > start]
 
 
-def _place(start: int, stop: int, touched: list[str]) -> str:
+def _place(start: int, stop: int, index: dict[str, Any], touched: list[str]) -> str:
+    parts, first = [], 0
+    for part in index["parts"]:
+        if first < stop and first + int(part["size"]) > start:
+            parts.append(str(part["name"]))
+        first += int(part["size"])
     shown = ", ".join(touched[:3]) + (f" and {len(touched) - 3} more" if len(touched) > 3 else "")
     where = f"; there lies {shown}" if shown else ""
-    return f"bytes {start} to {stop - 1} of the archive are not what was packed{where}"
+    return f"{', '.join(parts)}: bytes {start} to {stop - 1} of the archive are not what was packed{where}"
 
 
 def _check_members(

@@ -1,0 +1,290 @@
+"""Numbers by which two versions of an array are compared: of each as it is, normalised, by group, and of both together.
+
+Complex values are described by magnitude and phase, two parts of one array.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from doseledger.core.errors import BadInput
+
+PERCENTS = (0.1, 1.0, 5.0, 25.0, 50.0, 75.0, 95.0, 99.0, 99.9)
+Scale = Literal["largest", "rms", "standard", "constant"]
+# What picks a group's values out of an array.
+Index = NDArray[Any] | slice | tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What the values of an array are like.
+
+    Parameters
+    ----------
+    n, n_nan, n_infinite, n_zero
+        How many values there are, and how many of them are not finite or zero; None where that would need the values.
+    least, largest, mean, std, rms
+        Of the finite values; `std` divides by n.
+    percentiles
+        By percent, linear between neighbours, as numpy's.
+    """
+
+    n: int
+    n_nan: int
+    n_infinite: int
+    n_zero: int | None
+    least: float
+    largest: float
+    mean: float
+    std: float
+    rms: float
+    percentiles: dict[str, float] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return flat JSON values; a percentile's key is `p` and its percent."""
+        flat = asdict(self)
+        return {**{key: value for key, value in flat.items() if key != "percentiles"}, **self.percentiles}
+
+
+def parts_of(values: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """Return the real arrays that describe an array: itself, or magnitude and phase (in radians) of a complex one."""
+    if values.dtype.kind == "c":
+        return {"magnitude": np.abs(values), "phase": np.angle(values)}
+    return {"value": values}
+
+
+def describe(values: NDArray[Any]) -> Statistics:
+    """Return the statistics of a real array of any shape; of booleans those of 0 and 1.
+
+    Notes
+    -----
+    Values of 8 and 16 bits are counted by bit pattern and never sorted: the same numbers, some ten times faster.
+    """
+    flat = values.reshape(-1)
+    if flat.dtype.kind == "b":
+        flat = flat.view(np.uint8)
+    if flat.dtype.kind not in "iuf":
+        raise BadInput(f"statistics of {flat.dtype}: wanted real numbers")
+    if flat.dtype.itemsize <= 2 and flat.size > 1 << 16:
+        levels, counts = _counted(flat)
+    else:
+        levels, counts = np.sort(flat).astype(np.float64), np.ones(flat.size, np.int64)
+    nan, infinite = np.isnan(levels), np.isinf(levels)
+    finite = ~(nan | infinite)
+    n_nan, n_infinite = int(counts[nan].sum()), int(counts[infinite].sum())
+    return _from_levels(levels[finite], counts[finite], int(flat.size), n_nan, n_infinite)
+
+
+def _counted(flat: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """The values that occur, in order, and how often each does."""
+    bits = np.uint8 if flat.dtype.itemsize == 1 else np.uint16
+    native = np.ascontiguousarray(flat).astype(flat.dtype.newbyteorder("="), copy=False)
+    counts = np.bincount(native.view(bits), minlength=1 << (8 * flat.dtype.itemsize))
+    patterns = np.flatnonzero(counts).astype(bits)
+    levels = patterns.view(native.dtype).astype(np.float64)
+    order = np.argsort(levels, kind="stable")
+    return levels[order], counts[patterns][order].astype(np.int64)
+
+
+def _from_levels(
+    levels: NDArray[np.float64], counts: NDArray[np.int64], n: int, n_nan: int, n_infinite: int
+) -> Statistics:
+    total = int(counts.sum())
+    if not total:
+        none = math.nan
+        nothing = {_key(percent): none for percent in PERCENTS}
+        return Statistics(n, n_nan, n_infinite, 0, none, none, none, none, none, nothing)
+    mean = float(np.sum(levels * counts) / total)
+    variance = float(np.sum((levels - mean) ** 2 * counts) / total)
+    return Statistics(
+        n=n,
+        n_nan=n_nan,
+        n_infinite=n_infinite,
+        n_zero=int(counts[levels == 0].sum()),
+        least=float(levels[0]),
+        largest=float(levels[-1]),
+        mean=mean,
+        std=math.sqrt(variance),
+        rms=math.sqrt(float(np.sum(levels**2 * counts) / total)),
+        percentiles=_percentiles(levels, counts, total),
+    )
+
+
+def _key(percent: float) -> str:
+    return f"p{percent:g}"
+
+
+def _percentiles(levels: NDArray[np.float64], counts: NDArray[np.int64], total: int) -> dict[str, float]:
+    ends = np.cumsum(counts)
+    found = {}
+    for percent in PERCENTS:
+        place = (total - 1) * percent / 100.0
+        below = math.floor(place)
+        # The value of rank r (from 0) is the first level whose cumulative count exceeds r.
+        low, high = (levels[np.searchsorted(ends, rank, side="right")] for rank in (below, min(below + 1, total - 1)))
+        found[_key(percent)] = float(low + (high - low) * (place - below))
+    return found
+
+
+def normalised(statistics: Statistics, by: Scale, divisor: float | None) -> Statistics:
+    """Return the statistics that an array has once it is normalised; exact, as normalising is linear.
+
+    Parameters
+    ----------
+    statistics
+        Of the array as it is.
+    by
+        `largest` divides by the largest magnitude, `rms` by the root mean square, `constant` by `divisor`; `standard`
+        takes the mean off and divides by the standard deviation.
+    divisor
+        For `constant`.
+    """
+    s = statistics
+    scale = {
+        "largest": max(abs(s.least), abs(s.largest)), "rms": s.rms, "standard": s.std, "constant": divisor or math.nan,
+    }[by]  # fmt: skip
+    shift = s.mean if by == "standard" else 0.0
+    scale = scale if scale else math.nan
+    mean, std = (s.mean - shift) / scale, s.std / scale
+    return Statistics(
+        n=s.n,
+        n_nan=s.n_nan,
+        n_infinite=s.n_infinite,
+        n_zero=s.n_zero if shift == 0.0 else None,
+        least=(s.least - shift) / scale,
+        largest=(s.largest - shift) / scale,
+        mean=mean,
+        std=std,
+        rms=math.sqrt(mean**2 + std**2),
+        percentiles={key: (value - shift) / scale for key, value in s.percentiles.items()},
+    )
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far one array is from its reference.
+
+    Parameters
+    ----------
+    equal
+        Whether every value is the same, NaN where the reference has NaN.
+    largest_difference, mean_difference, rms_difference
+        Of the magnitudes of differences, where both values are finite.
+    mean_shift_percent, std_shift_percent
+        Change of mean and of standard deviation, in percent of the reference's standard deviation (of its mean's
+        magnitude where it does not vary).
+    percentile_shift
+        Largest change of a percentile.
+    n_one_sided
+        Values that are finite in one of the two only.
+    """
+
+    equal: bool
+    largest_difference: float
+    mean_difference: float
+    rms_difference: float
+    mean_shift_percent: float
+    std_shift_percent: float
+    percentile_shift: float
+    n_one_sided: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the difference as JSON values."""
+        return asdict(self)
+
+
+def compare_values(reference: NDArray[Any], other: NDArray[Any], of: tuple[Statistics, Statistics]) -> Difference:
+    """Return how far an array is from its reference, value by value.
+
+    Parameters
+    ----------
+    reference, other
+        Real arrays of one shape.
+    of
+        Their statistics.
+
+    Raises
+    ------
+    BadInput
+        If the shapes differ.
+    """
+    if reference.shape != other.shape:
+        raise BadInput(f"arrays of shape {reference.shape} and {other.shape} can't be compared value by value")
+    inexact = "f" in (reference.dtype.kind, other.dtype.kind)
+    equal = bool(np.array_equal(reference, other, equal_nan=inexact))
+    if equal:
+        return Difference(True, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0)
+    one, two = reference.astype(np.float64), other.astype(np.float64)
+    both = np.isfinite(one) & np.isfinite(two)
+    gap = np.abs(one[both] - two[both])
+    return Difference(
+        equal=False,
+        largest_difference=float(gap.max()) if gap.size else math.nan,
+        mean_difference=float(gap.mean()) if gap.size else math.nan,
+        rms_difference=float(np.sqrt(np.mean(gap**2))) if gap.size else math.nan,
+        n_one_sided=int((np.isfinite(one) != np.isfinite(two)).sum()),
+        **shifts(*of),
+    )
+
+
+def shifts(reference: Statistics, other: Statistics) -> dict[str, float]:
+    """Return how far an array's statistics are from its reference's; needs no values that pair."""
+    unit = reference.std or abs(reference.mean) or math.nan
+    gaps = [abs(other.percentiles[key] - value) for key, value in reference.percentiles.items()]
+    return {
+        "mean_shift_percent": 0.0 if other.mean == reference.mean else abs(other.mean - reference.mean) / unit * 100.0,
+        "std_shift_percent": 0.0 if other.std == reference.std else abs(other.std - reference.std) / unit * 100.0,
+        "percentile_shift": max(gaps) if gaps else math.nan,
+    }
+
+
+def grouped(values: NDArray[Any], groups: Iterator[tuple[str, Index]]) -> dict[str, Statistics]:
+    """Return the statistics of each group of an array's values.
+
+    Parameters
+    ----------
+    values
+        A real array.
+    groups
+        Names, and what of the array each is: an index of numpy's.
+    """
+    return {name: describe(values[index]) for name, index in groups}
+
+
+def pooled(parts: list[Statistics]) -> Statistics:
+    """Return the statistics of all values of several arrays by those of each; percentiles can't be had so."""
+    sizes = np.asarray([part.n - part.n_nan - part.n_infinite for part in parts], np.float64)
+    filled = [part for part, size in zip(parts, sizes, strict=True) if size]
+    weights = sizes[sizes > 0]
+    total = float(weights.sum())
+    mean = float(np.dot(weights, [part.mean for part in filled]) / total) if total else math.nan
+    square = float(np.dot(weights, [part.rms**2 for part in filled]) / total) if total else math.nan
+    spread = (
+        float(np.dot(weights, [part.std**2 + (part.mean - mean) ** 2 for part in filled]) / total)
+        if total
+        else math.nan
+    )
+    zeros = [part.n_zero for part in parts]
+    return Statistics(
+        n=sum(part.n for part in parts),
+        n_nan=sum(part.n_nan for part in parts),
+        n_infinite=sum(part.n_infinite for part in parts),
+        n_zero=None if any(count is None for count in zeros) else sum(count or 0 for count in zeros),
+        least=min((part.least for part in filled), default=math.nan),
+        largest=max((part.largest for part in filled), default=math.nan),
+        mean=mean,
+        std=math.sqrt(spread),
+        rms=math.sqrt(square),
+    )
+
+
+def nearest_phase(reference: NDArray[Any], phase: NDArray[Any]) -> NDArray[Any]:
+    """Return phases in radians turned by whole turns to within half a turn of the reference's: −π and π are one."""
+    turns = np.round((phase - reference) / (2 * math.pi))
+    return np.asarray(phase - turns * 2 * math.pi)

@@ -1,0 +1,239 @@
+"""How alike two images are: PSNR, structural similarity, and structural similarity over several scales."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from doseledger.core.errors import BadInput
+
+# Wang, Bovik, Sheikh & Simoncelli, IEEE Trans Image Process 13:600, 2004: a Gaussian window of σ 1.5 over 11 pixels,
+# and the two constants that keep the fractions finite.
+SIGMA_PIXELS = 1.5
+WINDOW_PIXELS = 11
+K1, K2 = 0.01, 0.03
+# Wang, Simoncelli & Bovik, Asilomar 2003: how much each scale counts, the finest first.
+SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """How alike two images are.
+
+    Parameters
+    ----------
+    psnr_db
+        Peak signal-to-noise ratio in dB; infinite for equal images.
+    ssim
+        Structural similarity, 1 for equal images; NaN where the window is larger than the image.
+    ms_ssim
+        The same over `scales` scales; NaN as above.
+    scales
+        Scales that the image is large enough for; fewer than five make a number that is not the published one.
+    """
+
+    psnr_db: float
+    ssim: float
+    ms_ssim: float
+    scales: int
+
+
+def compare_images(reference: NDArray[Any], image: NDArray[Any], data_range: float) -> Similarity:
+    """Return how alike two images are.
+
+    Parameters
+    ----------
+    reference, image
+        Real and finite, (y, x) or (z, y, x), of one shape.
+    data_range
+        Between which extremes values can lie, as a difference.
+
+    Raises
+    ------
+    BadInput
+        If the shapes differ, a value is not finite, or the range is not positive.
+
+    Notes
+    -----
+    An image that equals its reference is alike by definition, whatever its range and size.
+    """
+    if reference.shape != image.shape or reference.ndim not in (2, 3):
+        raise BadInput(f"images of shape {reference.shape} and {image.shape}: wanted two of one shape, in 2D or 3D")
+    if np.array_equal(reference, image):
+        return Similarity(math.inf, 1.0, 1.0, len(SCALE_WEIGHTS))
+    one, other = reference.astype(np.float64), image.astype(np.float64)
+    if not (np.isfinite(one).all() and np.isfinite(other).all()):
+        raise BadInput("images with NaN or infinite values can't be compared; set missing ones aside first")
+    if not data_range > 0:
+        raise BadInput(f"a data range of {data_range:g}: wanted more than 0")
+    ms_ssim, scales = multi_scale_ssim(one, other, data_range)
+    return Similarity(peak_signal_to_noise(one, other, data_range), ssim(one, other, data_range), ms_ssim, scales)
+
+
+def peak_signal_to_noise(reference: NDArray[Any], image: NDArray[Any], data_range: float) -> float:
+    """Return the peak signal-to-noise ratio in dB: 10 log10(range² / mean squared difference)."""
+    mean_square = float(np.mean((reference.astype(np.float64) - image) ** 2))
+    return math.inf if mean_square == 0 else 10.0 * math.log10(data_range**2 / mean_square)
+
+
+def ssim(reference: NDArray[Any], image: NDArray[Any], data_range: float) -> float:
+    """Return the mean structural similarity of two images, from −1 to 1; NaN where they are smaller than the window.
+
+    Notes
+    -----
+    Wang et al. 2004, equation 13, over the points at which the whole window lies inside the image.
+    """
+    if min(reference.shape) < WINDOW_PIXELS:
+        return math.nan
+    luminance, contrast = _ssim_terms(reference, image, data_range)
+    return float(np.mean(luminance * contrast))
+
+
+def multi_scale_ssim(reference: NDArray[Any], image: NDArray[Any], data_range: float) -> tuple[float, int]:
+    """Return the structural similarity over several scales, and over how many.
+
+    Notes
+    -----
+    Wang et al. 2003, equation 7: contrast and structure at every scale, luminance at the coarsest, each to the power of
+    its weight. Scales at which the image would be smaller than the window are left out and the other weights brought to
+    the sum 1. A scale whose contrast term is negative counts as 0, as its power would not be real.
+    """
+    one, other = reference.astype(np.float64), image.astype(np.float64)
+    scales = 0
+    while scales < len(SCALE_WEIGHTS) and min(reference.shape) >> scales >= WINDOW_PIXELS:
+        scales += 1
+    if not scales:
+        return math.nan, 0
+    weights = np.asarray(SCALE_WEIGHTS[:scales]) / sum(SCALE_WEIGHTS[:scales])
+    product = 1.0
+    for scale, weight in enumerate(weights):
+        luminance, contrast = _ssim_terms(one, other, data_range)
+        term = float(np.mean(luminance * contrast if scale == scales - 1 else contrast))
+        product *= max(term, 0.0) ** float(weight)
+        one, other = _halved(one), _halved(other)
+    return product, scales
+
+
+def _ssim_terms(one: NDArray[Any], other: NDArray[Any], data_range: float) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Luminance, and contrast times structure, at the points whose whole window lies inside the image."""
+    x, y = one.astype(np.float64), other.astype(np.float64)
+    mean_x, mean_y = _windowed(x), _windowed(y)
+    var_x, var_y = _windowed(x * x) - mean_x**2, _windowed(y * y) - mean_y**2
+    covariance = _windowed(x * y) - mean_x * mean_y
+    c1, c2 = (K1 * data_range) ** 2, (K2 * data_range) ** 2
+    luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
+    contrast = (2 * covariance + c2) / (var_x + var_y + c2)
+    return luminance, contrast
+
+
+def _windowed(values: NDArray[Any]) -> NDArray[Any]:
+    from scipy.ndimage import correlate1d
+
+    radius = WINDOW_PIXELS // 2
+    offsets = np.arange(-radius, radius + 1)
+    window = np.exp(-0.5 * (offsets / SIGMA_PIXELS) ** 2)
+    window /= window.sum()
+    for axis in range(values.ndim):
+        values = correlate1d(values, window, axis=axis, mode="reflect")
+        # Points whose window reaches out of the image go at once: the next axes then cost less.
+        values = values[(slice(None),) * axis + (slice(radius, values.shape[axis] - radius),)]
+    return values
+
+
+def _halved(values: NDArray[Any]) -> NDArray[Any]:
+    """Means over blocks of two along each axis; an odd row at the end is left out."""
+    for axis in range(values.ndim):
+        n = values.shape[axis] // 2 * 2
+        index: list[slice] = [slice(None)] * values.ndim
+        index[axis] = slice(0, n, 2)
+        even = values[tuple(index)]
+        index[axis] = slice(1, n, 2)
+        values = (even + values[tuple(index)]) / 2
+    return values
+
+
+@dataclass(frozen=True)
+class ImageParity:
+    """How alike the images of two arrays are.
+
+    Parameters
+    ----------
+    n_images
+        Pairs that were compared.
+    n_missing, n_one_sided
+        Pairs that have a value that is not finite: in both images at the same places, or not at the same.
+    psnr_db, ssim, ms_ssim
+        The worst of all pairs.
+    ssim_mean, ms_ssim_mean
+        Means over the pairs.
+    scales
+        Of the multi-scale index; five is the published one.
+    """
+
+    n_images: int
+    n_missing: int
+    n_one_sided: int
+    psnr_db: float
+    ssim: float
+    ms_ssim: float
+    ssim_mean: float
+    ms_ssim_mean: float
+    scales: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the parity as JSON values."""
+        return asdict(self)
+
+
+def compare_stacks(reference: NDArray[Any], other: NDArray[Any], image_axes: int) -> ImageParity:
+    """Return how alike two stacks of images are, image by image.
+
+    Parameters
+    ----------
+    reference, other
+        Real arrays of one shape whose last `image_axes` axes are an image.
+    image_axes
+        2 or 3.
+
+    Notes
+    -----
+    The data range of a pair is that of all finite values of the reference's stack, so that an empty slice among
+    others is not judged by its own noise.
+    """
+    shape = (-1, *reference.shape[reference.ndim - image_axes :])
+    finite = reference[np.isfinite(reference)]
+    data_range = float(finite.max()) - float(finite.min()) if finite.size else 0.0
+    found: list[Similarity] = []
+    missing = one_sided = 0
+    for one, two in zip(reference.reshape(shape), other.reshape(shape), strict=True):
+        gaps = [~np.isfinite(image) for image in (one, two)]
+        if gaps[0].any() or gaps[1].any():
+            same = np.array_equal(*gaps)
+            missing, one_sided = missing + same, one_sided + (not same)
+            continue
+        # A stack that does not vary has no range: any difference is as large as the difference itself.
+        scale = data_range or float(np.abs(one.astype(np.float64) - two).max()) or 1.0
+        found.append(compare_images(one, two, scale))
+    if not found:
+        none = math.nan
+        return ImageParity(0, missing, one_sided, none, none, none, none, none, 0)
+    return ImageParity(
+        n_images=len(found),
+        n_missing=missing,
+        n_one_sided=one_sided,
+        psnr_db=_worst([item.psnr_db for item in found]),
+        ssim=_worst([item.ssim for item in found]),
+        ms_ssim=_worst([item.ms_ssim for item in found]),
+        ssim_mean=float(np.mean([item.ssim for item in found])),
+        ms_ssim_mean=float(np.mean([item.ms_ssim for item in found])),
+        scales=min(item.scales for item in found),
+    )
+
+
+def _worst(values: list[float]) -> float:
+    # min() of a list with NaN depends on its order.
+    return math.nan if any(math.isnan(value) for value in values) else min(values)
