@@ -122,7 +122,7 @@ def list_all(
     """
     from doseledger.ledger.run_tables import known_columns, select_runs
 
-    rows = _gather(archives)
+    rows = gather(archives)
     if columns:
         print("\n".join(sorted(known_columns(rows))))
         return
@@ -145,7 +145,7 @@ def search(
     """
     from doseledger.ledger.run_tables import select_runs
 
-    rows = _gather(archives)
+    rows = gather(archives)
     _print_runs(select_runs(rows, where=where, words=words, sort=sort, descending=descending), metric, form)
 
 
@@ -164,7 +164,7 @@ def compare(
     """
     from doseledger.ledger.run_tables import comparison_table, find_run, format_runs
 
-    rows = _gather(archives)
+    rows = gather(archives)
     if len(runs) < 2:
         raise BadInput(f"found one run to compare ({runs[0]}), wanted two or more")
     chosen = [find_run(rows, name) for name in runs]
@@ -184,7 +184,7 @@ def index(
     """
     from doseledger.ledger.index_page import write_index
 
-    rows = _gather(archives)
+    rows = gather(archives)
     target = project_root() / page
     write_index(rows, target, templates, project_root())
     print(f"{len(rows)} runs in {page}")
@@ -228,7 +228,8 @@ def _checklist(verdict: Verdict) -> list[str]:
     return [*lines, *(f"  [{finding.gate}] {finding.message}" for finding in verdict.findings)]
 
 
-def _gather(archives: list[Path] | None) -> list[RunRow]:
+def gather(archives: list[Path] | None) -> list[RunRow]:
+    """Return every run that the project knows of, and those of archives."""
     from doseledger.ledger.index import gather_runs
 
     root = project_root()

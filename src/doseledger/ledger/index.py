@@ -135,7 +135,9 @@ def rows_of_revisions(root: Path, revisions: Sequence[Revision], store: Path | N
     rows = []
     for revision in revisions:
         for row in (kept | found).get(revision.commit, []):
-            rows.append(replace(row, date=revision.date, where=_where(revision), note=revision.subject))
+            # DVC writes an experiment's message itself: it says nothing.
+            note = "" if revision.experiment else revision.subject
+            rows.append(replace(row, date=revision.date, where=_where(revision), note=note))
     return rows
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import difflib
 import operator
+import re
 import warnings
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
@@ -24,6 +25,11 @@ COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
 }
 GRAMMAR = "column names, numbers, 'text', True, False, None, lists, < <= > >= == !=, in, not in, and, or, not, brackets"
 
+# A column as it stands in a condition: `mae_gy`, `loss.dvh`, `dvh_Bladder_D0.03cc`, `dvh_PTV70_D95%`.
+COLUMN = re.compile(r"(?<![\w.])[A-Za-z_]\w*(?:\.\w+)*%?")
+TEXT = re.compile(r"('[^']*'|\"[^\"]*\")")
+WORDS = frozenset({"and", "or", "not", "in", "is", "if", "else", "for", "lambda", "True", "False", "None"})
+
 Condition = Callable[[Mapping[str, Any]], bool]
 
 
@@ -33,8 +39,8 @@ def parse_condition(text: str, columns: Collection[str]) -> Condition:
     Parameters
     ----------
     text
-        The condition. A column may have dots (`loss.dvh`); one that a row has no value in makes a comparison false,
-        but for `== None` and `!= None`.
+        The condition. A column is named as it is shown, dots and a percent sign included (`loss.dvh`,
+        `dvh_PTV70_D95%`); one that a row has no value in makes a comparison false, but for `== None` and `!= None`.
     columns
         The names that there are.
 
@@ -51,38 +57,63 @@ def parse_condition(text: str, columns: Collection[str]) -> Condition:
     """
     if len(text) > LONGEST:
         raise BadInput(f"the condition has {len(text)} characters, wanted at most {LONGEST}")
+    names = columns_in(text)
+    # Python would read `D95%` as a remainder and `D0.03cc` as a number: each column becomes a plain name first.
+    plain = {name: f"_column_{at}" for at, name in enumerate(names)}
+    spelled = "".join(
+        part if TEXT.fullmatch(part) else COLUMN.sub(lambda match: plain.get(match[0], match[0]), part)
+        for part in TEXT.split(text.strip())
+    )
     try:
         with warnings.catch_warnings():
             # What Python would say of odd but harmless expressions is no concern of a condition's.
             warnings.simplefilter("ignore")
-            tree = ast.parse(text.strip(), mode="eval").body
+            tree = ast.parse(spelled, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise BadInput(f"{text!r} is no condition ({error}); what it may hold: {GRAMMAR}") from error
-    _refuse_strangers(tree, columns, text)
-    return lambda row: bool(_value(tree, row))
-
-
-def _refuse_strangers(node: ast.AST, columns: Collection[str], text: str) -> None:
-    """Look at all of the tree before anything of it is evaluated."""
-    if isinstance(node, (ast.Name, ast.Attribute)):
-        name = _dotted(node)
-        if name is None:
-            raise BadInput(f"{text!r}: {ast.unparse(node)} is no column; what a condition may hold: {GRAMMAR}")
+        raise BadInput(f"{text!r} is no condition; what it may hold: {GRAMMAR}") from error
+    if not _is_allowed(tree, set(plain.values())):
+        raise BadInput(f"{text!r} does more than compare; what a condition may hold: {GRAMMAR}")
+    for name in names:
         if name not in columns:
             raise BadInput(unknown_column(name, columns))
-        return
-    allowed = (ast.BoolOp, ast.Compare, ast.Constant, ast.List, ast.Tuple)
-    is_sign = isinstance(node, ast.UnaryOp) and (
-        isinstance(node.op, ast.Not)
-        or (isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Constant) and _is_number(node.operand.value))
+
+    def holds(row: Mapping[str, Any]) -> bool:
+        try:
+            return bool(_value(tree, {short: row.get(name) for name, short in plain.items()}))
+        except TypeError as error:
+            raise BadInput(f"{text!r} can't be judged on run {row.get('id', '')} ({error})") from error
+
+    return holds
+
+
+def columns_in(text: str) -> list[str]:
+    """Return the columns that a condition names, each once.
+
+    Examples
+    --------
+    >>> columns_in("dvh_PTV70_D95% < 2 and model == 'lr' and lr >= 1e-3")
+    ['dvh_PTV70_D95%', 'model', 'lr']
+    """
+    parts = [part for part in TEXT.split(text) if not TEXT.fullmatch(part)]
+    found = dict.fromkeys(name for part in parts for name in COLUMN.findall(part))
+    return [name for name in found if name not in WORDS]
+
+
+def _is_allowed(node: ast.AST, names: Collection[str]) -> bool:
+    """Whether a tree holds comparisons and nothing else; all of it is looked at before any of it is evaluated."""
+    if isinstance(node, ast.Name):
+        return node.id in names
+    if isinstance(node, ast.Constant):
+        return isinstance(node.value, (str, int, float, bool, type(None)))
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        return isinstance(node.operand, ast.Constant) and _is_number(node.operand.value)
+    is_known = (
+        isinstance(node, (ast.BoolOp, ast.List, ast.Tuple))
+        or (isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not))
+        or (isinstance(node, ast.Compare) and all(type(kind) in COMPARISONS for kind in node.ops))
     )
-    is_value = not isinstance(node, ast.Constant) or isinstance(node.value, (str, int, float, bool, type(None)))
-    is_known = not isinstance(node, ast.Compare) or all(type(op) in COMPARISONS for op in node.ops)
-    if not ((isinstance(node, allowed) or is_sign) and is_value and is_known):
-        raise BadInput(f"{text!r}: {ast.unparse(node)} is not allowed; what a condition may hold: {GRAMMAR}")
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.expr):
-            _refuse_strangers(child, columns, text)
+    children = [child for child in ast.iter_child_nodes(node) if isinstance(child, ast.expr)]
+    return is_known and all(_is_allowed(child, names) for child in children)
 
 
 def _is_number(value: Any) -> bool:
@@ -96,19 +127,9 @@ def unknown_column(name: str, columns: Collection[str]) -> str:
     return f"no run has a column {name!r}{hint}. `doseledger runs list --columns` lists them all"
 
 
-def _dotted(node: ast.AST) -> str | None:
-    if isinstance(node, ast.Name):
-        return node.id
-    if isinstance(node, ast.Attribute):
-        left = _dotted(node.value)
-        return None if left is None else f"{left}.{node.attr}"
-    return None
-
-
 def _value(node: ast.AST, row: Mapping[str, Any]) -> Any:
-    name = _dotted(node)
-    if name is not None:
-        return row.get(name)
+    if isinstance(node, ast.Name):
+        return row[node.id]
     if isinstance(node, ast.Constant):
         return node.value
     if isinstance(node, (ast.List, ast.Tuple)):
@@ -121,7 +142,7 @@ def _value(node: ast.AST, row: Mapping[str, Any]) -> Any:
         return all(parts) if isinstance(node.op, ast.And) else any(parts)
     if isinstance(node, ast.Compare):
         return _compares(node, row)
-    raise BadInput(f"{ast.unparse(node) if isinstance(node, ast.expr) else node} is not allowed in a condition")
+    raise TypeError(f"no value in {type(node).__name__}")
 
 
 def _compares(node: ast.Compare, row: Mapping[str, Any]) -> bool:
@@ -136,11 +157,7 @@ def _compares(node: ast.Compare, row: Mapping[str, Any]) -> bool:
             comparable = left is not None and right is not None
         if not comparable:
             return False
-        try:
-            holds = bool(COMPARISONS[type(kind)](left, right))
-        except TypeError as error:
-            raise BadInput(f"{ast.unparse(node)}: {left!r} and {right!r} can't be compared ({error})") from error
-        if not holds:
+        if not COMPARISONS[type(kind)](left, right):
             return False
         left = right
     return True

@@ -14,8 +14,8 @@ from doseledger.ledger.provenance import PARAMS_FILE
 COMMON_STAGES = ("ingest", "split", "check_data")
 MODEL_STAGES = ("preflight", "train", "predict", "evaluate", "report", "check_metrics")
 DECIDING_STAGES = ("split", "train", "predict", "evaluate")
-# Settings of a run where DVC has recorded none yet.
-TOP_SETTINGS = ("seed", "lr", "fold", "repeat")
+# Settings of a run where DVC has recorded none yet, beside the model's own block.
+DECIDING_SETTINGS = ("seed", "lr", "fold", "repeat", "splits", "evaluate")
 
 
 def stages_of_model(lock_file: Path, model: str) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def settings_of_stages(stages: Mapping[str, Any], params: Mapping[str, Any], mod
         for entry in (stages.get(name), stages.get(f"{name}@{model}")):
             found |= ((entry or {}).get("params") or {}).get(PARAMS_FILE) or {}
     if f"train@{model}" not in stages:
-        found |= {name: params[name] for name in TOP_SETTINGS if name in params} | {model: params.get(model, {})}
+        found |= {name: params[name] for name in (*DECIDING_SETTINGS, model) if name in params}
     flat = dict(flatten(found))
     return {name.removeprefix(f"{model}."): value for name, value in sorted(flat.items())}
 

@@ -110,7 +110,10 @@ def differing_settings(rows: Sequence[RunRow]) -> list[str]:
 
 
 def runs_table(rows: Sequence[RunRow], metrics: Sequence[str] = HEADLINE, *, caption: str = "Runs") -> Table:
-    """Return one row a run: when, what, how it ended, what its gates said, how good, and what sets it apart."""
+    """Return one row a run: when, what, how it ended, what its gates said, how good, and what sets it apart.
+
+    The cohort stands there only where the runs are of more than one.
+    """
     metrics = [SHORT_NAMES.get(name, name) for name in metrics]
     by_model: dict[str, list[RunRow]] = {}
     for row in rows:
@@ -118,11 +121,12 @@ def runs_table(rows: Sequence[RunRow], metrics: Sequence[str] = HEADLINE, *, cap
     # Another model has other settings by nature: what tells runs apart is told among those of one.
     apart = {model: differing_settings(its) for model, its in by_model.items()}
     best = {name: _best(rows, name) for name in metrics}
+    mixed = len({row.cohort for row in rows}) > 1
     lines = [
         (
-            Cell(row.id, "hash"),
+            row.id,
             row.date[:16].replace("T", " "),
-            row.cohort or MISSING,
+            *([row.cohort or MISSING] if mixed else []),
             row.model,
             Cell(row.status, STATUS_STATE.get(row.status, "muted")),
             _gates(row),
@@ -134,7 +138,8 @@ def runs_table(rows: Sequence[RunRow], metrics: Sequence[str] = HEADLINE, *, cap
         )
         for row in rows
     ]
-    heads = ("Run", "Date", "Cohort", "Model", "Status", "Gates", "Tree", *(f"#{name}" for name in metrics))
+    cohort = ["Cohort"] if mixed else []
+    heads = ("@Run", "Date", *cohort, "Model", "Status", "Gates", "Tree", *(f"#{name}" for name in metrics))
     return make_table(caption, (*heads, "Settings that differ", "Where", "Note"), lines, empty="No run was found.")
 
 
@@ -209,14 +214,22 @@ def _steps(rows: Sequence[RunRow], name: str) -> list[Cell]:
         if not isinstance(value, (int, float)):
             cells.append(Cell(str(value) if value is not None else MISSING, "" if value is not None else "muted"))
         elif row is rows[0] or not isinstance(first, (int, float)):
-            cells.append(Cell(format_number(float(value), 3)))
+            cells.append(Cell(_number(value)))
         else:
             step = float(value) - float(first)
             better = step > 0 if larger_is_better(name) else step < 0
             is_judged = step != 0 and name.startswith(("mae_", "gamma_", "dvh_", "openkbp_", "prediction_"))
             state: State = ("good" if better else "bad") if is_judged else ""
-            cells.append(Cell(f"{format_number(float(value), 3)} ({format_number(step, 3, sign=True)})", state))
+            cells.append(Cell(f"{_number(value)} ({format_number(step, _digits(value), sign=True)})", state))
     return cells
+
+
+def _digits(value: float) -> int:
+    return 0 if isinstance(value, int) else 3
+
+
+def _number(value: float) -> str:
+    return format_number(float(value), _digits(value))
 
 
 def format_runs(rows: Sequence[RunRow], table: Table, form: Format, *, colour: bool) -> str:
