@@ -45,7 +45,6 @@ for subject in (
     registry,
     shortcuts,
     deliver,
-    experiments,
     bundle,
     compare,
     watchdog,
