@@ -54,6 +54,22 @@ def test_a_model_without_a_block_is_refused(params: str, tmp_path: Path) -> None
         load(params.replace("  - dose_unet\n", "  - dose_unat\n"), tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("lists", "message"),
+    [
+        ("models:\n  - dose_diffusion\ndiffusion_models: []", "kind diffusion belongs into diffusion_models"),
+        ("models:\n  - dose_unet\ndiffusion_models:\n  - dose_unet_large", "any other into models"),
+        ("models:\n  - dose_unet_large\ndiffusion_models:\n  - dose_diffusion", "'dose_unet' is not among the models"),
+        ("models:\n  - dose_unet\ndiffusion_models:\n  - dose_dream", "no block of their own"),
+    ],
+)
+def test_a_model_in_the_wrong_list_is_refused(params: str, tmp_path: Path, lists: str, message: str) -> None:
+    shipped = "models:\n  - dose_unet\n", "diffusion_models: []\n"
+    text = params.replace(shipped[1], "").replace(shipped[0], f"{lists}\n")
+    with pytest.raises(BadInput, match=message):
+        load(text, tmp_path)
+
+
 def test_inverted_fractions_are_refused(params: str, tmp_path: Path) -> None:
     swapped = params.replace("train: 0.7", "train: 0.15").replace("test: 0.15", "test: 0.7")
     with pytest.raises(BadInput, match="inverted"):

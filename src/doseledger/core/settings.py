@@ -114,6 +114,8 @@ class Settings(Block):
     lr: Positive
     cohort: str
     models: Annotated[list[str], Field(min_length=1)]
+    diffusion_models: list[str]
+    diffusion_base: str
     fold: CountOrZero
     repeat: CountOrZero
     cohorts: dict[str, CohortSettings]
@@ -129,9 +131,18 @@ class Settings(Block):
     def _names_are_known(self) -> Settings:
         if self.cohort not in self.cohorts:
             raise ValueError(f"cohort {self.cohort!r} is not in cohorts: {', '.join(self.cohorts)}")
-        strangers = [name for name in self.models if name not in self.blocks]
+        strangers = [name for name in [*self.models, *self.diffusion_models] if name not in self.blocks]
         if strangers:
             raise ValueError(f"models {strangers} have no block of their own in params.yaml")
+        # Each stage of the pipeline trains one kind; a model in the wrong list would only fail there, after the data.
+        misplaced = [name for name in self.models if self.blocks[name]["kind"] == "diffusion"]
+        misplaced += [name for name in self.diffusion_models if self.blocks[name]["kind"] != "diffusion"]
+        if misplaced:
+            raise ValueError(f"{misplaced}: kind diffusion belongs into diffusion_models, any other into models")
+        if self.diffusion_models and self.diffusion_base not in self.models:
+            raise ValueError(
+                f"diffusion_base {self.diffusion_base!r} is not among the models that are trained: {self.models}"
+            )
         return self
 
     def model(self, name: str) -> dict[str, Any]:
