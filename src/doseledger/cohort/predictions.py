@@ -97,3 +97,21 @@ def read_seen(path: Path) -> frozenset[str]:
     with _as_bad_case(path), np.load(path, allow_pickle=False) as npz:
         meta = json.loads(str(npz["meta"]))
         return frozenset(meta["trained_on"]) | frozenset(meta["selected_on"])
+
+
+def load_samples(path: Path) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Return the doses that a diffusion drew of a case in Gy, (sample, voxel), and of which voxels, bool (z, y, x).
+
+    Raises
+    ------
+    BadCase
+        If there is no prediction, or it holds no samples.
+    """
+    with _as_bad_case(path), np.load(path, allow_pickle=False) as npz:
+        if "samples" not in npz:
+            raise BadCase(path.stem, f"{path.name} holds no drawn doses; only a diffusion's prediction has a spread")
+        sampled = npz["sampled"] > 0
+        samples_gy = npz["samples"] * np.float32(npz["sample_step_gy"])
+    if samples_gy.shape[1:] != (int(sampled.sum()),):
+        raise BadCase(path.stem, f"{path.name} holds {samples_gy.shape} doses for {int(sampled.sum())} voxels")
+    return samples_gy, sampled

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from doseledger.core.settings import CohortSettings, Settings
     from doseledger.gates.digests import CohortFiles
     from doseledger.gates.verdict import Verdict
-    from doseledger.learn.run import TrainingRun
+    from doseledger.learn.recipe import CommonRecipe
+    from doseledger.learn.run import Family, TrainingRun
 
 Params = Annotated[Path, typer.Option(help="The settings file.")]
 Workers = Annotated[int | None, typer.Option(help="Processes; 0 works in this one. Default: the settings'.", min=0)]
@@ -99,23 +100,29 @@ def cohort_files(settings: Settings, cohort: str, cases: Path, splits: Path, lim
 
 
 def training_run(settings: Settings, model: str, params: Path, data_token: Path) -> TrainingRun:
-    """Return a model's training as the settings and the data gate's verdict make it."""
-    from doseledger.core.files import read_json
+    """Return a dose model's training as the settings and the data gate's verdict make it."""
     from doseledger.learn.recipe import load_recipe
-    from doseledger.learn.run import TrainingRun
     from doseledger.learn.tasks import DOSE
+
+    return make_run(settings, model, load_recipe(settings.model(model), f"{params}: {model}"), DOSE, data_token)
+
+
+def make_run(settings: Settings, model: str, recipe: CommonRecipe, family: Family, data_token: Path) -> TrainingRun:
+    """Return a training of any family as the settings and the data gate's verdict make it."""
+    from doseledger.core.files import read_json
+    from doseledger.learn.run import TrainingRun
     from doseledger.ledger.provenance import run_provenance
 
     return TrainingRun(
         model=model,
-        recipe=load_recipe(settings.model(model), f"{params}: {model}"),
+        recipe=recipe,
         lr=settings.lr,
         seed=settings.seed,
         fold=settings.fold,
         repeat=settings.repeat,
         token=read_json(data_token),
         provenance=run_provenance(Path.cwd(), sys.argv, Path("requirements.lock")),
-        family=DOSE,
+        family=family,
         devices=settings.train.devices,
         nodes=settings.train.nodes,
     )
