@@ -32,7 +32,7 @@ from doseledger.core.case import Case
 from doseledger.core.errors import BadInput
 from doseledger.core.files import sha256_of_file
 from doseledger.core.grid import Grid
-from doseledger.core.protocol import Protocol
+from doseledger.core.protocol import Protocol, load_protocol
 from doseledger.core.settings import load_settings
 from doseledger.dicom.read_dose import read_dose
 from doseledger.learn.checkpoint import Checkpoint, save_checkpoint
@@ -58,10 +58,9 @@ def recipe(repository: Path) -> Recipe:
     return load_recipe(block, "test")
 
 
-@pytest.fixture(scope="module")
-def checkpoint(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model with random weights that gives about 35 Gy, never the same twice over, and heeds its conditions."""
-    spec = InputSpec(NAMES, TARGETS, recipe.inputs)
+def save_model(path: Path, recipe: Recipe, names: tuple[str, ...], targets: tuple[str, ...]) -> Path:
+    """A model with random weights that gives about 35 Gy, nowhere the same, and heeds its conditions."""
+    spec = InputSpec(names, targets, recipe.inputs)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         network = build_network(spec.n_channels, spec.n_conditions, recipe.network)
@@ -70,13 +69,12 @@ def checkpoint(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path
                 torch.nn.init.normal_(weight, std=0.3)
             if name == "head.dose.bias":
                 torch.nn.init.constant_(weight, 0.5)
-    path = tmp_path_factory.mktemp("model") / "best.ckpt"
     content = Checkpoint(
         model="dose_unet",
         recipe=recipe.trained_part(),
         settings={},
-        structure_names=NAMES,
-        target_names=TARGETS,
+        structure_names=names,
+        target_names=targets,
         spacing_range_mm=((3.0, 2.5, 2.5), (3.0, 2.5, 2.5)),
         trained_on={"anon_007": "0" * 64},
         selected_on={"anon_chose": "1" * 64},
@@ -86,6 +84,11 @@ def checkpoint(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path
     )
     save_checkpoint(path, content)
     return path
+
+
+@pytest.fixture(scope="module")
+def checkpoint(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model(tmp_path_factory.mktemp("model") / "best.ckpt", recipe, NAMES, TARGETS)
 
 
 @pytest.fixture(scope="module")
@@ -238,9 +241,16 @@ def test_pydicom_and_dicompyler_read_the_same_dose(
 def test_a_validator_of_dicom_finds_no_error_in_dose_and_plan(factory: Any, predicted: Any) -> None:
     # 16 bits: the validator aborts on 32.
     _, out, _ = predicted({"anon_1": named_patient(factory)}, bits=16)
+    assert errors_of_dicom(out / "anon_1") == []
+
+
+def errors_of_dicom(folder: Path) -> list[str]:
+    """What dciodvfy calls an error in the plan and the dose of a folder."""
+    errors = []
     for name in ("rtplan", "rtdose"):
-        said = subprocess.run(["dciodvfy", "-new", out / "anon_1" / f"{name}.dcm"], capture_output=True, text=True)
-        assert [line for line in (said.stdout + said.stderr).splitlines() if "Error" in line] == []
+        said = subprocess.run(["dciodvfy", "-new", folder / f"{name}.dcm"], capture_output=True, text=True)
+        errors += [line for line in (said.stdout + said.stderr).splitlines() if "Error" in line]
+    return errors
 
 
 @pytest.mark.parametrize("position", ["HFP", "FFS", "FFP"])
@@ -427,3 +437,24 @@ def test_a_patient_who_is_not_there_is_refused(tmp_path: Path) -> None:
         find_patients(tmp_path / "nobody", batch=False)
     (tmp_path / "anon_1.zip").touch()
     assert list(find_patients(tmp_path / "anon_1.zip", batch=False)) == ["anon_1"]
+
+
+def test_a_real_patient_gets_a_dose_in_the_frame_of_their_image(
+    recipe: Recipe, repository: Path, shared_data: Path, tmp_path: Path
+) -> None:
+    path = save_model(tmp_path / "best.ckpt", recipe, ("PTV", "Parotid_L", "Larynx"), ("PTV",))
+    protocol = load_protocol(repository / "tests" / "cohort" / "protocols" / "becker_hn.yaml")
+    source = shared_data / "dicom" / "proknow_becker_hn"
+    # Only one parotid is drawn: there is nothing that a mirrored patient could swap it for.
+    unmirrored = PREDICT.model_copy(update={"mirror_average": False})
+    request = DicomRequest(protocol_of_prediction(protocol, {}, None), unmirrored, UNSEEN, None, 16)
+    summary = predict_folder({"becker": source}, load_model(path), request, tmp_path, lambda line: None)
+    assert summary["failed"] == {}
+    dose, plan, dose_gy = read_back(tmp_path, "becker")
+    files = {item.Modality: item for item in (pydicom.dcmread(file, force=True) for file in source.rglob("*.dcm"))}
+    assert dose.FrameOfReferenceUID == files["CT"].FrameOfReferenceUID
+    assert str(dose.PatientName) == str(files["CT"].PatientName)
+    assert plan.ReferencedStructureSetSequence[0].ReferencedSOPInstanceUID == files["RTSTRUCT"].SOPInstanceUID
+    assert read_dose(dose, "becker").dose_gy.max() == pytest.approx(dose_gy.max(), rel=1e-4)
+    if shutil.which("dciodvfy") is not None:
+        assert errors_of_dicom(tmp_path / "becker") == []
