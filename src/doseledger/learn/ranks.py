@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -43,12 +44,21 @@ class Team:
 
 
 def cluster_environment() -> ClusterEnvironment:
-    """Return who starts the processes: torchrun, SLURM's srun, or Lightning itself."""
+    """Return who starts the processes: torchrun, SLURM's srun, or Lightning itself.
+
+    Raises
+    ------
+    BadInput
+        If the SLURM job is described in a way that says too little.
+    """
     if TorchElasticEnvironment.detect():
         return TorchElasticEnvironment()
     if SLURMEnvironment.detect():
         # Started again by us, not by Lightning: its handler would take the signal that asks for stacks.
-        return SLURMEnvironment(auto_requeue=False)
+        try:
+            return SLURMEnvironment(auto_requeue=False)
+        except RuntimeError as error:
+            raise BadInput(f"this SLURM job can't be told apart into processes: {error}") from error
     return LightningEnvironment()
 
 
@@ -60,28 +70,36 @@ def team_of(devices: int, nodes: int) -> Team:
     BadInput
         If torchrun or SLURM has started another number of processes.
     """
-    size, environment = devices * nodes, cluster_environment()
+    size = devices * nodes
+    if size == 1:
+        # One process is one, whatever cluster it runs on; of several that were started, one may go on.
+        rank = max(int(os.environ.get(name, "0")) for name in ("RANK", "SLURM_PROCID"))
+        return Team(_known(rank, size), size)
+    environment = cluster_environment()
     if isinstance(environment, LightningEnvironment):
         rank = environment.node_rank() * devices + environment.local_rank()
     else:
         rank = environment.global_rank()
-        if size > 1 and environment.world_size() != size:
+        if environment.world_size() != size:
             raise BadInput(
                 f"{environment.world_size()} processes were started, but train.devices {devices} on train.nodes "
                 f"{nodes} make {size}: give srun as many tasks a node as train.devices, or torchrun --nproc-per-node"
             )
+    return Team(_known(rank, size), size)
+
+
+def _known(rank: int, size: int) -> int:
     if rank >= size:
         raise BadInput(
             f"this is process {rank} of a job whose settings ask for {size}: raise train.devices or train.nodes, or "
             "start one process"
         )
-    return Team(rank, size)
+    return rank
 
 
 def trainer_options(devices: int, nodes: int) -> dict[str, Any]:
     """Return how Lightning's Trainer is to run that team."""
     if devices * nodes == 1:
-        # One process is one, whatever cluster it runs on.
         return {"devices": 1, "plugins": [LightningEnvironment()]}
     # No network here has buffers that batches change; to broadcast them would tie ranks together in validation too,
     # where each has cases of its own.
