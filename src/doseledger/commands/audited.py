@@ -8,8 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-import click
-
 from doseledger.ledger.recording import Footprint, record_command
 
 Arguments = ParamSpec("Arguments")
@@ -40,12 +38,14 @@ def audit_log() -> Path:
 
 
 def audited(
-    *, inputs: tuple[str, ...] = (), outputs: tuple[str, ...] = (), reads: str = ""
+    name: str, *, inputs: tuple[str, ...] = (), outputs: tuple[str, ...] = (), reads: str = ""
 ) -> Callable[[Callable[Arguments, Result]], Callable[Arguments, Result]]:
     """Return a decorator that records a command in the audit log as it begins and as it ends.
 
     Parameters
     ----------
+    name
+        The command as a person types it, without the program's name.
     inputs, outputs
         Names of the command's arguments that hold paths which it reads and writes; one that is None is left out.
     reads
@@ -56,7 +56,7 @@ def audited(
         @functools.wraps(command)
         def recorded(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
             footprint = Footprint(
-                command=_name_of(command),
+                command=name,
                 arguments=kwargs,
                 inputs=_paths(kwargs, inputs),
                 outputs=_paths(kwargs, outputs),
@@ -65,6 +65,8 @@ def audited(
             with record_command(audit_log(), Path.cwd(), footprint):
                 return command(*args, **kwargs)
 
+        # A test holds these against the command line.
+        recorded.__dict__["audited_as"] = (name, (*inputs, *outputs))
         return recorded
 
     return decorate
@@ -72,10 +74,3 @@ def audited(
 
 def _paths(arguments: dict[str, Any], names: tuple[str, ...]) -> dict[str, Path]:
     return {name: Path(arguments[name]) for name in names if arguments[name] is not None}
-
-
-def _name_of(command: Callable[..., Any]) -> str:
-    """The command as a person types it, without the program's name."""
-    context = click.get_current_context(silent=True)
-    path = context.command_path if context is not None else ""
-    return path.partition(" ")[2] or command.__name__

@@ -21,7 +21,7 @@ Digest = Annotated[str, typer.Option("--sha256", help="SHA256 of the index, as t
 
 
 @bundle_app.command("pack")
-@audited(inputs=("contract",), outputs=("out",), reads="what --data, --run, --report and --file name")
+@audited("bundle pack", inputs=("contract",), outputs=("out",), reads="what --data, --run, --report and --file name")
 def pack_bundle(
     out: Annotated[Path, typer.Argument(help="NAME.tar to write; nothing of that name may be there.")],
     data: Annotated[list[Path] | None, typer.Option(help="Folder of NPZ files under the contract; repeat it.")] = None,
@@ -107,7 +107,7 @@ def verify_a_bundle(
 
 
 @bundle_app.command("rehydrate")
-@audited(inputs=("bundle",), outputs=("destination",), reads="the bundle's data")
+@audited("bundle rehydrate", inputs=("bundle",), outputs=("destination",), reads="the bundle's data")
 def rehydrate_bundle(
     bundle: Annotated[Path, typer.Argument(help="NAME.tar, a part of it, or its index.")],
     destination: Annotated[Path, typer.Argument(help="A folder that is not there yet.")],
@@ -180,7 +180,7 @@ def verify(
 
 
 @app.command()
-@audited(inputs=("a", "b", "contract"), outputs=("out", "token", "findings"), reads="both data sets")
+@audited("parity", inputs=("a", "b", "contract"), outputs=("out", "token", "findings"), reads="both data sets")
 def parity(
     a: Annotated[Path, typer.Argument(help="The reference: a folder of NPZ files.")],
     b: Annotated[Path, typer.Argument(help="The other.")],

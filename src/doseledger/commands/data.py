@@ -29,7 +29,7 @@ app.add_typer(splits_app, name="splits")
 
 
 @app.command()
-@audited(inputs=("goals", "params"), outputs=("raw_list",))
+@audited("phantom", inputs=("goals", "params"), outputs=("raw_list",))
 def phantom(
     out: Annotated[Path, typer.Argument(help="Folder of packed cases to write.")],
     raw_list: Annotated[Path, typer.Option(help="Table of the cases and their SHA256 to write.")],
@@ -52,7 +52,7 @@ def phantom(
 
 
 @app.command()
-@audited(outputs=("raw_list",), reads="all")
+@audited("pack", outputs=("raw_list",), reads="all")
 def pack(
     raw: Annotated[Path, typer.Argument(help="Folder with one folder or one zip a case.")],
     out: Annotated[Path, typer.Argument(help="Folder that gets <case>.zip.")],
@@ -70,7 +70,7 @@ def pack(
 
 
 @app.command()
-@audited(inputs=("raw_list", "protocol", "protocols", "params"), outputs=("out",), reads="all")
+@audited("ingest", inputs=("raw_list", "protocol", "protocols", "params"), outputs=("out",), reads="all")
 def ingest(
     raw: Annotated[Path, typer.Argument(help="Folder with one folder or one zip a case.")],
     out: Annotated[Path, typer.Argument(help="Folder that gets <case>.npz, cases.csv and skipped.csv.")],
@@ -119,7 +119,7 @@ def ingest(
 
 
 @app.command()
-@audited(inputs=("raw", "protocol"), outputs=("out",), reads="all")
+@audited("deidentify", inputs=("raw", "protocol"), outputs=("out",), reads="all")
 def deidentify(
     raw: Annotated[Path, typer.Argument(help="Folder with one folder or one zip a case.")],
     out: Annotated[Path, typer.Argument(help="Folder for the clean copies.")],
@@ -140,7 +140,7 @@ def deidentify(
 
 
 @app.command()
-@audited(inputs=("cases_csv", "lock", "params"), outputs=("out",))
+@audited("split", inputs=("cases_csv", "lock", "params"), outputs=("out",))
 def split(
     cases_csv: Annotated[Path, typer.Argument(help="Table of cases.")],
     out: Annotated[Path, typer.Argument(help="Table of splits to write.")],
@@ -161,7 +161,7 @@ def split(
 
 
 @splits_app.command("lock")
-@audited(inputs=("cases", "splits"), outputs=("lock",))
+@audited("splits lock", inputs=("cases", "splits"), outputs=("lock",))
 def lock_splits(
     lock: Annotated[Path, typer.Argument(help="The locked test set to write.")],
     cases: Annotated[Path, typer.Option(help="Table of cases.")],
@@ -184,7 +184,7 @@ def lock_splits(
 
 
 @splits_app.command("unlock")
-@audited(outputs=("lock",))
+@audited("splits unlock", outputs=("lock",))
 def unlock_splits(
     lock: Annotated[Path, typer.Argument(help="The locked test set.")],
     why: Annotated[str, typer.Option(help="Why the lock may be given up.")],

@@ -34,6 +34,7 @@ app.add_typer(check_app, name="check")
 
 @check_app.command("data")
 @audited(
+    "check data",
     inputs=("cases", "splits", "protocols", "suites", "thresholds", "lock", "params"),
     outputs=("token", "findings", "html"),
     reads="all",
@@ -73,7 +74,9 @@ def check_data(
 
 
 @check_app.command("metrics")
-@audited(inputs=("metrics", "splits", "checkpoint", "thresholds", "params"), outputs=("token", "findings"))
+@audited(
+    "check metrics", inputs=("metrics", "splits", "checkpoint", "thresholds", "params"), outputs=("token", "findings")
+)
 def check_metrics(
     metrics: Annotated[Path, typer.Argument(help="Folder that `evaluate` wrote.")],
     model: Annotated[str, typer.Option(help="The model's name.")],
@@ -101,7 +104,12 @@ def check_metrics(
 
 
 @app.command()
-@audited(inputs=("cases", "splits", "thresholds", "data_token", "params"), outputs=("token", "findings"), reads="train")
+@audited(
+    "preflight",
+    inputs=("cases", "splits", "thresholds", "data_token", "params"),
+    outputs=("token", "findings"),
+    reads="train",
+)
 def preflight(
     model: Annotated[str, typer.Argument(help="A block of the settings.")],
     cases: Cases,

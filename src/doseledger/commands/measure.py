@@ -33,7 +33,12 @@ app.add_typer(score_app, name="score")
 
 
 @app.command()
-@audited(inputs=("predictions", "cases", "splits", "protocols", "goals", "params"), outputs=("out",), reads="part")
+@audited(
+    "evaluate",
+    inputs=("predictions", "cases", "splits", "protocols", "goals", "params"),
+    outputs=("out",),
+    reads="part",
+)
 def evaluate(
     predictions: Annotated[Path, typer.Argument(help="Folder that `predict` wrote.")],
     out: Annotated[Path, typer.Argument(help="Folder of tables and summary to write.")],

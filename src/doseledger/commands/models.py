@@ -36,6 +36,7 @@ app.add_typer(resume_app, name="resume")
 @app.command()
 @watched
 @audited(
+    "train",
     inputs=("cases", "splits", "lock", "data_token", "preflight_token", "params"),
     outputs=("out",),
     reads="train and val",
@@ -82,7 +83,7 @@ def train(
 
 
 @app.command()
-@audited(inputs=("checkpoint", "cases", "splits", "params"), outputs=("out",), reads="part")
+@audited("predict", inputs=("checkpoint", "cases", "splits", "params"), outputs=("out",), reads="part")
 def predict(
     checkpoint: Annotated[Path, typer.Argument(help="best.ckpt or last.ckpt of a run.")],
     out: Annotated[Path, typer.Argument(help="Folder that gets <case>.npz.")],

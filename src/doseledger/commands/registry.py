@@ -26,7 +26,7 @@ THRESHOLDS = Path("validation/thresholds.yaml")
 
 
 @registry_app.command("register")
-@audited(inputs=("criteria", "thresholds"))
+@audited("registry register", inputs=("criteria", "thresholds"))
 def register_version(
     model: Annotated[str, typer.Argument(help="A name of `models` in the settings.")],
     version: Annotated[str, typer.Option(help="v0.1.0: never used before for this model.")],
@@ -50,7 +50,7 @@ def register_version(
 
 
 @registry_app.command("promote")
-@audited(inputs=("criteria", "thresholds"))
+@audited("registry promote", inputs=("criteria", "thresholds"))
 def promote_version(
     name: Name,
     stage: Annotated[str, typer.Option(help="A phase of the exit criteria: research, candidate or frozen.")],
@@ -71,7 +71,7 @@ def promote_version(
 
 
 @registry_app.command("sign-off")
-@audited()
+@audited("registry sign-off")
 def sign_off_version(
     name: Name,
     statement: Annotated[str, typer.Option(help="What was looked at and found.")],
@@ -118,7 +118,7 @@ def show_versions(
 
 
 @registry_app.command("retire")
-@audited()
+@audited("registry retire")
 def retire_version(
     name: Name,
     why: Annotated[str, typer.Option(help="The reason, for whoever uses it.")],
@@ -136,7 +136,7 @@ def retire_version(
 
 
 @registry_app.command("get")
-@audited(inputs=("check",), outputs=("out",), reads="check")
+@audited("registry get", inputs=("check",), outputs=("out",), reads="check")
 def get_version(
     name: Name,
     out: Annotated[Path, typer.Option(help="Folder that gets best.ckpt, MODEL_CARD.md and version.json.")],

@@ -29,6 +29,7 @@ app = typer.Typer()
 
 @app.command()
 @audited(
+    "report",
     inputs=("run", "metrics", "predictions", "cases", "splits", "lock"),
     outputs=("html", "pdf", "figures"),
     reads="test",

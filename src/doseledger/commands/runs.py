@@ -78,7 +78,7 @@ def check(
 
 
 @runs_app.command("archive")
-@audited(outputs=("target",))
+@audited("runs archive", outputs=("target",))
 def archive(
     model: Annotated[str, typer.Argument(help="A model of the pipeline.")],
     target: Annotated[Path, typer.Argument(help="Folder that gets run_YYYYMMDD_HHMMSS.")],

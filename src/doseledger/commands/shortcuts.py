@@ -28,6 +28,7 @@ app = typer.Typer()
 
 @check_app.command("shortcuts")
 @audited(
+    "check shortcuts",
     inputs=("checkpoint", "predictions", "cases", "splits", "thresholds", "params"),
     outputs=("token", "findings"),
     reads="train and test",

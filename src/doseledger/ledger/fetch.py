@@ -11,7 +11,7 @@ from pathlib import Path
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import sha256_of_file, write_json, write_text
 from doseledger.ledger.criteria import Reproduction
-from doseledger.ledger.reproduce import Comparison, predict_again, this_machine
+from doseledger.ledger.reproduce import Comparison, predict_again, this_machine, threads_of
 from doseledger.ledger.version_tag import Version
 
 Tell = Callable[[str], None]
@@ -93,8 +93,12 @@ def check_version(
     NotReady
         If none of the cases was predicted when the version was registered.
     BadInput
-        If a prediction differs: in any bit on the machine and with the threads that registered it to the bit, by more
-        than the limit elsewhere.
+        If a prediction differs: in any bit on a machine like the one that registered it, by more than the limit
+        elsewhere.
+
+    Notes
+    -----
+    It predicts with as many threads as the machine that registered it: another number adds in another order.
     """
     recorded = fetched.checkpoint.parent / RECORDED
     names = sorted(path.stem for path in cases.glob("*.npz"))
@@ -104,9 +108,10 @@ def check_version(
             f"{cases}: none of {len(names)} cases was predicted with {version.name}; give the folder of its test cases "
             f"(`dvc get . data/cases/{version.record['cohort']} --rev {version.name}`, for example)"
         )
-    made = predict_again(fetched.checkpoint, cases, recorded, known, tell)
     before = version.record["reproduced"]
-    same_machine = before["machine"] == this_machine() and before["identical"]
+    with threads_of(before["machine"]):
+        made = predict_again(fetched.checkpoint, cases, recorded, known, tell)
+        same_machine = before["machine"] == this_machine() and before["identical"]
     for comparison in made:
         how = "to the bit" if comparison.identical else f"within {comparison.max_difference_gy:.2g} Gy"
         tell(f"{comparison.case_id}: predicted again, the same {how}")

@@ -23,8 +23,8 @@ from doseledger.ledger.sources import ReportInputs, load_facts
 
 # How many names a message spells out.
 SHOWN = 5
-# Words that no program reads: they may be mended between a run and its registration.
-DOCUMENTATION = "docs"
+# Words that no program reads, and where DVC keeps its data: both may change between a run and its registration.
+NO_CODE = ("docs", ".dvc")
 
 
 @dataclass(frozen=True)
@@ -215,11 +215,11 @@ def _outs_of_all_stages(root: Path) -> frozenset[str]:
 
 
 def _is_code(path: str, outs: frozenset[str]) -> bool:
-    """Whether a file could change a result: not what a repro writes itself, and not documentation."""
+    """Whether a file could change a result: not what a repro writes itself, nor documentation."""
     pure = PurePosixPath(path)
     if path == PARAMS_FILE or pure.name in (LOCK_FILE, ".gitignore") or pure.suffix in (".dvc", ".md"):
         return False
-    return pure.parts[0] != DOCUMENTATION and path not in outs and not any(str(up) in outs for up in pure.parents)
+    return pure.parts[0] not in NO_CODE and path not in outs and not any(str(up) in outs for up in pure.parents)
 
 
 def version_record(release: Release, reproduced: dict[str, Any]) -> dict[str, Any]:

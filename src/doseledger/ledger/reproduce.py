@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import platform
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,19 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.machine()
+
+
+@contextmanager
+def threads_of(machine: Mapping[str, Any]) -> Iterator[None]:
+    """Use as many threads as another machine did while the block runs: sums are taken in the same order."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(int(machine["threads"]))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def predict_again(
