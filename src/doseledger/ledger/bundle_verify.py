@@ -7,64 +7,21 @@ manifest.json for stages and arrays. Whoever was told the index's digest by anot
 from __future__ import annotations
 
 import hashlib
-import os
 import tarfile
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from doseledger.core.contract import load_contract
-from doseledger.core.errors import BadInput, GateFailed
-from doseledger.core.files import CHUNK_BYTES, read_json, sha256_of_file
-from doseledger.core.npz import array_heads
-from doseledger.ledger.bundle import INDEX_SUFFIX, index_path, iterate_entries
+from doseledger.core.errors import BadInput
+from doseledger.core.files import read_json, sha256_of_file
+from doseledger.ledger.bundle import INDEX_SUFFIX, index_path
+from doseledger.ledger.bundle_check import BundleCheck, compare_sums, digest_of
 from doseledger.ledger.bundle_record import FORMAT_VERSION
-from doseledger.ledger.contract_check import check_file
-from doseledger.ledger.manifest import CONTRACT, KEPT, MANIFEST, SUMS, Entry, read_sums
+from doseledger.ledger.manifest import SUMS
 from doseledger.ledger.parts import PartReader, open_reader
+from doseledger.ledger.unpacked import verify_folder
 
-# How many findings an error message spells out.
-MOST_SHOWN = 20
 Tell = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class BundleCheck:
-    """What was found.
-
-    Parameters
-    ----------
-    bundle
-        Its name.
-    findings
-        One line each; none where every byte is as it was packed.
-    n_files, n_bytes
-        What was read.
-    """
-
-    bundle: str
-    findings: list[str] = field(default_factory=list)
-    n_files: int = 0
-    n_bytes: int = 0
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the check as JSON values."""
-        return {"ok": not self.findings, **asdict(self)}
-
-
-def enforce_whole(check: BundleCheck) -> None:
-    """Do nothing if nothing was found.
-
-    Raises
-    ------
-    GateFailed
-        Spelling out what was found.
-    """
-    if check.findings:
-        shown = "".join(f"\n  - {line}" for line in check.findings[:MOST_SHOWN])
-        more = f"\n  - and {len(check.findings) - MOST_SHOWN} more" if len(check.findings) > MOST_SHOWN else ""
-        raise GateFailed(f"{check.bundle}: not what was packed, {len(check.findings)} finding(s):{shown}{more}")
 
 
 def verify_bundle(bundle: Path, index_sha256: str, tell: Tell) -> BundleCheck:
@@ -220,100 +177,10 @@ def _check_members(
         if name not in doubtful:
             return False
         stream = tar.extractfile(members[name])
-        return stream is None or _digest_of(stream) != wanted
+        return stream is None or digest_of(stream) != wanted
 
     if SUMS not in members:
         return [f"{SUMS}: missing, so nothing says what the files should be"]
     stream = tar.extractfile(members[SUMS])
     content = stream.read() if stream is not None else b""
-    return _compare_sums(content, sums_sha256, set(members) - {SUMS}, is_changed)
-
-
-def _compare_sums(content: bytes, wanted: str, there: set[str], is_changed: Callable[[str, str], bool]) -> list[str]:
-    """What differs between the files that are there and SHA256SUMS, itself held to a digest where there is one."""
-    findings = []
-    if wanted and hashlib.sha256(content).hexdigest() != wanted:
-        findings.append(f"{SUMS}: changed, so what it says of the other files is worth nothing")
-    try:
-        sums = read_sums(content.decode("utf-8", errors="replace"), SUMS)
-    except BadInput as error:
-        return [*findings, str(error)]
-    findings += [f"{name}: missing" for name in sorted(set(sums) - there)]
-    findings += [f"{name}: added, the bundle was packed without it" for name in sorted(there - set(sums))]
-    return findings + [f"{name}: changed" for name in sorted(there & set(sums)) if is_changed(name, sums[name])]
-
-
-def _digest_of(stream: IO[bytes]) -> str:
-    digest = hashlib.sha256()
-    while chunk := stream.read(CHUNK_BYTES):
-        digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _files_below(folder: Path) -> Iterator[str]:
-    for path, _, names in os.walk(folder):
-        for name in names:
-            yield Path(path, name).relative_to(folder).as_posix()
-
-
-def verify_folder(folder: Path, sums_sha256: str) -> BundleCheck:
-    """Return what of an unpacked bundle is not as it was packed.
-
-    Parameters
-    ----------
-    folder
-        Where it was unpacked.
-    sums_sha256
-        Digest that SHA256SUMS must have; empty where none is known.
-
-    Raises
-    ------
-    BadInput
-        If the folder holds no bundle.
-    """
-    sums = folder / SUMS
-    if not sums.is_file():
-        raise BadInput(f"{folder}: no {SUMS} in it, so this is no unpacked bundle")
-    there = set(_files_below(folder))
-    links = sorted(name for name in there if (folder / name).is_symlink())
-    findings = [f"{name}: a symbolic link, a bundle holds none" for name in links]
-    findings += _compare_sums(
-        sums.read_bytes(),
-        sums_sha256.lower(),
-        there - {SUMS} - set(links),
-        lambda name, wanted: sha256_of_file(folder / name) != wanted,
-    )
-    if not findings:
-        findings = compare_manifest(folder)
-    return BundleCheck(folder.name, findings, len(there), sum((folder / name).lstat().st_size for name in there))
-
-
-def compare_manifest(folder: Path) -> list[str]:
-    """Return what differs between an unpacked bundle measured anew, its arrays and contract too, and its manifest."""
-    manifest = read_json(folder / MANIFEST)
-    named = manifest.get("contract")
-    contract = load_contract(folder / CONTRACT, str(named["name"])) if named else None
-    sums = read_sums((folder / SUMS).read_text(encoding="utf-8"), SUMS)
-    findings: list[str] = []
-    for entry in iterate_entries(manifest):
-        findings += [f"{entry.path}: {text}" for text in _compare_entry(folder, entry, sums.get(entry.path))]
-        if entry.contract == KEPT and contract is not None:
-            # The contract's pattern is about names below the data set's folder; arrays are what counts here.
-            findings += check_file(folder, entry.path, contract).lines
-    return findings
-
-
-def _compare_entry(folder: Path, entry: Entry, sha256: str | None) -> list[str]:
-    """What differs between a file and its entry; its digest was taken already, against SHA256SUMS."""
-    path = folder / entry.path
-    found: list[str] = []
-    if (path.stat().st_size, sha256) != (entry.size, entry.sha256):
-        found.append(f"{path.stat().st_size} bytes, SHA256 {sha256}; the manifest has {entry.size} and {entry.sha256}")
-    if entry.arrays:
-        arrays = {name: {"dtype": str(h.dtype), "shape": list(h.shape)} for name, h in array_heads(path).items()}
-        found += [
-            f"array {name} is {arrays.get(name)}, the manifest has {entry.arrays.get(name)}"
-            for name in sorted(set(arrays) | set(entry.arrays))
-            if arrays.get(name) != entry.arrays.get(name)
-        ]
-    return found
+    return compare_sums(content, sums_sha256, set(members) - {SUMS}, is_changed)

@@ -8,16 +8,10 @@ from pathlib import Path
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import CHUNK_BYTES
-from doseledger.ledger.bundle_verify import (
-    BundleCheck,
-    Tell,
-    archive_of,
-    enforce_whole,
-    read_index,
-    verify_bundle,
-    verify_folder,
-)
+from doseledger.ledger.bundle_check import BundleCheck, enforce_whole
+from doseledger.ledger.bundle_verify import Tell, archive_of, read_index, verify_bundle
 from doseledger.ledger.parts import open_reader, scratch_folder
+from doseledger.ledger.unpacked import verify_folder
 
 
 def rehydrate(bundle: Path, destination: Path, index_sha256: str, tell: Tell) -> BundleCheck:

@@ -1,0 +1,87 @@
+"""The outcome of checking a bundle, and the comparison with SHA256SUMS that both forms of one share."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import IO, Any
+
+from doseledger.core.errors import BadInput, GateFailed
+from doseledger.core.files import CHUNK_BYTES
+from doseledger.ledger.manifest import SUMS, read_sums
+
+# How many findings an error message spells out.
+MOST_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class BundleCheck:
+    """What was found.
+
+    Parameters
+    ----------
+    bundle
+        Its name.
+    findings
+        One line each; none where every byte is as it was packed.
+    n_files, n_bytes
+        What was read.
+    """
+
+    bundle: str
+    findings: list[str] = field(default_factory=list)
+    n_files: int = 0
+    n_bytes: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the check as JSON values."""
+        return {"ok": not self.findings, **asdict(self)}
+
+
+def enforce_whole(check: BundleCheck) -> None:
+    """Do nothing if nothing was found.
+
+    Raises
+    ------
+    GateFailed
+        Spelling out what was found.
+    """
+    if check.findings:
+        shown = "".join(f"\n  - {line}" for line in check.findings[:MOST_SHOWN])
+        more = f"\n  - and {len(check.findings) - MOST_SHOWN} more" if len(check.findings) > MOST_SHOWN else ""
+        raise GateFailed(f"{check.bundle}: not what was packed, {len(check.findings)} finding(s):{shown}{more}")
+
+
+def compare_sums(content: bytes, wanted: str, there: set[str], is_changed: Callable[[str, str], bool]) -> list[str]:
+    """Return what differs between the files that are there and SHA256SUMS.
+
+    Parameters
+    ----------
+    content
+        Of SHA256SUMS.
+    wanted
+        Its own digest; empty where none is known.
+    there
+        Names of all other files.
+    is_changed
+        Says of a name and a digest whether the file has another.
+    """
+    findings = []
+    if wanted and hashlib.sha256(content).hexdigest() != wanted:
+        findings.append(f"{SUMS}: changed, so what it says of the other files is worth nothing")
+    try:
+        sums = read_sums(content.decode("utf-8", errors="replace"), SUMS)
+    except BadInput as error:
+        return [*findings, str(error)]
+    findings += [f"{name}: missing" for name in sorted(set(sums) - there)]
+    findings += [f"{name}: added, the bundle was packed without it" for name in sorted(there - set(sums))]
+    return findings + [f"{name}: changed" for name in sorted(there & set(sums)) if is_changed(name, sums[name])]
+
+
+def digest_of(stream: IO[bytes]) -> str:
+    """Return the SHA256 of what a stream still holds, in hex."""
+    digest = hashlib.sha256()
+    while chunk := stream.read(CHUNK_BYTES):
+        digest.update(chunk)
+    return digest.hexdigest()
