@@ -1,14 +1,11 @@
-"""What a training step of each model costs, and what it costs a plain monai pipeline with the same network.
+"""What a training step of each model costs: weights, seconds, memory.
 
-    python benchmarks/step.py [--model NAME]... [--steps N] [--peer]
+    python benchmarks/model_cost.py [--model NAME]... [--steps N]
 
 Each model of params.yaml takes N steps in a process of its own, on a synthetic case, as in training: patches from the
 memory-mapped NPZ, its own loss, optimiser and precision. CPU time of the process with one thread, as anything else on
 the machine can only add to the wall clock; on a GPU, wall time of steps that were waited for. Peak memory is the
 process's, and the GPU's where there is one.
-
-With --peer the first model named is compared with monai: a Dataset that loads whole NPZ files, crops by label, flips
-and collates, the same network, an L1 loss.
 """
 
 from __future__ import annotations
@@ -22,21 +19,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from loader import make_case
 
 from doseledger.core.files import sha256_of_file
 from doseledger.core.settings import load_settings
 from doseledger.learn.inputs import CaseFile, OpenCase, open_case, spec_of
-from doseledger.learn.networks import build_network
 from doseledger.learn.optimiser import build_optimiser
 from doseledger.learn.patches import PatchDataset, patch_loader
 from doseledger.learn.recipe import Recipe, load_recipe
 from doseledger.learn.tasks import DoseTask
 
 PARAMS = Path(__file__).resolve().parents[1] / "params.yaml"
-CHANNELS_OF_PEER = ("ct_hu", "body", "sdf_mm")
 Batch = dict[str, Any]
 
 
@@ -88,7 +82,7 @@ def open_synthetic(folder: Path) -> OpenCase:
     return open_case(CaseFile(path.stem, path, sha256_of_file(path)))
 
 
-def measure_ours(name: str, n_steps: int, folder: Path) -> None:
+def measure(name: str, n_steps: int, folder: Path) -> None:
     """Print one line of the table."""
     torch.set_num_threads(1)
     recipe, case = recipe_of(name), open_synthetic(folder)
@@ -108,49 +102,15 @@ def measure_ours(name: str, n_steps: int, folder: Path) -> None:
     )
 
 
-def measure_peer(name: str, n_steps: int, folder: Path) -> None:
-    """Print what the same network costs in a plain monai pipeline."""
-    from monai.data import DataLoader, Dataset
-    from monai.transforms import Compose, RandCropByPosNegLabeld, RandFlipd
-
-    torch.set_num_threads(1)
-    recipe, case = recipe_of(name), open_synthetic(folder)
-    spec = spec_of([case], recipe.inputs)
-
-    def load(path: Path) -> Batch:
-        with np.load(path) as npz:
-            parts = [np.asarray(npz[key], np.float32).reshape(-1, *case.shape_zyx) for key in CHANNELS_OF_PEER]
-            dose, label = npz["dose_gy"][None] / recipe.inputs.dose_scale_gy, npz["masks"][:1]
-        # As many channels as ours has: the prescription's map is the target's mask.
-        return {"image": np.concatenate([*parts, label.astype(np.float32)]), "dose": dose, "label": label}
-
-    keys = ["image", "dose", "label"]
-    crop = RandCropByPosNegLabeld(keys, "label", recipe.sampling.patch_zyx, pos=1, neg=1, num_samples=1)
-    dataset = Dataset([case.file.path] * 64, Compose([load, crop, RandFlipd(keys, prob=0.5, spatial_axis=2)]))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    network = build_network(spec.n_channels, spec.n_conditions, recipe.network).to(device)
-    condition = torch.zeros(recipe.sampling.batch_size, spec.n_conditions, device=device)
-
-    def loss_of(batch: Batch) -> torch.Tensor:
-        return torch.nn.functional.l1_loss(network(batch["image"], condition)[:, :1], batch["dose"])
-
-    batches = endlessly(DataLoader(dataset, batch_size=recipe.sampling.batch_size, num_workers=0))
-    seconds = seconds_a_step(stepper(network, recipe, loss_of), batches, n_steps)
-    print(f"{name:18s} in a plain monai pipeline {seconds:24.2f} s a step")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", action="append", help="a block of params.yaml; repeat for several")
     parser.add_argument("--steps", type=int, default=5)
-    parser.add_argument("--peer", action="store_true", help="the first model in a plain monai pipeline too")
     arguments = parser.parse_args()
-    models = arguments.model or ["dose_unet"]
-    jobs = [(measure_ours, name) for name in models] + [(measure_peer, models[0])] * arguments.peer
     context = multiprocessing.get_context("spawn")
-    for work, name in jobs:
+    for name in arguments.model or ["dose_unet", "dose_cascade"]:
         with tempfile.TemporaryDirectory() as folder:
-            child = context.Process(target=work, args=(name, arguments.steps, Path(folder)))
+            child = context.Process(target=measure, args=(name, arguments.steps, Path(folder)))
             child.start()
             child.join()
 
