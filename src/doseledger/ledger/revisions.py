@@ -17,6 +17,8 @@ EXPERIMENTS = "refs/exps/"
 # Refs of DVC's own below that folder, which are no experiments.
 NO_EXPERIMENTS = ("exec", "stash", "celery")
 SEPARATOR = "\x1f"
+# What a commit that records a run changes, wherever the pipeline puts its metrics.
+RECORDS = (LOCK_FILE, ":(glob)**/summary.json")
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,9 @@ def _lines(root: Path, *arguments: str) -> list[list[str]]:
 
 
 def recorded_revisions(root: Path) -> list[Revision]:
-    """Return the commits of all branches and tags that changed dvc.lock, and DVC's experiments; the newest first.
+    """Return the commits of all branches and tags that recorded a run, and DVC's experiments; the newest first.
 
-    A commit that does not change dvc.lock records no other run than the one before it.
+    A commit that changes neither dvc.lock nor a summary of metrics records no other run than the one before it.
 
     Raises
     ------
@@ -72,7 +74,7 @@ def recorded_revisions(root: Path) -> list[Revision]:
         If there is no Git repository.
     """
     fields = SEPARATOR.join(("%H", "%cI", "%s"))
-    options = ("--branches", "--tags", "--remotes", f"--format={fields}", "--", LOCK_FILE)
+    options = ("--branches", "--tags", "--remotes", f"--format={fields}", "--", *RECORDS)
     commits = _lines(root, "log", *options)
     names = _names(root)
     found = [Revision(commit, date, subject, names.get(commit, ())) for commit, date, subject in commits]

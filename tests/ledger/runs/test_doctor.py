@@ -1,0 +1,82 @@
+"""What killed runs leave behind is found and explained, and nothing is touched."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from doseledger.core.files import write_json, write_text
+from doseledger.ledger.doctor import examine
+
+DEAD = 2**22 + 1
+
+
+def found(project) -> dict[str, str]:
+    symptoms = examine(project.root, project.root / ".doseledger/resume")
+    return {symptom.what: f"{symptom.severity}: {symptom.found}; {symptom.do}" for symptom in symptoms}
+
+
+def snapshot(root: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def test_a_healthy_project_has_nothing(project) -> None:
+    assert examine(project.root, project.root / ".doseledger/resume") == []
+
+
+def test_a_killed_experiment_in_the_workspace_is_explained(project) -> None:
+    head = project.git("rev-parse", "HEAD")
+    project.git("update-ref", "refs/exps/exec/EXEC_HEAD", head)
+    project.git("checkout", "-q", "--detach")
+    text = (project.root / "params.yaml").read_text()
+    write_text(project.root / "params.yaml", text.replace("lr: 0.002", "lr: 0.1"))
+    before = snapshot(project.root)
+    symptom = found(project)["an experiment that was killed"]
+    assert symptom.startswith(f"mend: HEAD is detached at {head[:7]}")
+    assert "`git checkout -- params.yaml`, then `git checkout main`" in symptom
+    assert snapshot(project.root) == before
+
+
+def test_the_mark_of_the_last_result_is_no_symptom(project) -> None:
+    project.git("update-ref", "refs/exps/exec/EXEC_APPLY", "HEAD")
+    assert found(project) == {}
+
+
+def test_an_orphan_of_a_temporary_experiment_is_found_by_its_name(project) -> None:
+    folder = project.root / ".dvc/tmp/exps/standalone/tmpabc"
+    entry = {"pid": DEAD, "cmd": "dvc exp run --temp"}
+    write_json(folder / ".dvc/tmp/rwlock", {"read": {}, "write": {str(folder / "o"): entry}})
+    info = {"root_dir": str(folder), "name": "aural-sera", "status": 2}
+    write_json(project.root / ".dvc/tmp/exps/run/1234/1234.run", info)
+    symptom = found(project)["an experiment in a temporary folder that was killed"]
+    assert "tmpabc (aural-sera" in symptom
+    assert "`rm -r .dvc/tmp/exps/standalone/tmpabc`" in symptom
+
+
+def test_a_lock_of_a_dead_process_is_only_noted(project) -> None:
+    entry = {"pid": DEAD, "cmd": "dvc repro"}
+    write_json(project.root / ".dvc/tmp/rwlock", {"read": {}, "write": {"o": entry}})
+    assert found(project)["DVC's lock on files"].startswith(f"note: held by process {DEAD}")
+
+
+def test_an_interrupted_training_is_told_with_how_to_go_on(project) -> None:
+    folder = project.root / ".doseledger/resume/dose_unet" / ("a" * 16)
+    write_json(folder / "fingerprint.json", {"recipe": {}})
+    assert "doseledger resume clear dose_unet" in found(project)["an interrupted training"]
+
+
+def test_a_half_written_file_of_a_dead_process_is_found_and_one_of_a_living_is_not(project) -> None:
+    write_text(project.root / "models" / f"best.ckpt.{DEAD}.part", "half")
+    (project.root / "models" / f"last.ckpt.{os.getpid()}.part").write_text("half")
+    assert f"models/best.ckpt.{DEAD}.part" in found(project)["a half-written file"]
+    assert "last.ckpt" not in str(found(project))
+
+
+def test_a_lock_of_git_is_found(project) -> None:
+    write_text(project.root / ".git/index.lock", "")
+    assert found(project)["Git's lock"].startswith("mend: .git/index.lock")
+
+
+def test_a_damaged_lock_of_dvc_stops_nothing(project) -> None:
+    write_text(project.root / ".dvc/tmp/rwlock", "{")
+    assert found(project) == {}
