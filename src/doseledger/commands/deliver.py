@@ -7,6 +7,7 @@ from typing import Annotated, Literal, cast
 
 import typer
 
+from doseledger.commands.audited import audited
 from doseledger.commands.shared import PARAMS, Json, Params, settings_of, show, tell
 from doseledger.core.errors import BadInput
 
@@ -14,6 +15,7 @@ app = typer.Typer()
 
 
 @app.command("predict-dicom")
+@audited("predict-dicom", inputs=("checkpoint", "protocol", "params"), outputs=("out",), reads="folder")
 def predict_dicom(
     checkpoint: Annotated[Path, typer.Argument(help="best.ckpt or last.ckpt of a run.")],
     folder: Annotated[Path, typer.Argument(help="Folder or zip of one patient's DICOM; with --batch, of patients.")],
