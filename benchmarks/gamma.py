@@ -49,8 +49,8 @@ CRITERIA = {
     "3%/3mm global": GammaCriteria(3, 3, 20, local=False, interp_fraction=10, max_gamma=2.0),
     "2%/2mm local": GammaCriteria(2, 2, 20, local=True, interp_fraction=10, max_gamma=2.0),
 }
-# The hottest part, in parts of the maximum, that the last cases are asked about: about 6,000 and 30,000 points.
-HOT_PART = {SMALL_ZYX: 0.7, FULL_ZYX: 0.9}
+# The hottest part, in parts of the maximum, that the last cases are asked about: about 6,000 and 20,000 points.
+HOT_PART = {SMALL_ZYX: 0.7, FULL_ZYX: 0.92}
 N_WHOLE = 5
 
 # yagit's example gamma3D has these built in: 3 %/3 mm global, cutoff 10 %, searched to 10 mm in steps of 0.3 mm.

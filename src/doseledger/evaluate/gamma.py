@@ -21,7 +21,7 @@ from doseledger.evaluate.gamma_grids import (
     pose_problem,
     shift_voxels,
 )
-from doseledger.evaluate.gamma_kernels import UNREACHED, Problem, search_cells, search_samples
+from doseledger.evaluate.gamma_kernels import UNREACHED, Problem, search_cells, search_centres, search_samples
 from doseledger.evaluate.gamma_samples import FloatArray, IndexArray, group_by_cell, sample_blocks
 
 # A dose scaled by exactly the criterion gives 1 + 9e-16: rounding must not fail it. pymedphys has no such margin.
@@ -219,10 +219,17 @@ def _search(
     commensurate = min(problem.stride) > 0
     shift = shift_voxels(problem)
     todo: IndexArray | slice = slice(None)
+    first_cell = np.rint(shift)
+    if commensurate and np.array_equal(first_cell, shift):
+        # Where a sample falls on a voxel itself, most points of a good plan need no more than a step beyond it.
+        first = (int(first_cell[0]), int(first_cell[1]), int(first_cell[2]))
+        _in_threads(search_centres, points, squared, problem, first)
+        step_squared = (1 - 1e-9) / criteria.interp_fraction**2
+        todo = np.flatnonzero(squared > max(step_squared, stop_below))
     for block in sample_blocks(criteria.gamma_mm, criteria.interp_fraction, reach_mm, ndim):
         if block.shell[0] > 0:
             # Nothing at this distance or beyond can lower what is already smaller than the distance alone.
-            todo = np.flatnonzero((squared > block.distance_squared[0]) & (squared > stop_below))
+            todo = np.flatnonzero(squared > max(block.distance_squared[0], stop_below))
         # The first block takes all points, in place; later ones take copies of what is left.
         chosen, best = points[todo], squared[todo]
         if len(chosen) == 0:

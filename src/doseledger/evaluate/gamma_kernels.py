@@ -93,7 +93,6 @@ def search_cells(  # noqa: PLR0915  one hot loop: its arrays stay in local names
     centres, sigma = table.centres, table.sigma
     low = (cells[:, 0].min(), cells[:, 1].min(), cells[:, 2].min())
     high = (cells[:, 0].max(), cells[:, 1].max(), cells[:, 2].max())
-    has_centre = table.first_shell == 0 and samples[0, 0] == -0.5 and samples[1, 0] == -0.5 and samples[2, 0] == -0.5
     warm = 0
     for n in range(len(points)):
         least = best[n]
@@ -102,11 +101,6 @@ def search_cells(  # noqa: PLR0915  one hot loop: its arrays stay in local names
         scale = dose_scale(problem.threshold_gy, problem.local_fraction, dose)
         home = (index[0] * problem.stride[0], index[1] * problem.stride[1], index[2] * problem.stride[2])
         interior = _all_interior(home, low, high, size)
-        if has_centre:
-            centre = (home[0] + cells[0, 0], home[1] + cells[0, 1], home[2] + cells[0, 2])
-            if _all_interior(centre, (1, 1, 1), (-2, -2, -2), size):
-                difference = (np.float64(evaluation[flat_index(centre, steps)]) - dose) * scale
-                least = min(least, difference * difference)
         # The neighbour's best cell is tried first: a low γ² early lets most other cells be skipped.
         start, visit = warm, -1
         while visit < len(cells) and least > stop_below:
@@ -144,6 +138,32 @@ def search_cells(  # noqa: PLR0915  one hot loop: its arrays stay in local names
                 least = found
                 warm = cell
         best[n] = least
+
+
+@numba.njit(cache=True, nogil=True, fastmath=FAST)
+def search_centres(points: IndexArray, best: FloatArray, problem: Problem, first_cell: Ints3) -> None:
+    """Lower `best` by the evaluation dose at each point itself, where the points are voxels of it; in place.
+
+    `first_cell` is the evaluation voxel at which the reference grid begins.
+    """
+    reference, evaluation, size = problem.reference, problem.evaluation, problem.evaluation_shape
+    shape, stride, steps = problem.reference_shape, problem.stride, flat_steps(problem.evaluation_shape)
+    # Flat indices are divided into three once a row.
+    row, corner, in_row = np.int64(-1), np.int64(0), False
+    for n in range(len(points)):
+        along = points[n] - row
+        if row < 0 or along >= shape[2]:
+            index = grid_index(points[n], shape)
+            along, row = index[2], points[n] - index[2]
+            voxel = (first_cell[0] + index[0] * stride[0], first_cell[1] + index[1] * stride[1], first_cell[2])
+            in_row = bool(0 <= voxel[0] < size[0] and 0 <= voxel[1] < size[1])
+            corner = flat_index(voxel, steps)
+        x = first_cell[2] + along * stride[2]
+        if in_row and 0 <= x < size[2]:
+            dose = np.float64(reference[points[n]])
+            difference = np.float64(evaluation[corner + along * stride[2]]) - dose
+            difference *= dose_scale(problem.threshold_gy, problem.local_fraction, dose)
+            best[n] = _least(best[n], difference * difference)
 
 
 @numba.njit(cache=True, nogil=True, fastmath=FAST)
