@@ -15,12 +15,21 @@ from doseledger.commands.shared import (
     Cohort,
     Json,
     Params,
+    Protocols,
     Splits,
     Thresholds,
+    Workers,
+    cohort_of,
     deliver,
+    protocol_of,
     settings_of,
     tell,
 )
+from doseledger.core.errors import BadInput
+
+Seed = Annotated[int, typer.Option(help="Seed by which the probe's folds are dealt.")]
+# The same stack or cohort always gives the same verdict.
+PROBE_SEED = 20250801
 
 # All of this module's commands are of the group `check`.
 app = typer.Typer()
@@ -59,4 +68,111 @@ def check_shortcuts(
     recipe = load_recipe(settings.model(model), f"{params}: {model}").predict
     files = ShortcutFiles(checkpoint, predictions, cases, splits, thresholds, cohort, model)
     verdict = judge_shortcuts(files, recipe, fold=settings.fold, repeat=settings.repeat, tell=tell)
+    deliver(verdict, token, findings, as_json)
+
+
+@check_app.command("stack")
+def check_stack(
+    stack: Annotated[
+        Path, typer.Argument(help="NPZ with images (n, [z,] y, x), labels (n,) and, where known, groups.")
+    ],
+    thresholds: Thresholds,
+    region: Annotated[str, typer.Option(help="core, border or both.")] = "both",
+    token: Annotated[Path | None, typer.Option(help="Verdict {ok, digest} to write.")] = None,
+    findings: Annotated[Path | None, typer.Option(help="Findings to write.")] = None,
+    seed: Seed = PROBE_SEED,
+    as_json: Json = False,
+) -> None:
+    """Judge whether the labels of a stack of images can be told from the core or the border alone.
+
+    Example: doseledger check stack images.npz --thresholds validation/thresholds.yaml --region border --json
+    """
+    import numpy as np
+
+    from doseledger.gates.limits import load_thresholds
+    from doseledger.gates.stacks import REGIONS, judge_stack
+
+    regions = tuple(name for name in REGIONS if region in (name, "both"))
+    if not regions:
+        raise BadInput(f"region {region!r}: wanted {', '.join(REGIONS)} or both")
+    verdict = judge_stack(stack, regions, load_thresholds(thresholds).probes, np.random.default_rng(seed))
+    deliver(verdict, token, findings, as_json)
+
+
+@check_app.command("metadata")
+def check_metadata(
+    cases: Annotated[Path, typer.Argument(help="Folder of cases.")],
+    cohort: Cohort,
+    protocols: Protocols,
+    thresholds: Thresholds,
+    token: Annotated[Path | None, typer.Option(help="Verdict {ok, digest} to write.")] = None,
+    findings: Annotated[Path | None, typer.Option(help="Findings to write.")] = None,
+    workers: Workers = None,
+    seed: Seed = PROBE_SEED,
+    params: Params = PARAMS,
+    as_json: Json = False,
+) -> None:
+    """Judge whether site, scanner or the order of cases can be told from what a model is given.
+
+    Example: doseledger check metadata data/cases/phantom --cohort phantom --protocols validation/protocols
+    --thresholds validation/thresholds.yaml
+    """
+    import numpy as np
+
+    from doseledger.gates.limits import load_thresholds
+    from doseledger.gates.metadata import judge_metadata
+
+    settings = settings_of(params)
+    protocol = protocol_of(settings, cohort, protocols)
+    limits, rng = load_thresholds(thresholds).probes, np.random.default_rng(seed)
+    workers = settings.ingest.workers if workers is None else workers
+    deliver(judge_metadata(cases, protocol, limits, rng, workers=workers, tell=tell), token, findings, as_json)
+
+
+@check_app.command("drift")
+@audited(
+    "check drift",
+    inputs=("new", "reference", "splits", "protocols", "thresholds", "params"),
+    outputs=("token", "findings", "html", "markdown"),
+    reads="the new cases and train",
+)
+def check_drift(
+    new: Annotated[Path, typer.Argument(help="Folder of new cases.")],
+    reference: Annotated[Path, typer.Option(help="Folder of the cases that were trained on.")],
+    splits: Splits,
+    cohort: Cohort,
+    protocols: Protocols,
+    thresholds: Thresholds,
+    part: Annotated[str | None, typer.Option(help="Of the new cases only this part of the splits: test.")] = None,
+    token: Annotated[Path | None, typer.Option(help="Verdict {ok, digest} to write.")] = None,
+    findings: Annotated[Path | None, typer.Option(help="Findings to write.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Page to write, with --template.")] = None,
+    template: Annotated[Path | None, typer.Option(help="Template of that page.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="The same as Markdown to write.")] = None,
+    workers: Workers = None,
+    params: Params = PARAMS,
+    as_json: Json = False,
+) -> None:
+    """Judge whether new cases are of the kind that was trained on, one by one and as a batch; exit 1 if not.
+
+    Example: doseledger check drift new_cases/ --reference data/cases/phantom --splits data/splits/phantom.csv
+    --cohort phantom --protocols validation/protocols --thresholds validation/thresholds.yaml
+    --html drift.html --template reports/templates/drift.html.j2
+    """
+    from doseledger.core.files import write_text
+    from doseledger.gates.drift import DriftFiles, judge_drift
+    from doseledger.gates.drift_page import describe_drift
+    from doseledger.gates.page import write_page
+
+    if (html is None) != (template is None):
+        raise BadInput("a page needs both --html and --template")
+    settings = settings_of(params)
+    protocol = protocols / f"{cohort_of(settings, cohort).protocol}.yaml"
+    files = DriftFiles(new, part, reference, splits, protocol, thresholds, cohort)
+    workers = settings.ingest.workers if workers is None else workers
+    verdict = judge_drift(files, fold=settings.fold, repeat=settings.repeat, workers=workers, tell=tell)
+    if html is not None and template is not None:
+        write_page(verdict, template, html)
+    if markdown is not None:
+        write_text(markdown, "\n".join(describe_drift(verdict)) + "\n")
     deliver(verdict, token, findings, as_json)
