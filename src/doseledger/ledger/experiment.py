@@ -193,7 +193,7 @@ def fill_note(note: Path, row: RunRow) -> None:
 def _results(row: RunRow, head: str) -> str:
     criteria = [match["text"] for match in CRITERION.finditer(head)]
     changed = _changed_settings(row, head)
-    gates = ", ".join(f"{gate} {_word(row.verdicts.get(gate))}" for gate in GATES)
+    gates = ", ".join(f"{gate} {_word(row.verdicts.get(gate))}" for gate in dict.fromkeys((*GATES, *row.verdicts)))
     tree = {True: "**DIRTY TREE**", False: "clean tree", None: "tree unknown"}[row.dirty]
     # Places come and go (a branch moves, an experiment is removed): the id is what stays.
     lines = [

@@ -18,7 +18,7 @@ from doseledger.ledger.queue import queued_experiments
 from doseledger.ledger.recorded import flatten
 from doseledger.ledger.revisions import Revision, read_blobs, recorded_revisions
 from doseledger.ledger.run_rows import RunRow, merge_rows, paths_of_rows, row_of_manifest, rows_of_snapshot
-from doseledger.ledger.runs import GATES, MANIFEST, files_of_archive, files_of_pipeline, read_manifest
+from doseledger.ledger.runs import MANIFEST, files_of_archive, files_of_pipeline, read_manifest
 from doseledger.ledger.snapshot import HEAD_FILES, Snapshot, cache_folder, snapshot_of, workspace_snapshot
 
 # The files beside this one that decide what is read out of a commit: the store below is of one version of them.
@@ -188,7 +188,7 @@ def rows_of_queue(root: Path) -> list[RunRow]:
                 | dict(flatten(params.get(str(model)) or {})),
                 note="in DVC's queue",
             )
-            for model in params.get("models") or []
+            for model in (name for key, names in params.items() if key.endswith("models") for name in names or [])
         ]
     return rows
 
@@ -211,7 +211,7 @@ def rows_of_archives(folder: Path) -> list[RunRow]:
     rows = []
     for path in sorted(folder.glob(f"*/{MANIFEST}")):
         files = files_of_archive(path.parent)
-        verdicts = {gate: _json_or_none(files.verdicts[gate].token) for gate in GATES}
+        verdicts = {gate: _json_or_none(files.verdicts[gate].token) for gate in files.verdicts}
         rows.append(
             row_of_manifest(read_manifest(path.parent), _json_or_none(files.summary), verdicts, path.parent.name)
         )

@@ -22,6 +22,8 @@ from doseledger.ledger.checklist import Problem
 ROUNDING = 2e-6
 # Made of more than the tables hold (how many DVH metrics a patient has): recomputed from predictions alone.
 NOT_IN_TABLES = frozenset({"openkbp_dvh_score"})
+# The tables of a dose model, which its summary follows from.
+TABLES = ("cases", "dvh", "goals")
 AGAIN = "evaluate again (`dvc repro`); never edit a file of metrics"
 
 

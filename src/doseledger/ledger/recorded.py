@@ -10,9 +10,9 @@ from doseledger.core.errors import BadInput
 from doseledger.core.files import read_yaml
 from doseledger.ledger.provenance import PARAMS_FILE
 
-# The stages that decide a run's numbers, of all models and of one; its report and verdicts follow from them.
+# The stages of every model's run; its own are named with it.
 COMMON_STAGES = ("ingest", "split", "check_data")
-MODEL_STAGES = ("preflight", "train", "predict", "evaluate", "report", "check_metrics")
+# Beginnings of the names of the stages that decide a run's numbers; its report and verdicts follow from them.
 DECIDING_STAGES = ("split", "train", "predict", "evaluate")
 # Settings of a run where DVC has recorded none yet, beside the model's own block.
 DECIDING_SETTINGS = ("seed", "lr", "fold", "repeat", "splits", "evaluate")
@@ -31,8 +31,8 @@ def stages_of_model(lock_file: Path, model: str) -> dict[str, Any]:
     lock = read_yaml(lock_file)
     if not isinstance(lock, dict) or not isinstance(lock.get("stages", {}), dict):
         raise BadInput(f"{lock_file}: not a dvc.lock (no mapping of stages); run `dvc repro` again")
-    wanted = [*COMMON_STAGES, *(f"{stage}@{model}" for stage in MODEL_STAGES)]
-    return {name: lock["stages"][name] for name in wanted if name in lock["stages"]}
+    stages = lock.get("stages") or {}
+    return {name: stage for name, stage in stages.items() if name in COMMON_STAGES or name.endswith(f"@{model}")}
 
 
 def recorded_settings(lock_file: Path, params_file: Path, model: str) -> dict[str, Any]:
@@ -56,10 +56,11 @@ def settings_of_stages(stages: Mapping[str, Any], params: Mapping[str, Any], mod
         Its name; the settings of its own block are named without it.
     """
     found: dict[str, Any] = {}
-    for name in DECIDING_STAGES:
-        for entry in (stages.get(name), stages.get(f"{name}@{model}")):
-            found |= ((entry or {}).get("params") or {}).get(PARAMS_FILE) or {}
-    if f"train@{model}" not in stages:
+    mine = {name: stage for name, stage in stages.items() if name in COMMON_STAGES or name.endswith(f"@{model}")}
+    for name, stage in mine.items():
+        if name.startswith(DECIDING_STAGES):
+            found |= (stage.get("params") or {}).get(PARAMS_FILE) or {}
+    if not any(name.startswith("train") for name in mine):
         found |= {name: params[name] for name in (*DECIDING_SETTINGS, model) if name in params}
     flat = dict(flatten(found))
     return {name.removeprefix(f"{model}."): value for name, value in sorted(flat.items())}

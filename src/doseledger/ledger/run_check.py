@@ -86,12 +86,17 @@ def _missing_files(files: RunFiles) -> Iterator[Problem]:
 def _tested(record: RunRecord) -> Iterator[Problem]:
     test = record.fold[record.fold["split"] == "test"]
     seen = {**record.best.selected_on, **record.best.trained_on}
-    for finding in judge_cases(record.tables.cases, test, seen, sha256_of_file(record.files.best_checkpoint)):
+    for finding in judge_cases(record.evaluated, test, seen, sha256_of_file(record.files.best_checkpoint)):
         wanted = "the test set of the splits, never seen, all of it by the best checkpoint"
         yield Problem("cases.csv", finding.message, wanted, "predict and evaluate again", finding.case_id)
 
 
 def _metrics(record: RunRecord) -> Iterator[Problem]:
+    if not set(again.TABLES) <= set(record.files.tables):
+        found = f"tables {', '.join(record.files.tables)}, of which no recomputation is known"
+        do = "trust the evaluation, or evaluate again"
+        yield Problem("summary.json", found, f"tables {', '.join(again.TABLES)}", do, severity="warning")
+        return
     yield from again.changed_summary(record.tables)
     yield from again.changed_goal_counts(record.tables)
 

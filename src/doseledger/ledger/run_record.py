@@ -15,6 +15,9 @@ from doseledger.learn.checkpoint import Checkpoint, load_checkpoint
 from doseledger.ledger.recompute import Tables, read_tables
 from doseledger.ledger.runs import RunFiles
 
+# What the table of cases of any kind of model has.
+EVALUATED = ("case_id", "case_sha256", "checkpoint_sha256")
+
 
 class RunRecord:
     """The files of one run, read as they are asked for.
@@ -65,6 +68,16 @@ class RunRecord:
         """The splits of this run's fold and repeat."""
         splits = read_table(self.files.splits, SPLITS)
         return splits[(splits["fold"] == int(self.run["fold"])) & (splits["repeat"] == int(self.run["repeat"]))]
+
+    @cached_property
+    def evaluated(self) -> pd.DataFrame:
+        """Which cases were evaluated, of which content and by which checkpoint, for any kind of model."""
+        path = self.files.tables["cases"]
+        try:
+            frame = pd.read_csv(path, dtype=str, usecols=list(EVALUATED))
+        except (OSError, ValueError) as error:
+            raise BadInput(f"{path}: no table of evaluated cases ({error})") from error
+        return frame
 
     @cached_property
     def tables(self) -> Tables:

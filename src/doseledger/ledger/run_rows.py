@@ -12,7 +12,7 @@ from typing import Any, Literal
 from doseledger.core.files import sha256_of_json
 from doseledger.ledger.pipeline import resolve_stages
 from doseledger.ledger.recorded import settings_of_stages
-from doseledger.ledger.runs import GATES, RunFiles, run_files, run_id, verdict_speaks_of
+from doseledger.ledger.runs import GATES, RunFiles, models_of, run_files, run_id, verdict_speaks_of
 from doseledger.ledger.snapshot import ROOT, Snapshot
 
 Status = Literal["complete", "failed", "incomplete", "running", "interrupted", "queued"]
@@ -72,7 +72,7 @@ class RunRow:
         plain = asdict(self)
         flat = {**plain.pop("settings"), **plain.pop("metrics")}
         verdicts = plain.pop("verdicts")
-        flat |= {f"{gate}_ok": verdicts.get(gate) for gate in GATES}
+        flat |= {f"{gate}_ok": verdicts.get(gate) for gate in (*GATES, *verdicts)}
         flat |= {short: flat.get(name) for short, name in SHORT_NAMES.items()}
         return {**flat, **plain, "where": ", ".join(self.where)}
 
@@ -83,14 +83,8 @@ def rows_of_snapshot(snapshot: Snapshot) -> list[RunRow]:
         return []
     stages = resolve_stages(snapshot.pipeline, snapshot.params)
     cohort = str(snapshot.params.get("cohort"))
-    rows = []
-    for name in stages:
-        if name.startswith("train@"):
-            files = run_files(stages, cohort, name.partition("@")[2], ROOT)
-            row = _row(snapshot, files)
-            if row is not None:
-                rows.append(row)
-    return rows
+    rows = [_row(snapshot, run_files(stages, cohort, model, ROOT)) for model in models_of(stages)]
+    return [row for row in rows if row is not None]
 
 
 def paths_of_rows(snapshot: Snapshot) -> list[str]:
@@ -98,12 +92,9 @@ def paths_of_rows(snapshot: Snapshot) -> list[str]:
     if not snapshot.pipeline or not snapshot.params:
         return []
     stages = resolve_stages(snapshot.pipeline, snapshot.params)
-    wanted: list[str] = []
-    for name in stages:
-        if name.startswith("train@"):
-            files = run_files(stages, str(snapshot.params.get("cohort")), name.partition("@")[2], ROOT)
-            wanted += [path.relative_to(ROOT).as_posix() for path in _asked_for(files)]
-    return wanted
+    cohort = str(snapshot.params.get("cohort"))
+    wanted = [path for model in models_of(stages) for path in _asked_for(run_files(stages, cohort, model, ROOT))]
+    return [path.relative_to(ROOT).as_posix() for path in wanted]
 
 
 def _asked_for(files: RunFiles) -> list[Any]:
@@ -118,9 +109,10 @@ def _row(snapshot: Snapshot, files: RunFiles) -> RunRow | None:
     stages = snapshot.lock.get("stages") or {}
     summary = read(files.summary)
     record = read(files.run / "run.json") or {}
-    if summary is None and not record and f"train@{files.model}" not in stages:
+    is_trained = any(name.startswith("train") and name.endswith(f"@{files.model}") for name in stages)
+    if summary is None and not record and not is_trained:
         return None
-    verdicts = {gate: _verdict(read, files, gate, summary) for gate in GATES}
+    verdicts = {gate: _verdict(read, files, gate, summary) for gate in files.verdicts}
     git = (record.get("provenance") or {}).get("git") or {}
     settings = settings_of_stages(stages, snapshot.params, files.model)
     cases = snapshot.read(files.tables["cases"].relative_to(ROOT).as_posix())
@@ -189,7 +181,7 @@ def row_of_manifest(manifest: Mapping[str, Any], summary: Any, verdicts: Mapping
     name
         The folder's name.
     """
-    judged = {gate: bool(verdicts[gate].get("ok")) if verdicts.get(gate) else None for gate in GATES}
+    judged = {gate: bool(token.get("ok")) if token else None for gate, token in verdicts.items()}
     errors = (manifest.get("check") or {}).get("errors") or []
     return RunRow(
         id=str(manifest.get("id")),
@@ -222,9 +214,8 @@ def merge_rows(rows: list[RunRow]) -> list[RunRow]:
 
 
 def _merged(first: RunRow, second: RunRow) -> RunRow:
-    verdicts = {
-        gate: second.verdicts.get(gate) if first.verdicts.get(gate) is None else first.verdicts[gate] for gate in GATES
-    }
+    known = {gate: verdict for gate, verdict in first.verdicts.items() if verdict is not None}
+    verdicts = first.verdicts | second.verdicts | known
     return replace(
         first,
         date=min(filter(None, (first.date, second.date)), default=""),

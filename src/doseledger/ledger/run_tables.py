@@ -144,8 +144,8 @@ def runs_table(rows: Sequence[RunRow], metrics: Sequence[str] = HEADLINE, *, cap
 
 
 def _gates(row: RunRow) -> Cell:
-    failed = [gate for gate in GATES if row.verdicts.get(gate) is False]
-    unjudged = [gate for gate in GATES if row.verdicts.get(gate) is None]
+    failed = [gate for gate, verdict in row.verdicts.items() if verdict is False]
+    unjudged = [gate for gate in dict.fromkeys((*GATES, *row.verdicts)) if row.verdicts.get(gate) is None]
     if failed:
         return Cell(f"{', '.join(failed)} FAILED", "bad")
     if unjudged:

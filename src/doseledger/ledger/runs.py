@@ -24,9 +24,10 @@ TRAINING_FILES = (
     "checkpoints/best.ckpt",
     "checkpoints/last.ckpt",
 )
-TABLES = ("cases", "dvh", "goals")
-# The gates of a run, in the order of the pipeline.
+# The gates that every run has; a pipeline may have more.
 GATES = ("data", "preflight", "metrics")
+# How a gate's findings are called; its token lies beside them.
+FINDINGS = "_findings.json"
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,9 @@ class RunFiles:
     summary
         The metrics' summary (JSON).
     tables
-        Tables of an evaluation: `cases`, `dvh` and `goals`.
+        Tables of an evaluation by name; a dose model has `cases`, `dvh` and `goals`.
     verdicts
-        Of the gates `data`, `preflight` and `metrics`.
+        By gate, in the order of the pipeline; `data`, `preflight` and `metrics` are among them.
     html, pdf
         The report.
     splits
@@ -126,31 +127,56 @@ def run_files(stages: Mapping[str, StageFiles], cohort: str, model: str, root: P
     BadInput
         If they train no such model.
     """
-    trained = sorted(name.partition("@")[2] for name in stages if name.startswith("train@"))
+    mine = {name.partition("@")[0]: stage for name, stage in stages.items() if name.partition("@")[2] == model}
+    trained = models_of(stages)
     if model not in trained:
-        raise BadInput(f"the pipeline trains no {model!r}; `models` of {PARAMS_FILE} names: {', '.join(trained)}")
-    evaluated, reported = stages[f"evaluate@{model}"], stages[f"report@{model}"]
-    judges = {"data": "check_data", "preflight": f"preflight@{model}", "metrics": f"check_metrics@{model}"}
+        raise BadInput(f"the pipeline trains no {model!r}; {PARAMS_FILE} names: {', '.join(trained)}")
+    evaluated, reported = (_stage_of(mine, role, model) for role in ("evaluate", "report"))
+    judges = [stages["check_data"], *mine.values()]
+    findings = [path for stage in judges for path in stage.outs if path.endswith(FINDINGS)]
+    # A model may be predicted more than once, for its calibration too: what is evaluated is what counts.
+    predicted = [out for name, stage in mine.items() if name.startswith("predict") for out in stage.outs]
     return RunFiles(
         cohort=cohort,
         model=model,
-        run=root / stages[f"train@{model}"].outs[0],
+        run=root / _stage_of(mine, "train", model).outs[0],
         summary=root / evaluated.out("summary.json"),
-        tables={name: root / evaluated.out(f"{name}.csv") for name in TABLES},
-        verdicts={
-            gate: VerdictFiles(
-                root / stages[judge].out(f"{gate}.json"), root / stages[judge].out(f"{gate}_findings.json")
-            )
-            for gate, judge in judges.items()
-        },
+        tables={Path(path).stem: root / path for path in evaluated.outs if path.endswith(".csv")},
+        verdicts={_gate(path): VerdictFiles(root / _token(path), root / path) for path in findings},
         html=root / reported.out(".html"),
         pdf=root / reported.out(".pdf"),
         splits=root / stages["split"].out(".csv"),
         root=root,
         cases=root / stages["ingest"].outs[0],
-        predictions=root / stages[f"predict@{model}"].outs[0],
-        figures=root / next(path for path in reported.outs if not Path(path).suffix),
+        predictions=next((root / path for path in predicted if path in evaluated.deps), None),
+        figures=next((root / path for path in reported.outs if not Path(path).suffix), None),
     )
+
+
+def models_of(stages: Mapping[str, StageFiles]) -> list[str]:
+    """Return the models that the stages of a pipeline train, of whatever kind."""
+    return sorted(name.partition("@")[2] for name in stages if "@" in name and _is_role(name, "train"))
+
+
+def _is_role(stage: str, role: str) -> bool:
+    # Each kind of model has stages of its own: train, train_diffusion.
+    name = stage.partition("@")[0]
+    return name == role or name.startswith(f"{role}_")
+
+
+def _stage_of(stages: Mapping[str, StageFiles], role: str, model: str) -> StageFiles:
+    found = [stage for name, stage in stages.items() if _is_role(name, role)]
+    if len(found) != 1:
+        raise BadInput(f"{PIPELINE_FILE} has {len(found)} stages that {role} {model}, wanted one")
+    return found[0]
+
+
+def _gate(findings: str) -> str:
+    return Path(findings).name.removesuffix(FINDINGS)
+
+
+def _token(findings: str) -> str:
+    return f"{findings.removesuffix(FINDINGS)}.json"
 
 
 def files_of_archive(folder: Path, root: Path | None = None) -> RunFiles:
@@ -171,15 +197,17 @@ def files_of_archive(folder: Path, root: Path | None = None) -> RunFiles:
         If the manifest is no manifest.
     """
     manifest = read_manifest(folder)
+    listed = [str(item["path"]) for item in manifest["files"]]
     return RunFiles(
         cohort=str(manifest["cohort"]),
         model=str(manifest["model"]),
         run=folder,
         summary=folder / "metrics_summary.json",
-        tables={name: folder / "metrics" / f"{name}.csv" for name in TABLES},
+        tables={Path(path).stem: folder / path for path in listed if path.startswith("metrics/")},
         verdicts={
-            gate: VerdictFiles(folder / "verdicts" / f"{gate}.json", folder / "verdicts" / f"{gate}_findings.json")
-            for gate in GATES
+            _gate(path): VerdictFiles(folder / _token(path), folder / path)
+            for path in listed
+            if path.endswith(FINDINGS)
         },
         html=folder / "report.html",
         pdf=folder / "report.pdf",

@@ -9,7 +9,7 @@ import pytest
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_yaml
 from doseledger.ledger.pipeline import resolve_stages
-from doseledger.ledger.runs import files_of_pipeline
+from doseledger.ledger.runs import files_of_pipeline, models_of, run_files
 
 
 def test_stages_are_resolved_as_dvc_resolves_them(repository: Path) -> None:
@@ -39,7 +39,7 @@ def test_the_contract_finds_its_files_in_the_projects_own_pipeline(repository: P
 
 
 def test_a_model_that_is_not_trained_is_told_with_those_that_are(repository: Path) -> None:
-    with pytest.raises(BadInput, match=r"trains no 'nobody'; `models` of params\.yaml names: dose_unet"):
+    with pytest.raises(BadInput, match=r"trains no 'nobody'; params\.yaml names: dose_unet"):
         files_of_pipeline(repository, "nobody")
 
 
@@ -59,3 +59,13 @@ def test_foreach_over_a_mapping_and_a_list_and_dotted_names_are_filled_in() -> N
 def test_a_name_that_the_settings_do_not_have_is_told() -> None:
     with pytest.raises(BadInput, match=r"dvc\.yaml asks for 'nobody', which the settings do not have"):
         resolve_stages({"stages": {"a": {"outs": ["${nobody}/x"]}}}, {"cohort": "phantom"})
+
+
+def test_a_model_of_another_kind_has_its_own_stages(repository: Path) -> None:
+    params = {**read_yaml(repository / "params.yaml"), "diffusion_models": ["dose_diffusion"]}
+    stages = resolve_stages(read_yaml(repository / "dvc.yaml"), params)
+    assert "dose_diffusion" in models_of(stages)
+    files = run_files(stages, "phantom", "dose_diffusion", Path("x"))
+    assert files.run == Path("x/models/phantom/dose_diffusion")
+    assert files.predictions == Path("x/data/predictions/phantom/dose_diffusion")
+    assert list(files.verdicts)[:2] == ["data", "preflight"]
