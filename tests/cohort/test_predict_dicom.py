@@ -163,6 +163,25 @@ def test_the_rtdose_is_the_prediction_of_the_ingested_case_to_half_a_stored_unit
     assert (cut[case.body] > 0).mean() > 0.9
 
 
+def test_ingest_reads_the_written_files_as_a_plan_and_its_dose(
+    factory: Any, protocol: Protocol, predicted: Any, tmp_path: Path
+) -> None:
+    patient = factory.make_patient()
+    _, out, _ = predicted({"anon_1": patient})
+    dataset, _, dose_gy = read_back(out)
+    folder = without(tmp_path / "back", patient.save(tmp_path / "back"))
+    for name in ("rtdose.dcm", "rtplan.dcm"):
+        shutil.copy(out / "anon_1" / name, folder)
+    # The series' description says what it is, which ingest would ask to be allowed by name.
+    case = convert_case(folder, Origin("anon_1"), protocol.model_copy(update={"phi": None}))
+    assert case.dose_gy is not None
+    assert np.abs(case.dose_gy - dose_gy).max() <= 0.5 * float(dataset.DoseGridScaling) + 1e-5
+    assert (case.prescription_gy, case.n_fractions) == ({"PTV70": 70.0, "PTV56": 56.0}, 28)
+    assert case.meta["warnings"] == []
+    assert case.meta["plan"]["n_beams"] == 0
+    assert case.meta["plan"]["faults"]
+
+
 def whole_origin(case: Case) -> tuple[float, float, float]:
     z, y, x = case.grid.index_to_mm(-np.asarray(case.crop_start_zyx))
     return float(z), float(y), float(x)
