@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from doseledger.core.contract import load_contract
-from doseledger.core.errors import BadInput, GateFailed
+from doseledger.core.errors import BadInput, GateFailed, NotReady
 from doseledger.core.files import sha256_of_file
 from doseledger.ledger.bundle import index_path, pack
 from doseledger.ledger.bundle_record import Order
@@ -341,3 +341,86 @@ def test_another_process_at_work_is_left_alone(order: MakeOrder, tmp_path: Path)
     finally:
         os.kill(sleeper.pid, signal.SIGTERM)
         sleeper.wait()
+
+
+def test_a_killed_pack_leaves_no_bundle_and_the_next_clears_up(order: MakeOrder, project: Path, tmp_path: Path) -> None:
+    script = KILLED_PACK.format(part_bytes=200_000)
+    arguments = [project, order().contract, order().templates, tmp_path / "toy.tar"]
+    done = subprocess.run([sys.executable, "-c", script, *arguments], check=False, capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert parts_of(tmp_path / "toy.tar") == []
+    assert len(list(tmp_path.glob(".toy.tar.*.part"))) == 1
+    pack(tmp_path / "toy.tar", order(), None, silent)
+    assert list(tmp_path.glob(".toy.tar.*.part")) == []
+
+
+KILLED_PACK = """
+import os, signal, sys
+from pathlib import Path
+from doseledger.ledger import parts, bundle
+from doseledger.ledger.bundle_record import Order
+from doseledger.ledger.bundle_sources import Wanted
+root, contract, templates, out = map(Path, sys.argv[1:])
+real = parts.PartWriter.write
+def write(self, data):
+    if len(self.parts) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(self, data)
+parts.PartWriter.write = write
+wanted = Wanted(data=(root / "data/cases/toy",))
+bundle.pack(out, Order(wanted, root, contract, templates, part_bytes={part_bytes}), None, print)
+"""
+
+
+def test_a_disk_without_room_is_told_before_anything_is_written(
+    packed: Path, order: MakeOrder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class Usage:
+        free = 1000
+
+    monkeypatch.setattr("doseledger.ledger.parts.shutil.disk_usage", lambda folder: Usage)
+    with pytest.raises(NotReady, match=r"\d+ MB are needed and 0 MB free"):
+        rehydrate(packed, tmp_path / "back", "", silent)
+    with pytest.raises(NotReady, match="MB are needed and 0 MB free; make room"):
+        pack(tmp_path / "more" / "toy.tar", order(), None, silent)
+    assert not (tmp_path / "more").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"parts": [{"name": "../toy.tar", "size": 1, "sha256": "0" * 64}]}, r"parts\.0\.name: "),
+        ({"parts": [{"name": "other.tar", "size": 1, "sha256": "0" * 64}]}, "names parts of another archive"),
+        ({"parts": []}, "parts: "),
+        ({"blocks": ["xyz"]}, r"blocks\.0: "),
+        ({"blocks": []}, "its parts and blocks do not add up to"),
+        ({"size": -1}, "size: "),
+        ({"format": 2}, "format 2, this version reads 1; update doseledger"),
+        ({"more": 1}, "more: "),
+    ],
+)
+def test_an_index_that_makes_no_sense_is_refused_by_its_key(change: dict[str, Any], message: str, packed: Path) -> None:
+    index_path(packed).write_text(json.dumps(json.loads(index_path(packed).read_text()) | change))
+    with pytest.raises(BadInput, match=message):
+        verify_bundle(packed, "", silent)
+
+
+def test_a_manifest_forged_with_all_its_sums_can_not_reach_out_of_the_folder(packed: Path, tmp_path: Path) -> None:
+    back = tmp_path / "back"
+    rehydrate(packed, back, "", silent)
+    manifest = json.loads((back / "manifest.json").read_text())
+    manifest["files"][0]["path"] = "../../../etc/passwd"
+    (back / "manifest.json").write_text(json.dumps(manifest))
+    sums = (back / "SHA256SUMS").read_text().splitlines()
+    kept = [line for line in sums if not line.endswith("  manifest.json")]
+    (back / "SHA256SUMS").write_text(
+        "\n".join([*kept, f"{sha256_of_file(back / 'manifest.json')}  manifest.json"]) + "\n"
+    )
+    assert findings(back) == ["../../../etc/passwd: in manifest.json and not in SHA256SUMS"]
+    manifest["files"] = [{"path": "x"}]
+    (back / "manifest.json").write_text(json.dumps(manifest))
+    (back / "SHA256SUMS").write_text(
+        "\n".join([*kept, f"{sha256_of_file(back / 'manifest.json')}  manifest.json"]) + "\n"
+    )
+    with pytest.raises(BadInput, match=r"manifest\.json: not a list of files as `bundle pack` writes it"):
+        findings(back)

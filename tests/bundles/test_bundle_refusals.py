@@ -218,3 +218,8 @@ def test_what_only_calls_itself_dicom_is_refused_as_nobody_knows_whom_it_names(
     (project / "models/toy/a.dcm").write_bytes(b"not dicom")
     protocol = protocol_with_phi(repository, ".*")
     refused(order(dicom_protocol=protocol), tmp_path, "looks like DICOM and can't be read as such", BadCase)
+
+
+def test_a_file_name_that_is_no_unicode_is_refused(order: MakeOrder, project: Path, tmp_path: Path) -> None:
+    (project / "models/toy" / b"caf\xe9.txt".decode("utf-8", "surrogateescape")).write_text("x")
+    refused(order(), tmp_path, "holds a character that is no text")

@@ -22,6 +22,7 @@ from doseledger.ledger.bundle_record import FORMAT_VERSION, SUFFIX, Order, descr
 from doseledger.ledger.bundle_sources import bundle_name, gather
 from doseledger.ledger.contract_check import FileCheck, check_data_set
 from doseledger.ledger.manifest import (
+    MANIFEST,
     OWN,
     SUMS,
     Entry,
@@ -34,6 +35,7 @@ from doseledger.ledger.parts import (
     check_names,
     member_head,
     open_writer,
+    require_space,
     scratch_folder,
 )
 from doseledger.ledger.raw_dicom import refuse_raw_dicom
@@ -63,6 +65,8 @@ def pack(out: Path, order: Order, cache: Path | None, tell: Tell) -> dict[str, A
     BadInput
         If a name, a link, an array of objects, a broken contract, a file that is not what dvc.lock records, raw DICOM
         that nobody asked for, or a file that changes while it is packed stands in the way. Nothing is left behind then.
+    NotReady
+        If the disk has no room for it.
     BadCase
         If raw DICOM may identify a patient.
     """
@@ -77,6 +81,7 @@ def pack(out: Path, order: Order, cache: Path | None, tell: Tell) -> dict[str, A
         entries.append(measure(source, checks.get(source.name)))
         tell(f"[{number}/{len(sources)}] {source.name}")
     own = describe_bundle(out.name.removesuffix(SUFFIX), order, entries, n_dicom)
+    require_space(out.parent, sum(entry.size for entry in entries))
     with scratch_folder(out) as scratch:
         parts, blocks = _write_archive(scratch, out.name, order.part_bytes, own, sources, entries)
         index = {
@@ -175,6 +180,17 @@ class _Watched(io.RawIOBase):
 
 
 def iterate_entries(manifest: dict[str, Any]) -> Iterator[Entry]:
-    """Yield the entries of a manifest."""
-    for value in manifest["files"]:
-        yield Entry.from_dict({"stage": "", **value})
+    """Yield the entries of a manifest.
+
+    Raises
+    ------
+    BadInput
+        If it is not of its form.
+    """
+    try:
+        for value in manifest["files"]:
+            yield Entry.from_dict(value)
+    except (KeyError, TypeError) as error:
+        raise BadInput(
+            f"{MANIFEST}: not a list of files as `bundle pack` writes it ({error}); ask the sender"
+        ) from error

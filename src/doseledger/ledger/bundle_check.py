@@ -1,18 +1,55 @@
-"""The outcome of checking a bundle, and the comparison with SHA256SUMS that both forms of one share."""
+"""The index of a bundle, the outcome of a check, and the comparison with SHA256SUMS that both forms of one share."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import IO, Any
+from typing import IO, Annotated, Any
+
+from pydantic import Field
 
 from doseledger.core.errors import BadInput, GateFailed
 from doseledger.core.files import CHUNK_BYTES
+from doseledger.core.protocol import Block
 from doseledger.ledger.manifest import SUMS, read_sums
 
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=0)]
+# A plain name of a file beside the index, never a path.
+Name = Annotated[str, Field(pattern=r"^[^/\\\\]+$")]
 # How many findings an error message spells out.
 MOST_SHOWN = 20
+
+
+class PartRow(Block):
+    """One part of an archive, in its index."""
+
+    name: Name
+    size: Count
+    sha256: Digest
+
+
+class AuditRow(Block):
+    """The head of the sender's audit log when the bundle was packed."""
+
+    length: Count
+    sha256: Digest
+    log_id: str
+
+
+class Index(Block):
+    """What NAME.tar.index.json says."""
+
+    format: int
+    bundle: Name
+    scenario: str
+    size: Count
+    parts: Annotated[list[PartRow], Field(min_length=1)]
+    block_bytes: Annotated[int, Field(ge=1)]
+    blocks: list[Digest]
+    sums_sha256: Digest
+    audit: AuditRow | None
 
 
 @dataclass(frozen=True)

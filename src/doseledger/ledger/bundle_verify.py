@@ -10,12 +10,12 @@ import hashlib
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_json, sha256_of_file
+from doseledger.core.protocol import load_block
 from doseledger.ledger.bundle import INDEX_SUFFIX, index_path
-from doseledger.ledger.bundle_check import BundleCheck, compare_sums, digest_of
+from doseledger.ledger.bundle_check import BundleCheck, Index, compare_sums, digest_of
 from doseledger.ledger.bundle_record import FORMAT_VERSION
 from doseledger.ledger.manifest import SUMS
 from doseledger.ledger.parts import PartReader, open_reader
@@ -52,11 +52,11 @@ def verify_bundle(bundle: Path, index_sha256: str, tell: Tell) -> BundleCheck:
     findings += part_findings
     damaged = _damaged_blocks(paths, index, tell) if paths else []
     n_files = n_bytes = 0
-    if len(paths) == len(index["parts"]):
+    if len(paths) == len(index.parts):
         try:
             with open_reader(paths, archive.name) as (tar, members):
                 findings += [_place(start, stop, index, _touched(start, stop, members)) for start, stop in damaged]
-                findings += _check_members(tar, members, damaged, str(index["sums_sha256"]))
+                findings += _check_members(tar, members, damaged, index.sums_sha256)
                 n_files, n_bytes = len(members), sum(head.size for head in members.values())
         except BadInput as error:
             findings += [_place(start, stop, index, []) for start, stop in damaged]
@@ -73,7 +73,7 @@ def archive_of(bundle: Path) -> Path:
     return bundle.with_name(name)
 
 
-def read_index(archive: Path) -> dict[str, Any]:
+def read_index(archive: Path) -> Index:
     """Return the index beside an archive.
 
     Raises
@@ -87,22 +87,21 @@ def read_index(archive: Path) -> dict[str, Any]:
             f"{archive}: no {path.name} beside it, so nothing says what it should be; a bundle comes with its index, "
             "ask the sender for it (a pack that was stopped leaves none: pack again)"
         )
-    index = read_json(path)
-    keys = {"format", "bundle", "size", "parts", "block_bytes", "blocks", "sums_sha256"}
-    if not isinstance(index, dict) or not keys <= set(index):
-        raise BadInput(f"{path}: not the index of a bundle (wanted {', '.join(sorted(keys))})")
-    if index["format"] != FORMAT_VERSION:
-        raise BadInput(f"{path}: format {index['format']}, this version reads {FORMAT_VERSION}; update doseledger")
-    names = [str(part["name"]) for part in index["parts"]]
-    if any(Path(name).name != name or archive_of(Path(name)).name != archive.name for name in names):
+    index = load_block(Index, read_json(path), str(path))
+    if index.format != FORMAT_VERSION:
+        raise BadInput(f"{path}: format {index.format}, this version reads {FORMAT_VERSION}; update doseledger")
+    names = [part.name for part in index.parts]
+    if any(archive_of(Path(name)).name != archive.name for name in names):
         raise BadInput(f"{path}: names parts of another archive ({', '.join(names)}); keep the index beside its own")
+    if sum(part.size for part in index.parts) != index.size or len(index.blocks) != -(-index.size // index.block_bytes):
+        raise BadInput(f"{path}: its parts and blocks do not add up to {index.size} bytes; ask the sender for it")
     return index
 
 
-def _check_parts(archive: Path, index: dict[str, Any]) -> tuple[list[Path], list[str]]:
+def _check_parts(archive: Path, index: Index) -> tuple[list[Path], list[str]]:
     """The parts that are there, up to the first that is missing, and what is wrong with their number and sizes."""
     findings: list[str] = []
-    wanted = {str(part["name"]): part for part in index["parts"]}
+    wanted = {part.name: part for part in index.parts}
     paths: list[Path] = []
     for name, part in wanted.items():
         path = archive.with_name(name)
@@ -110,11 +109,9 @@ def _check_parts(archive: Path, index: dict[str, Any]) -> tuple[list[Path], list
             findings.append(f"{name}: this part is missing; ask the sender for it")
             continue
         size = path.stat().st_size
-        if size != part["size"]:
-            what = (
-                f"{part['size'] - size} bytes short" if size < part["size"] else f"{size - part['size']} bytes too long"
-            )
-            findings.append(f"{name}: {what} ({size}, wanted {part['size']}); copy it again")
+        if size != part.size:
+            what = f"{part.size - size} bytes short" if size < part.size else f"{size - part.size} bytes too long"
+            findings.append(f"{name}: {what} ({size}, wanted {part.size}); copy it again")
         paths.append(path)
     there = [archive, *archive.parent.glob(f"{archive.name}.[0-9][0-9][0-9]")]
     findings += [
@@ -125,22 +122,22 @@ def _check_parts(archive: Path, index: dict[str, Any]) -> tuple[list[Path], list
     return (paths if len(paths) == len(wanted) else []), findings
 
 
-def _damaged_blocks(paths: list[Path], index: dict[str, Any], tell: Tell) -> list[tuple[int, int]]:
+def _damaged_blocks(paths: list[Path], index: Index, tell: Tell) -> list[tuple[int, int]]:
     """Ranges of bytes of the archive that are not what was written; neighbours are one range."""
-    block_bytes = int(index["block_bytes"])
+    block_bytes = index.block_bytes
     found: list[tuple[int, int]] = []
     with PartReader(paths) as stream:
-        for number, wanted in enumerate(index["blocks"]):
+        for number, wanted in enumerate(index.blocks):
             start = number * block_bytes
             stream.seek(start)
             content = _read_up_to(stream, block_bytes)
             if hashlib.sha256(content).hexdigest() != wanted:
-                stop = min(start + block_bytes, int(index["size"]))
+                stop = min(start + block_bytes, index.size)
                 if found and found[-1][1] == start:
                     found[-1] = (found[-1][0], stop)
                 else:
                     found.append((start, stop))
-    tell(f"{len(index['blocks'])} block(s) read, {len(found)} damaged range(s)")
+    tell(f"{len(index.blocks)} block(s) read, {len(found)} damaged range(s)")
     return found
 
 
@@ -156,12 +153,12 @@ def _touched(start: int, stop: int, members: dict[str, tarfile.TarInfo]) -> list
     return [name for name, head in members.items() if head.offset_data < stop and head.offset_data + head.size > start]
 
 
-def _place(start: int, stop: int, index: dict[str, Any], touched: list[str]) -> str:
+def _place(start: int, stop: int, index: Index, touched: list[str]) -> str:
     parts, first = [], 0
-    for part in index["parts"]:
-        if first < stop and first + int(part["size"]) > start:
-            parts.append(str(part["name"]))
-        first += int(part["size"])
+    for part in index.parts:
+        if first < stop and first + part.size > start:
+            parts.append(part.name)
+        first += part.size
     shown = ", ".join(touched[:3]) + (f" and {len(touched) - 3} more" if len(touched) > 3 else "")
     where = f"; there lies {shown}" if shown else ""
     return f"{', '.join(parts)}: bytes {start} to {stop - 1} of the archive are not what was packed{where}"

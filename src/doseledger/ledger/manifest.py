@@ -90,7 +90,7 @@ class Entry:
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> Entry:
         """Return the entry that `as_dict` made these values of."""
-        return cls(**value)
+        return cls(**{"stage": "", **value})
 
 
 def measure(source: Source, check: FileCheck | None) -> Entry:

@@ -23,7 +23,7 @@ from typing import IO, Any
 
 import psutil
 
-from doseledger.core.errors import BadInput
+from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import CHUNK_BYTES
 
 # A damaged archive is narrowed down to blocks of this size.
@@ -74,6 +74,8 @@ def _fault(name: str) -> str:
         return "is an absolute path"
     if ".." in parts:
         return "reaches out of its folder"
+    if not name.isprintable() or not _is_unicode(name):
+        return "holds a character that is no text"
     if not name or "" in parts or "." in parts:
         return "is not a plain path (an empty or '.' part)"
     if UNFIT.search(name):
@@ -81,6 +83,15 @@ def _fault(name: str) -> str:
     if any(part[-1] in ". " or RESERVED.fullmatch(part) for part in parts):
         return "has a part that Windows does not take as a name"
     return ""
+
+
+def _is_unicode(name: str) -> bool:
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        # A file name that is no UTF-8 comes from the system with lone surrogates in it.
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -219,6 +230,23 @@ class PartReader(io.RawIOBase):
         for file in self._files:
             file.close()
         super().close()
+
+
+def require_space(folder: Path, n_bytes: int) -> None:
+    """Do nothing if a folder's disk has room for so much.
+
+    Raises
+    ------
+    NotReady
+        Saying how much there is.
+    """
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if free < n_bytes:
+        raise NotReady(
+            f"{folder}: {n_bytes / 1e6:.0f} MB are needed and {free / 1e6:.0f} MB free; make room or go elsewhere"
+        )
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from doseledger.core.errors import BadInput
 from doseledger.core.files import CHUNK_BYTES
 from doseledger.ledger.bundle_check import BundleCheck, enforce_whole
 from doseledger.ledger.bundle_verify import Tell, archive_of, read_index, verify_bundle
-from doseledger.ledger.parts import open_reader, scratch_folder
+from doseledger.ledger.parts import open_reader, require_space, scratch_folder
 from doseledger.ledger.unpacked import verify_folder
 
 
@@ -32,6 +32,8 @@ def rehydrate(bundle: Path, destination: Path, index_sha256: str, tell: Tell) ->
     ------
     BadInput
         If the destination exists, or the bundle is no bundle.
+    NotReady
+        If the disk has no room for it.
     GateFailed
         If anything differs, before or after unpacking; nothing is left behind then.
     """
@@ -42,14 +44,15 @@ def rehydrate(bundle: Path, destination: Path, index_sha256: str, tell: Tell) ->
     archive = archive_of(bundle)
     enforce_whole(verify_bundle(bundle, index_sha256, tell))
     index = read_index(archive)
-    paths = [archive.with_name(str(part["name"])) for part in index["parts"]]
+    paths = [archive.with_name(part.name) for part in index.parts]
+    require_space(destination.parent, index.size)
     with scratch_folder(destination) as scratch:
         inside = scratch / destination.name
         with open_reader(paths, archive.name) as (tar, members):
             for name, head in members.items():
                 _unpack(tar, head, inside / name)
         tell(f"{len(members)} files unpacked; measuring them again")
-        check = verify_folder(inside, str(index["sums_sha256"]))
+        check = verify_folder(inside, index.sums_sha256)
         enforce_whole(BundleCheck(archive.name, check.findings))
         # rename refuses a folder that is not empty, so whatever appeared there meanwhile is safe.
         inside.rename(destination)

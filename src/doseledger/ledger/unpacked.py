@@ -64,14 +64,17 @@ def compare_manifest(folder: Path) -> list[str]:
     sums = read_sums((folder / SUMS).read_text(encoding="utf-8"), SUMS)
     findings: list[str] = []
     for entry in iterate_entries(manifest):
-        findings += [f"{entry.path}: {text}" for text in _compare_entry(folder, entry, sums.get(entry.path))]
+        if entry.path not in sums:
+            findings.append(f"{entry.path}: in {MANIFEST} and not in {SUMS}")
+            continue
+        findings += [f"{entry.path}: {text}" for text in _compare_entry(folder, entry, sums[entry.path])]
         if entry.contract == KEPT and contract is not None:
             # The contract's pattern is about names below the data set's folder; arrays are what counts here.
             findings += check_file(folder, entry.path, contract).lines
     return findings
 
 
-def _compare_entry(folder: Path, entry: Entry, sha256: str | None) -> list[str]:
+def _compare_entry(folder: Path, entry: Entry, sha256: str) -> list[str]:
     """What differs between a file and its entry; its digest was taken already, against SHA256SUMS."""
     path = folder / entry.path
     found: list[str] = []
