@@ -19,6 +19,7 @@ GPU_QUERY = "index,name,utilization.gpu,memory.used,memory.total,temperature.gpu
 # How long stacks may take to be written, and the driver to answer: one that hangs may be the cause.
 STACKS_SECONDS = 2.0
 GPU_SECONDS = 20.0
+SILENT = "none were written: who is stopped, or stuck in the kernel, can't write any"
 GB = 1e9
 
 
@@ -89,7 +90,7 @@ def _stacks(members: list[psutil.Process], folder: Path) -> str:
             process.send_signal(signal.SIGUSR1)
     time.sleep(STACKS_SECONDS)
     if not file.is_file():
-        return "none were written"
+        return SILENT
     with file.open("rb") as stream:
         stream.seek(before)
-        return stream.read().decode(errors="replace").strip() or "none were written"
+        return stream.read().decode(errors="replace").strip() or SILENT

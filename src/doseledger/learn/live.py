@@ -113,7 +113,6 @@ def open_wandb(folder: Path, model: str, fingerprint: str, settings: Mapping[str
         name=model,
         id=fingerprint,
         config=dict(settings),
-        anonymous="never",
         settings=wandb.Settings(console="off"),
     )
 
