@@ -216,7 +216,8 @@ def _fit(values: Floats) -> tuple[Floats, Floats, Floats]:
     # The median is not drawn by one odd patient; the spread is the plain one, as many features sit on one value.
     scale = table.std().fillna(0.0).to_numpy(dtype=np.float64)
     size = table.abs().max().fillna(0.0).to_numpy(dtype=np.float64)
-    scale = np.maximum(scale, GRAIN * size)
+    # Where only the case that is left out differs, nothing is known of the spread: its size stands for it.
+    scale = np.where(scale > 0, np.maximum(scale, GRAIN * size), size)
     scale = np.where(scale > 0, scale, 1.0)
     shrunk = LedoitWolf(assume_centered=True).fit(_standardised(values, centre, scale))
     return centre, scale, np.asarray(shrunk.precision_, dtype=np.float64)
