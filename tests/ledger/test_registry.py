@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import gto.api
@@ -212,29 +213,55 @@ def run_pipeline(root: Path) -> None:
     write_text(root / "reports/figures/phantom/dose_unet/training.svg", "<svg/>")
 
 
+@dataclass(frozen=True)
+class Templates:
+    """Projects that the first test that needs one makes, and the others copy."""
+
+    folder: Path
+
+    @property
+    def finished(self) -> Path:
+        """A finished run that is not committed."""
+        return self.folder / "finished"
+
+    @property
+    def registered(self) -> Path:
+        """The same, committed, registered as v0.1.0 and pushed to a remote."""
+        return self.folder / "registered"
+
+    @property
+    def store(self) -> Path:
+        """That remote."""
+        return self.folder / "store"
+
+
 @pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that the first test fills with a finished, uncommitted run and the others copy."""
-    return tmp_path_factory.mktemp("template") / "project"
+def templates(tmp_path_factory: pytest.TempPathFactory) -> Templates:
+    return Templates(tmp_path_factory.mktemp("templates"))
+
+
+def enter(root: Path, patch: pytest.MonkeyPatch) -> Path:
+    patch.chdir(root)
+    patch.setenv("DVC_ROOT", str(root))
+    return root
 
 
 @pytest.fixture
 def finished(
-    tmp_path: Path, template: Path, make_case: MakeCase, repository: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, templates: Templates, make_case: MakeCase, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
-    """A project whose run is finished and not committed; the working folder is there."""
+    """A project whose run is finished and not committed; it is the working folder."""
+    made = templates.finished
+    if not made.is_dir():
+        torch.set_num_threads(1)
+        write_project(made, repository)
+        write_cases(made, make_case)
+        run_pipeline(made)
+        dvc(made, "commit", "-q", "-f")
+    shutil.copytree(made, tmp_path / "project", symlinks=True)
     # The commands below run in this process, and the number of threads is a part of what they record.
     torch.set_num_threads(1)
-    if not template.is_dir():
-        write_project(template, repository)
-        write_cases(template, make_case)
-        run_pipeline(template)
-        dvc(template, "commit", "-q", "-f")
-    root = tmp_path / "project"
-    shutil.copytree(template, root, symlinks=True)
-    monkeypatch.chdir(root)
-    monkeypatch.setenv("DVC_ROOT", str(root))
-    return root
+    return enter(tmp_path / "project", monkeypatch)
 
 
 @pytest.fixture
@@ -242,6 +269,20 @@ def committed(finished: Path) -> Path:
     """The same, committed: it can be registered."""
     commit_all(finished, "a run")
     return finished
+
+
+@pytest.fixture
+def registered(templates: Templates, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same, registered as v0.1.0; its data lie in a remote too."""
+    made = templates.registered
+    if not made.is_dir():
+        dvc(finished, "remote", "add", "-d", "store", str(templates.store))
+        commit_all(finished, "a run and a remote")
+        call(*REGISTER)
+        dvc(finished, "push", "-q")
+        shutil.copytree(finished, made, symlinks=True)
+    shutil.copytree(made, tmp_path / "registered", symlinks=True)
+    return enter(tmp_path / "registered", monkeypatch)
 
 
 def call(*words: str) -> str:
@@ -291,10 +332,9 @@ def test_a_committed_run_is_registered_by_a_tag_that_says_what_it_is_made_of(com
     assert any(part["title"] == "Limitations" for part in version.record["card"])
 
 
-def test_gto_itself_reads_the_versions_and_stages(committed: Path) -> None:
-    call(*REGISTER)
+def test_gto_itself_reads_the_versions_and_stages(registered: Path) -> None:
     call("registry", "promote", "dose_unet@v0.1.0", "--stage", "research")
-    shown = gto.api.show(str(committed))["dose_unet"]
+    shown = gto.api.show(str(registered))["dose_unet"]
     assert shown["version"] == "v0.1.0"
     assert shown["stage"] == {"research": "v0.1.0"}
 
@@ -316,16 +356,14 @@ def test_the_tag_anchors_the_audit_log_and_a_forged_line_is_found(committed: Pat
     assert "[audit_log_holds] the audit log does not hold" in told
 
 
-def test_the_audit_log_says_who_registered_which_checkpoint(committed: Path) -> None:
-    call(*REGISTER)
+def test_the_audit_log_says_who_registered_which_checkpoint(registered: Path) -> None:
     shown = json.loads(call("audit", "show", "--command", "registry register", "--status", "done", "--json"))
-    best = committed / "models/phantom/dose_unet/checkpoints/best.ckpt"
+    best = registered / "models/phantom/dose_unet/checkpoints/best.ckpt"
     assert shown[-1]["registered"]["checkpoint_sha256"] == sha256_of_file(best)
     assert shown[-1]["who"] == {"name": "Ada Example", "email": "ada@example.org"}
 
 
-def test_a_version_is_registered_once_and_a_commit_holds_one(committed: Path) -> None:
-    call(*REGISTER)
+def test_a_version_is_registered_once_and_a_commit_holds_one(registered: Path) -> None:
     assert "dose_unet@v0.1.0 is registered already, and a version never changes" in refusal(*REGISTER)
     told = refusal("registry", "register", "dose_unet", "--version", "v0.2.0")
     assert "this commit is dose_unet@v0.1.0 already" in told
@@ -371,15 +409,17 @@ def test_a_run_of_a_dirty_tree_a_failed_gate_and_a_lost_report_are_all_told_at_o
 
 
 def test_a_gate_besides_the_three_counts_where_there_is_one(committed: Path) -> None:
-    token = committed / "reports/verdicts/phantom/dose_unet/shortcuts.json"
+    place = "reports/verdicts/phantom/dose_unet/shortcuts"
     text = PIPELINE + (
-        "  check_shortcuts:\n    foreach: ${models}\n    do:\n      cmd: none\n"
-        '      outs: [{"reports/verdicts/${cohort}/${item}/shortcuts.json": {cache: false}}]\n'
+        "  check_shortcuts:\n    foreach: ${models}\n    do:\n      cmd: none\n      outs:\n"
+        '        - "reports/verdicts/${cohort}/${item}/shortcuts.json": {cache: false}\n'
+        '        - "reports/verdicts/${cohort}/${item}/shortcuts_findings.json": {cache: false}\n'
     )
     write_text(committed / "dvc.yaml", text)
-    write_json(token, {"ok": False, "digest": "a" * 64})
+    write_json(committed / f"{place}.json", {"ok": False, "digest": "a" * 64})
+    write_json(committed / f"{place}_findings.json", {"ok": False, "digest": "a" * 64, "findings": []})
     told = "\n".join(missing(committed))
-    assert "check_shortcuts@dose_unet did not pass" in told
+    assert "[verdicts] verdicts/shortcuts.json: found ok: false" in told
     assert "dvc.lock knows no result of check_shortcuts@dose_unet" in told
 
 
@@ -400,8 +440,7 @@ def test_a_prediction_that_the_checkpoint_does_not_make_again_is_refused(finishe
     assert "case_0004 predicted again differs by 0.5 Gy from its recorded prediction, wanted at most 0.001" in told
 
 
-def test_stages_are_refused_with_every_criterion_that_is_not_met(committed: Path) -> None:
-    call(*REGISTER)
+def test_stages_are_refused_with_every_criterion_that_is_not_met(registered: Path) -> None:
     told = refusal("registry", "promote", "dose_unet@v0.1.0", "--stage", "frozen")
     assert told.startswith("dose_unet@v0.1.0 can't be given the stage frozen, 5 thing(s) are missing:")
     for check in ("holds_stage", "test_set_locked", "test_cases", "better_than_baseline", "signed_off"):
@@ -423,22 +462,20 @@ def test_stages_are_refused_with_every_criterion_that_is_not_met(committed: Path
     assert "dose_unet@v0.1.0  " in call("registry", "show")
 
 
-def test_a_signature_counts_when_another_person_gives_it(committed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    call(*REGISTER)
+def test_a_signature_counts_when_another_person_gives_it(registered: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sign = ("registry", "sign-off", "dose_unet@v0.1.0", "--statement", "worst case looked at")
     call(*sign)
     frozen = ("registry", "promote", "dose_unet@v0.1.0", "--stage", "frozen")
     assert "[signed_off] signed off by 0 person(s) other than Ada Example <ada@example.org>, wanted 1" in refusal(
         *frozen
     )
-    git(committed, "config", "user.email", "grace@example.org")
+    git(registered, "config", "user.email", "grace@example.org")
     assert "a signature without a statement is none" in refusal(*sign[:-1], " ")
     call(*sign)
     assert "[signed_off]" not in refusal(*frozen)
 
 
-def test_a_retired_version_is_neither_promoted_nor_fetched(committed: Path, tmp_path: Path) -> None:
-    call(*REGISTER)
+def test_a_retired_version_is_neither_promoted_nor_fetched(registered: Path, tmp_path: Path) -> None:
     call("registry", "retire", "dose_unet@v0.1.0", "--why", "femurs swapped")
     assert "retired: femurs swapped" in call("registry", "show")
     assert "dose_unet@v0.1.0 is retired (femurs swapped)" in refusal(
@@ -450,38 +487,33 @@ def test_a_retired_version_is_neither_promoted_nor_fetched(committed: Path, tmp_
 
 
 @pytest.fixture
-def clone(committed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A fresh clone of a project whose version lies in a remote, and nothing in its own cache."""
-    dvc(committed, "remote", "add", "-d", "store", str(tmp_path / "store"))
-    commit_all(committed, "a remote")
-    call(*REGISTER)
-    dvc(committed, "push", "-q")
+def clone(registered: Path, templates: Templates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A fresh clone of a project whose version lies in a remote of this test's own, and in no cache."""
     there = tmp_path / "clone"
-    git(tmp_path, "clone", "-q", str(committed), str(there))
-    shutil.rmtree(committed / ".dvc/cache")
-    monkeypatch.chdir(there)
-    monkeypatch.setenv("DVC_ROOT", str(there))
-    return there
+    git(tmp_path, "clone", "-q", str(registered), str(there))
+    shutil.copytree(templates.store, tmp_path / "store")
+    dvc(there, "remote", "modify", "--local", "store", "url", str(tmp_path / "store"))
+    return enter(there, monkeypatch)
 
 
 def test_a_fresh_clone_fetches_a_version_and_predicts_the_same_to_the_bit(
-    clone: Path, committed: Path, tmp_path: Path
+    clone: Path, registered: Path, tmp_path: Path
 ) -> None:
     torch.set_num_threads(2)
-    model, cases = tmp_path / "model", committed / "data/cases/phantom"
+    model, cases = tmp_path / "model", registered / "data/cases/phantom"
     told = call("registry", "get", "dose_unet@v0.1.0", "--out", str(model), "--check", str(cases))
     assert "2 cases predicted again: 2 to the bit" in told
-    trained = committed / "models/phantom/dose_unet/checkpoints/best.ckpt"
+    trained = registered / "models/phantom/dose_unet/checkpoints/best.ckpt"
     assert sha256_of_file(model / "best.ckpt") == sha256_of_file(trained)
     card = (model / "MODEL_CARD.md").read_text()
     assert card.startswith("# dose_unet@v0.1.0\n")
     assert "## Intended use" in card
     assert read_json(model / "version.json")["checkpoint"]["sha256"] == sha256_of_file(trained)
-    assert not (clone / "models/phantom").exists()
+    assert not (clone / "models/phantom/dose_unet").exists()
 
 
 def test_another_case_under_the_same_name_proves_nothing_and_is_refused(
-    clone: Path, committed: Path, tmp_path: Path, make_case: MakeCase
+    clone: Path, registered: Path, tmp_path: Path, make_case: MakeCase
 ) -> None:
     cases = tmp_path / "cases"
     make_case("case_0004", seed=99).save(cases / "case_0004.npz")
@@ -509,16 +541,15 @@ def test_a_clone_without_the_remote_says_how_to_name_it(clone: Path, tmp_path: P
     assert "`dvc push` where the model was registered" in told
 
 
-def test_a_version_that_nobody_registered_is_told_with_those_that_are(committed: Path) -> None:
-    call(*REGISTER)
+def test_a_version_that_nobody_registered_is_told_with_those_that_are(registered: Path) -> None:
     get = ("registry", "get", "dose_unet@v9.0.0", "--out", "model")
     assert "dose_unet@v9.0.0 is not registered; registered are: dose_unet@v0.1.0" in refusal(*get)
 
 
-def test_a_tag_that_another_program_made_is_no_version_of_ours(committed: Path) -> None:
-    git(committed, "tag", "-a", "dose_unet@v3.0.0", "-m", "by hand")
+def test_a_tag_that_another_program_made_is_no_version_of_ours(registered: Path) -> None:
+    git(registered, "tag", "-a", "dose_unet@v3.0.0", "-m", "by hand")
     with pytest.raises(DoseledgerError, match="holds no record of `doseledger registry register`"):
-        find_version(committed, "dose_unet@v3.0.0")
+        find_version(registered, "dose_unet@v3.0.0")
 
 
 def test_outside_a_git_repository_there_is_no_registry(tmp_path: Path) -> None:

@@ -157,38 +157,30 @@ def write_card(version: Version) -> str:
 
 def _get_prediction(root: Path, version: Version, case_id: str, folder: Path) -> bool:
     """Fetch the recorded prediction of a case; False where there is none."""
-    from dvc.exceptions import DvcException
-
-    path = f"{version.record['predictions']['path']}/{case_id}.npz"
     try:
-        with _dvc_words(version, path):
-            _get_file(root, version, path, folder / f"{case_id}.npz")
-    except (NotReady, DvcException, FileNotFoundError):
+        _get(root, version, f"{version.record['predictions']['path']}/{case_id}.npz", folder / f"{case_id}.npz")
+    except NotReady:
         return False
     return True
 
 
 def _get(root: Path, version: Version, path: str, out: Path) -> None:
-    with _dvc_words(version, path):
-        _get_file(root, version, path, out)
-
-
-def _get_file(root: Path, version: Version, path: str, out: Path) -> None:
     from dvc.repo import Repo
 
     out.parent.mkdir(parents=True, exist_ok=True)
-    # DVC writes where it is told relative to the working folder, and over what is there only when forced.
-    Repo.get(str(root.resolve()), path, out=os.fspath(out.resolve()), rev=version.commit, force=True)
+    with _dvc_words(version, path):
+        Repo.get(str(root.resolve()), path, out=os.fspath(out.resolve()), rev=version.commit, force=True)
 
 
 @contextmanager
 def _dvc_words(version: Version, path: str) -> Iterator[None]:
     from dvc.exceptions import DvcException
     from dvc.scm import SCMError
+    from dvc_data.index import DataIndexDirError
 
     try:
         yield
-    except (DvcException, SCMError, OSError) as error:
+    except (DvcException, SCMError, DataIndexDirError, OSError) as error:
         raise NotReady(
             f"{version.name}: {path} is neither in the cache nor in a remote ({error}); name the remote (`dvc remote "
             "add -d …`), or `dvc push` where the model was registered"

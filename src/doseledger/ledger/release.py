@@ -8,13 +8,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from doseledger.core.errors import BadInput, DoseledgerError, NotReady
-from doseledger.core.files import read_json, read_yaml, sha256_of_file, sha256_of_json
+from doseledger.core.files import read_yaml, sha256_of_file, sha256_of_json
 from doseledger.core.tables import CASES, TEST_SET, read_table
 from doseledger.ledger.git import ask_git, changed_files, head_commit, identity
 from doseledger.ledger.model_card import model_card
 from doseledger.ledger.pipeline import PIPELINE_FILE, StageFiles, resolve_stages
 from doseledger.ledger.provenance import LOCK_FILE, PARAMS_FILE, dvc_hashes
-from doseledger.ledger.recorded import COMMON_STAGES, MODEL_STAGES
+from doseledger.ledger.recorded import COMMON_STAGES
 from doseledger.ledger.report import SYNTHETIC_COHORT
 from doseledger.ledger.run_check import check_run
 from doseledger.ledger.run_record import RunRecord
@@ -54,22 +54,8 @@ class Release:
 
     @property
     def own_stages(self) -> list[str]:
-        """The stages that the run went through, gates of its own that the contract does not know included."""
-        known = [*COMMON_STAGES, *(f"{stage}@{self.model}" for stage in MODEL_STAGES)]
-        return [*known, *(stage for stage in self.other_verdicts if stage not in known)]
-
-    @property
-    def other_verdicts(self) -> dict[str, Path]:
-        """Tokens {ok, digest} of gates besides data, preflight and metrics, by stage: those on shortcuts, say."""
-        known = {verdict.token for verdict in self.files.verdicts.values()}
-        found = {}
-        for name, stage in self.stages.items():
-            if "@" in name and not name.endswith(f"@{self.model}"):
-                continue
-            for path in (self.root / out for out in stage.outs if out.endswith(".json")):
-                if path not in known and path.is_file() and _is_token(path):
-                    found[name] = path
-        return found
+        """The stages that the run went through, in the order of the pipeline."""
+        return [name for name in self.stages if name in COMMON_STAGES or name.endswith(f"@{self.model}")]
 
 
 def open_release(root: Path, model: str, thresholds: Path) -> Release:
@@ -84,21 +70,28 @@ def open_release(root: Path, model: str, thresholds: Path) -> Release:
     cohort = str(params["cohort"])
     stages = resolve_stages(read_yaml(root / PIPELINE_FILE), params)
     files = run_files(stages, cohort, model, root)
-    deps = stages[f"report@{model}"].deps
+    html = files.html.relative_to(root).as_posix()
+    deps = next(stage.deps for stage in stages.values() if html in stage.outs)
 
     def folder(name: str) -> Path:
         found = [root / dep for dep in deps if PurePosixPath(dep).name == name]
         if len(found) != 1:
-            raise BadInput(f"{PIPELINE_FILE}: stage report@{model} has no dependency {name}; add it to its deps")
+            raise BadInput(
+                f"{PIPELINE_FILE}: the stage that writes {html} has no dependency {name}; add it to its deps"
+            )
         return found[0]
 
+    if files.predictions is None:
+        raise BadInput(
+            f"{PIPELINE_FILE}: no stage predicts what {model} is evaluated on; add its out to evaluate's deps"
+        )
     names = params["cohorts"][cohort]
     inputs = ReportInputs(
         cohort=cohort,
         model=model,
         run=files.run,
         metrics=files.summary.parent,
-        predictions=root / stages[f"predict@{model}"].outs[0],
+        predictions=files.predictions,
         cases=root / stages["ingest"].outs[0],
         splits=files.splits,
         test_set=next(root / dep for dep in stages["split"].deps if PurePosixPath(dep).name == f"{cohort}.csv"),
@@ -176,10 +169,6 @@ def _stale(release: Release) -> list[str]:
 def _run(release: Release) -> Iterator[str]:
     for finding in check_run(release.files).errors:
         yield f"[{finding.gate}] {finding.message}"
-    for stage, path in release.other_verdicts.items():
-        if read_json(path)["ok"] is not True:
-            where = path.relative_to(release.root)
-            yield f"{stage} did not pass ({where}); mend what its findings name, and run it again"
 
 
 def _code(release: Release) -> Iterator[str]:
@@ -234,10 +223,8 @@ def version_record(release: Release, reproduced: dict[str, Any]) -> dict[str, An
     """
     record, files = RunRecord(release.files), release.files
     root = release.root
-    predicted = f"predict@{release.model}"
-    predictions = release.stages[predicted].outs[0]
-    verdicts = {gate: record.verdict(gate)[0] for gate in files.verdicts}
-    verdicts |= {stage.partition("@")[0]: read_json(path) for stage, path in release.other_verdicts.items()}
+    predictions = release.inputs.predictions.relative_to(root).as_posix()
+    stages = dvc_hashes(root / LOCK_FILE, release.own_stages).values()
     facts = load_facts(release.inputs)
     card = model_card(facts, synthetic=release.cohort == SYNTHETIC_COHORT, released=True)
     return {
@@ -248,11 +235,11 @@ def version_record(release: Release, reproduced: dict[str, Any]) -> dict[str, An
         "checkpoint": _hashed(root, files.best_checkpoint),
         "predictions": {
             "path": predictions,
-            "md5": dvc_hashes(root / LOCK_FILE, [predicted])[predicted]["outs"][predictions],
+            "md5": next(stage["outs"][predictions] for stage in stages if predictions in stage["outs"]),
         },
         "report": {"html": _hashed(root, files.html), "pdf": _hashed(root, files.pdf)},
         "metrics": {**_hashed(root, files.summary), "summary": record.summary},
-        "verdicts": verdicts,
+        "verdicts": {gate: record.verdict(gate)[0] for gate in files.verdicts},
         "cases_sha256": record.run["cases_sha256"],
         "splits_sha256": record.run["splits_sha256"],
         "test_set": _test_set(release, record),
@@ -295,11 +282,6 @@ def first_test_case(release: Release) -> str:
             f"{release.files.splits}: no test case, so there is nothing to reproduce; deal splits with a test set"
         )
     return str(names[0])
-
-
-def _is_token(path: Path) -> bool:
-    content = read_json(path)
-    return isinstance(content, dict) and set(content) == {"ok", "digest"}
 
 
 def _some(names: list[str]) -> str:

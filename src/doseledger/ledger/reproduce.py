@@ -16,7 +16,7 @@ import pandas as pd
 from doseledger.cohort.predictions import load_prediction
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import sha256_of_file
-from doseledger.core.protocol import load_block
+from doseledger.core.protocol import Block, load_block
 from doseledger.core.tables import SPLITS, write_table
 
 Tell = Callable[[str], None]
@@ -101,9 +101,9 @@ def predict_again(
     BadInput
         If a recorded prediction is another checkpoint's.
     """
-    from doseledger.learn.predict import SplitPart, predict
-    from doseledger.learn.recipe import PredictRecipe
+    from doseledger.learn.predict import SplitPart
 
+    predict, recipe_type = _predictor(checkpoint)
     found = []
     with tempfile.TemporaryDirectory(prefix="doseledger-") as folder:
         for case_id in case_ids:
@@ -113,11 +113,29 @@ def predict_again(
             row = {"case_id": case_id, "pseudonym": case_id, "group": "", "sha256": before.case_sha256}
             splits, out = Path(folder) / f"{case_id}.csv", Path(folder) / "predictions"
             write_table(splits, pd.DataFrame([{**row, "repeat": 0, "fold": 0, "split": "test"}]), SPLITS)
-            recipe = load_block(PredictRecipe, before.settings, f"{case_id}: settings of its prediction")
+            recipe = load_block(recipe_type, before.settings, f"{case_id}: settings of its prediction")
             predict(checkpoint, SplitPart(cases, splits, "test", 0, 0), out, recipe=recipe, tell=tell)
             after = load_prediction(out / f"{case_id}.npz")
             found.append(_compare(case_id, before.dose_gy, after.dose_gy))
     return found
+
+
+def _predictor(checkpoint: Path) -> tuple[Callable[..., None], type[Block]]:
+    """The function that predicts with this kind of model, and the block of its settings."""
+    from doseledger.learn.checkpoint import read_content
+
+    kind = read_content(checkpoint)["recipe"].get("kind", "dose")
+    if kind == "dose":
+        from doseledger.learn.predict import predict
+        from doseledger.learn.recipe import PredictRecipe
+
+        return predict, PredictRecipe
+    if kind == "diffusion":
+        from doseledger.learn.recipe_diffusion import DiffusionPredict
+        from doseledger.learn.sample import predict_diffusion
+
+        return predict_diffusion, DiffusionPredict
+    raise BadInput(f"{checkpoint}: a model of kind {kind!r}, whose predictions are not compared; check its hash alone")
 
 
 def _refuse_others(checkpoint: Path, case: Path, case_sha256: str, checkpoint_sha256: str) -> None:
