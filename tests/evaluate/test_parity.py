@@ -10,17 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from doseledger.core.errors import BadInput
-from doseledger.evaluate.parity import (
-    PERCENTS,
-    compare_values,
-    describe,
-    grouped,
-    nearest_phase,
-    normalised,
-    parts_of,
-    pooled,
-    shifts,
-)
+from doseledger.evaluate.differences import compare_values, nearest_phase, shifts
+from doseledger.evaluate.parity import PERCENTS, describe, grouped, normalised, parts_of, pooled
 
 TYPES = ["bool", "uint8", "int8", "int16", "uint16", "float16", "int32", "float32", "float64", ">f2", ">i2"]
 

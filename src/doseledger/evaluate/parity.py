@@ -1,4 +1,4 @@
-"""Numbers by which two versions of an array are compared: of each as it is, normalised, by group, and of both together.
+"""Numbers by which an array is described: as it is, normalised, by group, and together with others of its kind.
 
 Complex values are described by magnitude and phase, two parts of one array.
 """
@@ -6,7 +6,7 @@ Complex values are described by magnitude and phase, two parts of one array.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -72,13 +72,8 @@ def describe(values: NDArray[Any]) -> Statistics:
     if flat.dtype.kind not in "iuf":
         raise BadInput(f"statistics of {flat.dtype}: wanted real numbers")
     if flat.dtype.itemsize <= 2 and flat.size > 1 << 16:
-        levels, counts = _counted(flat)
-    else:
-        levels, counts = np.sort(flat).astype(np.float64), np.ones(flat.size, np.int64)
-    nan, infinite = np.isnan(levels), np.isinf(levels)
-    finite = ~(nan | infinite)
-    n_nan, n_infinite = int(counts[nan].sum()), int(counts[infinite].sum())
-    return _from_levels(levels[finite], counts[finite], int(flat.size), n_nan, n_infinite)
+        return _from_levels(*_counted(flat), int(flat.size))
+    return _from_sorted(np.sort(flat))
 
 
 def _counted(flat: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -92,16 +87,17 @@ def _counted(flat: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.int64]
     return levels[order], counts[patterns][order].astype(np.int64)
 
 
-def _from_levels(
-    levels: NDArray[np.float64], counts: NDArray[np.int64], n: int, n_nan: int, n_infinite: int
-) -> Statistics:
+def _from_levels(levels: NDArray[np.float64], counts: NDArray[np.int64], n: int) -> Statistics:
+    """Statistics of values by how often each occurs."""
+    nan, infinite = np.isnan(levels), np.isinf(levels)
+    n_nan, n_infinite = int(counts[nan].sum()), int(counts[infinite].sum())
+    levels, counts = levels[~(nan | infinite)], counts[~(nan | infinite)]
     total = int(counts.sum())
     if not total:
-        none = math.nan
-        nothing = {_key(percent): none for percent in PERCENTS}
-        return Statistics(n, n_nan, n_infinite, 0, none, none, none, none, none, nothing)
+        return _nothing(n, n_nan, n_infinite)
     mean = float(np.sum(levels * counts) / total)
     variance = float(np.sum((levels - mean) ** 2 * counts) / total)
+    ends = np.cumsum(counts)
     return Statistics(
         n=n,
         n_nan=n_nan,
@@ -111,24 +107,58 @@ def _from_levels(
         largest=float(levels[-1]),
         mean=mean,
         std=math.sqrt(variance),
-        rms=math.sqrt(float(np.sum(levels**2 * counts) / total)),
-        percentiles=_percentiles(levels, counts, total),
+        rms=math.sqrt(mean**2 + variance),
+        # The value of rank r (from 0) is the first level whose cumulative count exceeds r.
+        percentiles=_percentiles(total, lambda rank: float(levels[np.searchsorted(ends, rank, side="right")])),
     )
+
+
+def _from_sorted(values: NDArray[Any]) -> Statistics:
+    """Statistics of values in order, NaN last; no copy in double precision is kept."""
+    n = int(values.size)
+    inexact = values.dtype.kind == "f"
+    n_nan = int(np.isnan(values).sum()) if inexact else 0
+    values = values[: n - n_nan]
+    first, last = (
+        (int(np.searchsorted(values, -np.inf, side="right")), int(np.searchsorted(values, np.inf, side="left")))
+        if inexact
+        else (0, n)
+    )
+    n_infinite = values.size - (last - first)
+    values = values[first:last]
+    if not values.size:
+        return _nothing(n, n_nan, n_infinite)
+    mean, std = float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
+    return Statistics(
+        n=n,
+        n_nan=n_nan,
+        n_infinite=n_infinite,
+        n_zero=int(np.searchsorted(values, 0, side="right") - np.searchsorted(values, 0, side="left")),
+        least=float(values[0]),
+        largest=float(values[-1]),
+        mean=mean,
+        std=std,
+        rms=math.sqrt(mean**2 + std**2),
+        percentiles=_percentiles(int(values.size), lambda rank: float(values[rank])),
+    )
+
+
+def _nothing(n: int, n_nan: int, n_infinite: int) -> Statistics:
+    none = math.nan
+    return Statistics(n, n_nan, n_infinite, 0, none, none, none, none, none, {_key(p): none for p in PERCENTS})
 
 
 def _key(percent: float) -> str:
     return f"p{percent:g}"
 
 
-def _percentiles(levels: NDArray[np.float64], counts: NDArray[np.int64], total: int) -> dict[str, float]:
-    ends = np.cumsum(counts)
+def _percentiles(total: int, value_at: Callable[[int], float]) -> dict[str, float]:
     found = {}
     for percent in PERCENTS:
         place = (total - 1) * percent / 100.0
         below = math.floor(place)
-        # The value of rank r (from 0) is the first level whose cumulative count exceeds r.
-        low, high = (levels[np.searchsorted(ends, rank, side="right")] for rank in (below, min(below + 1, total - 1)))
-        found[_key(percent)] = float(low + (high - low) * (place - below))
+        low, high = value_at(below), value_at(min(below + 1, total - 1))
+        found[_key(percent)] = low + (high - low) * (place - below)
     return found
 
 
@@ -164,84 +194,6 @@ def normalised(statistics: Statistics, by: Scale, divisor: float | None) -> Stat
         rms=math.sqrt(mean**2 + std**2),
         percentiles={key: (value - shift) / scale for key, value in s.percentiles.items()},
     )
-
-
-@dataclass(frozen=True)
-class Difference:
-    """How far one array is from its reference.
-
-    Parameters
-    ----------
-    equal
-        Whether every value is the same, NaN where the reference has NaN.
-    largest_difference, mean_difference, rms_difference
-        Of the magnitudes of differences, where both values are finite.
-    mean_shift_percent, std_shift_percent
-        Change of mean and of standard deviation, in percent of the reference's standard deviation (of its mean's
-        magnitude where it does not vary).
-    percentile_shift
-        Largest change of a percentile.
-    n_one_sided
-        Values that are finite in one of the two only.
-    """
-
-    equal: bool
-    largest_difference: float
-    mean_difference: float
-    rms_difference: float
-    mean_shift_percent: float
-    std_shift_percent: float
-    percentile_shift: float
-    n_one_sided: int
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the difference as JSON values."""
-        return asdict(self)
-
-
-def compare_values(reference: NDArray[Any], other: NDArray[Any], of: tuple[Statistics, Statistics]) -> Difference:
-    """Return how far an array is from its reference, value by value.
-
-    Parameters
-    ----------
-    reference, other
-        Real arrays of one shape.
-    of
-        Their statistics.
-
-    Raises
-    ------
-    BadInput
-        If the shapes differ.
-    """
-    if reference.shape != other.shape:
-        raise BadInput(f"arrays of shape {reference.shape} and {other.shape} can't be compared value by value")
-    inexact = "f" in (reference.dtype.kind, other.dtype.kind)
-    equal = bool(np.array_equal(reference, other, equal_nan=inexact))
-    if equal:
-        return Difference(True, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0)
-    one, two = reference.astype(np.float64), other.astype(np.float64)
-    both = np.isfinite(one) & np.isfinite(two)
-    gap = np.abs(one[both] - two[both])
-    return Difference(
-        equal=False,
-        largest_difference=float(gap.max()) if gap.size else math.nan,
-        mean_difference=float(gap.mean()) if gap.size else math.nan,
-        rms_difference=float(np.sqrt(np.mean(gap**2))) if gap.size else math.nan,
-        n_one_sided=int((np.isfinite(one) != np.isfinite(two)).sum()),
-        **shifts(*of),
-    )
-
-
-def shifts(reference: Statistics, other: Statistics) -> dict[str, float]:
-    """Return how far an array's statistics are from its reference's; needs no values that pair."""
-    unit = reference.std or abs(reference.mean) or math.nan
-    gaps = [abs(other.percentiles[key] - value) for key, value in reference.percentiles.items()]
-    return {
-        "mean_shift_percent": 0.0 if other.mean == reference.mean else abs(other.mean - reference.mean) / unit * 100.0,
-        "std_shift_percent": 0.0 if other.std == reference.std else abs(other.std - reference.std) / unit * 100.0,
-        "percentile_shift": max(gaps) if gaps else math.nan,
-    }
 
 
 def grouped(values: NDArray[Any], groups: Iterator[tuple[str, Index]]) -> dict[str, Statistics]:
@@ -282,9 +234,3 @@ def pooled(parts: list[Statistics]) -> Statistics:
         std=math.sqrt(spread),
         rms=math.sqrt(square),
     )
-
-
-def nearest_phase(reference: NDArray[Any], phase: NDArray[Any]) -> NDArray[Any]:
-    """Return phases in radians turned by whole turns to within half a turn of the reference's: −π and π are one."""
-    turns = np.round((phase - reference) / (2 * math.pi))
-    return np.asarray(phase - turns * 2 * math.pi)

@@ -14,17 +14,8 @@ from numpy.typing import NDArray
 from doseledger.core.contract import ArrayRules, Contract, Groups
 from doseledger.core.errors import BadInput
 from doseledger.core.npz import ArrayHead, array_heads, read_member
-from doseledger.evaluate.parity import (
-    Index,
-    Statistics,
-    compare_values,
-    describe,
-    grouped,
-    nearest_phase,
-    normalised,
-    parts_of,
-    pooled,
-)
+from doseledger.evaluate.differences import compare_values, nearest_phase
+from doseledger.evaluate.parity import Index, Statistics, describe, grouped, normalised, parts_of, pooled
 from doseledger.evaluate.similarity import compare_stacks
 from doseledger.ledger.contract_check import find_npz
 
