@@ -20,7 +20,8 @@ from doseledger.core.settings import load_settings
 from doseledger.core.tables import SPLITS, write_table
 from doseledger.gates.ablation import ALTERATIONS, Dose, ablate_case, cut_window, without_nearest_organ
 from doseledger.gates.limits import ShortcutLimit, load_thresholds
-from doseledger.gates.shortcuts import ShortcutFiles, judge_numbers, judge_shortcuts
+from doseledger.gates.shortcut_measures import ShortcutFiles, measure_shortcuts
+from doseledger.gates.shortcuts import JudgedFiles, judge_numbers, judge_shortcuts
 from doseledger.gates.trivial import TemplateFit, compare_doses, draw_voxels, fit_distances, mae_ratios
 from doseledger.gates.verdict import Verdict
 from doseledger.learn.checkpoint import Checkpoint, save_checkpoint
@@ -202,9 +203,6 @@ def files(repository: Path, tmp_path: Path, make_case: MakeCase, recipe: Recipe)
         predictions_dir=tmp_path / "predictions",
         cases_dir=tmp_path / "cases",
         splits_csv=tmp_path / "splits.csv",
-        thresholds=tmp_path / "thresholds.yaml",
-        cohort="phantom",
-        model="dose_unet",
     )
     assert case.dose_gy is not None
     write_prediction(found, case, case.dose_gy)
@@ -212,11 +210,23 @@ def files(repository: Path, tmp_path: Path, make_case: MakeCase, recipe: Recipe)
     return found
 
 
+def judged_files(files: ShortcutFiles) -> JudgedFiles:
+    folder = files.checkpoint.parent
+    return JudgedFiles(
+        measured=folder / "shortcuts.json",
+        checkpoint=files.checkpoint,
+        splits_csv=files.splits_csv,
+        thresholds=folder / "thresholds.yaml",
+        cohort="phantom",
+        model="dose_unet",
+    )
+
+
 def write_limits(repository: Path, files: ShortcutFiles, limits: list[dict[str, Any]] | None = None) -> None:
     value = load_thresholds(repository / "validation" / "thresholds.yaml").model_dump(mode="json")
     if limits is not None:
         value["shortcuts"] = {"phantom": {"dose_unet": limits}}
-    write_json(files.thresholds, value)  # JSON is YAML too
+    write_json(judged_files(files).thresholds, value)  # JSON is YAML too
 
 
 def write_prediction(files: ShortcutFiles, case: Case, dose_gy: np.ndarray, **changes: Any) -> None:
@@ -238,8 +248,14 @@ def write_prediction(files: ShortcutFiles, case: Case, dose_gy: np.ndarray, **ch
     write_npz(files.prediction_path(case.case_id), arrays)
 
 
+def measured(files: ShortcutFiles, recipe: Recipe) -> JudgedFiles:
+    found = measure_shortcuts(files, recipe.predict, fold=0, repeat=0, tell=lambda line: None)
+    write_json(judged_files(files).measured, found)
+    return judged_files(files)
+
+
 def judged(files: ShortcutFiles, recipe: Recipe) -> Verdict:
-    return judge_shortcuts(files, recipe.predict, fold=0, repeat=0, tell=lambda line: None)
+    return judge_shortcuts(measured(files, recipe), fold=0, repeat=0)
 
 
 def test_an_untrained_network_fails_as_it_does_not_look_at_the_targets(files: ShortcutFiles, recipe: Recipe) -> None:
@@ -275,15 +291,42 @@ def test_the_template_passed_off_as_a_model_is_warned_of(files: ShortcutFiles, r
     assert finding.severity == "warning"
 
 
-def test_limits_that_leave_out_a_trivial_model_are_refused(
-    files: ShortcutFiles, recipe: Recipe, repository: Path
-) -> None:
+def test_limits_that_leave_out_a_trivial_model_are_refused(files: ShortcutFiles, repository: Path) -> None:
     limit = {"metric": "template_mae_ratio", "operator": "<=", "limit": 1.0, "severity": "error", "source": "x"}
     write_limits(repository, files, [limit])
     with pytest.raises(BadInput, match="has no limit of distance_mae_ratio"):
-        judged(files, recipe)
+        judge_shortcuts(judged_files(files), fold=0, repeat=0)
     with pytest.raises(BadInput, match=r"no limits under shortcuts\.phantom\.other"):
-        judged(replace(files, model="other"), recipe)
+        judge_shortcuts(replace(judged_files(files), model="other"), fold=0, repeat=0)
+
+
+def test_numbers_of_another_model_or_of_other_test_cases_are_stale(files: ShortcutFiles, recipe: Recipe) -> None:
+    found = measured(files, recipe)
+    value = json.loads(found.measured.read_text())
+    write_json(found.measured, {**value, "checkpoint_sha256": "e" * 64})
+    stale = [
+        finding.message
+        for finding in judge_shortcuts(found, fold=0, repeat=0).errors
+        if finding.gate == "shortcut_stale"
+    ]
+    assert stale == ["dose_unet: shortcuts.json is of another checkpoint; measure the shortcuts again"]
+    write_json(found.measured, {**value, "test_cases": {"case_0004": "a" * 64}})
+    (other,) = [
+        finding.message
+        for finding in judge_shortcuts(found, fold=0, repeat=0).errors
+        if finding.gate == "shortcut_stale"
+    ]
+    assert "is not of the present test cases (case_0004, case_0005)" in other
+    (finding,) = [f for f in judge_shortcuts(found, fold=4, repeat=0).errors if f.gate == "shortcut_stale"]
+    assert "case_0004" in finding.message
+
+
+def test_what_is_no_measurement_is_refused(files: ShortcutFiles) -> None:
+    with pytest.raises(BadInput, match="no such file"):
+        judge_shortcuts(judged_files(files), fold=0, repeat=0)
+    write_json(judged_files(files).measured, {"numbers": {"template_mae_ratio": 0.1}})
+    with pytest.raises(BadInput, match="not what `doseledger shortcuts` writes"):
+        judge_shortcuts(judged_files(files), fold=0, repeat=0)
 
 
 def test_a_limit_of_a_number_that_there_is_not_is_an_error() -> None:
@@ -306,4 +349,4 @@ def test_a_prediction_of_another_checkpoint_or_a_changed_case_is_refused(files: 
 
 def test_a_fold_without_a_test_case_is_no_judgement(files: ShortcutFiles, recipe: Recipe) -> None:
     with pytest.raises(BadInput, match="no test case in fold 4"):
-        judge_shortcuts(files, recipe.predict, fold=4, repeat=0, tell=print)
+        measure_shortcuts(files, recipe.predict, fold=4, repeat=0, tell=print)

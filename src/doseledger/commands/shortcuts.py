@@ -23,6 +23,7 @@ from doseledger.commands.shared import (
     deliver,
     protocol_of,
     settings_of,
+    show,
     tell,
 )
 from doseledger.core.errors import BadInput
@@ -31,23 +32,57 @@ Seed = Annotated[int, typer.Option(help="Seed by which the probe's folds are dea
 # The same stack or cohort always gives the same verdict.
 PROBE_SEED = 20250801
 
-# All of this module's commands are of the group `check`.
 app = typer.Typer()
+
+
+@app.command()
+@audited(
+    "shortcuts",
+    inputs=("checkpoint", "predictions", "cases", "splits", "params"),
+    outputs=("out",),
+    reads="train and test",
+)
+def shortcuts(
+    checkpoint: Annotated[Path, typer.Argument(help="best.ckpt of a run.")],
+    predictions: Annotated[Path, typer.Argument(help="Folder of its predictions of the test cases.")],
+    out: Annotated[Path, typer.Argument(help="JSON to write.")],
+    model: Annotated[str, typer.Option(help="The model's name.")],
+    cases: Cases,
+    splits: Splits,
+    params: Params = PARAMS,
+    as_json: Json = False,
+) -> None:
+    """Measure a dose model beside trivial models, and with its inputs spoiled one by one; `check shortcuts` judges.
+
+    Example: doseledger shortcuts models/phantom/dose_unet/checkpoints/best.ckpt data/predictions/phantom/dose_unet
+    shortcuts.json --model dose_unet --cases data/cases/phantom --splits data/splits/phantom.csv
+    """
+    from doseledger.core.files import write_json
+    from doseledger.gates.shortcut_measures import ShortcutFiles, measure_shortcuts
+    from doseledger.gates.shortcuts import shortcut_numbers
+    from doseledger.learn.recipe import load_recipe
+
+    settings = settings_of(params)
+    recipe = load_recipe(settings.model(model), f"{params}: {model}").predict
+    files = ShortcutFiles(checkpoint, predictions, cases, splits)
+    measured = measure_shortcuts(files, recipe, fold=settings.fold, repeat=settings.repeat, tell=tell)
+    write_json(out, measured)
+    lines = [f"{name}: {value:.3g}" for name, value in shortcut_numbers(measured).items()]
+    show(measured, as_json, "\n".join(lines))
 
 
 @check_app.command("shortcuts")
 @audited(
     "check shortcuts",
-    inputs=("checkpoint", "predictions", "cases", "splits", "thresholds", "params"),
+    inputs=("measured", "checkpoint", "splits", "thresholds", "params"),
     outputs=("token", "findings"),
-    reads="train and test",
+    reads="none",
 )
 def check_shortcuts(
-    checkpoint: Annotated[Path, typer.Argument(help="best.ckpt of a run.")],
-    predictions: Annotated[Path, typer.Argument(help="Folder of its predictions of the test cases.")],
+    measured: Annotated[Path, typer.Argument(help="What `doseledger shortcuts` wrote.")],
+    checkpoint: Annotated[Path, typer.Option(help="The model that was measured.")],
     model: Annotated[str, typer.Option(help="The model's name.")],
     cohort: Cohort,
-    cases: Cases,
     splits: Splits,
     thresholds: Thresholds,
     token: Annotated[Path | None, typer.Option(help="Verdict {ok, digest} to write.")] = None,
@@ -55,19 +90,16 @@ def check_shortcuts(
     params: Params = PARAMS,
     as_json: Json = False,
 ) -> None:
-    """Judge whether a model looks at the patient: against trivial models, and with its inputs spoiled one by one.
+    """Judge whether a model looks at the patient, by its shortcut limits; exit 1 if it may not be released.
 
-    Example: doseledger check shortcuts models/phantom/dose_unet/checkpoints/best.ckpt
-    data/predictions/phantom/dose_unet --model dose_unet --cohort phantom --cases data/cases/phantom
-    --splits data/splits/phantom.csv --thresholds validation/thresholds.yaml
+    Example: doseledger check shortcuts shortcuts.json --checkpoint models/phantom/dose_unet/checkpoints/best.ckpt
+    --model dose_unet --cohort phantom --splits data/splits/phantom.csv --thresholds validation/thresholds.yaml
     """
-    from doseledger.gates.shortcuts import ShortcutFiles, judge_shortcuts
-    from doseledger.learn.recipe import load_recipe
+    from doseledger.gates.shortcuts import JudgedFiles, judge_shortcuts
 
     settings = settings_of(params)
-    recipe = load_recipe(settings.model(model), f"{params}: {model}").predict
-    files = ShortcutFiles(checkpoint, predictions, cases, splits, thresholds, cohort, model)
-    verdict = judge_shortcuts(files, recipe, fold=settings.fold, repeat=settings.repeat, tell=tell)
+    files = JudgedFiles(measured, checkpoint, splits, thresholds, cohort, model)
+    verdict = judge_shortcuts(files, fold=settings.fold, repeat=settings.repeat)
     deliver(verdict, token, findings, as_json)
 
 

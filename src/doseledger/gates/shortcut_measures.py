@@ -1,0 +1,197 @@
+"""How a network answers to spoiled inputs, and how it does beside two models without insight: numbers alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from doseledger.cohort.predictions import load_prediction
+from doseledger.core.case import Case
+from doseledger.core.errors import BadCase, BadInput
+from doseledger.core.files import sha256_of_file
+from doseledger.core.tables import SPLITS, read_table
+from doseledger.evaluate.refusals import refuse_seen
+from doseledger.gates.ablation import ablate_case, predictor
+from doseledger.gates.trivial import (
+    DistanceRegression,
+    Template,
+    TemplateFit,
+    compare_doses,
+    draw_voxels,
+    fit_distances,
+)
+
+if TYPE_CHECKING:
+    from doseledger.learn.predict import Model
+    from doseledger.learn.recipe import PredictRecipe
+
+Tell = Callable[[str], None]
+
+# The voxels and the shuffled image are drawn with this: the same model always gives the same numbers.
+DRAW_SEED = 20250601
+# Of a large cohort so many cases, evenly spread, tell a mean dose and a regression well enough.
+MOST_TRAINING_CASES = 40
+TRAINING_VOXELS = 64_000
+TEST_VOXELS = 20_000
+# Each alteration is a prediction; the answers of the synthetic patients differ little from one to the next.
+MOST_ALTERED_CASES = 3
+# Numbers are told to so many digits: the last ones are the machine's, not the model's.
+DIGITS = 4
+
+
+@dataclass(frozen=True)
+class ShortcutFiles:
+    """What is measured.
+
+    Parameters
+    ----------
+    checkpoint
+        The model.
+    predictions_dir
+        Its predictions of the test cases.
+    cases_dir, splits_csv
+        Folder of cases and table of splits.
+    """
+
+    checkpoint: Path
+    predictions_dir: Path
+    cases_dir: Path
+    splits_csv: Path
+
+    def case_path(self, case_id: str) -> Path:
+        """Return where a case lies."""
+        return self.cases_dir / f"{case_id}.npz"
+
+    def prediction_path(self, case_id: str) -> Path:
+        """Return where the prediction of a case lies."""
+        return self.predictions_dir / f"{case_id}.npz"
+
+
+def measure_shortcuts(
+    files: ShortcutFiles, recipe: PredictRecipe, *, fold: int, repeat: int, tell: Tell
+) -> dict[str, Any]:
+    """Return a model's errors beside those of trivial models, and its answers to spoiled inputs, as JSON values.
+
+    Parameters
+    ----------
+    files
+        What to look at.
+    recipe
+        How the model predicts.
+    fold, repeat
+        Which part of the splits the model was trained and evaluated on.
+    tell
+        Called with one line for each step.
+
+    Returns
+    -------
+    dict
+        `checkpoint_sha256`, `test_cases` (SHA256 by case), `training_cases` that the trivial models were fitted to,
+        `trivial` (a row per test case, see `gates.trivial.compare_doses`) and `ablation` (answers by case, see
+        `gates.ablation`).
+
+    Raises
+    ------
+    BadInput
+        If a file is absent, or there is no test case.
+    BadCase
+        If a case or a prediction is not the one that was trained on or evaluated.
+    """
+    from doseledger.learn.predict import load_model
+
+    model = load_model(files.checkpoint)
+    test = _test_cases(files, model, fold=fold, repeat=repeat)
+    rng = np.random.default_rng(DRAW_SEED)
+    template, regression, used = _fit(files, model.checkpoint.trained_on, rng)
+    tell(f"trivial models fitted to {len(used)} of {len(model.checkpoint.trained_on)} training cases")
+    trivial = [_compare(files, case_id, template, regression, rng) for case_id in test]
+    answers = _ablate(files, model, recipe, list(test)[:MOST_ALTERED_CASES], tell)
+    return {
+        "checkpoint_sha256": model.sha256,
+        "test_cases": test,
+        "training_cases": used,
+        "trivial": [_rounded(row) for row in trivial],
+        "ablation": {case_id: _rounded(row) for case_id, row in answers.items()},
+    }
+
+
+def _test_cases(files: ShortcutFiles, model: Model, *, fold: int, repeat: int) -> dict[str, str]:
+    """Return the test cases' SHA256 by name, after making sure that the model has seen none of them."""
+    splits = read_table(files.splits_csv, SPLITS)
+    rows = splits[(splits["split"] == "test") & (splits["fold"] == fold) & (splits["repeat"] == repeat)]
+    if rows.empty:
+        raise BadInput(
+            f"{files.splits_csv}: no test case in fold {fold}, repeat {repeat}; there is nothing to judge by"
+        )
+    test = {str(case_id): str(sha256) for case_id, sha256 in zip(rows["case_id"], rows["sha256"], strict=True)}
+    trained, selected = model.checkpoint.trained_on.values(), model.checkpoint.selected_on.values()
+    for case_id, sha256 in test.items():
+        refuse_seen(case_id, sha256, frozenset(trained), frozenset(selected))
+        prediction = load_prediction(files.prediction_path(case_id))
+        if prediction.checkpoint_sha256 != model.sha256 or prediction.case_sha256 != sha256:
+            raise BadCase(case_id, "predicted with another checkpoint, or of the case as it was; predict it again")
+    return dict(sorted(test.items()))
+
+
+def _load(files: ShortcutFiles, case_id: str, sha256: str) -> Case:
+    path = files.case_path(case_id)
+    found = sha256_of_file(path) if path.is_file() else "absent"
+    if found != sha256:
+        raise BadCase(
+            case_id, f"{path.name} is {found[:12]}, the model knows it as {sha256[:12]}; run ingest and train"
+        )
+    return Case.load(path)
+
+
+def _fit(
+    files: ShortcutFiles, trained_on: Mapping[str, str], rng: np.random.Generator
+) -> tuple[Template, DistanceRegression, list[str]]:
+    """Return both trivial models and the cases that they were fitted to: those of the network, thinned evenly."""
+    names = sorted(trained_on)
+    if len(names) > MOST_TRAINING_CASES:
+        names = [names[i] for i in np.linspace(0, len(names) - 1, MOST_TRAINING_CASES).astype(int)]
+    template, drawn = TemplateFit(), []
+    for case_id in names:
+        case = _load(files, case_id, trained_on[case_id])
+        template.add(case)
+        drawn.append(draw_voxels(case, TRAINING_VOXELS // len(names), rng))
+    return template.result(), fit_distances(drawn), names
+
+
+def _compare(
+    files: ShortcutFiles, case_id: str, template: Template, regression: DistanceRegression, rng: np.random.Generator
+) -> dict[str, Any]:
+    prediction = load_prediction(files.prediction_path(case_id))
+    voxels = draw_voxels(_load(files, case_id, prediction.case_sha256), TEST_VOXELS, rng)
+    doses: dict[str, NDArray[Any]] = {
+        "model": prediction.dose_gy.ravel()[voxels.index],
+        "template": template.predict(voxels),
+        "distance": regression.predict(voxels),
+    }
+    return compare_doses(voxels, doses)
+
+
+def _ablate(
+    files: ShortcutFiles, model: Model, recipe: PredictRecipe, case_ids: list[str], tell: Tell
+) -> dict[str, dict[str, float]]:
+    answers = {}
+    predict, patch_zyx = predictor(model, recipe), model.checkpoint.recipe.sampling.patch_zyx
+    for number, case_id in enumerate(case_ids):
+        rng = np.random.default_rng([DRAW_SEED, number])
+        answers[case_id] = ablate_case(Case.load(files.case_path(case_id)), predict, patch_zyx, rng)
+        tell(f"{case_id}: " + ", ".join(f"{name} {value:.2f}" for name, value in answers[case_id].items()))
+    return answers
+
+
+def _rounded(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row with numbers at four digits, and None where there is none."""
+    return {
+        key: (None if math.isnan(value) else float(f"{value:.{DIGITS}g}")) if isinstance(value, float) else value
+        for key, value in row.items()
+    }
