@@ -125,6 +125,8 @@ def test_measuring_training_cases_costs_a_twentieth_at_most_but_one_is_measured(
     cases = open_cases(few, places)
     assert [case.case_id for case in measured_cases(few, cases)] == ["case_0001"]
     assert len(measured_cases(many, cases)) == len(cases["val"]) == 1
+    slow = replace(many, family=replace(many.family, passes=10_000))
+    assert len(measured_cases(slow, {"train": cases["train"], "val": cases["val"] * 3})) == 1
     more = {"train": cases["train"], "val": cases["val"] * 2}
     assert [case.case_id for case in measured_cases(many, more)] == ["case_0001", "case_0002"]
 

@@ -205,7 +205,8 @@ def diffusion_family(recipe: DiffusionRecipe, base: Path) -> Family:
     """
     stands_on = load_base(base) if recipe.diffusion.residual else None
     parts = {"base": {"model": stands_on.checkpoint.model, "sha256": stands_on.sha256}} if stands_on else {}
-    return Family(module=__name__, make_task=partial(make_diffusion_task, base=stands_on), parts=parts)
+    make_task = partial(make_diffusion_task, base=stands_on)
+    return Family(module=__name__, make_task=make_task, parts=parts, passes=recipe.diffusion.validation_steps)
 
 
 def make_diffusion_task(run: TrainingRun, spec: InputSpec, cases: CasesByPart, *, base: Base | None) -> DiffusionTask:

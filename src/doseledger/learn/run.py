@@ -69,11 +69,14 @@ class Family:
         there; `val` only in training itself.
     parts
         What decides the result besides block, seeds, cases and code, as JSON values; part of the fingerprint.
+    passes
+        How often a case goes through the network when it is validated: what measuring one costs.
     """
 
     module: str
     make_task: Callable[[TrainingRun, InputSpec, CasesByPart], Task]
     parts: dict[str, Any] = field(default_factory=dict)
+    passes: int = 1
 
 
 @dataclass(frozen=True)

@@ -147,14 +147,15 @@ def measured_cases(run: TrainingRun, cases: CasesByPart) -> list[OpenCase]:
     """
     sampling, trained = run.recipe.sampling, cases["train"]
     n_steps = len(trained) * sampling.patches_per_case * run.recipe.fit.validate_every
-    n_windows = [
-        math.prod(
+    n_passes = [
+        run.family.passes
+        * math.prod(
             1 + math.ceil(max(0, n - size) / (WINDOW_STRIDE * size))
             for n, size in zip(case.shape_zyx, sampling.patch_zyx, strict=True)
         )
         for case in trained
     ]
-    affordable = int(MEASURING_SHARE * STEP_COST * n_steps * len(trained) / sum(n_windows))
+    affordable = int(MEASURING_SHARE * STEP_COST * n_steps * len(trained) / sum(n_passes))
     n_measured = max(1, min(affordable, len(cases["val"]), len(trained)))
     return [trained[turn * len(trained) // n_measured] for turn in range(n_measured)]
 
