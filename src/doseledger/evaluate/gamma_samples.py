@@ -111,27 +111,33 @@ def group_by_cell(block: SampleBlock, shift: FloatArray, spacing_mm: FloatArray,
     low = cell.min(axis=1)
     extent = cell.max(axis=1) - low + 1
     key = ((cell[0] - low[0]) * extent[1] + (cell[1] - low[1])) * extent[2] + (cell[2] - low[2])
-    _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
-    by_distance = np.argsort(first, kind="stable")
-    rank = np.empty_like(by_distance)
-    rank[by_distance] = np.arange(len(by_distance))
-    rank_of_sample = rank[inverse]
+    # Samples come in order of distance: a cell's first is its nearest, and cells rank by it. Of several values given to
+    # one place the last stays, so that walking backwards leaves the first.
+    first = np.full(int(np.prod(extent)), len(key))
+    first[key[::-1]] = np.arange(len(key) - 1, -1, -1)
+    nearest = np.sort(first[first < len(key)])
+    rank = np.empty(len(first), dtype=np.uint16 if len(nearest) <= np.iinfo(np.uint16).max else np.int64)
+    rank[key[nearest]] = np.arange(len(nearest))
+    rank_of_sample = rank[key]
+    # Of 16 bits NumPy sorts in linear time.
     order = np.argsort(rank_of_sample, kind="stable")
     first_shell = int(block.shell[0])
-    n_cells, n_shells = len(first), int(block.shell[-1]) - first_shell + 1
-    in_shell = np.bincount(rank_of_sample * n_shells + (block.shell - first_shell), minlength=n_cells * n_shells)
+    n_cells, n_shells = len(nearest), int(block.shell[-1]) - first_shell + 1
+    in_shell = np.bincount(
+        rank_of_sample.astype(np.int64) * n_shells + (block.shell - first_shell), minlength=n_cells * n_shells
+    )
     counts = np.zeros((n_cells, n_shells + 1), dtype=np.int32)
     counts[:, 1:] = np.cumsum(in_shell.reshape(n_cells, n_shells), axis=1)
     starts = np.concatenate(([0], np.cumsum(counts[:, -1], dtype=np.int64)))
-    nearest = first[by_distance]
+    samples = np.empty((7, len(order)))
+    for row, values in enumerate((*(fractions - 0.5), block.distance_squared, *block.offsets_mm)):
+        np.take(values, order, out=samples[row])
     return CellTable(
         cells=np.ascontiguousarray(cell[:, nearest].T),
         starts=starts,
         counts=counts,
         nearest_squared=block.distance_squared[nearest],
-        samples=np.take(
-            np.concatenate((fractions - 0.5, block.distance_squared[None], block.offsets_mm)), order, axis=1
-        ),
+        samples=samples,
         centres=np.ascontiguousarray((shift[:, None] - cell[:, nearest] - 0.5).T),
         sigma=(spacing_mm[0] / gamma_mm, spacing_mm[1] / gamma_mm, spacing_mm[2] / gamma_mm),
         first_shell=first_shell,
