@@ -1,0 +1,138 @@
+"""Calibration of a diffusion's predictions on disk: the files that it writes, the picture, and each refusal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from doseledger.cohort.calibration import DrawnSets, calibrate_cohort
+from doseledger.cohort.predictions import load_samples
+from doseledger.core.case import Case, write_npz
+from doseledger.core.errors import BadCase, BadInput
+from doseledger.core.files import read_json, sha256_of_file
+from doseledger.core.tables import SPLITS, read_table, write_table
+from doseledger.ledger.uncertainty import write_calibration_figure
+
+CHECKPOINT, STEP_GY, N_SAMPLES, SAID = "c" * 64, 0.002, 8, 0.5
+PARTS = {1: "train", 2: "val", 3: "val", 4: "test", 5: "test", 6: "test"}
+
+
+def write_drawn(path: Path, case: Case, sha256: str, *, without: str = "", **changes: Any) -> None:
+    """Drawn doses whose spread is half of what their errors are."""
+    assert case.dose_gy is not None
+    rng = np.random.default_rng(int(case.case_id[-1]))
+    defined = case.body & case.valid_dose
+    centre = case.dose_gy[defined] + 2.0 * rng.standard_normal(int(defined.sum())) + 10.0
+    doses = np.maximum(centre - 10.0 + SAID * 2.0 * rng.standard_normal((N_SAMPLES, len(centre))), 0.0)
+    mean = np.zeros(case.grid.shape_zyx, dtype=np.float32)
+    mean[defined] = doses.mean(axis=0)
+    meta = {
+        "case_id": case.case_id, "case_sha256": sha256, "checkpoint_sha256": CHECKPOINT, "trained_on": ["e" * 64],
+        "selected_on": [],
+    }  # fmt: skip
+    arrays = {
+        "dose_gy": mean,
+        "samples": np.rint(doses / STEP_GY).astype(np.uint16),
+        "sampled": defined.astype(np.uint8),
+        "sample_step_gy": np.asarray(STEP_GY),
+        "spacing_mm": np.asarray(case.grid.spacing_mm),
+        "origin_mm": np.asarray(case.grid.origin_mm),
+        "meta": np.asarray(json.dumps(meta | changes)),
+    }
+    path.parent.mkdir(exist_ok=True)
+    write_npz(path, {name: array for name, array in arrays.items() if name != without})
+
+
+@pytest.fixture
+def sets(make_case: Callable[..., Case], tmp_path: Path) -> DrawnSets:
+    rows = []
+    for number, part in PARTS.items():
+        case = make_case(f"case_{number:04d}", seed=number)
+        path = tmp_path / "cases" / f"{case.case_id}.npz"
+        case.save(path)
+        rows.append([0, 0, case.case_id, case.meta["pseudonym"], "A", part, sha256_of_file(path)])
+        if part != "train":
+            write_drawn(tmp_path / part / f"{case.case_id}.npz", case, sha256_of_file(path))
+    write_table(tmp_path / "splits.csv", pd.DataFrame(rows, columns=list(SPLITS.columns)), SPLITS)
+    return DrawnSets(tmp_path / "cases", tmp_path / "splits.csv", tmp_path / "val", tmp_path / "test", 0, 0)
+
+
+def spoil(sets: DrawnSets, part: str, case_id: str, **changes: Any) -> None:
+    path = sets.cases / f"{case_id}.npz"
+    folder = sets.val if part == "val" else sets.test
+    write_drawn(folder / f"{case_id}.npz", Case.load(path), sha256_of_file(path), **changes)
+
+
+def test_a_spread_of_half_is_told_and_mended_by_validation_cases(sets: DrawnSets, tmp_path: Path) -> None:
+    told: list[str] = []
+    summary = calibrate_cohort(sets, tmp_path / "a", tell=told.append)
+    calibrate_cohort(sets, tmp_path / "b", tell=told.append)
+    for name in ("calibration.json", "calibration_details.json"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    assert read_json(tmp_path / "a" / "calibration.json") == summary
+    assert summary["n_cases"] == 3
+    assert summary["coverage_80_voxels_percent"] < 60
+    assert summary["factor_voxels"] > 1.5
+    assert summary["coverage_80_voxels_stretched_percent"] == pytest.approx(80, abs=4)
+    details = read_json(tmp_path / "a" / "calibration_details.json")
+    assert details["fitted_on"] == ["case_0002", "case_0003"]
+    assert [row["case_id"] for row in details["cases"]] == ["case_0004", "case_0005", "case_0006"]
+    assert len(details["ranks"]) == N_SAMPLES + 1
+    assert "from 2 validation cases" in told[-1]
+
+
+def test_the_picture_is_written_in_three_formats_and_the_same_each_time(sets: DrawnSets, tmp_path: Path) -> None:
+    calibrate_cohort(sets, tmp_path / "metrics", tell=print)
+    one = write_calibration_figure(tmp_path / "metrics", tmp_path / "one", dpi=60)
+    other = write_calibration_figure(tmp_path / "metrics", tmp_path / "other", dpi=60)
+    assert set(one) == {"png", "svg", "pdf"}
+    for kind, path in one.items():
+        assert path.read_bytes() == other[kind].read_bytes()
+    text = one["svg"].read_text()
+    assert "Intervals" in text
+    with pytest.raises(BadInput, match="run doseledger calibrate"):
+        write_calibration_figure(tmp_path / "nothing", tmp_path, dpi=60)
+
+
+def test_a_case_that_the_model_has_seen_is_refused(sets: DrawnSets, tmp_path: Path) -> None:
+    table = read_table(sets.splits, SPLITS).set_index("case_id")["sha256"]
+    # A validation case has chosen the epoch, and may still tell how far doses spread; a test case may not have.
+    spoil(sets, "val", "case_0002", selected_on=[table["case_0002"]])
+    calibrate_cohort(sets, tmp_path / "out", tell=print)
+    spoil(sets, "test", "case_0004", selected_on=[table["case_0004"]])
+    with pytest.raises(BadCase, match="case_0004: the model has seen this case"):
+        calibrate_cohort(sets, tmp_path / "out", tell=print)
+    spoil(sets, "test", "case_0004")
+    spoil(sets, "val", "case_0002", trained_on=[table["case_0002"]])
+    with pytest.raises(BadCase, match="case_0002: the model has seen this case"):
+        calibrate_cohort(sets, tmp_path / "out", tell=print)
+
+
+def test_what_can_not_be_compared_is_refused(sets: DrawnSets, tmp_path: Path) -> None:
+    spoil(sets, "test", "case_0005", without="samples")
+    with pytest.raises(BadCase, match="holds no drawn doses; only a diffusion's prediction has a spread"):
+        calibrate_cohort(sets, tmp_path / "out", tell=print)
+    spoil(sets, "test", "case_0005", case_sha256="d" * 64)
+    with pytest.raises(BadCase, match=r"case_0005: .*the prediction is of dddddddddddd"):
+        calibrate_cohort(sets, tmp_path / "out", tell=print)
+    spoil(sets, "test", "case_0005", checkpoint_sha256="d" * 64)
+    with pytest.raises(BadInput, match="come from different checkpoints"):
+        calibrate_cohort(sets, tmp_path / "out", tell=print)
+    with pytest.raises(BadInput, match="no val cases in fold 1"):
+        calibrate_cohort(replace(sets, fold=1), tmp_path / "out", tell=print)
+    assert not (tmp_path / "out").exists()
+
+
+def test_samples_come_back_in_gy_where_they_were_drawn(sets: DrawnSets) -> None:
+    samples_gy, sampled = load_samples(sets.test / "case_0004.npz")
+    case = Case.load(sets.cases / "case_0004.npz")
+    assert case.dose_gy is not None
+    assert samples_gy.shape == (N_SAMPLES, int(sampled.sum()))
+    assert np.abs(samples_gy.mean(axis=0) - case.dose_gy[sampled]).mean() < 2.5
