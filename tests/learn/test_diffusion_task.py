@@ -277,4 +277,4 @@ def test_in_3d_it_draws_the_mean_and_the_spread_that_its_image_tells(diffusion_b
     assert np.abs(doses.mean(axis=0) - (0.5 + 0.2 * pattern[0]))[strong].mean() < 0.03
     spread = doses.std(axis=0)
     assert 0.75 < np.median(spread[strong] / (0.15 * np.abs(pattern[0][strong]))) < 1.25
-    assert spread[weak].mean() < 0.5 * spread[strong].mean()
+    assert spread[weak].mean() < 0.7 * spread[strong].mean()
