@@ -48,7 +48,9 @@ Form = Annotated[str, typer.Option("--format", help="table, markdown, csv or jso
 
 @runs_app.command("check")
 def check(
-    target: Annotated[str, typer.Argument(help="A model of the pipeline, or the folder of an archived run.")],
+    target: Annotated[
+        str | None, typer.Argument(help="A model, or the folder of an archived run; every model without it.")
+    ] = None,
     recompute: Annotated[
         str,
         typer.Option(help="How many cases to measure again from their predictions, the worst first: 0, 1 … or all."),
@@ -67,14 +69,21 @@ def check(
     """
     from doseledger.gates.verdict import verdict_as_json
     from doseledger.ledger.run_check import check_run
+    from doseledger.ledger.runs import pipeline_models
 
-    files = _files_of(target)
-    again = _recompute(recompute, cases, (protocols, goals), settings_of(params), files) if recompute != "0" else None
-    verdict = check_run(files, recompute=again)
-    show(verdict_as_json(verdict), as_json, "\n".join(_checklist(verdict)))
-    if not verdict.ok:
-        failed = [point["check"] for point in verdict.details["checks"] if not point["ok"]]
-        raise GateFailed(f"the run of {files.model} is not what it should be: {', '.join(failed)}")
+    verdicts = {}
+    for name in [target] if target is not None else pipeline_models(Path.cwd()):
+        files = _files_of(name)
+        again = None
+        if recompute != "0":
+            again = _recompute(recompute, cases, (protocols, goals), settings_of(params), files)
+        verdicts[name] = check_run(files, recompute=again)
+    values = {name: verdict_as_json(verdict) for name, verdict in verdicts.items()}
+    text = "\n".join(line for verdict in verdicts.values() for line in _checklist(verdict))
+    show(values[target] if target is not None else values, as_json, text)
+    failed = [_points_failed(verdict) for verdict in verdicts.values() if not verdict.ok]
+    if failed:
+        raise GateFailed(f"a run is not what it should be ({'; '.join(failed)})")
 
 
 @runs_app.command("archive")
@@ -178,13 +187,18 @@ def index(
     templates: Annotated[Path, typer.Option(help="Folder of templates.")],
     archives: Archives = None,
 ) -> None:
-    """Write the page of all runs.
+    """Write the page of all runs; as the last stage of an experiment it names that too, which DVC saves only later.
 
     Example: doseledger runs index reports/runs.html --templates reports/templates
     """
+    from doseledger.ledger.index import rows_of_experiment_at_work
     from doseledger.ledger.index_page import write_index
+    from doseledger.ledger.run_rows import merge_rows
 
     rows = gather(archives)
+    experiment = os.environ.get("DVC_EXP_NAME")
+    if experiment:
+        rows = merge_rows([*rows, *rows_of_experiment_at_work(Path.cwd(), experiment)])
     target = project_root() / page
     write_index(rows, target, templates, project_root())
     print(f"{len(rows)} runs in {page}")
@@ -216,6 +230,11 @@ def _recompute(
         protocol_of(settings, files.cohort, protocols), goals_of(settings, files.cohort, goals), settings.evaluate
     )
     return Recompute(where, files.predictions, yardsticks, None if how_many == "all" else int(how_many))
+
+
+def _points_failed(verdict: Verdict) -> str:
+    names = [point["check"] for point in verdict.details["checks"] if not point["ok"]]
+    return f"{verdict.details['model']}: {', '.join(names)}"
 
 
 def _checklist(verdict: Verdict) -> list[str]:

@@ -74,6 +74,19 @@ def rows_of_workspace(root: Path) -> list[RunRow]:
     return rows
 
 
+def rows_of_experiment_at_work(folder: Path, name: str) -> list[RunRow]:
+    """Return the runs of an experiment that DVC will save when the stage that asks has ended.
+
+    Parameters
+    ----------
+    folder
+        Where it runs: the workspace, or a temporary folder.
+    name
+        Its name.
+    """
+    return [replace(row, where=(f"experiment {name}",)) for row in rows_of_workspace(folder)]
+
+
 def _is_one_run(checkpoint: Path, cases: Path) -> bool:
     """Whether the metrics that lie there are those of the checkpoint that lies there."""
     if not (checkpoint.is_file() and cases.is_file()):

@@ -119,6 +119,17 @@ def files_of_pipeline(root: Path, model: str) -> RunFiles:
     return run_files(resolve_stages(read_yaml(root / PIPELINE_FILE), params), str(params.get("cohort")), model, root)
 
 
+def pipeline_models(root: Path) -> list[str]:
+    """Return the models that the pipeline trains, of whatever kind.
+
+    Raises
+    ------
+    BadInput
+        If there is no pipeline.
+    """
+    return models_of(resolve_stages(read_yaml(root / PIPELINE_FILE), read_yaml(root / PARAMS_FILE)))
+
+
 def run_files(stages: Mapping[str, StageFiles], cohort: str, model: str, root: Path) -> RunFiles:
     """Return where the stages of a pipeline put the run of a model.
 

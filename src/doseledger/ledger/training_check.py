@@ -51,7 +51,7 @@ def dataset(record: RunRecord) -> Iterator[Problem]:
     for part, cases in parts.items():
         rows = record.fold[record.fold["split"] == part]
         dealt = dict(zip(rows["case_id"].astype(str), rows["sha256"].astype(str), strict=True))
-        for other, wanted in (("the splits", dealt), ("the checkpoint", kept[part])):
+        for other, wanted in (("the splits have", dealt), ("the checkpoint has", kept[part])):
             yield from _other_cases(f"dataset_summary.json: {part}", cases, other, wanted)
     together = sha256_of_json(parts["train"] | parts["val"])
     if together != record.run["cases_sha256"]:
@@ -67,7 +67,7 @@ def _other_cases(what: str, found: Mapping[str, str], other: str, wanted: Mappin
     for case_id in sorted(set(found) | set(wanted)):
         if found.get(case_id) != wanted.get(case_id):
             mine, theirs = (str(cases.get(case_id, "absent"))[:12] for cases in (found, wanted))
-            yield Problem(f"{what}: {case_id}", mine, f"{theirs}, as {other} has it", AGAIN, case_id)
+            yield Problem(f"{what}: {case_id}", mine, f"{theirs}, as {other} it", AGAIN, case_id)
 
 
 def history(record: RunRecord) -> Iterator[Problem]:

@@ -1,0 +1,71 @@
+"""The recipes for continuous integration: their YAML is whole, and every command in them exists as it stands there."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from doseledger.cli import app
+from doseledger.core.files import read_yaml
+
+RECIPES = Path(__file__).resolve().parents[1] / "docs/how-to/ci"
+
+
+def scripts(name: str) -> list[str]:
+    recipe: dict[str, Any] = read_yaml(RECIPES / name)
+    if name == "github.yml":
+        return [step["run"] for step in recipe["jobs"]["validate"]["steps"] if "run" in step]
+    return [line for part in ("before_script", "script", "after_script") for line in recipe["validate"][part]]
+
+
+@pytest.mark.parametrize("name", ["github.yml", "gitlab.yml"])
+def test_a_recipe_pulls_judges_compares_and_checks(name: str) -> None:
+    text = "\n".join(scripts(name))
+    for wanted in ("make env", "dvc pull", "dvc status", "pytest validation", "runs check", "dvc metrics diff --md"):
+        assert wanted in text
+
+
+@pytest.mark.parametrize("name", ["github.yml", "gitlab.yml"])
+def test_every_line_is_shell(name: str) -> None:
+    for script in scripts(name):
+        done = subprocess.run(["bash", "-n", "-c", script], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{script}\n{done.stderr}"
+
+
+@pytest.mark.parametrize("name", ["github.yml", "gitlab.yml"])
+def test_every_command_of_ours_has_the_options_that_it_is_given(name: str) -> None:
+    lines = [line for script in scripts(name) for line in script.splitlines() if "doseledger " in line]
+    assert lines
+    for line in lines:
+        words = shlex.split(line)[1:]
+        command: Any = typer.main.get_command(app)
+        while words and hasattr(command, "commands"):
+            command = command.commands[words.pop(0)]
+        known = {option for parameter in command.params for option in parameter.opts}
+        assert {word for word in words if word.startswith("--")} <= known, line
+
+
+@pytest.mark.parametrize("name", ["github.yml", "gitlab.yml"])
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        ({"index": ["always changed"]}, ""),
+        ({"train@a": [{"changed deps": {}}], "index": ["always changed"]}, "stale: ['train@a']; run dvc repro"),
+    ],
+)
+def test_a_stale_pipeline_fails_and_the_page_of_runs_does_not(
+    name: str, status: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    (script,) = (script for script in scripts(name) if "import json" in script)
+    python = script[script.index(".venv/bin/python") :].replace(".venv/bin/python", sys.executable)
+    (tmp_path / "dvc-status.json").write_text(json.dumps(status))
+    done = subprocess.run(["bash", "-c", python], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == (1 if message else 0), done.stderr
+    assert message in done.stderr
