@@ -6,7 +6,7 @@ import copy
 import json
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from doseledger.cohort.predict_dicom import (
     protocol_of_prediction,
     read_prescription_options,
 )
+from doseledger.cohort.predictor import dose_predictor, open_predictor
 from doseledger.cohort.seen import SeenCases, seen_cases
 from doseledger.core.case import Case
 from doseledger.core.errors import BadInput
@@ -36,10 +37,12 @@ from doseledger.core.protocol import Protocol, load_protocol
 from doseledger.core.settings import load_settings
 from doseledger.dicom.read_dose import read_dose
 from doseledger.learn.checkpoint import Checkpoint, save_checkpoint
+from doseledger.learn.denoiser import build_noise_network
 from doseledger.learn.inputs import CaseFile, InputSpec, open_case
 from doseledger.learn.networks import build_network
 from doseledger.learn.predict import Model, load_model, predict_case
 from doseledger.learn.recipe import PredictRecipe, Recipe, load_recipe
+from doseledger.learn.recipe_diffusion import load_diffusion
 
 PREDICT = PredictRecipe(overlap=0.25, windows_at_once=2, mirror_average=True, spacing_tolerance=0.25)
 UNSEEN = SeenCases({}, {})
@@ -47,6 +50,15 @@ NAMES, TARGETS = ("PTV70", "PTV56", "Rectum", "Bowel"), ("PTV70", "PTV56")
 SMALL = {
     "name": "film_unet", "stem_stride_zyx": [1, 2, 2], "channels": [4, 8], "convolutions": [1, 1], "embedding": 8,
 }  # fmt: skip
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """The network here is too small to gain by a second thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -110,11 +122,16 @@ def predicted(
     def run(patients: dict[str, Any], **changes: Any) -> tuple[dict[str, Any], Path, list[str]]:
         lines: list[str] = []
         sources = {name: patient.save(tmp_path / "in" / name) for name, patient in patients.items()}
-        values: dict[str, Any] = {"recipe": PREDICT, "seen": UNSEEN, "grid_mm": None, "bits": 16}
+        values: dict[str, Any] = {
+            "predictor": dose_predictor(model, PREDICT),
+            "seen": UNSEEN,
+            "grid_mm": None,
+            "bits": 16,
+        }
         doses, fractions = changes.pop("prescription_gy", {}), changes.pop("fractions", None)
         out = tmp_path / changes.pop("out", "out")
-        request = DicomRequest(protocol_of_prediction(protocol, doses, fractions), **{**values, **changes})
-        return predict_folder(sources, model, request, out, lines.append), out, lines
+        request = DicomRequest(protocol=protocol_of_prediction(protocol, doses, fractions), **{**values, **changes})
+        return predict_folder(sources, request, out, lines.append), out, lines
 
     return run
 
@@ -466,8 +483,9 @@ def test_a_real_patient_gets_a_dose_in_the_frame_of_their_image(
     source = shared_data / "dicom" / "proknow_becker_hn"
     # Only one parotid is drawn: there is nothing that a mirrored patient could swap it for.
     unmirrored = PREDICT.model_copy(update={"mirror_average": False})
-    request = DicomRequest(protocol_of_prediction(protocol, {}, None), unmirrored, UNSEEN, None, 16)
-    summary = predict_folder({"becker": source}, load_model(path), request, tmp_path, lambda line: None)
+    predictor = dose_predictor(load_model(path), unmirrored)
+    request = DicomRequest(predictor, protocol_of_prediction(protocol, {}, None), UNSEEN, None, 16)
+    summary = predict_folder({"becker": source}, request, tmp_path, lambda line: None)
     assert summary["failed"] == {}
     dose, plan, dose_gy = read_back(tmp_path, "becker")
     files = {item.Modality: item for item in (pydicom.dcmread(file, force=True) for file in source.rglob("*.dcm"))}
@@ -477,3 +495,34 @@ def test_a_real_patient_gets_a_dose_in_the_frame_of_their_image(
     assert read_dose(dose, "becker").dose_gy.max() == pytest.approx(dose_gy.max(), rel=1e-4)
     if shutil.which("dciodvfy") is not None:
         assert errors_of_dicom(tmp_path / "becker") == []
+
+
+def test_a_diffusion_gives_the_mean_of_its_doses_and_keeps_their_spread_beside_it(
+    repository: Path, predicted: Any, factory: Any, tmp_path: Path
+) -> None:
+    block = copy.deepcopy(load_settings(repository / "params.yaml").model("dose_diffusion"))
+    block["network"], block["sampling"]["patch_zyx"] = SMALL, [8, 16, 16]
+    block["diffusion"]["residual"] = False
+    recipe = load_diffusion(block, "test")
+    spec = InputSpec(NAMES, TARGETS, recipe.inputs)
+    spacing = (3.0, 2.5, 2.5)
+    content = Checkpoint(
+        model="dose_diffusion", recipe=recipe.trained_part(), settings={}, structure_names=NAMES, target_names=TARGETS,
+        spacing_range_mm=(spacing, spacing), trained_on={}, selected_on={}, epoch=1, scores={},
+        weights=build_noise_network(recipe, spec).state_dict(),
+        extras={"base": None, "scale": {"centre": 0.5, "width": 0.5, "most": 1.2}},
+    )  # fmt: skip
+    save_checkpoint(tmp_path / "diffusion.ckpt", content)
+    settings = load_settings(repository / "params.yaml")
+    drawn = {"samples": 2, "steps": 2, "sampler": "euler"}
+    shipped = {**settings.model("dose_diffusion"), "predict": {**block["predict"], **drawn}}
+    settings = settings.model_copy(update={"blocks": {**settings.blocks, "dose_diffusion": shipped}})
+    predictor = open_predictor(tmp_path / "diffusion.ckpt", settings, "test")
+    summary, out, _ = predicted({"anon_1": factory.make_patient()}, predictor=predictor)
+    assert summary["settings"]["samples"] == 2
+    with np.load(out / "anon_1.npz") as npz:
+        dose_gy, spread_gy = npz["dose_gy"], npz["dose_sd_gy"]
+    assert spread_gy.max() > 0
+    dataset, _, _ = read_back(out)
+    assert dataset.SeriesDescription == "PREDICTED dose, dose_diffusion"
+    assert float(dataset.DoseGridScaling) * dataset.pixel_array.max() == pytest.approx(dose_gy.max(), rel=1e-6)

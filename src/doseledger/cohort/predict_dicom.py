@@ -20,6 +20,7 @@ from pydicom import Dataset
 
 from doseledger.cohort.convert import Origin, convert_case
 from doseledger.cohort.pack import find_sources
+from doseledger.cohort.predictor import Predictor
 from doseledger.cohort.roi_names import match_names
 from doseledger.cohort.seen import SeenCases
 from doseledger.core.case import Case
@@ -34,8 +35,6 @@ from doseledger.dicom.read_structures import read_rois
 from doseledger.dicom.source import MALFORMED, lenient, read_source, source_digest
 from doseledger.dicom.write_prediction import PredictedBy, make_heading, make_predicted_dose, make_predicted_plan
 from doseledger.learn.inputs import CaseFile, open_case
-from doseledger.learn.predict import Model, predict_case, save_prediction
-from doseledger.learn.recipe import PredictRecipe
 
 TARGET_DOSE = re.compile(r"^(?P<name>[^=]+)=(?P<gy>\d+(?:\.\d+)?)$")
 
@@ -46,10 +45,10 @@ class DicomRequest:
 
     Parameters
     ----------
+    predictor
+        The model, and how it predicts.
     protocol
         Of `protocol_of_prediction`.
-    recipe
-        Windows and test-time flips.
     seen
         The cases that the model knows already.
     grid_mm
@@ -58,8 +57,8 @@ class DicomRequest:
         Bits of a stored value.
     """
 
+    predictor: Predictor
     protocol: Protocol
-    recipe: PredictRecipe
     seen: SeenCases
     grid_mm: float | None
     bits: Literal[16, 32]
@@ -110,7 +109,7 @@ def protocol_of_prediction(protocol: Protocol, prescription_gy: Mapping[str, flo
 
 
 def predict_folder(
-    sources: Mapping[str, Path], model: Model, request: DicomRequest, out: Path, tell: Callable[[str], None]
+    sources: Mapping[str, Path], request: DicomRequest, out: Path, tell: Callable[[str], None]
 ) -> dict[str, Any]:
     """Return what came of every patient, after writing each one's NPZ and DICOM and `predictions.json`.
 
@@ -126,15 +125,15 @@ def predict_folder(
     for name in sources:
         for path in _places(out, name):
             path.unlink(missing_ok=True)
-    arguments = {name: (source, name, model, request, out, tell) for name, source in sources.items()}
+    arguments = {name: (source, name, request, out, tell) for name, source in sources.items()}
     outcome = run_cases(predict_patient, arguments, workers=0, tell=tell)
     summary = {
-        "model": model.checkpoint.model,
-        "checkpoint_sha256": model.sha256,
+        "model": request.predictor.checkpoint.model,
+        "checkpoint_sha256": request.predictor.sha256,
         "protocol": request.protocol.name,
         "prescription_gy": dict(request.protocol.prescription_gy),
         "n_fractions": request.protocol.n_fractions,
-        "settings": request.recipe.model_dump(mode="json"),
+        "settings": request.predictor.settings,
         "seen_before_was_judged_by": request.seen.compared,
         "predicted": outcome.done,
         "failed": {name: error.reason for name, error in outcome.failed.items()},
@@ -160,7 +159,7 @@ def find_patients(folder: Path, *, batch: bool) -> dict[str, Path]:
 
 
 def predict_patient(
-    source: Path, name: str, model: Model, request: DicomRequest, out: Path, tell: Callable[[str], None]
+    source: Path, name: str, request: DicomRequest, out: Path, tell: Callable[[str], None]
 ) -> dict[str, Any]:
     """Return what is to be said of one patient's predicted dose, after writing it.
 
@@ -180,8 +179,9 @@ def predict_patient(
             path = Path(folder) / f"{name}.npz"
             case.save(path)
             opened = open_case(CaseFile(name, path, sha256_of_file(path)))
-            dose_gy = predict_case(model, opened, request.recipe)
-            delivered = _dicom_of(case, dose_gy, objects, model, request, digest)
+            arrays = request.predictor.predict(opened)
+            dose_gy: NDArray[np.float32] = arrays["dose_gy"]
+            delivered = _dicom_of(case, dose_gy, objects, request, digest)
         except BadCase:
             raise
         except MALFORMED as error:
@@ -190,7 +190,7 @@ def predict_patient(
         for file, dataset in zip(files, delivered, strict=True):
             with atomic_path(file) as part:
                 part.write_bytes(to_bytes(dataset))
-        save_prediction(npz, opened, dose_gy, model, request.recipe)
+        request.predictor.save(npz, opened, arrays)
     targets = {target: float(dose_gy[case.mask(target)].mean()) for target in case.prescription_gy}
     return {
         "highest_gy": round(float(dose_gy.max()), 3),
@@ -205,12 +205,13 @@ def _places(out: Path, name: str) -> tuple[Path, Path, Path]:
 
 
 def _dicom_of(
-    case: Case, dose_gy: NDArray[np.float32], objects: CaseObjects, model: Model, request: DicomRequest, digest: str
+    case: Case, dose_gy: NDArray[np.float32], objects: CaseObjects, request: DicomRequest, digest: str
 ) -> tuple[Dataset, Dataset]:
     """The plan without beams and the dose, in the order in which they are written."""
     if objects.rtstruct is None:
         raise BadCase(case.case_id, "no RTSTRUCT among the files; export the patient whole")
     written_gy, grid = dose_on_grid(case, dose_gy, request.grid_mm)
+    model = request.predictor
     by = PredictedBy(model.checkpoint.model, model.sha256, version("doseledger"))
     # Another dose, model or setting is another object, and needs another UID.
     what = sha256_of_bytes(np.ascontiguousarray(written_gy).tobytes())

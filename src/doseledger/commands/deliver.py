@@ -44,21 +44,18 @@ def predict_dicom(
         protocol_of_prediction,
         read_prescription_options,
     )
+    from doseledger.cohort.predictor import open_predictor
     from doseledger.cohort.seen import seen_cases
     from doseledger.core.protocol import load_protocol
-    from doseledger.learn.predict import load_model
-    from doseledger.learn.recipe import load_recipe
 
     if bits not in (16, 32) or (grid_mm is not None and grid_mm <= 0):
         raise BadInput(f"--bits {bits}, --grid-mm {grid_mm}: wanted 16 or 32 bits, and a spacing above 0 mm")
     doses = read_prescription_options(prescription or [])
     wanted = protocol_of_prediction(load_protocol(protocol), doses, fractions)
-    model = load_model(checkpoint)
-    known = model.checkpoint
-    recipe = load_recipe(settings_of(params).model(known.model), f"{params}: {known.model}").predict
-    seen = seen_cases(known.trained_on, known.selected_on, cases)
-    request = DicomRequest(wanted, recipe, seen, grid_mm, cast("Literal[16, 32]", bits))
-    found = predict_folder(find_patients(folder, batch=batch), model, request, out, tell)
+    predictor = open_predictor(checkpoint, settings_of(params), str(params))
+    seen = seen_cases(predictor.checkpoint.trained_on, predictor.checkpoint.selected_on, cases)
+    request = DicomRequest(predictor, wanted, seen, grid_mm, cast("Literal[16, 32]", bits))
+    found = predict_folder(find_patients(folder, batch=batch), request, out, tell)
     show(found, as_json, f"{len(found['predicted'])} predicted, {len(found['failed'])} failed: {out}/predictions.json")
     if found["failed"]:
         raise BadInput("no dose for " + "; ".join(f"{name}: {why}" for name, why in found["failed"].items()))
