@@ -115,6 +115,17 @@ def test_a_long_search_runs_in_blocks_and_gives_the_same_map(monkeypatch: pytest
     assert_same_map(gm.gamma_map(DosePair.on_one_grid(reference, evaluation, (3, 2, 2)), GLOBAL_3_3), wanted)
 
 
+def test_any_number_of_threads_gives_the_same_map(monkeypatch: pytest.MonkeyPatch) -> None:
+    reference, evaluation = dose_pair((11, 12, 13))
+    maps = []
+    for n_threads in (1, 3):
+        monkeypatch.setattr("numba.config.NUMBA_NUM_THREADS", n_threads)
+        monkeypatch.setattr("doseledger.evaluate.gamma.THREAD_POINTS", 50)
+        maps.append(gm.gamma_map(posed(reference, evaluation), GLOBAL_3_3))
+    assert np.array_equal(np.isnan(maps[0]), np.isnan(maps[1]))
+    assert np.nanmax(np.abs(maps[0] - maps[1])) < 1e-13
+
+
 # --- real measured planes -----------------------------------------------------------------------------------------
 
 
