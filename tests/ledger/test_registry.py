@@ -39,6 +39,9 @@ from doseledger.ledger.provenance import run_provenance
 from doseledger.ledger.release import missing_for_version, open_release
 from doseledger.ledger.version_tag import find_version
 
+# A training, DVC's import and its commands: about half a minute of CPU in all.
+pytestmark = pytest.mark.slow
+
 MakeCase = Callable[..., Case]
 DVC = [sys.executable, "-m", "dvc"]
 PARTS = {"case_0001": "train", "case_0002": "train", "case_0003": "val", "case_0004": "test", "case_0005": "test"}
