@@ -33,6 +33,8 @@ SYNTHETIC_COHORT = "phantom"
 # The stages that a report rests on. Its own entry in dvc.lock, and those after it, are of the run before.
 COMMON_STAGES = ("ingest", "split", "check_data")
 MODEL_STAGES = ("preflight", "train", "predict", "evaluate")
+# A diffusion's stages have names of their own; a model has those of one kind.
+KINDS = ("", "_diffusion")
 CONTENTS = (
     ("summary", "Summary"), ("data", "Data"), ("code", "Code"), ("training", "Training"), ("accuracy", "Agreement"),
     ("goals", "Goals"), ("cases", "Cases"), ("card", "Model card"), ("record", "Record"),
@@ -109,7 +111,7 @@ def build_context(
     gammas = results.gamma_names(evaluate)
     verdicts = [facts.data_findings, facts.preflight_findings, metrics_verdict(inputs, facts.run)]
     passed = all(verdict["ok"] for verdict in verdicts)
-    stages = [*COMMON_STAGES, *(f"{stage}@{inputs.model}" for stage in MODEL_STAGES)]
+    stages = [*COMMON_STAGES, *(f"{stage}{kind}@{inputs.model}" for stage in MODEL_STAGES for kind in KINDS)]
     commit = (trained.commit or "no commit")[:10]
     state = " · DIRTY" if trained.dirty else ""
     failed = "" if passed else " · GATE FAILED"

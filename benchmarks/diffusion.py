@@ -1,0 +1,129 @@
+"""A U-Net and a diffusion of what it leaves over, on OpenKBP at low resolution: error, spread, coverage.
+
+    python benchmarks/openkbp_low.py DATA LOW
+    python benchmarks/diffusion.py LOW --unet-epochs 14 --diffusion-epochs 10
+
+Each step is skipped where its result lies in LOW already, so the parts can be run one at a time (`--only`), and several
+at once. The validation patients of the challenge are predicted once with each model, in the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from doseledger.cohort.calibration import DrawnSets, calibrate_cohort
+from doseledger.cohort.predictions import load_prediction, load_samples
+from doseledger.core.case import Case
+from doseledger.core.settings import load_settings
+from doseledger.core.tables import SPLITS, read_table
+from doseledger.evaluate.intervals import bootstrap_interval, paired_test
+from doseledger.evaluate.openkbp_scores import score_patient
+from doseledger.learn.diffusion_task import diffusion_family
+from doseledger.learn.predict import SplitPart, predict
+from doseledger.learn.recipe import CommonRecipe, load_recipe
+from doseledger.learn.recipe_diffusion import load_diffusion
+from doseledger.learn.run import Family, TrainingRun
+from doseledger.learn.sample import predict_diffusion
+from doseledger.learn.tasks import DOSE
+from doseledger.learn.train import Places, train
+from doseledger.ledger.uncertainty import write_calibration_figure
+
+PARAMS = Path(__file__).resolve().parents[1] / "params.yaml"
+LR, SEED = 0.003, 1
+# Whole cases at low resolution, one patch each.
+SHARED: dict[str, dict[str, Any]] = {
+    "sampling": {"patch_zyx": [32, 40, 64], "batch_size": 2, "patches_per_case": 1},
+    "network": {"channels": [24, 64, 128], "convolutions": [1, 2, 2]},
+}
+UNET = {**SHARED, "loss": {"target_weight": 1.0}}
+DIFFUSION = {**SHARED, "predict": {"samples": 8, "steps": 12, "sampler": "euler", "seed": 7, "windows_at_once": 4}}
+
+
+def block(name: str, changes: dict[str, dict[str, Any]], n_epochs: int, validate_every: int) -> dict[str, Any]:
+    """Return a shipped block with the changes of this benchmark."""
+    value = copy.deepcopy(load_settings(PARAMS).model(name))
+    for part, of_part in {**changes, "fit": {"max_epochs": n_epochs, "validate_every": validate_every}}.items():
+        value[part] |= of_part
+    return value
+
+
+def train_once(low: Path, name: str, recipe: CommonRecipe, family: Family) -> Path:
+    """Train a model unless it is there; return its checkpoint."""
+    out = low / "models" / name
+    if not (out / "checkpoints" / "best.ckpt").is_file():
+        run = TrainingRun(name, recipe, LR, SEED, 0, 0, {"ok": True}, {}, family)
+        train(run, Places(low / "cases", low / "splits.csv", out, low / "resume"), fresh=False, tell=print)
+    return out / "checkpoints" / "best.ckpt"
+
+
+def score(low: Path, name: str) -> dict[str, np.ndarray]:
+    """Return each test patient's dose and DVH score in Gy, and that of a single drawn dose where there are some."""
+    found: dict[str, list[float]] = {"dose": [], "dvh": [], "one": []}
+    table = read_table(low / "splits.csv", SPLITS)
+    for case_id in table.loc[table["split"] == "test", "case_id"]:
+        case = Case.load(low / "cases" / f"{case_id}.npz")
+        dose_gy = np.asarray(case.dose_gy)
+        path = low / "predictions" / f"{name}_test" / f"{case_id}.npz"
+        prediction = load_prediction(path)
+        masks = {structure: case.mask(structure) for structure in case.present_names}
+        patient = score_patient(dose_gy, prediction.dose_gy, masks, case.valid_dose, case.grid.voxel_volume_cc * 1000.0)
+        found["dose"].append(patient.dose_gy)
+        found["dvh"].append(float(np.mean(list(patient.dvh_gy.values()))))
+        if "samples" in np.load(path):
+            samples_gy, sampled = load_samples(path)
+            found["one"].append(float(np.abs(samples_gy - dose_gy[sampled]).mean()))
+    return {key: np.asarray(values) for key, values in found.items()}
+
+
+def main() -> None:
+    """Train, predict and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("low", type=Path)
+    parser.add_argument("--unet-epochs", type=int, required=True)
+    parser.add_argument("--diffusion-epochs", type=int, required=True)
+    parser.add_argument("--only", choices=["unet", "diffusion", "test", "val", "score"])
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    low, only = args.low, args.only
+    unet = load_recipe(block("dose_unet", UNET, args.unet_epochs, 2), "low_unet")
+    diffusion = load_diffusion(
+        block("dose_diffusion", DIFFUSION, args.diffusion_epochs, args.diffusion_epochs), "low_diffusion"
+    )
+    base = train_once(low, "low_unet", unet, DOSE)
+    if only == "unet":
+        return
+    drawn = train_once(low, "low_diffusion", diffusion, diffusion_family(diffusion, base))
+    for part in ("val", "test"):
+        if only not in (None, part):
+            continue
+        files = SplitPart(low / "cases", low / "splits.csv", part, 0, 0)
+        predict(base, files, low / "predictions" / f"low_unet_{part}", recipe=unet.predict, tell=print)
+        out = low / "predictions" / f"low_diffusion_{part}"
+        predict_diffusion(drawn, files, out, recipe=diffusion.predict, tell=print)
+    if only not in (None, "score"):
+        return
+    rng, scores = np.random.default_rng(1), {name: score(low, name) for name in ("low_unet", "low_diffusion")}
+    for name, values in scores.items():
+        for key, numbers in values.items():
+            if len(numbers):
+                low_end, high_end = bootstrap_interval(numbers, rng)
+                print(f"{name} {key}: {numbers.mean():.3f} Gy ({low_end:.3f} to {high_end:.3f}), n = {len(numbers)}")
+    for key in ("dose", "dvh"):
+        print(key, paired_test(scores["low_unet"][key], scores["low_diffusion"][key]))
+    predictions = low / "predictions"
+    sets = DrawnSets(
+        low / "cases", low / "splits.csv", predictions / "low_diffusion_val", predictions / "low_diffusion_test", 0, 0
+    )
+    for name, value in calibrate_cohort(sets, low / "calibration", tell=print).items():
+        print(f"{name} {value:.3f}")
+    write_calibration_figure(low / "calibration", low / "figures", dpi=100)
+
+
+if __name__ == "__main__":
+    main()
