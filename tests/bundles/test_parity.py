@@ -133,14 +133,14 @@ def test_missing_bands_are_counted_and_no_fault(
     a, b = make_stamps("a"), make_stamps("b")
     result = compare(a, b, contracts / "image_stamps.yaml")
     images = [row for row in result.pairs if row["array"] == "images"]
-    assert [(row["n_images"], row["n_missing"], row["n_one_sided"]) for row in images] == [(58, 2, 0)] * 2
+    assert [(row["n_images"], row["n_images_missing"], row["n_images_one_sided"]) for row in images] == [(58, 2, 0)] * 2
     with np.load(b / "north.npz") as npz:
         values = npz["images"]
     values[5, 1] = np.nan
     rewrite(b / "north.npz", images=values)
     found = next(row for row in compare(a, b, contracts / "image_stamps.yaml").pairs if row["array"] == "images")
-    assert (found["n_images"], found["n_missing"]) == (57, 2)
-    assert (int(found["n_one_sided"]), found["equal"]) == (1, False)
+    assert (found["n_images"], found["n_images_missing"], found["n_images_one_sided"]) == (57, 2, 1)
+    assert (found["n_one_sided"], found["equal"]) == (144, False)
 
 
 def test_many_labels_are_put_together(make_stamps: Make, rewrite: Callable[..., None], contracts: Path) -> None:

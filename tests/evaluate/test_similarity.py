@@ -112,7 +112,7 @@ def test_a_stack_is_as_alike_as_its_worst_image_and_missing_ones_are_counted() -
     both[0] = one_sided[0] = np.nan
     one_sided[1] = np.nan
     found = compare_stacks(both, one_sided, 2)
-    assert (found.n_images, found.n_missing, found.n_one_sided) == (3, 1, 1)
+    assert (found.n_images, found.n_images_missing, found.n_images_one_sided) == (3, 1, 1)
     alone = compare_images(stack[3], other[3], float(np.ptp(stack[1:])))
     assert found.ssim == alone.ssim
     assert found.psnr_db == alone.psnr_db
@@ -123,5 +123,5 @@ def test_stacks_without_a_range_or_without_images_are_no_accident() -> None:
     flat = compare_stacks(np.zeros((2, 20, 20)), np.full((2, 20, 20), 0.5), 2)
     assert flat.psnr_db == pytest.approx(0.0)
     nothing = compare_stacks(np.full((1, 20, 20), np.nan), np.full((1, 20, 20), np.nan), 2)
-    assert (nothing.n_images, nothing.n_missing) == (0, 1)
+    assert (nothing.n_images, nothing.n_images_missing) == (0, 1)
     assert math.isnan(nothing.ssim)

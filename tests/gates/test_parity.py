@@ -48,6 +48,12 @@ def test_what_stands_alone_fails(repository: Path) -> None:
     assert [(f.case_id, f.message) for f in verdict.errors] == [("b.npz", "b.npz: only in a")]
 
 
+def test_values_that_only_one_side_has_fail_whatever_the_others_are(repository: Path) -> None:
+    rules = contract(repository, ("diff3d", "largest_difference", "<=", 1.0))
+    verdict = judge_parity([pair("a.npz", largest_difference=0.0, n_one_sided=3)], [], rules)
+    assert [f.message for f in verdict.errors] == ["a.npz: diff3d: 3 values are finite in one of the two only"]
+
+
 def test_a_limit_on_a_complex_array_is_on_its_magnitude_unless_it_says_phase(repository: Path) -> None:
     rows = [
         pair("a.npz", "probeGuess", "magnitude", largest_difference=0.1),

@@ -164,7 +164,7 @@ class ImageParity:
     ----------
     n_images
         Pairs that were compared.
-    n_missing, n_one_sided
+    n_images_missing, n_images_one_sided
         Pairs that have a value that is not finite: in both images at the same places, or not at the same.
     psnr_db, ssim, ms_ssim
         The worst of all pairs.
@@ -175,8 +175,8 @@ class ImageParity:
     """
 
     n_images: int
-    n_missing: int
-    n_one_sided: int
+    n_images_missing: int
+    n_images_one_sided: int
     psnr_db: float
     ssim: float
     ms_ssim: float
@@ -223,8 +223,8 @@ def compare_stacks(reference: NDArray[Any], other: NDArray[Any], image_axes: int
         return ImageParity(0, missing, one_sided, none, none, none, none, none, 0)
     return ImageParity(
         n_images=len(found),
-        n_missing=missing,
-        n_one_sided=one_sided,
+        n_images_missing=missing,
+        n_images_one_sided=one_sided,
         psnr_db=_worst([item.psnr_db for item in found]),
         ssim=_worst([item.ssim for item in found]),
         ms_ssim=_worst([item.ms_ssim for item in found]),

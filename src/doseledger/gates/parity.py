@@ -36,6 +36,14 @@ def judge_parity(pairs: Sequence[Mapping[str, Any]], unpaired: Sequence[str], co
             f"the contract {contract.name} has no limits under `parity`; write down how far two sets may differ"
         )
     findings = [Finding(GATE, line.partition(":")[0], "error", line) for line in unpaired]
+    findings += [
+        Finding(
+            GATE, str(row["file"]), "error",
+            f"{row['file']}: {row['array']}: {row['n_one_sided']} values are finite in one of the two only",
+        )
+        for row in pairs
+        if row.get("n_one_sided")
+    ]  # fmt: skip
     for limit in contract.parity:
         findings += _judge_limit(limit, pairs)
     limits = [without_explanations(limit.model_dump()) for limit in contract.parity]
