@@ -130,6 +130,14 @@ def test_editing_prediction_does_not_retrain() -> None:
     assert "src/doseledger/learn/predict.py" not in reached_by_command("train")
 
 
+def test_editing_one_kind_of_model_does_not_retrain_the_other() -> None:
+    def own(command: str) -> set[str]:
+        return {Path(path).stem for path in reached_by_command(command) if "/learn/" in path}
+
+    assert not {name for name in own("train") if "diffusion" in name} | (own("train") & {"denoiser", "sample"})
+    assert not own("train-diffusion") & {"tasks", "losses", "dvh_terms", "sample"}
+
+
 def test_editing_training_does_not_ingest_again() -> None:
     assert not {path for path in reached_by_command("ingest") if "/learn/" in path or "/gates/" in path}
 
