@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from typer.testing import CliRunner
 
+from doseledger.commands.shortcuts import check_app
 from doseledger.core.case import Case
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.files import sha256_of_file, to_json
@@ -284,3 +287,23 @@ def test_a_gate_that_can_not_see_its_data_fails(write_batch: Callable[..., Drift
     (tmp_path / "cases" / "case_0001.npz").unlink()
     with pytest.raises(BadCase, match=r"case_0001: case_0001\.npz is absent or not the one in the splits"):
         judged(files)
+
+
+def test_the_command_writes_page_table_token_and_findings(
+    write_batch: Callable[..., DriftFiles], repository: Path, tmp_path: Path
+) -> None:
+    files = write_batch(lambda case: case, new=(9, 10))
+    validation = repository / "validation"
+    words = ["drift", str(files.new_dir), "--reference", str(files.reference_dir), "--splits", str(files.splits_csv)]
+    words += ["--cohort", "prostate", "--protocols", str(validation / "protocols"), "--workers", "0"]
+    words += ["--thresholds", str(files.thresholds), "--params", str(repository / "params.yaml")]
+    outs = {name: tmp_path / "out" / name for name in ("token", "findings", "html", "markdown")}
+    words += [word for name, path in outs.items() for word in (f"--{name}", str(path))]
+    assert isinstance(CliRunner().invoke(check_app, words).exception, BadInput)
+    template = repository / "reports" / "templates" / "drift.html.j2"
+    shown = CliRunner().invoke(check_app, [*words, "--template", str(template), "--json"])
+    assert shown.exit_code == 0, shown.output
+    assert json.loads(shown.stdout) == json.loads(outs["findings"].read_text())
+    assert json.loads(outs["token"].read_text())["ok"] is True
+    assert outs["markdown"].read_text().startswith("# Drift: 2 new cases against 8 training cases of prostate\n")
+    assert "<title>Drift: prostate</title>" in outs["html"].read_text()

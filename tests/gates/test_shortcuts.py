@@ -12,9 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from doseledger.commands import shortcuts as commands
 from doseledger.core.case import Case, write_npz
-from doseledger.core.errors import BadCase, BadInput
+from doseledger.core.errors import BadCase, BadInput, GateFailed
 from doseledger.core.files import sha256_of_file, write_json
 from doseledger.core.settings import load_settings
 from doseledger.core.tables import SPLITS, write_table
@@ -350,3 +352,26 @@ def test_a_prediction_of_another_checkpoint_or_a_changed_case_is_refused(files: 
 def test_a_fold_without_a_test_case_is_no_judgement(files: ShortcutFiles, recipe: Recipe) -> None:
     with pytest.raises(BadInput, match="no test case in fold 4"):
         measure_shortcuts(files, recipe.predict, fold=4, repeat=0, tell=print)
+
+
+def test_both_commands_measure_and_judge_as_the_pipeline_calls_them(files: ShortcutFiles, repository: Path) -> None:
+    folder = files.checkpoint.parent
+    shared = ["--model", "dose_unet", "--splits", str(files.splits_csv), "--params", str(repository / "params.yaml")]
+    out = folder / "shortcuts.json"
+    words = [str(files.checkpoint), str(files.predictions_dir), str(out), "--cases", str(files.cases_dir), *shared]
+    shown = CliRunner().invoke(commands.app, words)
+    assert shown.exit_code == 0, shown.output
+    assert "template_mae_ratio: 0" in shown.output
+    limits = [
+        "--cohort",
+        "phantom",
+        "--thresholds",
+        str(folder / "thresholds.yaml"),
+        "--checkpoint",
+        str(files.checkpoint),
+    ]
+    written = ["--token", str(folder / "token.json"), "--findings", str(folder / "findings.json")]
+    shown = CliRunner().invoke(commands.check_app, ["shortcuts", str(out), *shared, *limits, *written, "--json"])
+    assert isinstance(shown.exception, GateFailed)
+    assert json.loads(shown.stdout) == json.loads((folder / "findings.json").read_text())
+    assert json.loads((folder / "token.json").read_text())["ok"] is False
