@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_json, write_json, write_text
@@ -27,6 +28,7 @@ from doseledger.ledger.run_tables import (
     runs_table,
     select_runs,
 )
+from doseledger.ledger.snapshot import snapshot_of
 
 WHEN = datetime(2026, 3, 1, 12, 30, 5, tzinfo=UTC)
 
@@ -252,3 +254,17 @@ def test_every_format_holds_the_runs() -> None:
     assert len(lines) == 3
     assert "| aaaaaaaaaa |" in format_runs(rows, table, "markdown", colour=False)
     assert "\033" not in format_runs(rows, table, "table", colour=False)
+
+
+def test_a_lock_is_read_without_what_stages_read_and_nothing_else_is_lost() -> None:
+    text = (
+        "schema: '2.0'\nstages:\n  train@a:\n    cmd: doseledger train a \n      --cases c\n    deps:\n"
+        "    - path: x.py\n      hash: md5\n      md5: 1a\n      size: 3\n    - path: y.py\n      md5: 2b\n"
+        "    params:\n      params.yaml:\n        lr: 1e-05\n        a.loss:\n          terms:\n          - l1\n"
+        "    outs:\n    - path: models/a\n      md5: 3c.dir\n  evaluate@a:\n    cmd: b\n    deps:\n    - path: z\n      md5: 4d\n"
+        "    outs:\n    - path: m.json\n      md5: 5e\n"
+    )
+    wanted = YAML(typ="safe", pure=True).load(text)
+    for stage in wanted["stages"].values():
+        del stage["deps"]
+    assert snapshot_of({"dvc.lock": text.encode()}, lambda path: None, Path("/nowhere")).lock == wanted
