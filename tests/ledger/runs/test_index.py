@@ -261,7 +261,8 @@ def test_a_lock_is_read_without_what_stages_read_and_nothing_else_is_lost() -> N
         "schema: '2.0'\nstages:\n  train@a:\n    cmd: doseledger train a \n      --cases c\n    deps:\n"
         "    - path: x.py\n      hash: md5\n      md5: 1a\n      size: 3\n    - path: y.py\n      md5: 2b\n"
         "    params:\n      params.yaml:\n        lr: 1e-05\n        a.loss:\n          terms:\n          - l1\n"
-        "    outs:\n    - path: models/a\n      md5: 3c.dir\n  evaluate@a:\n    cmd: b\n    deps:\n    - path: z\n      md5: 4d\n"
+        "    outs:\n    - path: models/a\n      md5: 3c.dir\n  evaluate@a:\n"
+        "    cmd: b\n    deps:\n    - path: z\n      md5: 4d\n"
         "    outs:\n    - path: m.json\n      md5: 5e\n"
     )
     wanted = YAML(typ="safe", pure=True).load(text)
