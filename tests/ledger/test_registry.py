@@ -555,6 +555,24 @@ def test_a_tag_that_another_program_made_is_no_version_of_ours(registered: Path)
         find_version(registered, "dose_unet@v3.0.0")
 
 
+def test_a_tag_that_says_other_than_its_commit_is_refused(registered: Path) -> None:
+    message = git(registered, "for-each-ref", "refs/tags/dose_unet@v0.1.0", "--format=%(contents)")
+    head, _, text = message.partition("\nrecord:\n")
+    record = json.loads(text)
+    record["version"] = "v0.2.0"
+    record["metrics"]["summary"]["mae_above_10_percent_gy"] = 1.0
+    git(registered, "tag", "-a", "dose_unet@v0.2.0", "-m", f"{head}\nrecord:\n{json.dumps(record)}")
+    told = refusal("registry", "promote", "dose_unet@v0.2.0", "--stage", "research")
+    assert "tag dose_unet@v0.2.0 does not say what its commit holds: " in told
+    assert "summary.json has other content" in told
+    del record["verdict_files"]["metrics"]
+    git(registered, "tag", "-f", "-a", "dose_unet@v0.2.0", "-m", f"{head}\nrecord:\n{json.dumps(record)}")
+    assert "no file is named for the verdict metrics" in refusal("registry", "show", "dose_unet@v0.2.0")
+    git(registered, "commit", "-q", "--allow-empty", "-m", "later")
+    git(registered, "tag", "-f", "-a", "dose_unet@v0.1.0", "-m", message)
+    assert "its record is of commit" in refusal("registry", "show", "dose_unet@v0.1.0")
+
+
 def test_outside_a_git_repository_there_is_no_registry(tmp_path: Path) -> None:
     with pytest.raises(NotReady, match="no Git repository, and versions are Git tags"):
         find_version(tmp_path, "dose_unet@v0.1.0")

@@ -240,6 +240,7 @@ def version_record(release: Release, reproduced: dict[str, Any]) -> dict[str, An
         "report": {"html": _hashed(root, files.html), "pdf": _hashed(root, files.pdf)},
         "metrics": {**_hashed(root, files.summary), "summary": record.summary},
         "verdicts": {gate: record.verdict(gate)[0] for gate in files.verdicts},
+        "verdict_files": {gate: place.token.relative_to(root).as_posix() for gate, place in files.verdicts.items()},
         "cases_sha256": record.run["cases_sha256"],
         "splits_sha256": record.run["splits_sha256"],
         "test_set": _test_set(release, record),

@@ -124,7 +124,7 @@ def find_version(root: Path, name: str) -> Version:
     Raises
     ------
     BadInput
-        If it is no such name, or its tag was made by another program.
+        If it is no such name, its tag was made by another program, or says other than the files of its commit.
     NotReady
         If it is not registered.
     """
@@ -140,7 +140,38 @@ def find_version(root: Path, name: str) -> Version:
             f"tag {name} holds no record of `doseledger registry register` (format {FORMAT_VERSION}): another program "
             "made it, and nothing vouches for its files; register the model under another version"
         )
+    wrong = _contradictions(root, found)
+    if wrong:
+        raise BadInput(
+            f"tag {name} does not say what its commit holds: {'; '.join(wrong)}. It was not made by `doseledger "
+            "registry register`, or moved since: look at who pushed it, and delete it"
+        )
     return found
+
+
+def _contradictions(root: Path, version: Version) -> list[str]:
+    """Where a version's record is not that of its name and commit: metrics and verdicts are files of the commit."""
+    record = version.record
+    said = f"{record.get('model')}@{record.get('version')}"
+    wrong = [] if said == version.name else [f"its record is of {said}"]
+    if record.get("commit") != version.commit:
+        wrong.append(f"its record is of commit {str(record.get('commit'))[:12]}")
+    files = {record["metrics"]["path"]: record["metrics"]["summary"]}
+    files |= {path: record["verdicts"].get(gate) for gate, path in record["verdict_files"].items()}
+    unread = set(record["verdicts"]) - set(record["verdict_files"])
+    wrong += [f"no file is named for the verdict {gate}" for gate in sorted(unread)]
+    for path, content in sorted(files.items()):
+        blob = ask_git(root, "show", f"{version.commit}:./{path}")
+        if blob is None or _parse(blob) != content:
+            wrong.append(f"{path} {'is not there' if blob is None else 'has other content'}")
+    return wrong
+
+
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
 
 
 @dataclass(frozen=True)
