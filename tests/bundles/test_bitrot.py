@@ -72,6 +72,7 @@ def cache_of(project: Path) -> Path:
 def test_every_recorded_file_is_known_with_its_stage(project: Path) -> None:
     found = recorded_files(project, cache_of(project))
     assert {path: record.stage for path, record in found.items()} == {
+        "data/cases": "ingest",
         "data/cases/a.npz": "ingest", "data/cases/b.npz": "ingest", "metrics.json": "evaluate@m",
         "raw/x.zip": "raw/x.zip.dvc", "m.txt": "below/dvc.yaml:make",
     }  # fmt: skip

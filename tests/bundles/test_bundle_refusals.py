@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from doseledger.ledger.bundle import pack
 from doseledger.ledger.bundle_record import Order, check_scenario
 from doseledger.ledger.bundle_sources import Wanted, evidence_summary, pair_files
 from doseledger.ledger.manifest import Entry, Source
+from doseledger.ledger.rehydrate import rehydrate
 
 MakeOrder = Callable[..., Order]
 
@@ -111,14 +114,51 @@ def test_a_file_that_changes_while_it_is_packed_is_noticed(
 ) -> None:
     real = bundle.measure
 
-    def measure_then_change(source: Source, check: object) -> Entry:
-        entry = real(source, check)  # type: ignore[arg-type]
+    def measure_then_change(source: Source, *more: Any) -> Entry:
+        entry = real(source, *more)
         if source.name.endswith("report.html"):
             source.path.write_bytes(change)
         return entry
 
     monkeypatch.setattr(bundle, "measure", measure_then_change)
     refused(order(), tmp_path, r"report\.html: changed while it was packed; let what writes it end")
+
+
+def test_a_file_that_changes_after_its_contract_was_checked_is_noticed(
+    order: MakeOrder, project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    real = bundle.check_data_set
+
+    def check_then_change(folder: Path, contract: Any) -> Any:
+        check = real(folder, contract)
+        np.savez(folder / "case_0002.npz", other=np.zeros(3))
+        return check
+
+    monkeypatch.setattr(bundle, "check_data_set", check_then_change)
+    refused(order(), tmp_path, r"case_0002\.npz: changed while it was read; let what writes it end, and pack again")
+
+
+def test_what_dvc_recorded_is_compared_and_its_stage_named(order: MakeOrder, project: Path, tmp_path: Path) -> None:
+    digest = hashlib.md5((project / "report.html").read_bytes(), usedforsecurity=False).hexdigest()
+    stages = {
+        "report": {"cmd": "make report", "outs": [{"path": "report.html", "md5": digest}]},
+        "train": {"cmd": "make train", "outs": [{"path": "models/toy", "md5": f"{'1' * 32}.dir"}]},
+        "other": {"cmd": "make other", "outs": [{"path": "elsewhere", "md5": "2" * 32}]},
+    }
+    stages["report"]["deps"] = [{"path": "models/toy/checkpoints", "md5": "3" * 32}]
+    (project / "dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": stages}))
+    (tmp_path / "cache").mkdir()
+    pack(tmp_path / "release" / "toy.tar", order(), tmp_path / "cache", silent)
+    rehydrate(tmp_path / "release" / "toy.tar", tmp_path / "back", "", silent)
+    manifest = json.loads((tmp_path / "back" / "manifest.json").read_text())
+    found = {item["path"]: (item.get("stage", ""), item.get("md5", "")) for item in manifest["files"]}
+    assert found["report.html"] == ("report", digest)
+    # The cache has no list of the folder: the stage is known, the hash of a single file is not.
+    assert found["models/toy/checkpoints/best.ckpt"] == ("train", "")
+    assert found["data/cases/toy/case_0001.npz"] == ("", "")
+    assert [stage["stage"] for stage in manifest["stages"]] == ["report", "train"]
+    readme = (tmp_path / "back" / "README.md").read_text()
+    assert "1 of the\n6 files were compared with such a record" in readme
 
 
 def test_a_file_that_is_not_what_dvc_recorded_is_refused(order: MakeOrder, project: Path, tmp_path: Path) -> None:

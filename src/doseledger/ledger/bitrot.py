@@ -159,14 +159,18 @@ def expand_out(out: Recorded, cache: Path) -> list[Recorded] | None:
 
 
 def recorded_files(root: Path, cache: Path) -> dict[str, Recorded]:
-    """Return every single file that DVC answers for, by path; a folder whose list is not in the cache is left out.
+    """Return every file and folder that DVC answers for, by path; what is in a folder only if the cache has its list.
 
     Raises
     ------
     BadInput
         If a list is damaged.
     """
-    return {file.path: file for out in recorded_outs(root) for file in expand_out(out, cache) or []}
+    found: dict[str, Recorded] = {}
+    for out in recorded_outs(root):
+        found[out.path] = out
+        found.update({file.path: file for file in expand_out(out, cache) or []})
+    return found
 
 
 def verify_recorded(root: Path, cache: Path, tell: Callable[[str], None]) -> RotReport:

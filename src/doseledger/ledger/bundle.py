@@ -28,6 +28,7 @@ from doseledger.ledger.manifest import (
     Entry,
     Source,
     measure,
+    stamp,
 )
 from doseledger.ledger.parts import (
     BLOCK_BYTES,
@@ -74,11 +75,12 @@ def pack(out: Path, order: Order, cache: Path | None, tell: Tell) -> dict[str, A
     recorded = recorded_files(order.root, cache) if cache is not None else {}
     sources = gather(order.wanted, order.root, recorded)
     check_names([*OWN, *(source.name for source in sources)], str(out))
+    stamps = [stamp(source.path) for source in sources]
     n_dicom = refuse_raw_dicom({source.name: source.path for source in sources}, order.dicom_protocol)
     checks = _keep_contract(order, tell)
     entries: list[Entry] = []
-    for number, source in enumerate(sources, start=1):
-        entries.append(measure(source, checks.get(source.name)))
+    for number, (source, before) in enumerate(zip(sources, stamps, strict=True), start=1):
+        entries.append(measure(source, checks.get(source.name), before))
         tell(f"[{number}/{len(sources)}] {source.name}")
     own = describe_bundle(out.name.removesuffix(SUFFIX), order, entries, n_dicom)
     require_space(out.parent, sum(entry.size for entry in entries))

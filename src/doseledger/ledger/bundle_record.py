@@ -183,6 +183,7 @@ def _totals(entries: list[Entry]) -> dict[str, Any]:
         "files": len(entries),
         "bytes": sum(entry.size for entry in entries),
         "arrays": sum(len(entry.arrays) for entry in entries),
+        "recorded": sum(bool(entry.md5) for entry in entries),
         "roles": {
             role: {
                 "files": sum(entry.role == role for entry in entries),

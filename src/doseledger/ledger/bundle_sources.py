@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from doseledger.core.errors import BadInput
@@ -90,15 +90,13 @@ def gather(wanted: Wanted, root: Path, recorded: dict[str, Recorded]) -> list[So
     for role, paths in (("data", wanted.data), ("run", wanted.runs), ("report", wanted.reports)):
         for given in paths:
             for path, name in _below(given, bundle_name(given, root, role)):
-                record = recorded.get(_relative(path, root))
-                stage, md5 = (record.stage, record.md5) if record else ("", "")
+                stage, md5 = _record_of(_relative(path, root), recorded)
                 sources.append(Source(path, name, role, stage, md5))
     for item in wanted.files:
         parameters = _parameters(item.parameters) if item.parameters else None
-        record = recorded.get(_relative(item.path, root))
-        stage = item.stage or (record.stage if record else "")
         for path, name in _below(item.path, f"files/{item.path.name}"):
-            sources.append(Source(path, name, "file", stage, record.md5 if record else "", parameters))
+            stage, md5 = _record_of(_relative(path, root), recorded)
+            sources.append(Source(path, name, "file", item.stage or stage, md5, parameters))
     for log in wanted.evidence:
         sources += [Source(path, name, "evidence") for path, name in _below(log, f"evidence/{log.name}")]
     if not sources:
@@ -107,6 +105,14 @@ def gather(wanted: Wanted, root: Path, recorded: dict[str, Recorded]) -> list[So
         if (root / name).is_file():
             sources.append(Source(root / name, f"provenance/{name}", "provenance"))
     return sorted(sources, key=lambda source: source.name)
+
+
+def _record_of(relative: str, recorded: dict[str, Recorded]) -> tuple[str, str]:
+    """Which stage wrote a file, and its hash; the stage alone where only the folder that it lies in is known."""
+    if relative in recorded:
+        return recorded[relative].stage, recorded[relative].md5
+    above = [str(folder) for folder in PurePosixPath(relative).parents if str(folder) in recorded]
+    return (recorded[above[0]].stage, "") if above else ("", "")
 
 
 def _relative(path: Path, root: Path) -> str:

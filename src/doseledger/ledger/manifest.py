@@ -22,6 +22,8 @@ MANIFEST, TABLE, SUMS, README, PAGE, CONTRACT = (
 OWN = (README, PAGE, MANIFEST, TABLE, SUMS, CONTRACT)
 COLUMNS = ("path", "role", "stage", "size", "sha256", "array", "dtype", "shape", "contract")
 KEPT, NONE = "kept", "none"
+# Size in bytes, and time of last change in nanoseconds.
+Stamp = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ class Entry:
         Of an NPZ: by name its dtype and shape.
     contract
         `kept` for an NPZ under the contract, else `none`.
+    md5
+        What DVC recorded of it, and it was found to be; empty where nothing was recorded.
     """
 
     path: str
@@ -77,23 +81,30 @@ class Entry:
     sha256: str
     arrays: dict[str, dict[str, Any]] = field(default_factory=dict)
     contract: str = NONE
+    md5: str = ""
     parameters: dict[str, Any] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the entry as JSON values; what it has not got is left out."""
         whole = {
             "path": self.path, "role": self.role, "stage": self.stage, "size": self.size, "sha256": self.sha256,
-            "arrays": self.arrays, "contract": self.contract, "parameters": self.parameters,
+            "arrays": self.arrays, "contract": self.contract, "md5": self.md5, "parameters": self.parameters,
         }  # fmt: skip
-        return {key: value for key, value in whole.items() if value not in ({}, None)}
+        return {key: value for key, value in whole.items() if key == "stage" or value not in ({}, None, "")}
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> Entry:
         """Return the entry that `as_dict` made these values of."""
-        return cls(**{"stage": "", **value})
+        return cls(**value)
 
 
-def measure(source: Source, check: FileCheck | None) -> Entry:
+def stamp(path: Path) -> Stamp:
+    """Return size and time of last change of a file: they differ once somebody has written to it."""
+    status = os.stat(path)
+    return status.st_size, status.st_mtime_ns
+
+
+def measure(source: Source, check: FileCheck | None, before: Stamp) -> Entry:
     """Return the entry of a file as it is now on disk.
 
     Parameters
@@ -102,13 +113,14 @@ def measure(source: Source, check: FileCheck | None) -> Entry:
         The file.
     check
         What the contract says of it, with the heads of its arrays; None where it is not under the contract.
+    before
+        Its stamp before the contract was checked.
 
     Raises
     ------
     BadInput
         If an NPZ holds objects or is damaged, if the file is not what DVC recorded, or if it changed while it was read.
     """
-    before = os.stat(source.path)
     sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
     size = 0
     with source.path.open("rb") as stream:
@@ -123,8 +135,7 @@ def measure(source: Source, check: FileCheck | None) -> Entry:
             "so that the record fits, or `dvc checkout` to have the recorded file back"
         )
     heads = check.heads if check is not None else array_heads(source.path) if source.path.suffix == NPZ else {}
-    after = os.stat(source.path)
-    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or size != after.st_size:
+    if stamp(source.path) != before or size != before[0]:
         raise BadInput(f"{source.name}: changed while it was read; let what writes it end, and pack again")
     return Entry(
         path=source.name,
@@ -134,6 +145,7 @@ def measure(source: Source, check: FileCheck | None) -> Entry:
         sha256=sha256.hexdigest(),
         arrays={name: {"dtype": str(head.dtype), "shape": list(head.shape)} for name, head in heads.items()},
         contract=KEPT if check is not None else NONE,
+        md5=source.md5,
         parameters=source.parameters,
     )
 
