@@ -338,12 +338,18 @@ def test_a_limit_of_a_number_that_there_is_not_is_an_error() -> None:
     assert "no number is called targte_move_share; there are target_move_share" in finding.message
 
 
-def test_a_prediction_of_another_checkpoint_or_a_changed_case_is_refused(files: ShortcutFiles, recipe: Recipe) -> None:
+def test_a_prediction_of_another_checkpoint_or_with_nan_or_a_changed_case_is_refused(
+    files: ShortcutFiles, recipe: Recipe
+) -> None:
     case = Case.load(files.case_path("case_0005"))
     write_prediction(files, case, case.dose_gy, checkpoint_sha256="e" * 64)  # type: ignore[arg-type]
     with pytest.raises(BadCase, match="predicted with another checkpoint"):
         judged(files, recipe)
-    write_prediction(files, case, case.dose_gy)  # type: ignore[arg-type]
+    assert case.dose_gy is not None
+    write_prediction(files, case, np.where(case.mask("PTV70"), np.nan, case.dose_gy))
+    with pytest.raises(BadCase, match="the prediction is not finite"):
+        judged(files, recipe)
+    write_prediction(files, case, case.dose_gy)
     replace(Case.load(files.case_path("case_0002")), n_fractions=30).save(files.case_path("case_0002"))
     with pytest.raises(BadCase, match=r"case_0002: case_0002\.npz is .* the model knows"):
         judged(files, recipe)

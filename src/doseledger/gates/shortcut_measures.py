@@ -16,7 +16,7 @@ from doseledger.core.case import Case
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.files import sha256_of_file
 from doseledger.core.tables import SPLITS, read_table
-from doseledger.evaluate.refusals import refuse_seen
+from doseledger.evaluate.refusals import refuse_seen, refuse_unfit
 from doseledger.gates.ablation import ablate_case, predictor
 from doseledger.gates.trivial import (
     DistanceRegression,
@@ -168,7 +168,9 @@ def _compare(
     files: ShortcutFiles, case_id: str, template: Template, regression: DistanceRegression, rng: np.random.Generator
 ) -> dict[str, Any]:
     prediction = load_prediction(files.prediction_path(case_id))
-    voxels = draw_voxels(_load(files, case_id, prediction.case_sha256), TEST_VOXELS, rng)
+    case = _load(files, case_id, prediction.case_sha256)
+    refuse_unfit(case, prediction.dose_gy, prediction.grid)
+    voxels = draw_voxels(case, TEST_VOXELS, rng)
     doses: dict[str, NDArray[Any]] = {
         "model": prediction.dose_gy.ravel()[voxels.index],
         "template": template.predict(voxels),
