@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import math
-import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -15,6 +14,7 @@ from doseledger.ledger.blocks import MISSING, Cell, State, Table, format_number,
 from doseledger.ledger.query import parse_condition, unknown_column
 from doseledger.ledger.run_rows import SHORT_NAMES, RunRow
 from doseledger.ledger.runs import GATES
+from doseledger.ledger.table_text import as_markdown, as_text
 
 Format = Literal["table", "csv", "json", "markdown"]
 # Shown where nobody asks for others: the error that cases are ranked by, and the clinic's gamma.
@@ -22,8 +22,6 @@ HEADLINE = ("mae_above_10_percent_gy", "gamma_3_3_global_percent")
 # Ends of the names of what belongs to another metric: its interval and its worst case.
 PARTS_OF_A_METRIC = ("_low", "_high", "_worst")
 SHOWN_SETTINGS = 6
-RED, GREEN, YELLOW, PLAIN = "\033[31m", "\033[32m", "\033[33m", "\033[0m"
-COLOURS: dict[State, str] = {"bad": RED, "good": GREEN, "warn": YELLOW}
 STATUS_STATE: dict[str, State] = {"complete": "good", "failed": "bad", "running": "warn", "interrupted": "warn"}
 
 
@@ -163,7 +161,8 @@ def _metric(row: RunRow, name: str, best: float | None) -> Cell:
     value = row.metrics.get(name)
     if not isinstance(value, (int, float)):
         return Cell(MISSING, "muted")
-    return Cell(format_number(float(value), 3), "good" if best is not None and value == best else "")
+    is_best = best is not None and value == best and row.status == "complete" and not row.dirty
+    return Cell(format_number(float(value), 3), "good" if is_best else "")
 
 
 def larger_is_better(metric: str) -> bool:
@@ -172,7 +171,9 @@ def larger_is_better(metric: str) -> bool:
 
 
 def _best(rows: Sequence[RunRow], name: str) -> float | None:
-    values = [float(v) for row in rows if isinstance(v := row.metrics.get(name), (int, float)) and math.isfinite(v)]
+    """The best value among sound runs of one cohort; None where there is nothing to compare."""
+    sound = [row for row in rows if row.status == "complete" and not row.dirty]
+    values = [float(v) for row in sound if isinstance(v := row.metrics.get(name), (int, float)) and math.isfinite(v)]
     if len(values) < 2 or len({row.cohort for row in rows if row.metrics}) > 1:
         return None
     return max(values) if larger_is_better(name) else min(values)
@@ -257,49 +258,3 @@ def _as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows({name: "" if value is None else value for name, value in row.items()} for row in rows)
     return buffer.getvalue()
-
-
-def as_markdown(table: Table) -> str:
-    """Return a table as Markdown; what is bad is bold, as colour is lost."""
-    if not table.rows:
-        return f"{table.empty}\n"
-    marks = ["---:" if column.kind == "number" else "---" for column in table.columns]
-    lines = [[column.label for column in table.columns], marks]
-    lines += [[f"**{_escaped(c.text)}**" if c.state == "bad" else _escaped(c.text) for c in row] for row in table.rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def _escaped(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
-
-
-def as_text(table: Table, *, colour: bool) -> str:
-    """Return a table in columns of even width; a column that is empty everywhere is left out."""
-    if not table.rows:
-        return f"{table.empty}\n"
-    kept = [at for at in range(len(table.columns)) if any(row[at].text not in ("", MISSING) for row in table.rows)]
-    heads = [table.columns[at].label for at in kept]
-    widths = [
-        max(_width(head), *(_width(row[at].text) for row in table.rows)) for at, head in zip(kept, heads, strict=True)
-    ]
-    lines = ["  ".join(_padded(head, width, "") for head, width in zip(heads, widths, strict=True)).rstrip()]
-    for row in table.rows:
-        cells = [
-            _coloured(_padded(row[at].text, width, table.columns[at].kind), row[at].state, colour=colour)
-            for at, width in zip(kept, widths, strict=True)
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines) + "\n"
-
-
-def _width(text: str) -> int:
-    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
-
-
-def _padded(text: str, width: int, kind: str) -> str:
-    space = " " * (width - _width(text))
-    return space + text if kind == "number" else text + space
-
-
-def _coloured(text: str, state: State, *, colour: bool) -> str:
-    return f"{COLOURS[state]}{text}{PLAIN}" if colour and state in COLOURS else text

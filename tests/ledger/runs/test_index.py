@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,8 +20,6 @@ from doseledger.ledger.index import gather_runs
 from doseledger.ledger.run_check import check_run
 from doseledger.ledger.run_rows import RunRow
 from doseledger.ledger.run_tables import (
-    as_markdown,
-    as_text,
     comparison_table,
     differing_settings,
     find_run,
@@ -29,6 +28,7 @@ from doseledger.ledger.run_tables import (
     select_runs,
 )
 from doseledger.ledger.snapshot import snapshot_of
+from doseledger.ledger.table_text import as_markdown, as_text
 
 WHEN = datetime(2026, 3, 1, 12, 30, 5, tzinfo=UTC)
 
@@ -269,3 +269,13 @@ def test_a_lock_is_read_without_what_stages_read_and_nothing_else_is_lost() -> N
     for stage in wanted["stages"].values():
         del stage["deps"]
     assert snapshot_of({"dvc.lock": text.encode()}, lambda path: None, Path("/nowhere")).lock == wanted
+
+
+def test_the_best_of_a_column_is_a_clean_run_that_passed() -> None:
+    first, second = two_runs()
+    third = replace(first, id="cccccccccc", metrics={"mae_above_10_percent_gy": 2.5})
+    dirty, failed = replace(second, dirty=True), replace(second, status="failed")
+    for worse in (dirty, failed):
+        table = runs_table([first, third, worse], ["mae_gy"])
+        at = [column.label for column in table.columns].index("mae_above_10_percent_gy")
+        assert [row[at].state for row in table.rows] == ["", "good", ""]
