@@ -23,10 +23,11 @@ from torch.utils.data import DataLoader
 from doseledger.core.errors import BadInput
 from doseledger.learn.callbacks import CaseGroups, Recorder
 from doseledger.learn.checkpoint import load_checkpoint
+from doseledger.learn.measured import measured_cases
 from doseledger.learn.patches import PatchSampler
 from doseledger.learn.ranks import RankSampler, Team, gather, share_cases, share_patches, team_of, trainer_options
 from doseledger.learn.run import TrainingRun
-from doseledger.learn.train import Places, fingerprint_parts, measured_cases, open_cases
+from doseledger.learn.train import Places, fingerprint_parts, open_cases
 
 CLUSTER = (
     "RANK",
@@ -192,7 +193,7 @@ def assert_one_run_with_equal_weights(places: Places, n_epochs: int, n_ranks: in
     best = load_checkpoint(places.out / "checkpoints" / "best.ckpt")
     assert all(torch.isfinite(weight).all() for weight in best.weights.values())
     log = (places.out / "train.log").read_text()
-    assert log.count(f"epoch {n_epochs}/") == 1
+    assert log.count("epoch 1/2") == log.count("epoch 2/2") == 1
     assert "2 processes with 1 patches each make a batch of 2, at the same lr" in log
 
 
@@ -200,29 +201,14 @@ SMALL = {"sampling.batch_size": 1, "fit.max_epochs": 2}
 
 
 @pytest.mark.slow
-def test_two_processes_train_one_model_and_resume_it(
+def test_two_processes_train_one_model_and_two_nodes_of_slurm_resume_it(
     make_run: Callable[..., TrainingRun], places: Places, start: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    run = make_run(SMALL, devices=2)
-    broken = start(run, places, DIE="1")
+    broken = start(make_run(SMALL, devices=2), places, DIE="1")
     said, _ = broken.communicate(timeout=300)
     assert "epoch 1/2" in said
     assert broken.returncode != 0
-    said += finished(start(run, places))
-    assert "resumes: settings, data and code are those of the interrupted run" in said
-    assert (places.out / "train.log").read_text().count("epoch 1/2") == 1
-    assert_one_run_with_equal_weights(places, 2)
-    # Three steps an epoch: six patches in batches of two.
-    assert list(pd.read_csv(places.out / "history.csv")["steps"]) == [3, 6]
     assert json.loads((places.out / "run.json").read_text())["processes"] == {"devices": 2, "nodes": 1}
-    assert not list(places.state_root.glob("*/*"))
-
-
-@pytest.mark.slow
-def test_two_nodes_of_slurm_train_one_model(
-    make_run: Callable[..., TrainingRun], places: Places, start: Callable[..., subprocess.Popen[str]]
-) -> None:
-    run = make_run(SMALL, nodes=2)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
@@ -231,8 +217,13 @@ def test_two_nodes_of_slurm_train_one_model(
         "SLURM_NTASKS_PER_NODE": "1", "SLURM_NODELIST": "127.0.0.1", "SLURM_LOCALID": "0",
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
     }  # fmt: skip
-    both = [start(run, places, **shared, SLURM_PROCID=str(rank), SLURM_NODEID=str(rank)) for rank in range(2)]
-    said = [finished(process) for process in both]
-    assert "epoch 2/2" in said[0]
-    assert said[1] == ""
+    run = make_run(SMALL, nodes=2)
+    nodes = [start(run, places, **shared, SLURM_PROCID=str(rank), SLURM_NODEID=str(rank)) for rank in range(2)]
+    first, second = [finished(process) for process in nodes]
+    assert "resumes: settings, data and code are those of the interrupted run" in first
+    assert second == ""
+    assert (places.out / "train.log").read_text() == said + first
     assert_one_run_with_equal_weights(places, 2)
+    # Three steps an epoch: six patches in batches of two.
+    assert list(pd.read_csv(places.out / "history.csv")["steps"]) == [3, 6]
+    assert not list(places.state_root.glob("*/*"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import shutil
 import time
 import warnings
@@ -24,8 +23,9 @@ from doseledger.core.tables import SPLITS, read_table
 from doseledger.learn.callbacks import Alive, CaseGroups, Log, Recorder, copy_file
 from doseledger.learn.checkpoint import Checkpoint
 from doseledger.learn.heartbeat import Pulse, stacks_on_request
-from doseledger.learn.inputs import InputSpec, OpenCase, case_files, open_case, spec_of
+from doseledger.learn.inputs import InputSpec, case_files, open_case, spec_of
 from doseledger.learn.live import Live, open_wandb
+from doseledger.learn.measured import measured_cases
 from doseledger.learn.patches import PatchDataset, WholeCases, case_loader, patch_loader
 from doseledger.learn.ranks import Team, share_cases, share_patches, team_of, trainer_options
 from doseledger.learn.recipe import CommonRecipe
@@ -34,10 +34,11 @@ from doseledger.learn.resume import ResumeState, code_digests, join_state, open_
 from doseledger.learn.run import CasesByPart, Task, TrainingRun
 from doseledger.learn.run_files import device_name, resolved_settings, write_run_files
 
-# What measuring training cases too may cost, as a share of the training between two validations.
-MEASURING_SHARE = 0.05
-# A step goes forward and back: about three times the work of going forward alone. Windows overlap by a quarter.
-STEP_COST, WINDOW_STRIDE = 3.0, 0.75
+TALKATIVE = (
+    "pytorch_lightning.utilities.rank_zero",
+    "lightning_fabric.utilities.rank_zero",
+    "lightning_fabric.utilities.distributed",
+)
 
 
 @dataclass(frozen=True)
@@ -139,27 +140,6 @@ def _describe(run: TrainingRun, task: Task, team: Team, cases: CasesByPart, grou
     return f"{text}; {team.size} processes with {size} patches each make a batch of {batch}, at the same lr"
 
 
-def measured_cases(run: TrainingRun, cases: CasesByPart) -> list[OpenCase]:
-    """Return the training cases that each validation measures too, so that both can be compared by one measure.
-
-    As many as may be measured for a twentieth of the training between two validations, at least one, and no more than
-    there are validation cases; spread evenly over the training cases.
-    """
-    sampling, trained = run.recipe.sampling, cases["train"]
-    n_steps = len(trained) * sampling.patches_per_case * run.recipe.fit.validate_every
-    n_passes = [
-        run.family.passes
-        * math.prod(
-            1 + math.ceil(max(0, n - size) / (WINDOW_STRIDE * size))
-            for n, size in zip(case.shape_zyx, sampling.patch_zyx, strict=True)
-        )
-        for case in trained
-    ]
-    affordable = int(MEASURING_SHARE * STEP_COST * n_steps * len(trained) / sum(n_passes))
-    n_measured = max(1, min(affordable, len(cases["val"]), len(trained)))
-    return [trained[turn * len(trained) // n_measured] for turn in range(n_measured)]
-
-
 def open_cases(run: TrainingRun, places: Places) -> CasesByPart:
     """Return the training and validation cases, each compared with its SHA256 in the splits."""
     splits = read_table(places.splits, SPLITS)
@@ -197,9 +177,10 @@ def fingerprint_parts(run: TrainingRun, places: Places, cases: CasesByPart) -> d
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
     """Keep back what Lightning says of its own: hints on loaders and loggers that are as the recipe wants them."""
-    logger = logging.getLogger("pytorch_lightning.utilities.rank_zero")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
+    loggers = [logging.getLogger(name) for name in TALKATIVE]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
             # Lightning 2.6 calls torch's tree functions by a name that torch 2.13 gives up.
@@ -208,9 +189,14 @@ def quiet_lightning() -> Iterator[None]:
             warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
             warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
             warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
+            # Torch 2.13 renames what older ones know by this name alone.
+            warnings.filterwarnings("ignore", message=".*broadcast_buffers.* is deprecated", category=FutureWarning)
+            # The scores are the same on all processes already.
+            warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 @contextmanager
