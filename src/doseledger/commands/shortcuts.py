@@ -59,7 +59,7 @@ def shortcuts(
     """
     from doseledger.core.files import write_json
     from doseledger.gates.shortcut_measures import ShortcutFiles, measure_shortcuts
-    from doseledger.gates.shortcuts import shortcut_numbers
+    from doseledger.gates.shortcut_numbers import shortcut_numbers
     from doseledger.learn.recipe import load_recipe
 
     settings = settings_of(params)

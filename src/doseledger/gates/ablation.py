@@ -6,18 +6,14 @@ of network it is. What is altered is cut to one window of the size of a training
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from doseledger.core.case import Case
 from doseledger.core.errors import BadCase
-from doseledger.core.files import sha256_of_file
 from doseledger.core.grid import IntTriple
 from doseledger.gates.trivial import target_centre_mm
 
@@ -95,20 +91,6 @@ def cut_window(case: Case, shape_zyx: IntTriple) -> Case:
         dose_gy=None if case.dose_gy is None else case.dose_gy[box],
         crop_start_zyx=(int(full[0]), int(full[1]), int(full[2])),
     )
-
-
-def predictor(model: Any, recipe: Any) -> Predict:
-    """Return a loaded model as a function from a case to its dose; the case goes through a file, as any other does."""
-    from doseledger.learn.inputs import CaseFile, open_case
-    from doseledger.learn.predict import predict_case
-
-    def predict(case: Case) -> Dose:
-        with tempfile.TemporaryDirectory(prefix="ablation_") as folder:
-            path = Path(folder) / f"{case.case_id}.npz"
-            case.save(path)
-            return predict_case(model, open_case(CaseFile(case.case_id, path, sha256_of_file(path))), recipe)
-
-    return predict
 
 
 def with_shuffled_image(case: Case, rng: np.random.Generator) -> Case:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.files import sha256_of_file
 from doseledger.core.tables import SPLITS, read_table
 from doseledger.evaluate.refusals import refuse_seen, refuse_unfit
-from doseledger.gates.ablation import ablate_case, predictor
+from doseledger.gates.ablation import Dose, Predict, ablate_case
 from doseledger.gates.trivial import (
     DistanceRegression,
     Template,
@@ -189,6 +190,20 @@ def _ablate(
         answers[case_id] = ablate_case(Case.load(files.case_path(case_id)), predict, patch_zyx, rng)
         tell(f"{case_id}: " + ", ".join(f"{name} {value:.2f}" for name, value in answers[case_id].items()))
     return answers
+
+
+def predictor(model: Model, recipe: PredictRecipe) -> Predict:
+    """Return a loaded model as a function from a case to its dose; the case goes through a file, as any other does."""
+    from doseledger.learn.inputs import CaseFile, open_case
+    from doseledger.learn.predict import predict_case
+
+    def predict(case: Case) -> Dose:
+        with tempfile.TemporaryDirectory(prefix="ablation_") as folder:
+            path = Path(folder) / f"{case.case_id}.npz"
+            case.save(path)
+            return predict_case(model, open_case(CaseFile(case.case_id, path, sha256_of_file(path))), recipe)
+
+    return predict
 
 
 def _rounded(row: Mapping[str, Any]) -> dict[str, Any]:

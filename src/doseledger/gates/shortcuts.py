@@ -14,17 +14,16 @@ from typing import Any
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_json, sha256_of_file, sha256_of_json
 from doseledger.core.tables import SPLITS, read_table
-from doseledger.gates.ablation import ALTERATIONS, mean_answers
+from doseledger.gates.ablation import ALTERATIONS
 from doseledger.gates.limits import ShortcutLimit, shortcut_limits
-from doseledger.gates.trivial import mae_ratios
+from doseledger.gates.shortcut_numbers import shortcut_numbers
 from doseledger.gates.verdict import Finding, Verdict, code_digest, make_verdict, without_explanations
 
-JUDGES = ("ablation.py", "limits.py", "shortcut_measures.py", "shortcuts.py", "trivial.py", "verdict.py")
+JUDGES = ("ablation.py", "limits.py", "shortcut_numbers.py", "shortcuts.py", "trivial.py", "verdict.py")
 ANSWERS = frozenset(alteration.name for alteration in ALTERATIONS)
 # Without these two, nobody has said what the model must beat.
 NEEDED = ("template_mae_ratio", "distance_mae_ratio")
 MEASURED = ("checkpoint_sha256", "test_cases", "training_cases", "trivial", "ablation")
-DIGITS = 4
 
 
 @dataclass(frozen=True)
@@ -115,17 +114,6 @@ def read_measured(path: Path) -> dict[str, Any]:
     if not isinstance(measured, dict) or set(measured) != set(MEASURED) or not measured["trivial"]:
         raise BadInput(f"{path}: not what `doseledger shortcuts` writes of a model; run it again")
     return measured
-
-
-def shortcut_numbers(measured: Mapping[str, Any]) -> dict[str, float]:
-    """Return a model's numbers by name, taken anew from the rows of its cases; NaN where no case gave one."""
-
-    def known(row: Mapping[str, Any]) -> dict[str, Any]:
-        return {key: math.nan if value is None else value for key, value in row.items()}
-
-    answers = {case_id: known(row) for case_id, row in measured["ablation"].items()}
-    numbers = mae_ratios([known(row) for row in measured["trivial"]]) | mean_answers(answers)
-    return {name: float(f"{value:.{DIGITS}g}") for name, value in numbers.items()}
 
 
 def _judge_age(files: JudgedFiles, measured: Mapping[str, Any], test: Mapping[str, str]) -> list[Finding]:
