@@ -122,13 +122,16 @@ def _detached_head(root: Path, at_work: dict[int, str]) -> Iterator[Symptom]:
         branches = run_git(root, "branch", "--points-at", "HEAD", "--format=%(refname:short)").stdout.splitlines()
         named = [name for name in branches if not name.startswith("(")]
         params = f" and {PARAMS_FILE} holds the experiment's settings" if changed else ""
-        restore = f"`git checkout -- {PARAMS_FILE}`, then " if changed else ""
+        gone = run_git(root, "diff", "--name-only", "--diff-filter=D", "--relative", "HEAD").stdout.split()
+        # From HEAD and not from the index: DVC stages the settings of an experiment.
+        lost = [*([PARAMS_FILE] if changed else []), *gone]
+        restore = f", then `git checkout HEAD -- {' '.join(lost)}`" if lost else ""
         yield Symptom(
             "mend",
             "an experiment that was killed",
             f"HEAD is detached at {head.stdout.strip()}{params}",
             "`dvc exp run` sets both while it runs; a commit made now would belong to no branch",
-            f"{restore}`git checkout {named[0] if named else 'BRANCH'}`, then `dvc checkout`; run the experiment again",
+            f"`git checkout {named[0] if named else 'BRANCH'}`{restore}, then `dvc checkout`; run the experiment again",
         )
     elif running:
         means = "marks of an experiment that was killed; the next one overwrites them"

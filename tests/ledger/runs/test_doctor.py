@@ -30,11 +30,21 @@ def test_a_killed_experiment_in_the_workspace_is_explained(project) -> None:
     project.git("checkout", "-q", "--detach")
     text = (project.root / "params.yaml").read_text()
     write_text(project.root / "params.yaml", text.replace("lr: 0.002", "lr: 0.1"))
+    # DVC stages them.
+    project.git("add", "params.yaml")
+    (project.root / "requirements.lock").unlink()
     before = snapshot(project.root)
     symptom = found(project)["an experiment that was killed"]
     assert symptom.startswith(f"mend: HEAD is detached at {head[:7]}")
-    assert "`git checkout -- params.yaml`, then `git checkout main`" in symptom
+    assert (
+        "`git checkout main`, then `git checkout HEAD -- params.yaml requirements.lock`, then `dvc checkout`" in symptom
+    )
     assert snapshot(project.root) == before
+    project.git("checkout", "-q", "main")
+    project.git("checkout", "HEAD", "--", "params.yaml", "requirements.lock")
+    project.git("update-ref", "-d", "refs/exps/exec/EXEC_HEAD")
+    assert found(project) == {}
+    assert project.git("status", "--porcelain", "--untracked-files=no") == ""
 
 
 def test_the_mark_of_the_last_result_is_no_symptom(project) -> None:
