@@ -331,6 +331,18 @@ def test_a_killed_rehydration_leaves_no_half_folder_and_the_next_clears_up(packe
     assert findings(tmp_path / "back") == []
 
 
+def test_names_and_process_numbers_that_come_again_are_no_trouble(order: MakeOrder, tmp_path: Path) -> None:
+    # In a container a killed process and the next often have one number.
+    left = tmp_path / f".a[1].tar.{os.getpid()}.part"
+    left.mkdir()
+    (left / "a[1].tar").write_text("half")
+    pack(tmp_path / "a[1].tar", order(part_bytes=500_000), None, silent)
+    assert not left.exists()
+    assert findings(tmp_path / "a[1].tar") == []
+    with pytest.raises(BadInput, match="is there already"):
+        pack(tmp_path / "a[1].tar", order(), None, silent)
+
+
 def test_another_process_at_work_is_left_alone(order: MakeOrder, tmp_path: Path) -> None:
     sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:

@@ -30,10 +30,11 @@ from doseledger.ledger.manifest import (
     measure,
     stamp,
 )
+from doseledger.ledger.names import check_names
 from doseledger.ledger.parts import (
     BLOCK_BYTES,
     PartWriter,
-    check_names,
+    find_parts,
     member_head,
     open_writer,
     require_space,
@@ -112,9 +113,7 @@ def index_path(archive: Path) -> Path:
 def _refuse_taken(out: Path) -> None:
     if out.suffix != SUFFIX:
         raise BadInput(f"{out}: wanted a name that ends in {SUFFIX}")
-    taken = [
-        path.name for path in (out, index_path(out), *out.parent.glob(f"{out.name}.[0-9][0-9][0-9]")) if path.exists()
-    ]
+    taken = [path.name for path in (out, index_path(out), *find_parts(out)) if path.exists()]
     if taken:
         raise BadInput(f"{out}: {', '.join(taken)} is there already; a bundle is never overwritten, give another name")
 

@@ -18,7 +18,7 @@ from doseledger.ledger.bundle import INDEX_SUFFIX, index_path
 from doseledger.ledger.bundle_check import BundleCheck, Index, compare_sums, digest_of
 from doseledger.ledger.bundle_record import FORMAT_VERSION
 from doseledger.ledger.manifest import SUMS
-from doseledger.ledger.parts import PartReader, open_reader
+from doseledger.ledger.parts import PartReader, find_parts, open_reader
 from doseledger.ledger.unpacked import verify_folder
 
 Tell = Callable[[str], None]
@@ -113,7 +113,7 @@ def _check_parts(archive: Path, index: Index) -> tuple[list[Path], list[str]]:
             what = f"{part.size - size} bytes short" if size < part.size else f"{size - part.size} bytes too long"
             findings.append(f"{name}: {what} ({size}, wanted {part.size}); copy it again")
         paths.append(path)
-    there = [archive, *archive.parent.glob(f"{archive.name}.[0-9][0-9][0-9]")]
+    there = [archive, *find_parts(archive)]
     findings += [
         f"{path.name}: no part of this bundle; take it away"
         for path in there

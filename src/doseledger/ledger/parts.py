@@ -1,4 +1,4 @@
-"""One archive in one or several parts: what may be named in it, how it is written, how it is read without unpacking.
+"""One archive in one or several parts: how it is written, and how it is read without unpacking.
 
 A plain tar, not compressed. Its bytes depend on the content alone and on no version of a compressor; a member lies in
 one piece and can be read where it is; parts joined are the archive, so `cat NAME.tar.* | tar x` needs nothing of ours;
@@ -7,91 +7,28 @@ and what is not compressed can't swell as it is unpacked.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import io
 import os
-import re
 import shutil
 import tarfile
-import unicodedata
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, Any
 
 import psutil
 
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import CHUNK_BYTES
+from doseledger.ledger.names import check_names
 
 # A damaged archive is narrowed down to blocks of this size.
 BLOCK_BYTES = 4 << 20
 MOST_PARTS = 999
-# What Windows gives to devices, and characters that one of the usual file systems does not take.
-RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
-UNFIT = re.compile(r'[\x00-\x1f\x7f<>:"|?*\\]')
-
-
-def check_names(names: Iterable[str], where: str) -> None:
-    """Do nothing if every name is a path below some folder, on any machine, and no two of them meet there.
-
-    Raises
-    ------
-    BadInput
-        Naming the path: absolute, reaching out of its folder, not portable, there twice, or equal to another but for
-        the case of its letters; or a file where another path has a folder.
-    """
-    seen: dict[str, str] = {}
-    folders: dict[str, str] = {}
-    for name in names:
-        fault = _fault(name)
-        if fault:
-            raise BadInput(f"{where}: {name!r} {fault}; it is refused, nothing was written")
-        folded = _folded(name)
-        if folded in seen:
-            other = seen[folded]
-            kind = "is there twice" if other == name else f"and {other!r} are one file where case does not count"
-            raise BadInput(f"{where}: {name!r} {kind}; rename one")
-        seen[folded] = name
-        for parent in PurePosixPath(name).parents:
-            folders.setdefault(_folded(str(parent)), name)
-    for folded, name in seen.items():
-        if folded in folders:
-            raise BadInput(
-                f"{where}: {name!r} is a file, but {folders[folded]!r} needs a folder of that name; rename one"
-            )
-
-
-def _folded(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
-
-
-def _fault(name: str) -> str:
-    parts = name.split("/")
-    if name.startswith("/") or re.match(r"[A-Za-z]:", name):
-        return "is an absolute path"
-    if ".." in parts:
-        return "reaches out of its folder"
-    if not name.isprintable() or not _is_unicode(name):
-        return "holds a character that is no text"
-    if not name or "" in parts or "." in parts:
-        return "is not a plain path (an empty or '.' part)"
-    if UNFIT.search(name):
-        return "holds a character that not every file system takes"
-    if any(part[-1] in ". " or RESERVED.fullmatch(part) for part in parts):
-        return "has a part that Windows does not take as a name"
-    return ""
-
-
-def _is_unicode(name: str) -> bool:
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError:
-        # A file name that is no UTF-8 comes from the system with lone surrogates in it.
-        return False
-    return True
 
 
 @dataclass(frozen=True)
@@ -101,6 +38,11 @@ class Part:
     name: str
     size: int
     sha256: str
+
+
+def find_parts(archive: Path) -> list[Path]:
+    """Return the files beside an archive that are called as its parts are, in order."""
+    return sorted(archive.parent.glob(f"{glob.escape(archive.name)}.[0-9][0-9][0-9]"))
 
 
 class PartWriter(io.RawIOBase):
@@ -256,9 +198,10 @@ def scratch_folder(target: Path) -> Iterator[Path]:
     Whatever a process that was killed has left there is taken away first.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    for left in target.parent.glob(f".{target.name}.*.part"):
+    for left in target.parent.glob(f".{glob.escape(target.name)}.*.part"):
         owner = left.name.removesuffix(".part").rpartition(".")[2]
-        if owner.isdigit() and not psutil.pid_exists(int(owner)):
+        # In a container a process often has the number of the one that was killed before it.
+        if owner.isdigit() and (int(owner) == os.getpid() or not psutil.pid_exists(int(owner))):
             shutil.rmtree(left)
     scratch = target.with_name(f".{target.name}.{os.getpid()}.part")
     scratch.mkdir()
