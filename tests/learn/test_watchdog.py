@@ -164,6 +164,20 @@ def test_a_training_that_a_signal_ended_goes_on_and_leaves_no_orphan(
     assert bystander.is_running()
 
 
+def test_a_fresh_start_is_made_once(child: Callable[[str], list[str]], folder: Path) -> None:
+    command = child(
+        """
+        with (folder / "words").open("a") as stream:
+            stream.write(" ".join(sys.argv[2:]) + ";")
+        pulse.beat(1, 1)
+        if n_starts == 1:
+            os.abort()
+        """
+    )
+    assert watched([*command, "--fresh", "--seed"], folder)[0] == 0
+    assert (folder / "words").read_text() == "--fresh --seed;--seed;"
+
+
 def test_an_error_for_a_person_to_mend_is_not_tried_again(child: Callable[[str], list[str]], folder: Path) -> None:
     command = child(
         """

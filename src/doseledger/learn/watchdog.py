@@ -26,6 +26,7 @@ from doseledger.learn.heartbeat import WATCHED_BY, Beat, find_beat
 
 DIAGNOSES = "watchdog"
 LOG_FILE = "train.log"
+FRESH = "--fresh"
 
 Why = Literal["done", "refused", "silent", "crashed", "told"]
 
@@ -86,7 +87,7 @@ def watch(command: list[str], state_root: Path, rules: WatchRules, *, tell: Tell
     started, failures, reached = 0, 0, 0
     while True:
         started += 1
-        ending = _run_once(command, state_root, rules, started)
+        ending = _run_once(command, state_root, rules)
         if ending.why in ("done", "refused"):
             return ending.status
         if ending.why == "told":
@@ -94,6 +95,9 @@ def watch(command: list[str], state_root: Path, rules: WatchRules, *, tell: Tell
         epoch = ending.beat.epoch if ending.beat else 0
         # From one start to the next an epoch was finished: it goes on, however often it stumbles.
         failures, reached = (1 if epoch > reached else failures + 1), max(epoch, reached)
+        if ending.beat is not None:
+            # The fresh start has been made; to make it again would throw away what was done since.
+            command = [word for word in command if word != FRESH]
         goes_on = failures < rules.tries
         line = f"watchdog: {ending.words}; " + (
             f"starts it again ({failures} of {rules.tries} tries without a finished epoch)" if goes_on else "gives up"
@@ -107,18 +111,20 @@ def watch(command: list[str], state_root: Path, rules: WatchRules, *, tell: Tell
             )
 
 
-def _run_once(command: list[str], state_root: Path, rules: WatchRules, number: int) -> Ending:
+def _run_once(command: list[str], state_root: Path, rules: WatchRules) -> Ending:
     # In a session of its own: what is typed at the watchdog's terminal reaches the watchdog alone.
     environment = {**os.environ, WATCHED_BY: str(os.getpid())}
     child = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
     family: set[psutil.Process] = set()
     folder, beat = None, None
+    # What a process of the same id left behind long ago is no sign of this one.
+    stale = find_beat(state_root, child.pid)
     changed_s = time.monotonic()
     with _told_to_stop() as told:
         while not _has_ended(child.pid):
             family |= _family_of(child.pid)
             found = find_beat(state_root, child.pid)
-            if found is not None and found[1] != beat:
+            if found is not None and found != stale and found[1] != beat:
                 (folder, beat), changed_s = found, time.monotonic()
             patience_s = rules.silence_s if beat is not None and beat.phase == "trains" else rules.first_batch_s
             if told():
@@ -134,7 +140,8 @@ def _run_once(command: list[str], state_root: Path, rules: WatchRules, number: i
                 return Ending("silent", f"{words}; diagnosis in {target}", status, folder, beat)
             time.sleep(rules.poll_s)
     found = find_beat(state_root, child.pid)
-    folder, beat = found or (folder, beat)
+    if found is not None and found != stale:
+        folder, beat = found
     status = _end(child, family, rules)
     if status == 0:
         return Ending("done", "done", 0, folder, beat)
