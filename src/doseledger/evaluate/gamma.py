@@ -218,28 +218,27 @@ def _search(
     ndim = int(np.count_nonzero(np.array(problem.evaluation_shape) > 1))
     commensurate = min(problem.stride) > 0
     shift = shift_voxels(problem)
-    todo: IndexArray | slice = slice(None)
+    floor = -1.0
     first_cell = np.rint(shift)
     if commensurate and np.array_equal(first_cell, shift):
         # Where a sample falls on a voxel itself, most points of a good plan need no more than a step beyond it.
         first = (int(first_cell[0]), int(first_cell[1]), int(first_cell[2]))
         _in_threads(search_centres, points, squared, problem, first)
-        step_squared = (1 - 1e-9) / criteria.interp_fraction**2
-        todo = np.flatnonzero(squared > max(step_squared, stop_below))
+        floor = (1 - 1e-9) / criteria.interp_fraction**2
     for block in sample_blocks(criteria.gamma_mm, criteria.interp_fraction, reach_mm, ndim):
-        if block.shell[0] > 0:
-            # Nothing at this distance or beyond can lower what is already smaller than the distance alone.
-            todo = np.flatnonzero(squared > max(block.distance_squared[0], stop_below))
-        # The first block takes all points, in place; later ones take copies of what is left.
-        chosen, best = points[todo], squared[todo]
-        if len(chosen) == 0:
+        # Nothing at this distance or beyond can lower what is already smaller than the distance alone.
+        todo = np.flatnonzero(squared > max(floor if block.shell[0] == 0 else block.distance_squared[0], stop_below))
+        if len(todo) == 0:
             break
+        chosen, best = points[todo], squared[todo]
         if commensurate:
             table = group_by_cell(block, shift, np.array(problem.spacing_mm), criteria.gamma_mm)
             _in_threads(search_cells, chosen, best, problem, table, stop_below)
         else:
             _in_threads(search_samples, chosen, best, problem, block, stop_below)
         squared[todo] = best
+        # Otherwise they would stay while the next block's are made.
+        del todo, chosen, best
 
 
 def _in_threads(search: Callable[..., None], points: IndexArray, best: FloatArray, *rest: Any) -> None:
