@@ -100,11 +100,23 @@ def find_run(rows: Sequence[RunRow], name: str) -> RunRow:
     )
 
 
-def differing_settings(rows: Sequence[RunRow]) -> list[str]:
-    """Return the names of the settings that are not the same in all runs; a run without any says nothing."""
+def differing_settings(rows: Sequence[RunRow], *, absent_differs: bool = False) -> list[str]:
+    """Return the names of the settings that are not the same in all runs.
+
+    Parameters
+    ----------
+    absent_differs
+        Whether a setting that one run has and another has not counts: between two runs that DVC recorded it tells of
+        other code, among many it only tells that one still waits in the queue, with less recorded.
+    """
     having = [row.settings for row in rows if row.settings]
-    names = sorted({name for settings in having for name in settings})
-    return [name for name in names if any(s.get(name) != having[0].get(name) for s in having)]
+    found = []
+    for name in sorted({name for settings in having for name in settings}):
+        values = [settings[name] for settings in having if name in settings]
+        is_absent = absent_differs and len(values) < len(having)
+        if is_absent or any(value != values[0] for value in values):
+            found.append(name)
+    return found
 
 
 def runs_table(rows: Sequence[RunRow], metrics: Sequence[str] = HEADLINE, *, caption: str = "Runs") -> Table:
@@ -197,7 +209,7 @@ def comparison_table(rows: Sequence[RunRow], *, every_metric: bool = False) -> T
         ("code", *(row.commit[:10] or MISSING for row in rows)),
         ("where", *(", ".join(row.where) for row in rows)),
     ]
-    for name in differing_settings(rows):
+    for name in differing_settings(rows, absent_differs=True):
         lines.append((name, *(str(row.settings.get(name, MISSING)) for row in rows)))
     names = list(dict.fromkeys(name for row in rows for name in row.metrics))
     for name in names:

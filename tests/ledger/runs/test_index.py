@@ -17,6 +17,7 @@ from doseledger.core.files import read_json, write_json, write_text
 from doseledger.ledger import index as index_module
 from doseledger.ledger.archive import archive_run
 from doseledger.ledger.index import gather_runs
+from doseledger.ledger.queue import QueuedExperiment, queued_experiments
 from doseledger.ledger.run_check import check_run
 from doseledger.ledger.run_rows import RunRow
 from doseledger.ledger.run_tables import (
@@ -279,3 +280,29 @@ def test_the_best_of_a_column_is_a_clean_run_that_passed() -> None:
         table = runs_table([first, third, worse], ["mae_gy"])
         at = [column.label for column in table.columns].index("mae_above_10_percent_gy")
         assert [row[at].state for row in table.rows] == ["", "good", ""]
+
+
+def test_a_setting_that_only_one_run_recorded_differs_in_a_comparison_alone() -> None:
+    first, second = two_runs()
+    richer = replace(second, settings={**second.settings, "loss.dvh": 0.1})
+    assert differing_settings([first, richer]) == ["lr"]
+    assert differing_settings([first, richer], absent_differs=True) == ["loss.dvh", "lr"]
+    lines = {row[0].text: [cell.text for cell in row[1:]] for row in comparison_table([first, richer]).rows}
+    assert lines["loss.dvh"] == ["–", "0.1"]
+
+
+def test_the_queue_of_dvc_is_listed_with_its_settings(project, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit_run(project, "First run")
+    text = (project.root / "params.yaml").read_text()
+    write_text(project.root / "params.yaml", text.replace("lr: 0.002", "lr: 0.25"))
+    project.git("add", "-A")
+    waiting = project.git("commit-tree", project.git("write-tree"), "-m", "a stash of DVC")
+    project.git("reset", "-q", "--hard")
+    entry = QueuedExperiment("waits", waiting, "", "queued", "2026-03-03T10:00:00+00:00")
+    monkeypatch.setattr(index_module, "queued_experiments", lambda root: [entry])
+    row = find_run(gather_runs(project.root), "waits")
+    assert (row.status, row.settings["lr"], row.metrics) == ("queued", 0.25, {})
+
+
+def test_a_project_without_a_queue_has_none(project) -> None:
+    assert queued_experiments(project.root) == []
