@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -16,6 +17,8 @@ import pytest
 
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.learn.heartbeat import WATCHED_BY, Pulse, find_beat, read_beat, stacks_on_request
+from doseledger.learn.run import TrainingRun
+from doseledger.learn.train import Places, train
 from doseledger.learn.watchdog import WatchRules, watch
 
 RULES = WatchRules(silence_s=1.0, first_batch_s=30.0, tries=2, ending_s=1.0, poll_s=0.05)
@@ -281,3 +284,45 @@ def test_stacks_are_written_when_asked_for(tmp_path: Path) -> None:
     with stacks_on_request(tmp_path):
         os.kill(os.getpid(), signal.SIGUSR1)
     assert "test_stacks_are_written_when_asked_for" in (tmp_path / "stacks.txt").read_text()
+
+
+HANGS_ONCE = """
+import os, pickle, sys, time
+import torch
+from doseledger.learn.tasks import DoseTask
+from doseledger.learn.train import train
+torch.set_num_threads(1)
+run, places = pickle.load(open(sys.argv[1], "rb"))
+step, mark = DoseTask.training_step, sys.argv[1] + ".hung"
+def stuck_in_a_step(task, batch, index):
+    if task.current_epoch == 1 and index == 1 and not os.path.exists(mark):
+        open(mark, "w").close()
+        time.sleep(600)
+    return step(task, batch, index)
+DoseTask.training_step = stuck_in_a_step
+train(run, places, fresh=False, tell=lambda line: print(line, flush=True))
+"""
+
+
+@pytest.mark.slow
+def test_a_training_that_hung_ends_with_the_weights_of_an_unbroken_one(
+    make_run: Callable[..., TrainingRun], places: Places, tmp_path: Path
+) -> None:
+    run = make_run({"fit.max_epochs": 3})
+    unbroken = Places(places.cases, places.splits, tmp_path / "unbroken", tmp_path / "unbroken_state")
+    train(run, unbroken, fresh=False, tell=lambda line: None)
+    (tmp_path / "hangs_once.py").write_text(HANGS_ONCE)
+    (tmp_path / "task.pickle").write_bytes(pickle.dumps((run, places)))
+    lines: list[str] = []
+    rules = WatchRules(silence_s=20.0, first_batch_s=200.0, tries=2, ending_s=2.0, poll_s=0.1)
+    command = [sys.executable, str(tmp_path / "hangs_once.py"), str(tmp_path / "task.pickle")]
+    assert watch(command, places.state_root, rules, tell=lines.append) == 0
+    (told,) = lines
+    assert "no sign of life for 20 s (epoch 2, step " in told
+    assert "in stuck_in_a_step" in next((places.state_root / "watchdog").glob("*.txt")).read_text()
+    log = (places.out / "train.log").read_text().splitlines()
+    assert told in log
+    assert log.index(told) < next(n for n, line in enumerate(log) if line.startswith("resumes: "))
+    for name in ("best", "last"):
+        found, wanted = (folder.out / "checkpoints" / f"{name}.ckpt" for folder in (places, unbroken))
+        assert found.read_bytes() == wanted.read_bytes()
