@@ -8,6 +8,7 @@ from doseledger.core.settings import Settings
 from doseledger.gates.digests import CohortFiles
 from doseledger.gates.metrics import MetricsFiles, judge_metrics
 from doseledger.gates.preflight import judge_preflight
+from doseledger.gates.shortcuts import JudgedFiles, judge_shortcuts
 from doseledger.gates.verdict import enforce, passed_token, require_token
 from doseledger.learn.recipe import load_recipe
 from doseledger.learn.run import TrainingRun
@@ -37,3 +38,16 @@ def test_the_model_passes_the_metrics_gate(
     verdict = judge_metrics(metrics_files, fold=settings.fold, repeat=settings.repeat)
     enforce(verdict)
     require_token(verdicts / model / "metrics.json", verdict.digest, "metrics")
+
+
+def test_the_model_passes_the_shortcut_gate(
+    model: str, metrics_files: MetricsFiles, settings: Settings, verdicts: Path
+) -> None:
+    """It knows more than a mean dose and distances tell, and follows its inputs; and the verdict on disk is about it."""
+    its = metrics_files
+    files = JudgedFiles(
+        its.metrics_dir / "shortcuts.json", its.checkpoint, its.splits_csv, its.thresholds, its.cohort, model
+    )
+    verdict = judge_shortcuts(files, fold=settings.fold, repeat=settings.repeat)
+    enforce(verdict)
+    require_token(verdicts / model / "shortcuts.json", verdict.digest, "shortcuts")
