@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from typer.testing import CliRunner
 from doseledger.cli import app
 from doseledger.cohort.evaluation import TestSet, evaluate_cohort
 from doseledger.core.case import Case
-from doseledger.core.errors import DoseledgerError, NotReady
+from doseledger.core.errors import BadInput, DoseledgerError, NotReady
 from doseledger.core.files import read_json, read_yaml, sha256_of_file, write_json, write_text
 from doseledger.core.protocol import load_goals, load_protocol
 from doseledger.core.settings import load_settings
@@ -33,11 +34,15 @@ from doseledger.learn.recipe import load_recipe
 from doseledger.learn.run import TrainingRun
 from doseledger.learn.tasks import DOSE
 from doseledger.learn.train import Places, train
+from doseledger.ledger import fetch
 from doseledger.ledger.anchors import tag_anchors
 from doseledger.ledger.audit_check import verify
+from doseledger.ledger.criteria import Reproduction
+from doseledger.ledger.fetch import Fetched, check_version
 from doseledger.ledger.provenance import run_provenance
 from doseledger.ledger.release import missing_for_version, open_release
-from doseledger.ledger.version_tag import find_version
+from doseledger.ledger.reproduce import Comparison
+from doseledger.ledger.version_tag import Version, find_version
 
 # A training, DVC's import and its commands: about half a minute of CPU in all.
 pytestmark = pytest.mark.slow
@@ -279,9 +284,11 @@ def registered(templates: Templates, finished: Path, tmp_path: Path, monkeypatch
     """The same, registered as v0.1.0; its data lie in a remote too."""
     made = templates.registered
     if not made.is_dir():
-        dvc(finished, "remote", "add", "-d", "store", str(templates.store))
-        commit_all(finished, "a run and a remote")
+        commit_all(finished, "a run")
         call(*REGISTER)
+        # After the tag: what a version is fetched from is what this clone says now, not what the tag's commit said.
+        dvc(finished, "remote", "add", "-d", "store", str(templates.store))
+        commit_all(finished, "a remote")
         dvc(finished, "push", "-q")
         shutil.copytree(finished, made, symlinks=True)
     shutil.copytree(made, tmp_path / "registered", symlinks=True)
@@ -367,6 +374,7 @@ def test_the_audit_log_says_who_registered_which_checkpoint(registered: Path) ->
 
 
 def test_a_version_is_registered_once_and_a_commit_holds_one(registered: Path) -> None:
+    git(registered, "checkout", "-q", "dose_unet@v0.1.0")
     assert "dose_unet@v0.1.0 is registered already, and a version never changes" in refusal(*REGISTER)
     told = refusal("registry", "register", "dose_unet", "--version", "v0.2.0")
     assert "this commit is dose_unet@v0.1.0 already" in told
@@ -383,6 +391,18 @@ def test_code_that_changed_since_the_run_is_refused_and_a_page_of_docs_is_not(co
     (told,) = missing(committed)
     assert "the code here is not the run's: 1 file(s) differ from commit" in told
     assert "src/other.py" in told
+
+
+def test_the_out_of_a_stage_elsewhere_in_the_project_is_no_code(finished: Path) -> None:
+    stage = {"cmd": "none", "wdir": "../..", "outs": [{"data/raw/phantom.csv": {"cache": False}}]}
+    write_json(finished / "data/raw/dvc.yaml", {"stages": {"phantom": stage}})
+    git(finished, "add", "data/raw/dvc.yaml")
+    write_text(finished / "data/raw/phantom.csv", "case_id,sha256\n")
+    dvc(finished, "commit", "-q", "-f", "data/raw/dvc.yaml:phantom")
+    commit_all(finished, "a run with its list of raw cases")
+    (told,) = missing(finished)
+    assert "data/raw/dvc.yaml" in told
+    assert "phantom.csv" not in told
 
 
 def test_files_that_are_not_those_of_dvc_lock_are_refused(committed: Path) -> None:
@@ -515,6 +535,47 @@ def test_a_fresh_clone_fetches_a_version_and_predicts_the_same_to_the_bit(
     assert not (clone / "models/phantom/dose_unet").exists()
 
 
+@pytest.mark.parametrize(
+    ("here", "difference_gy", "told"),
+    [
+        ("another", 0.0005, None),
+        ("another", 0.002, "does not predict what it did: case_0004 by 0.002 Gy, wanted at most 0.001 Gy"),
+        (
+            "the same",
+            0.00001,
+            "does not predict what it did: case_0004 by 1e-05 Gy, wanted at most nothing (same machine)",
+        ),
+    ],
+)
+def test_a_difference_counts_to_the_bit_on_the_same_machine_and_within_a_limit_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, here: str, difference_gy: float, told: str | None
+) -> None:
+    machine = {"processor": "a", "device": "CPU", "threads": torch.get_num_threads(), "torch": "2"}
+    record = {"reproduced": {"machine": machine, "identical": True}, "predictions": {"path": "predictions"}}
+    version = Version("dose_unet", "v0.1.0", "a" * 40, "", "", record)
+    fetched = Fetched(tmp_path / "best.ckpt", tmp_path / "card.md", tmp_path / "version.json")
+    write_text(tmp_path / "cases/case_0004.npz", "")
+    monkeypatch.setattr(fetch, "this_machine", lambda: {**machine, "processor": "a" if here == "the same" else "b"})
+    monkeypatch.setattr(fetch, "_get_prediction", lambda *_: True)
+    monkeypatch.setattr(fetch, "predict_again", lambda *_: [Comparison("case_0004", False, difference_gy)])
+    reproduction = Reproduction(max_difference_gy=0.001, source="a test")
+
+    def check() -> list[Comparison]:
+        return check_version(tmp_path, version, fetched, tmp_path / "cases", reproduction, quiet)
+
+    if told is None:
+        assert check()[0].max_difference_gy == difference_gy
+    else:
+        with pytest.raises(BadInput, match=re.escape(told)):
+            check()
+
+
+def test_the_cache_serves_where_there_is_no_remote(registered: Path, templates: Templates, tmp_path: Path) -> None:
+    dvc(registered, "remote", "remove", "store")
+    call("registry", "get", "dose_unet@v0.1.0", "--out", str(tmp_path / "model"))
+    assert (tmp_path / "model/best.ckpt").is_file()
+
+
 def test_another_case_under_the_same_name_proves_nothing_and_is_refused(
     clone: Path, registered: Path, tmp_path: Path, make_case: MakeCase
 ) -> None:
@@ -568,7 +629,6 @@ def test_a_tag_that_says_other_than_its_commit_is_refused(registered: Path) -> N
     del record["verdict_files"]["metrics"]
     git(registered, "tag", "-f", "-a", "dose_unet@v0.2.0", "-m", f"{head}\nrecord:\n{json.dumps(record)}")
     assert "no file is named for the verdict metrics" in refusal("registry", "show", "dose_unet@v0.2.0")
-    git(registered, "commit", "-q", "--allow-empty", "-m", "later")
     git(registered, "tag", "-f", "-a", "dose_unet@v0.1.0", "-m", message)
     assert "its record is of commit" in refusal("registry", "show", "dose_unet@v0.1.0")
 

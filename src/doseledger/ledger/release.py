@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -194,13 +195,15 @@ def _code(release: Release) -> Iterator[str]:
 def _outs_of_all_stages(root: Path) -> frozenset[str]:
     """Outs of the stages of every dvc.lock that Git tracks, relative to the project."""
     locks = (ask_git(root, "ls-files", "-z", "--", LOCK_FILE, f"**/{LOCK_FILE}") or "").split("\0")
-    return frozenset(
-        str(PurePosixPath(lock).parent / path)
-        for lock in locks
-        if lock
-        for stage in dvc_hashes(root / lock).values()
-        for path in stage["outs"]
-    )
+    found = set()
+    for lock in (PurePosixPath(lock) for lock in locks if lock):
+        pipeline = read_yaml(root / lock.with_name(PIPELINE_FILE)).get("stages") or {}
+        for name, hashes in dvc_hashes(root / lock).items():
+            stage = pipeline.get(name.partition("@")[0]) or {}
+            # A stage's paths are relative to its wdir, and that to the file's own folder.
+            folder = lock.parent / stage.get("do", stage).get("wdir", ".")
+            found |= {posixpath.normpath(folder / path) for path in hashes["outs"]}
+    return frozenset(found)
 
 
 def _is_code(path: str, outs: frozenset[str]) -> bool:
