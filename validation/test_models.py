@@ -43,7 +43,7 @@ def test_the_model_passes_the_metrics_gate(
 def test_the_model_passes_the_shortcut_gate(
     model: str, metrics_files: MetricsFiles, settings: Settings, verdicts: Path
 ) -> None:
-    """It knows more than a mean dose and distances tell, and follows its inputs; and the verdict on disk is about it."""
+    """It knows more than a mean dose and distances tell, and the verdict on disk is about it."""
     its = metrics_files
     files = JudgedFiles(
         its.metrics_dir / "shortcuts.json", its.checkpoint, its.splits_csv, its.thresholds, its.cohort, model
