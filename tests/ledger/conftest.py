@@ -134,7 +134,7 @@ def predicted_dose(case: Case, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     assert case.dose_gy is not None
     field = gaussian_filter(rng.standard_normal(case.grid.shape_zyx), 3.0) * 10
-    dose = gaussian_filter(case.dose_gy, 0.4 + 0.2 * seed) * (1.0 + 0.02 * field)
+    dose = gaussian_filter(case.dose_gy, 0.4 + 0.2 * seed) * (1.0 + 0.08 * field)
     return np.where(case.body, np.maximum(dose, 0.0), 0.0).astype(np.float32)
 
 

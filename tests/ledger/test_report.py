@@ -19,8 +19,8 @@ from doseledger.core.settings import ReportSettings
 from doseledger.core.tables import TEST_SET, write_table
 from doseledger.ledger.blocks import Picture, format_number, make_table, plural
 from doseledger.ledger.case_pages import load_comparison, pick_cases
-from doseledger.ledger.page import render_page, write_pdf
-from doseledger.ledger.report import ReportOutputs, build_context, make_report
+from doseledger.ledger.page import ReportOutputs, render_page, write_pdf
+from doseledger.ledger.report import build_context, make_report
 from doseledger.ledger.sources import ReportInputs, load_facts
 
 Build = Callable[[Path], Any]

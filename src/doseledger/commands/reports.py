@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,12 +20,22 @@ from doseledger.commands.shared import (
     Splits,
     Thresholds,
     cohort_of,
+    goals_of,
+    protocol_of,
     settings_of,
     show,
     tell,
 )
 
+if TYPE_CHECKING:
+    from doseledger.ledger.compared_runs import ComparedRun
+
 app = typer.Typer()
+Html = Annotated[Path, typer.Option(help="Page to write.")]
+Pdf = Annotated[Path, typer.Option(help="PDF to write.")]
+Figures = Annotated[Path, typer.Option(help="Folder of figures to write.")]
+Templates = Annotated[Path, typer.Option(help="Folder of templates.")]
+Goals = Annotated[Path, typer.Option(help="Folder of clinical goals.")]
 
 
 @app.command()
@@ -36,10 +47,10 @@ app = typer.Typer()
 )
 def report(
     model: Annotated[str, typer.Argument(help="The model's name.")],
-    html: Annotated[Path, typer.Option(help="Page to write.")],
-    pdf: Annotated[Path, typer.Option(help="PDF to write.")],
-    figures: Annotated[Path, typer.Option(help="Folder of figures to write.")],
-    templates: Annotated[Path, typer.Option(help="Folder of templates.")],
+    html: Html,
+    pdf: Pdf,
+    figures: Figures,
+    templates: Templates,
     run: Annotated[Path, typer.Option(help="Folder that `train` wrote.")],
     metrics: Annotated[Path, typer.Option(help="Folder that `evaluate` wrote.")],
     predictions: Annotated[Path, typer.Option(help="Folder that `predict` wrote.")],
@@ -50,7 +61,7 @@ def report(
     preflight_findings: Annotated[Path, typer.Option(help="What preflight found.")],
     cohort: Cohort,
     protocols: Protocols,
-    goals: Annotated[Path, typer.Option(help="Folder of clinical goals.")],
+    goals: Goals,
     thresholds: Thresholds,
     params: Params = PARAMS,
 ) -> None:
@@ -58,7 +69,8 @@ def report(
 
     Example: see the report stage in dvc.yaml; `dvc repro report@dose_unet` runs it.
     """
-    from doseledger.ledger.report import ReportOutputs, make_report
+    from doseledger.ledger.page import ReportOutputs
+    from doseledger.ledger.report import make_report
     from doseledger.ledger.sources import ReportInputs
 
     settings = settings_of(params)
@@ -80,6 +92,74 @@ def report(
         root=Path.cwd(),
     )
     make_report(inputs, ReportOutputs(html, pdf, figures), templates, settings.report, settings.evaluate, tell)
+
+
+@app.command("report-compare")
+@audited("report-compare", inputs=("cases",), outputs=("html", "pdf", "figures"), reads="test")
+def report_compare(
+    runs: Annotated[
+        list[str],
+        typer.Argument(help="The baseline, then others: models, archived run folders, folders that `evaluate` wrote."),
+    ],
+    html: Html,
+    pdf: Pdf,
+    figures: Figures,
+    templates: Templates,
+    cases: Annotated[Path | None, typer.Option(help="Folder of cases: DVHs are drawn from them.")] = None,
+    cohort: Annotated[str | None, typer.Option(help="A key of `cohorts` in the settings; needed with --cases.")] = None,
+    protocols: Annotated[Path | None, typer.Option(help="Folder of protocols; needed with --cases.")] = None,
+    goals: Annotated[Path | None, typer.Option(help="Folder of clinical goals; needed with --cases.")] = None,
+    predictions: Annotated[
+        list[Path] | None, typer.Option(help="Folder of predictions of each run, in the order of the runs.")
+    ] = None,
+    label: Annotated[list[str] | None, typer.Option(help="What each run is called, in the order of the runs.")] = None,
+    case: Annotated[
+        list[str] | None, typer.Option(help="Case whose DVHs are drawn; can be given several times.")
+    ] = None,
+    params: Params = PARAMS,
+) -> None:
+    """Compare runs on the same test cases: settings that differ, paired statistics, DVHs of each against the plan.
+
+    Example: doseledger report-compare dose_unet archive/run_20260131_120000 --html compare.html --pdf compare.pdf
+    --figures figures --templates reports/templates
+    """
+    from doseledger.core.errors import BadInput
+    from doseledger.ledger.comparison_report import DrawnFrom, make_comparison
+    from doseledger.ledger.page import ReportOutputs
+
+    for name, given in (("--predictions", predictions), ("--label", label)):
+        if given and len(given) != len(runs):
+            raise BadInput(f"{len(runs)} runs and {len(given)} {name}; give {name} once a run, in their order")
+    settings, drawn = settings_of(params), None
+    if cases is not None:
+        if cohort is None or protocols is None or goals is None:
+            raise BadInput(
+                "DVHs are drawn with structures and goals: give --cohort, --protocols and --goals to --cases"
+            )
+        protocol = protocol_of(settings, cohort, protocols)
+        drawn = DrawnFrom(cases, protocol, goals_of(settings, cohort, goals), tuple(case or ()))
+    compared = [_compared(name, number, label, predictions) for number, name in enumerate(runs)]
+    make_comparison(
+        compared, ReportOutputs(html, pdf, figures), templates, drawn, dpi=settings.report.figure_dpi, tell=tell
+    )
+
+
+def _compared(
+    target: str, number: int, labels: Sequence[str] | None, predictions: Sequence[Path] | None
+) -> ComparedRun:
+    """A run by what it was named: an archived folder, a folder of metrics, or a model of the pipeline."""
+    from dataclasses import replace
+
+    from doseledger.ledger.compared_runs import compared_run, run_of_metrics
+    from doseledger.ledger.runs import MANIFEST, files_of_archive, files_of_pipeline
+
+    folder = Path(target)
+    label = labels[number] if labels else folder.name
+    own = predictions[number] if predictions else None
+    if folder.is_dir() and not (folder / MANIFEST).is_file():
+        return run_of_metrics(folder, label, own)
+    files = files_of_archive(folder) if folder.is_dir() else files_of_pipeline(Path.cwd(), target)
+    return compared_run(files if own is None else replace(files, predictions=own), label)
 
 
 @app.command()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from doseledger.cohort.predictions import load_prediction
 from doseledger.core.case import Case
@@ -16,7 +18,7 @@ from doseledger.evaluate.dvh_curves import dvh_curves
 from doseledger.evaluate.gamma import GammaCriteria
 from doseledger.ledger.blocks import Picture, Table
 from doseledger.ledger.curves import StructureCurves, plot_dvh
-from doseledger.ledger.figures import data_uri, house_style, save_figure
+from doseledger.ledger.figures import data_uri, house_style, page_uri, save_figure
 from doseledger.ledger.slices import plot_slices
 from doseledger.ledger.viewer import Viewer
 from doseledger.ledger.views import Comparison
@@ -68,11 +70,22 @@ def load_comparison(cases: Path, predictions: Path, case_id: str, criteria: Gamm
     BadCase
         If one of them is absent, they don't lie on one grid, or the case has no dose.
     """
+    return load_with_digest(cases, predictions, case_id, criteria)[0]
+
+
+def load_with_digest(cases: Path, predictions: Path, case_id: str, criteria: GammaCriteria) -> tuple[Comparison, str]:
+    """Return a case with its prediction, and the SHA256 of the file that the prediction was made for.
+
+    Raises
+    ------
+    BadCase
+        As `load_comparison`.
+    """
     case = Case.load(cases / f"{case_id}.npz")
     prediction = load_prediction(predictions / f"{case_id}.npz")
     if not prediction.grid.same_as(case.grid):
         raise BadCase(case_id, f"predicted on {prediction.grid}, the case lies on {case.grid}; run predict again")
-    return Comparison(case, prediction.dose_gy, criteria)
+    return Comparison(case, prediction.dose_gy, criteria), prediction.case_sha256
 
 
 def draw_case(
@@ -82,7 +95,9 @@ def draw_case(
     case = comparison.case
     criterion = comparison.criteria
     with house_style():
-        slices = save_figure(plot_slices(comparison), folder, f"{stem}_slices", dpi)
+        slices = plot_slices(comparison)
+        save_figure(slices, folder, f"{stem}_slices", dpi)
+        slices_uri = page_uri(slices, dpi)
         top_gy = 1.12 * max(float(comparison.plan_gy.max()), float(comparison.predicted_gy.max()))
         dvh = save_figure(
             plot_dvh(structure_curves(comparison, protocol), goals.goals, top_gy), folder, f"{stem}_dvh", dpi
@@ -90,7 +105,7 @@ def draw_case(
     kind = "local" if criterion.local else "global"
     return (
         Picture(
-            data_uri(slices["png"]),
+            slices_uri,
             f"{case.case_id}: slices through the centre of the target of the highest prescription, cut to where there "
             "is dose. Patient's left is on the right of axial and coronal slices. Isodoses: plan solid, prediction "
             "dashed. Difference: red where the prediction is hotter. Gamma "
@@ -107,22 +122,26 @@ def draw_case(
     )
 
 
-def structure_curves(comparison: Comparison, protocol: Protocol) -> list[StructureCurves]:
-    """Return the DVHs of every structure that is present, of plan and prediction."""
+def structure_curves(
+    comparison: Comparison, protocol: Protocol, others: Sequence[NDArray[np.float32]] = ()
+) -> list[StructureCurves]:
+    """Return the DVHs of every structure that is present, of plan and prediction, and of other predictions in Gy."""
     case = comparison.case
     indices = np.flatnonzero(case.present)
     masks = case.masks[indices]
     volume_cc = case.grid.voxel_volume_cc
     plan = dvh_curves(comparison.plan_gy, masks, volume_cc, DVH_BIN_GY)
-    predicted = dvh_curves(comparison.predicted_gy, masks, volume_cc, DVH_BIN_GY)
+    doses = (comparison.predicted_gy, *others)
+    predicted = [dvh_curves(dose_gy, masks, volume_cc, DVH_BIN_GY) for dose_gy in doses]
     return [
         StructureCurves(
             name=case.structure_names[index],
             is_target=case.structure_names[index] in protocol.target_names,
             plan_gy=p.edges_gy,
             plan_percent=p.cumulative_percent,
-            predicted_gy=q.edges_gy,
-            predicted_percent=q.cumulative_percent,
+            predicted_gy=of[0].edges_gy,
+            predicted_percent=of[0].cumulative_percent,
+            others=tuple((q.edges_gy, q.cumulative_percent) for q in of[1:]),
         )
-        for index, p, q in zip(indices, plan, predicted, strict=True)
+        for index, p, of in zip(indices, plan, zip(*predicted, strict=True), strict=True)
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LEGEND_ROW_IN = 0.25
+# Letters of all names of predictions that fit in one row below a figure.
+LONGEST_ROW = 32
+# Of the first prediction, of a second and a third one; the plan is solid.
+LINE_STYLES: tuple[Any, ...] = (DASHED, (0, (1, 1.4)), (0, (6, 1.5, 1, 1.5)))
 TALLEST_IN = 7.2
 
 
@@ -113,7 +117,10 @@ def _plain_log_ticks(axis: Axes) -> None:
 
 @dataclass(frozen=True)
 class StructureCurves:
-    """Cumulative DVHs of one structure for plan and prediction: dose in Gy, percent of its volume, each (bin + 1,)."""
+    """Cumulative DVHs of one structure for plan and prediction: dose in Gy, percent of its volume, each (bin + 1,).
+
+    `others` holds (dose, percent) of further predictions of the same case.
+    """
 
     name: str
     is_target: bool
@@ -121,10 +128,21 @@ class StructureCurves:
     plan_percent: NDArray[np.float64]
     predicted_gy: NDArray[np.float64]
     predicted_percent: NDArray[np.float64]
+    others: tuple[tuple[NDArray[np.float64], NDArray[np.float64]], ...] = ()
+
+    @property
+    def predictions(self) -> tuple[tuple[NDArray[np.float64], NDArray[np.float64]], ...]:
+        """(dose, percent) of every prediction."""
+        return ((self.predicted_gy, self.predicted_percent), *self.others)
 
 
-def plot_dvh(structures: Sequence[StructureCurves], goals: Sequence[Goal], top_gy: float) -> Figure:
-    """Return the DVHs of one case: plan solid, prediction dashed, targets and organs in two panels.
+def plot_dvh(
+    structures: Sequence[StructureCurves],
+    goals: Sequence[Goal],
+    top_gy: float,
+    labels: Sequence[str] = ("prediction",),
+) -> Figure:
+    """Return the DVHs of one case: plan solid, predictions dashed or dotted, targets and organs in two panels.
 
     Parameters
     ----------
@@ -134,13 +152,18 @@ def plot_dvh(structures: Sequence[StructureCurves], goals: Sequence[Goal], top_g
         Clinical goals; those that are a point of a DVH are marked on it, ▼ an upper limit, ▲ a lower one.
     top_gy
         End of the dose axis in Gy.
+    labels
+        What the predictions are called, in the order of `StructureCurves.predictions`.
     """
     from matplotlib.lines import Line2D
 
     groups = {"Targets": [s for s in structures if s.is_target], "Organs": [s for s in structures if not s.is_target]}
     groups = {title: group for title, group in groups.items() if group}
     legend_in = LEGEND_ROW_IN * max((len(group) + 1) // 2 for group in groups.values())
-    foot_in = 0.72 + legend_in + 0.42
+    # Short names of lines stand in one row, long ones below each other.
+    lines_in_a_row = len(labels) + 2 if sum(map(len, labels)) < LONGEST_ROW else 1
+    line_rows = -(-(len(labels) + 2) // lines_in_a_row)
+    foot_in = 0.72 + legend_in + 0.17 + LEGEND_ROW_IN * line_rows
     figure = new_figure(0.32 + 2.5 + foot_in)
     height_in = figure.get_figheight()
     axes = figure.subplots(1, len(groups), sharey=True, squeeze=False)[0]
@@ -148,7 +171,8 @@ def plot_dvh(structures: Sequence[StructureCurves], goals: Sequence[Goal], top_g
     for axis, (title, group) in zip(axes, groups.items(), strict=True):
         for colour, item in zip(COLOURS, group, strict=False):
             axis.plot(item.plan_gy, item.plan_percent, color=colour, label=item.name)
-            axis.plot(item.predicted_gy, item.predicted_percent, color=colour, linestyle=DASHED)
+            for style, (dose_gy, percent) in zip(LINE_STYLES, item.predictions, strict=False):
+                axis.plot(dose_gy, percent, color=colour, linestyle=style)
             for goal in goals:
                 _mark_goal(axis, goal, item.name, colour)
         start_gy = _shoulder_gy(group) if group[0].is_target else 0.0
@@ -160,11 +184,14 @@ def plot_dvh(structures: Sequence[StructureCurves], goals: Sequence[Goal], top_g
     axes[0].set_ylabel("Volume (%)")
     lines = [
         Line2D([], [], color="#444444", label="plan"),
-        Line2D([], [], color="#444444", linestyle=DASHED, label="prediction"),
+        *(
+            Line2D([], [], color="#444444", linestyle=style, label=label)
+            for style, label in zip(LINE_STYLES, labels, strict=False)
+        ),
     ]
     if goals:
         lines.append(Line2D([], [], color="#444444", marker="v", linestyle="", markerfacecolor="white", label="goal"))
-    figure.legend(handles=lines, loc="lower center", ncols=len(lines))
+    figure.legend(handles=lines, loc="lower center", ncols=min(len(lines), lines_in_a_row))
     return figure
 
 
@@ -173,7 +200,7 @@ def _shoulder_gy(group: Sequence[StructureCurves]) -> float:
     falls = [
         float(dose[np.flatnonzero(percent > 99.5)[-1]])
         for item in group
-        for dose, percent in ((item.plan_gy, item.plan_percent), (item.predicted_gy, item.predicted_percent))
+        for dose, percent in ((item.plan_gy, item.plan_percent), *item.predictions)
     ]
     return max(0.0, 10.0 * np.floor(min(falls) / 10.0) - 5.0)
 

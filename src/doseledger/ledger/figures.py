@@ -6,6 +6,7 @@ Figures are as wide as the text of an A4 page, so that a font of 12 points is 12
 from __future__ import annotations
 
 import base64
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 WIDTH_IN = 7.0
 FONT_PT = 12
+# Resolution of pictures in a page: on a screen more is not seen, and a page has to be sent; the files have more.
+PAGE_DPI = 150
 # Okabe & Ito, "Color Universal Design" (2008), without yellow, lost on white; then three of Paul Tol's muted set.
 COLOURS = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#332288", "#999933", "#882255",
@@ -85,6 +88,13 @@ def save_figure(figure: Figure, folder: Path, stem: str, dpi: int) -> dict[str, 
         with atomic_path(paths[kind]) as part:
             figure.savefig(part, format=kind, dpi=dpi, metadata=metadata)
     return paths
+
+
+def page_uri(figure: Figure, dpi: int) -> str:
+    """Return a figure as the data URI of a PNG for a page, as fine as a screen shows and no finer than `dpi`."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=min(dpi, PAGE_DPI), metadata=NO_METADATA["png"])
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
 def data_uri(path: Path) -> str:

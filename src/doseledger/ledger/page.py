@@ -6,6 +6,7 @@ import os
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,15 @@ from doseledger.ledger.figures import NO_METADATA, house_style, new_figure
 
 # Any fixed moment: a PDF and the fonts in it would else carry the clock.
 FIXED_EPOCH = "315532800"
+
+
+@dataclass(frozen=True)
+class ReportOutputs:
+    """Where a report goes: the page, the PDF, and the folder of its figures."""
+
+    html: Path
+    pdf: Path
+    figures: Path
 
 
 def render_page(templates: Path, name: str, context: dict[str, Any]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from doseledger.ledger.case_pages import CasePage, draw_case, load_comparison, p
 from doseledger.ledger.curves import plot_differences, plot_training
 from doseledger.ledger.figures import data_uri, house_style, save_figure
 from doseledger.ledger.model_card import model_card
-from doseledger.ledger.page import render_page, write_pdf
+from doseledger.ledger.page import ReportOutputs, render_page, write_pdf
 from doseledger.ledger.provenance import LOCK_FILE, GitState, dvc_hashes, git_state
 from doseledger.ledger.sources import ReportInputs, RunFacts, load_facts
 from doseledger.ledger.viewer import make_viewer
@@ -39,15 +38,6 @@ CONTENTS = (
     ("summary", "Summary"), ("data", "Data"), ("code", "Code"), ("training", "Training"), ("accuracy", "Agreement"),
     ("goals", "Goals"), ("cases", "Cases"), ("card", "Model card"), ("record", "Record"),
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class ReportOutputs:
-    """Where a report goes: the page, the PDF, and the folder of its figures."""
-
-    html: Path
-    pdf: Path
-    figures: Path
 
 
 def make_report(

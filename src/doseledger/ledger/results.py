@@ -174,7 +174,7 @@ def goals_table(goal_results: pd.DataFrame, *, case_id: str | None = None) -> Ta
         return _goals_of_case(goal_results[goal_results["case_id"] == case_id])
     rows = []
     for goal, part in goal_results.groupby("goal", sort=False):
-        verdicts = [_states(part, who) for who in ("plan", "prediction")]
+        verdicts = [goal_states(part, who) for who in ("plan", "prediction")]
         judged = [pair for pair in zip(*verdicts, strict=True) if "not judged" not in pair]
         agree = sum(plan == predicted for plan, predicted in judged)
         counts = [sum(pair[who] == state for pair in judged) for who in (0, 1) for state in ("met", "acceptable")]
@@ -200,8 +200,8 @@ def _met_of(met: int, acceptable: int) -> str:
     return f"{met} (+{acceptable})" if acceptable else str(met)
 
 
-def _states(part: pd.DataFrame, who: str) -> list[str]:
-    """What became of a goal on each row: met, acceptable, missed or not judged."""
+def goal_states(part: pd.DataFrame, who: str) -> list[str]:
+    """Return what became of a goal on each row, by `plan` or `prediction`: met, acceptable, missed or not judged."""
     states = []
     for met, acceptable in zip(part[f"{who}_met"], part[f"{who}_acceptable"], strict=True):
         if pd.isna(met):
@@ -215,7 +215,7 @@ STATE_OF: dict[str, State] = {"met": "good", "acceptable": "warn", "missed": "ba
 
 
 def _goals_of_case(part: pd.DataFrame) -> Table:
-    verdicts = [[Cell(state, STATE_OF[state]) for state in _states(part, who)] for who in ("plan", "prediction")]
+    verdicts = [[Cell(state, STATE_OF[state]) for state in goal_states(part, who)] for who in ("plan", "prediction")]
     rows = []
     for row, plan, predicted in zip(part.to_dict("records"), *verdicts, strict=True):
         values = [_with_unit(row[name], row["unit"]) for name in ("plan", "prediction")]
@@ -232,7 +232,9 @@ def _with_unit(value: float, unit: str) -> str:
 def cases_table(facts: RunFacts, gammas: dict[str, str]) -> Table:
     """Return one row per test case: its errors by mask, gamma, and goals missed by the prediction; the worst first."""
     goals = facts.goal_results
-    missed = {str(case_id): _states(part, "prediction").count("missed") for case_id, part in goals.groupby("case_id")}
+    missed = {
+        str(case_id): goal_states(part, "prediction").count("missed") for case_id, part in goals.groupby("case_id")
+    }
     rows = []
     ordered = facts.case_metrics.sort_values([RANKED_BY, "case_id"], ascending=[False, True])
     for row in ordered.to_dict("records"):
