@@ -107,6 +107,27 @@ def test_profiles_are_flat_inside_and_their_penumbra_is_that_of_a_linac(
     assert 3.7 - 0.3 < edge[2] - edge[0] < 5.7 + 2.0
 
 
+@pytest.mark.parametrize("scan", [1, 2, 3, 4])
+def test_profiles_are_within_2_percent_or_2_mm_of_measured_ones(
+    dose_in_water: Dose, make_field: Callable[..., Arc], scan: int
+) -> None:
+    # 100 × 100 mm at the surface, 1 m from the source, of machines that had no part in the fit; data/README.md.
+    table = np.loadtxt(DATA / "clinac_6mv_profiles.csv", delimiter=",")
+    depth, at, measured = table[table[:, 0] == scan][:, 1:].T
+    fine = np.arange(0.0, 120.0, 0.1)
+    dose = dose_in_water(make_field(100.0), np.stack([fine, 0 * fine + depth[0], 0 * fine], axis=-1))
+    percent = 100 * dose / dose[0]
+    half_width = 50.0 * (1 + depth[0] / 1000.0)
+    inside = at <= 0.8 * half_width
+    off = np.interp(at, fine, percent) - measured
+    assert inside.sum() >= 4
+    assert np.abs(off[inside]).max() < 2.0
+    # In the penumbra a dose is found no farther off than 2 mm; outside the field a tail is as flat as the middle.
+    edge = [float(np.interp(-level, -measured, at) - np.interp(-level, -percent, fine)) for level in (80, 50, 20)]
+    assert np.abs(edge).max() < 2.0
+    assert np.abs(off[at >= half_width + 9.0]).max() < 2.0
+
+
 def test_a_field_edge_moves_by_less_than_a_leaf_or_a_node(dose_in_water: Dose, make_field: Callable[..., Arc]) -> None:
     y = np.arange(20.0, 45.0, 0.25)
     points = np.stack([0 * y, 0 * y, y], axis=-1)
