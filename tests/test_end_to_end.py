@@ -206,3 +206,74 @@ def test_a_limit_that_the_data_miss_stops_the_pipeline_before_training(clone: Cl
         assert read_json(clone.root / "reports/verdicts/phantom/data.json")["ok"] is False
     finally:
         thresholds.write_text(before)
+
+
+def loosen_limits(thresholds: Path) -> None:
+    """Let a model that was hardly trained pass: what is walked here is the road to a release, not the model."""
+    from ruamel.yaml import YAML
+
+    yaml = YAML()
+    values = yaml.load(thresholds.read_text())
+    values["metrics"]["phantom"]["dose_unet"] = [
+        {"metric": "mae_body_gy", "operator": "<=", "limit": 100.0, "source": "no model is judged here"}
+    ]
+    for limit in values["shortcuts"]["phantom"]["dose_unet"]:
+        limit["severity"] = "warning"
+    with thresholds.open("w") as stream:
+        yaml.dump(values, stream)
+
+
+def flip_byte(path: Path, position: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[position] ^= 0xFF
+    path.write_bytes(bytes(content))
+
+
+def test_a_walk_from_a_run_to_a_registered_model_and_a_rehydrated_bundle(clone: Clone, tmp_path: Path) -> None:
+    # docs/tutorial/register-and-hand-over.md, step by step.
+    clone.run("git", "config", "user.name", "Ada Example")
+    clone.run("git", "config", "user.email", "ada@example.org")
+    loosen_limits(clone.root / "validation/thresholds.yaml")
+    clone.commit("limits of this walk")
+    clone.run("dvc", "repro", "--single-item", "--force", "train@dose_unet")
+    clone.run("dvc", "repro")
+    clone.commit("the run")
+    where = ("--protocols", "validation/protocols", "--goals", "validation/goals")
+    clone.run("doseledger", "runs", "check", "dose_unet", "--recompute", "1", *where)
+    clone.run("doseledger", "runs", "archive", "dose_unet", str(tmp_path / "archive"))
+    (archived,) = (tmp_path / "archive").glob("run_*")
+    clone.run("doseledger", "runs", "check", str(archived))
+
+    clone.run("doseledger", "registry", "register", "dose_unet", "--version", "v0.1.0")
+    clone.run("doseledger", "registry", "promote", "dose_unet@v0.1.0", "--stage", "research")
+    refused = clone.run("doseledger", "registry", "promote", "dose_unet@v0.1.0", "--stage", "candidate", ok=False)
+    assert refused.returncode == 1
+    assert "[clinical_target]" in refused.stderr
+    clone.run("doseledger", "registry", "get", "dose_unet@v0.1.0", "--out", str(tmp_path / "model"))
+    best = clone.root / "models/phantom/dose_unet/checkpoints/best.ckpt"
+    assert (tmp_path / "model/best.ckpt").read_bytes() == best.read_bytes()
+
+    bundle = tmp_path / "release/phantom-v1.tar"
+    packed = clone.run(
+        "doseledger", "bundle", "pack", str(bundle), "--data", "data/cases/phantom",
+        "--contract", "validation/contracts/case.yaml", "--run", "models/phantom/dose_unet",
+        "--report", "reports/html/phantom", "--part-size-mb", "64",
+    )  # fmt: skip
+    (digest,) = re.findall(r"\b[0-9a-f]{64}\b", packed.stdout)
+    clone.run("doseledger", "bundle", "verify", str(bundle), "--sha256", digest)
+    part = sorted(bundle.parent.glob("phantom-v1.tar.0*"))[0]
+    flip_byte(part, 1_000_000)
+    spoiled = clone.run("doseledger", "bundle", "verify", str(bundle), "--sha256", digest, ok=False)
+    assert spoiled.returncode == 1
+    assert part.name in spoiled.stdout + spoiled.stderr
+    flip_byte(part, 1_000_000)
+    clone.run("doseledger", "bundle", "rehydrate", str(bundle), str(tmp_path / "elsewhere"), "--sha256", digest)
+    assert (tmp_path / "elsewhere/models/phantom/dose_unet/checkpoints/best.ckpt").read_bytes() == best.read_bytes()
+
+    index = f"{bundle}.index.json"
+    clone.run("doseledger", "audit", "verify", index)
+    log = clone.root / ".doseledger/audit.jsonl"
+    log.write_text(log.read_text().replace("Ada Example", "Eve Example", 1))
+    forged = clone.run("doseledger", "audit", "verify", index, ok=False)
+    assert forged.returncode == 1
+    assert "was edited" in forged.stdout + forged.stderr
