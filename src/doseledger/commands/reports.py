@@ -162,6 +162,54 @@ def _compared(
     return compared_run(files if own is None else replace(files, predictions=own), label)
 
 
+@app.command("report-data")
+@audited(
+    "report-data",
+    inputs=("cases", "splits", "lock", "data_findings", "drift_findings"),
+    outputs=("html", "pdf", "figures"),
+    reads="all",
+)
+def report_data(
+    cases: Annotated[Path, typer.Argument(help="Folder of cases (NPZ, cases.csv, skipped.csv).")],
+    splits: Annotated[Path, typer.Argument(help="Table of splits.")],
+    html: Html,
+    pdf: Pdf,
+    figures: Figures,
+    templates: Templates,
+    lock: Lock,
+    cohort: Cohort,
+    protocols: Protocols,
+    data_findings: Annotated[Path, typer.Option(help="What the data gate found.")],
+    drift_findings: Annotated[Path | None, typer.Option(help="What the drift gate found of the test cases.")] = None,
+    page: Annotated[list[Path] | None, typer.Option(help="A gate's own page to lead to; can be given again.")] = None,
+    params: Params = PARAMS,
+) -> None:
+    """Write the report of a cohort: cases and hashes, splits, features by part, findings, drift of the test cases.
+
+    Example: doseledger report-data data/cases/phantom data/splits/phantom.csv --cohort phantom --html data.html
+    --pdf data.pdf --figures figures --templates reports/templates --lock validation/test_sets/phantom.csv
+    --protocols validation/protocols --data-findings reports/verdicts/phantom/data_findings.json
+    """
+    from doseledger.ledger.data_report import DataInputs, make_data_report
+    from doseledger.ledger.page import ReportOutputs
+
+    settings = settings_of(params)
+    inputs = DataInputs(
+        cohort=cohort,
+        cases=cases,
+        splits=splits,
+        test_set=lock,
+        protocol=protocol_of(settings, cohort, protocols),
+        data_findings=data_findings,
+        drift_findings=drift_findings,
+        pages=tuple(page or ()),
+        fold=settings.fold,
+        repeat=settings.repeat,
+    )
+    outputs = ReportOutputs(html, pdf, figures)
+    make_data_report(inputs, outputs, templates, dpi=settings.report.figure_dpi, tell=tell)
+
+
 @app.command()
 def where(
     html: Annotated[Path, typer.Option(help="Folder of pages.")],

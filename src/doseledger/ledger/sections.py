@@ -10,14 +10,14 @@ import pandas as pd
 from doseledger.cohort.predictions import load_prediction
 from doseledger.ledger.blocks import Alarm, Cell, Table, format_number, make_table, plural
 from doseledger.ledger.provenance import GitState
-from doseledger.ledger.sources import RunFacts
+from doseledger.ledger.sources import CohortTables, RunFacts
 
 PARTS = ("train", "val", "test")
 # Findings that one table shows; the whole list is in the gate's own file.
 SHOWN_FINDINGS = 40
 
 
-def counts_table(facts: RunFacts) -> Table:
+def counts_table(facts: CohortTables) -> Table:
     """Return how many cases there are, how many are not, and what the gate warned of."""
     skipped = int((facts.skipped["status"] == "skipped").sum())
     failed = int((facts.skipped["status"] == "failed").sum())
@@ -33,7 +33,7 @@ def counts_table(facts: RunFacts) -> Table:
     return make_table("Cohort", ("", "#Count"), rows)
 
 
-def skipped_table(facts: RunFacts) -> Table:
+def skipped_table(facts: CohortTables) -> Table:
     """Return each case that is not in the cohort, and why."""
     rows = [
         (row.case_id, Cell(str(row.status), "bad" if row.status == "failed" else "warn"), row.reason)
@@ -42,14 +42,14 @@ def skipped_table(facts: RunFacts) -> Table:
     return make_table("Cases left out", ("Case", "Status", "Reason"), rows, empty="No case was left out.")
 
 
-def fold_rows(facts: RunFacts) -> pd.DataFrame:
+def fold_rows(facts: CohortTables) -> pd.DataFrame:
     """Return the splits of the fold and repeat that this run was trained on."""
     splits = facts.splits
     fold, repeat = int(facts.run.get("fold", 0)), int(facts.run.get("repeat", 0))
     return splits[(splits["fold"] == fold) & (splits["repeat"] == repeat)]
 
 
-def splits_table(facts: RunFacts) -> Table:
+def splits_table(facts: CohortTables) -> Table:
     """Return the real proportions of train, val and test, by patient and by case."""
     fold = fold_rows(facts)
     patients = max(1, fold["pseudonym"].nunique())
@@ -66,7 +66,7 @@ def splits_table(facts: RunFacts) -> Table:
     return make_table("Splits", ("Part", "#Patients", "#Cases", "#Share (%)", "Cases"), rows, note=note)
 
 
-def lock_sentence(facts: RunFacts) -> str:
+def lock_sentence(facts: CohortTables) -> str:
     """Return whether the test set is locked, since when and why."""
     lock = facts.test_set
     if lock.empty:
@@ -92,6 +92,8 @@ def verdicts_table(verdicts: list[dict[str, Any]]) -> Table:
         "data": "Data: numbers, geometry, protocol, leakage",
         "preflight": "Preflight: the model learns on one batch",
         "metrics": "Metrics: results against their limits",
+        "shortcuts": "Shortcuts: the model looks at the patient",
+        "drift": "Drift: test patients are like those of training",
     }
     rows = []
     for verdict in verdicts:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from typing import Protocol as TypedProtocol
 
 import pandas as pd
 
@@ -64,6 +65,30 @@ class ReportInputs:
     goals: Path
     thresholds: Path
     root: Path
+
+
+class CohortTables(TypedProtocol):
+    """The tables of a cohort, and the fold and repeat (`run`) that one looks at."""
+
+    @property
+    def run(self) -> dict[str, Any]:
+        """`fold` and `repeat`, and what else is known of a run."""
+
+    @property
+    def cases(self) -> pd.DataFrame:
+        """cases.csv."""
+
+    @property
+    def skipped(self) -> pd.DataFrame:
+        """skipped.csv."""
+
+    @property
+    def splits(self) -> pd.DataFrame:
+        """The table of splits, of all folds."""
+
+    @property
+    def test_set(self) -> pd.DataFrame:
+        """The locked test set."""
 
 
 @dataclass(frozen=True)
