@@ -41,7 +41,8 @@ def _draw_coverage(axes: Axes, curves: list[dict[str, float]]) -> None:
     for what, colour in (("voxels", COLOURS[0]), ("structures", COLOURS[1])):
         axes.plot(said, [100 * row[what] for row in curves], color=colour, label=what)
         stretched = [100 * row[f"{what}_stretched"] for row in curves]
-        axes.plot(said, stretched, color=colour, linestyle=DASHED, label=f"{what}, stretched")
+        axes.plot(said, stretched, color=colour, linestyle=DASHED)
+    axes.plot([], [], color=GREY, linestyle=DASHED, label="stretched")
     axes.set(xlabel="said to hold / %", ylabel="hold / %", title="Intervals", xlim=(0, 100), ylim=(0, 100))
     axes.legend()
 
