@@ -236,7 +236,8 @@ def test_a_walk_from_a_run_to_a_registered_model_and_a_rehydrated_bundle(clone: 
     loosen_limits(clone.root / "validation/thresholds.yaml")
     clone.commit("limits of this walk")
     clone.run("dvc", "repro", "--single-item", "--force", "train@dose_unet")
-    clone.run("dvc", "repro")
+    # The drift of so small a cohort can't be judged, and a gate that can't judge fails.
+    clone.run("dvc", "repro", "check_metrics@dose_unet", "check_shortcuts@dose_unet")
     clone.commit("the run")
     where = ("--protocols", "validation/protocols", "--goals", "validation/goals")
     clone.run("doseledger", "runs", "check", "dose_unet", "--recompute", "1", *where)

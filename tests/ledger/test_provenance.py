@@ -200,3 +200,18 @@ def test_provenance_does_not_load_torch() -> None:
     code = "import sys, doseledger.ledger.provenance as p, pathlib as l; " \
            "p.run_provenance(l.Path('.'), [], l.Path('x')); sys.exit('torch' in sys.modules)"  # fmt: skip
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_an_out_of_another_pipeline_file_is_an_out_wherever_its_stage_works(project: Path, git: Git) -> None:
+    # The phantom's stage stands in data/raw/dvc.yaml with `wdir: ../..`: its list of cases once made every run dirty.
+    lock = "schema: '2.0'\nstages:\n  phantom:\n    cmd: c\n    outs:\n    - path: data/raw/phantom.csv\n"
+    (project / "data/raw/dvc.yaml").write_text("stages:\n  phantom:\n    wdir: ../..\n    cmd: c\n")
+    (project / "data/raw/dvc.lock").write_text(lock)
+    (project / "data/raw/phantom.csv").write_text("case_id\n")
+    git("add", "--all")
+    git("commit", "--quiet", "-m", "phantoms")
+    (project / "data/raw/phantom.csv").write_text("case_id\ncase_0001\n")
+    assert not git_state(project).dirty
+    (project / "data/raw/other.csv").write_text("case_id\n")
+    git("add", "--all")
+    assert git_state(project).dirty_paths == ("data/raw/other.csv",)

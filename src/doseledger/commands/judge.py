@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from doseledger.commands.audited import audited
+from doseledger.commands.runs import refresh_page
 from doseledger.commands.shared import (
     PARAMS,
     Cases,
@@ -26,6 +27,7 @@ from doseledger.commands.shared import (
     tell,
     training_run,
 )
+from doseledger.core.errors import DoseledgerError
 
 app = typer.Typer()
 check_app = typer.Typer(no_args_is_help=True, help="The gates: data before training, metrics after it.")
@@ -86,6 +88,8 @@ def check_metrics(
     thresholds: Thresholds,
     token: Annotated[Path | None, typer.Option(help="Verdict {ok, digest} to write.")] = None,
     findings: Annotated[Path | None, typer.Option(help="Findings to write.")] = None,
+    runs_page: Annotated[Path | None, typer.Option(help="Page of all runs to write anew, with --templates.")] = None,
+    templates: Annotated[Path | None, typer.Option(help="Folder of templates.")] = None,
     params: Params = PARAMS,
     as_json: Json = False,
 ) -> None:
@@ -100,7 +104,19 @@ def check_metrics(
     settings = settings_of(params)
     files = MetricsFiles(metrics, splits, checkpoint, thresholds, cohort, model)
     verdict = judge_metrics(files, fold=settings.fold, repeat=settings.repeat)
-    deliver(verdict, token, findings, as_json)
+    try:
+        deliver(verdict, token, findings, as_json)
+    finally:
+        # Here and in no stage of its own: the page speaks of commits and experiments too, which no stage depends on.
+        if runs_page is not None and templates is not None:
+            _refresh_runs(runs_page, templates)
+
+
+def _refresh_runs(page: Path, templates: Path) -> None:
+    try:
+        tell(f"{refresh_page(page, templates)} runs in {page}")
+    except DoseledgerError as error:
+        tell(f"warning: {page} was not written: {error}")
 
 
 @app.command()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from doseledger.commands.audited import audited
+from doseledger.commands.audited import audit_log, audited
 from doseledger.commands.shared import (
     PARAMS,
     Json,
@@ -87,7 +87,7 @@ def check(
 
 
 @runs_app.command("archive")
-@audited("runs archive", outputs=("target",))
+@audited("runs archive")
 def archive(
     model: Annotated[str, typer.Argument(help="A model of the pipeline.")],
     target: Annotated[Path, typer.Argument(help="Folder that gets run_YYYYMMDD_HHMMSS.")],
@@ -102,7 +102,9 @@ def archive(
     """
     from datetime import UTC, datetime
 
+    from doseledger.ledger.anchors import anchor_values
     from doseledger.ledger.archive import archive_run, example_cases
+    from doseledger.ledger.recording import note_fact
     from doseledger.ledger.run_check import check_run
 
     files = _files_of(model)
@@ -110,7 +112,9 @@ def archive(
     for finding in verdict.errors:
         tell(f"checklist: [{finding.gate}] {finding.message}")
     chosen = example_cases(files, examples)
-    folder = archive_run(files, verdict, target, when=datetime.now(UTC), examples=chosen)
+    anchor = anchor_values(audit_log())
+    folder = archive_run(files, verdict, target, when=datetime.now(UTC), examples=chosen, audit=anchor)
+    note_fact("archived", str(folder))
     notes = "" if verdict.ok else f"; its checklist has {len(verdict.errors)} error(s), which the manifest holds"
     show({"folder": str(folder), "ok": verdict.ok, "examples": chosen}, as_json, f"archived in {folder}{notes}")
 
@@ -191,6 +195,11 @@ def index(
 
     Example: doseledger runs index reports/runs.html --templates reports/templates
     """
+    print(f"{refresh_page(page, templates, archives)} runs in {page}")
+
+
+def refresh_page(page: Path, templates: Path, archives: list[Path] | None = None) -> int:
+    """Write the page of all runs, below the main repository's root, and return how many it shows."""
     from doseledger.ledger.index import rows_of_experiment_at_work
     from doseledger.ledger.index_page import write_index
     from doseledger.ledger.run_rows import merge_rows
@@ -199,9 +208,8 @@ def index(
     experiment = os.environ.get("DVC_EXP_NAME")
     if experiment:
         rows = merge_rows([*rows, *rows_of_experiment_at_work(Path.cwd(), experiment)])
-    target = project_root() / page
-    write_index(rows, target, templates, project_root())
-    print(f"{len(rows)} runs in {page}")
+    write_index(rows, project_root() / page, templates, project_root())
+    return len(rows)
 
 
 def _files_of(target: str) -> RunFiles:

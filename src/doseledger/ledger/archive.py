@@ -47,7 +47,15 @@ def folder_name(when: datetime) -> str:
     return f"run_{when:%Y%m%d_%H%M%S}"
 
 
-def archive_run(files: RunFiles, verdict: Verdict, target: Path, *, when: datetime, examples: Sequence[str]) -> Path:
+def archive_run(
+    files: RunFiles,
+    verdict: Verdict,
+    target: Path,
+    *,
+    when: datetime,
+    examples: Sequence[str],
+    audit: Mapping[str, int | str] | None = None,
+) -> Path:
     """Return the folder that now holds a complete run, after copying it there.
 
     Parameters
@@ -63,6 +71,8 @@ def archive_run(files: RunFiles, verdict: Verdict, target: Path, *, when: dateti
         the moment of archiving is the one that is known.
     examples
         Cases whose predicted dose goes along.
+    audit
+        Head of the audit log, as `anchors.anchor_values` gives it: the log is held to the manifest that has it.
 
     Raises
     ------
@@ -88,7 +98,8 @@ def archive_run(files: RunFiles, verdict: Verdict, target: Path, *, when: dateti
         write_json(part / STAGES_FILE, stages_of_model(lock, files.model) if lock is not None else {})
         head = _head(files, verdict, when)
         (part / "README.md").write_text(_readme(folder.name, head), encoding="utf-8")
-        write_json(part / MANIFEST, {**head, "files": list_files(part)})
+        anchored = {} if audit is None else {"audit": dict(audit)}
+        write_json(part / MANIFEST, {**head, **anchored, "files": list_files(part)})
         os.replace(part, folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)

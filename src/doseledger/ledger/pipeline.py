@@ -9,8 +9,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from doseledger.core.errors import BadInput, NotReady
+from doseledger.ledger.provenance import PIPELINE_FILE
 
-PIPELINE_FILE = "dvc.yaml"
 VARIABLE = re.compile(r"\$\{\s*([^}\s]+)\s*\}")
 OUT_KINDS = ("outs", "metrics", "plots")
 

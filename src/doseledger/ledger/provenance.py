@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+import posixpath
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from doseledger.core.files import read_yaml, sha256_of_file
 
 PARAMS_FILE = "params.yaml"
 LOCK_FILE = "dvc.lock"
+PIPELINE_FILE = "dvc.yaml"
 HOOK_VARIABLES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX")
 # The packages whose version can change a number.
 NAMED_PACKAGES = (
@@ -74,7 +76,7 @@ def git_state(root: Path) -> GitState:
     if diff.returncode != 0:
         note = f"git diff failed ({diff.stderr.strip()}), so nobody knows whether the tree is clean"
         return GitState(head.stdout.strip(), branch, True, (), note)
-    outs = _stage_outs(root)
+    outs = stage_outs(root)
     changed = tuple(sorted(path for path in diff.stdout.split("\0") if path and not _repro_changes(path, outs)))
     note = ""
     if changed:
@@ -106,18 +108,31 @@ def _no_repository(root: Path) -> str:
     return "this is no Git working tree"
 
 
-def _stage_outs(root: Path) -> frozenset[str]:
-    """Outs of all stages, of the lock file in the tree and of the one in HEAD."""
-    text = _git(root, "show", f"HEAD:./{LOCK_FILE}")
-    locks = [_parse_lock(text.stdout)] if text.returncode == 0 else []
-    if (root / LOCK_FILE).is_file():
-        locks.append(read_yaml(root / LOCK_FILE))
-    return frozenset(
-        str(out["path"])
-        for lock in locks
-        for stage in ((lock or {}).get("stages") or {}).values()
-        for out in stage.get("outs") or []
-    )
+def stage_outs(root: Path) -> frozenset[str]:
+    """Return the outs of the stages of every dvc.lock, in the tree and in HEAD, relative to the project."""
+    tracked = _git(root, "ls-files", "-z", "--", LOCK_FILE, f"**/{LOCK_FILE}").stdout.split("\0")
+    found: set[str] = set()
+    for lock in {PurePosixPath(name) for name in (LOCK_FILE, *tracked) if name}:
+        pipeline = _stages_of(_read_if_there(root / lock.with_name(PIPELINE_FILE)))
+        committed = _git(root, "show", f"HEAD:./{lock}")
+        locks = [_read_if_there(root / lock)]
+        if committed.returncode == 0:
+            locks.append(_parse_lock(committed.stdout))
+        for name, stage in (entry for content in locks for entry in _stages_of(content).items()):
+            written = pipeline.get(name.partition("@")[0]) or {}
+            # A stage's paths are relative to its wdir, and that to the file's own folder.
+            folder = lock.parent / str(written.get("do", written).get("wdir", "."))
+            found |= {posixpath.normpath(folder / str(out["path"])) for out in stage.get("outs") or []}
+    return frozenset(found)
+
+
+def _read_if_there(path: Path) -> Any:
+    return read_yaml(path) if path.is_file() else {}
+
+
+def _stages_of(content: Any) -> dict[str, dict[str, Any]]:
+    stages = content.get("stages") if isinstance(content, dict) else None
+    return stages if isinstance(stages, dict) else {}
 
 
 def _parse_lock(text: str) -> Any:

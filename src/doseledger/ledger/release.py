@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -13,8 +12,8 @@ from doseledger.core.files import read_yaml, sha256_of_file, sha256_of_json
 from doseledger.core.tables import CASES, TEST_SET, read_table
 from doseledger.ledger.git import ask_git, changed_files, head_commit, identity
 from doseledger.ledger.model_card import model_card
-from doseledger.ledger.pipeline import PIPELINE_FILE, StageFiles, resolve_stages
-from doseledger.ledger.provenance import LOCK_FILE, PARAMS_FILE, dvc_hashes
+from doseledger.ledger.pipeline import StageFiles, resolve_stages
+from doseledger.ledger.provenance import LOCK_FILE, PARAMS_FILE, PIPELINE_FILE, dvc_hashes, stage_outs
 from doseledger.ledger.recorded import COMMON_STAGES
 from doseledger.ledger.report import SYNTHETIC_COHORT
 from doseledger.ledger.run_check import check_run
@@ -183,27 +182,13 @@ def _code(release: Release) -> Iterator[str]:
     changed = changed_files(release.root, commit, "HEAD")
     if changed is None:
         return
-    outs = _outs_of_all_stages(release.root)
+    outs = stage_outs(release.root)
     code = [path for path in changed if _is_code(path, outs)]
     if code:
         yield (
             f"the code here is not the run's: {len(code)} file(s) differ from commit {commit[:12]}: {_some(code)}; "
             "`dvc repro` with this code, or register from a branch that has the run's"
         )
-
-
-def _outs_of_all_stages(root: Path) -> frozenset[str]:
-    """Outs of the stages of every dvc.lock that Git tracks, relative to the project."""
-    locks = (ask_git(root, "ls-files", "-z", "--", LOCK_FILE, f"**/{LOCK_FILE}") or "").split("\0")
-    found = set()
-    for lock in (PurePosixPath(lock) for lock in locks if lock):
-        pipeline = read_yaml(root / lock.with_name(PIPELINE_FILE)).get("stages") or {}
-        for name, hashes in dvc_hashes(root / lock).items():
-            stage = pipeline.get(name.partition("@")[0]) or {}
-            # A stage's paths are relative to its wdir, and that to the file's own folder.
-            folder = lock.parent / stage.get("do", stage).get("wdir", ".")
-            found |= {posixpath.normpath(folder / path) for path in hashes["outs"]}
-    return frozenset(found)
 
 
 def _is_code(path: str, outs: frozenset[str]) -> bool:

@@ -9,8 +9,8 @@ from typing import Any
 
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import read_json, read_yaml, sha256_of_json
-from doseledger.ledger.pipeline import PIPELINE_FILE, StageFiles, resolve_stages
-from doseledger.ledger.provenance import PARAMS_FILE
+from doseledger.ledger.pipeline import StageFiles, resolve_stages
+from doseledger.ledger.provenance import PARAMS_FILE, PIPELINE_FILE
 
 MANIFEST = "manifest.json"
 EXAMPLES = "examples"

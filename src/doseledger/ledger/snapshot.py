@@ -11,8 +11,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from doseledger.ledger.pipeline import PIPELINE_FILE
-from doseledger.ledger.provenance import LOCK_FILE, PARAMS_FILE
+from doseledger.ledger.provenance import LOCK_FILE, PARAMS_FILE, PIPELINE_FILE
 
 # Paths inside a snapshot hang below this, so that code for folders serves commits too.
 ROOT = Path("/project")
