@@ -19,9 +19,15 @@ SETTINGS = load_settings(ROOT / "params.yaml")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test that asks for a `model` once for each model of params.yaml."""
+    """Run a test that asks for a `model` once for each of params.yaml; diffusions too where it asks so."""
     if "model" in metafunc.fixturenames:
-        metafunc.parametrize("model", SETTINGS.models)
+        more = SETTINGS.diffusion_models if "every_kind" in metafunc.fixturenames else []
+        metafunc.parametrize("model", [*SETTINGS.models, *more])
+
+
+@pytest.fixture
+def every_kind() -> None:
+    """Asked for by what judges a prediction, whatever kind of model made it."""
 
 
 @pytest.fixture(scope="session")

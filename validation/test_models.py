@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from doseledger.core.settings import Settings
 from doseledger.gates.digests import CohortFiles
 from doseledger.gates.metrics import MetricsFiles, judge_metrics
@@ -31,6 +33,7 @@ def test_the_model_passes_preflight(model: str, cohort_files: CohortFiles, setti
     enforce(judge_preflight(run, cohort_files.cases_dir, cohort_files.splits_csv, cohort_files.thresholds, tell=print))
 
 
+@pytest.mark.usefixtures("every_kind")
 def test_the_model_passes_the_metrics_gate(
     model: str, metrics_files: MetricsFiles, settings: Settings, verdicts: Path
 ) -> None:
