@@ -13,7 +13,9 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from typer.testing import CliRunner
 
+from doseledger.cli import app
 from doseledger.cohort import phantom
 from doseledger.cohort.convert import Origin, convert_case
 from doseledger.cohort.phantom import (
@@ -26,21 +28,20 @@ from doseledger.cohort.phantom import (
     make_cohort,
     tabulate_goals,
 )
-from doseledger.core.errors import BadCase, SkippedCase
+from doseledger.cohort.recompute_plan import recompute_dose
+from doseledger.core.errors import BadCase, BadInput, SkippedCase
+from doseledger.core.files import write_stored_zip
 from doseledger.core.protocol import GoalSet, Protocol, load_goals, load_protocol
 from doseledger.core.settings import PhantomSettings
 from doseledger.core.tables import RAW, read_table
 from doseledger.dicom.check import MachineLimits, check_rtplan
-from doseledger.dicom.position import check_position, turn_plan
-from doseledger.dicom.read_dose import read_dose
-from doseledger.dicom.read_image import read_image
+from doseledger.dicom.objects import to_bytes
 from doseledger.dicom.read_plan import read_plan
 from doseledger.dicom.source import source_digest
 from doseledger.evaluate.goals import lint_goals
+from doseledger.ledger.plan_figure import plot_plan
 from doseledger.planning.check import check_plan
-from doseledger.planning.engine import dose_at_points, voxel_points_xyz
 from doseledger.planning.machine import load_machine
-from doseledger.planning.raytrace import density_map
 
 # Poor plans on coarse voxels, so that a patient takes a few seconds.
 SETTINGS = PhantomSettings(
@@ -52,6 +53,7 @@ SETTINGS = PhantomSettings(
     iterations=16,
     attempts=1,
     dose_grid_mm=8.0,
+    near_bowel_share=0.0,
 )
 NO_GOALS = GoalSet(name="none", protocol="prostate_sib", title="none", goals=[])
 # Feet first and prone.
@@ -107,17 +109,49 @@ def test_a_case_without_ptv56_is_outside_the_protocol_not_a_failure(folder: Path
 
 @pytest.mark.parametrize("number", [1, FFP])
 def test_the_plan_on_disk_gives_the_dose_on_disk(folder: Path, number: int) -> None:
-    objects = open_case(folder / f"case_{number:04d}.zip")
-    images = [item for name, item in objects.items() if name.startswith("CT/")]
-    image, dose = read_image(images, "case"), read_dose(objects["RD.dcm"], "case")
-    position = check_position(objects["RP.dcm"].PatientSetupSequence[0].PatientPosition)
-    plan = turn_plan(read_plan(objects["RP.dcm"], "case"), position)
-    # At the very voxels that the file gives a dose: the outline found in the CT differs from the skin by a few, and the
-    # engine's lattice of depths follows the outline.
-    machine, inside = load_machine(), dose.dose_gy > 0
-    density = density_map(image.values, image.grid, machine.density)
-    again = dose_at_points(plan, density, machine, voxel_points_xyz(inside, dose.grid), sub_angles=2)
-    assert np.abs(again * plan.n_fractions - dose.dose_gy[inside]).max() < 0.01
+    found = recompute_dose(folder / f"case_{number:04d}.zip")
+    assert found.n_voxels > 10000
+    assert found.greatest_gy > 70.0
+    assert found.mean_gy <= found.worst_gy < 0.01
+
+
+def test_a_plan_whose_monitor_units_were_changed_on_disk_is_told_from_its_dose(folder: Path, tmp_path: Path) -> None:
+    shutil.copy(folder / "case_0001.zip", tmp_path / "case_0001.zip")
+    with zipfile.ZipFile(folder / "case_0001.zip") as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    plan = pydicom.dcmread(io.BytesIO(files["RP.dcm"]))
+    beam = plan.FractionGroupSequence[0].ReferencedBeamSequence[0]
+    beam.BeamMeterset = f"{float(beam.BeamMeterset) * 1.01:.6f}"
+    write_stored_zip(tmp_path / "case_0001.zip", files | {"RP.dcm": to_bytes(plan)})
+    assert 0.2 < recompute_dose(tmp_path / "case_0001.zip").worst_gy < 0.75
+    shown = CliRunner().invoke(app, ["recompute-dose", str(tmp_path / "case_0001.zip")])
+    assert shown.exit_code == 1
+    assert "RTDOSE is not the dose of its RTPLAN to 0.01 Gy: case_0001 (0." in str(shown.exception)
+    assert "case_0001: " in shown.stdout
+
+
+def test_only_a_plan_of_the_known_machine_with_a_dose_is_recomputed(folder: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(folder / "case_0001.zip") as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    plan = pydicom.dcmread(io.BytesIO(files["RP.dcm"]))
+    for beam in plan.BeamSequence:
+        beam.TreatmentMachineName = "LinacX"
+    source = tmp_path / "case_0001.zip"
+    write_stored_zip(source, files | {"RP.dcm": to_bytes(plan)})
+    with pytest.raises(BadInput, match=r"case_0001: its plan is for LinacX, and only the beam of Generic120 is known"):
+        recompute_dose(source)
+    write_stored_zip(source, {name: content for name, content in files.items() if name != "RD.dcm"})
+    with pytest.raises(BadCase, match="RTDOSE"):
+        recompute_dose(source)
+
+
+def test_a_plan_is_drawn_as_one_small_picture_twice_the_same(folder: Path, tmp_path: Path, protocol: Protocol) -> None:
+    for name in ("a.png", "b.png"):
+        plot_plan(folder / f"case_{FFP:04d}.zip", protocol, tmp_path / name)
+    first, again = ((tmp_path / name).read_bytes() for name in ("a.png", "b.png"))
+    assert first == again
+    assert first.startswith(b"\x89PNG")
+    assert 30_000 < len(first) < 400_000
 
 
 @pytest.mark.parametrize("number", [1, FFP, NON_SIB])

@@ -221,15 +221,17 @@ class Anatomy:
         return np.asarray(np.maximum(field, -clear), dtype=np.float32)
 
 
-def draw_anatomy(rng: np.random.Generator, *, prone: bool = False) -> Anatomy:
-    """Return a patient drawn from anatomy_ranges.yaml."""
+def draw_anatomy(rng: np.random.Generator, *, prone: bool = False, bowel_gap_mm: float | None = None) -> Anatomy:
+    """Return a patient drawn from anatomy_ranges.yaml; a gap that is given has a loop of bowel come that near."""
     traits = {name: trait.draw(rng) for name, trait in load_ranges().items()}
+    if bowel_gap_mm is not None:
+        traits["bowel_gap_mm"] = bowel_gap_mm
     waves = {name: Waves.draw(rng, 35.0, 90.0) for name in WAVES}
     none = np.zeros((0, 3))
     bare = Anatomy(traits, waves, none, np.zeros(0), (), prone, bool(rng.uniform() < 0.2))
     path, radii = _draw_rectum(rng, bare)
     bare = Anatomy(traits, waves, path, radii, (), prone, bare.abutting)
-    return Anatomy(traits, waves, path, radii, _draw_bowel(rng, bare), prone, bare.abutting)
+    return Anatomy(traits, waves, path, radii, _draw_bowel(rng, bare, bowel_gap_mm is not None), prone, bare.abutting)
 
 
 def _draw_rectum(rng: np.random.Generator, anatomy: Anatomy) -> tuple[Path3, NDArray[np.float64]]:
@@ -252,8 +254,11 @@ def _draw_rectum(rng: np.random.Generator, anatomy: Anatomy) -> tuple[Path3, NDA
     return curve[:, :3], curve[:, 3]
 
 
-def _draw_bowel(rng: np.random.Generator, anatomy: Anatomy) -> tuple[Path3, ...]:
-    """Draw loops through random points of the free space above the bladder and in front of the nodes."""
+def _draw_bowel(rng: np.random.Generator, anatomy: Anatomy, come_near: bool) -> tuple[Path3, ...]:
+    """Draw loops through random points of the free space above the bladder and in front of the nodes.
+
+    Where one shall come near to PTV56, the first begins where it is nearest.
+    """
     radius = anatomy.traits["bowel_radius_mm"]
     front = anatomy.middle_y_mm - anatomy.half_depth_mm + anatomy.fat_mm + radius + 14.0
     # Behind y = 5 mm the sigmoid and the upper rectum begin.
@@ -263,11 +268,13 @@ def _draw_bowel(rng: np.random.Generator, anatomy: Anatomy) -> tuple[Path3, ...]
     free &= anatomy.bladder(space) > radius + 3.0
     free &= np.abs(points[:, 0]) < 82.0 - 0.25 * np.maximum(60.0 - points[:, 2], 0.0)
     points = points[free]
-    loops = []
+    nearest = points[[np.argmin(anatomy.ptv56(space)[free])]] if come_near and len(points) else points
+    loops: list[Path3] = []
     for _ in range(int(anatomy.traits["bowel_loops"])):
         if len(points) < 8:
             break
-        path = [points[rng.integers(len(points))]]
+        starts = points if loops else nearest
+        path = [starts[rng.integers(len(starts))]]
         for _ in range(5):
             # The next bend of a loop is a near one, not the nearest: 30 to 55 mm on.
             away = np.linalg.norm(points - path[-1], axis=1)

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from doseledger.cohort.near_bowel import SPARED, compromise_of, with_near_bowel, yielded_goals
 from doseledger.cohort.phantom_patient import Dirt, SyntheticPatient, draw_patient
 from doseledger.core.errors import BadCase
 from doseledger.core.fanout import run_cases
@@ -72,12 +73,15 @@ class MadeCase:
         Value by name of goal; NaN where the structure is absent.
     total_mu
         Monitor units of a fraction.
+    compromise
+        What the plan was let off, and why; empty for most.
     """
 
     sha256: str
     attempts: int
     goals: dict[str, float]
     total_mu: float
+    compromise: str = ""
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,9 @@ def make_cohort(out: Path, raw_list: Path, settings: PhantomSettings, goals: Goa
     dropped = {name: error.reason for name, error in outcome.failed.items()}
     replanned = sum(made.attempts > 1 for made in outcome.done.values())
     tell(f"{len(outcome.done)} patients in {out}, {replanned} planned more than once, {len(dropped)} dropped")
+    for name, made in outcome.done.items():
+        if made.compromise:
+            tell(f"{name} was planned by a compromise: {made.compromise}")
     return Cohort(outcome.done, dropped)
 
 
@@ -148,20 +155,21 @@ def make_case(case_id: str, number: int, out: Path, settings: PhantomSettings, g
     BadCase
         If no plan meets the gating goals, naming those that the last one missed, or the machine can't deliver it.
     """
-    dirt = DIRT.get(number, Dirt())
+    dirt = with_near_bowel(DIRT.get(number, Dirt()), number, settings)
     # Anatomy and planner draw from streams of their own: more planning leaves the patients as they are.
     anatomy_rng, plan_rng = (np.random.default_rng([settings.seed, number, stream]) for stream in (0, 1))
     patient = draw_patient(anatomy_rng, settings.in_plane_pixels, settings.dose_grid_mm, dirt)
     machine = load_machine()
+    compromise = compromise_of(patient)
     planned, results, attempts = _plan(case_id, patient, machine, (settings, goals), plan_rng)
     faults = check_plan(planned.plan, machine)
     if faults:
         more = f" (and {len(faults) - 1} faults more)" if len(faults) > 1 else ""
         raise BadCase(case_id, f"dropped: {machine.name} can't deliver its plan: {faults[0]}{more}")
     target = out / f"{case_id}.zip"
-    write_stored_zip(target, _pack(case_id, number, patient, planned, (settings, machine)))
+    write_stored_zip(target, _pack(case_id, number, patient, planned, (settings, machine, dirt)))
     values = {result.goal.name: result.value for result in results}
-    return MadeCase(source_digest(target), attempts, values, planned.plan.total_mu)
+    return MadeCase(source_digest(target), attempts, values, planned.plan.total_mu, compromise)
 
 
 def draw_style(rng: np.random.Generator) -> PlanStyle:
@@ -204,6 +212,8 @@ def _plan(
         dose_spacing_mm=patient.dose_grid.spacing_mm,
     )
     style = draw_style(rng)
+    if compromise_of(patient):
+        style, goals = firmer_style(style, {SPARED}, prescription), yielded_goals(goals)
     told = ""
     for attempt in range(1, settings.attempts + 1):
         try:
@@ -251,13 +261,15 @@ def _pack(
     number: int,
     patient: SyntheticPatient,
     planned: PlannedPatient,
-    made: tuple[PhantomSettings, Machine],
+    made: tuple[PhantomSettings, Machine, Dirt],
 ) -> dict[str, bytes]:
     """Return the DICOM files of a case by name."""
-    settings, machine = made
-    dirt = DIRT.get(number, Dirt())
-    # Equal settings give equal UIDs; another seed or amount of work is another patient's scan.
-    key = f"{settings.model_dump_json(exclude={'workers', 'n_patients', 'attempts'})}/{case_id}"
+    settings, machine, dirt = made
+    # Equal settings give equal UIDs; another seed or amount of work is another patient's scan. The share of patients
+    # with near bowel is no part of it: it leaves the others as they are.
+    key = f"{settings.model_dump_json(exclude={'workers', 'n_patients', 'attempts', 'near_bowel_share'})}/{case_id}"
+    if dirt.bowel_gap_mm is not None:
+        key += "/near bowel"
     study = Study(
         patient_id=f"phantom_{number:04d}",
         patient_name=f"phantom^{number:04d}",
@@ -273,6 +285,8 @@ def _pack(
     numbers = {name: k for k, name in enumerate(patient.surfaces, 1)}
     device = BeamDevice(machine.leaves.boundary_mm, machine.source_axis_mm)
     plan = make_plan(study, planned.plan, device, structures, numbers)
+    if compromise := compromise_of(patient):
+        plan.RTPlanDescription = compromise
     dose = make_dose(study, planned.dose_gy, planned.dose_grid, plan=plan)
     files = {f"CT/{k:04d}.dcm": to_bytes(image) for k, image in enumerate(images, 1)}
     return files | {"RS.dcm": to_bytes(structures), "RP.dcm": to_bytes(plan), "RD.dcm": to_bytes(dose)}

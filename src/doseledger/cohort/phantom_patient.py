@@ -44,6 +44,8 @@ class Dirt:
         How the patient lies.
     roll_deg
         By how much the patient is rolled about the long axis.
+    bowel_gap_mm
+        How near to PTV56 loops of bowel come; as anatomy_ranges.yaml has it if None.
     """
 
     absent: tuple[str, ...] = ()
@@ -52,6 +54,7 @@ class Dirt:
     odd_dose_grid: bool = False
     position: Position = "HFS"
     roll_deg: float = 0.0
+    bowel_gap_mm: float | None = None
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ def draw_patient(rng: np.random.Generator, in_plane_pixels: int, dose_grid_mm: f
     dirt
         What is unusual.
     """
-    anatomy = draw_anatomy(rng, prone=dirt.position.endswith("P"))
+    anatomy = draw_anatomy(rng, prone=dirt.position.endswith("P"), bowel_gap_mm=dirt.bowel_gap_mm)
     centre = (np.round(rng.uniform(-300.0, 300.0), 1), *np.round(rng.uniform(-40.0, 40.0, 2), 1))
     grid = _scan_grid(rng, anatomy, centre, in_plane_pixels)
     space = Space.of_grid(grid, (float(centre[0]), float(centre[1]), float(centre[2])), dirt.roll_deg)

@@ -35,6 +35,7 @@ class PhantomSettings(Block):
     iterations: Count
     attempts: Count
     dose_grid_mm: Positive
+    near_bowel_share: Share
 
 
 class IngestSettings(Block):
