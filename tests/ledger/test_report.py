@@ -87,7 +87,8 @@ def made(finished_run: Any, repository: Path, tmp_path_factory: pytest.TempPathF
 
 def context_of(inputs: ReportInputs, evaluate: Any) -> dict[str, Any]:
     picture = Picture("data:image/png;base64,", "caption", "alt")
-    return build_context(inputs, load_facts(inputs), evaluate, [], {"training": picture, "differences": picture})
+    context = build_context(inputs, load_facts(inputs), evaluate, [], {"training": picture, "differences": picture})
+    return context | {"uncertainty": {"text": "", "table": None, "figures": ()}}
 
 
 def page_of(inputs: ReportInputs, evaluate: Any, repository: Path) -> str:
@@ -110,7 +111,8 @@ def test_every_entry_of_the_contents_leads_somewhere(made: Made) -> None:
 def test_the_summary_with_its_verdicts_comes_first(made: Made) -> None:
     assert Page(made.text).headings == [
         "Dose prediction report", "1 Summary", "2 Data", "3 Code and environment", "4 Training",
-        "5 Agreement of prediction and plan", "6 Clinical goals", "7 Cases", "8 Model card", "9 Record",
+        "5 Agreement of prediction and plan", "6 Clinical goals", "7 Cases", "8 Uncertainty",
+        "9 Model card", "10 Record",
     ]  # fmt: skip
     assert made.text.index("ALL GATES PASSED") < made.text.index("Mean absolute error")
 

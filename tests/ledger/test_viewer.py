@@ -72,14 +72,14 @@ def view(comparison: Comparison) -> Viewer:
 
 
 def volume_of(uri: str, settings: dict[str, Any]) -> np.ndarray:
-    """The slices of a sheet as a volume (z, y, x, colour)."""
+    """The slices of a sheet as a volume (z, y, x, colour), or (z, y, x) of a grey one."""
     from matplotlib.image import imread
 
     sheet = imread(io.BytesIO(base64.b64decode(uri.partition(",")[2])), format="png")
     n, height, width = settings["shape"]
     tiles = [divmod(index, settings["columns"]) for index in range(n)]
     return np.stack(
-        [sheet[row * height : (row + 1) * height, column * width : (column + 1) * width, :3] for row, column in tiles]
+        [sheet[row * height : (row + 1) * height, column * width : (column + 1) * width] for row, column in tiles]
     )
 
 
@@ -95,7 +95,7 @@ def test_the_sheets_hold_every_dose_to_half_a_step(comparison: Comparison, view:
 
 
 def test_gamma_is_told_apart_from_its_absence(comparison: Comparison, view: Viewer) -> None:
-    marks = np.rint(255 * volume_of(view.gamma, view.settings)[..., 0])
+    marks = np.rint(255 * volume_of(view.gamma, view.settings))
     there = ~np.isnan(comparison.gamma)
     assert int((marks > 0).sum()) == int(there.sum())
     largest = np.nanmax(comparison.gamma)

@@ -13,10 +13,11 @@ MISSING = "–"
 
 @dataclass(frozen=True)
 class Cell:
-    """A table's cell; its state colours it, and its text says the same in words."""
+    """A table's cell; its state colours it, and its text says the same in words. `link` is where its text leads to."""
 
     text: str
     state: State = ""
+    link: str = ""
 
 
 @dataclass(frozen=True)

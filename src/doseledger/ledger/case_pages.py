@@ -37,6 +37,7 @@ class CasePage:
     figures: tuple[Picture, ...]
     viewer: Viewer
     goals: Table
+    has_spread: bool = False
 
 
 def pick_cases(errors: pd.Series) -> list[tuple[str, str]]:

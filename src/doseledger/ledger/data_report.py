@@ -19,7 +19,7 @@ from doseledger.core.files import read_json, sha256_of_file, write_text
 from doseledger.core.protocol import Protocol
 from doseledger.core.tables import CASES, SKIPPED, SPLITS, TEST_SET, read_table
 from doseledger.gates.features import Row, measure_case
-from doseledger.ledger import sections
+from doseledger.ledger import sections, verdict_tables
 from doseledger.ledger.blocks import Picture
 from doseledger.ledger.data_tables import (
     drift_cases_table,
@@ -227,17 +227,17 @@ def data_context(
         "protocol_title": inputs.protocol.title,
         "contents": CONTENTS,
         "verdict_ok": passed,
-        "alarms": sections.gate_alarms(verdicts),
+        "alarms": verdict_tables.gate_alarms(verdicts),
         "links": links,
         "lock_text": sections.lock_sentence(facts),
         "has_drift": bool(drift),
         "tables": {
-            "verdicts": sections.verdicts_table(verdicts),
+            "verdicts": verdict_tables.verdicts_table(verdicts),
             "counts": sections.counts_table(facts),
             "prescription": prescription_table(inputs.protocol),
             "splits": sections.splits_table(facts),
             "skipped": sections.skipped_table(facts),
-            "findings": sections.findings_table(verdicts),
+            "findings": verdict_tables.findings_table(verdicts),
             "features": features_table(facts.features, facts.parts),
             "expectations": expectations_table(facts.verdict),
             "drift_cases": drift_cases_table(drift),

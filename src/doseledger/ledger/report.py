@@ -8,22 +8,34 @@ from pathlib import Path
 from typing import Any
 
 from doseledger.core.errors import BadInput
-from doseledger.core.files import write_text
+from doseledger.core.files import read_json, write_text
 from doseledger.core.settings import EvaluateSettings, ReportSettings
 from doseledger.evaluate.gamma import GammaCriteria
 from doseledger.evaluate.metrics import gamma_criteria
 from doseledger.evaluate.summary import RANKED_BY
 from doseledger.gates.metrics import MetricsFiles, judge_metrics
+from doseledger.gates.shortcuts import JudgedFiles, judge_shortcuts
 from doseledger.gates.verdict import Finding, make_verdict, verdict_as_json
-from doseledger.ledger import results, sections
+from doseledger.ledger import results, sections, verdict_tables
+from doseledger.ledger.baseline import settings_change
 from doseledger.ledger.blocks import Alarm, Picture, format_number
 from doseledger.ledger.case_pages import CasePage, draw_case, load_comparison, pick_cases
+from doseledger.ledger.commit_link import commit_link
 from doseledger.ledger.curves import plot_differences, plot_training
 from doseledger.ledger.figures import data_uri, house_style, save_figure
 from doseledger.ledger.model_card import model_card
 from doseledger.ledger.page import ReportOutputs, render_page, write_pdf
 from doseledger.ledger.provenance import LOCK_FILE, GitState, dvc_hashes, git_state
 from doseledger.ledger.sources import ReportInputs, RunFacts, load_facts
+from doseledger.ledger.spread import (
+    CALIBRATED,
+    NO_SPREAD,
+    NOT_CALIBRATED,
+    calibration_picture,
+    calibration_table,
+    draw_spread,
+    load_spread,
+)
 from doseledger.ledger.viewer import make_viewer
 
 Tell = Callable[[str], None]
@@ -32,11 +44,15 @@ SYNTHETIC_COHORT = "phantom"
 # The stages that a report rests on. Its own entry in dvc.lock, and those after it, are of the run before.
 COMMON_STAGES = ("ingest", "split", "check_data")
 MODEL_STAGES = ("preflight", "train", "predict", "evaluate")
+# What `doseledger shortcuts` and `doseledger calibrate` write beside the metrics, where they were asked.
+SHORTCUTS = "shortcuts.json"
+CALIBRATION = ("calibration.json", "calibration_details.json")
 # A diffusion's stages have names of their own; a model has those of one kind.
 KINDS = ("", "_diffusion")
 CONTENTS = (
     ("summary", "Summary"), ("data", "Data"), ("code", "Code"), ("training", "Training"), ("accuracy", "Agreement"),
-    ("goals", "Goals"), ("cases", "Cases"), ("card", "Model card"), ("record", "Record"),
+    ("goals", "Goals"), ("cases", "Cases"), ("uncertainty", "Uncertainty"), ("card", "Model card"),
+    ("record", "Record"),
 )  # fmt: skip
 
 
@@ -76,7 +92,9 @@ def make_report(
     tell(f"report on {inputs.model}: {len(facts.case_metrics)} test cases")
     pages = _case_pages(inputs, facts, outputs.figures, settings.figure_dpi, _drawn_gamma(evaluate), tell)
     pictures = _run_pictures(facts, outputs.figures, settings.figure_dpi)
-    page = render_page(templates, "report.html.j2", build_context(inputs, facts, evaluate, pages, pictures))
+    uncertainty = describe_uncertainty(inputs.metrics, pages, outputs.figures, settings.figure_dpi)
+    context = build_context(inputs, facts, evaluate, pages, pictures) | {"uncertainty": uncertainty}
+    page = render_page(templates, "report.html.j2", context)
     write_text(outputs.html, page)
     tell(f"wrote {outputs.html}")
     note = write_pdf(page, outputs.pdf)
@@ -99,7 +117,12 @@ def build_context(
     """Return everything that the template prints."""
     trained, now = sections.trained_git(facts), git_state(inputs.root)
     gammas = results.gamma_names(evaluate)
-    verdicts = [facts.data_findings, facts.preflight_findings, metrics_verdict(inputs, facts.run)]
+    measured, shortcuts = metrics_verdict(inputs, facts.run), shortcuts_verdict(inputs, facts.run)
+    verdicts = [facts.data_findings, facts.preflight_findings, measured, *([shortcuts] if shortcuts else [])]
+    change = settings_change(
+        inputs.root, trained.commit, inputs.model, sections.settings_of_run(facts, inputs.predictions)
+    )
+    links = (commit_link(inputs.root, trained.commit), commit_link(inputs.root, now.commit))
     passed = all(verdict["ok"] for verdict in verdicts)
     stages = [*COMMON_STAGES, *(f"{stage}{kind}@{inputs.model}" for stage in MODEL_STAGES for kind in KINDS)]
     commit = (trained.commit or "no commit")[:10]
@@ -113,7 +136,7 @@ def build_context(
         "contents": CONTENTS,
         "verdict_ok": passed,
         "code": trained,
-        "alarms": [*sections.gate_alarms(verdicts), *_dirty_alarms(trained)],
+        "alarms": [*verdict_tables.gate_alarms(verdicts), *_dirty_alarms(trained)],
         "headline": results.headline_cards(facts, gammas),
         "headline_note": (
             "All numbers are of the test cases, which the model was neither trained nor selected on. The plan's dose "
@@ -122,14 +145,17 @@ def build_context(
         "lock_text": sections.lock_sentence(facts),
         "goals_text": f"{facts.goals.title}. The plan and the prediction are judged by the same goals.",
         "tables": {
-            "verdicts": sections.verdicts_table(verdicts),
-            "limits": sections.limits_table(verdicts[-1]),
-            "candidate": sections.candidate_table(verdicts[-1]),
+            "verdicts": verdict_tables.verdicts_table(verdicts),
+            "limits": verdict_tables.limits_table(measured),
+            "candidate": verdict_tables.candidate_table(measured),
+            "shortcuts": verdict_tables.shortcuts_table(shortcuts),
+            "red_flags": verdict_tables.red_flags_table(measured),
+            "settings_change": sections.settings_change_table(change),
             "counts": sections.counts_table(facts),
             "splits": sections.splits_table(facts),
             "skipped": sections.skipped_table(facts),
-            "findings": sections.findings_table(verdicts),
-            "code": sections.code_table(facts, trained, now),
+            "findings": verdict_tables.findings_table(verdicts),
+            "code": sections.code_table(facts, trained, now, links),
             "packages": sections.packages_table(facts),
             "training": sections.training_table(facts),
             "errors": results.errors_table(facts),
@@ -142,6 +168,7 @@ def build_context(
         "figures": pictures,
         "case_views": pages,
         "card": model_card(facts, synthetic=inputs.cohort == SYNTHETIC_COHORT, released=passed and not trained.dirty),
+        "settings_change": change,
         "settings_text": sections.settings_text(facts, inputs.predictions),
         "running_left": f"{inputs.model} on {inputs.cohort}",
         "running_right": f"commit {commit}{state}{failed}",
@@ -160,7 +187,42 @@ def metrics_verdict(inputs: ReportInputs, run: dict[str, Any]) -> dict[str, Any]
         return verdict_as_json(judge_metrics(files, fold=int(run["fold"]), repeat=int(run["repeat"])))
     except BadInput as error:
         finding = Finding("limits", "", "error", str(error))
-        return verdict_as_json(make_verdict("metrics", "not judged", [finding], {}))
+        return verdict_as_json(make_verdict("metrics", verdict_tables.NOT_JUDGED, [finding], {}))
+
+
+def shortcuts_verdict(inputs: ReportInputs, run: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the verdict that the shortcut gate will give; None where `doseledger shortcuts` measured nothing.
+
+    A model without limits can't be judged, which counts as failed.
+    """
+    measured = inputs.metrics / SHORTCUTS
+    if not measured.is_file():
+        return None
+    checkpoint = inputs.run / "checkpoints" / "best.ckpt"
+    files = JudgedFiles(measured, checkpoint, inputs.splits, inputs.thresholds, inputs.cohort, inputs.model)
+    try:
+        return verdict_as_json(judge_shortcuts(files, fold=int(run["fold"]), repeat=int(run["repeat"])))
+    except BadInput as error:
+        finding = Finding("limits", "", "error", str(error))
+        return verdict_as_json(make_verdict("shortcuts", verdict_tables.NOT_JUDGED, [finding], {}))
+
+
+def describe_uncertainty(metrics: Path, pages: list[CasePage], folder: Path, dpi: int) -> dict[str, Any]:
+    """Return the section on how sure the model is: a sentence, the coverage of its intervals, and their picture.
+
+    Parameters
+    ----------
+    metrics
+        Folder that evaluation wrote; what `doseledger calibrate` wrote lies in it.
+    pages
+        The drawn cases; one with a spread tells that doses were drawn.
+    """
+    summary, details = (metrics / "calibration" / name for name in CALIBRATION)
+    if summary.is_file() and details.is_file():
+        picture = calibration_picture(read_json(details), folder, dpi)
+        return {"text": CALIBRATED, "table": calibration_table(read_json(summary)), "figures": (picture,)}
+    text = NOT_CALIBRATED if any(page.has_spread for page in pages) else NO_SPREAD
+    return {"text": text, "table": None, "figures": ()}
 
 
 def _dirty_alarms(trained: GitState) -> list[Alarm]:
@@ -200,11 +262,14 @@ def _case_pages(
         comparison = load_comparison(inputs.cases, inputs.predictions, case_id, criteria)
         stem = f"{title.split()[0].lower()}_{case_id}"
         figures = draw_case(comparison, facts.protocol, facts.goals, folder, stem, dpi)
+        spread_gy = load_spread(inputs.predictions / f"{case_id}.npz", comparison.predicted_gy.shape)
+        if spread_gy is not None:
+            figures = (*figures, draw_spread(comparison, spread_gy, folder, stem, dpi))
         text = (
             f"MAE {format_number(float(errors[case_id]), 2)} Gy where the plan's dose is above 10 % of the highest "
             f"prescription, which cases are ranked by."
         )
         goals = results.goals_table(facts.goal_results, case_id=case_id)
-        pages.append(CasePage(title, case_id, text, figures, make_viewer(comparison), goals))
+        pages.append(CasePage(title, case_id, text, figures, make_viewer(comparison), goals, spread_gy is not None))
         tell(f"drew {case_id} ({title.lower()})")
     return pages

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from doseledger.core.errors import BadInput
 from doseledger.core.settings import EvaluateSettings
+from doseledger.evaluate.intervals import bootstrap_interval
 from doseledger.evaluate.metrics import gamma_column
 from doseledger.evaluate.summary import RANKED_BY
 from doseledger.ledger.blocks import MISSING, Card, Cell, State, Table, format_number, make_table, plural
@@ -23,6 +25,8 @@ REGIONS = {
     "body": "body",
     "valid_dose": "valid dose",
 }
+# The bootstrap is drawn with this: the same tables always give the same interval.
+DRAW_SEED = 20250101
 # Errors that stand in the summary and in the table of cases.
 HEADLINE_MASKS = ("above_10_percent", "body")
 
@@ -66,10 +70,21 @@ def headline_cards(facts: RunFacts, gammas: dict[str, str]) -> list[Card]:
     planned = format_number(summary.get("plan_acceptable_percent"), 0)
     note = f"all gating goals at least acceptable by prediction{_interval_words(summary, name, 0)}; by plan {planned} %"
     cards.append(Card("Acceptable cases", format_number(summary.get(name), 0), "%", note))
-    for name, title in (("openkbp_dose_score", "OpenKBP dose score"), ("openkbp_dvh_score", "OpenKBP DVH score")):
-        if summary.get(name) is not None:
-            cards.append(Card(title, format_number(summary[name], 3), "Gy", f"as the challenge defines it, {count}"))
+    for kind, title in (("dose", "OpenKBP dose score"), ("dvh", "OpenKBP DVH score")):
+        score = summary.get(f"openkbp_{kind}_score")
+        if score is not None:
+            note = f"as the challenge defines it, {count}{_score_interval(facts, f'openkbp_{kind}_gy')}"
+            cards.append(Card(title, format_number(score, 3), "Gy", note))
     return cards
+
+
+def _score_interval(facts: RunFacts, column: str) -> str:
+    """In words, the interval of the mean over cases of a score's values; a DVH score weighs structures, not cases."""
+    if column not in facts.case_metrics:
+        return ""
+    values = _numbers(facts.case_metrics[column])
+    interval = _ends(*bootstrap_interval(values, np.random.default_rng(DRAW_SEED)), 3)
+    return f" (95 % interval of the mean over cases {interval})" if interval != MISSING else ""
 
 
 def _interval_words(summary: dict[str, Any], column: str, digits: int) -> str:
@@ -78,8 +93,11 @@ def _interval_words(summary: dict[str, Any], column: str, digits: int) -> str:
 
 
 def _interval(summary: dict[str, Any], column: str, digits: int) -> str:
-    low, high = summary.get(f"{column}_low"), summary.get(f"{column}_high")
-    if low is None or high is None:
+    return _ends(summary.get(f"{column}_low"), summary.get(f"{column}_high"), digits)
+
+
+def _ends(low: float | None, high: float | None, digits: int) -> str:
+    if low is None or high is None or math.isnan(low) or math.isnan(high):
         return MISSING
     return f"{format_number(low, digits)} to {format_number(high, digits)}"
 
@@ -134,6 +152,7 @@ def _spread(
 def dvh_table(dvh: pd.DataFrame) -> Table:
     """Return each DVH statistic of plan and prediction, as means over the cases that have the structure."""
     rows = []
+    rng = np.random.default_rng(DRAW_SEED)
     for (structure, statistic, unit), part in dvh.groupby(["structure", "statistic", "unit"], sort=False):
         difference = _numbers(part["difference"])
         if not len(difference):
@@ -146,14 +165,19 @@ def dvh_table(dvh: pd.DataFrame) -> Table:
                 format_number(_mean(_numbers(part["plan"])), 1),
                 format_number(_mean(_numbers(part["prediction"])), 1),
                 format_number(_mean(difference), 2, sign=True),
+                _ends(*bootstrap_interval(difference, rng), 2),
                 format_number(_mean(np.abs(difference)), 2),
                 format_number(_worst(np.abs(difference)), 2),
             )
         )
     columns = (
-        "Structure", "Statistic", "#Cases", "#Plan", "#Prediction", "#Difference", "#Mean |diff.|", "#Worst |diff.|",
+        "Structure", "Statistic", "#Cases", "#Plan", "#Prediction", "#Difference", "#95 % interval", "#Mean |diff.|",
+        "#Worst |diff.|",
     )  # fmt: skip
-    note = "Means over the cases that have the structure; the difference is prediction − plan."
+    note = (
+        "Means over the cases that have the structure; the difference is prediction − plan, its interval a bootstrap "
+        "over cases."
+    )
     return make_table("DVH statistics", columns, rows, note=note)
 
 

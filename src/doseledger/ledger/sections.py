@@ -8,13 +8,13 @@ from typing import Any
 import pandas as pd
 
 from doseledger.cohort.predictions import load_prediction
-from doseledger.ledger.blocks import Alarm, Cell, Table, format_number, make_table, plural
+from doseledger.ledger.baseline import SettingsChange
+from doseledger.ledger.blocks import Cell, Table, make_table, plural
 from doseledger.ledger.provenance import GitState
+from doseledger.ledger.recorded import flatten
 from doseledger.ledger.sources import CohortTables, RunFacts
 
 PARTS = ("train", "val", "test")
-# Findings that one table shows; the whole list is in the gate's own file.
-SHOWN_FINDINGS = 40
 
 
 def counts_table(facts: CohortTables) -> Table:
@@ -80,87 +80,6 @@ def lock_sentence(facts: CohortTables) -> str:
     return f"The test set is locked since {since}: {plural(len(lock), 'case')} ({reasons})."
 
 
-def verdicts_table(verdicts: list[dict[str, Any]]) -> Table:
-    """Return one row per gate: what it judged, its verdict, and what it found.
-
-    Parameters
-    ----------
-    verdicts
-        Verdicts as JSON values (`gates.verdict.verdict_as_json`), in the order of the pipeline.
-    """
-    purpose = {
-        "data": "Data: numbers, geometry, protocol, leakage",
-        "preflight": "Preflight: the model learns on one batch",
-        "metrics": "Metrics: results against their limits",
-        "shortcuts": "Shortcuts: the model looks at the patient",
-        "drift": "Drift: test patients are like those of training",
-    }
-    rows = []
-    for verdict in verdicts:
-        counts = verdict.get("counts", {})
-        found = f"{plural(int(counts.get('error', 0)), 'error')}, {plural(int(counts.get('warning', 0)), 'warning')}"
-        word = Cell("passed", "good") if verdict["ok"] else Cell("FAILED", "bad")
-        rows.append((purpose.get(verdict["gate"], verdict["gate"]), word, found, str(verdict["digest"])[:16]))
-    return make_table("Gates", ("Gate", "Verdict", "Found", "@Digest of what was judged"), rows)
-
-
-def limits_table(verdict: dict[str, Any]) -> Table:
-    """Return each limit that the metrics gate holds the model to, and what was found."""
-    return _limit_rows("Limits of this model", verdict, "limits", Cell("MISSED", "bad"))
-
-
-def candidate_table(verdict: dict[str, Any]) -> Table:
-    """Return what a candidate for release must reach, and how far this model is from it; nothing is gated on it."""
-    return _limit_rows("What a candidate for release must reach", verdict, "candidate", Cell("not yet", "warn"))
-
-
-def _limit_rows(title: str, verdict: dict[str, Any], key: str, missed: Cell) -> Table:
-    rows = [
-        (
-            limit["metric"],
-            format_number(limit["found"], 3),
-            str(limit["wanted"]).replace("<=", "≤").replace(">=", "≥"),
-            Cell("met", "good") if limit["ok"] else missed,
-            limit["source"],
-        )
-        for limit in verdict.get("details", {}).get(key, [])
-    ]
-    columns = ("Metric", "#Found", "#Limit", "Verdict", "Source of the limit")
-    return make_table(title, columns, rows, empty="No limits are written down for this model.")
-
-
-def findings_table(verdicts: list[dict[str, Any]]) -> Table:
-    """Return what the gates found, errors first."""
-    found = [(verdict["gate"], finding) for verdict in verdicts for finding in verdict.get("findings", [])]
-    found.sort(key=lambda item: item[1]["severity"])
-    rows = [
-        (
-            gate,
-            finding["gate"],
-            finding["case_id"] or "cohort",
-            Cell(finding["severity"], "bad" if finding["severity"] == "error" else "warn"),
-            finding["message"],
-        )
-        for gate, finding in found[:SHOWN_FINDINGS]
-    ]
-    more = len(found) - len(rows)
-    note = f"The first {len(rows)}; {more} more stand in the gates' own files." if more else ""
-    columns = ("Gate", "Check", "Case", "Severity", "Finding")
-    return make_table("What the gates found", columns, rows, note=note, empty="The gates found nothing to report.")
-
-
-def gate_alarms(verdicts: list[dict[str, Any]]) -> list[Alarm]:
-    """Return an alarm for each gate that failed, with its first errors."""
-    alarms = []
-    for verdict in verdicts:
-        if verdict["ok"]:
-            continue
-        errors = [finding["message"] for finding in verdict.get("findings", []) if finding["severity"] == "error"]
-        title = f"The {verdict['gate']} gate failed."
-        alarms.append(Alarm("bad", title, f"{plural(len(errors), 'error')}:", tuple(errors[:5])))
-    return alarms
-
-
 def trained_git(facts: RunFacts) -> GitState:
     """Return the code revision that the training recorded; a run without one counts as dirty."""
     record = facts.run.get("provenance", {}).get("git")
@@ -171,15 +90,23 @@ def trained_git(facts: RunFacts) -> GitState:
     )
 
 
-def code_table(facts: RunFacts, trained: GitState, now: GitState) -> Table:
-    """Return which code trained the model, with which command, seeds and machine."""
+def code_table(facts: RunFacts, trained: GitState, now: GitState, links: tuple[str, str] = ("", "")) -> Table:
+    """Return which code trained the model, with which command, seeds and machine.
+
+    Parameters
+    ----------
+    trained, now
+        The code revisions that trained the model and that make the report.
+    links
+        Addresses of their pages at the remote; empty where there is none.
+    """
     run, provenance = facts.run, facts.run.get("provenance", {})
     gpus = provenance.get("gpus")
     rows = [
-        ("commit that trained it", Cell(trained.commit or "none", "hash" if trained.commit else "bad")),
+        ("commit that trained it", Cell(trained.commit or "none", "hash" if trained.commit else "bad", links[0])),
         ("tree when trained", Cell(f"dirty: {trained.note}", "bad") if trained.dirty else Cell("clean", "good")),
         ("branch", trained.branch or "none (detached)"),
-        ("commit that made this report", Cell(now.commit or "none", "hash")),
+        ("commit that made this report", Cell(now.commit or "none", "hash", links[1])),
         ("tree when reported", Cell(f"dirty: {now.note}", "bad") if now.dirty else Cell("clean", "good")),
         ("command", Cell(" ".join(provenance.get("command", [])) or "not recorded", "hash")),
         ("seed, fold, repeat", f"{run.get('seed')}, {run.get('fold')}, {run.get('repeat')}"),
@@ -248,11 +175,35 @@ def hashes_table(hashes: dict[str, dict[str, dict[str, str]]]) -> Table:
     return make_table("Data and results", ("Stage", "Did", "Path", "@MD5"), rows, note=note, empty=empty)
 
 
+def settings_of_run(facts: RunFacts, predictions: Path) -> dict[str, Any]:
+    """Return the settings that decided these results, by dotted name: of training, and of the predictions."""
+    config = _parse_yaml(facts.config_text)
+    recipe = config.pop("recipe", {})
+    config.pop("model", None)
+    predict = {"predict": _prediction_settings(facts, predictions)}
+    return config | dict(flatten(recipe)) | dict(flatten(predict))
+
+
+def _parse_yaml(text: str) -> dict[str, Any]:
+    from ruamel.yaml import YAML
+
+    return dict(YAML(typ="safe", pure=True).load(text) or {})
+
+
+def _prediction_settings(facts: RunFacts, predictions: Path) -> dict[str, Any]:
+    return load_prediction(predictions / f"{facts.case_metrics['case_id'].iloc[0]}.npz").settings
+
+
+def settings_change_table(change: SettingsChange) -> Table:
+    """Return each setting that differs from the parent's."""
+    columns = ("Setting", "Before", "This run")
+    return make_table("Settings that differ from the parent", columns, change.rows)
+
+
 def settings_text(facts: RunFacts, predictions: Path) -> str:
     """Return the settings that decided these results: of training as it recorded them, and of the predictions."""
-    first = load_prediction(predictions / f"{facts.case_metrics['case_id'].iloc[0]}.npz")
     lines = [
         f"  {name}: {str(value).lower() if isinstance(value, bool) else value}"
-        for name, value in first.settings.items()
+        for name, value in _prediction_settings(facts, predictions).items()
     ]
     return facts.config_text.rstrip() + "\n" + "\n".join(["predict:", *sorted(lines)]) + "\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from doseledger.ledger.views import PLANES, Comparison, View, box_of_interest, i
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.colors import Colormap
+    from matplotlib.colors import Colormap, Normalize
     from matplotlib.figure import Figure
 
 # Soft-tissue window, in HU.
@@ -28,33 +29,50 @@ DASHED = (0, (3, 1.5))
 TALLEST_IN = 6.0
 
 
+@dataclass(frozen=True)
+class Overlay:
+    """A map that stands beside the isodoses: title, label of its scale with the unit, values (z, y, x), colours."""
+
+    title: str
+    label: str
+    volume: NDArray[Any]
+    colormap: Colormap
+    norm: Normalize
+    extend: str
+
+
 def plot_slices(comparison: Comparison) -> Figure:
     """Return axial, coronal and sagittal slices through the isocentre: isodoses, difference in Gy, gamma."""
     from matplotlib.colors import Normalize
 
+    limit_gy = DIFFERENCE_PART * max(comparison.case.prescription_gy.values())
+    change = comparison.predicted_gy - comparison.plan_gy
+    difference = Overlay(
+        "Prediction − plan", "Difference (Gy)", change, difference_colormap(), Normalize(-limit_gy, limit_gy), "both"
+    )
+    gamma = Overlay(
+        _gamma_title(comparison.criteria), "Gamma (passes ≤ 1)", comparison.gamma, gamma_colormap(),
+        Normalize(0.0, 2.0), "neither",
+    )  # fmt: skip
+    return plot_planes(comparison, (difference, gamma))
+
+
+def plot_planes(comparison: Comparison, overlays: tuple[Overlay, Overlay]) -> Figure:
+    """Return axial, coronal and sagittal slices through the isocentre: isodoses on the image, and two maps."""
     case = comparison.case
     index = isocentre_index(case)
     box = box_of_interest(comparison)
-    volumes = {
-        "difference": comparison.predicted_gy - comparison.plan_gy,
-        "gamma": comparison.gamma,
-    }
-    limit_gy = DIFFERENCE_PART * max(case.prescription_gy.values())
-    drawn: list[tuple[str, Colormap, Normalize]] = [
-        ("difference", difference_colormap(), Normalize(-limit_gy, limit_gy)),
-        ("gamma", gamma_colormap(), Normalize(0.0, 2.0)),
-    ]
     figure, grid, foot = _layout(case, box)
     for row, plane in enumerate(PLANES):
         view = View(case, plane, index, box)
         _draw_isodoses(grid[row][0], view, comparison)
-        for column, (name, colormap, norm) in enumerate(drawn, start=1):
-            _draw_map(grid[row][column], view, volumes[name], colormap, norm)
+        for column, overlay in enumerate(overlays, start=1):
+            _draw_map(grid[row][column], view, overlay)
         grid[row][0].set_ylabel(view.position)
-    titles = ("Isodoses on CT", "Prediction − plan", _gamma_title(comparison.criteria))
+    titles = ("Isodoses on CT", *(overlay.title for overlay in overlays))
     for axis, title in zip(grid[0], titles, strict=True):
         axis.set_title(title)
-    _draw_foot(foot, case, drawn)
+    _draw_foot(foot, case, overlays)
     return figure
 
 
@@ -95,10 +113,10 @@ def _draw_isodoses(axis: Axes, view: View, comparison: Comparison) -> None:
     _dress(axis, view, "#FFFFFF")
 
 
-def _draw_map(axis: Axes, view: View, volume: NDArray[Any], colormap: Colormap, norm: Any) -> None:
+def _draw_map(axis: Axes, view: View, overlay: Overlay) -> None:
     body = view.cut(view.case.body)
-    picture = np.ma.masked_invalid(np.where(body, view.cut(volume), np.nan))
-    view.show(axis, picture, cmap=colormap, norm=norm)
+    picture = np.ma.masked_invalid(np.where(body, view.cut(overlay.volume), np.nan))
+    view.show(axis, picture, cmap=overlay.colormap, norm=overlay.norm)
     view.outline(axis, view.case.body, "#888888", 0.8)
     for name in view.case.prescription_gy:
         if name in view.case.present_names:
@@ -157,7 +175,7 @@ def _layout(case: Case, box: tuple[slice, slice, slice]) -> tuple[Figure, list[l
     return figure, grid, feet
 
 
-def _draw_foot(feet: list[Axes], case: Case, drawn: list[tuple[str, Colormap, Any]]) -> None:
+def _draw_foot(feet: list[Axes], case: Case, overlays: tuple[Overlay, Overlay]) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.lines import Line2D
 
@@ -167,11 +185,10 @@ def _draw_foot(feet: list[Axes], case: Case, drawn: list[tuple[str, Colormap, An
     ]
     feet[0].axis("off")
     feet[0].legend(handles=lines, loc="upper left", handlelength=1.0, borderaxespad=0.0, labelspacing=0.15)
-    labels = {"difference": "Difference (Gy)", "gamma": "Gamma (passes ≤ 1)"}
-    for axis, (name, colormap, norm) in zip(feet[1:], drawn, strict=True):
-        extend = "both" if name == "difference" else "neither"
-        bar = axis.figure.colorbar(ScalarMappable(norm, colormap), cax=axis, orientation="horizontal", extend=extend)
-        bar.set_label(labels[name])
+    for axis, overlay in zip(feet[1:], overlays, strict=True):
+        scale = ScalarMappable(overlay.norm, overlay.colormap)
+        bar = axis.figure.colorbar(scale, cax=axis, orientation="horizontal", extend=overlay.extend)
+        bar.set_label(overlay.label)
         axis.grid(visible=False)
     kinds = [
         Line2D([], [], color="#444444", linewidth=1.2, label="plan"),

@@ -68,29 +68,27 @@ def make_viewer(comparison: Comparison) -> Viewer:
     }
     marks = np.where(np.isnan(gamma), 0, 1 + np.rint((LEVELS - 1) * np.clip(gamma / GAMMA_TOP, 0, 1)))
     doses = [_levels(dose / top_gy) for dose in (plan, predicted)]
-    return Viewer(settings, _atlas(np.stack([image, *doses], axis=-1), columns), _atlas(_grey(marks), columns))
+    volumes = np.stack([image, *doses], axis=-1)
+    return Viewer(settings, _atlas(volumes, columns), _atlas(marks.astype(np.uint8), columns))
 
 
 def _levels(values: NDArray[Any]) -> NDArray[np.uint8]:
     return np.rint(LEVELS * np.clip(values, 0.0, 1.0)).astype(np.uint8)
 
 
-def _grey(values: NDArray[Any]) -> NDArray[np.uint8]:
-    return np.repeat(values.astype(np.uint8)[..., None], 3, axis=-1)
-
-
 def _atlas(volume: NDArray[np.uint8], columns: int) -> str:
-    """Slices (z, y, x, colour) side by side in one PNG, as a data URI."""
-    from matplotlib.image import imsave
+    """Slices, (z, y, x) in grey or (z, y, x, colour), side by side in one PNG, as a data URI."""
+    # Pillow comes with matplotlib, whose own imsave would add an opaque fourth channel to each pixel.
+    from PIL import Image
 
-    n, height, width, _ = volume.shape
+    n, height, width = volume.shape[:3]
     rows = -(-n // columns)
-    sheet = np.zeros((rows * height, columns * width, 3), np.uint8)
+    sheet = np.zeros((rows * height, columns * width, *volume.shape[3:]), np.uint8)
     for index, picture in enumerate(volume):
         row, column = divmod(index, columns)
         sheet[row * height : (row + 1) * height, column * width : (column + 1) * width] = picture
     buffer = io.BytesIO()
-    imsave(buffer, sheet, format="png", metadata={"Software": None})  # type: ignore[dict-item]
+    Image.fromarray(sheet).save(buffer, format="PNG")
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
