@@ -45,7 +45,7 @@ def test_a_misspelt_key_is_refused_by_name(params: str, tmp_path: Path) -> None:
 
 
 def test_a_missing_key_is_named(params: str, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="seed: Field required"):
+    with pytest.raises(BadInput, match="seed: the key is missing"):
         load(params.replace("\nseed: 1\n", "\n", 1), tmp_path)
 
 

@@ -22,7 +22,7 @@ def test_a_misspelt_key_is_refused_by_name(default_block: dict[str, Any]) -> Non
 
 def test_a_key_that_is_left_out_is_refused_as_there_is_no_second_default(default_block: dict[str, Any]) -> None:
     block = {key: value for key, value in default_block.items() if key != "loss"}
-    with pytest.raises(BadInput, match="loss: Field required"):
+    with pytest.raises(BadInput, match="loss: the key is missing"):
         load_recipe(block, "dose_unet")
 
 

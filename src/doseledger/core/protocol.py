@@ -25,6 +25,9 @@ class Block(BaseModel):
 
 AnyBlock = TypeVar("AnyBlock", bound=BaseModel)
 
+# So much of a wrong value is shown.
+MOST_FOUND = 200
+
 
 def load_block(model: type[AnyBlock], value: Any, where: str) -> AnyBlock:
     """Return a validated block, or say in one message everything that is wrong with it.
@@ -37,11 +40,16 @@ def load_block(model: type[AnyBlock], value: Any, where: str) -> AnyBlock:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        lines = [
-            f"{'.'.join(str(part) for part in item['loc']) or '(top)'}: {item['msg']}, found {item.get('input')!r}"
-            for item in error.errors()
-        ]
-        raise BadInput(f"{where}: " + "; ".join(lines)) from error
+        raise BadInput(f"{where}: " + "; ".join(_describe(item) for item in error.errors())) from error
+
+
+def _describe(item: Any) -> str:
+    place = ".".join(str(part) for part in item["loc"]) or "(top)"
+    if item["type"] == "missing":
+        # What is there instead is the whole block: pages of it would bury the one name that is asked for.
+        return f"{place}: the key is missing; write it down"
+    found = repr(item.get("input"))
+    return f"{place}: {item['msg']}, found {found if len(found) <= MOST_FOUND else found[:MOST_FOUND] + '…'}"
 
 
 def folded(name: str) -> str:
