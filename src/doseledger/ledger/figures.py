@@ -92,8 +92,12 @@ def save_figure(figure: Figure, folder: Path, stem: str, dpi: int) -> dict[str, 
 
 def page_uri(figure: Figure, dpi: int) -> str:
     """Return a figure as the data URI of a PNG for a page, as fine as a screen shows and no finer than `dpi`."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=min(dpi, PAGE_DPI), metadata=NO_METADATA["png"])
+    from PIL import Image
+
+    drawn, buffer = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=min(dpi, PAGE_DPI))
+    # matplotlib writes an opaque fourth channel, a fifth of the file.
+    Image.open(drawn).convert("RGB").save(buffer, format="PNG")
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 

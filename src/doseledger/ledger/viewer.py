@@ -18,6 +18,8 @@ from doseledger.ledger.slices import DIFFERENCE_PART, WINDOW_HU, difference_colo
 from doseledger.ledger.views import Comparison, isocentre_index
 
 LEVELS = 255
+# Of the image: steps of 3 HU. More would hold the scanner's noise, which no PNG makes smaller.
+IMAGE_LEVELS = 127
 GAMMA_TOP = 2.0
 
 
@@ -46,7 +48,8 @@ def make_viewer(comparison: Comparison) -> Viewer:
     plan, predicted, gamma = comparison.plan_gy[box], comparison.predicted_gy[box], comparison.gamma[box]
     top_gy = float(np.ceil(max(plan.max(), predicted.max(), 1.0)))
     low, high = WINDOW_HU
-    image = _levels((case.ct_hu[box].astype(np.float32) - low) / (high - low))
+    shown = np.clip((case.ct_hu[box].astype(np.float32) - low) / (high - low), 0.0, 1.0)
+    image = _levels(np.rint(IMAGE_LEVELS * shown) / IMAGE_LEVELS)
     grid = case.grid.cropped((box[0].start, box[1].start, box[2].start), plan.shape)
     start = [index - part.start for index, part in zip(isocentre_index(case), box, strict=True)]
     columns = int(np.ceil(np.sqrt(plan.shape[0])))
