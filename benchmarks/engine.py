@@ -3,8 +3,9 @@
     python benchmarks/engine.py                      # a phantom patient, about two minutes
     python benchmarks/engine.py --segments 90 --iterations 100
 
-The peer is pyRadPlan's photon pencil-beam engine on one open field in water. It needs an environment of its own:
-benchmarks/pyradplan_field.py computes the field there. Give its file with --peer, else that part says "not measured".
+The peer is pyRadPlan's photon pencil-beam engine, on one open field and on ten segments in water. It needs an
+environment of its own: benchmarks/pyradplan_field.py computes both there. Give its files with --peer and
+--peer-segments, else that part says "not measured"; with --peer-only nothing else is measured.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from doseledger.evaluate.gamma import GammaCriteria, gamma_map
 from doseledger.evaluate.gamma_grids import DosePair
 from doseledger.planning.check import check_plan
 from doseledger.planning.engine import compute_dose
+from doseledger.planning.geometry import beam_frame
 from doseledger.planning.machine import Machine, load_machine
 from doseledger.planning.optimise import OptimiserSettings, Patient, PlanStyle, optimise_plan
 
@@ -55,11 +57,20 @@ def plan_one(machine: Machine, segments: int, iterations: int) -> None:
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     print(f"optimise 2 × {segments} segments, {iterations} steps: {spent:.1f} CPU s, peak {memory:.2f} GB")
     print(f"  {made.plan.total_mu:.0f} MU, penalty {made.objective:.1f}, faults {check_plan(made.plan, machine)}")
-    bounded = optimise_plan(
-        patient, machine, PlanStyle(), replace(settings, bound_iterations=150), np.random.default_rng(1)
-    )
-    bound = bounded.free_fluence_objective or np.nan
-    print(f"  penalty against the free-fluence bound: {made.objective:.1f} / {bound:.1f}")
+    # Four times the points leave free fluence less to fit by chance; more steps bring the leaves nearer to it.
+    small = replace(patient, dose_grid=made.dose_grid.resampled((8.0, 8.0, 8.0)))
+    for points, steps in (
+        (settings.n_points, iterations),
+        (4 * settings.n_points, iterations),
+        (4 * settings.n_points, 200),
+    ):
+        wanted = replace(settings, n_points=points, iterations=steps, bound_iterations=150)
+        bounded = optimise_plan(small, machine, PlanStyle(), wanted, np.random.default_rng(1))
+        bound = bounded.free_fluence_objective or np.nan
+        ratio = bounded.objective / bound
+        print(
+            f"  {points} points, {steps} steps: penalty over bound {bounded.objective:.1f} / {bound:.1f} = {ratio:.1f}"
+        )
     grid = made.dose_grid.resampled((4.0, 4.0, 4.0))
     times, doses = [], []
     for parts in (settings.sub_angles, 4 * settings.sub_angles):
@@ -89,8 +100,7 @@ def against_pyradplan(machine: Machine, path: Path | None) -> None:
     field = Arc("OPEN", np.zeros(2), None, 0.0, 0.0, leaf, (-half, half), (-half, half), np.array([0.0, 100.0]),
                 (0.0, 0.0, 0.0))  # fmt: skip
     # The peer's fluence is flat unless told otherwise; so that models are compared and not beams, ours is flat here.
-    flat = {"fluence_relative": [1.0] * len(machine.beam.fluence_relative)}
-    machine = machine.model_copy(update={"beam": machine.beam.model_copy(update=flat)})
+    machine = flat_beam(machine)
     plan = Plan("open", machine.name, machine.beam.energy_mv, (field,), 1)
     compute_dose(plan, ct, grid, machine, grid.resampled((20.0, 20.0, 20.0)), 1)
     start = time.process_time()
@@ -114,12 +124,63 @@ def against_pyradplan(machine: Machine, path: Path | None) -> None:
     print(f"  gamma 2 %/2 mm: {100 * float(np.mean(gamma[np.isfinite(gamma)] <= 1)):.2f} %")
 
 
+def flat_beam(machine: Machine) -> Machine:
+    """Return the machine with the same fluence everywhere."""
+    flat = {"fluence_relative": [1.0] * len(machine.beam.fluence_relative)}
+    return machine.model_copy(update={"beam": machine.beam.model_copy(update=flat)})
+
+
+def segments_against_pyradplan(machine: Machine, path: Path | None) -> None:
+    """Print how ten segments from ten sides compare with the peer's: time, and how far the doses lie apart."""
+    if path is None:
+        print("ten segments against pyRadPlan: not measured (no --peer-segments file)")
+        return
+    peer, machine = np.load(path), flat_beam(machine)
+    theirs, ct = peer["dose"].astype(np.float64), peer["ct_hu"]
+    z, y, x = (float(start) for start in peer["origin_mm"])
+    grid = Grid(ct.shape, (float(peer["spacing_mm"]),) * 3, (z, y, x))
+    leaf = np.empty((2, 2, machine.leaves.n_pairs))
+    leaf[:, 0], leaf[:, 1] = -200.0, 200.0
+    fields = []
+    for k, angle in enumerate(peer["angles_deg"]):
+        field = Arc(
+            f"S{k}", np.full(2, angle), None, 0.0, 0.0, leaf, (0, 0), (0, 0), np.array([0.0, 100.0]), (0.0, 0.0, 0.0)
+        )
+        seen = beam_frame(field, float(angle), machine.source_axis_mm).project(peer["rays_xyz"][peer["of_beam"] == k])
+        low, high = seen.min(axis=0) - peer["bixel_mm"] / 2, seen.max(axis=0) + peer["bixel_mm"] / 2
+        across, along = ((float(low[j]), float(high[j])) for j in (0, 1))
+        fields.append(replace(field, jaw_x_mm=across, jaw_y_mm=along))
+    plan = Plan("segments", machine.name, machine.beam.energy_mv, tuple(fields), 1)
+    compute_dose(plan, ct, grid, machine, grid.resampled((20.0, 20.0, 20.0)), 1)
+    start = time.process_time()
+    ours = compute_dose(plan, ct, grid, machine, grid, 1).astype(np.float64)
+    spent = time.process_time() - start
+    # Per bixel and per monitor unit: one factor, over what both give more than a fifth of their maximum.
+    high_dose = (theirs > 0.2 * theirs.max()) & (ours > 0.2 * ours.max())
+    ours *= float((ours * theirs)[high_dose].sum() / (ours**2)[high_dose].sum())
+    made, applied = float(peer["cpu_s"]), float(peer["apply_s"])
+    print(f"ten segments against pyRadPlan: {(made + applied) / spent:.0f} times faster ({spent:.2f} CPU s; theirs "
+          f"{made:.1f} for the matrix and {applied:.2f} to apply it)")  # fmt: skip
+    error = 100 * np.abs(ours - theirs)[high_dose] / theirs.max()
+    print(
+        f"  above a fifth of the maximum: mean {error.mean():.2f} %, 99th percentile {np.percentile(error, 99):.2f} %"
+    )
+    for percent in (2, 1):
+        criteria = GammaCriteria(percent, percent, 10, local=False, interp_fraction=10, max_gamma=2.0)
+        gamma = gamma_map(DosePair.on_one_grid(theirs, ours, grid.spacing_mm), criteria)
+        print(f"  gamma {percent} %/{percent} mm: {100 * float(np.mean(gamma[np.isfinite(gamma)] <= 1)):.2f} %")
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--segments", type=int, default=60)
     parser.add_argument("--iterations", type=int, default=60)
     parser.add_argument("--peer", type=Path)
+    parser.add_argument("--peer-segments", type=Path)
+    parser.add_argument("--peer-only", action="store_true")
     chosen = parser.parse_args()
     generic = load_machine()
-    plan_one(generic, chosen.segments, chosen.iterations)
+    if not chosen.peer_only:
+        plan_one(generic, chosen.segments, chosen.iterations)
     against_pyradplan(generic, chosen.peer)
+    segments_against_pyradplan(generic, chosen.peer_segments)
