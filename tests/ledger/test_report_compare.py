@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner, Result
 
+from doseledger.cli import app
 from doseledger.cohort.comparison import compare_models
 from doseledger.core.case import write_npz
 from doseledger.core.errors import BadCase, BadInput, NotReady
@@ -267,3 +269,26 @@ def test_the_largest_gain_the_middle_and_the_largest_loss_are_drawn(pair: list[C
     # Halved, the largest error gains most.
     assert [case_id for _, case_id in picked] == list(errors.sort_values(ascending=False).index)
     assert [title for title, _ in picked] == ["Most in favour of better", "In the middle", "Least in favour of better"]
+
+
+def run_command(*words: str | Path) -> Result:
+    return CliRunner().invoke(app, ["report-compare", *map(str, words)])
+
+
+def test_the_command_takes_folders_and_says_what_is_missing(
+    pair: list[ComparedRun], finished_run: Any, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(repository)
+    metrics = [run.metrics for run in pair]
+    targets = ["--html", tmp_path / "c.html", "--pdf", tmp_path / "c.pdf", "--figures", tmp_path / "figures"]
+    shared = [*metrics, *targets, "--templates", repository / "reports/templates", "--label", "old"]
+    with pytest.raises(BadInput, match="2 runs and 1 --label; give --label once a run"):
+        raise run_command(*shared).exception  # type: ignore[misc]
+    shared += ["--label", "new"]
+    with pytest.raises(BadInput, match="give --cohort, --protocols and --goals to --cases"):
+        raise run_command(*shared, "--cases", finished_run.inputs.cases).exception  # type: ignore[misc]
+    done = run_command(*shared)
+    assert done.exit_code == 0, done.exception
+    text = (tmp_path / "c.html").read_text()
+    assert "new against old" in text
+    assert "DVHs were not drawn: no folder of cases was given." in text
