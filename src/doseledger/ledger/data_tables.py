@@ -99,7 +99,7 @@ def drift_features_table(drift: Mapping[str, Any]) -> Table:
     features.sort(key=lambda row: (np.isnan(row["ks_p"]), row["ks_p"], row["feature"]))
     rows = [
         (
-            spell_feature(row["feature"]),
+            spell_feature(str(row["feature"])),
             _number(row["reference"]),
             _number(row["new"]),
             Cell(_number(row["ks_p_adjusted"]), "bad" if row["ks_p_adjusted"] < alpha else ""),

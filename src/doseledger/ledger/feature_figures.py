@@ -54,12 +54,14 @@ def _draw_feature(axis: Axes, values: pd.Series, parts: pd.Series, rng: np.rando
         there = values[parts == part].dropna().to_numpy(dtype=np.float64)
         # Spread in height keeps equal values apart; it carries no meaning.
         height = row + rng.uniform(-0.2, 0.2, size=len(there))
-        axis.plot(there, height, mark, color=colour, markersize=4, markeredgecolor="white", markeredgewidth=0.4)
+        axis.plot(there, height, mark, color=colour, markersize=5, markeredgecolor="white", markeredgewidth=0.4)
         if len(there):
             axis.plot([np.median(there)] * 2, [row - 0.4, row + 0.4], color="#222222", linewidth=2.0)
     axis.set_yticks(range(len(PARTS)), PARTS)
     axis.set_ylim(len(PARTS) - 0.5, -0.5)
     axis.locator_params(axis="x", nbins=4)
+    # 99.95 is read at once, "−0.05 +1e2" is not.
+    axis.ticklabel_format(axis="x", useOffset=False)
     axis.grid(visible=False, axis="y")
     axis.tick_params(axis="y", length=0)
 
