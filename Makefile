@@ -35,7 +35,8 @@ run: env
 	@$(BIN)/dvc repro; status=$$?; $(BIN)/doseledger where --html reports/html --pdf reports/pdf; exit $$status
 
 test: env
-	$(BIN)/python -m pytest tests
+	# Two at a time, a file staying on one process: its fixtures are made once.
+	$(BIN)/python -m pytest tests -n 2 --dist loadfile
 
 check: env
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
