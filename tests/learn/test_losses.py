@@ -56,7 +56,7 @@ def test_voxels_outside_the_named_mask_do_not_count(make_recipe: MakeRecipe) -> 
     wrong = batch["dose"].clone()
     wrong[:, :, -1] = 9.0
     assert float(make_loss(make_recipe, {"mask": "valid_dose"})(wrong, batch)) == 0.0
-    assert float(make_loss(make_recipe, {"mask": "body"})(wrong, batch)) > 1.0
+    assert float(make_loss(make_recipe, {"mask": "body", "target_weight": 2.0})(wrong, batch)) > 1.0
 
 
 def test_a_voxel_has_the_largest_weight_of_its_structures(make_recipe: MakeRecipe) -> None:

@@ -84,6 +84,7 @@ def project(
 def tell_one_story(root: Path, inputs: Any, repository: Path) -> None:
     for name in ("dvc.yaml", "params.yaml", "requirements.lock"):
         shutil.copy(repository / name, root / name)
+    set_epochs(root / "params.yaml", 15)
     write_text(root / ".gitignore", "/data/\n/models/\n/reports/html\n/reports/pdf\n/.dvc/\n")
     write_text(root / "code.py", "ANSWER = 42\n")
     project = Project(root, None)  # type: ignore[arg-type]
@@ -101,6 +102,17 @@ def tell_one_story(root: Path, inputs: Any, repository: Path) -> None:
     write_text(root / "reports/pdf/phantom/dose_unet/report.pdf", "%PDF-1.7\n")
     write_text(root / "reports/figures/phantom/dose_unet/training.png", "a figure")
     write_lock(root, inputs)
+
+
+def set_epochs(params: Path, epochs: int) -> None:
+    """The epochs of the run in these tests, whatever is shipped."""
+    from ruamel.yaml import YAML
+
+    yaml = YAML()
+    values = yaml.load(params.read_text())
+    values[MODEL]["fit"]["max_epochs"] = epochs
+    with params.open("w") as stream:
+        yaml.dump(values, stream)
 
 
 def retrain(inputs: Any) -> None:
