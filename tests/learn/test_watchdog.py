@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -314,11 +315,12 @@ def test_a_training_that_hung_ends_with_the_weights_of_an_unbroken_one(
     (tmp_path / "hangs_once.py").write_text(HANGS_ONCE)
     (tmp_path / "task.pickle").write_bytes(pickle.dumps((run, places)))
     lines: list[str] = []
-    rules = WatchRules(silence_s=45.0, first_batch_s=300.0, tries=2, ending_s=2.0, poll_s=0.1)
+    rules = WatchRules(silence_s=20.0, first_batch_s=300.0, tries=2, ending_s=2.0, poll_s=0.1)
     command = [sys.executable, str(tmp_path / "hangs_once.py"), str(tmp_path / "task.pickle")]
     assert watch(command, places.state_root, rules, tell=lines.append) == 0
     (told,) = lines
-    assert "no sign of life for 45 s (epoch 2, step " in told
+    # Beats are not written more often than they are looked at: the last one may be of the epoch before.
+    assert re.search(r"no sign of life for 20 s \(epoch [12], step ", told)
     assert "in stuck_in_a_step" in next((places.state_root / "watchdog").glob("*.txt")).read_text()
     log = (places.out / "train.log").read_text().splitlines()
     assert told in log
