@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from doseledger.commands.audited import audited
-from doseledger.commands.runs import refresh_page
+from doseledger.commands.runs import refresh_runs
 from doseledger.commands.shared import (
     PARAMS,
     Cases,
@@ -27,7 +27,6 @@ from doseledger.commands.shared import (
     tell,
     training_run,
 )
-from doseledger.core.errors import DoseledgerError
 
 app = typer.Typer()
 check_app = typer.Typer(no_args_is_help=True, help="The gates: data before training, metrics after it.")
@@ -108,15 +107,7 @@ def check_metrics(
         deliver(verdict, token, findings, as_json)
     finally:
         # Here and in no stage of its own: the page speaks of commits and experiments too, which no stage depends on.
-        if runs_page is not None and templates is not None:
-            _refresh_runs(runs_page, templates)
-
-
-def _refresh_runs(page: Path, templates: Path) -> None:
-    try:
-        tell(f"{refresh_page(page, templates)} runs in {page}")
-    except DoseledgerError as error:
-        tell(f"warning: {page} was not written: {error}")
+        refresh_runs(runs_page, templates)
 
 
 @app.command()

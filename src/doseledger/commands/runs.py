@@ -21,7 +21,7 @@ from doseledger.commands.shared import (
     show,
     tell,
 )
-from doseledger.core.errors import BadInput, GateFailed
+from doseledger.core.errors import BadInput, DoseledgerError, GateFailed
 
 if TYPE_CHECKING:
     from doseledger.core.settings import Settings
@@ -210,6 +210,16 @@ def refresh_page(page: Path, templates: Path, archives: list[Path] | None = None
         rows = merge_rows([*rows, *rows_of_experiment_at_work(Path.cwd(), experiment)])
     write_index(rows, project_root() / page, templates, project_root())
     return len(rows)
+
+
+def refresh_runs(page: Path | None, templates: Path | None) -> None:
+    """Write the page of all runs where a stage asks for it; no gate fails because that can't be done."""
+    if page is None or templates is None:
+        return
+    try:
+        tell(f"{refresh_page(page, templates)} runs in {page}")
+    except DoseledgerError as error:
+        tell(f"warning: {page} was not written: {error}")
 
 
 def _files_of(target: str) -> RunFiles:

@@ -9,6 +9,7 @@ import typer
 
 from doseledger.commands.audited import audited
 from doseledger.commands.judge import check_app
+from doseledger.commands.runs import refresh_runs
 from doseledger.commands.shared import (
     PARAMS,
     Cases,
@@ -87,6 +88,8 @@ def check_shortcuts(
     thresholds: Thresholds,
     token: Annotated[Path | None, typer.Option(help="Verdict {ok, digest} to write.")] = None,
     findings: Annotated[Path | None, typer.Option(help="Findings to write.")] = None,
+    runs_page: Annotated[Path | None, typer.Option(help="Page of all runs to write anew, with --templates.")] = None,
+    templates: Annotated[Path | None, typer.Option(help="Folder of templates.")] = None,
     params: Params = PARAMS,
     as_json: Json = False,
 ) -> None:
@@ -100,7 +103,10 @@ def check_shortcuts(
     settings = settings_of(params)
     files = JudgedFiles(measured, checkpoint, splits, thresholds, cohort, model)
     verdict = judge_shortcuts(files, fold=settings.fold, repeat=settings.repeat)
-    deliver(verdict, token, findings, as_json)
+    try:
+        deliver(verdict, token, findings, as_json)
+    finally:
+        refresh_runs(runs_page, templates)
 
 
 @check_app.command("stack")
