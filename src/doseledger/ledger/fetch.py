@@ -135,7 +135,7 @@ def write_card(version: Version) -> str:
     record = version.record
     summary = record["metrics"]["summary"]
     numbers = [name for name in summary if name.startswith(("mae_", "gamma_")) and not name.endswith(("_low", "_high"))]
-    stages = ", ".join(version.stages) or "none"
+    stages = ", ".join(f"{given.stage} ({given.by}, {given.at[:10]})" for given in version.promotions) or "none"
     lines = [
         f"# {version.name}",
         "",

@@ -111,7 +111,7 @@ def read_versions(root: Path) -> list[Version]:
                 by=tag.by,
                 at=tag.at,
                 record=_record_of(tag.text),
-                promotions=_promotions(tags, match["model"], tag.commit),
+                promotions=_promotions(tags, match["model"], match["version"], tag.commit),
                 retired=None if retired is None else retired.strip().splitlines()[0],
             )
         )
@@ -207,12 +207,16 @@ def _read_tags(root: Path) -> list[_Tag]:
     return [_Tag(name.strip(), commit, by, at, text) for name, commit, by, at, text in rows if commit]
 
 
-def _promotions(tags: list[_Tag], model: str, commit: str) -> tuple[Promotion, ...]:
+def _promotions(tags: list[_Tag], model: str, version: str, commit: str) -> tuple[Promotion, ...]:
+    """The stages of a version; a tag of that name by another program judged no criterion, and gives none."""
     found = []
     for tag in tags:
         match = STAGE_TAG.fullmatch(tag.name)
-        if match is not None and match["model"] == model and tag.commit == commit:
-            found.append(Promotion(match["stage"], tag.name, tag.by, tag.at, _record_of(tag.text)))
+        if match is None or match["model"] != model or tag.commit != commit:
+            continue
+        record, wanted = _record_of(tag.text), (FORMAT_VERSION, model, version, match["stage"])
+        if tuple(record.get(key) for key in ("format_version", "model", "version", "stage")) == wanted:
+            found.append(Promotion(match["stage"], tag.name, tag.by, tag.at, record))
     return tuple(found)
 
 
