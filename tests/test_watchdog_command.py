@@ -64,7 +64,8 @@ def test_processes_that_slurm_starts_are_not_started_twice(params: Path, monkeyp
     monkeypatch.setenv("SLURM_NTASKS", "2")
     shown = CliRunner().invoke(app, ["watchdog", "--params", str(params), "--", "train", "--state=x"])
     assert isinstance(shown.exception, BadInput)
-    assert "sbatch --requeue" in str(shown.exception)
+    # Who has the watchdog enabled has called `train` already, and would be sent round in a circle.
+    assert "sbatch --requeue), set train.watchdog.enabled to false, and call train" in str(shown.exception)
 
 
 def test_a_training_command_becomes_its_own_watchdog_once(params: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,8 @@ def watchdog(
     if "WORLD_SIZE" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1:
         raise BadInput(
             "the watchdog starts a training's processes itself, but torchrun or SLURM starts several of it; let these "
-            "watch over them (torchrun --max-restarts, sbatch --requeue), and call train: it resumes by itself"
+            "watch over them (torchrun --max-restarts, sbatch --requeue), set train.watchdog.enabled to false, "
+            "and call train: it resumes by itself"
         )
     rules = settings_of(params).train.watchdog
     limits = WatchRules(rules.silence_seconds, rules.first_batch_seconds, rules.tries)
