@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from doseledger.commands.audited import audit_log, audited
-from doseledger.commands.shared import Json, deliver, show, tell
+from doseledger.commands.shared import Findings, Json, Templates, Token, deliver, need_both, show, tell
 from doseledger.core.errors import BadInput, GateFailed
 
 app = typer.Typer()
@@ -43,7 +43,7 @@ def pack_bundle(
     dicom_protocol: Annotated[
         Path | None, typer.Option(help="Let raw DICOM in that passes the PHI scan by this protocol.")
     ] = None,
-    templates: Annotated[Path, typer.Option(help="Folder of templates.")] = TEMPLATES,
+    templates: Templates = TEMPLATES,
     as_json: Json = False,
 ) -> None:
     """Pack data, run and report into one archive with manifest, table of files and README, split when large.
@@ -190,9 +190,9 @@ def parity(
     limit: Annotated[int | None, typer.Option(help="Look at the first so many files only.", min=1)] = None,
     scenario: Annotated[str, typer.Option(help="An identifier of your own, kept in page and JSON.")] = "",
     gate: Annotated[bool, typer.Option("--gate", help="Exit 1 beyond the contract's limits.")] = False,
-    token: Annotated[Path | None, typer.Option(help="The verdict's token to write.")] = None,
-    findings: Annotated[Path | None, typer.Option(help="The verdict's findings to write.")] = None,
-    templates: Annotated[Path, typer.Option(help="Folder of templates.")] = TEMPLATES,
+    token: Token = None,
+    findings: Findings = None,
+    templates: Templates = TEMPLATES,
     as_json: Json = False,
 ) -> None:
     """Compare two data sets or runs: statistics of every file and array, and how alike their images are.
@@ -206,6 +206,9 @@ def parity(
     from doseledger.ledger.parity import compare_sets
     from doseledger.ledger.parity_page import write_parity
 
+    need_both(token, findings, "--token and --findings")
+    if token is not None and not gate:
+        raise BadInput("--token and --findings hold the gate's verdict: give --gate as well")
     if gate and limit is not None:
         raise BadInput("--gate judges all files: leave --limit out, or leave --gate out for a look at some")
     rules = load_contract(contract)

@@ -20,6 +20,7 @@ from doseledger.commands.shared import (
     settings_of,
     show,
     tell,
+    workers_of,
 )
 from doseledger.core.errors import BadInput
 
@@ -100,7 +101,7 @@ def ingest(
     elif cohort is not None and protocols is not None:
         settings = settings_of(params)
         chosen = protocol_of(settings, cohort, protocols)
-        workers = settings.ingest.workers if workers is None else workers
+        workers = workers_of(settings, workers)
     else:
         raise BadInput("name the protocol's file with --protocol, or --cohort and --protocols")
     root = project_root()

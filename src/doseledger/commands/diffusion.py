@@ -12,6 +12,8 @@ from doseledger.commands.shared import (
     PARAMS,
     Cases,
     Cohort,
+    DataToken,
+    Findings,
     Json,
     Lock,
     Params,
@@ -19,9 +21,12 @@ from doseledger.commands.shared import (
     Splits,
     Suites,
     Thresholds,
+    Token,
     cohort_files,
     deliver,
+    judged_run,
     make_run,
+    need_both,
     project_root,
     settings_of,
     show,
@@ -37,7 +42,6 @@ app = typer.Typer()
 
 Model = Annotated[str, typer.Argument(help="A block of the settings, of kind diffusion.")]
 Base = Annotated[Path, typer.Option(help="Checkpoint of the dose model whose residual is diffused.")]
-DataToken = Annotated[Path, typer.Option(help="The data gate's verdict on exactly these cases and splits.")]
 
 
 def diffusion_run(settings: Settings, model: str, params: Path, data_token: Path, base: Path) -> TrainingRun:
@@ -63,8 +67,8 @@ def preflight_diffusion(
     thresholds: Thresholds,
     base: Base,
     data_token: DataToken,
-    token: Annotated[Path | None, typer.Option(help="Verdict {ok, digest} to write.")] = None,
-    findings: Annotated[Path | None, typer.Option(help="Findings to write.")] = None,
+    token: Token = None,
+    findings: Findings = None,
     params: Params = PARAMS,
     as_json: Json = False,
 ) -> None:
@@ -74,6 +78,7 @@ def preflight_diffusion(
     """
     from doseledger.gates.preflight import judge_preflight
 
+    need_both(token, findings, "--token and --findings")
     run = diffusion_run(settings_of(params), model, params, data_token, base)
     verdict = judge_preflight(run, cases, splits, thresholds, tell=tell)
     deliver(verdict, token, findings, as_json)
@@ -108,17 +113,13 @@ def train_diffusion(
 
     Example: see the train_diffusion stage in dvc.yaml; `dvc repro train_diffusion@dose_diffusion` runs it.
     """
-    from doseledger.gates.digests import data_digest, run_digest
-    from doseledger.gates.limits import load_thresholds
-    from doseledger.gates.verdict import require_token
     from doseledger.learn.train import Places, train
 
     settings = settings_of(params)
     files = cohort_files(settings, cohort, cases, splits, (protocols, suites, thresholds, lock))
-    require_token(data_token, data_digest(files), "data")
-    run = diffusion_run(settings, model, params, data_token, base)
-    limits = load_thresholds(thresholds)
-    require_token(preflight_token, run_digest(run, splits, limits.preflight), "preflight")
+    run, limits = judged_run(
+        files, data_token, preflight_token, lambda: diffusion_run(settings, model, params, data_token, base)
+    )
     places = Places(cases, splits, out, project_root() / state)
     train(run, places, fresh=fresh, tell=tell, red_flags=limits.training, wandb=settings.train.wandb)
 
@@ -150,7 +151,12 @@ def predict_diffusion(
 
 
 @app.command()
-@audited("calibrate", inputs=("val", "test", "cases", "splits", "params"), outputs=("out",), reads="val and test")
+@audited(
+    "calibrate",
+    inputs=("val", "test", "cases", "splits", "params"),
+    outputs=("out", "figures"),
+    reads="val and test",
+)
 def calibrate(
     out: Annotated[Path, typer.Argument(help="Folder that gets calibration.json and calibration_details.json.")],
     val: Annotated[Path, typer.Option(help="Drawn doses of the validation cases: the factors are fitted on these.")],

@@ -13,19 +13,26 @@ from doseledger.commands.shared import (
     PARAMS,
     Cases,
     Cohort,
+    DataToken,
+    Findings,
     Json,
     Lock,
     Params,
     Protocols,
+    RunsPage,
+    RunsTemplates,
     Splits,
     Suites,
     Thresholds,
+    Token,
     Workers,
     cohort_files,
     deliver,
+    need_both,
     settings_of,
     tell,
     training_run,
+    workers_of,
 )
 
 app = typer.Typer()
@@ -48,8 +55,8 @@ def check_data(
     suites: Suites,
     thresholds: Thresholds,
     lock: Lock,
-    token: Annotated[Path | None, typer.Option(help="Verdict {ok, digest} to write, for later stages.")] = None,
-    findings: Annotated[Path | None, typer.Option(help="Findings to write, for the report.")] = None,
+    token: Token = None,
+    findings: Findings = None,
     html: Annotated[Path | None, typer.Option(help="Page of the findings to write, with --template.")] = None,
     template: Annotated[Path | None, typer.Option(help="Template of that page.")] = None,
     workers: Workers = None,
@@ -65,10 +72,11 @@ def check_data(
     from doseledger.gates.cohort import judge_cohort
     from doseledger.gates.page import write_page
 
+    need_both(html, template, "--html and --template")
+    need_both(token, findings, "--token and --findings")
     settings = settings_of(params)
     files = cohort_files(settings, cohort, cases, splits, (protocols, suites, thresholds, lock))
-    workers = settings.ingest.workers if workers is None else workers
-    verdict = judge_cohort(files, settings.ingest.accept_failed, workers=workers, tell=tell)
+    verdict = judge_cohort(files, settings.ingest.accept_failed, workers=workers_of(settings, workers), tell=tell)
     if html is not None and template is not None:
         write_page(verdict, template, html)
     deliver(verdict, token, findings, as_json)
@@ -85,10 +93,10 @@ def check_metrics(
     splits: Splits,
     checkpoint: Annotated[Path, typer.Option(help="The model that was evaluated.")],
     thresholds: Thresholds,
-    token: Annotated[Path | None, typer.Option(help="Verdict {ok, digest} to write.")] = None,
-    findings: Annotated[Path | None, typer.Option(help="Findings to write.")] = None,
-    runs_page: Annotated[Path | None, typer.Option(help="Page of all runs to write anew, with --templates.")] = None,
-    templates: Annotated[Path | None, typer.Option(help="Folder of templates.")] = None,
+    token: Token = None,
+    findings: Findings = None,
+    runs_page: RunsPage = None,
+    templates: RunsTemplates = None,
     params: Params = PARAMS,
     as_json: Json = False,
 ) -> None:
@@ -100,6 +108,8 @@ def check_metrics(
     """
     from doseledger.gates.metrics import MetricsFiles, judge_metrics
 
+    need_both(token, findings, "--token and --findings")
+    need_both(runs_page, templates, "--runs-page and --templates")
     settings = settings_of(params)
     files = MetricsFiles(metrics, splits, checkpoint, thresholds, cohort, model)
     verdict = judge_metrics(files, fold=settings.fold, repeat=settings.repeat)
@@ -122,9 +132,9 @@ def preflight(
     cases: Cases,
     splits: Splits,
     thresholds: Thresholds,
-    data_token: Annotated[Path, typer.Option(help="The data gate's verdict.")],
-    token: Annotated[Path | None, typer.Option(help="Verdict {ok, digest} to write.")] = None,
-    findings: Annotated[Path | None, typer.Option(help="Findings to write.")] = None,
+    data_token: DataToken,
+    token: Token = None,
+    findings: Findings = None,
     params: Params = PARAMS,
     as_json: Json = False,
 ) -> None:
@@ -135,6 +145,7 @@ def preflight(
     """
     from doseledger.gates.preflight import judge_preflight
 
+    need_both(token, findings, "--token and --findings")
     run = training_run(settings_of(params), model, params, data_token)
     verdict = judge_preflight(run, cases, splits, thresholds, tell=tell)
     deliver(verdict, token, findings, as_json)

@@ -12,6 +12,7 @@ from doseledger.commands.shared import (
     PARAMS,
     Cases,
     Cohort,
+    DataToken,
     Json,
     Lock,
     Params,
@@ -20,6 +21,7 @@ from doseledger.commands.shared import (
     Suites,
     Thresholds,
     cohort_files,
+    judged_run,
     project_root,
     settings_of,
     show,
@@ -51,7 +53,7 @@ def train(
     suites: Suites,
     thresholds: Thresholds,
     lock: Lock,
-    data_token: Annotated[Path, typer.Option(help="The data gate's verdict on exactly these cases and splits.")],
+    data_token: DataToken,
     preflight_token: Annotated[Path, typer.Option(help="Preflight's verdict on exactly this model.")],
     state: Annotated[Path, typer.Option(help="Root of resume states, below the project's root.")],
     fresh: Annotated[bool, typer.Option("--fresh", help="Throw an interrupted run's state away.")] = False,
@@ -65,19 +67,15 @@ def train(
     """
     from dataclasses import replace
 
-    from doseledger.gates.digests import data_digest, run_digest
-    from doseledger.gates.limits import load_thresholds
-    from doseledger.gates.verdict import require_token
     from doseledger.learn.train import Places
     from doseledger.learn.train import train as train_model
 
     settings = settings_of(params)
     files = cohort_files(settings, cohort, cases, splits, (protocols, suites, thresholds, lock))
-    require_token(data_token, data_digest(files), "data")
-    run = training_run(settings, model, params, data_token)
+    run, limits = judged_run(
+        files, data_token, preflight_token, lambda: training_run(settings, model, params, data_token)
+    )
     run = replace(run, devices=devices or run.devices, nodes=nodes or run.nodes)
-    limits = load_thresholds(thresholds)
-    require_token(preflight_token, run_digest(run, splits, limits.preflight), "preflight")
     places = Places(cases, splits, out, project_root() / state)
     train_model(run, places, fresh=fresh, tell=tell, red_flags=limits.training, wandb=settings.train.wandb)
 

@@ -13,11 +13,13 @@ from doseledger.commands.shared import (
     PARAMS,
     Cases,
     Cohort,
+    Goals,
     Json,
     Lock,
     Params,
     Protocols,
     Splits,
+    Templates,
     Thresholds,
     cohort_of,
     goals_of,
@@ -34,8 +36,6 @@ app = typer.Typer()
 Html = Annotated[Path, typer.Option(help="Page to write.")]
 Pdf = Annotated[Path, typer.Option(help="PDF to write.")]
 Figures = Annotated[Path, typer.Option(help="Folder of figures to write.")]
-Templates = Annotated[Path, typer.Option(help="Folder of templates.")]
-Goals = Annotated[Path, typer.Option(help="Folder of clinical goals.")]
 
 
 @app.command()

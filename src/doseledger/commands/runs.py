@@ -14,6 +14,7 @@ from doseledger.commands.shared import (
     PARAMS,
     Json,
     Params,
+    Templates,
     goals_of,
     project_root,
     protocol_of,
@@ -188,10 +189,10 @@ def compare(
 @runs_app.command("index")
 def index(
     page: Annotated[Path, typer.Argument(help="HTML page to write, from the main repository's root.")],
-    templates: Annotated[Path, typer.Option(help="Folder of templates.")],
+    templates: Templates,
     archives: Archives = None,
 ) -> None:
-    """Write the page of all runs; as the last stage of an experiment it names that too, which DVC saves only later.
+    """Write the page of all runs; within a stage of an experiment it names that too, which DVC saves only later.
 
     Example: doseledger runs index reports/runs.html --templates reports/templates
     """

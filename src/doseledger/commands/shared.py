@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from doseledger.core.protocol import GoalSet, Protocol
     from doseledger.core.settings import CohortSettings, Settings
     from doseledger.gates.digests import CohortFiles
+    from doseledger.gates.limits import Thresholds as Limits
     from doseledger.gates.verdict import Verdict
     from doseledger.learn.recipe import CommonRecipe
     from doseledger.learn.run import Family, TrainingRun
@@ -29,6 +31,13 @@ Splits = Annotated[Path, typer.Option(help="Table of splits.")]
 Suites = Annotated[Path, typer.Option(help="Folder of suites of expectations.")]
 Thresholds = Annotated[Path, typer.Option(help="The limits.")]
 Lock = Annotated[Path, typer.Option(help="The locked test set; a header alone means unlocked.")]
+Goals = Annotated[Path, typer.Option(help="Folder of clinical goals.")]
+Templates = Annotated[Path, typer.Option(help="Folder of templates.")]
+DataToken = Annotated[Path, typer.Option(help="The data gate's verdict on exactly these cases and splits.")]
+Token = Annotated[Path | None, typer.Option(help="Verdict {ok, digest} to write, with --findings.")]
+Findings = Annotated[Path | None, typer.Option(help="Findings to write, with --token.")]
+RunsPage = Annotated[Path | None, typer.Option(help="Page of all runs to write anew, with --templates.")]
+RunsTemplates = Annotated[Path | None, typer.Option(help="Folder of templates, with --runs-page.")]
 PARAMS = Path("params.yaml")
 
 
@@ -47,11 +56,28 @@ def show(value: Any, as_json: bool, text: str) -> None:
         print(text)
 
 
+def need_both(one: object, other: object, names: str) -> None:
+    """Do nothing if two options were both given, or neither.
+
+    Raises
+    ------
+    BadInput
+        If one was given alone: what it asks for would silently not be done.
+    """
+    if (one is None) != (other is None):
+        raise BadInput(f"{names} go together: give both, or neither")
+
+
 def settings_of(params: Path) -> Settings:
     """Return the settings of a file."""
     from doseledger.core.settings import load_settings
 
     return load_settings(params)
+
+
+def workers_of(settings: Settings, workers: int | None) -> int:
+    """Return how many processes a command works in: as many as it was told, else the settings'."""
+    return settings.ingest.workers if workers is None else workers
 
 
 def cohort_of(settings: Settings, cohort: str) -> CohortSettings:
@@ -126,6 +152,37 @@ def make_run(settings: Settings, model: str, recipe: CommonRecipe, family: Famil
         devices=settings.train.devices,
         nodes=settings.train.nodes,
     )
+
+
+def judged_run(
+    files: CohortFiles, data_token: Path, preflight_token: Path, make: Callable[[], TrainingRun]
+) -> tuple[TrainingRun, Limits]:
+    """Return a training that both gates before it have passed, and the limits.
+
+    Parameters
+    ----------
+    files
+        What the data gate judges.
+    data_token, preflight_token
+        The verdicts of both gates.
+    make
+        Makes the training; it is called once the data gate's verdict is known to be about these data.
+
+    Raises
+    ------
+    NotReady
+        If a gate has not judged, or judged something else.
+    GateFailed
+        If a gate said no.
+    """
+    from doseledger.gates.digests import data_digest, run_digest
+    from doseledger.gates.limits import load_thresholds
+    from doseledger.gates.verdict import require_token
+
+    require_token(data_token, data_digest(files), "data")
+    run, limits = make(), load_thresholds(files.thresholds)
+    require_token(preflight_token, run_digest(run, files.splits_csv, limits.preflight), "preflight")
+    return run, limits
 
 
 def deliver(verdict: Verdict, token: Path | None, findings: Path | None, as_json: bool) -> None:

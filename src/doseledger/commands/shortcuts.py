@@ -14,18 +14,24 @@ from doseledger.commands.shared import (
     PARAMS,
     Cases,
     Cohort,
+    Findings,
     Json,
     Params,
     Protocols,
+    RunsPage,
+    RunsTemplates,
     Splits,
     Thresholds,
+    Token,
     Workers,
     cohort_of,
     deliver,
+    need_both,
     protocol_of,
     settings_of,
     show,
     tell,
+    workers_of,
 )
 from doseledger.core.errors import BadInput
 
@@ -86,10 +92,10 @@ def check_shortcuts(
     cohort: Cohort,
     splits: Splits,
     thresholds: Thresholds,
-    token: Annotated[Path | None, typer.Option(help="Verdict {ok, digest} to write.")] = None,
-    findings: Annotated[Path | None, typer.Option(help="Findings to write.")] = None,
-    runs_page: Annotated[Path | None, typer.Option(help="Page of all runs to write anew, with --templates.")] = None,
-    templates: Annotated[Path | None, typer.Option(help="Folder of templates.")] = None,
+    token: Token = None,
+    findings: Findings = None,
+    runs_page: RunsPage = None,
+    templates: RunsTemplates = None,
     params: Params = PARAMS,
     as_json: Json = False,
 ) -> None:
@@ -100,6 +106,8 @@ def check_shortcuts(
     """
     from doseledger.gates.shortcuts import JudgedFiles, judge_shortcuts
 
+    need_both(token, findings, "--token and --findings")
+    need_both(runs_page, templates, "--runs-page and --templates")
     settings = settings_of(params)
     files = JudgedFiles(measured, checkpoint, splits, thresholds, cohort, model)
     verdict = judge_shortcuts(files, fold=settings.fold, repeat=settings.repeat)
@@ -116,8 +124,8 @@ def check_stack(
     ],
     thresholds: Thresholds,
     region: Annotated[str, typer.Option(help="core, border or both.")] = "both",
-    token: Annotated[Path | None, typer.Option(help="Verdict {ok, digest} to write.")] = None,
-    findings: Annotated[Path | None, typer.Option(help="Findings to write.")] = None,
+    token: Token = None,
+    findings: Findings = None,
     seed: Seed = PROBE_SEED,
     as_json: Json = False,
 ) -> None:
@@ -130,6 +138,7 @@ def check_stack(
     from doseledger.gates.limits import load_thresholds
     from doseledger.gates.stacks import REGIONS, judge_stack
 
+    need_both(token, findings, "--token and --findings")
     regions = tuple(name for name in REGIONS if region in (name, "both"))
     if not regions:
         raise BadInput(f"region {region!r}: wanted {', '.join(REGIONS)} or both")
@@ -143,8 +152,8 @@ def check_metadata(
     cohort: Cohort,
     protocols: Protocols,
     thresholds: Thresholds,
-    token: Annotated[Path | None, typer.Option(help="Verdict {ok, digest} to write.")] = None,
-    findings: Annotated[Path | None, typer.Option(help="Findings to write.")] = None,
+    token: Token = None,
+    findings: Findings = None,
     workers: Workers = None,
     seed: Seed = PROBE_SEED,
     params: Params = PARAMS,
@@ -160,11 +169,12 @@ def check_metadata(
     from doseledger.gates.limits import load_thresholds
     from doseledger.gates.metadata import judge_metadata
 
+    need_both(token, findings, "--token and --findings")
     settings = settings_of(params)
     protocol = protocol_of(settings, cohort, protocols)
     limits, rng = load_thresholds(thresholds).probes, np.random.default_rng(seed)
-    workers = settings.ingest.workers if workers is None else workers
-    deliver(judge_metadata(cases, protocol, limits, rng, workers=workers, tell=tell), token, findings, as_json)
+    verdict = judge_metadata(cases, protocol, limits, rng, workers=workers_of(settings, workers), tell=tell)
+    deliver(verdict, token, findings, as_json)
 
 
 @check_app.command("drift")
@@ -182,8 +192,8 @@ def check_drift(
     protocols: Protocols,
     thresholds: Thresholds,
     part: Annotated[str | None, typer.Option(help="Of the new cases only this part of the splits: test.")] = None,
-    token: Annotated[Path | None, typer.Option(help="Verdict {ok, digest} to write.")] = None,
-    findings: Annotated[Path | None, typer.Option(help="Findings to write.")] = None,
+    token: Token = None,
+    findings: Findings = None,
     html: Annotated[Path | None, typer.Option(help="Page to write, with --template.")] = None,
     template: Annotated[Path | None, typer.Option(help="Template of that page.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="The same as Markdown to write.")] = None,
@@ -202,12 +212,12 @@ def check_drift(
     from doseledger.gates.drift_page import describe_drift
     from doseledger.gates.page import write_page
 
-    if (html is None) != (template is None):
-        raise BadInput("a page needs both --html and --template")
+    need_both(html, template, "--html and --template")
+    need_both(token, findings, "--token and --findings")
     settings = settings_of(params)
     protocol = protocols / f"{cohort_of(settings, cohort).protocol}.yaml"
     files = DriftFiles(new, part, reference, splits, protocol, thresholds, cohort)
-    workers = settings.ingest.workers if workers is None else workers
+    workers = workers_of(settings, workers)
     verdict = judge_drift(files, fold=settings.fold, repeat=settings.repeat, workers=workers, tell=tell)
     if html is not None and template is not None:
         write_page(verdict, template, html)
