@@ -18,6 +18,7 @@ from doseledger.core.settings import load_settings
 from doseledger.core.tables import CASE_METRICS, SPLITS, read_table, write_table
 from doseledger.gates.limits import load_thresholds
 from doseledger.gates.metrics import MetricsFiles, judge_metrics
+from doseledger.gates.training import read_history
 from doseledger.gates.verdict import Verdict
 from doseledger.learn.checkpoint import Checkpoint, save_checkpoint
 from doseledger.learn.recipe import load_recipe
@@ -264,6 +265,33 @@ def test_the_clock_in_a_history_is_not_judged(files: MetricsFiles) -> None:
     history = files.history_csv.read_text()
     write_text(files.history_csv, history.replace("12.5", "99.5"))
     assert judged(files).digest == before.digest
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (",0.1,", ",nan,"),
+        (",0.1,", ",,"),
+        (",0.1,", ",inf,"),
+        (",0.1,", ",abc,"),
+        ("\n2,", "\n,"),
+        (",3.1,", ",inf,"),
+        (",3.1,", ",-inf,"),
+        (",3.1,", ",abc,"),
+    ],
+)
+def test_a_history_with_what_is_no_number_is_refused(files: MetricsFiles, one: str, other: str) -> None:
+    history = files.history_csv.read_text()
+    assert history.count(one) == 1
+    write_text(files.history_csv, history.replace(one, other))
+    with pytest.raises(BadInput, match=r"history\.csv: an epoch, a loss or a score is no number; train"):
+        judged(files)
+
+
+def test_an_epoch_without_validation_is_left_empty(files: MetricsFiles) -> None:
+    write_text(files.history_csv, files.history_csv.read_text().replace(",3.0,3.1,", ",,,"))
+    assert [sorted(row) for row in read_history(files.history_csv)][1] == ["epoch", "train_loss"]
+    assert judged(files).ok
 
 
 def test_a_model_without_a_history_is_not_judged(files: MetricsFiles) -> None:

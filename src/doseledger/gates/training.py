@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from doseledger.core.errors import BadInput
@@ -22,7 +23,8 @@ def read_history(path: Path) -> list[dict[str, float]]:
     Raises
     ------
     BadInput
-        If there is none, or it is no history: a gate that can't see its data fails.
+        If there is none, or it is no history, or an epoch or its loss is empty, or anything in it is no finite number:
+        a gate that can't see its data fails.
     """
     if not path.is_file():
         raise BadInput(f"{path}: no history of the training; train the model again")
@@ -33,9 +35,15 @@ def read_history(path: Path) -> list[dict[str, float]]:
     wanted = {"epoch", "train_loss"}
     if not wanted <= set(table.columns) or table.empty:
         raise BadInput(f"{path}: a history has {', '.join(sorted(wanted))} and a row an epoch; train the model again")
+    table = table.drop(columns=sorted(CLOCK & set(table.columns)))
+    numbers = table.apply(pd.to_numeric, errors="coerce").astype(np.float64)
+    # A score may be empty, in an epoch without validation; what is there must be a number.
+    empty = table.isna().to_numpy() & ~table.columns.isin(wanted)
+    if not (np.isfinite(numbers.to_numpy()) | empty).all():
+        raise BadInput(f"{path}: an epoch, a loss or a score is no number; train the model again")
     return [
-        {str(name): float(value) for name, value in row.items() if name not in CLOCK and pd.notna(value)}
-        for row in table.to_dict("records")
+        {str(name): float(value) for name, value in row.items() if pd.notna(value)}
+        for row in numbers.to_dict("records")
     ]
 
 
