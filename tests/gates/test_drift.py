@@ -20,9 +20,9 @@ from doseledger.core.case import Case
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.files import sha256_of_file, to_json
 from doseledger.core.protocol import Protocol
-from doseledger.core.tables import SPLITS, write_table
+from doseledger.core.tables import SPLITS, read_table, write_table
 from doseledger.gates.case_inputs import HU_PREFIX, measure_inputs
-from doseledger.gates.drift import DriftFiles, compare_features, compare_images, judge_drift, training_distances
+from doseledger.gates.drift import DriftFiles, compare_features, compare_images, judge_drift
 from doseledger.gates.drift_page import describe_drift
 from doseledger.gates.drift_statistics import (
     adjust,
@@ -225,8 +225,6 @@ def test_a_batch_of_the_same_kind_passes(write_batch: Callable[..., DriftFiles])
     assert verdict.ok, [finding.message for finding in verdict.errors]
     assert (verdict.details["n_reference"], verdict.details["n_new"]) == (8, 6)
     assert to_json(verdict_as_json(judged(files))) == to_json(verdict_as_json(verdict))
-    rows = training_distances(files, fold=0, repeat=0, workers=0, tell=print)
-    assert rows == verdict.details["cases"]
 
 
 def test_another_scanner_is_named_by_case_by_feature_and_by_image(
@@ -274,6 +272,19 @@ def test_a_training_case_among_the_new_ones_is_left_out_and_named(write_batch: C
     verdict = judged(files)
     assert [finding.case_id for finding in verdict.findings if finding.gate == "drift_known"] == ["case_0008"]
     assert [row["case_id"] for row in verdict.details["cases"]] == ["case_0009", "case_0010"]
+
+
+def test_the_digest_says_on_whom_was_trained(write_batch: Callable[..., DriftFiles], tmp_path: Path) -> None:
+    # One table of splits, two folds of it: the same new cases are held against other training cases.
+    files = write_batch(lambda case: case, new=(9,))
+    splits = read_table(files.splits_csv, SPLITS)
+    other = splits.assign(fold=1, split=["val", *["train"] * 7])
+    write_table(files.splits_csv, pd.concat([splits, other], ignore_index=True), SPLITS)
+    first, second = (
+        judge_drift(files, fold=fold, repeat=0, workers=0, tell=lambda line: None).digest for fold in (0, 1)
+    )
+    assert first != second
+    assert first == judged(files).digest
 
 
 def test_a_gate_that_can_not_see_its_data_fails(write_batch: Callable[..., DriftFiles], tmp_path: Path) -> None:

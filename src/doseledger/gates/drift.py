@@ -92,7 +92,7 @@ def judge_drift(files: DriftFiles, *, fold: int, repeat: int, workers: int, tell
         If a training case is not the one that was trained on.
     """
     limits = drift_limits(files.thresholds, files.cohort)
-    reference, new, known = _tables(files, fold=fold, repeat=repeat, workers=workers, tell=tell)
+    reference, new, digests, known = _tables(files, fold=fold, repeat=repeat, workers=workers, tell=tell)
     cases = measure_distances(learn_reference(reference), new)
     features = compare_features(reference, new, limits)
     image = compare_images(reference, new, limits, np.random.default_rng(DRAW_SEED))
@@ -112,18 +112,8 @@ def judge_drift(files: DriftFiles, *, fold: int, repeat: int, workers: int, tell
         "image": image,
         "limits": limits.model_dump(mode="json"),
     }
-    return make_verdict("drift", _digest(files, limits, list(new.index)), findings, _rounded(details))
-
-
-def training_distances(files: DriftFiles, *, fold: int, repeat: int, workers: int, tell: Tell) -> list[dict[str, Any]]:
-    """Return how far each new case is from the training cohort: for a report, without judging.
-
-    Each row has `case_id`, `distance`, `ratio` (to the farthest training case; above 1 is beyond all of them),
-    `rank_p`, `features` and `changed`, as `gates.drift_statistics.measure_distances` explains.
-    """
-    reference, new, _ = _tables(files, fold=fold, repeat=repeat, workers=workers, tell=tell)
-    rows: list[dict[str, Any]] = _rounded(measure_distances(learn_reference(reference), new))
-    return rows
+    trained = [str(name) for name in reference.index]
+    return make_verdict("drift", _digest(files, limits, trained, digests), findings, _rounded(details))
 
 
 def compare_features(reference: pd.DataFrame, new: pd.DataFrame, limits: DriftLimits) -> list[dict[str, Any]]:
@@ -243,13 +233,13 @@ def _judge_image(image: Mapping[str, Any]) -> list[Finding]:
 
 def _tables(
     files: DriftFiles, *, fold: int, repeat: int, workers: int, tell: Tell
-) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
-    """Return the features of the training cases and of the new ones, and who of these was left out as trained on."""
+) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, str], list[str]]:
+    """Return the features of the training cases and of the new ones, the new ones' SHA256, and who was trained on."""
     protocol = load_protocol(files.protocol)
     splits = read_table(files.splits_csv, SPLITS)
     mine = splits[(splits["fold"] == fold) & (splits["repeat"] == repeat)]
-    trained = dict(zip(mine["case_id"], mine["sha256"], strict=True))
-    trained = {name: trained[name] for name in mine.loc[mine["split"] == "train", "case_id"]}
+    train = mine[mine["split"] == "train"]
+    trained = dict(zip(train["case_id"], train["sha256"], strict=True))
     for case_id, sha256 in trained.items():
         path = files.reference_dir / f"{case_id}.npz"
         if not path.is_file() or sha256_of_file(path) != sha256:
@@ -260,11 +250,12 @@ def _tables(
         wanted = sorted(mine.loc[mine["split"] == files.part, "case_id"])
     if not wanted:
         raise BadInput(f"{files.new_dir}: no new case{f' of part {files.part}' if files.part else ''} to look at")
+    found = {str(name): _digest_of(files.new_dir / f"{name}.npz") for name in wanted}
     seen = set(trained.values())
-    known = [name for name in wanted if _digest_of(files.new_dir / f"{name}.npz") in seen]
+    digests = {name: digest for name, digest in found.items() if digest not in seen}
     reference = tabulate_inputs(files.reference_dir, trained, protocol, workers=workers, tell=tell)
-    new = tabulate_inputs(files.new_dir, sorted(set(wanted) - set(known)), protocol, workers=workers, tell=tell)
-    return reference, new, known
+    new = tabulate_inputs(files.new_dir, list(digests), protocol, workers=workers, tell=tell)
+    return reference, new, digests, [name for name in found if name not in digests]
 
 
 def _digest_of(path: Path) -> str:
@@ -273,11 +264,13 @@ def _digest_of(path: Path) -> str:
     return sha256_of_file(path)
 
 
-def _digest(files: DriftFiles, limits: DriftLimits, new: list[str]) -> str:
+def _digest(files: DriftFiles, limits: DriftLimits, trained: list[str], new: dict[str, str]) -> str:
     return sha256_of_json(
         {
             "splits": sha256_of_file(files.splits_csv),
-            "new": {str(name): sha256_of_file(files.new_dir / f"{name}.npz") for name in new},
+            # The table of splits holds every fold: of which one the training cases are stands here.
+            "trained": sorted(trained),
+            "new": new,
             "protocol": without_explanations(load_protocol(files.protocol).model_dump(mode="json")),
             "limits": without_explanations(limits.model_dump(mode="json")),
             "code": code_digest(Path(__file__).with_name(name) for name in JUDGES),
