@@ -119,15 +119,20 @@ def test_a_baseline_must_be_named_and_another(repository: Path, good: Evidence) 
     assert "it was named as its own baseline" in only
 
 
-@pytest.mark.parametrize("email", [None, "", "ada@example.org"])
+@pytest.mark.parametrize("email", [None, "", "ada@example.org", "ADA@example.org"])
 def test_the_registrar_and_nobody_sign_nothing_off(repository: Path, good: Evidence, email: str | None) -> None:
     signatures = [{"who": {"name": "Somebody", "email": email}}]
     (only,) = missing(repository, "frozen", replace(good, signatures=signatures))
     assert "[signed_off] signed off by 0 person(s) other than Ada Example" in only
 
 
+def test_an_address_that_ends_the_registrars_is_another_persons(repository: Path, good: Evidence) -> None:
+    signatures = [{"who": {"name": "Somebody", "email": "a@example.org"}}]
+    assert missing(repository, "frozen", replace(good, signatures=signatures)) == []
+
+
 def test_one_person_who_signs_twice_is_one(repository: Path, good: Evidence) -> None:
-    twice = good.signatures * 2
+    twice = [*good.signatures, {"who": {"name": "Grace", "email": "Grace@Example.org"}}]
     check, _ = CHECKS["signed_off"]
     assert "signed off by 1 person(s)" in check(
         replace(good, signatures=twice), Criterion(check="signed_off", limit=2, source="a test")
@@ -155,6 +160,7 @@ def test_stages_come_one_after_the_other(repository: Path, good: Evidence) -> No
         ({"check": "test_cases", "limit": 3}, "source"),
         ({"check": "test_cases", "limit": 3, "source": ""}, "source"),
         ({"check": "test_cases", "limit": 3, "source": "a test", "unless": "late"}, "unless"),
+        ({"check": "gates_passed", "names": [], "source": "a test"}, "names"),
     ],
 )
 def test_a_criterion_that_nothing_checks_is_refused(
@@ -164,6 +170,23 @@ def test_a_criterion_that_nothing_checks_is_refused(
     content["phases"]["research"].append(criterion)
     write_json(tmp_path / "exit_criteria.yaml", content)
     with pytest.raises(BadInput, match=told):
+        load_criteria(tmp_path / "exit_criteria.yaml")
+
+
+@pytest.mark.parametrize("phase", ["clinical-use", "Research", "stage2", ""])
+def test_a_phase_that_no_tag_could_name_is_refused(repository: Path, tmp_path: Path, phase: str) -> None:
+    content = read_yaml(repository / "validation/exit_criteria.yaml")
+    content["phases"][phase] = content["phases"]["research"]
+    write_json(tmp_path / "exit_criteria.yaml", content)
+    with pytest.raises(BadInput, match=r"phases.*pattern '\^\[a-z\]\+\$'"):
+        load_criteria(tmp_path / "exit_criteria.yaml")
+
+
+def test_a_phase_without_a_criterion_is_refused(repository: Path, tmp_path: Path) -> None:
+    content = read_yaml(repository / "validation/exit_criteria.yaml")
+    content["phases"]["research"] = []
+    write_json(tmp_path / "exit_criteria.yaml", content)
+    with pytest.raises(BadInput, match=r"phases\.research"):
         load_criteria(tmp_path / "exit_criteria.yaml")
 
 

@@ -17,6 +17,8 @@ from doseledger.gates.limits import MetricLimit
 from doseledger.ledger.version_tag import Version
 
 COMPARE = {"<=": operator.le, ">=": operator.ge}
+# A stage's name stands in its tag, and is read from there by version_tag.STAGE_TAG.
+Stage = Annotated[str, Field(pattern=r"^[a-z]+$")]
 
 
 class Criterion(Block):
@@ -28,7 +30,7 @@ class Criterion(Block):
     check: str
     limit: float | None = None
     metric: str | None = None
-    names: list[str] | None = None
+    names: Annotated[list[str], Field(min_length=1)] | None = None
     source: Reason
 
 
@@ -43,7 +45,7 @@ class ExitCriteria(Block):
     """All of exit_criteria.yaml: stages in the order in which a version can be given them."""
 
     reproduction: Reproduction
-    phases: dict[str, Annotated[list[Criterion], Field(min_length=1)]]
+    phases: dict[Stage, Annotated[list[Criterion], Field(min_length=1)]]
 
 
 @dataclass(frozen=True)
@@ -208,11 +210,9 @@ def _holds_stage(evidence: Evidence, criterion: Criterion) -> str:
 
 def _signed_off(evidence: Evidence, criterion: Criterion) -> str:
     registrar = evidence.version.by
-    people = {
-        entry["who"]["email"]
-        for entry in evidence.signatures
-        if entry["who"].get("email") and entry["who"]["email"] not in registrar
-    }
+    signers = {str(entry["who"].get("email") or "").casefold() for entry in evidence.signatures} - {""}
+    # A tagger is `name <address>`; the brackets keep a@example.org apart from ada@example.org.
+    people = {email for email in signers if f"<{email}>" not in registrar.casefold()}
     wanted = int(criterion.limit or 1)
     if len(people) >= wanted:
         return ""
