@@ -480,6 +480,7 @@ def test_stages_are_refused_with_every_criterion_that_is_not_met(registered: Pat
         "registry", "promote", "dose_unet@v0.1.0", "--stage", "research"
     )
     shown = call("registry", "show", "dose_unet@v0.1.0")
+    assert re.search(r"Stages: research \(Ada Example <ada@example\.org>, \d{4}-\d\d-\d\d\)\.", shown)
     assert "- research: held" in shown
     assert "- candidate: criteria not met:" in shown
     assert "dose_unet@v0.1.0  " in call("registry", "show")
@@ -507,6 +508,21 @@ def test_a_retired_version_is_neither_promoted_nor_fetched(registered: Path, tmp
     assert "dose_unet@v0.1.0 is retired (femurs swapped)" in refusal(
         "registry", "get", "dose_unet@v0.1.0", "--out", str(tmp_path / "model")
     )
+
+
+def test_nobody_promotes_or_retires_a_version(
+    registered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git(registered, "config", "--unset", "user.email")
+    # Neither the settings of whoever runs the tests, nor those of the machine.
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "none"))
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    monkeypatch.delenv("GIT_AUTHOR_EMAIL", raising=False)
+    tags = git(registered, "tag")
+    promote = ("registry", "promote", "dose_unet@v0.1.0", "--stage", "research")
+    for words in (promote, ("registry", "retire", "dose_unet@v0.1.0", "--why", "femurs swapped")):
+        assert "Git does not know who works here; set `git config user.name`" in refusal(*words)
+    assert git(registered, "tag") == tags
 
 
 @pytest.fixture
@@ -614,6 +630,16 @@ def test_a_tag_that_another_program_made_is_no_version_of_ours(registered: Path)
     git(registered, "tag", "-a", "dose_unet@v3.0.0", "-m", "by hand")
     with pytest.raises(DoseledgerError, match="holds no record of `doseledger registry register`"):
         find_version(registered, "dose_unet@v3.0.0")
+
+
+def test_a_stage_tag_that_was_made_by_hand_gives_no_stage(registered: Path) -> None:
+    commit = git(registered, "rev-parse", "dose_unet@v0.1.0^{commit}").strip()
+    git(registered, "tag", "-a", "dose_unet#research#1", "-m", "by hand", commit)
+    record = {"format_version": 1, "model": "dose_unet", "version": "v0.1.0", "stage": "research"}
+    git(registered, "tag", "-a", "dose_unet#candidate#1", "-m", f"by hand\n\nrecord:\n{json.dumps(record)}", commit)
+    assert find_version(registered, "dose_unet@v0.1.0").promotions == ()
+    told = refusal("registry", "promote", "dose_unet@v0.1.0", "--stage", "candidate")
+    assert "[holds_stage] it was never given the stage research" in told
 
 
 def test_a_tag_that_says_other_than_its_commit_is_refused(registered: Path) -> None:

@@ -110,7 +110,8 @@ def promote(files: RegistryFiles, name: str, stage: str, baseline: str | None) -
     Raises
     ------
     NotReady
-        Listing every criterion that is not met, or if the version is retired or holds the stage already.
+        Listing every criterion that is not met, or if the version is retired or holds the stage already, or Git does
+        not know who promotes.
     BadInput
         If there is no such stage.
     """
@@ -174,7 +175,7 @@ def retire(files: RegistryFiles, name: str, why: str) -> Version:
     BadInput
         If there is no reason.
     NotReady
-        If it is not registered, or retired already.
+        If it is not registered, or retired already, or Git does not know who retires it.
     """
     version = find_version(files.root, name)
     if not why.strip():
@@ -269,6 +270,8 @@ def _gto(verb: str, root: Path, **arguments: Any) -> None:
     from gto.exceptions import GTOException
 
     who = identity(root)
+    if None in who.values():
+        raise NotReady("Git does not know who works here; set `git config user.name` and `git config user.email`")
     try:
         getattr(gto.api, verb)(str(root), author=who["name"], author_email=who["email"], **arguments)
     except GTOException as error:
