@@ -226,3 +226,44 @@ def test_a_scanner_that_drifted_with_time_shows_in_the_order_of_cases(
     assert set(verdict.details["labels"]) == {"order"}
     assert [finding.gate for finding in verdict.errors] == ["probe"]
     assert "(order)" in verdict.errors[0].message
+
+
+def test_a_label_of_one_patient_is_left_out_and_told_and_the_rest_is_probed(
+    make_case: Callable[..., Case], protocol: Protocol, tmp_path: Path
+) -> None:
+    cases = [case_of_site(make_case, i, "AB"[i % 2], 0) for i in range(1, 15)]
+    # Five cases of one patient, all that a third site sent.
+    cases += [
+        replace(case, meta={**case.meta, "pseudonym": "patient_of_c"})
+        for case in (case_of_site(make_case, i, "C", 0) for i in range(15, 20))
+    ]
+    write_cases(tmp_path, cases)
+    verdict = judge_metadata(tmp_path, protocol, LIMITS, np.random.default_rng(1), workers=0, tell=print)
+    assert verdict.details["labels"]["site"]["labels"] == {"A": 7, "B": 7}
+    unasked = {finding.numbers["label"]: finding for finding in verdict.findings if finding.gate == "probe_unasked"}
+    assert set(unasked) == {"site", "scanner"}
+    assert unasked["site"].severity == "warning"
+    assert "the inputs (site): too few patients of C to be probed, wanted 5 each" in unasked["site"].message
+
+
+def test_an_input_that_nobody_can_probe_is_told(
+    make_case: Callable[..., Case], protocol: Protocol, tmp_path: Path
+) -> None:
+    write_cases(tmp_path, [case_of_site(make_case, i, "AB"[i > 6], 0) for i in range(1, 9)])
+    verdict = judge_metadata(tmp_path, protocol, LIMITS, np.random.default_rng(1), workers=0, tell=print)
+    assert verdict.details["labels"]["order"] == {"labels": {}, "auc": None}
+    messages = [finding.message for finding in verdict.findings if finding.gate == "probe_unasked"]
+    assert "the inputs (order): too few patients a label to be probed, wanted 5 with each of two" in messages
+    assert len(messages) == 3
+
+
+def test_the_digest_says_by_which_protocol_the_inputs_were_read(
+    make_case: Callable[..., Case], protocol: Protocol, tmp_path: Path
+) -> None:
+    write_cases(tmp_path, [case_of_site(make_case, i, "A", i) for i in range(1, 4)])
+
+    def digest(by: Protocol) -> str:
+        return judge_metadata(tmp_path, by, LIMITS, np.random.default_rng(1), workers=0, tell=print).digest
+
+    assert digest(protocol) == digest(protocol)
+    assert digest(protocol) != digest(protocol.model_copy(update={"crop": "none"}))

@@ -28,8 +28,8 @@ from doseledger.gates.verdict import Finding, Verdict, code_digest, make_verdict
 JUDGES = ("case_inputs.py", "features.py", "limits.py", "metadata.py", "probes.py", "verdict.py")
 # Names of the case itself, of its bytes, or of the program that converted it: no property of a scanner or a site.
 NAMES = frozenset({"case_id", "pseudonym", "source_sha256", "protocol", "converter_version"})
-# A label that fewer cases have can't be learned from them, whatever the probe says.
-LEAST_CASES = 5
+# A label that fewer patients have can't be learned from them, whatever the probe says.
+LEAST_PATIENTS = 5
 ORDER = "order"
 
 
@@ -69,8 +69,9 @@ def judge_metadata(
     findings: list[Finding] = []
     told: dict[str, Any] = {}
     for name, values in labels.items():
-        kept = _frequent(values)
+        kept = _frequent(values, patients)
         counts = {str(label): int((values[kept] == label).sum()) for label in np.unique(values[kept])}
+        findings += _judge_left_out(name, values, kept)
         if len(counts) < 2:
             told[name] = {"labels": counts, "auc": None}
             continue
@@ -80,6 +81,7 @@ def judge_metadata(
     digest = sha256_of_json(
         {
             "cases": sha256_of_file(cases_dir / "cases.csv"),
+            "protocol": without_explanations(protocol.model_dump(mode="json")),
             "limits": without_explanations(limits.model_dump(mode="json")),
             "code": code_digest(Path(__file__).with_name(name) for name in JUDGES),
         }
@@ -121,6 +123,24 @@ def _plain(meta: dict[str, Any]) -> dict[str, str]:
     return found
 
 
-def _frequent(values: NDArray[Any]) -> NDArray[np.bool_]:
-    labels, counts = np.unique(values, return_counts=True)
-    return np.isin(values, labels[counts >= LEAST_CASES])
+def _frequent(values: NDArray[Any], patients: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return whose label enough independent patients have, (case,)."""
+    independent = pd.Series(patients).groupby(values).nunique()
+    return np.isin(values, independent.index[independent >= LEAST_PATIENTS].to_numpy(dtype=np.str_))
+
+
+def _judge_left_out(name: str, values: NDArray[Any], kept: NDArray[np.bool_]) -> list[Finding]:
+    """Return what a probe is not asked, where a label has too few patients: nobody may take that for a pass."""
+    left = sorted(set(values[~kept].tolist()))
+    if len(set(values[kept].tolist())) < 2:
+        message = (
+            f"the inputs ({name}): too few patients a label to be probed, wanted {LEAST_PATIENTS} with each of two"
+        )
+    elif left:
+        message = (
+            f"the inputs ({name}): too few patients of {', '.join(left)} to be probed, wanted {LEAST_PATIENTS} each; "
+            "the other labels were"
+        )
+    else:
+        return []
+    return [Finding("probe_unasked", "", "warning", message, {"label": name, "left_out": left})]
