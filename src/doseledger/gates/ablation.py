@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from doseledger.core.case import Case
-from doseledger.core.errors import BadCase
 from doseledger.core.grid import IntTriple
-from doseledger.gates.trivial import target_centre_mm
+from doseledger.gates.trivial import main_target, target_centre_mm
 
 Dose = NDArray[np.float32]
 Predict = Callable[[Case], Dose]
@@ -128,12 +127,12 @@ def with_swapped_prescriptions(case: Case, rng: np.random.Generator) -> Case | N
 
 def without_main_target(case: Case, rng: np.random.Generator) -> Case:
     """Return the case without its highest target, as if nobody had drawn it; its prescription stays."""
-    return without_structure(case, _main_target(case))
+    return without_structure(case, main_target(case))
 
 
 def without_nearest_organ(case: Case, rng: np.random.Generator) -> Case | None:
     """Return the case without the organ that comes nearest to the main target, the targets themselves aside."""
-    target = case.mask(_main_target(case))
+    target = case.mask(main_target(case))
     nearest = {
         name: float(case.sdf_mm[case.structure_names.index(name)][target].min())
         for name in case.present_names
@@ -153,7 +152,7 @@ def without_structure(case: Case, name: str) -> Case:
 
 def with_moved_targets(case: Case, rng: np.random.Generator) -> Case:
     """Return the case with all its targets moved to the patient's left; image and organs stay."""
-    voxels = max(1, round(SHIFT_MM / case.grid.spacing_mm[2]))
+    voxels = _shift_voxels(case)
     masks, sdf_mm = case.masks.copy(), case.sdf_mm.copy()
     for name in case.prescription_gy:
         index = case.structure_names.index(name)
@@ -190,7 +189,7 @@ def drop_share(case: Case, before: Dose, after: Dose) -> float:
 
     Where another target covers it, the dose should fall to that one's prescription, else by half of its own at least.
     """
-    name = _main_target(case)
+    name = main_target(case)
     inside = case.mask(name)
     others = [
         case.prescription_gy[other]
@@ -204,7 +203,7 @@ def drop_share(case: Case, before: Dose, after: Dose) -> float:
 def move_share(case: Case, before: Dose, after: Dose) -> float:
     """Return how far the centre of the high dose has moved, per way that the targets were moved: physics says 1."""
     level_gy = HIGH_SHARE * max(case.prescription_gy.values())
-    voxels = max(1, round(SHIFT_MM / case.grid.spacing_mm[2]))
+    voxels = _shift_voxels(case)
     centres = []
     for dose in (before, after):
         weight = np.maximum(dose - level_gy, 0.0).sum(axis=(0, 1), dtype=np.float64)
@@ -216,7 +215,7 @@ def move_share(case: Case, before: Dose, after: Dose) -> float:
 
 def organ_change_gy(case: Case, before: Dose, after: Dose) -> float:
     """Return the absolute change of the main target's mean dose in Gy: an organ not drawn must not take it away."""
-    return abs(_mean_rise(case.mask(_main_target(case)), before, after))
+    return abs(_mean_rise(case.mask(main_target(case)), before, after))
 
 
 ALTERATIONS = (
@@ -245,13 +244,6 @@ def _mean_rise(mask: NDArray[np.bool_], before: Dose, after: Dose) -> float:
     return float((after - before)[mask].mean(dtype=np.float64))
 
 
-def _main_target(case: Case) -> str:
-    for name in sorted(case.prescription_gy, key=lambda item: -case.prescription_gy[item]):
-        if case.mask(name).any():
-            return name
-    raise BadCase(case.case_id, f"none of the targets {', '.join(case.prescription_gy)} is there")
-
-
 def _highest_and_lowest(case: Case) -> tuple[str, str] | None:
     """Return the targets of the highest and the lowest prescription; None where there are not two that differ."""
     there = [name for name in case.prescription_gy if case.mask(name).any()]
@@ -259,6 +251,11 @@ def _highest_and_lowest(case: Case) -> tuple[str, str] | None:
     if len(ordered) < 2 or case.prescription_gy[ordered[0]] == case.prescription_gy[ordered[-1]]:
         return None
     return ordered[-1], ordered[0]
+
+
+def _shift_voxels(case: Case) -> int:
+    """By how many voxels along x the targets are moved."""
+    return max(1, round(SHIFT_MM / case.grid.spacing_mm[2]))
 
 
 def _clip_mm(case: Case) -> np.float16:

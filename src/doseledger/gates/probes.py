@@ -128,13 +128,12 @@ def cross_validate(
     # One deal has more spread than the mean of three, so this errs towards caution.
     as_good = sum(math.isnan(other) or other >= auc for other in dealt)
     n_independent = len(np.unique(members))
-    rarest = min(len(np.unique(members[coded == label])) for label in range(len(known))) / n_independent
     return ProbeScore(
         auc=auc,
         p_value=(1 + as_good) / (1 + PERMUTATIONS),
         n=len(labels),
         n_independent=n_independent,
-        n_needed=images_needed(limits.warn_auc, rarest),
+        n_needed=images_needed(limits.warn_auc, least / n_independent),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,10 +29,9 @@ from doseledger.gates.trivial import (
 )
 
 if TYPE_CHECKING:
+    from doseledger.core.fanout import Tell
     from doseledger.learn.predict import Model
     from doseledger.learn.recipe import PredictRecipe
-
-Tell = Callable[[str], None]
 
 # The voxels and the shuffled image are drawn with this: the same model always gives the same numbers.
 DRAW_SEED = 20250601

@@ -84,7 +84,12 @@ def draw_voxels(case: Case, count: int, rng: np.random.Generator) -> Voxels:
 
 
 def target_centre_mm(case: Case) -> Floats:
-    """Return the centre of the present target with the highest prescription in mm, as (z, y, x).
+    """Return the centre of the main target in mm, as (z, y, x); see `main_target`."""
+    return case.grid.index_to_mm(np.argwhere(case.mask(main_target(case))).mean(axis=0))
+
+
+def main_target(case: Case) -> str:
+    """Return the name of the present target with the highest prescription.
 
     Raises
     ------
@@ -93,7 +98,7 @@ def target_centre_mm(case: Case) -> Floats:
     """
     for name in sorted(case.prescription_gy, key=lambda item: -case.prescription_gy[item]):
         if case.mask(name).any():
-            return case.grid.index_to_mm(np.argwhere(case.mask(name)).mean(axis=0))
+            return name
     raise BadCase(case.case_id, f"none of the targets {', '.join(case.prescription_gy)} is there")
 
 
