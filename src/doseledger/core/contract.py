@@ -116,6 +116,10 @@ class ParityLimit(Block):
     limit: float
     source: Reason
 
+    def is_met(self, value: float) -> bool:
+        """Return whether a measure keeps the limit; NaN keeps none."""
+        return value <= self.limit if self.operator == "<=" else value >= self.limit
+
 
 class Contract(Block):
     """A whole contract; see docs/reference/contracts.md."""

@@ -126,6 +126,10 @@ class MetricLimit(Block):
     limit: float
     source: Reason
 
+    def is_met(self, value: float) -> bool:
+        """Return whether a number keeps the limit; NaN keeps none."""
+        return value <= self.limit if self.operator == "<=" else value >= self.limit
+
 
 class ShortcutLimit(MetricLimit):
     """One limit on how a model answers to a spoiled input, or does beside a trivial one; a warning fails nothing."""

@@ -124,17 +124,13 @@ def _number(summary: Mapping[str, Any], name: str) -> float | None:
     return float(value) if is_number and value is not None else None
 
 
-def _is_met(value: float, limit: MetricLimit) -> bool:
-    return value <= limit.limit if limit.operator == "<=" else value >= limit.limit
-
-
 def _result(summary: Mapping[str, Any], limit: MetricLimit) -> dict[str, Any]:
     value = _number(summary, limit.metric)
     return {
         "metric": limit.metric,
         "found": value,
         "wanted": f"{limit.operator} {limit.limit:g}",
-        "ok": value is not None and _is_met(value, limit),
+        "ok": value is not None and limit.is_met(value),
         "source": limit.source,
     }
 
@@ -147,7 +143,7 @@ def judge_limits(summary: Mapping[str, Any], limits: list[MetricLimit], model: s
         if value is None:
             message = f"{model}: no number for {limit.metric}, wanted {limit.operator} {limit.limit:g}; evaluate again"
             findings.append(Finding("metric_absent", "", "error", message, {"metric": limit.metric}))
-        elif not _is_met(value, limit):
+        elif not limit.is_met(value):
             message = (
                 f"{model}: {limit.metric} is {value:.4g}, wanted {limit.operator} {limit.limit:g} ({limit.source})"
             )

@@ -1,4 +1,4 @@
-"""The data gate's findings as a page for people: our own template, because GX's Data Docs load from the network."""
+"""A gate's findings as a page for people: our own template, because GX's Data Docs load from the network."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from doseledger.gates.verdict import Verdict, verdict_as_json
 
 
 def write_page(verdict: Verdict, template: Path, out: Path) -> None:
-    """Write the data gate's findings as one self-contained HTML file.
+    """Write a gate's findings as one self-contained HTML file.
 
     Parameters
     ----------
     verdict
-        Of the data gate.
+        Of the gate.
     template
-        `reports/templates/data_findings.html.j2`.
+        The page of that gate: `data_findings.html.j2` or `drift.html.j2` of reports/templates.
     out
         The page.
 

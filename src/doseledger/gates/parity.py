@@ -67,8 +67,7 @@ def _judge_limit(limit: ParityLimit, pairs: Sequence[Mapping[str, Any]]) -> Iter
                 f"{name}: {wanted} can't be judged, there is no such number (is the array an image large enough?)",
             )  # fmt: skip
             continue
-        kept = value <= limit.limit if limit.operator == "<=" else value >= limit.limit
-        if not kept:
+        if not limit.is_met(value):
             yield Finding(
                 GATE, name, "error", f"{name}: {wanted} is not kept, found {value:.6g}", {limit.measure: float(value)}
             )

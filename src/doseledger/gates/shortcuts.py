@@ -131,7 +131,9 @@ def _judge_age(files: JudgedFiles, measured: Mapping[str, Any], test: Mapping[st
 
 
 def judge_numbers(numbers: Mapping[str, float], limits: list[ShortcutLimit], model: str) -> list[Finding]:
-    """Return which limits a model's numbers miss; a number that is not there misses its limit, unless it only warns.
+    """Return which limits a model's numbers miss.
+
+    A limit of an unknown number is an error, a number that no case could give a warning.
 
     Parameters
     ----------
@@ -153,7 +155,7 @@ def judge_numbers(numbers: Mapping[str, float], limits: list[ShortcutLimit], mod
         if math.isnan(found):
             message = f"{model}: no test case could be asked for {limit.metric} (a single target can't be swapped)"
             findings.append(Finding("shortcut_unasked", "", "warning", message, {"metric": limit.metric}))
-        elif not _is_met(found, limit):
+        elif not limit.is_met(found):
             gate = "ablation" if limit.metric in ANSWERS else "trivial_model"
             message = (
                 f"{model}: {limit.metric} is {found:.3g}, wanted {limit.operator} {limit.limit:g} ({limit.source})"
@@ -163,10 +165,6 @@ def judge_numbers(numbers: Mapping[str, float], limits: list[ShortcutLimit], mod
     return findings
 
 
-def _is_met(value: float, limit: ShortcutLimit) -> bool:
-    return value <= limit.limit if limit.operator == "<=" else value >= limit.limit
-
-
 def _result(numbers: Mapping[str, float], limit: ShortcutLimit) -> dict[str, Any]:
     found = numbers.get(limit.metric, math.nan)
     return {
@@ -174,6 +172,6 @@ def _result(numbers: Mapping[str, float], limit: ShortcutLimit) -> dict[str, Any
         "found": found,
         "wanted": f"{limit.operator} {limit.limit:g}",
         "severity": limit.severity,
-        "ok": not math.isnan(found) and _is_met(found, limit),
+        "ok": limit.is_met(found),
         "source": limit.source,
     }

@@ -49,7 +49,7 @@ class Verdict:
     Parameters
     ----------
     gate
-        `data`, `preflight` or `metrics`.
+        Name of the gate.
     digest
         SHA256 of what was judged.
     findings
