@@ -33,7 +33,15 @@ DATA_JUDGES = (
     "suites.py",
     "verdict.py",
 )
-METRICS_JUDGES = ("digests.py", "limits.py", "metrics.py", "training.py", "verdict.py", "../learn/red_flags.py")
+METRICS_JUDGES = (
+    "digests.py",
+    "limits.py",
+    "metrics.py",
+    "suites.py",
+    "training.py",
+    "verdict.py",
+    "../learn/red_flags.py",
+)
 
 
 @dataclass(frozen=True)
