@@ -126,6 +126,24 @@ def test_a_stage_depends_on_exactly_the_code_it_reaches(name: str) -> None:
     assert not needless, f"stage {name}: remove from its deps:{needless}"
 
 
+# Of a model's block, what changes no weight: how patches are brought, and how it predicts.
+NOT_TRAINED = frozenset({"loader", "predict"})
+
+
+@pytest.mark.parametrize(("kind", "stage"), [("dose", "train"), ("diffusion", "train_diffusion")])
+def test_training_depends_on_every_key_of_a_models_block_that_decides_its_weights(kind: str, stage: str) -> None:
+    blocks = {
+        name: block
+        for name, block in read_yaml(REPOSITORY / "params.yaml").items()
+        if isinstance(block, dict) and block.get("kind") == kind
+    }
+    assert blocks
+    listed = {param for param in stages()[stage]["params"] if isinstance(param, str)}
+    for name, block in blocks.items():
+        missing = sorted(key for key in block.keys() - NOT_TRAINED if f"${{item}}.{key}" not in listed)
+        assert not missing, f"stage {stage}: {name}.{missing[0]} is no param of it: an edit there would not retrain"
+
+
 def test_editing_prediction_does_not_retrain() -> None:
     assert "src/doseledger/learn/predict.py" not in reached_by_command("train")
 
