@@ -90,6 +90,40 @@ def test_a_shape_that_does_not_fit_the_bytes_is_refused(tmp_path: Path) -> None:
         array_heads(tmp_path / "a.npz")
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"{'descr': '<f8', 'fortran_order': False, 'shape': (3,",
+        b"(" * 400,
+        b"'''",
+        b"{[]: 3}",
+        b"{'descr': '<f8', 'fortran_order': False, 'shape': (3,), 1: 2}",
+        b"  a\n b\n",
+        b"-" * 9000 + b"1",
+    ],
+    ids=["cut short", "brackets", "open text", "unhashable", "keys of two kinds", "indented", "nested too deep"],
+)
+def test_a_header_that_is_no_header_is_refused_by_name(header: bytes, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("v.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(24))
+    for read in (array_heads, lambda path: read_member(path, "v")):
+        with pytest.raises(BadInput, match=r"v has a header that can't be read .*; write the file again"):
+            read(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_damaged_member_is_refused_however_it_was_compressed(compression: int, tmp_path: Path) -> None:
+    path, out = tmp_path / "a.npz", io.BytesIO()
+    np.save(out, np.random.default_rng(1).random(1000))
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        archive.writestr("v.npy", out.getvalue())
+    content = bytearray(path.read_bytes())
+    content[1000] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(BadInput, match=r"v can't be read .* damaged or cut short"):
+        read_member(path, "v")
+
+
 def test_a_flipped_bit_is_noticed_by_the_members_checksum(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
     np.savez(path, v=np.zeros(1000))

@@ -6,7 +6,9 @@ header, before a byte of its content is looked at.
 
 from __future__ import annotations
 
+import lzma
 import math
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -23,6 +25,13 @@ from doseledger.core.errors import BadInput
 SUFFIX = ".npy"
 # How much of an array is held at once while it is checked.
 BLOCK_BYTES = 1 << 24
+# What a damaged archive or member raises as it is read, whatever its compression.
+DAMAGED = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+    *(ValueError, EOFError, OSError, RuntimeError, NotImplementedError),
+)
+# What a header that is no literal raises besides ValueError; the last two where it is nested too deep for the parser.
+UNREADABLE_HEAD = (SyntaxError, TypeError, tokenize.TokenError, MemoryError, RecursionError)
 READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
@@ -60,7 +69,7 @@ def _as_bad_input(path: Path, name: str = "") -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise BadInput(f"{path}: no such file") from error
-    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, RuntimeError, NotImplementedError) as error:
+    except DAMAGED as error:
         raise BadInput(f"{where} can't be read ({error}); it may be damaged or cut short, copy or make it again") from (
             error
         )
@@ -97,7 +106,10 @@ def _read_head(stream: IO[bytes], name: str, path: Path) -> ArrayHead:
     version = np.lib.format.read_magic(stream)
     if version not in READERS:
         raise BadInput(f"{path}: {name} has format {version} of NPY, wanted one of {', '.join(map(str, READERS))}")
-    shape, fortran, dtype = READERS[version](stream)
+    try:
+        shape, fortran, dtype = READERS[version](stream)
+    except UNREADABLE_HEAD as error:
+        raise BadInput(f"{path}: {name} has a header that can't be read ({error!r}); write the file again") from error
     if dtype.hasobject:
         raise BadInput(
             f"{path}: {name} is an array of objects, which is a pickle: it could run code as it is read, and is never "
