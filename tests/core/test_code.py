@@ -10,6 +10,10 @@ def test_code_that_is_reached_is_found_through_imports_inside_functions_too() ->
     assert all(len(digest) == 64 for digest in converter.values())
 
 
+def test_a_module_that_is_imported_from_its_package_is_reached() -> None:
+    assert {"doseledger.cohort.convert", "doseledger.cohort.openkbp"} <= set(reached_code("doseledger.cohort.ingest"))
+
+
 def test_packages_and_other_peoples_modules_are_left_out() -> None:
     assert set(reached_code("doseledger.core.files", "numpy", "doseledger.core")) == {
         "doseledger.core.files",

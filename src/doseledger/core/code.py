@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 from pathlib import Path
 
 from doseledger.core.files import sha256_of_file
+
+SOURCE = Path(__file__).resolve().parents[2]
 
 
 def reached_code(*entries: str) -> dict[str, str]:
@@ -14,19 +15,20 @@ def reached_code(*entries: str) -> dict[str, str]:
 
     Notes
     -----
-    Imports are read from the sources, those inside functions too; `__init__` modules hold no logic and are left out.
+    Imports are read from the sources, those inside functions too, be it by a module's whole name or from its package;
+    `__init__` modules hold no logic and are left out.
     """
     found: dict[str, str] = {}
     waiting = list(entries)
     while waiting:
         module = waiting.pop()
-        spec = importlib.util.find_spec(module) if module not in found else None
-        if spec is None or spec.origin is None or spec.submodule_search_locations is not None:
+        source = SOURCE.joinpath(*module.split(".")).with_suffix(".py")
+        if module in found or not source.is_file():
             continue
-        source = Path(spec.origin)
         found[module] = sha256_of_file(source)
         for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
             waiting += [name for name in names if name.startswith("doseledger.")]
     return dict(sorted(found.items()))
