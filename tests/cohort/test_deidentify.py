@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pydicom
 import pytest
 
 from doseledger.cohort.convert import Origin, convert_case
@@ -10,6 +11,7 @@ from doseledger.cohort.deidentify import deidentify, read_salt
 from doseledger.cohort.pack import pack
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.protocol import Protocol
+from doseledger.dicom.objects import to_bytes
 
 SALT = b"s" * 32
 
@@ -51,6 +53,23 @@ def test_a_zip_stays_a_zip_and_a_pseudonymous_name_stays(raw, protocol, tmp_path
     pack(raw, tmp_path / "packed", tmp_path / "list.csv", quiet)
     assert deidentify(tmp_path / "packed", tmp_path / "clean", protocol, SALT, quiet) == ["anon_77"]
     assert [path.name for path in (tmp_path / "clean").iterdir()] == ["anon_77.zip"]
+
+
+def test_a_value_that_cant_be_read_stops_its_case_and_is_not_repeated(raw, protocol, tmp_path):
+    path = sorted((raw / "Doe_Jane").rglob("CT*"))[0]
+    dataset = pydicom.dcmread(path)
+    dataset.PatientSize = "1.80"
+    content = to_bytes(dataset)
+    assert b"DS\x04\x001.80" in content
+    path.write_bytes(content.replace(b"DS\x04\x001.80", b"FD\x04\x00Anna"))
+    for stopped in (
+        lambda: deidentify(raw, tmp_path / "clean", protocol, SALT, quiet),
+        lambda: convert_case(raw / "Doe_Jane", Origin("anon_1"), protocol),
+    ):
+        with pytest.raises(BadCase, match="BytesLengthException") as refused:
+            stopped()
+        assert "Anna" not in str(refused.value)
+    assert not list((tmp_path / "clean").iterdir())
 
 
 def test_two_patients_in_a_case_write_nothing(raw, protocol, factory, tmp_path):

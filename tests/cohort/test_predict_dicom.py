@@ -38,8 +38,8 @@ from doseledger.core.settings import load_settings
 from doseledger.dicom.read_dose import read_dose
 from doseledger.learn.checkpoint import Checkpoint, save_checkpoint
 from doseledger.learn.denoiser import build_noise_network
-from doseledger.learn.inputs import CaseFile, InputSpec, open_case
-from doseledger.learn.networks import build_network
+from doseledger.learn.dose_network import dose_network
+from doseledger.learn.inputs import CaseFile, InputSpec, OpenCase, open_case
 from doseledger.learn.predict import Model, load_model, predict_case
 from doseledger.learn.recipe import PredictRecipe, Recipe, load_recipe
 from doseledger.learn.recipe_diffusion import load_diffusion
@@ -75,7 +75,7 @@ def save_model(path: Path, recipe: Recipe, names: tuple[str, ...], targets: tupl
     spec = InputSpec(names, targets, recipe.inputs)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
-        network = build_network(spec.n_channels, spec.n_conditions, recipe.network)
+        network = dose_network(recipe, spec)
         for name, weight in network.named_parameters():
             if "film" in name:
                 torch.nn.init.normal_(weight, std=0.3)
@@ -371,6 +371,15 @@ def test_a_patient_whose_dose_could_not_be_placed_or_predicted_is_refused(
     change(patient)
     summary, _, _ = predicted({"anon_1": patient})
     assert message in summary["failed"]["anon_1"]
+
+
+def test_a_fault_of_the_model_is_not_laid_at_the_patients_door(factory: Any, predicted: Any, model: Model) -> None:
+    def fails(case: OpenCase) -> Any:
+        raise ValueError("shapes of the weights do not fit")
+
+    broken = replace(dose_predictor(model, PREDICT), predict=fails)
+    with pytest.raises(ValueError, match="shapes of the weights"):
+        predicted({"anon_1": factory.make_patient()}, predictor=broken)
 
 
 def test_a_patient_that_the_model_knows_is_warned_of_by_name_id_and_image(

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import traceback
+
 import pytest
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 
 from doseledger.core.errors import BadCase
 from doseledger.core.protocol import Phi
@@ -62,6 +66,32 @@ def test_each_kind_of_identifier_is_found_by_tag_and_file(clean, keyword, value)
         refuse_phi([SourceFile("CT/1.dcm", clean)], PHI, "case_1")
     shown = str(error.value)
     assert not any(str(part) in shown for part in ("Jane", "Doe", "123456", "19500101", "General", "4711", "mother"))
+
+
+def as_in_a_file(tag, vr, value):
+    """A data set with an element as a file holds it, not yet parsed."""
+    dataset = Dataset()
+    dataset[tag] = RawDataElement(Tag(tag), vr, len(value), value, 0, False, True)
+    return dataset
+
+
+@pytest.mark.parametrize(
+    ("tag", "vr", "error"),
+    [(0x00101020, "FD", "BytesLengthException"), (0x00404035, "SQ", "OSError")],
+    ids=["a name for a number", "a name for a sequence"],
+)
+def test_a_value_that_cant_be_read_is_refused_and_told_by_its_file_alone(clean, tag, vr, error):
+    files = [SourceFile("good.dcm", clean), SourceFile("bad.dcm", as_in_a_file(tag, vr, b"Anna"))]
+    with pytest.raises(BadCase, match=rf"holds a value that can't be read \({error}\) in bad.dcm") as refused:
+        refuse_phi(files, PHI, "case_1")
+    assert "Anna" not in "".join(traceback.format_exception(refused.value))
+
+
+def test_a_value_of_another_form_is_a_finding_and_no_warning_repeats_it():
+    bad = as_in_a_file(0x0016008E, "IS", b"Anna")
+    with pytest.raises(BadCase, match=r"\(0016,008E\) in bad.dcm") as refused:
+        refuse_phi([SourceFile("bad.dcm", bad)], PHI, "case_1")
+    assert "Anna" not in str(refused.value)
 
 
 @pytest.mark.parametrize("value", ["", None, "anon_12", "anon_12^^"])

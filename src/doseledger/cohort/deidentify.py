@@ -14,7 +14,7 @@ from doseledger.core.files import atomic_path
 from doseledger.core.protocol import Phi, Protocol
 from doseledger.dicom.deidentify import Pseudonymiser, deidentify_dataset
 from doseledger.dicom.phi import refuse_phi
-from doseledger.dicom.source import lenient, read_source
+from doseledger.dicom.source import lenient, malformed_as_bad_case, read_source
 
 SALT_BYTES = 32
 
@@ -97,7 +97,8 @@ def _deidentify_case(source: Path, case_id: str, out: Path, phi: Phi, salt: byte
         try:
             # File names may hold a patient's name: they are replaced, in the order of the old ones.
             for number, file in enumerate(files, start=1):
-                clean = deidentify_dataset(file.dataset, names, case_id)
+                with malformed_as_bad_case(case_id):
+                    clean = deidentify_dataset(file.dataset, names, case_id)
                 name = f"{clean.get('Modality') or 'file'}_{number:04d}.dcm"
                 clean.save_as(work / name, enforce_file_format=True)
             refuse_phi(read_source(work)[0], phi, case_id)

@@ -32,7 +32,7 @@ from doseledger.core.protocol import Protocol, load_block
 from doseledger.dicom.objects import to_bytes
 from doseledger.dicom.read import CaseObjects, gather_objects
 from doseledger.dicom.read_structures import read_rois
-from doseledger.dicom.source import MALFORMED, lenient, read_source, source_digest
+from doseledger.dicom.source import lenient, malformed_as_bad_case, read_source, source_digest
 from doseledger.dicom.write_prediction import PredictedBy, make_heading, make_predicted_dose, make_predicted_plan
 from doseledger.learn.inputs import CaseFile, open_case
 
@@ -171,23 +171,22 @@ def predict_patient(
     digest = source_digest(source)
     case = convert_case(source, Origin(name, sha256=digest), request.protocol)
     with lenient(), tempfile.TemporaryDirectory(prefix="doseledger_") as folder:
-        try:
-            objects = gather_objects(read_source(source)[0], request.protocol.objects, request.protocol.modality, name)
-            seen = request.seen.matches(case, str(objects.slices[0].get("PatientID") or ""))
-            for note in seen:
-                tell(f"WARNING: {name}: {note}")
-            path = Path(folder) / f"{name}.npz"
-            case.save(path)
-            opened = open_case(CaseFile(name, path, sha256_of_file(path)))
-            arrays = request.predictor.predict(opened)
-            dose_gy: NDArray[np.float32] = arrays["dose_gy"]
+        files, _ = read_source(source)
+        with malformed_as_bad_case(name):
+            objects = gather_objects(files, request.protocol.objects, request.protocol.modality, name)
+            patient_id = str(objects.slices[0].get("PatientID") or "")
+        seen = request.seen.matches(case, patient_id)
+        for note in seen:
+            tell(f"WARNING: {name}: {note}")
+        path = Path(folder) / f"{name}.npz"
+        case.save(path)
+        opened = open_case(CaseFile(name, path, sha256_of_file(path)))
+        arrays = request.predictor.predict(opened)
+        dose_gy: NDArray[np.float32] = arrays["dose_gy"]
+        with malformed_as_bad_case(name):
             delivered = _dicom_of(case, dose_gy, objects, request, digest)
-        except BadCase:
-            raise
-        except MALFORMED as error:
-            raise BadCase(name, f"malformed DICOM ({type(error).__name__}); export the patient again") from error
-        npz, *files = _places(out, name)
-        for file, dataset in zip(files, delivered, strict=True):
+        npz, *places = _places(out, name)
+        for file, dataset in zip(places, delivered, strict=True):
             with atomic_path(file) as part:
                 part.write_bytes(to_bytes(dataset))
         request.predictor.save(npz, opened, arrays)

@@ -13,7 +13,7 @@ from doseledger.dicom.read import gather_objects
 from doseledger.dicom.read_dose import read_dose
 from doseledger.dicom.read_image import read_image
 from doseledger.dicom.read_plan import read_plan
-from doseledger.dicom.source import MALFORMED, lenient, read_source
+from doseledger.dicom.source import lenient, malformed_as_bad_case, read_source
 from doseledger.planning.engine import dose_at_points, voxel_points_xyz
 from doseledger.planning.machine import load_machine
 from doseledger.planning.raytrace import density_map
@@ -67,15 +67,13 @@ def recompute_dose(source: Path, sub_angles: int = 2) -> Recomputed:
     case_id = source.stem
     with lenient():
         files, _ = read_source(source)
-        try:
+        with malformed_as_bad_case(case_id):
             objects = gather_objects(files, ["ct", "rtdose", "rtplan"], "CT", case_id)
             if objects.rtdose is None or objects.rtplan is None:
                 raise BadCase(case_id, "RTPLAN and RTDOSE are both needed; export the whole plan")
             image, dose = read_image(objects.slices, case_id), read_dose(objects.rtdose, case_id)
             plan = read_plan(objects.rtplan, case_id)
             position = check_position(str(objects.rtplan.PatientSetupSequence[0].PatientPosition))
-        except MALFORMED as error:
-            raise BadCase(case_id, f"malformed DICOM ({type(error).__name__}); export the patient again") from error
     machine, inside = load_machine(), dose.dose_gy > 0
     if plan.machine != machine.name:
         raise BadInput(f"{case_id}: its plan is for {plan.machine}, and only the beam of {machine.name} is known here")

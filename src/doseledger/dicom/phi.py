@@ -30,7 +30,7 @@ from doseledger.dicom.phi_attributes import (
     OVERLAY_GROUPS,
     PSEUDONYM_KEYWORDS,
 )
-from doseledger.dicom.source import SourceFile
+from doseledger.dicom.source import MALFORMED, SourceFile, lenient
 
 Kind = Literal["date", "name", "listed", "private", "sequence", "free"]
 # `phi.allow` names a vendor's private block by its creator.
@@ -162,13 +162,26 @@ def refuse_phi(files: list[SourceFile], phi: Phi | None, case_id: str) -> None:
     Raises
     ------
     BadCase
-        Naming attributes and files, never values.
+        Naming attributes and files, never values; also if a value can't be read.
     """
-    findings = scan_phi(files, phi) if phi is not None else []
+    if phi is None:
+        return
+    findings: list[PhiFinding] = []
+    for file in files:
+        try:
+            with lenient():
+                findings += scan_phi([file], phi)
+        except MALFORMED as error:
+            # The error's text holds the value: neither it nor where it was raised is passed on.
+            raise BadCase(
+                case_id,
+                f"holds a value that can't be read ({type(error).__name__}) in {file.name}, so nobody knows whom it "
+                "names; export it again, or leave it out",
+            ) from None
     if not findings:
         return
     by_attribute: dict[tuple[str, str], list[str]] = {}
-    for finding in findings:
+    for finding in sorted(findings):
         by_attribute.setdefault((finding.tag, finding.keyword), []).append(finding.file)
     shown = [
         f"{keyword or 'attribute'} {tag} in {names[0]}" + (f" (and {len(names) - 1} more)" if len(names) > 1 else "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import lzma
 import struct
 import warnings
 import zipfile
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import pydicom
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from doseledger.core.errors import BadCase
@@ -23,10 +24,16 @@ from doseledger.core.errors import BadCase
 PREAMBLE_BYTES = 128
 # What file browsers and archivers leave behind; never part of a patient.
 IGNORED_NAMES = frozenset({"DICOMDIR", "Thumbs.db", "desktop.ini"})
-# What pydicom raises where a file breaks the standard, at once or when a value is first asked for.
+# What a zip raises that is damaged, cut short or locked, whatever the compression of its members.
+BROKEN_ZIP = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+    *(EOFError, OSError, RuntimeError, NotImplementedError),
+)
+# What pydicom raises where a file breaks the standard, at once or when a value is first asked for; OSError too, of a
+# sequence that ends within an item, though nothing is read from disk.
 MALFORMED = (
-    *(AttributeError, EOFError, KeyError, NotImplementedError, OverflowError, TypeError, ValueError),
-    *(struct.error, zlib.error),
+    *(AttributeError, EOFError, KeyError, NotImplementedError, OSError, OverflowError, TypeError, ValueError),
+    *(BytesLengthException, struct.error, zlib.error),
 )
 
 
@@ -87,7 +94,7 @@ def read_members(source: Path) -> Iterator[tuple[str, bytes]]:
                 short = _without_common_folder([name for name in listed if not _is_junk(name)])
                 for name in sorted(short, key=short.__getitem__):
                     yield short[name], archive.read(name)
-        except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError) as error:
+        except BROKEN_ZIP as error:
             raise BadCase(source.stem, f"{source.name} can't be read as a zip ({error}); pack it again") from error
     if not short:
         raise BadCase(source.stem, f"{source.name} holds no files; export the patient again")
@@ -116,6 +123,24 @@ def lenient() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def malformed_as_bad_case(case_id: str) -> Iterator[None]:
+    """Take what pydicom raises of a file that breaks the standard for the case's fault.
+
+    Only what reads or makes data sets in memory belongs inside: of anything else the same errors tell a fault of our
+    own, or of the disk.
+
+    Raises
+    ------
+    BadCase
+        Naming the kind of error alone: its text may hold a value.
+    """
+    try:
+        yield
+    except MALFORMED as error:
+        raise BadCase(case_id, f"malformed DICOM ({type(error).__name__}); export the patient again") from error
+
+
 def parse_dataset(content: bytes) -> pydicom.Dataset | None:
     """Return the data set of a file's content, or None where it is no DICOM.
 
@@ -130,7 +155,7 @@ def parse_dataset(content: bytes) -> pydicom.Dataset | None:
             dataset = pydicom.dcmread(io.BytesIO(content), force=not has_preamble)
             if "SOPClassUID" not in dataset:
                 return None
-    except (InvalidDicomError, OSError, *MALFORMED):
+    except (InvalidDicomError, *MALFORMED):
         return None
     if not hasattr(dataset, "file_meta"):
         dataset.file_meta = pydicom.dataset.FileMetaDataset()
