@@ -96,6 +96,14 @@ def test_only_the_coverage_of_ptv56_yields(repository: Path) -> None:
     assert changed[0][0].acceptable == 95.0
 
 
+def test_a_goal_of_the_least_dose_to_ptv56_does_not_become_a_percentage(repository: Path) -> None:
+    goals = load_goals(repository / "validation" / "goals" / "prostate_sib.yaml")
+    (coverage,) = (goal for goal in goals.goals if goal.name == "PTV56 V53.2Gy ≥ 98 %")
+    least = coverage.model_copy(update={"statistic": "D98%", "limit": 53.2, "acceptable": 50.0, "unit": "Gy"})
+    more = goals.model_copy(update={"goals": [least, coverage]})
+    assert [goal.acceptable for goal in yielded_goals(more).goals] == [50.0, YIELDED_PERCENT]
+
+
 def test_the_compromise_stands_in_the_plan_and_only_there(tmp_path: Path, repository: Path) -> None:
     goals = load_goals(repository / "validation" / "goals" / "prostate_sib.yaml")
     lenient = goals.model_copy(update={"goals": [g.model_copy(update={"gating": False}) for g in goals.goals]})

@@ -20,6 +20,8 @@ GAP_MM = (1.0, 6.0)
 # PTV56 V53.2Gy that is still acceptable. Assumed: no publication was found that says how far coverage yields.
 YIELDED_PERCENT = 90.0
 YIELDING, SPARED = "PTV56", "Bowel"
+# The goal that yields, and no other of the same target: its structure, statistic and operator.
+COVERAGE = (YIELDING, "V53.2Gy", ">=")
 # The stream of random numbers that says who they are; anatomy and planner have 0 and 1, and so stay as they are.
 STREAM = 2
 
@@ -52,7 +54,7 @@ def compromise_of(patient: SyntheticPatient) -> str:
         return ""
     return (
         f"{SPARED} lies {nearest_mm:.0f} mm from {YIELDING}, nearer than {CLEAR_MM:g} mm: its goals are kept, and "
-        f"V53.2Gy of {YIELDING} may fall to {YIELDED_PERCENT:g} %"
+        f"{COVERAGE[1]} of {YIELDING} may fall to {YIELDED_PERCENT:g} %"
     )
 
 
@@ -60,7 +62,7 @@ def yielded_goals(goals: GoalSet) -> GoalSet:
     """Return the goals of a patient planned by the compromise: the coverage of PTV56 is acceptable further down."""
     kept = [
         goal.model_copy(update={"acceptable": YIELDED_PERCENT})
-        if goal.structure == YIELDING and goal.operator == ">="
+        if (goal.structure, goal.statistic, goal.operator) == COVERAGE
         else goal
         for goal in goals.goals
     ]
