@@ -65,6 +65,12 @@ def test_seeds_are_averaged_case_by_case(tmp_path: Path) -> None:
     assert describe_pool(found)[4].startswith("| mae_body_gy | 2.500 | ")
 
 
+def test_a_figure_that_is_not_known_is_a_dash_and_the_measures_name_stays_whole() -> None:
+    row = {"mean": 1.5, "low": np.nan, "high": np.nan, "between_runs_sd": 0.25}
+    found = {"kind": "seeds", "n_runs": 2, "n_cases": 2, "mae_Membrane_nano_gy": row}
+    assert describe_pool(found)[-1] == "| mae_Membrane_nano_gy | 1.500 | – | – | 0.250 |"
+
+
 def test_folds_are_joined_though_each_model_has_seen_the_others_cases(tmp_path: Path) -> None:
     first = write_run(tmp_path / "a", {"case_0001": 1.0, "case_0002": 2.0}, ["case_0003", "case_0004"])
     second = write_run(tmp_path / "b", {"case_0003": 3.0, "case_0004": 6.0}, ["case_0001", "case_0002"])

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from doseledger.cohort.comparison import shown
 from doseledger.cohort.predictions import read_seen
 from doseledger.core.errors import BadInput
 from doseledger.core.tables import CASE_METRICS, read_table
@@ -120,6 +121,6 @@ def describe_pool(found: dict[str, Any]) -> list[str]:
     ]
     for name, row in found.items():
         if isinstance(row, dict):
-            cells = (f"{row[key]:.3f}" for key in ("mean", "low", "high", "between_runs_sd"))
-            lines.append(f"| {name} | {' | '.join(cells)} |".replace("nan", "–"))
+            cells = (shown(row[key], 3) for key in ("mean", "low", "high", "between_runs_sd"))
+            lines.append(f"| {name} | {' | '.join(cells)} |")
     return lines
