@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from doseledger.cohort.comparison import compare_models as compare_with
-from doseledger.cohort.comparison import describe_comparison, holm
+from doseledger.cohort.comparison import describe_comparison
 from doseledger.core.errors import BadInput
 
 
@@ -105,10 +105,3 @@ def test_a_model_compared_with_itself_is_neither_better_nor_worse(tmp_path: Path
     assert np.isnan(row["p_value"])
     assert np.isnan(row["p_adjusted"])
     assert "| – | – |" in "\n".join(describe_comparison(compare_models(path, path), ("a", "a")))
-
-
-def test_several_tests_at_once_are_corrected_by_holms_steps() -> None:
-    # Known answer of Holm's step-down procedure, worked by hand.
-    assert holm([0.01, float("nan"), 0.02, 0.04]) == pytest.approx([0.03, float("nan"), 0.04, 0.04], nan_ok=True)
-    assert holm([0.9, 0.8]) == [1.0, 1.0]
-    assert holm([]) == []

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from doseledger.core.errors import BadInput
-from doseledger.evaluate.intervals import bootstrap_interval, paired_test, wilson_interval
+from doseledger.evaluate.intervals import bootstrap_interval, holm, paired_test, wilson_interval
 
 
 def test_the_bootstrap_of_many_values_is_the_normal_interval() -> None:
@@ -69,3 +69,10 @@ def test_a_model_against_itself_does_not_differ() -> None:
 def test_values_that_are_no_pairs_are_refused() -> None:
     with pytest.raises(BadInput, match="are no pairs"):
         paired_test(np.array([1.0, 2.0]), np.array([1.0]))
+
+
+def test_several_tests_at_once_are_corrected_by_holms_steps() -> None:
+    # Known answer of Holm's step-down procedure, worked by hand.
+    assert holm([0.01, float("nan"), 0.02, 0.04]) == pytest.approx([0.03, float("nan"), 0.04, 0.04], nan_ok=True)
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []

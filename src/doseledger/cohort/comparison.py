@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from doseledger.core.errors import BadInput
 from doseledger.core.tables import CASE_METRICS, DVH_METRICS, read_table
-from doseledger.evaluate.intervals import bootstrap_interval, paired_test
+from doseledger.evaluate.intervals import bootstrap_interval, holm, paired_test
 from doseledger.evaluate.summary import is_measure
 
 
@@ -40,7 +40,8 @@ def compare_models(first: Path, second: Path, rng: np.random.Generator) -> dict[
     BadInput
         If a table can't be read, or the two are not of the same cases byte by byte, or share no column.
     """
-    tables = [read_table(_table_path(path, "cases.csv"), CASE_METRICS) for path in (first, second)]
+    files = [path / "cases.csv" if path.is_dir() else path for path in (first, second)]
+    tables = [read_table(file, CASE_METRICS) for file in files]
     digests = [dict(zip(table["case_id"], table["case_sha256"], strict=True)) for table in tables]
     if digests[0] != digests[1]:
         alone = sorted(
@@ -67,10 +68,6 @@ def compare_models(first: Path, second: Path, rng: np.random.Generator) -> dict[
     for name, p_adjusted in zip(columns, adjusted, strict=True):
         found[name]["p_adjusted"] = p_adjusted
     return found
-
-
-def _table_path(path: Path, name: str) -> Path:
-    return path / name if path.is_dir() else path
 
 
 def _more_is_better(column: str) -> bool:
@@ -110,26 +107,6 @@ def _compare(
     }
 
 
-def holm(p_values: list[float]) -> list[float]:
-    """Return p values that hold for all of several tests at once; NaN stays NaN and counts for no test.
-
-    Notes
-    -----
-    Holm, Scand J Stat 6:65 (1979): the k-th smallest of m is multiplied by m − k + 1. No independence is assumed.
-
-    Examples
-    --------
-    >>> holm([0.01, 0.04, 0.03])
-    [0.03, 0.06, 0.06]
-    """
-    known = sorted((p, i) for i, p in enumerate(p_values) if not math.isnan(p))
-    adjusted, least = [math.nan] * len(p_values), 0.0
-    for rank, (p, index) in enumerate(known):
-        least = max(least, min(1.0, p * (len(known) - rank)))
-        adjusted[index] = least
-    return adjusted
-
-
 def describe_comparison(found: dict[str, Any], names: tuple[str, str]) -> list[str]:
     """Return a comparison as lines of a Markdown table, which is readable as text too.
 
@@ -150,12 +127,13 @@ def describe_comparison(found: dict[str, Any], names: tuple[str, str]) -> list[s
     for name, row in found.items():
         if not isinstance(row, dict):
             continue
-        interval = f"{_shown(row['mean_difference'])} ({_shown(row['low'])} to {_shown(row['high'])})"
-        cells = [name, _shown(row["first"]), _shown(row["second"]), interval]
-        cells += [_shown(row[key], 3) for key in ("p_value", "p_adjusted", "effect_size")]
+        interval = f"{shown(row['mean_difference'])} ({shown(row['low'])} to {shown(row['high'])})"
+        cells = [name, shown(row["first"]), shown(row["second"]), interval]
+        cells += [shown(row[key], 3) for key in ("p_value", "p_adjusted", "effect_size")]
         lines.append(f"| {' | '.join([*cells, row['better']])} |")
     return lines
 
 
-def _shown(value: float, decimals: int = 2) -> str:
+def shown(value: float, decimals: int = 2) -> str:
+    """Return a number as a cell of a table; a dash where there is none."""
     return "–" if math.isnan(value) else f"{value:.{decimals}f}"

@@ -116,3 +116,23 @@ def paired_test(first: NDArray[np.float64], second: NDArray[np.float64]) -> Pair
     ranks = stats.rankdata(np.abs(moved))
     effect = float((ranks[moved > 0].sum() - ranks[moved < 0].sum()) / ranks.sum())
     return PairedTest(len(difference), median, float(stats.wilcoxon(moved).pvalue), effect)
+
+
+def holm(p_values: list[float]) -> list[float]:
+    """Return p values that hold for all of several tests at once; NaN stays NaN and counts for no test.
+
+    Notes
+    -----
+    Holm, Scand J Stat 6:65 (1979): the k-th smallest of m is multiplied by m − k + 1. No independence is assumed.
+
+    Examples
+    --------
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    known = sorted((p, i) for i, p in enumerate(p_values) if not math.isnan(p))
+    adjusted, least = [math.nan] * len(p_values), 0.0
+    for rank, (p, index) in enumerate(known):
+        least = max(least, min(1.0, p * (len(known) - rank)))
+        adjusted[index] = least
+    return adjusted

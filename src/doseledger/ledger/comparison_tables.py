@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from doseledger.cohort.comparison import compare_models, holm
-from doseledger.evaluate.intervals import CONFIDENCE
+from doseledger.cohort.comparison import compare_models
+from doseledger.evaluate.intervals import CONFIDENCE, holm
 from doseledger.evaluate.summary import RANKED_BY
 from doseledger.ledger.blocks import MISSING, Card, Cell, Table, format_number, make_table, plural
 from doseledger.ledger.compared_runs import ComparedRun, differing_settings
