@@ -107,11 +107,11 @@ def test_a_case_that_the_model_has_seen_is_refused(sets: DrawnSets, tmp_path: Pa
     spoil(sets, "val", "case_0002", selected_on=[table["case_0002"]])
     calibrate_cohort(sets, tmp_path / "out", tell=print)
     spoil(sets, "test", "case_0004", selected_on=[table["case_0004"]])
-    with pytest.raises(BadCase, match="case_0004: the model has seen this case"):
+    with pytest.raises(BadCase, match="case_0004: the model was selected on this case"):
         calibrate_cohort(sets, tmp_path / "out", tell=print)
     spoil(sets, "test", "case_0004")
     spoil(sets, "val", "case_0002", trained_on=[table["case_0002"]])
-    with pytest.raises(BadCase, match="case_0002: the model has seen this case"):
+    with pytest.raises(BadCase, match="case_0002: the model was trained on this case"):
         calibrate_cohort(sets, tmp_path / "out", tell=print)
 
 

@@ -23,7 +23,7 @@ from doseledger.evaluate.calibration import (
     spread_against_error,
     summarise_calibration,
 )
-from doseledger.evaluate.refusals import refuse_unfit
+from doseledger.evaluate.refusals import refuse_seen, refuse_unfit
 
 # The bootstrap is drawn with this: the same data always give the same files.
 DRAW_SEED = 20250101
@@ -149,10 +149,7 @@ def spread_of_files(
             f"{case_path.name} is {found[:12]}, the splits say {sha256[:12]}, the prediction is of "
             f"{prediction.case_sha256[:12]}; run ingest, split and predict again",
         )
-    seen = prediction.trained_on if may_be_selected else prediction.trained_on | prediction.selected_on
-    if found in seen:
-        raise BadCase(case_id, "the model has seen this case, so its spread there says nothing; use the val and test "
-                      "cases of the split that it was trained with")  # fmt: skip
+    refuse_seen(case_id, found, prediction.trained_on, () if may_be_selected else prediction.selected_on)
     case = Case.load(case_path)
     refuse_unfit(case, prediction.dose_gy, prediction.grid)
     samples_gy, sampled = load_samples(prediction_path)
