@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from doseledger.core.errors import BadInput
+
+Floats = NDArray[np.float64]
 
 # Wang, Bovik, Sheikh & Simoncelli, IEEE Trans Image Process 13:600, 2004: a Gaussian window of σ 1.5 over 11 pixels,
 # and the two constants that keep the fractions finite.
@@ -65,18 +68,19 @@ def compare_images(reference: NDArray[Any], image: NDArray[Any], data_range: flo
         raise BadInput(f"images of shape {reference.shape} and {image.shape}: wanted two of one shape, in 2D or 3D")
     if np.array_equal(reference, image):
         return Similarity(math.inf, 1.0, 1.0, len(SCALE_WEIGHTS))
-    one, other = reference.astype(np.float64), image.astype(np.float64)
+    one, other = _as_floats(reference), _as_floats(image)
     if not (np.isfinite(one).all() and np.isfinite(other).all()):
         raise BadInput("images with NaN or infinite values can't be compared; set missing ones aside first")
     if not data_range > 0:
         raise BadInput(f"a data range of {data_range:g}: wanted more than 0")
-    ms_ssim, scales = multi_scale_ssim(one, other, data_range)
-    return Similarity(peak_signal_to_noise(one, other, data_range), ssim(one, other, data_range), ms_ssim, scales)
+    scales = list(_scales(one, other, data_range))
+    ssim_finest = scales[0].ssim if scales else math.nan
+    return Similarity(peak_signal_to_noise(one, other, data_range), ssim_finest, _over_scales(scales), len(scales))
 
 
 def peak_signal_to_noise(reference: NDArray[Any], image: NDArray[Any], data_range: float) -> float:
     """Return the peak signal-to-noise ratio in dB: 10 log10(range² / mean squared difference)."""
-    mean_square = float(np.mean((reference.astype(np.float64) - image) ** 2))
+    mean_square = float(np.mean((_as_floats(reference) - image) ** 2))
     return math.inf if mean_square == 0 else 10.0 * math.log10(data_range**2 / mean_square)
 
 
@@ -87,10 +91,8 @@ def ssim(reference: NDArray[Any], image: NDArray[Any], data_range: float) -> flo
     -----
     Wang et al. 2004, equation 13, over the points at which the whole window lies inside the image.
     """
-    if min(reference.shape) < WINDOW_PIXELS:
-        return math.nan
-    luminance, contrast = _ssim_terms(reference, image, data_range)
-    return float(np.mean(luminance * contrast))
+    finest = next(_scales(_as_floats(reference), _as_floats(image), data_range), None)
+    return finest.ssim if finest is not None else math.nan
 
 
 def multi_scale_ssim(reference: NDArray[Any], image: NDArray[Any], data_range: float) -> tuple[float, int]:
@@ -102,25 +104,43 @@ def multi_scale_ssim(reference: NDArray[Any], image: NDArray[Any], data_range: f
     its weight. Scales at which the image would be smaller than the window are left out and the other weights brought to
     the sum 1. A scale whose contrast term is negative counts as 0, as its power would not be real.
     """
-    one, other = reference.astype(np.float64), image.astype(np.float64)
-    scales = 0
-    while scales < len(SCALE_WEIGHTS) and min(reference.shape) >> scales >= WINDOW_PIXELS:
-        scales += 1
-    if not scales:
-        return math.nan, 0
-    weights = np.asarray(SCALE_WEIGHTS[:scales]) / sum(SCALE_WEIGHTS[:scales])
-    product = 1.0
-    for scale, weight in enumerate(weights):
+    scales = list(_scales(_as_floats(reference), _as_floats(image), data_range))
+    return _over_scales(scales), len(scales)
+
+
+class _Scale(NamedTuple):
+    """Means over one scale: of luminance times contrast and structure, and of contrast and structure alone."""
+
+    ssim: float
+    contrast: float
+
+
+def _scales(one: Floats, other: Floats, data_range: float) -> Iterator[_Scale]:
+    """Every scale that the window fits into, the finest first; each is computed when it is asked for."""
+    for number in range(len(SCALE_WEIGHTS)):
+        if number:
+            one, other = _halved(one), _halved(other)
+        if min(one.shape) < WINDOW_PIXELS:
+            return
         luminance, contrast = _ssim_terms(one, other, data_range)
-        term = float(np.mean(luminance * contrast if scale == scales - 1 else contrast))
-        product *= max(term, 0.0) ** float(weight)
-        one, other = _halved(one), _halved(other)
-    return product, scales
+        yield _Scale(float(np.mean(luminance * contrast)), float(np.mean(contrast)))
 
 
-def _ssim_terms(one: NDArray[Any], other: NDArray[Any], data_range: float) -> tuple[NDArray[Any], NDArray[Any]]:
+def _over_scales(scales: list[_Scale]) -> float:
+    """What `multi_scale_ssim` gives, of the means of each scale."""
+    if not scales:
+        return math.nan
+    terms = [*(scale.contrast for scale in scales[:-1]), scales[-1].ssim]
+    weights = SCALE_WEIGHTS[: len(scales)]
+    return math.prod(max(term, 0.0) ** (weight / sum(weights)) for term, weight in zip(terms, weights, strict=True))
+
+
+def _as_floats(image: NDArray[Any]) -> Floats:
+    return np.asarray(image, dtype=np.float64)
+
+
+def _ssim_terms(x: Floats, y: Floats, data_range: float) -> tuple[Floats, Floats]:
     """Luminance, and contrast times structure, at the points whose whole window lies inside the image."""
-    x, y = one.astype(np.float64), other.astype(np.float64)
     mean_x, mean_y = _windowed(x), _windowed(y)
     var_x, var_y = _windowed(x * x) - mean_x**2, _windowed(y * y) - mean_y**2
     covariance = _windowed(x * y) - mean_x * mean_y
@@ -130,7 +150,7 @@ def _ssim_terms(one: NDArray[Any], other: NDArray[Any], data_range: float) -> tu
     return luminance, contrast
 
 
-def _windowed(values: NDArray[Any]) -> NDArray[Any]:
+def _windowed(values: Floats) -> Floats:
     from scipy.ndimage import correlate1d
 
     radius = WINDOW_PIXELS // 2
@@ -144,7 +164,7 @@ def _windowed(values: NDArray[Any]) -> NDArray[Any]:
     return values
 
 
-def _halved(values: NDArray[Any]) -> NDArray[Any]:
+def _halved(values: Floats) -> Floats:
     """Means over blocks of two along each axis; an odd row at the end is left out."""
     for axis in range(values.ndim):
         n = values.shape[axis] // 2 * 2
@@ -216,7 +236,7 @@ def compare_stacks(reference: NDArray[Any], other: NDArray[Any], image_axes: int
             missing, one_sided = missing + same, one_sided + (not same)
             continue
         # A stack that does not vary has no range: any difference is as large as the difference itself.
-        scale = data_range or float(np.abs(one.astype(np.float64) - two).max()) or 1.0
+        scale = data_range or float(np.abs(_as_floats(one) - two).max()) or 1.0
         found.append(compare_images(one, two, scale))
     if not found:
         none = math.nan
