@@ -115,6 +115,15 @@ def test_structures_are_judged_by_their_mean_dose_and_absent_ones_not_at_all() -
     assert math.isnan(structure_coverage(drawn_case(1, n_structures=0), 0.8, 1.0))
 
 
+def test_without_structures_to_fit_a_factor_on_there_is_none_and_nothing_is_stretched_by_it() -> None:
+    factors = fit_factors([drawn_case(seed, n_structures=0) for seed in range(3)])
+    assert factors.voxels == pytest.approx(1.0, abs=0.05)
+    assert math.isnan(factors.structures)
+    summary = summarise_calibration([drawn_case(seed) for seed in range(3)], factors, np.random.default_rng(0))
+    assert math.isnan(summary["coverage_80_structures_stretched_percent"])
+    assert 0.0 < summary["coverage_80_structures_percent"] <= 100.0
+
+
 def test_voxels_whose_drawn_doses_all_agree_with_the_plan_are_covered_and_others_are_not() -> None:
     plan = np.array([0.0, 0.0, 5.0], dtype=np.float32)
     samples = np.zeros((4, 3), dtype=np.float32)

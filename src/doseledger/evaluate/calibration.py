@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +64,7 @@ class CaseSpread:
     expected_mae_gy: float
 
 
+@cache
 def half_width(level: float, n_samples: int) -> float:
     """Return how many standard deviations of `n_samples` drawn doses an interval reaches to either side of their mean.
 
@@ -110,9 +112,8 @@ def describe_spread(
     ranks = np.bincount(np.floor(below).astype(np.intp), minlength=n + 1).astype(np.float64)
     which = np.searchsorted(SPREAD_ENDS_GY, sd, side="right")
     kinds = [np.ones_like(sd), np.square(sd), np.square(error)]
-    classes = np.zeros((len(SPREAD_ENDS_GY) + 1, len(kinds)))
-    for column, values in enumerate(kinds):
-        np.add.at(classes[:, column], which, values)
+    n_classes = len(SPREAD_ENDS_GY) + 1
+    classes = np.stack([np.bincount(which, weights=values, minlength=n_classes) for values in kinds], axis=1)
     structures = {}
     for name, mask in masks.items():
         if mask.any():
@@ -145,14 +146,19 @@ def voxel_coverage(case: CaseSpread, level: float, factor: float) -> float:
 
 
 def structure_coverage(case: CaseSpread, level: float, factor: float) -> float:
-    """Return the share of a case's structures whose mean dose lies in its interval; NaN without structures."""
+    """Return the share of a case's structures whose mean dose lies in its interval; NaN without them or a factor."""
+    if not case.structures or math.isnan(factor):
+        return math.nan
     reach = factor * half_width(level, case.n_samples)
-    return float(np.mean([ratio <= reach for ratio in case.structures.values()])) if case.structures else math.nan
+    return float(np.mean([ratio <= reach for ratio in case.structures.values()]))
 
 
 @dataclass(frozen=True)
 class Factors:
-    """By what intervals are stretched so that they cover what they say, of voxels and of structures' mean doses."""
+    """By what intervals are stretched so that they cover what they say, of voxels and of structures' mean doses.
+
+    NaN where the cases that they are fitted on have nothing to fit them on: no structure.
+    """
 
     voxels: float
     structures: float
@@ -175,7 +181,8 @@ def _best_factor(coverage: Coverage, cases: Sequence[CaseSpread]) -> float:
         sum((float(_mean([coverage(case, level, factor) for case in cases])) - level) ** 2 for level in LEVELS)
         for factor in FACTORS
     ]
-    return float(FACTORS[int(np.argmin(misses))])
+    # argmin takes NaN for the least, and would answer with the first candidate.
+    return math.nan if np.isnan(misses).any() else float(FACTORS[int(np.argmin(misses))])
 
 
 def _mean(values: Sequence[float]) -> float:
