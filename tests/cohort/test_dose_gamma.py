@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from doseledger.cohort import dose_gamma
-from doseledger.cohort.dose_gamma import gamma_of_files, read_dose_file
+from doseledger.cohort.dose_gamma import gamma_of_files, has_gpu, read_dose_file
 from doseledger.core.case import Case
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.evaluate.gamma import GammaCriteria
@@ -53,13 +53,23 @@ def test_verification_against_pymedphys_is_told(pair_of_files) -> None:
 
 
 def test_auto_takes_the_gpu_for_a_volume_where_there_is_one(pair_of_files, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dose_gamma, "find_gpu", lambda: "a GPU")
+    monkeypatch.setattr(dose_gamma, "has_gpu", lambda: True)
     monkeypatch.setitem(dose_gamma.ENGINES, "torch", lambda *args: torch_map(*args, device="cpu"))
     found = gamma_of_files(*pair_of_files, CRITERIA, engine="auto", verify=5)
     assert found["engine"] == "torch"
     assert found["largest_difference_from_pymedphys"] < 1e-4
     wanted = gamma_of_files(*pair_of_files, CRITERIA, engine="sampled", verify=0)
     assert found["mean_gamma"] == pytest.approx(wanted["mean_gamma"], abs=1e-10)
+
+
+def test_pytorch_is_asked_for_a_gpu_only_where_a_driver_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr("torch.cuda.is_available", lambda: not asked.append(True))
+    monkeypatch.setattr(dose_gamma, "DRIVERS", (tmp_path / "absent",))
+    assert not has_gpu()
+    assert not asked
+    monkeypatch.setattr(dose_gamma, "DRIVERS", (tmp_path / "absent", tmp_path))
+    assert has_gpu()
 
 
 def test_torch_without_a_gpu_is_refused(pair_of_files, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from doseledger.dicom.source import parse_dataset
 from doseledger.evaluate.gamma import GammaCriteria, exact_gamma_map, gamma_map, summarise
 from doseledger.evaluate.gamma_grids import DosePair
 from doseledger.evaluate.gamma_reference import reference_map, verify_points
-from doseledger.evaluate.gamma_torch import find_gpu, torch_map
+from doseledger.evaluate.gamma_torch import torch_map
 
 Axes = tuple[NDArray[np.float64], ...]
 Engine = Literal["auto", "sampled", "torch", "exact", "pymedphys"]
@@ -26,6 +26,8 @@ ENGINES = {"sampled": gamma_map, "torch": torch_map, "exact": exact_gamma_map, "
 SAMPLED = ("sampled", "torch")
 # Points drawn to be verified are the same for the same files.
 DRAW_SEED = 20250101
+# One of these is there where an NVIDIA driver is: on Linux, and on Linux within Windows.
+DRIVERS = (Path("/proc/driver/nvidia"), Path("/dev/dxg"))
 
 
 def gamma_of_files(
@@ -61,7 +63,7 @@ def gamma_of_files(
     pair = DosePair(axes[0], planes[0], axes[1], planes[1])
     if engine == "auto":
         # A plane is done before a GPU has started.
-        engine = "torch" if len(kept) == 3 and find_gpu() else "sampled"
+        engine = "torch" if len(kept) == 3 and has_gpu() else "sampled"
     gamma = ENGINES[engine](pair, criteria)
     known = gamma[np.isfinite(gamma)]
     found: dict[str, Any] = {
@@ -77,6 +79,15 @@ def gamma_of_files(
         rng = np.random.default_rng(DRAW_SEED)
         found["largest_difference_from_pymedphys"] = verify_points(gamma, pair, criteria, n_points=verify, rng=rng)
     return found
+
+
+def has_gpu() -> bool:
+    """Return whether there is a GPU that PyTorch can use; PyTorch, slow to load, is asked only where a driver is."""
+    if not any(driver.exists() for driver in DRIVERS):
+        return False
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def read_dose_file(path: Path) -> tuple[NDArray[np.float32], Grid]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,15 +20,6 @@ if TYPE_CHECKING:
 
 # Bounds the device's memory: so many samples (one point, one offset) are looked up at once, at about 250 bytes each.
 PAIRS_AT_ONCE = 2_000_000
-
-
-def find_gpu() -> str | None:
-    """Name of the GPU that PyTorch would use, or None; PyTorch is loaded only where a driver is there."""
-    if not (Path("/proc/driver/nvidia").exists() or Path("/dev/dxg").exists()):
-        return None
-    import torch
-
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
 
 
 def torch_map(
