@@ -3,8 +3,9 @@
     python benchmarks/openkbp_low.py DATA LOW
     python benchmarks/diffusion.py LOW --unet-epochs 14 --diffusion-epochs 10
 
-Each step is skipped where its result lies in LOW already, so the parts can be run one at a time (`--only`), and several
-at once. The validation patients of the challenge are predicted once with each model, in the end.
+A training is skipped where its checkpoint lies in LOW already, so the parts can be run one at a time (`--only`), and
+several at once; predictions are made anew. `val` are the patients of LOW that choose the epoch, `test` the validation
+patients of the challenge.
 """
 
 from __future__ import annotations

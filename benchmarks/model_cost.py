@@ -2,10 +2,10 @@
 
     python benchmarks/model_cost.py [--model NAME]... [--steps N]
 
-Each model of params.yaml takes N steps in a process of its own, on a synthetic case, as in training: patches from the
-memory-mapped NPZ, its own loss, optimiser and precision. CPU time of the process with one thread, as anything else on
-the machine can only add to the wall clock; on a GPU, wall time of steps that were waited for. Peak memory is the
-process's, and the GPU's where there is one.
+Each named model (dose_unet and dose_cascade where none is named; one that trains as a dose network) takes N steps in a
+process of its own, on a synthetic case, as in training: patches from the memory-mapped NPZ, its own loss, optimiser and
+precision. CPU time of the process with one thread, as anything else on the machine can only add to the wall clock; on a
+GPU, wall time of steps that were waited for. Peak memory is the process's, and the GPU's where there is one.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import resource
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -113,6 +114,8 @@ def main() -> None:
             child = context.Process(target=measure, args=(name, arguments.steps, Path(folder)))
             child.start()
             child.join()
+            if child.exitcode:
+                sys.exit(f"{name}: not measured, its process ended with {child.exitcode}")
 
 
 if __name__ == "__main__":

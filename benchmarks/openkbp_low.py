@@ -17,16 +17,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from doseledger.cohort.openkbp_files import to_zyx
+from doseledger.cohort.openkbp_files import SIDE, to_zyx
 from doseledger.core.case import Case
 from doseledger.core.files import sha256_of_file
 from doseledger.core.grid import Grid
-from doseledger.core.protocol import load_protocol
+from doseledger.core.protocol import Protocol, load_protocol
 from doseledger.core.tables import SPLITS, write_table
 from doseledger.dicom.distance import signed_distance
 
 FACTORS_ZYX = (4, 2, 2)
-SIDE = 128
 DOSE_STEP_GY = 0.002
 N_SELECTION = 20
 PROTOCOL = Path(__file__).resolve().parents[1] / "validation" / "protocols" / "head_neck_openkbp.yaml"
@@ -39,9 +38,8 @@ def block_mean(array: NDArray[np.float32]) -> NDArray[np.float32]:
     return blocks.mean(axis=(1, 3, 5), dtype=np.float64).astype(np.float32)
 
 
-def low_case(path: Path) -> Case:
+def low_case(path: Path, protocol: Protocol) -> Case:
     """Return one patient at low resolution, cropped to where dose is possible."""
-    protocol = load_protocol(PROTOCOL)
     with np.load(path) as npz:
 
         def volume(name: str) -> NDArray[np.float32]:
@@ -85,12 +83,13 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     args = parser.parse_args()
+    protocol = load_protocol(PROTOCOL)
     rows = []
     for part in ("train", "validation"):
         files = sorted((args.data / part).glob("pt_*.npz"), key=lambda file: int(file.stem[3:]))
         held = set(np.linspace(0, len(files) - 1, N_SELECTION).round().astype(int)) if part == "train" else set()
         for index, file in enumerate(files):
-            case = low_case(file)
+            case = low_case(file, protocol)
             case.save(args.out / "cases" / f"{file.stem}.npz")
             split = "test" if part == "validation" else "val" if index in held else "train"
             digest = sha256_of_file(args.out / "cases" / f"{file.stem}.npz")
