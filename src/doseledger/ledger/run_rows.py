@@ -37,7 +37,7 @@ class RunRow:
         What it is of.
     status
         `complete` has metrics and every gate passed; `failed` has a gate that said no; `incomplete` has no metrics, or
-        none that were judged; the others are of what is at work, was stopped, or waits.
+        a gate that has not judged it; the others are of what is at work, was stopped, or waits.
     where
         Where it is found: workspace, tags and branches, commits, experiments, archived runs.
     commit
@@ -131,10 +131,11 @@ def _row(snapshot: Snapshot, files: RunFiles) -> RunRow | None:
 
 
 def status_of(verdicts: Mapping[str, bool | None], *, has_metrics: bool) -> Status:
-    """Return what became of a run, by its gates and whether it has metrics."""
+    """Return what became of a run, by its gates (those that every run has, and its own) and whether it has metrics."""
     if any(verdict is False for verdict in verdicts.values()):
         return "failed"
-    return "complete" if has_metrics and verdicts.get("metrics") else "incomplete"
+    every = all(verdicts.get(gate) for gate in (*GATES, *verdicts))
+    return "complete" if has_metrics and every else "incomplete"
 
 
 def _verdict(read: Callable[[Any], Any], files: RunFiles, gate: str, summary: Any) -> bool | None:
