@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from doseledger.core.errors import NotReady
 from doseledger.core.files import read_yaml
 from doseledger.ledger.checklist import Problem
 from doseledger.ledger.git import run_git
-from doseledger.ledger.provenance import PARAMS_FILE, git_state, run_provenance
+from doseledger.ledger.provenance import PARAMS_FILE, run_provenance
 
 PINNED = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", re.MULTILINE)
 CODE_SUFFIX = ".py"
@@ -65,15 +65,18 @@ def examine_readiness(root: Path, packages: Path) -> Readiness:
         If there are no settings.
     """
     provenance = run_provenance(root, [], packages)
-    problems = (*_dirty(root), *_untracked_code(root), *_other_packages(provenance["packages"], packages))
+    problems = (
+        *_dirty(provenance["git"]),
+        *_untracked_code(root),
+        *_other_packages(provenance["packages"], packages),
+    )
     return Readiness(problems, provenance, dict(_seeds(read_yaml(root / PARAMS_FILE))))
 
 
-def _dirty(root: Path) -> Iterator[Problem]:
-    state = git_state(root)
-    if state.dirty:
-        files = ", ".join(state.dirty_paths[:10])
-        found = f"DIRTY TREE: {state.note}" + (f" ({files})" if files else "")
+def _dirty(git: Mapping[str, Any]) -> Iterator[Problem]:
+    if git["dirty"]:
+        files = ", ".join(git["dirty_paths"][:10])
+        found = f"DIRTY TREE: {git['note']}" + (f" ({files})" if files else "")
         yield Problem("the working tree", found, "code that a commit describes", "commit or put back what changed")
 
 
