@@ -11,14 +11,18 @@ HOOK_VARIABLES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX")
 NO_GIT = 127
 
 
+def git_environment() -> dict[str, str]:
+    """Return this process's environment as Git is asked in: messages in English, no lock, no prompt, no hook's own."""
+    outer = {name: value for name, value in os.environ.items() if name not in HOOK_VARIABLES}
+    return {**outer, "LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
+
+
 def run_git(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Return what a Git command answered in a folder; exit status 127 where no Git is installed."""
-    outer = {name: value for name, value in os.environ.items() if name not in HOOK_VARIABLES}
-    environment = {**outer, "LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
     command = ["git", "-C", str(root), *arguments]
     try:
         return subprocess.run(
-            command, capture_output=True, text=True, check=False, env=environment,
+            command, capture_output=True, text=True, check=False, env=git_environment(),
             encoding="utf-8", errors="surrogateescape",
         )  # fmt: skip
     except FileNotFoundError:

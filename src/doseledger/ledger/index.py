@@ -172,14 +172,15 @@ def _read_revisions(root: Path, revisions: Sequence[Revision]) -> dict[str, list
         snapshots[commit] = snapshot_of(mine, lambda path, commit=commit: blobs.get((commit, path)), cache)  # type: ignore[misc]
     readable = {commit: snapshot for commit, snapshot in snapshots.items() if _is_ours(snapshot)}
     blobs |= read_blobs(root, [(c, path) for c, snapshot in readable.items() for path in paths_of_rows(snapshot)])
-    return {commit: rows_of_snapshot(snapshot) for commit, snapshot in readable.items()}
+    # One that can't be read holds no run, which stays true as well: it is kept, and not looked at again.
+    return {commit: rows_of_snapshot(readable[commit]) if commit in readable else [] for commit in commits}
 
 
 def _is_ours(snapshot: Snapshot) -> bool:
     """Whether a commit's pipeline is one that can be read: an early one may have had other stages."""
     try:
         paths_of_rows(snapshot)
-    except (BadInput, NotReady, KeyError, StopIteration):
+    except (BadInput, NotReady, KeyError, IndexError):
         return False
     return True
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from doseledger.core.errors import NotReady
-from doseledger.ledger.git import HOOK_VARIABLES, run_git
+from doseledger.ledger.git import git_environment, run_git
 from doseledger.ledger.provenance import LOCK_FILE
 
 # DVC keeps an experiment as refs/exps/<2 digits>/<38 digits of its baseline>/<its name>.
@@ -108,12 +107,14 @@ def read_blobs(root: Path, wanted: Iterable[tuple[str, str]]) -> dict[tuple[str,
     One `git cat-file` answers for all of them.
     """
     pairs = list(wanted)
+    if not pairs:
+        return {}
     prefix = run_git(root, "rev-parse", "--show-prefix").stdout.strip()
     feed = "".join(f"{commit}:{prefix}{path}\n" for commit, path in pairs)
-    outer = {name: value for name, value in os.environ.items() if name not in HOOK_VARIABLES}
     # As bytes: sizes are in bytes, and a text's line ends would be translated.
     command = ["git", "-C", str(root), "cat-file", "--batch"]
-    answer = subprocess.run(command, input=feed.encode(), capture_output=True, check=False, env=outer).stdout
+    asked = subprocess.run(command, input=feed.encode(), capture_output=True, check=False, env=git_environment())
+    answer = asked.stdout
     found: dict[tuple[str, str], bytes] = {}
     at = 0
     for pair in pairs:

@@ -132,6 +132,14 @@ def test_a_failed_gate_makes_a_failed_run(project) -> None:
     assert "preflight FAILED" in as_text(runs_table([row]), colour=False)
 
 
+def test_a_run_that_a_gate_has_not_judged_is_not_complete(project) -> None:
+    project.files.verdicts["preflight"].token.unlink()
+    (row,) = gather_runs(project.root)
+    assert row.verdicts["preflight"] is None
+    assert row.verdicts["metrics"] is True
+    assert row.status == "incomplete"
+
+
 def test_metrics_of_an_earlier_checkpoint_are_told(project) -> None:
     project.files.best_checkpoint.write_bytes(b"another one")
     (row,) = gather_runs(project.root)
@@ -192,11 +200,31 @@ def test_a_commit_with_an_unreadable_pipeline_holds_no_run_and_stops_nothing(pro
     commit_run(project, "Broken")
     write_text(project.root / "dvc.yaml", pipeline)
     write_text(project.root / "dvc.lock", "schema: '2.0'\n")
+    store = project.root / ".doseledger/runs.json"
+    assert any("First run" in row.note for row in gather_runs(project.root, store=store))
+    # It is not read again each time.
+    assert read_json(store)["rows"][project.git("rev-parse", "HEAD")] == []
+
+
+def test_a_commit_whose_ingest_had_no_out_holds_no_run_and_stops_nothing(project) -> None:
+    commit_run(project, "First run")
+    pipeline = (project.root / "dvc.yaml").read_text()
+    stages = YAML(typ="safe", pure=True).load(pipeline)
+    stages["stages"]["ingest"]["outs"] = []
+    write_json(project.root / "dvc.yaml", stages)
+    commit_run(project, "Without cases", lr=0.5)
+    write_text(project.root / "dvc.yaml", pipeline)
     assert any("First run" in row.note for row in gather_runs(project.root))
 
 
 def test_without_a_repository_there_is_still_the_workspace(project) -> None:
     shutil.rmtree(project.root / ".git")
+    (row,) = gather_runs(project.root)
+    assert row.where == ("workspace",)
+
+
+def test_without_git_there_is_still_the_workspace(project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(project.root))
     (row,) = gather_runs(project.root)
     assert row.where == ("workspace",)
 
