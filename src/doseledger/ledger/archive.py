@@ -13,6 +13,7 @@ from typing import Any
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import sha256_of_file, write_json
 from doseledger.gates.verdict import Verdict
+from doseledger.ledger.parts import scratch_folder
 from doseledger.ledger.provenance import LOCK_FILE, PARAMS_FILE
 from doseledger.ledger.recompute import cases_to_measure
 from doseledger.ledger.recorded import recorded_settings, stages_of_model
@@ -88,8 +89,7 @@ def archive_run(
     missing = [f"{name} ({path})" for name, path in sources.items() if not path.is_file()]
     if missing:
         raise NotReady(f"the run of {files.model} is not complete: no {', '.join(missing)}; run `dvc repro` first")
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    try:
+    with scratch_folder(folder) as part:
         for name, path in sources.items():
             (part / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, part / name)
@@ -101,8 +101,6 @@ def archive_run(
         anchored = {} if audit is None else {"audit": dict(audit)}
         write_json(part / MANIFEST, {**head, **anchored, "files": list_files(part)})
         os.replace(part, folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return folder
 
 
