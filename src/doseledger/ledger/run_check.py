@@ -17,8 +17,6 @@ from doseledger.ledger.revisions import commit_is_known
 from doseledger.ledger.run_record import RunRecord
 from doseledger.ledger.runs import RunFiles, read_manifest, verdict_speaks_of
 
-TRAIN_AGAIN = "train again, or bring the folder back with `dvc checkout`"
-
 
 def check_run(files: RunFiles, *, recompute: Recompute | None = None) -> Verdict:
     """Return the verdict of the reproducibility checklist on a run.
@@ -140,7 +138,7 @@ def _verdicts(record: RunRecord) -> Iterator[Problem]:
     if trained_on != token:
         found = f"the data gate's verdict {str(token.get('digest'))[:12]}…"
         wanted = f"{str(trained_on.get('digest'))[:12]}…, which training was given"
-        yield Problem("verdicts/data.json", found, wanted, TRAIN_AGAIN)
+        yield Problem("verdicts/data.json", found, wanted, training_check.AGAIN)
     yield from _stale_metrics_verdict(record)
 
 

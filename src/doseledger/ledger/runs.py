@@ -96,7 +96,7 @@ class RunFiles:
         files |= {"metrics_summary.json": self.summary, "splits.csv": self.splits}
         files |= {f"metrics/{name}.csv": path for name, path in self.tables.items()}
         for gate, verdict in self.verdicts.items():
-            files |= {f"verdicts/{gate}.json": verdict.token, f"verdicts/{gate}_findings.json": verdict.findings}
+            files |= {f"verdicts/{gate}.json": verdict.token, f"verdicts/{gate}{FINDINGS}": verdict.findings}
         return files | {"report.html": self.html, "report.pdf": self.pdf}
 
 
