@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from doseledger.core.case import write_npz
 from doseledger.core.contract import load_contract
 from doseledger.core.errors import BadInput
 from doseledger.ledger.contract_check import check_data_set
@@ -143,6 +145,33 @@ def test_without_flags_a_band_of_nan_throughout_counts_as_missing(
     folder = make_stamps()
     stamps_with(folder, rewrite, set_value(np.nan, (19, 1)), flags=False)
     assert findings(folder, contracts / "image_stamps.yaml") == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "of"),
+    [
+        (np.ones((19, 3), bool), r"bool and shape \(19, 3\)"),
+        (np.ones(20, bool), r"bool and shape \(20,\)"),
+        (np.full((20, 3), "yes"), r"<U3 and shape \(20, 3\)"),
+        (np.ones((20, 3), complex), r"complex128 and shape \(20, 3\)"),
+    ],
+    ids=["a row too few", "an axis too few", "text", "complex"],
+)
+@pytest.mark.parametrize("flags_last", [True, False])
+def test_flags_that_do_not_fit_are_a_finding_wherever_they_stand(
+    flags: np.ndarray, of: str, flags_last: bool, make_stamps: Callable[..., Path], contracts: Path
+) -> None:
+    folder = make_stamps()
+    with np.load(folder / "north.npz") as npz:
+        arrays = {name: npz[name] for name in npz.files if name != "band_present"}
+    order = {**arrays, "band_present": flags} if flags_last else {"band_present": flags, **arrays}
+    write_npz(folder / "north.npz", order)
+    found = findings(folder, contracts / "image_stamps.yaml")
+    assert found
+    assert all(line.startswith("north.npz: ") for line in found)
+    if flags_last:
+        wanted = rf"images: has the flags band_present of {of}, which do not fit; wanted booleans of shape \(20, 3\)$"
+        assert any(re.search(wanted, line) for line in found), found
 
 
 def test_a_damaged_file_is_a_finding_and_the_others_are_checked(project: Path, contracts: Path) -> None:

@@ -16,6 +16,8 @@ from doseledger.core.errors import BadInput
 from doseledger.core.npz import ArrayHead, array_heads, iterate_blocks, read_member
 
 NPZ = ".npz"
+# numpy's letters of what can be told true from false: no text, and no complex number.
+TRUTH_KINDS = "biuf"
 # How many samples a finding names.
 MOST_SHOWN = 5
 
@@ -164,10 +166,15 @@ def check_form(head: ArrayHead, rules: ArrayRules, sizes: dict[str, tuple[int, s
 def _check_values(path: Path, head: ArrayHead, rules: ArrayRules, heads: Mapping[str, ArrayHead]) -> list[str]:
     if head.dtype.kind in "SU":
         return []
+    flags_head = heads.get(rules.missing.flags) if rules.missing is not None else None
+    if rules.missing is not None and flags_head is not None:
+        wanted = head.shape[: len(rules.missing.flag_axes)]
+        # The check of a file goes on in the file's order, so these may not have been looked at yet, or be at fault.
+        if flags_head.shape != wanted or flags_head.dtype.kind not in TRUTH_KINDS:
+            there = f"of {flags_head.dtype} and shape {flags_head.shape}"
+            return [f"has the flags {flags_head.name} {there}, which do not fit; wanted booleans of shape {wanted}"]
     try:
-        missing = rules.missing
-        flags = read_member(path, missing.flags) if missing is not None and missing.flags in heads else None
-        tally = _Tally(rules, flags)
+        tally = _Tally(rules, read_member(path, flags_head.name) if flags_head is not None else None)
         for start, block in iterate_blocks(path, head.name):
             tally.add(start, block)
     except BadInput as error:
