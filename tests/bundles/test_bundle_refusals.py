@@ -17,9 +17,10 @@ import pytest
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.protocol import Protocol, load_protocol
 from doseledger.ledger import bundle
+from doseledger.ledger.bitrot import Recorded
 from doseledger.ledger.bundle import pack
 from doseledger.ledger.bundle_record import Order, check_scenario
-from doseledger.ledger.bundle_sources import Wanted, evidence_summary, pair_files
+from doseledger.ledger.bundle_sources import Wanted, evidence_summary, gather, pair_files
 from doseledger.ledger.manifest import Entry, Source
 from doseledger.ledger.rehydrate import rehydrate
 
@@ -159,6 +160,49 @@ def test_what_dvc_recorded_is_compared_and_its_stage_named(order: MakeOrder, pro
     assert [stage["stage"] for stage in manifest["stages"]] == ["report", "train"]
     readme = (tmp_path / "back" / "README.md").read_text()
     assert "1 of the\n6 files were compared with such a record" in readme
+
+
+@pytest.mark.parametrize("through", ["a link to the project", "a link in the project", "a link to another disk"])
+def test_a_path_through_a_link_keeps_its_place_and_its_record(through: str, project: Path, tmp_path: Path) -> None:
+    data = project / "data" / "cases" / "toy"
+    if through == "a link to the project":
+        (tmp_path / "link").symlink_to(project)
+        data = tmp_path / "link" / "data" / "cases" / "toy"
+    elif through == "a link in the project":
+        (project / "alias").symlink_to(project / "data")
+        data = project / "alias" / "cases" / "toy"
+    else:
+        (project / "data").rename(tmp_path / "disk")
+        (project / "data").symlink_to(tmp_path / "disk")
+    place = "data/cases/toy/case_0001.npz"
+    recorded = {place: Recorded(place, "1" * 32, "ingest")}
+    found = {source.name: source for source in gather(Wanted(data=(data,)), project, recorded)}
+    assert (found[place].stage, found[place].md5) == ("ingest", "1" * 32)
+
+
+def test_a_path_outside_the_project_goes_below_its_role(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "a.npz").write_bytes(b"x")
+    assert "data/elsewhere/a.npz" in {
+        source.name for source in gather(Wanted(data=(tmp_path / "elsewhere",)), project, {})
+    }
+
+
+def test_commands_of_a_stage_are_joined_and_the_name_of_an_algorithm_is_no_hash(
+    order: MakeOrder, project: Path, tmp_path: Path
+) -> None:
+    stage = {
+        "cmd": ["make  one", "make two"],
+        "deps": [{"path": "s3://bucket/raw", "hash": "etag", "etag": "abc"}],
+        "outs": [{"path": "report.html", "md5": hashlib.md5((project / "report.html").read_bytes()).hexdigest()}],
+    }
+    (project / "dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": {"report": stage}}))
+    (tmp_path / "cache").mkdir()
+    pack(tmp_path / "release" / "toy.tar", order(), tmp_path / "cache", silent)
+    rehydrate(tmp_path / "release" / "toy.tar", tmp_path / "back", "", silent)
+    (told,) = json.loads((tmp_path / "back" / "manifest.json").read_text())["stages"]
+    assert told["command"] == "make one && make two"
+    assert told["reads"] == {"s3://bucket/raw": ""}
 
 
 def test_a_file_that_is_not_what_dvc_recorded_is_refused(order: MakeOrder, project: Path, tmp_path: Path) -> None:

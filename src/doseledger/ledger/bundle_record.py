@@ -124,7 +124,7 @@ def _stages(entries: list[Entry], root: Path) -> list[dict[str, Any]]:
     found = {
         name: {
             "stage": name,
-            "command": " ".join(str(stage.get("cmd", "")).split()),
+            "command": _command(stage.get("cmd", "")),
             "reads": {
                 str(dep["path"]): _hash(dep) for dep in stage.get("deps") or [] if not _is_code(str(dep["path"]))
             },
@@ -141,13 +141,19 @@ def _stages(entries: list[Entry], root: Path) -> list[dict[str, Any]]:
         wanted |= behind
 
 
+def _command(cmd: str | list[str]) -> str:
+    """A stage's command in one line; one of several is run as the shell's `&&` would."""
+    return " && ".join(" ".join(str(part).split()) for part in ([cmd] if isinstance(cmd, str) else cmd))
+
+
 def _meet(out: str, needed: set[str]) -> bool:
     """Whether something needed is this out, lies in it, or holds it."""
     return any(path == out or path.startswith(f"{out}/") or out.startswith(f"{path}/") for path in needed)
 
 
 def _hash(item: dict[str, Any]) -> str:
-    return str(item.get("md5") or item.get("hash") or "")
+    # What DVC calls `hash` there is the name of the algorithm.
+    return str(item.get("md5") or "")
 
 
 def _is_code(path: str) -> bool:

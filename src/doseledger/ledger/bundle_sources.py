@@ -116,8 +116,13 @@ def _record_of(relative: str, recorded: dict[str, Recorded]) -> tuple[str, str]:
 
 
 def _relative(path: Path, root: Path) -> str:
-    whole = Path(os.path.abspath(path))
-    return whole.relative_to(root.resolve()).as_posix() if whole.is_relative_to(root.resolve()) else ""
+    """Where a path lies below the project, whatever links lead to it; empty where it lies elsewhere."""
+    project = root.resolve()
+    # A folder of the project may itself be a link to another disk: then only the path as it is written lies below.
+    for whole in (Path(os.path.realpath(path)), Path(os.path.abspath(path))):
+        if whole.is_relative_to(project):
+            return whole.relative_to(project).as_posix()
+    return ""
 
 
 def bundle_name(path: Path, root: Path, role: str) -> str:
