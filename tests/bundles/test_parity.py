@@ -197,5 +197,5 @@ def test_labels_that_do_not_fit_are_an_error(make_stamps: Make, rewrite: Callabl
     folder = make_stamps()
     shutil.copytree(folder, folder.with_name("other"))
     rewrite(folder / "north.npz", label=np.zeros(7, int))
-    with pytest.raises(BadInput, match=r"labels have the shape \(7,\), wanted one for each of 20 rows"):
+    with pytest.raises(BadInput, match=r"north\.npz: label is \(7,\), wanted one label for each of 20 rows"):
         compare(folder, folder.with_name("other"), contracts / "image_stamps.yaml")

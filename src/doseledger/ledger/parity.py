@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from doseledger.core.contract import ArrayRules, Contract, Groups
 from doseledger.core.errors import BadInput
+from doseledger.core.fanout import Tell
 from doseledger.core.npz import ArrayHead, array_heads, read_member
 from doseledger.evaluate.differences import compare_values, nearest_phase
 from doseledger.evaluate.parity import Index, Statistics, describe, grouped, normalised, parts_of, pooled
@@ -24,7 +25,6 @@ TEXT = "SU"
 ALL_FILES = "(all files)"
 # Beyond so many labels neighbouring ones are put together, so that a table stays one.
 MOST_GROUPS = 64
-Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -232,7 +232,13 @@ def _groups(values: NDArray[Any], rules: ArrayRules, groups: Groups, file: _File
         return
     names = file.array(groups.names) if groups.names is not None and groups.names in file.heads else None
     if groups.labels is not None:
-        yield from _by_label(file.array(groups.labels), len(values))
+        labels = file.array(groups.labels)
+        if labels.shape != (len(values),):
+            raise BadInput(
+                f"{file.path}: {groups.labels} is {labels.shape}, wanted one label for each of {len(values)} rows; "
+                "check it"
+            )
+        yield from _by_label(labels)
     elif groups.masks is not None:
         masks = file.array(groups.masks).astype(bool)
         if masks.shape[1:] != values.shape:
@@ -246,9 +252,7 @@ def _groups(values: NDArray[Any], rules: ArrayRules, groups: Groups, file: _File
             yield str(names[index]) if names is not None else str(index), (*[slice(None)] * axis, index)
 
 
-def _by_label(labels: NDArray[Any], n: int) -> Iterator[tuple[str, Index]]:
-    if labels.shape != (n,):
-        raise BadInput(f"labels have the shape {labels.shape}, wanted one for each of {n} rows; check the data set")
+def _by_label(labels: NDArray[Any]) -> Iterator[tuple[str, Index]]:
     known = np.unique(labels)
     for some in np.array_split(known, min(len(known), MOST_GROUPS)):
         name = str(some[0]) if len(some) == 1 else f"{some[0]} to {some[-1]}"
