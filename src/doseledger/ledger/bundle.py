@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from doseledger.core.contract import load_contract
 from doseledger.core.errors import BadInput
+from doseledger.core.fanout import Tell
 from doseledger.core.files import sha256_of_bytes, write_json
 from doseledger.ledger.bitrot import recorded_files
 from doseledger.ledger.bundle_record import FORMAT_VERSION, SUFFIX, Order, describe_bundle
@@ -45,7 +46,6 @@ from doseledger.ledger.raw_dicom import refuse_raw_dicom
 INDEX_SUFFIX = ".index.json"
 # How many findings of a contract a refusal spells out.
 MOST_SHOWN = 8
-Tell = Callable[[str], None]
 
 
 def pack(out: Path, order: Order, cache: Path | None, tell: Tell) -> dict[str, Any]:
@@ -190,7 +190,7 @@ def iterate_entries(manifest: dict[str, Any]) -> Iterator[Entry]:
     """
     try:
         for value in manifest["files"]:
-            yield Entry.from_dict(value)
+            yield Entry(**value)
     except (KeyError, TypeError) as error:
         raise BadInput(
             f"{MANIFEST}: not a list of files as `bundle pack` writes it ({error}); ask the sender"

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import IO, Annotated, Any
+from io import BufferedReader
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from doseledger.core.errors import BadInput, GateFailed
-from doseledger.core.files import CHUNK_BYTES
 from doseledger.core.protocol import Block
 from doseledger.ledger.manifest import SUMS, read_sums
 
@@ -116,9 +116,6 @@ def compare_sums(content: bytes, wanted: str, there: set[str], is_changed: Calla
     return findings + [f"{name}: changed" for name in sorted(there & set(sums)) if is_changed(name, sums[name])]
 
 
-def digest_of(stream: IO[bytes]) -> str:
+def digest_of(stream: BufferedReader) -> str:
     """Return the SHA256 of what a stream still holds, in hex."""
-    digest = hashlib.sha256()
-    while chunk := stream.read(CHUNK_BYTES):
-        digest.update(chunk)
-    return digest.hexdigest()
+    return hashlib.file_digest(stream, "sha256").hexdigest()

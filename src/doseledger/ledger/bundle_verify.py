@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import tarfile
-from collections.abc import Callable
+from io import BufferedReader
 from pathlib import Path
 
 from doseledger.core.errors import BadInput
+from doseledger.core.fanout import Tell
 from doseledger.core.files import read_json, sha256_of_file
 from doseledger.core.protocol import load_block
 from doseledger.ledger.bundle import INDEX_SUFFIX, index_path
@@ -20,8 +21,6 @@ from doseledger.ledger.bundle_record import FORMAT_VERSION
 from doseledger.ledger.manifest import SUMS
 from doseledger.ledger.parts import PartReader, find_parts, open_reader
 from doseledger.ledger.unpacked import verify_folder
-
-Tell = Callable[[str], None]
 
 
 def verify_bundle(bundle: Path, index_sha256: str, tell: Tell) -> BundleCheck:
@@ -174,7 +173,8 @@ def _check_members(
         if name not in doubtful:
             return False
         stream = tar.extractfile(members[name])
-        return stream is None or digest_of(stream) != wanted
+        # What tarfile gives of a plain file; of anything else there is nothing to read.
+        return not isinstance(stream, BufferedReader) or digest_of(stream) != wanted
 
     if SUMS not in members:
         return [f"{SUMS}: missing, so nothing says what the files should be"]

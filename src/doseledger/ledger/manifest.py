@@ -6,7 +6,7 @@ import csv
 import hashlib
 import io
 import os
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -86,16 +86,7 @@ class Entry:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the entry as JSON values; what it has not got is left out."""
-        whole = {
-            "path": self.path, "role": self.role, "stage": self.stage, "size": self.size, "sha256": self.sha256,
-            "arrays": self.arrays, "contract": self.contract, "md5": self.md5, "parameters": self.parameters,
-        }  # fmt: skip
-        return {key: value for key, value in whole.items() if key == "stage" or value not in ({}, None, "")}
-
-    @classmethod
-    def from_dict(cls, value: dict[str, Any]) -> Entry:
-        """Return the entry that `as_dict` made these values of."""
-        return cls(**value)
+        return {key: value for key, value in asdict(self).items() if key == "stage" or value not in ({}, None, "")}
 
 
 def stamp(path: Path) -> Stamp:

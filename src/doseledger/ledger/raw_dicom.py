@@ -10,11 +10,11 @@ from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.protocol import Protocol
 from doseledger.dicom.phi import refuse_phi
 from doseledger.dicom.source import PREAMBLE_BYTES, SourceFile, parse_dataset
+from doseledger.ledger.contract_check import NPZ
 
 MAGIC = b"DICM"
 SUFFIXES = frozenset({".dcm", ".dicom", ".ima"})
 ZIP_MAGIC = b"PK\x03\x04"
-NPZ = ".npz"
 
 
 def refuse_raw_dicom(paths: dict[str, Path], protocol: Protocol | None) -> int:

@@ -7,9 +7,10 @@ import tarfile
 from pathlib import Path
 
 from doseledger.core.errors import BadInput
+from doseledger.core.fanout import Tell
 from doseledger.core.files import CHUNK_BYTES
 from doseledger.ledger.bundle_check import BundleCheck, enforce_whole
-from doseledger.ledger.bundle_verify import Tell, archive_of, read_index, verify_bundle
+from doseledger.ledger.bundle_verify import archive_of, read_index, verify_bundle
 from doseledger.ledger.parts import open_reader, require_space, scratch_folder
 from doseledger.ledger.unpacked import verify_folder
 
