@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import traceback
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,10 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
 
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.protocol import Protocol, load_protocol
@@ -294,6 +298,33 @@ def test_raw_dicom_that_was_asked_for_must_pass_the_phi_scan(
     anybody = protocol_with_phi(repository, ".*")
     index = pack(tmp_path / "release" / "toy.tar", order(wanted, dicom_protocol=anybody), None, silent)
     assert index["size"] > 0
+
+
+def test_a_value_that_cant_be_read_is_refused_and_stands_nowhere_in_the_refusal(
+    order: MakeOrder, patient: Path, repository: Path, tmp_path: Path
+) -> None:
+    first = sorted(patient.rglob("*.dcm"))[0]
+    dataset = pydicom.dcmread(first)
+    dataset[0x00101020] = RawDataElement(Tag(0x00101020), "FD", 4, b"Anna", 0, False, True)
+    dataset.save_as(first)
+    wanted, anybody = Wanted(runs=(patient,)), protocol_with_phi(repository, ".*")
+    with pytest.raises(
+        BadCase, match=r"holds a value that can't be read \(BytesLengthException\) in .*\.dcm"
+    ) as refused:
+        pack(tmp_path / "release" / "toy.tar", order(wanted, dicom_protocol=anybody), None, silent)
+    assert "Anna" not in "".join(traceback.format_exception(refused.value))
+
+
+def test_a_zip_whose_content_is_damaged_is_refused(order: MakeOrder, project: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(project / "bad.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x", bytes(range(256)) * 40)
+        start = archive.getinfo("x").header_offset + 30 + len("x")
+    content = bytearray((project / "bad.zip").read_bytes())
+    # A block of the type that deflate does not have.
+    content[start] = 0xFF
+    (project / "bad.zip").write_bytes(content)
+    wanted = Wanted(files=pair_files([project / "bad.zip"], [], []))
+    refused(order(wanted), tmp_path, r"bad\.zip: a zip that can't be looked into")
 
 
 def test_what_only_calls_itself_dicom_is_refused_as_nobody_knows_whom_it_names(

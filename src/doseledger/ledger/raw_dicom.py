@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.protocol import Protocol
 from doseledger.dicom.phi import refuse_phi
-from doseledger.dicom.source import PREAMBLE_BYTES, SourceFile, parse_dataset
+from doseledger.dicom.source import BROKEN_ZIP, PREAMBLE_BYTES, SourceFile, parse_dataset
 from doseledger.ledger.contract_check import NPZ
 
 MAGIC = b"DICM"
@@ -65,7 +65,7 @@ def _dicom_of(name: str, path: Path) -> Iterator[tuple[str, bytes]]:
                         is_dicom = _looks_like_dicom(info.filename, member.read(PREAMBLE_BYTES + len(MAGIC)))
                     if is_dicom:
                         yield f"{name}:{info.filename}", archive.read(info)
-        except (zipfile.BadZipFile, RuntimeError, NotImplementedError, OSError) as error:
+        except BROKEN_ZIP as error:
             raise BadInput(
                 f"{name}: a zip that can't be looked into ({error}) may hold raw DICOM; unpack it, or leave it out"
             ) from error
