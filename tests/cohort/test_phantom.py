@@ -43,18 +43,6 @@ from doseledger.ledger.plan_figure import plot_plan
 from doseledger.planning.check import check_plan
 from doseledger.planning.machine import load_machine
 
-# Poor plans on coarse voxels, so that a patient takes a few seconds.
-SETTINGS = PhantomSettings(
-    n_patients=1,
-    seed=3,
-    workers=0,
-    in_plane_pixels=96,
-    segments_per_arc=24,
-    iterations=16,
-    attempts=1,
-    dose_grid_mm=8.0,
-    near_bowel_share=0.0,
-)
 NO_GOALS = GoalSet(name="none", protocol="prostate_sib", title="none", goals=[])
 # Feet first and prone.
 FFP = next(number for number, dirt in DIRT.items() if dirt.position == "FFP")
@@ -67,11 +55,11 @@ def protocol() -> Protocol:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, poor_plans: PhantomSettings) -> Path:
     """Three packed cases: an ordinary one, one scanned feet first and prone, and one without PTV56."""
     out = tmp_path_factory.mktemp("raw")
     for number in (1, FFP, NON_SIB):
-        make_case(f"case_{number:04d}", number, out, SETTINGS, NO_GOALS)
+        make_case(f"case_{number:04d}", number, out, poor_plans, NO_GOALS)
     return out
 
 
@@ -184,10 +172,10 @@ def test_identity_is_fictitious_and_objects_are_linked(folder: Path) -> None:
     assert plan.ReferencedStructureSetSequence[0].ReferencedSOPInstanceUID == structures.SOPInstanceUID
 
 
-def test_the_same_settings_give_the_same_bytes(tmp_path: Path) -> None:
+def test_the_same_settings_give_the_same_bytes(tmp_path: Path, poor_plans: PhantomSettings) -> None:
     lists = []
     for name in ("a", "b"):
-        made = make_cohort(tmp_path / name, tmp_path / f"{name}.csv", SETTINGS, NO_GOALS, tell=lambda _: None)
+        made = make_cohort(tmp_path / name, tmp_path / f"{name}.csv", poor_plans, NO_GOALS, tell=lambda _: None)
         assert list(made.made) == ["case_0001"]
         lists.append(read_table(tmp_path / f"{name}.csv", RAW))
         assert list(lists[-1]["sha256"]) == [source_digest(tmp_path / name / "case_0001.zip")]
@@ -196,7 +184,9 @@ def test_the_same_settings_give_the_same_bytes(tmp_path: Path) -> None:
     assert first == again
 
 
-def test_a_plan_that_misses_its_goals_is_dropped_with_its_reason(tmp_path: Path, repository: Path) -> None:
+def test_a_plan_that_misses_its_goals_is_dropped_with_its_reason(
+    tmp_path: Path, repository: Path, poor_plans: PhantomSettings
+) -> None:
     goals = load_goals(repository / "validation" / "goals" / "prostate_sib.yaml")
     strict = goals.model_copy(
         update={"goals": [goals.goals[0].model_copy(update={"acceptable": None, "limit": 100.5})]}
@@ -204,7 +194,7 @@ def test_a_plan_that_misses_its_goals_is_dropped_with_its_reason(tmp_path: Path,
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "case_0007.zip").write_bytes(b"of a larger cohort")
     told: list[str] = []
-    made = make_cohort(tmp_path / "raw", tmp_path / "raw.csv", SETTINGS, strict, tell=told.append)
+    made = make_cohort(tmp_path / "raw", tmp_path / "raw.csv", poor_plans, strict, tell=told.append)
     assert made.made == {}
     assert "none of 1 plans meets the goals; the last: missed PTV70 V66.5Gy" in made.dropped["case_0001"]
     assert list((tmp_path / "raw").glob("*.zip")) == []
@@ -213,7 +203,7 @@ def test_a_plan_that_misses_its_goals_is_dropped_with_its_reason(tmp_path: Path,
 
 
 def test_a_plan_that_the_machine_cannot_deliver_is_dropped_with_its_reason(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, poor_plans: PhantomSettings
 ) -> None:
     optimise = phantom.optimise_plan
 
@@ -226,14 +216,16 @@ def test_a_plan_that_the_machine_cannot_deliver_is_dropped_with_its_reason(
         return replace(planned, plan=replace(planned.plan, arcs=arcs))
 
     monkeypatch.setattr(phantom, "optimise_plan", hasty)
-    made = make_cohort(tmp_path / "raw", tmp_path / "raw.csv", SETTINGS, NO_GOALS, tell=lambda _: None)
+    made = make_cohort(tmp_path / "raw", tmp_path / "raw.csv", poor_plans, NO_GOALS, tell=lambda _: None)
     assert made.made == {}
     assert "can't deliver its plan: Beam" in made.dropped["case_0001"]
     assert "control point 7: leaf 3 of bank X1" in made.dropped["case_0001"]
     assert not (tmp_path / "raw" / "case_0001.zip").exists()
 
 
-def test_a_second_plan_is_firmer_on_what_the_first_missed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_second_plan_is_firmer_on_what_the_first_missed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, poor_plans: PhantomSettings
+) -> None:
     styles = []
     planned = phantom.optimise_plan
 
@@ -245,7 +237,7 @@ def test_a_second_plan_is_firmer_on_what_the_first_missed(monkeypatch: pytest.Mo
     goal = {"structure": "Rectum", "statistic": "mean", "operator": "<=", "limit": 0.0, "unit": "Gy", "source": "test"}
     goals = GoalSet.model_validate({"name": "t", "protocol": "prostate_sib", "title": "t", "goals": [goal]})
     with pytest.raises(BadCase, match="none of 2 plans meets the goals"):
-        make_case("case_0001", 1, tmp_path, SETTINGS.model_copy(update={"attempts": 2}), goals)
+        make_case("case_0001", 1, tmp_path, poor_plans.model_copy(update={"attempts": 2}), goals)
     assert styles[1].organ_weight("Rectum") == pytest.approx(2.0 * styles[0].organ_weight("Rectum"))
     assert styles[1].target_weight == styles[0].target_weight
     firmer = firmer_style(styles[0], {"PTV70"}, {"PTV70": 70.0})

@@ -20,42 +20,33 @@ from doseledger.cohort.phantom_patient import Dirt, draw_patient
 from doseledger.core.protocol import load_goals
 from doseledger.core.settings import PhantomSettings, load_settings
 
-# Poor plans on coarse voxels, so that a patient takes a few seconds.
-SETTINGS = PhantomSettings(
-    n_patients=1,
-    seed=3,
-    workers=0,
-    in_plane_pixels=96,
-    segments_per_arc=24,
-    iterations=16,
-    attempts=1,
-    dose_grid_mm=8.0,
-    near_bowel_share=0.0,
-)
-ALL_NEAR = SETTINGS.model_copy(update={"near_bowel_share": 1.0})
+
+@pytest.fixture
+def all_near(poor_plans: PhantomSettings) -> PhantomSettings:
+    return poor_plans.model_copy(update={"near_bowel_share": 1.0})
 
 
 def drawn_near(settings: PhantomSettings, numbers: range) -> list[int]:
     return [k for k in numbers if with_near_bowel(Dirt(), k, settings).bowel_gap_mm is not None]
 
 
-def test_the_default_share_is_nobody(repository: Path) -> None:
+def test_the_default_share_is_nobody(repository: Path, poor_plans: PhantomSettings) -> None:
     assert load_settings(repository / "params.yaml").phantom.near_bowel_share == 0.0
-    assert drawn_near(SETTINGS, range(1, 200)) == []
+    assert drawn_near(poor_plans, range(1, 200)) == []
 
 
-def test_the_share_is_kept_and_a_larger_cohort_begins_with_the_smaller_one() -> None:
-    third = SETTINGS.model_copy(update={"near_bowel_share": 0.3})
+def test_the_share_is_kept_and_a_larger_cohort_begins_with_the_smaller_one(poor_plans: PhantomSettings) -> None:
+    third = poor_plans.model_copy(update={"near_bowel_share": 0.3})
     near = drawn_near(third, range(1, 401))
     assert 0.24 < len(near) / 400 < 0.36
-    more = drawn_near(SETTINGS.model_copy(update={"near_bowel_share": 0.6}), range(1, 401))
+    more = drawn_near(poor_plans.model_copy(update={"near_bowel_share": 0.6}), range(1, 401))
     assert set(near) < set(more)
     assert drawn_near(third, range(1, 25)) == [k for k in near if k < 25]
 
 
 @pytest.mark.parametrize("absent", ["Bowel", "PTV56"])
-def test_nobody_is_drawn_near_without_bowel_or_ptv56(absent: str) -> None:
-    assert with_near_bowel(Dirt(absent=(absent,)), 1, ALL_NEAR).bowel_gap_mm is None
+def test_nobody_is_drawn_near_without_bowel_or_ptv56(absent: str, all_near: PhantomSettings) -> None:
+    assert with_near_bowel(Dirt(absent=(absent,)), 1, all_near).bowel_gap_mm is None
 
 
 def test_the_anatomy_of_everyone_else_is_what_it_was_before_there_was_a_share() -> None:
@@ -104,11 +95,13 @@ def test_a_goal_of_the_least_dose_to_ptv56_does_not_become_a_percentage(reposito
     assert [goal.acceptable for goal in yielded_goals(more).goals] == [50.0, YIELDED_PERCENT]
 
 
-def test_the_compromise_stands_in_the_plan_and_only_there(tmp_path: Path, repository: Path) -> None:
+def test_the_compromise_stands_in_the_plan_and_only_there(
+    tmp_path: Path, repository: Path, poor_plans: PhantomSettings, all_near: PhantomSettings
+) -> None:
     goals = load_goals(repository / "validation" / "goals" / "prostate_sib.yaml")
     lenient = goals.model_copy(update={"goals": [g.model_copy(update={"gating": False}) for g in goals.goals]})
-    made = make_case("case_0001", 1, tmp_path / "near", ALL_NEAR, lenient)
-    plain = make_case("case_0001", 1, tmp_path / "plain", SETTINGS, lenient)
+    made = make_case("case_0001", 1, tmp_path / "near", all_near, lenient)
+    plain = make_case("case_0001", 1, tmp_path / "plain", poor_plans, lenient)
     described = []
     for folder in ("near", "plain"):
         with zipfile.ZipFile(tmp_path / folder / "case_0001.zip") as archive:
