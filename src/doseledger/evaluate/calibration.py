@@ -113,7 +113,7 @@ def describe_spread(
     which = np.searchsorted(SPREAD_ENDS_GY, sd, side="right")
     kinds = [np.ones_like(sd), np.square(sd), np.square(error)]
     n_classes = len(SPREAD_ENDS_GY) + 1
-    classes = np.stack([np.bincount(which, weights=values, minlength=n_classes) for values in kinds], axis=1)
+    sums = [np.bincount(which, weights=values, minlength=n_classes) for values in kinds]
     structures = {}
     for name, mask in masks.items():
         if mask.any():
@@ -129,7 +129,7 @@ def describe_spread(
         ratios=np.sort(error / np.maximum(sd, LEAST_SD_GY)),
         structures=structures,
         ranks=ranks,
-        classes=classes,
+        classes=np.stack(sums, axis=1, dtype=np.float64),
         mae_gy=float(error.mean()),
         expected_mae_gy=apart * math.sqrt((1 + 1 / n) / (1 + 1 / (n - 1))),
     )
