@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from doseledger.core.errors import BadInput, NotReady
-from doseledger.core.files import CHUNK_BYTES, read_yaml
+from doseledger.core.files import read_yaml
 
 DIR = ".dir"
 LOCK = "dvc.lock"
@@ -69,7 +69,14 @@ class RotReport:
 
 
 def cache_folder(root: Path) -> Path | None:
-    """Return the folder of DVC's cache that holds objects by MD5, as the configuration says; None without a project."""
+    """Return the folder of DVC's cache that holds objects by MD5, as the configuration says; None without a project.
+
+    Raises
+    ------
+    BadInput
+        If the configuration can't be read.
+    """
+    from dvc.config import ConfigError
     from dvc.exceptions import NotDvcRepoError
     from dvc.repo import Repo
 
@@ -78,6 +85,8 @@ def cache_folder(root: Path) -> Path | None:
             return Path(repo.cache.local.path)
     except NotDvcRepoError:
         return None
+    except ConfigError as error:
+        raise BadInput(f"{root}: DVC can't read its configuration ({error}); mend the file that it names") from error
 
 
 def object_path(cache: Path, md5: str) -> Path:
@@ -244,10 +253,8 @@ def _hash_once(path: Path, hashed: dict[tuple[int, int], tuple[str, int]]) -> st
     key = (status.st_dev, status.st_ino)
     if key not in hashed:
         # The hash that DVC names things by; it is no protection against intent.
-        digest = hashlib.md5(usedforsecurity=False)
         with path.open("rb") as stream:
-            while chunk := stream.read(CHUNK_BYTES):
-                digest.update(chunk)
+            digest = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False))
         hashed[key] = (digest.hexdigest(), status.st_size)
     return hashed[key][0]
 

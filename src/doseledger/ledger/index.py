@@ -14,16 +14,19 @@ from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import read_json, sha256_of_file, write_json
 from doseledger.gates.verdict import code_digest
 from doseledger.learn.heartbeat import BEAT_FILE, read_beat
+from doseledger.ledger.bitrot import cache_folder
 from doseledger.ledger.queue import queued_experiments
 from doseledger.ledger.recorded import flatten
 from doseledger.ledger.revisions import Revision, read_blobs, recorded_revisions
 from doseledger.ledger.run_rows import RunRow, merge_rows, paths_of_rows, row_of_manifest, rows_of_snapshot
 from doseledger.ledger.runs import MANIFEST, files_of_archive, files_of_pipeline, read_manifest
-from doseledger.ledger.snapshot import HEAD_FILES, Snapshot, cache_folder, snapshot_of, workspace_snapshot
+from doseledger.ledger.snapshot import HEAD_FILES, Snapshot, snapshot_of, workspace_snapshot
 
 # The files beside this one that decide what is read out of a commit: the store below is of one version of them.
 READ_BY = ("index.py", "pipeline.py", "recorded.py", "revisions.py", "run_rows.py", "runs.py", "snapshot.py")
 PARTS_FILE = "fingerprint.json"
+# Where DVC's objects would lie by default, where there is no project of DVC (any more) that could be asked.
+CACHE = Path(".dvc") / "cache" / "files" / "md5"
 
 
 def gather_runs(
@@ -161,9 +164,12 @@ def _where(revision: Revision) -> tuple[str, ...]:
 
 
 def _read_revisions(root: Path, revisions: Sequence[Revision]) -> dict[str, list[RunRow]]:
+    if not revisions:
+        # All is in the store: DVC, which is slow to load, need not be asked where its cache lies.
+        return {}
     commits = list(dict.fromkeys(revision.commit for revision in revisions))
     heads = read_blobs(root, [(commit, name) for commit in commits for name in HEAD_FILES])
-    cache = cache_folder(root)
+    cache = cache_folder(root) or root / CACHE
     snapshots: dict[str, Snapshot] = {}
     blobs: dict[tuple[str, str], bytes] = {}
     for commit in commits:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import configparser
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -18,7 +17,6 @@ ROOT = Path("/project")
 # What stages read, as DVC lays it out in dvc.lock: nine tenths of the file, and no run is told from another by it.
 LOCK_DEPS = re.compile(rb"^    deps:\n(?:    - .*\n(?:      .*\n)*)+", re.MULTILINE)
 HEAD_FILES = (PIPELINE_FILE, PARAMS_FILE, LOCK_FILE)
-CACHE = Path(".dvc") / "cache"
 
 
 @dataclass(frozen=True)
@@ -92,22 +90,6 @@ def _yaml_text(content: bytes) -> Any:
 def _yaml(content: bytes) -> dict[str, Any]:
     value = _yaml_text(content)
     return value if isinstance(value, dict) else {}
-
-
-def cache_folder(root: Path) -> Path:
-    """Return DVC's cache of files by MD5, as .dvc/config and .dvc/config.local name it."""
-    folder = root / CACHE
-    for name in ("config", "config.local"):
-        parser = configparser.ConfigParser(interpolation=None)
-        try:
-            parser.read(root / ".dvc" / name, encoding="utf-8")
-        except configparser.Error:
-            continue
-        said = parser.get("cache", "dir", fallback="")
-        if said:
-            # A relative path is relative to the file that it stands in.
-            folder = (root / ".dvc" / said).resolve()
-    return folder / "files" / "md5"
 
 
 def cached_file(cache: Path, lock: Mapping[str, Any], path: str) -> bytes | None:

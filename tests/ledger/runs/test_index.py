@@ -105,6 +105,26 @@ def test_a_dirty_run_is_known_from_dvcs_cache_and_unknown_without_it(project) ->
     assert row.commit == ""
 
 
+def test_a_cache_that_only_the_users_own_configuration_names_is_found(
+    project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit_run(project, "First run")
+    shutil.rmtree(project.root / "models")
+    shutil.move(project.root / ".dvc/cache", tmp_path / "home/shared")
+    write_text(tmp_path / "settings/config", "[cache]\n    dir = ~/shared\n")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("DVC_GLOBAL_CONFIG_DIR", str(tmp_path / "settings"))
+    (row,) = gather_runs(project.root)
+    assert row.dirty is False
+
+
+def test_a_configuration_of_dvc_that_nobody_can_read_is_said_so(project) -> None:
+    commit_run(project, "First run")
+    write_text(project.root / ".dvc/config", "[cache\n")
+    with pytest.raises(BadInput, match="DVC can't read its configuration"):
+        gather_runs(project.root)
+
+
 def test_a_run_of_a_dirty_tree_is_red_everywhere(project) -> None:
     path = project.files.run / "run.json"
     record = read_json(path)
