@@ -21,14 +21,13 @@ from doseledger.dicom.read_plan import read_plan
 from doseledger.dicom.source import lenient, read_source
 from doseledger.ledger.figures import NO_METADATA, house_style, new_figure
 from doseledger.ledger.slices import ISODOSE_COLOURS, WINDOW_HU
+from doseledger.ledger.views import levels_of_targets
 from doseledger.planning.machine import load_machine
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Levels in percent of the highest prescription: 105, 95 % of 70 Gy, 95 % of 56 Gy, and three below.
-LEVELS_PERCENT = (105.0, 95.0, 76.0, 60.0, 40.0, 20.0)
 # Shown around the isocentre, in mm: across, from front to back, along.
 SHOWN_MM = {"x": (-170.0, 170.0), "y": (-130.0, 120.0), "z": (-80.0, 140.0)}
 MARGIN_MM = 15.0
@@ -38,12 +37,13 @@ HEIGHT_IN, DPI = 6.4, 130
 
 @dataclass(frozen=True)
 class _Scene:
-    """What is drawn: arrays on the image's grid, and the planes through the isocentre."""
+    """What is drawn: arrays on the image's grid, which of the structures are targets, and the edges of the leaves."""
 
     patient: Patient
     plan: Plan
     dose_gy: NDArray[np.float32]
     masks: dict[str, NDArray[np.bool_]]
+    targets: tuple[str, ...]
     boundary_mm: NDArray[np.float64]
 
 
@@ -85,7 +85,8 @@ def plot_plan(source: Path, protocol: Protocol, out: Path) -> None:
     dose_gy = resample_linear(patient.dose.dose_gy, patient.dose.grid, grid, outside=0.0)
     masks = {name: fill(stack, grid) for name, stack in patient.stacks.items()}
     with house_style():
-        figure = _draw(_Scene(patient, plan, dose_gy, masks, machine.leaves.boundary_mm), case_id)
+        scene = _Scene(patient, plan, dose_gy, masks, protocol.target_names, machine.leaves.boundary_mm)
+        figure = _draw(scene, case_id)
         with atomic_path(out) as part:
             figure.savefig(part, format="png", dpi=DPI, metadata=NO_METADATA["png"])
 
@@ -110,9 +111,8 @@ def _draw(scene: _Scene, case_id: str) -> Figure:
 
 def _levels(scene: _Scene) -> list[tuple[float, str]]:
     """Isodoses in Gy with their colours, the lowest first."""
-    top = max(scene.plan.prescription_gy.values(), default=float(scene.dose_gy.max()))
-    pairs = zip(LEVELS_PERCENT, ISODOSE_COLOURS, strict=True)
-    return [(percent / 100 * top, colour) for percent, colour in pairs][::-1]
+    levels = levels_of_targets(scene.plan.prescription_gy or {"the highest dose": float(scene.dose_gy.max())})
+    return [(dose_gy, colour) for (dose_gy, _), colour in zip(levels, ISODOSE_COLOURS, strict=False)][::-1]
 
 
 def _span_mm(axis: str) -> float:
@@ -137,8 +137,8 @@ def _draw_slice(axis: Axes, scene: _Scene, plane: str) -> None:
     axis.pcolormesh(columns, lines, scene.patient.image.values[cut], cmap="gray", vmin=low, vmax=high, rasterized=True)
     for name, mask in scene.masks.items():
         if mask[cut].any():
-            target = name in scene.plan.prescription_gy or name.startswith("PTV")
-            colour, style = (TARGET_COLOUR, "dashed") if target else (ORGAN_COLOUR, "dotted")
+            is_target = name in scene.targets
+            colour, style = (TARGET_COLOUR, "dashed") if is_target else (ORGAN_COLOUR, "dotted")
             axis.contour(columns, lines, mask[cut], levels=[0.5], colors=[colour], linewidths=0.9, linestyles=[style])
     drawn = [(level, colour) for level, colour in _levels(scene) if level < scene.dose_gy[cut].max()]
     axis.contour(

@@ -6,6 +6,7 @@ right side; sagittal slices face the patient's left, anterior on the left side. 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -147,7 +148,11 @@ def isodose_levels(case: Case) -> list[tuple[float, str]]:
 
     105 % of the highest prescription (of the present targets), 95 % of each one, 50 % and 30 % of the highest.
     """
-    targets = {name: dose for name, dose in case.prescription_gy.items() if name in case.present_names}
+    return levels_of_targets({name: dose for name, dose in case.prescription_gy.items() if name in case.present_names})
+
+
+def levels_of_targets(targets: Mapping[str, float]) -> list[tuple[float, str]]:
+    """Return isodose levels in Gy with their labels as `isodose_levels`, of targets by their prescribed dose in Gy."""
     top = max(targets, key=lambda name: targets[name])
     levels = [(1.05 * targets[top], f"105 % {top}")]
     levels += [(0.95 * targets[name], f"95 % {name}") for name in sorted(targets, key=lambda n: -targets[n])]
