@@ -30,13 +30,13 @@ from doseledger.ledger.compared_runs import (
 )  # fmt: skip
 from doseledger.ledger.comparison_report import DrawnFrom, choose_cases, comparison_context, make_comparison
 from doseledger.ledger.comparison_tables import (
-    DRAW_SEED,
     least_p_note,
     measures_of,
     paired_statistics,
     statistics_table,
 )  # fmt: skip
 from doseledger.ledger.page import ReportOutputs, render_page
+from doseledger.ledger.results import DRAW_SEED
 from doseledger.ledger.runs import RunFiles, VerdictFiles
 
 Build = Callable[[Path], Any]
@@ -269,6 +269,28 @@ def test_the_largest_gain_the_middle_and_the_largest_loss_are_drawn(pair: list[C
     # Halved, the largest error gains most.
     assert [case_id for _, case_id in picked] == list(errors.sort_values(ascending=False).index)
     assert [title for title, _ in picked] == ["Most in favour of better", "In the middle", "Least in favour of better"]
+
+
+def with_errors(pair: list[ComparedRun], **errors: float) -> list[ComparedRun]:
+    """The pair, the second run with other errors of some cases."""
+    cases = pair[1].cases.copy()
+    for case_id, error in errors.items():
+        cases.loc[cases["case_id"] == case_id, "mae_above_10_percent_gy"] = error
+    return [pair[0], replace(pair[1], cases=cases)]
+
+
+def test_a_case_without_an_error_is_neither_a_gain_nor_a_loss(pair: list[ComparedRun], finished_run: Any) -> None:
+    picked = choose_cases(with_errors(pair, case_0006=float("nan")), drawn_from(finished_run.inputs))
+    assert {case_id for _, case_id in picked} == {"case_0007", "case_0008"}
+    assert [title for title, _ in picked] == ["Most in favour of better", "Least in favour of better"]
+
+
+def test_a_single_case_is_the_best_there_is(pair: list[ComparedRun], finished_run: Any) -> None:
+    alone = with_errors(pair, case_0006=float("nan"), case_0007=float("nan"))
+    assert choose_cases(alone, drawn_from(finished_run.inputs)) == [("Most in favour of better", "case_0008")]
+    none = with_errors(alone, case_0008=float("nan"))
+    with pytest.raises(BadInput, match="no test case has a prediction and an error of every run"):
+        choose_cases(none, drawn_from(finished_run.inputs))
 
 
 def run_command(*words: str | Path) -> Result:

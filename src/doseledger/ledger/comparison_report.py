@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -10,7 +11,6 @@ from typing import Any
 
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.fanout import Tell
-from doseledger.core.files import write_text
 from doseledger.core.protocol import GoalSet, Protocol
 from doseledger.evaluate.gamma import GammaCriteria
 from doseledger.ledger import comparison_tables as tables
@@ -19,7 +19,7 @@ from doseledger.ledger.case_pages import load_with_digest, structure_curves
 from doseledger.ledger.compared_runs import ComparedRun, refuse_unlike
 from doseledger.ledger.curves import LINE_STYLES, plot_differences, plot_dvh
 from doseledger.ledger.figures import data_uri, house_style, save_figure
-from doseledger.ledger.page import ReportOutputs, render_page, write_pdf
+from doseledger.ledger.page import ReportOutputs, write_report
 from doseledger.ledger.views import Comparison
 
 TEMPLATE = "comparison.html.j2"
@@ -95,11 +95,7 @@ def make_comparison(
     found = tables.paired_statistics(runs)
     pictures = [_differences_picture((runs[0], run), outputs.figures, dpi) for run in runs[1:]]
     pages = [] if drawn is None else _dvh_pictures(runs, drawn, outputs.figures, dpi, tell)
-    page = render_page(templates, TEMPLATE, comparison_context(runs, found, pictures, pages))
-    write_text(outputs.html, page)
-    tell(f"wrote {outputs.html}")
-    note = write_pdf(page, outputs.pdf)
-    tell(note or f"wrote {outputs.pdf}")
+    write_report(templates, TEMPLATE, comparison_context(runs, found, pictures, pages), outputs, tell)
 
 
 def comparison_context(
@@ -220,17 +216,21 @@ def choose_cases(runs: Sequence[ComparedRun], drawn: DrawnFrom) -> list[tuple[st
         return [("Chosen case", case_id) for case_id in drawn.chosen]
     errors = tables.ranked_errors(runs)
     changes = sorted(
-        (errors[1][case_id] - errors[0][case_id], case_id)
+        (change, case_id)
         for case_id in runs[0].digests
         if all(run.predictions is not None and (run.predictions / f"{case_id}.npz").is_file() for run in runs)
+        # Where one run has no error there is no gain or loss; NaN would make the order arbitrary besides.
+        and math.isfinite(change := errors[1][case_id] - errors[0][case_id])
     )
     if not changes:
-        raise BadInput("no test case has a prediction of every run, so no DVH can be drawn; predict again")
+        raise BadInput(
+            "no test case has a prediction and an error of every run, so no DVH can be drawn; predict and evaluate "
+            "again"
+        )
     name = runs[1].label
-    picks = {
-        changes[0][1]: f"Most in favour of {name}",
-        changes[-1][1]: f"Least in favour of {name}",
-    }
+    # The later counts: a single case is the best that there is.
+    picks = {changes[-1][1]: f"Least in favour of {name}"}
+    picks[changes[0][1]] = f"Most in favour of {name}"
     picks.setdefault(changes[len(changes) // 2][1], "In the middle")
     return [(picks[case_id], case_id) for _, case_id in changes if case_id in picks]
 

@@ -14,11 +14,9 @@ from doseledger.evaluate.intervals import CONFIDENCE, holm
 from doseledger.evaluate.summary import RANKED_BY
 from doseledger.ledger.blocks import MISSING, Card, Cell, Table, format_number, make_table, plural
 from doseledger.ledger.compared_runs import ComparedRun, differing_settings
-from doseledger.ledger.results import HEADLINE_MASKS, MAE_COLUMN, goal_states, spell_mask
+from doseledger.ledger.results import DRAW_SEED, HEADLINE_MASKS, MAE_COLUMN, goal_states, spell_mask
 
 Statistics = dict[str, Any]
-# The bootstrap is drawn with this: the same tables always give the same interval.
-DRAW_SEED = 20250101
 SIGNIFICANT = 1 - CONFIDENCE
 DVH = "dvh_"
 
@@ -90,17 +88,17 @@ def statistics_table(caption: str, found: Statistics, runs: tuple[ComparedRun, C
         if row is None or not row["n"]:
             continue
         label, digits = spell_measure(name, statistics)
-        interval = f"{_number(row['low'], digits)} to {_number(row['high'], digits)}"
+        interval = f"{format_number(row['low'], digits)} to {format_number(row['high'], digits)}"
         rows.append(
             (
                 label,
                 row["n"],
-                _number(row["first"], digits),
-                _number(row["second"], digits),
+                format_number(row["first"], digits),
+                format_number(row["second"], digits),
                 format_number(row["mean_difference"], digits, sign=True),
                 interval if math.isfinite(row["low"]) else MISSING,
-                _number(row["p_value"], 3),
-                _number(row["p_adjusted"], 3),
+                format_number(row["p_value"], 3),
+                format_number(row["p_adjusted"], 3),
                 format_number(row["effect_size"], 2, sign=True),
                 _better(row, runs),
             )
@@ -121,10 +119,6 @@ def _better(row: Statistics, runs: tuple[ComparedRun, ComparedRun]) -> Cell:
     if row["better"] == "neither":
         return Cell("neither", "muted")
     return Cell(runs[1].label, "good") if row["better"] == "second" else Cell(runs[0].label, "warn")
-
-
-def _number(value: float, digits: int) -> str:
-    return format_number(value, digits)
 
 
 def least_p_note(found: Statistics) -> str:
@@ -149,11 +143,11 @@ def headline_cards(found: Statistics, runs: tuple[ComparedRun, ComparedRun]) -> 
             continue
         label, digits = spell_measure(name, {})
         unit = "%" if name.startswith("gamma_") else "Gy"
-        note = (
-            f"{runs[0].label} {_number(row['first'], digits)}, {runs[1].label} {_number(row['second'], digits)} {unit}"
-        )
+        first, second = (format_number(row[which], digits) for which in ("first", "second"))
+        note = f"{runs[0].label} {first}, {runs[1].label} {second} {unit}"
         if math.isfinite(row["low"]):
-            note += f"; 95 % interval {_number(row['low'], digits)} to {_number(row['high'], digits)} {unit}"
+            low, high = (format_number(row[which], digits) for which in ("low", "high"))
+            note += f"; 95 % interval {low} to {high} {unit}"
         note += f"; better: {_better(row, runs).text}"
         title = f"Difference of {label.rsplit(' (', 1)[0]}"
         cards.append(Card(title, format_number(row["mean_difference"], digits, sign=True), unit, note))

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from doseledger.core.errors import BadInput
-from doseledger.core.files import atomic_path
+from doseledger.core.fanout import Tell
+from doseledger.core.files import atomic_path, write_text
 from doseledger.ledger.figures import NO_METADATA, house_style, new_figure
 
 # Any fixed moment: a PDF and the fonts in it would else carry the clock.
@@ -45,6 +46,30 @@ def render_page(templates: Path, name: str, context: dict[str, Any]) -> str:
         return environment.get_template(name).render(context)
     except TemplateError as error:
         raise BadInput(f"{templates}: {name} can't be filled ({type(error).__name__}: {error})") from error
+
+
+def write_report(templates: Path, name: str, context: dict[str, Any], outputs: ReportOutputs, tell: Tell) -> None:
+    """Write the page that a template makes of its content, and the same as PDF.
+
+    Parameters
+    ----------
+    templates, name, context
+        As `render_page` takes them.
+    outputs
+        Where the two go.
+    tell
+        Called with one line a file.
+
+    Raises
+    ------
+    BadInput
+        As `render_page` and `write_pdf`.
+    """
+    page = render_page(templates, name, context)
+    write_text(outputs.html, page)
+    tell(f"wrote {outputs.html}")
+    note = write_pdf(page, outputs.pdf)
+    tell(note or f"wrote {outputs.pdf}")
 
 
 def write_pdf(page: str, target: Path) -> str:
