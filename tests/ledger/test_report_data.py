@@ -126,7 +126,7 @@ def test_a_failed_gate_is_red(finished_run: Any, repository: Path, tmp_path: Pat
 
 def test_a_missing_file_is_named(finished_run: Any, tmp_path: Path) -> None:
     inputs = data_inputs(finished_run.inputs, data_findings=tmp_path / "none.json")
-    with pytest.raises(NotReady, match=r"1 file\(s\) are missing: .*none\.json"):
+    with pytest.raises(NotReady, match=r"1 file\(s\) are missing: .*none\.json.*`dvc repro report_data`"):
         load_data_facts(inputs, tell=print)
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 from doseledger.core.case import Case
 from doseledger.core.errors import BadCase, BadInput, NotReady
 from doseledger.core.fanout import Tell, run_cases
-from doseledger.core.files import read_json, sha256_of_file, write_text
+from doseledger.core.files import read_json, sha256_of_file
 from doseledger.core.protocol import Protocol
 from doseledger.core.tables import CASES, SKIPPED, SPLITS, TEST_SET, read_table
 from doseledger.gates.features import Row, measure_case
@@ -31,7 +31,7 @@ from doseledger.ledger.data_tables import (
 )
 from doseledger.ledger.feature_figures import group_features, plot_features
 from doseledger.ledger.figures import data_uri, house_style, save_figure
-from doseledger.ledger.page import ReportOutputs, render_page, write_pdf
+from doseledger.ledger.page import ReportOutputs, write_report
 
 TEMPLATE = "data_report.html.j2"
 CONTENTS = (
@@ -121,11 +121,7 @@ def make_data_report(inputs: DataInputs, outputs: ReportOutputs, templates: Path
     facts = load_data_facts(inputs, tell=tell)
     pictures = _draw_features(facts, inputs.protocol, outputs.figures, dpi)
     links = [(path.name, quote(Path(os.path.relpath(path, outputs.html.parent)).as_posix())) for path in inputs.pages]
-    page = render_page(templates, TEMPLATE, data_context(inputs, facts, pictures, links))
-    write_text(outputs.html, page)
-    tell(f"wrote {outputs.html}")
-    note = write_pdf(page, outputs.pdf)
-    tell(note or f"wrote {outputs.pdf}")
+    write_report(templates, TEMPLATE, data_context(inputs, facts, pictures, links), outputs, tell)
 
 
 def load_data_facts(inputs: DataInputs, *, tell: Tell) -> DataFacts:
@@ -147,7 +143,7 @@ def load_data_facts(inputs: DataInputs, *, tell: Tell) -> DataFacts:
     if missing:
         raise NotReady(
             f"no report on the cohort {inputs.cohort} yet, {len(missing)} file(s) are missing: {', '.join(missing)}. "
-            "Run `dvc repro check_data`, which makes them"
+            "Run `dvc repro report_data`, which makes them first"
         )
     read = {name: read_table(path, schema) for name, (path, schema) in tables.items()}
     verdicts = [_verdict(path, inputs.cohort) for path in judged]

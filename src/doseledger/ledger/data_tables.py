@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from doseledger.core.protocol import Protocol
+from doseledger.gates.drift_page import most_changed
 from doseledger.ledger.blocks import MISSING, Cell, Table, format_number, make_table
 from doseledger.ledger.feature_figures import spell_feature
 from doseledger.ledger.sections import PARTS
@@ -96,7 +97,6 @@ def drift_features_table(drift: Mapping[str, Any]) -> Table:
     alpha = drift.get("limits", {}).get("alpha", 0.0)
     # JSON has no NaN: null stands for a number that there is not.
     features = [{k: np.nan if v is None else v for k, v in row.items()} for row in drift.get("features", [])]
-    features.sort(key=lambda row: (np.isnan(row["ks_p"]), row["ks_p"], row["feature"]))
     rows = [
         (
             spell_feature(str(row["feature"])),
@@ -106,7 +106,7 @@ def drift_features_table(drift: Mapping[str, Any]) -> Table:
             Cell(_number(row["psi"]), "warn" if row["psi"] > row["psi_limit"] else ""),
             _number(row["psi_limit"]),
         )
-        for row in features[:SHOWN_FEATURES]
+        for row in most_changed(features)[:SHOWN_FEATURES]
     ]
     columns = ("Feature", "#Median, training", "#Median, test", "#KS p (Holm)", "#PSI", "#PSI limit")
     more = len(features) - len(rows)

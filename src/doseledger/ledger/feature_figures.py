@@ -19,6 +19,10 @@ COLUMNS = 2
 PANEL_IN = 1.25
 # Panels of one figure: with its caption it fits a page.
 MOST_PANELS = 14
+# The figures by what they show, in the order of the page.
+VOLUMES, IN_TARGETS, ELSEWHERE, GEOMETRY = TITLES = (
+    "Volumes", "Dose in the targets", "Dose in structures and body", "Image and geometry",
+)  # fmt: skip
 # Each part has a colour and a mark, so that neither is needed alone.
 MARKS = {"train": ("o", COLOURS[0]), "val": ("s", COLOURS[1]), "test": ("D", COLOURS[2])}
 
@@ -92,21 +96,18 @@ def group_features(names: Sequence[str], targets: Sequence[str]) -> dict[str, li
     groups: dict[str, list[str]] = {}
     for name in names:
         if name.endswith("_volume_cc"):
-            title = "Volumes"
+            title = VOLUMES
         elif name.startswith(tuple(f"{target}_d" for target in targets)) or name.endswith("_v95_percent"):
-            title = "Dose in the targets"
+            title = IN_TARGETS
         elif name.startswith("dose_") or name.endswith("_gy"):
-            title = "Dose in structures and body"
+            title = ELSEWHERE
         else:
-            title = "Image and geometry"
+            title = GEOMETRY
         groups.setdefault(title, []).append(name)
     short: dict[str, list[str]] = {}
-    for title in sorted(groups, key=list(TITLES).index):
+    for title in sorted(groups, key=TITLES.index):
         members = groups[title]
         for start in range(0, len(members), MOST_PANELS):
             more = f" ({start // MOST_PANELS + 1})" if len(members) > MOST_PANELS else ""
             short[f"{title}{more}"] = members[start : start + MOST_PANELS]
     return short
-
-
-TITLES = ("Volumes", "Dose in the targets", "Dose in structures and body", "Image and geometry")

@@ -16,6 +16,7 @@ from doseledger.core.errors import BadInput
 from doseledger.core.files import atomic_path
 
 if TYPE_CHECKING:
+    import PIL.Image
     from matplotlib.figure import Figure
 
 WIDTH_IN = 7.0
@@ -94,10 +95,16 @@ def page_uri(figure: Figure, dpi: int) -> str:
     """Return a figure as the data URI of a PNG for a page, as fine as a screen shows and no finer than `dpi`."""
     from PIL import Image
 
-    drawn, buffer = io.BytesIO(), io.BytesIO()
+    drawn = io.BytesIO()
     figure.savefig(drawn, format="png", dpi=min(dpi, PAGE_DPI))
     # matplotlib writes an opaque fourth channel, a fifth of the file.
-    Image.open(drawn).convert("RGB").save(buffer, format="PNG")
+    return png_uri(Image.open(drawn).convert("RGB"))
+
+
+def png_uri(image: PIL.Image.Image) -> str:
+    """Return an image as the data URI of a PNG."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 

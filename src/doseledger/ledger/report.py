@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from doseledger.core.errors import BadInput
-from doseledger.core.files import read_json, write_text
+from doseledger.core.fanout import Tell
+from doseledger.core.files import read_json
 from doseledger.core.settings import EvaluateSettings, ReportSettings
 from doseledger.evaluate.gamma import GammaCriteria
 from doseledger.evaluate.metrics import gamma_criteria
@@ -24,8 +24,9 @@ from doseledger.ledger.commit_link import commit_link
 from doseledger.ledger.curves import plot_differences, plot_training
 from doseledger.ledger.figures import data_uri, house_style, save_figure
 from doseledger.ledger.model_card import model_card
-from doseledger.ledger.page import ReportOutputs, render_page, write_pdf
+from doseledger.ledger.page import ReportOutputs, write_report
 from doseledger.ledger.provenance import LOCK_FILE, GitState, dvc_hashes, git_state
+from doseledger.ledger.recorded import COMMON_STAGES
 from doseledger.ledger.sources import ReportInputs, RunFacts, load_facts
 from doseledger.ledger.spread import (
     CALIBRATED,
@@ -38,11 +39,9 @@ from doseledger.ledger.spread import (
 )
 from doseledger.ledger.viewer import make_viewer
 
-Tell = Callable[[str], None]
 # The cohort that is made up; all others are patients.
 SYNTHETIC_COHORT = "phantom"
-# The stages that a report rests on. Its own entry in dvc.lock, and those after it, are of the run before.
-COMMON_STAGES = ("ingest", "split", "check_data")
+# The stages that a report rests on, beside the cohort's. Its own entry in dvc.lock is of the run before.
 MODEL_STAGES = ("preflight", "train", "predict", "evaluate")
 # What `doseledger shortcuts` and `doseledger calibrate` write beside the metrics, where they were asked.
 SHORTCUTS = "shortcuts.json"
@@ -94,11 +93,7 @@ def make_report(
     pictures = _run_pictures(facts, outputs.figures, settings.figure_dpi)
     uncertainty = describe_uncertainty(inputs.metrics, pages, outputs.figures, settings.figure_dpi)
     context = build_context(inputs, facts, evaluate, pages, pictures) | {"uncertainty": uncertainty}
-    page = render_page(templates, "report.html.j2", context)
-    write_text(outputs.html, page)
-    tell(f"wrote {outputs.html}")
-    note = write_pdf(page, outputs.pdf)
-    tell(note or f"wrote {outputs.pdf}")
+    write_report(templates, "report.html.j2", context, outputs, tell)
 
 
 def _drawn_gamma(evaluate: EvaluateSettings) -> GammaCriteria:
@@ -119,9 +114,8 @@ def build_context(
     gammas = results.gamma_names(evaluate)
     measured, shortcuts = metrics_verdict(inputs, facts.run), shortcuts_verdict(inputs, facts.run)
     verdicts = [facts.data_findings, facts.preflight_findings, measured, *([shortcuts] if shortcuts else [])]
-    change = settings_change(
-        inputs.root, trained.commit, inputs.model, sections.settings_of_run(facts, inputs.predictions)
-    )
+    predicted = sections.prediction_settings(facts, inputs.predictions)
+    change = settings_change(inputs.root, trained.commit, inputs.model, sections.settings_of_run(facts, predicted))
     links = (commit_link(inputs.root, trained.commit), commit_link(inputs.root, now.commit))
     passed = all(verdict["ok"] for verdict in verdicts)
     stages = [*COMMON_STAGES, *(f"{stage}{kind}@{inputs.model}" for stage in MODEL_STAGES for kind in KINDS)]
@@ -169,7 +163,7 @@ def build_context(
         "case_views": pages,
         "card": model_card(facts, synthetic=inputs.cohort == SYNTHETIC_COHORT, released=passed and not trained.dirty),
         "settings_change": change,
-        "settings_text": sections.settings_text(facts, inputs.predictions),
+        "settings_text": sections.settings_text(facts, predicted),
         "running_left": f"{inputs.model} on {inputs.cohort}",
         "running_right": f"commit {commit}{state}{failed}",
         "running_alarm": trained.dirty or not passed,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -175,13 +176,17 @@ def hashes_table(hashes: dict[str, dict[str, dict[str, str]]]) -> Table:
     return make_table("Data and results", ("Stage", "Did", "Path", "@MD5"), rows, note=note, empty=empty)
 
 
-def settings_of_run(facts: RunFacts, predictions: Path) -> dict[str, Any]:
-    """Return the settings that decided these results, by dotted name: of training, and of the predictions."""
+def prediction_settings(facts: RunFacts, predictions: Path) -> dict[str, Any]:
+    """Return the settings that the predictions were made with, as the first test case's says them."""
+    return load_prediction(predictions / f"{facts.case_metrics['case_id'].iloc[0]}.npz").settings
+
+
+def settings_of_run(facts: RunFacts, predicted: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that decided these results, by dotted name: of training, and those of the predictions."""
     config = _parse_yaml(facts.config_text)
     recipe = config.pop("recipe", {})
     config.pop("model", None)
-    predict = {"predict": _prediction_settings(facts, predictions)}
-    return config | dict(flatten(recipe)) | dict(flatten(predict))
+    return config | dict(flatten(recipe)) | dict(flatten({"predict": predicted}))
 
 
 def _parse_yaml(text: str) -> dict[str, Any]:
@@ -190,20 +195,15 @@ def _parse_yaml(text: str) -> dict[str, Any]:
     return dict(YAML(typ="safe", pure=True).load(text) or {})
 
 
-def _prediction_settings(facts: RunFacts, predictions: Path) -> dict[str, Any]:
-    return load_prediction(predictions / f"{facts.case_metrics['case_id'].iloc[0]}.npz").settings
-
-
 def settings_change_table(change: SettingsChange) -> Table:
     """Return each setting that differs from the parent's."""
     columns = ("Setting", "Before", "This run")
     return make_table("Settings that differ from the parent", columns, change.rows)
 
 
-def settings_text(facts: RunFacts, predictions: Path) -> str:
-    """Return the settings that decided these results: of training as it recorded them, and of the predictions."""
+def settings_text(facts: RunFacts, predicted: Mapping[str, Any]) -> str:
+    """Return the settings that decided these results: of training as it recorded them, and those of the predictions."""
     lines = [
-        f"  {name}: {str(value).lower() if isinstance(value, bool) else value}"
-        for name, value in _prediction_settings(facts, predictions).items()
+        f"  {name}: {str(value).lower() if isinstance(value, bool) else value}" for name, value in predicted.items()
     ]
     return facts.config_text.rstrip() + "\n" + "\n".join(["predict:", *sorted(lines)]) + "\n"

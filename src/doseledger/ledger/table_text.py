@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 
 from doseledger.ledger.blocks import MISSING, State, Table
+from doseledger.ledger.markdown import cell
 
 RED, GREEN, YELLOW, PLAIN = "\033[31m", "\033[32m", "\033[33m", "\033[0m"
 COLOURS: dict[State, str] = {"bad": RED, "good": GREEN, "warn": YELLOW}
@@ -16,12 +17,8 @@ def as_markdown(table: Table) -> str:
         return f"{table.empty}\n"
     marks = ["---:" if column.kind == "number" else "---" for column in table.columns]
     lines = [[column.label for column in table.columns], marks]
-    lines += [[f"**{_escaped(c.text)}**" if c.state == "bad" else _escaped(c.text) for c in row] for row in table.rows]
+    lines += [[f"**{cell(c.text)}**" if c.state == "bad" else cell(c.text) for c in row] for row in table.rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def _escaped(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
 
 
 def as_text(table: Table, *, colour: bool) -> str:

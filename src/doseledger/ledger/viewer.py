@@ -5,8 +5,6 @@ Eight bits a voxel serve the eye: the page says how fine that is, and every numb
 
 from __future__ import annotations
 
-import base64
-import io
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from doseledger.core.grid import box_around
+from doseledger.ledger.figures import png_uri
 from doseledger.ledger.slices import DIFFERENCE_PART, WINDOW_HU, difference_colormap, gamma_colormap
 from doseledger.ledger.views import Comparison, isocentre_index
 
@@ -90,9 +89,7 @@ def _atlas(volume: NDArray[np.uint8], columns: int) -> str:
     for index, picture in enumerate(volume):
         row, column = divmod(index, columns)
         sheet[row * height : (row + 1) * height, column * width : (column + 1) * width] = picture
-    buffer = io.BytesIO()
-    Image.fromarray(sheet).save(buffer, format="PNG")
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+    return png_uri(Image.fromarray(sheet))
 
 
 def _colour_table(colormap: Any) -> str:
