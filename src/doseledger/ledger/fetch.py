@@ -83,7 +83,7 @@ def check_version(
     version, fetched
         The version, and where it was fetched to.
     cases
-        Folder of cases; those of the version's test set are predicted.
+        Folder of cases; those of the version's test set are predicted, the others are told.
     reproduction
         The limit where machine or number of threads are not those that registered it.
     tell
@@ -109,6 +109,9 @@ def check_version(
             f"{cases}: none of {len(names)} cases was predicted with {version.name}; give the folder of its test cases "
             f"(`dvc get . data/cases/{version.record['cohort']} --rev {version.name}`, for example)"
         )
+    if len(known) < len(names):
+        others = ", ".join(name for name in names if name not in known)
+        tell(f"{len(names) - len(known)} of {len(names)} cases have no recorded prediction to compare with: {others}")
     before = version.record["reproduced"]
     with threads_of(before["machine"]):
         made = predict_again(fetched.checkpoint, cases, recorded, known, tell)
