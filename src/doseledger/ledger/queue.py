@@ -23,8 +23,6 @@ class QueuedExperiment:
         Its name; the beginning of its hash where it has none.
     revision
         Commit of the stash that holds its settings.
-    baseline
-        Commit that it starts from.
     status
         Waiting, running, or failed.
     date
@@ -33,7 +31,6 @@ class QueuedExperiment:
 
     name: str
     revision: str
-    baseline: str
     status: Literal["queued", "running", "failed"]
     date: str
 
@@ -59,7 +56,6 @@ def _entry(root: Path, entry: object, status: Literal["queued", "running", "fail
     return QueuedExperiment(
         name=str(getattr(entry, "name", None) or revision[:7]),
         revision=revision,
-        baseline=str(getattr(entry, "baseline_rev", "")),
         status=status,
         date=run_git(root, "show", "--no-patch", "--format=%cI", revision).stdout.strip(),
     )

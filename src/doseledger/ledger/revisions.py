@@ -36,8 +36,6 @@ class Revision:
         Tags and branches that point at it.
     experiment
         Name of DVC's experiment that it is; empty for a commit of a branch.
-    baseline
-        The commit that the experiment started from; empty for a commit of a branch.
     """
 
     commit: str
@@ -45,7 +43,6 @@ class Revision:
     subject: str
     names: tuple[str, ...] = ()
     experiment: str = ""
-    baseline: str = ""
 
 
 def commit_is_known(root: Path, commit: str) -> bool | None:
@@ -91,13 +88,13 @@ def _names(root: Path) -> dict[str, tuple[str, ...]]:
 
 
 def experiments(root: Path) -> list[Revision]:
-    """Return DVC's finished experiments, each with the commit that it started from."""
+    """Return DVC's finished experiments."""
     form = SEPARATOR.join(("%(refname)", "%(objectname)", "%(committerdate:iso-strict)", "%(subject)"))
     found = []
     for name, commit, date, subject in _lines(root, "for-each-ref", f"--format={form}", EXPERIMENTS):
         parts = name.removeprefix(EXPERIMENTS).split("/")
         if len(parts) == 3 and parts[0] not in NO_EXPERIMENTS:
-            found.append(Revision(commit, date, subject, experiment=parts[2], baseline=parts[0] + parts[1]))
+            found.append(Revision(commit, date, subject, experiment=parts[2]))
     return found
 
 
