@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from doseledger.core.errors import BadInput
-from doseledger.core.files import to_json
-from doseledger.ledger.provenance import dvc_hashes, git_state, run_provenance
+from doseledger.core.files import to_json, write_json
+from doseledger.ledger.provenance import git_state, run_provenance
+from doseledger.ledger.recorded import dvc_hashes
 
 LOCK = """schema: '2.0'
 stages:
@@ -176,6 +177,12 @@ def test_dvc_hashes_of_the_named_stages(project: Path) -> None:
         }
     }
     assert set(dvc_hashes(project / "dvc.lock")) == {"evaluate@dose_unet", "split"}
+
+
+def test_an_out_that_was_not_hashed_has_no_hash_and_not_the_name_of_one(tmp_path: Path) -> None:
+    stage = {"cmd": "none", "outs": [{"path": "a.csv", "hash": "md5"}]}
+    write_json(tmp_path / "dvc.lock", {"schema": "2.0", "stages": {"split": stage}})
+    assert dvc_hashes(tmp_path / "dvc.lock") == {"split": {"deps": {}, "outs": {"a.csv": ""}}}
 
 
 def test_dvc_hashes_without_a_lock_are_empty_and_of_another_file_refused(tmp_path: Path) -> None:

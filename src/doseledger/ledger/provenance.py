@@ -1,15 +1,9 @@
-"""What made a result: code revision, DVC hashes, environment.
-
-Git is asked through its own command: DVC needs that command anyhow, it answers in milliseconds where gitpython or
-dulwich (which DVC brings along) cost an import of half a second, and its plumbing has been stable for decades.
-"""
+"""What made a result: code revision, environment, and what counts as a change of the code."""
 
 from __future__ import annotations
 
-import os
 import platform
 import posixpath
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -17,13 +11,12 @@ from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from doseledger.core.errors import BadInput
 from doseledger.core.files import read_yaml, sha256_of_file
+from doseledger.ledger.git import NO_GIT, run_git
 
 PARAMS_FILE = "params.yaml"
 LOCK_FILE = "dvc.lock"
 PIPELINE_FILE = "dvc.yaml"
-HOOK_VARIABLES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX")
 # The packages whose version can change a number.
 NAMED_PACKAGES = (
     "doseledger", "numpy", "scipy", "numba", "torch", "pytorch-lightning", "monai", "pydicom", "edt", "pandas", "dvc",
@@ -68,16 +61,17 @@ def git_state(root: Path) -> GitState:
     problem = _no_repository(root)
     if problem:
         return GitState(None, None, True, (), f"{problem}, so no commit names the code that made this")
-    branch = _git(root, "symbolic-ref", "--quiet", "--short", "HEAD").stdout.strip() or None
-    head = _git(root, "rev-parse", "--verify", "--quiet", "HEAD^{commit}")
+    branch = run_git(root, "symbolic-ref", "--quiet", "--short", "HEAD").stdout.strip() or None
+    head = run_git(root, "rev-parse", "--verify", "--quiet", "HEAD^{commit}")
     if head.returncode != 0:
         return GitState(None, branch, True, (), "the Git repository has no commit yet, so none names this code")
-    diff = _git(root, "diff", "--name-only", "--no-renames", "--no-ext-diff", "--relative", "-z", "HEAD", "--", ".")
+    diff = run_git(root, "diff", "--name-only", "--no-renames", "--no-ext-diff", "--relative", "-z", "HEAD", "--", ".")
     if diff.returncode != 0:
         note = f"git diff failed ({diff.stderr.strip()}), so nobody knows whether the tree is clean"
         return GitState(head.stdout.strip(), branch, True, (), note)
-    outs = stage_outs(root)
-    changed = tuple(sorted(path for path in diff.stdout.split("\0") if path and not _repro_changes(path, outs)))
+    # Reading the locks is what takes time here, and a tree without a change needs none.
+    outs = stage_outs(root) if diff.stdout else frozenset()
+    changed = tuple(sorted(path for path in diff.stdout.split("\0") if path and not repro_changes(path, outs)))
     note = ""
     if changed:
         files = "1 tracked file differs" if len(changed) == 1 else f"{len(changed)} tracked files differ"
@@ -85,22 +79,11 @@ def git_state(root: Path) -> GitState:
     return GitState(head.stdout.strip(), branch, bool(changed), changed, note)
 
 
-def _git(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    # A hook's GIT_DIR would point elsewhere. Messages in English, no lock taken (another git may work), no prompt.
-    outer = {name: value for name, value in os.environ.items() if name not in HOOK_VARIABLES}
-    environment = {**outer, "LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
-    return subprocess.run(
-        ["git", "-C", str(root), *arguments],
-        capture_output=True, text=True, check=False, env=environment, encoding="utf-8", errors="surrogateescape",
-    )  # fmt: skip
-
-
 def _no_repository(root: Path) -> str:
     """Why Git can't answer for this folder; empty when it can."""
-    try:
-        inside = _git(root, "rev-parse", "--is-inside-work-tree")
-    except FileNotFoundError:
-        return "the git command is not installed"
+    inside = run_git(root, "rev-parse", "--is-inside-work-tree")
+    if inside.returncode == NO_GIT:
+        return inside.stderr
     if inside.returncode == 0 and inside.stdout.strip() == "true":
         return ""
     if "dubious ownership" in inside.stderr:
@@ -110,11 +93,11 @@ def _no_repository(root: Path) -> str:
 
 def stage_outs(root: Path) -> frozenset[str]:
     """Return the outs of the stages of every dvc.lock, in the tree and in HEAD, relative to the project."""
-    tracked = _git(root, "ls-files", "-z", "--", LOCK_FILE, f"**/{LOCK_FILE}").stdout.split("\0")
+    tracked = run_git(root, "ls-files", "-z", "--", LOCK_FILE, f"**/{LOCK_FILE}").stdout.split("\0")
     found: set[str] = set()
     for lock in {PurePosixPath(name) for name in (LOCK_FILE, *tracked) if name}:
         pipeline = _stages_of(_read_if_there(root / lock.with_name(PIPELINE_FILE)))
-        committed = _git(root, "show", f"HEAD:./{lock}")
+        committed = run_git(root, "show", f"HEAD:./{lock}")
         locks = [_read_if_there(root / lock)]
         if committed.returncode == 0:
             locks.append(_parse_lock(committed.stdout))
@@ -146,45 +129,20 @@ def _parse_lock(text: str) -> Any:
         return {}
 
 
-def _repro_changes(path: str, outs: frozenset[str]) -> bool:
+def repro_changes(path: str, outs: frozenset[str]) -> bool:
+    """Return whether a repro itself changes a file, so that a change of it is none of the code.
+
+    Parameters
+    ----------
+    path
+        The file, relative to the project.
+    outs
+        Outs of stages, as `stage_outs` gives them.
+    """
     pure = PurePosixPath(path)
     if path == PARAMS_FILE or pure.name in (LOCK_FILE, ".gitignore") or pure.suffix == ".dvc":
         return True
     return path in outs or any(str(parent) in outs for parent in pure.parents)
-
-
-def dvc_hashes(lock_file: Path, stages: Sequence[str] | None = None) -> dict[str, dict[str, dict[str, str]]]:
-    """Return {stage: {"deps": {path: md5}, "outs": {path: md5}}} of dvc.lock; empty where there is no such file.
-
-    Parameters
-    ----------
-    lock_file
-        A dvc.lock.
-    stages
-        Stages to return (`train@dose_unet`), those that the lock doesn't know left out; None for all.
-
-    Raises
-    ------
-    BadInput
-        If the file is no dvc.lock.
-    """
-    if not lock_file.is_file():
-        return {}
-    lock = read_yaml(lock_file)
-    if not isinstance(lock, dict) or not isinstance(lock.get("stages", {}), dict):
-        raise BadInput(f"{lock_file}: not a dvc.lock (no mapping of stages); run `dvc repro` again")
-    known = lock.get("stages") or {}
-    wanted = known if stages is None else [name for name in stages if name in known]
-    return {
-        name: {
-            kind: {
-                str(item["path"]): str(item.get("md5") or item.get("hash") or "")
-                for item in known[name].get(kind) or []
-            }
-            for kind in ("deps", "outs")
-        }
-        for name in wanted
-    }
 
 
 def run_provenance(root: Path, command: Sequence[str], lock_file: Path) -> dict[str, Any]:

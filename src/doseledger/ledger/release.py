@@ -13,10 +13,10 @@ from doseledger.core.tables import CASES, TEST_SET, read_table
 from doseledger.ledger.git import ask_git, changed_files, head_commit, identity
 from doseledger.ledger.model_card import model_card
 from doseledger.ledger.pipeline import StageFiles, resolve_stages
-from doseledger.ledger.provenance import LOCK_FILE, PARAMS_FILE, PIPELINE_FILE, dvc_hashes, stage_outs
-from doseledger.ledger.recorded import COMMON_STAGES
+from doseledger.ledger.provenance import LOCK_FILE, PARAMS_FILE, PIPELINE_FILE, repro_changes, stage_outs
+from doseledger.ledger.recorded import COMMON_STAGES, dvc_hashes
 from doseledger.ledger.report import SYNTHETIC_COHORT
-from doseledger.ledger.run_check import check_run
+from doseledger.ledger.run_check import check_run, run_digest
 from doseledger.ledger.run_record import RunRecord
 from doseledger.ledger.runs import RunFiles, run_files
 from doseledger.ledger.sources import ReportInputs, load_facts
@@ -116,7 +116,8 @@ def _tree(release: Release) -> Iterator[str]:
             "Git does not know who registers; set `git config user.name` and `git config user.email`, which the tag "
             "and the audit log name"
         )
-    status = ask_git(release.root, "status", "--porcelain", "--untracked-files=all", "-z")
+    # A rename would be told as one entry with its old name in a field of its own; so it is two changes, by name.
+    status = ask_git(release.root, "status", "--porcelain", "--untracked-files=all", "--no-renames", "-z")
     if status is None:
         yield "no Git repository: versions are tags of Git; `git init` and commit"
         return
@@ -194,9 +195,7 @@ def _code(release: Release) -> Iterator[str]:
 def _is_code(path: str, outs: frozenset[str]) -> bool:
     """Whether a file could change a result: not what a repro writes itself, nor documentation."""
     pure = PurePosixPath(path)
-    if path == PARAMS_FILE or pure.name in (LOCK_FILE, ".gitignore") or pure.suffix in (".dvc", ".md"):
-        return False
-    return pure.parts[0] not in NO_CODE and path not in outs and not any(str(up) in outs for up in pure.parents)
+    return not (repro_changes(path, outs) or pure.suffix == ".md" or pure.parts[0] in NO_CODE)
 
 
 def version_record(release: Release, reproduced: dict[str, Any]) -> dict[str, Any]:
@@ -219,7 +218,7 @@ def version_record(release: Release, reproduced: dict[str, Any]) -> dict[str, An
         "model": release.model,
         "cohort": release.cohort,
         "commit": head_commit(root),
-        "run": {"commit": record.run["provenance"]["git"]["commit"], "digest": check_run(files).digest},
+        "run": {"commit": record.run["provenance"]["git"]["commit"], "digest": run_digest(files)},
         "checkpoint": _hashed(root, files.best_checkpoint),
         "predictions": {
             "path": predictions,

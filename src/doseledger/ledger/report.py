@@ -25,8 +25,8 @@ from doseledger.ledger.curves import plot_differences, plot_training
 from doseledger.ledger.figures import data_uri, house_style, save_figure
 from doseledger.ledger.model_card import model_card
 from doseledger.ledger.page import ReportOutputs, write_report
-from doseledger.ledger.provenance import LOCK_FILE, GitState, dvc_hashes, git_state
-from doseledger.ledger.recorded import COMMON_STAGES
+from doseledger.ledger.provenance import LOCK_FILE, GitState, git_state
+from doseledger.ledger.recorded import COMMON_STAGES, dvc_hashes
 from doseledger.ledger.sources import ReportInputs, RunFacts, load_facts
 from doseledger.ledger.spread import (
     CALIBRATED,
