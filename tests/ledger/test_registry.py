@@ -418,6 +418,12 @@ def test_an_untracked_file_is_no_clean_tree(committed: Path) -> None:
     assert "the tree is not clean, 1 file(s) changed or unknown to Git: src/new.py" in told
 
 
+def test_a_file_that_was_renamed_is_told_by_both_its_names(committed: Path) -> None:
+    git(committed, "mv", "docs/page.md", "docs/other.md")
+    (told,) = missing(committed)
+    assert "2 file(s) changed or unknown to Git: docs/other.md, docs/page.md; commit them" in told
+
+
 def test_a_run_of_a_dirty_tree_a_failed_gate_and_a_lost_report_are_all_told_at_once(committed: Path) -> None:
     run = committed / "models/phantom/dose_unet/run.json"
     record = read_json(run)
@@ -584,6 +590,21 @@ def test_a_difference_counts_to_the_bit_on_the_same_machine_and_within_a_limit_e
     else:
         with pytest.raises(BadInput, match=re.escape(told)):
             check()
+
+
+def test_cases_without_a_recorded_prediction_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    machine = {"processor": "a", "device": "CPU", "threads": torch.get_num_threads(), "torch": "2"}
+    record = {"reproduced": {"machine": machine, "identical": True}, "predictions": {"path": "predictions"}}
+    version = Version("dose_unet", "v0.1.0", "a" * 40, "", "", record)
+    fetched = Fetched(tmp_path / "best.ckpt", tmp_path / "card.md", tmp_path / "version.json")
+    for name in ("case_0001", "case_0002", "case_0004"):
+        write_text(tmp_path / f"cases/{name}.npz", "")
+    monkeypatch.setattr(fetch, "_get_prediction", lambda root, version, case_id, folder: case_id == "case_0004")
+    monkeypatch.setattr(fetch, "predict_again", lambda *_: [Comparison("case_0004", True, 0.0)])
+    told: list[str] = []
+    reproduction = Reproduction(max_difference_gy=0.001, source="a test")
+    check_version(tmp_path, version, fetched, tmp_path / "cases", reproduction, told.append)
+    assert told[0] == "2 of 3 cases have no recorded prediction to compare with: case_0001, case_0002"
 
 
 def test_the_cache_serves_where_there_is_no_remote(registered: Path, templates: Templates, tmp_path: Path) -> None:

@@ -9,12 +9,10 @@ from typing import Any
 
 from doseledger.ledger.git import ask_git
 from doseledger.ledger.provenance import PARAMS_FILE
-from doseledger.ledger.recorded import flatten
+from doseledger.ledger.recorded import COMMON_SETTINGS, flatten
 
 # How many changes of the settings file are looked through; each costs a fraction of a second.
 LOOKED_BACK = 8
-# Settings of a run that are not in its model's own block.
-COMMON = ("seed", "lr", "fold", "repeat")
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,7 @@ def _settings_at(root: Path, revision: str, model: str) -> dict[str, Any] | None
         return None
     if not isinstance(params, dict) or not isinstance(params.get(model), dict):
         return None
-    return dict(flatten(params[model])) | {name: params[name] for name in COMMON if name in params}
+    return dict(flatten(params[model])) | {name: params[name] for name in COMMON_SETTINGS if name in params}
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[tuple[str, str, str], ...]:

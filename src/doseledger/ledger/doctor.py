@@ -12,7 +12,7 @@ from typing import Any, Literal
 import psutil
 
 from doseledger.ledger.git import run_git
-from doseledger.ledger.index import rows_of_states
+from doseledger.ledger.index import is_alive, rows_of_states
 from doseledger.ledger.provenance import PARAMS_FILE
 
 DVC_TEMPORARY = Path(".dvc") / "tmp"
@@ -73,7 +73,7 @@ def dvc_at_work(root: Path) -> dict[int, str]:
     """Return the DVC commands that run in a project now, by process."""
     holders: dict[int, str] = {}
     for lock in [root / DVC_TEMPORARY / "rwlock", *_temporary_locks(root)]:
-        holders |= {pid: command for pid, command in _lock_holders(lock).items() if _is_alive(pid, "dvc")}
+        holders |= {pid: command for pid, command in _lock_holders(lock).items() if is_alive(pid, "dvc")}
     return holders
 
 
@@ -95,13 +95,6 @@ def _json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
-
-
-def _is_alive(pid: int, word: str) -> bool:
-    try:
-        return any(word in part for part in psutil.Process(pid).cmdline())
-    except psutil.Error:
-        return False
 
 
 def _busy(at_work: dict[int, str]) -> Iterator[Symptom]:
@@ -144,7 +137,7 @@ def _detached_head(root: Path, at_work: dict[int, str]) -> Iterator[Symptom]:
 def _stale_locks(root: Path) -> Iterator[Symptom]:
     lock = root / DVC_TEMPORARY / "rwlock"
     for pid, command in _lock_holders(lock).items():
-        if not _is_alive(pid, "dvc"):
+        if not is_alive(pid, "dvc"):
             found = f"held by process {pid} ({command}), which is gone"
             yield Symptom(
                 "note", "DVC's lock on files", found, "it was killed", "nothing: the next DVC command clears it"
@@ -156,7 +149,7 @@ def _orphan_folders(root: Path) -> Iterator[Symptom]:
     known = {str(info.get("root_dir")): info for path in experiments.rglob("*.run") if (info := _json(path))}
     for folder in sorted(path for path in experiments.glob("*/tmp*") if path.is_dir()):
         holders = _lock_holders(folder / DVC_TEMPORARY / "rwlock")
-        if any(_is_alive(pid, "dvc") for pid in holders):
+        if any(is_alive(pid, "dvc") for pid in holders):
             continue
         name = known.get(str(folder), {}).get("name") or "no name"
         size_mb = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6

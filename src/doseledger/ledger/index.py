@@ -14,9 +14,10 @@ from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import read_json, sha256_of_file, write_json
 from doseledger.gates.verdict import code_digest
 from doseledger.learn.heartbeat import BEAT_FILE, read_beat
+from doseledger.learn.resume import PARTS_FILE
 from doseledger.ledger.bitrot import cache_folder
 from doseledger.ledger.queue import queued_experiments
-from doseledger.ledger.recorded import flatten
+from doseledger.ledger.recorded import COMMON_SETTINGS, flatten
 from doseledger.ledger.revisions import Revision, read_blobs, recorded_revisions
 from doseledger.ledger.run_rows import RunRow, merge_rows, paths_of_rows, row_of_manifest, rows_of_snapshot
 from doseledger.ledger.runs import MANIFEST, files_of_archive, files_of_pipeline, read_manifest
@@ -24,7 +25,6 @@ from doseledger.ledger.snapshot import HEAD_FILES, Snapshot, snapshot_of, worksp
 
 # The files beside this one that decide what is read out of a commit: the store below is of one version of them.
 READ_BY = ("index.py", "pipeline.py", "recorded.py", "revisions.py", "run_rows.py", "runs.py", "snapshot.py")
-PARTS_FILE = "fingerprint.json"
 # Where DVC's objects would lie by default, where there is no project of DVC (any more) that could be asked.
 CACHE = Path(".dvc") / "cache" / "files" / "md5"
 
@@ -107,11 +107,11 @@ def rows_of_states(states: Path) -> list[RunRow]:
     for file in sorted(states.glob(f"*/*/{PARTS_FILE}")):
         parts = read_json(file)
         beat = read_beat(file.parent / BEAT_FILE)
-        alive = beat is not None and _is_training(beat.pid)
+        alive = beat is not None and is_alive(beat.pid, "doseledger")
         epoch = f"in epoch {beat.epoch}" if beat is not None else "before its first epoch"
         # The file of parts is written once, when the training begins.
         began = datetime.fromtimestamp(file.stat().st_mtime, UTC)
-        settings = {name: parts.get(name) for name in ("seed", "lr", "fold", "repeat")}
+        settings = {name: parts.get(name) for name in COMMON_SETTINGS}
         rows.append(
             RunRow(
                 id=file.parent.name[:10],
@@ -127,13 +127,15 @@ def rows_of_states(states: Path) -> list[RunRow]:
     return rows
 
 
-def _is_training(pid: int) -> bool:
+def is_alive(pid: int, program: str) -> bool:
+    """Return whether a process runs whose command line names a program.
+
+    Numbers of processes are used again: another program may have this one by now.
+    """
     try:
-        words = psutil.Process(pid).cmdline()
+        return any(program in word for word in psutil.Process(pid).cmdline())
     except psutil.Error:
         return False
-    # Numbers of processes are used again: another program may have this one by now.
-    return any("doseledger" in word for word in words)
 
 
 def rows_of_revisions(root: Path, revisions: Sequence[Revision], store: Path | None) -> list[RunRow]:
@@ -204,7 +206,7 @@ def rows_of_queue(root: Path) -> list[RunRow]:
                 model=str(model),
                 status=entry.status,
                 where=(f"experiment {entry.name}",),
-                settings={name: params[name] for name in ("seed", "lr", "fold", "repeat") if name in params}
+                settings={name: params[name] for name in COMMON_SETTINGS if name in params}
                 | dict(flatten(params.get(str(model)) or {})),
                 note="in DVC's queue",
             )

@@ -17,11 +17,10 @@ from doseledger.ledger.criteria import CriterionResult, Evidence, ExitCriteria, 
 from doseledger.ledger.git import head_commit, identity
 from doseledger.ledger.release import Release, first_test_case, missing_for_version, version_record
 from doseledger.ledger.reproduce import predict_again, this_machine
+from doseledger.ledger.run_tables import HEADLINE
 from doseledger.ledger.version_tag import FORMAT_VERSION, NAME, Version, compose_message, find_version, read_versions
 
 Tell = Callable[[str], None]
-# Metrics that a tag's first line tells, where they were measured.
-HEADLINE = ("mae_above_10_percent_gy", "gamma_3_3_global_percent")
 
 
 @dataclass(frozen=True)
@@ -82,6 +81,7 @@ def register(files: RegistryFiles, release: Release, version: str, tell: Tell) -
         "audit": anchor_values(files.log),
     }
     summary = record["metrics"]["summary"]
+    # A tag's first line tells what tables of runs show first, where it was measured.
     numbers = ", ".join(f"{metric} {summary[metric]:.4g}" for metric in HEADLINE if metric in summary)
     lines = [
         f"checkpoint {record['checkpoint']['sha256']}",
@@ -242,10 +242,10 @@ def _reproduce(release: Release, reproduction: Reproduction, tell: Tell) -> tupl
 
 def _taken(root: Path, name: str) -> list[str]:
     """Whether the version, or this commit's place for one, is taken."""
-    versions, model = read_versions(root), name.partition("@")[0]
+    versions, model, head = read_versions(root), name.partition("@")[0], head_commit(root)
     if any(version.name == name for version in versions):
         return [f"{name} is registered already, and a version never changes; take the next number"]
-    here = [version.name for version in versions if version.model == model and version.commit == head_commit(root)]
+    here = [version.name for version in versions if version.model == model and version.commit == head]
     if here:
         return [f"this commit is {', '.join(here)} already: one commit holds one run; commit the other run first"]
     return []

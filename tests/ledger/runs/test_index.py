@@ -180,7 +180,7 @@ def test_a_training_that_was_stopped_and_one_at_work_are_told_apart(project, mon
     assert found["a" * 10].settings["fit.max_epochs"] == 9
     # This process is no training, so its number is one that was used again.
     assert found["b" * 10].status == "interrupted"
-    monkeypatch.setattr(index_module, "_is_training", lambda pid: pid == os.getpid())
+    monkeypatch.setattr(index_module, "is_alive", lambda pid, program: pid == os.getpid())
     found = {row.id: row for row in gather_runs(project.root, states=states)}
     assert found["b" * 10].status == "running"
     assert found["b" * 10].note == "in epoch 4"
@@ -347,7 +347,7 @@ def test_the_queue_of_dvc_is_listed_with_its_settings(project, monkeypatch: pyte
     project.git("add", "-A")
     waiting = project.git("commit-tree", project.git("write-tree"), "-m", "a stash of DVC")
     project.git("reset", "-q", "--hard")
-    entry = QueuedExperiment("waits", waiting, "", "queued", "2026-03-03T10:00:00+00:00")
+    entry = QueuedExperiment("waits", waiting, "queued", "2026-03-03T10:00:00+00:00")
     monkeypatch.setattr(index_module, "queued_experiments", lambda root: [entry])
     row = find_run(gather_runs(project.root), "waits")
     assert (row.status, row.settings["lr"], row.metrics) == ("queued", 0.25, {})
