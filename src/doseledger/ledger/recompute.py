@@ -15,13 +15,12 @@ from doseledger.cohort.evaluation import DRAW_SEED, evaluate_files
 from doseledger.core.errors import NotReady
 from doseledger.core.tables import CASE_METRICS, DVH_METRICS, GOAL_METRICS, SPLITS, read_table
 from doseledger.evaluate.metrics import CaseMetrics, Yardsticks
+from doseledger.evaluate.openkbp_scores import ORGANS, TARGETS, PatientScore, dvh_metrics_gy
 from doseledger.evaluate.summary import RANKED_BY, summarise
 from doseledger.ledger.checklist import Problem
 
 # Tables and summary are written with six decimals; what is made of rounded values differs by less than this.
 ROUNDING = 2e-6
-# Made of more than the tables hold (how many DVH metrics a patient has): recomputed from predictions alone.
-NOT_IN_TABLES = frozenset({"openkbp_dvh_score"})
 # The tables of a dose model, which its summary follows from.
 TABLES = ("cases", "dvh", "goals")
 AGAIN = "evaluate again (`dvc repro`); never edit a file of metrics"
@@ -76,11 +75,25 @@ def read_tables(tables: Mapping[str, Path], summary: Mapping[str, Any]) -> Table
 def summary_of_tables(tables: Tables) -> dict[str, Any]:
     """Return the summary as it follows from the tables, by the evaluation's own function and draws."""
     dvh = {str(case_id): _rows(part) for case_id, part in tables.dvh.groupby("case_id")}
-    measured = [CaseMetrics(row, dvh.get(row["case_id"], []), [], None) for row in _rows(tables.cases)]
-    summary = summarise(measured, np.random.default_rng(DRAW_SEED))
-    if "openkbp_dose_gy" in tables.cases:
-        summary["openkbp_dose_score"] = float(tables.cases["openkbp_dose_gy"].mean())
-    return summary
+    measured = [CaseMetrics(row, dvh.get(row["case_id"], []), [], _openkbp(row)) for row in _rows(tables.cases)]
+    return summarise(measured, np.random.default_rng(DRAW_SEED))
+
+
+def _openkbp(row: Mapping[str, Any]) -> PatientScore | None:
+    """What a row of the table of cases adds to the OpenKBP scores; None where it was not scored.
+
+    The score is a mean over the DVH metrics of all patients. The row holds the mean of its own, and tells how many
+    they are: an error is known for each structure that is there.
+    """
+    if "openkbp_dose_gy" not in row:
+        return None
+    there = {
+        name: np.ones(1, bool) for name in (*ORGANS, *TARGETS) if not math.isnan(row.get(f"mae_{name}_gy", math.nan))
+    }
+    return PatientScore(
+        dose_gy=float(row["openkbp_dose_gy"]),
+        dvh_gy=dict.fromkeys(dvh_metrics_gy(np.zeros(1), there, 1.0), float(row["openkbp_dvh_gy"])),
+    )
 
 
 def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -107,7 +120,7 @@ def differs(found: Any, wanted: Any) -> bool:
 def changed_summary(tables: Tables) -> Iterator[Problem]:
     """Yield each number of the summary that does not follow from the tables."""
     again, said = summary_of_tables(tables), tables.summary
-    for name in sorted(set(again) | set(said) - NOT_IN_TABLES):
+    for name in sorted(set(again) | set(said)):
         where = f"summary.json: {name}"
         if name not in said:
             yield Problem(where, "nothing", _text(again[name]), AGAIN)
