@@ -57,7 +57,7 @@ def test_what_changes_data_models_or_verdicts_is_recorded() -> None:
     assert {
         "ingest", "split", "deidentify", "check data", "check metrics", "preflight", "train", "predict", "evaluate",
         "report", "splits lock", "splits unlock", "registry register", "registry promote", "registry sign-off",
-        "registry retire", "registry get",
+        "registry retire", "registry get", "runs check", "runs archive",
     } <= set(AUDITED)  # fmt: skip
 
 

@@ -48,6 +48,7 @@ Form = Annotated[str, typer.Option("--format", help="table, markdown, csv or jso
 
 
 @runs_app.command("check")
+@audited("runs check", inputs=("cases", "params"), reads="test, as many as --recompute says")
 def check(
     target: Annotated[
         str | None, typer.Argument(help="A model, or the folder of an archived run; every model without it.")
