@@ -1,7 +1,7 @@
 """What the dose engine and the optimiser cost and reach: CPU time on one thread, gamma at finer steps, the bound.
 
     python benchmarks/engine.py                      # a phantom patient, about two minutes
-    python benchmarks/engine.py --segments 90 --iterations 100
+    python benchmarks/engine.py --patients 3 --segments 90 --iterations 100
 
 The peer is pyRadPlan's photon pencil-beam engine, on one open field and on ten segments in water. It needs an
 environment of its own: benchmarks/pyradplan_field.py computes both there. Give its files with --peer and
@@ -31,49 +31,57 @@ from doseledger.planning.check import check_plan
 from doseledger.planning.engine import compute_dose
 from doseledger.planning.geometry import beam_frame
 from doseledger.planning.machine import Machine, load_machine
-from doseledger.planning.optimise import OptimiserSettings, Patient, PlanStyle, optimise_plan
+from doseledger.planning.optimise import OptimiserSettings, Patient, PlannedPatient, PlanStyle, optimise_plan
 
 
-def phantom_patient() -> Patient:
-    """Return the first patient of a cohort, as cohort/phantom.py draws it."""
+def phantom_patient(number: int) -> Patient:
+    """Return one patient of a cohort, as cohort/phantom.py draws it."""
     from doseledger.cohort.phantom_patient import Dirt, draw_patient
 
-    drawn = draw_patient(np.random.default_rng([7028, 1, 0]), 256, 3.0, Dirt())
+    drawn = draw_patient(np.random.default_rng([7028, number, 0]), 256, 3.0, Dirt())
     masks = {name: surface < 0 for name, surface in drawn.surfaces.items() if name != "BODY"}
     prescription = {"PTV70": 70.0, "PTV56": 56.0}
     return Patient("bench", drawn.ct_hu, drawn.grid, masks, drawn.body, prescription, 28, None, drawn.dose_grid)
 
 
-def plan_one(machine: Machine, segments: int, iterations: int) -> None:
-    """Plan a patient, and print what it took and how the dose holds at finer steps."""
-    patient = phantom_patient()
-    settings = OptimiserSettings(segments, iterations, (3.0, 3.0, 3.0))
-    few = replace(settings, segments_per_arc=20, iterations=25, n_points=2000)
+def plan_patients(machine: Machine, numbers: range, settings: OptimiserSettings) -> None:
+    """Plan patients; print what each took, how near it comes to free fluence, and more of the first one."""
     # Once in small, so that nothing compiles while the clock runs.
-    optimise_plan(patient, machine, PlanStyle(), few, np.random.default_rng(1))
-    start = time.process_time()
-    made = optimise_plan(patient, machine, PlanStyle(), settings, np.random.default_rng(1))
-    spent = time.process_time() - start
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    print(f"optimise 2 × {segments} segments, {iterations} steps: {spent:.1f} CPU s, peak {memory:.2f} GB")
-    print(f"  {made.plan.total_mu:.0f} MU, penalty {made.objective:.1f}, faults {check_plan(made.plan, machine)}")
-    # Four times the points leave free fluence less to fit by chance; more steps bring the leaves nearer to it.
-    small = replace(patient, dose_grid=made.dose_grid.resampled((8.0, 8.0, 8.0)))
-    for points, steps in (
-        (settings.n_points, iterations),
-        (4 * settings.n_points, iterations),
-        (4 * settings.n_points, 200),
-    ):
-        wanted = replace(settings, n_points=points, iterations=steps, bound_iterations=150)
-        bounded = optimise_plan(small, machine, PlanStyle(), wanted, np.random.default_rng(1))
-        bound = bounded.free_fluence_objective or np.nan
-        ratio = bounded.objective / bound
-        print(
-            f"  {points} points, {steps} steps: penalty over bound {bounded.objective:.1f} / {bound:.1f} = {ratio:.1f}"
-        )
+    few = replace(settings, segments_per_arc=20, iterations=3, n_points=2000)
+    optimise_plan(phantom_patient(numbers[0]), machine, PlanStyle(), few, np.random.default_rng(1))
+    for number in numbers:
+        patient = phantom_patient(number)
+        start = time.process_time()
+        made = optimise_plan(patient, machine, PlanStyle(), settings, np.random.default_rng(1))
+        spent = time.process_time() - start
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        print(f"patient {number}, 2 × {settings.segments_per_arc} segments, {settings.iterations} steps: "
+              f"{spent:.1f} CPU s, peak {memory:.2f} GB")  # fmt: skip
+        print(f"  {made.plan.total_mu:.0f} MU, penalty {made.objective:.1f}, faults {check_plan(made.plan, machine)}")
+        small = replace(patient, dose_grid=made.dose_grid.resampled((8.0, 8.0, 8.0)))
+        print_bound(small, machine, settings)
+        if number == numbers[0]:
+            # Four times the points leave free fluence less to fit by chance; more steps bring the leaves nearer to it.
+            many = replace(settings, n_points=4 * settings.n_points)
+            print_bound(small, machine, many)
+            print_bound(small, machine, replace(many, iterations=200))
+            print_finer_steps(patient, machine, made, settings.sub_angles)
+
+
+def print_bound(patient: Patient, machine: Machine, settings: OptimiserSettings) -> None:
+    """Print a plan's penalty beside that of free fluence on the same points."""
+    wanted = replace(settings, bound_iterations=150)
+    made = optimise_plan(patient, machine, PlanStyle(), wanted, np.random.default_rng(1))
+    bound = made.free_fluence_objective or np.nan
+    print(f"  {settings.n_points} points asked for, {settings.iterations} steps: penalty over bound "
+          f"{made.objective:.1f} / {bound:.1f} = {made.objective / bound:.1f}")  # fmt: skip
+
+
+def print_finer_steps(patient: Patient, machine: Machine, made: PlannedPatient, sub_angles: int) -> None:
+    """Print how a plan's dose agrees with itself at four times finer steps of the gantry."""
     grid = made.dose_grid.resampled((4.0, 4.0, 4.0))
     times, doses = [], []
-    for parts in (settings.sub_angles, 4 * settings.sub_angles):
+    for parts in (sub_angles, 4 * sub_angles):
         start = time.process_time()
         doses.append(compute_dose(made.plan, patient.ct_hu, patient.grid, machine, grid, parts))
         times.append(time.process_time() - start)
@@ -173,6 +181,7 @@ def segments_against_pyradplan(machine: Machine, path: Path | None) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--patients", type=int, default=1)
     parser.add_argument("--segments", type=int, default=60)
     parser.add_argument("--iterations", type=int, default=60)
     parser.add_argument("--peer", type=Path)
@@ -181,6 +190,7 @@ if __name__ == "__main__":
     chosen = parser.parse_args()
     generic = load_machine()
     if not chosen.peer_only:
-        plan_one(generic, chosen.segments, chosen.iterations)
+        work = OptimiserSettings(chosen.segments, chosen.iterations, (3.0, 3.0, 3.0))
+        plan_patients(generic, range(1, chosen.patients + 1), work)
     against_pyradplan(generic, chosen.peer)
     segments_against_pyradplan(generic, chosen.peer_segments)

@@ -138,6 +138,7 @@ def dose_at_points(
     if not len(points_xyz):
         return dose
     table = depth_table(machine.beam)
+    corners = np.stack([points_xyz.min(axis=0), points_xyz.max(axis=0)])
     held = [spread_for(machine, arc.jaw_x_mm, arc.jaw_y_mm, MAP_MM, REACH_MM) for arc in plan.arcs]
     # Arcs that pass the same angle share its fan of depths.
     looks: dict[tuple[float, ...], list[_Look]] = defaultdict(list)
@@ -153,7 +154,7 @@ def dose_at_points(
             for arc, look in zip(arcs, group, strict=True)
         ]
         frame = beam_frame(arcs[0], key[0], machine.source_axis_mm)
-        fan = trace_fan(density, frame, seen_bounds_mm(frame, points_xyz, spreads))
+        fan = trace_fan(density, frame, seen_bounds_mm(frame, corners, spreads))
         views = [view_of(frame, fan, s, arc.collimator_deg) for s, arc in zip(spreads, arcs, strict=True)]
         maps = [
             spread.maps(_part_fluence(arc, look, sub_angles, spread, machine))[0]

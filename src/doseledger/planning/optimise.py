@@ -1,13 +1,12 @@
 """Direct aperture optimisation: leaf tips and monitor units of full arcs together, by gradient, always deliverable.
 
-Every step of Adam is followed by a projection onto what the machine can do, so that the plan is deliverable from the
-first step to the last. The reported dose is computed anew from the final, discrete control points.
+Every step is projected onto what the machine can do, so that the plan is deliverable from the first step to the last.
+The reported dose is computed anew from the final, discrete control points.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,52 +15,23 @@ from scipy import ndimage
 from doseledger.core.errors import BadCase
 from doseledger.core.grid import Grid, box_around
 from doseledger.core.plan import Arc, Plan
+from doseledger.planning.bound import free_fluence_penalty
+from doseledger.planning.descent import Progress, descend
 from doseledger.planning.engine import dose_at_points, outline, voxel_points_xyz
-from doseledger.planning.feasible import SCALE_ROOM, TIP_MM, feasible_leaves, feasible_mu
-from doseledger.planning.geometry import gantry_turn_deg
+from doseledger.planning.feasible import SCALE_ROOM, TIP_MM
 from doseledger.planning.machine import Machine
-from doseledger.planning.objectives import (
-    Objective,
-    PointObjective,
-    sib_objectives,
-    total_value_and_slope,
-)
-from doseledger.planning.operator import ArcOperator, arc_operators
+from doseledger.planning.objectives import Objective, sib_objectives
+from doseledger.planning.operator import arc_operators
 from doseledger.planning.patient import OptimiserSettings, Patient, PlannedPatient, PlanStyle
+from doseledger.planning.problem import Arcs, Problem
 from doseledger.planning.raytrace import DensityMap, density_map
 from doseledger.planning.sampling import sampled_points
 from doseledger.planning.start import start_arcs
 
 __all__ = ["Objective", "OptimiserSettings", "Patient", "PlanStyle", "PlannedPatient", "optimise_plan"]
 
-Progress = Callable[[int, int, float], None]
-# Adam, D. P. Kingma & J. Ba, arXiv:1412.6980, with short memories: the ground moves as leaves are projected. Steps are
-# in mm and in shares of the mean MU; they fall along half a cosine to the last share of themselves.
-ADAM_DECAY = (0.7, 0.9)
-LEAF_STEP_MM = 3.0
-MU_STEP = 0.08
-LAST_STEP_SHARE = 0.1
 # The hottest target's dose is normalised to its prescription at this volume.
 NORMALISED_VOLUME = 95.0
-
-
-@dataclass
-class _Adam:
-    """First and second moments of one array of variables."""
-
-    first: NDArray[np.float64]
-    second: NDArray[np.float64]
-    steps: int = 0
-
-    def step(self, slope: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the direction of the next step, each entry about 1 or less."""
-        self.steps += 1
-        a, b = ADAM_DECAY
-        self.first = a * self.first + (1 - a) * slope
-        self.second = b * self.second + (1 - b) * slope**2
-        mean = self.first / (1 - a**self.steps)
-        spread = np.sqrt(self.second / (1 - b**self.steps))
-        return np.asarray(mean / (spread + 1e-12))
 
 
 def optimise_plan(
@@ -115,8 +85,8 @@ def optimise_to(
     points, asked = sampled_points(patient, objectives, settings.n_points, rng)
     density = density_map(patient.ct_hu, patient.grid, machine.density)
     operators = arc_operators(arcs, density, machine, points)
-    problem = _Problem(machine, operators, asked, patient.n_fractions)
-    arcs, objective = _descend(problem, _normalised_start(problem, arcs, patient), settings.iterations, progress)
+    problem = Problem(machine, operators, asked, patient.n_fractions)
+    arcs, objective = descend(problem, _normalised_start(problem, arcs, patient), settings.iterations, progress)
     plan = Plan(
         label=patient.case_id[:16],
         machine=machine.name,
@@ -127,36 +97,11 @@ def optimise_to(
     )
     bound = None
     if settings.bound_iterations:
-        bound = _free_fluence(problem, arcs, settings.bound_iterations)
+        bound = free_fluence_penalty(problem, arcs, settings.bound_iterations)
     return _reported(patient, machine, (plan, density), settings, (objective, bound))
 
 
-@dataclass(frozen=True)
-class _Problem:
-    """What the descent needs besides the arcs."""
-
-    machine: Machine
-    operators: list[ArcOperator]
-    asked: list[PointObjective]
-    n_fractions: int
-
-    def dose(self, arcs: tuple[Arc, ...]) -> NDArray[np.float32]:
-        """Return the total dose at the points in Gy."""
-        dose = np.zeros(self.operators[0].n_points, dtype=np.float32)
-        for arc, operator in zip(arcs, self.operators, strict=True):
-            dose += operator.dose(arc.leaf_mm[:, :, operator.spread.pairs], arc.segment_mu)
-        return dose * np.float32(self.n_fractions)
-
-    def feasible(self, arc: Arc, leaf: NDArray[np.float64], mu: NDArray[np.float64]) -> Arc:
-        """Return an arc with the leaves and monitor units that come nearest to the wanted ones."""
-        turn = gantry_turn_deg(arc)
-        reach = np.array([self.machine.leaf_reach_mm(abs(t)) for t in turn])
-        leaf = feasible_leaves(leaf, arc.jaw_x_mm, reach, self.machine)
-        mu = feasible_mu(mu, turn, self.machine)
-        return replace(arc, leaf_mm=leaf, meterset_mu=np.concatenate([[0.0], np.cumsum(mu)]))
-
-
-def _normalised_start(problem: _Problem, arcs: tuple[Arc, ...], patient: Patient) -> tuple[Arc, ...]:
+def _normalised_start(problem: Problem, arcs: Arcs, patient: Patient) -> Arcs:
     """Return feasible arcs whose mean dose to the hottest target is its prescription."""
     arcs = tuple(problem.feasible(arc, arc.leaf_mm, arc.segment_mu) for arc in arcs)
     hottest = patient.hottest_target
@@ -168,58 +113,6 @@ def _normalised_start(problem: _Problem, arcs: tuple[Arc, ...], patient: Patient
         raise BadCase(patient.case_id, f"no dose reaches {hottest}; are the CT and its isocentre where they should be?")
     factor = patient.prescription_gy[hottest] / mean
     return tuple(problem.feasible(arc, arc.leaf_mm, arc.segment_mu * factor) for arc in arcs)
-
-
-def _descend(
-    problem: _Problem, arcs: tuple[Arc, ...], iterations: int, progress: Progress | None
-) -> tuple[tuple[Arc, ...], float]:
-    """Return the best arcs met on the way, and their penalty."""
-    pairs = [operator.spread.pairs for operator in problem.operators]
-    shapes = [arc.leaf_mm[:, :, p].shape for arc, p in zip(arcs, pairs, strict=True)]
-    by_leaf = [_Adam(np.zeros(shape), np.zeros(shape)) for shape in shapes]
-    by_mu = [_Adam(np.zeros(arc.n_control_points - 1), np.zeros(arc.n_control_points - 1)) for arc in arcs]
-    mean_mu = float(np.mean([arc.segment_mu.mean() for arc in arcs]))
-    best, best_value = arcs, np.inf
-    for k in range(iterations + 1):
-        value, slope = total_value_and_slope(problem.asked, problem.dose(arcs))
-        if value < best_value:
-            best, best_value = arcs, value
-        if progress is not None:
-            progress(k, iterations, value)
-        if k == iterations:
-            break
-        size = LAST_STEP_SHARE + (1 - LAST_STEP_SHARE) * 0.5 * (1 + np.cos(np.pi * k / iterations))
-        slope32 = (slope * problem.n_fractions).astype(np.float32)
-        moved = []
-        for a, (arc, operator) in enumerate(zip(arcs, problem.operators, strict=True)):
-            leaf_slope, mu_slope = operator.adjoint(arc.leaf_mm[:, :, pairs[a]], arc.segment_mu, slope32)
-            leaf = arc.leaf_mm.copy()
-            leaf[:, :, pairs[a]] -= LEAF_STEP_MM * size * by_leaf[a].step(leaf_slope)
-            mu = arc.segment_mu - MU_STEP * mean_mu * size * by_mu[a].step(mu_slope)
-            moved.append(problem.feasible(arc, leaf, mu))
-        arcs = tuple(moved)
-    return best, float(best_value)
-
-
-def _free_fluence(problem: _Problem, arcs: tuple[Arc, ...], iterations: int) -> float:
-    """Return the least penalty met with any fluence of the same beams, started from the plan's own."""
-    fluence = [
-        operator.passed(arc.leaf_mm[:, :, operator.spread.pairs]) * arc.segment_mu[:, None, None].astype(np.float32)
-        for arc, operator in zip(arcs, problem.operators, strict=True)
-    ]
-    mean = float(np.mean([f.mean() for f in fluence]))
-    moments = [_Adam(np.zeros(f.shape), np.zeros(f.shape)) for f in fluence]
-    least = np.inf
-    for k in range(iterations):
-        dose = np.sum([o.dose_of_fluence(f) for o, f in zip(problem.operators, fluence, strict=True)], axis=0)
-        value, slope = total_value_and_slope(problem.asked, dose * problem.n_fractions)
-        least = min(least, value)
-        size = MU_STEP * mean * 0.5 * (1 + np.cos(np.pi * k / iterations))
-        slope32 = (slope * problem.n_fractions).astype(np.float32)
-        for a, operator in enumerate(problem.operators):
-            step = moments[a].step(operator.adjoint_of_fluence(slope32).astype(np.float64))
-            fluence[a] = np.maximum(0.0, fluence[a] - size * step).astype(np.float32)
-    return float(least)
 
 
 def _discrete(arc: Arc) -> Arc:

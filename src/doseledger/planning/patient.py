@@ -110,7 +110,7 @@ class OptimiserSettings:
     dose_spacing_mm
         Spacing (z, y, x) of the reported dose, where the patient brings no dose grid.
     n_points
-        Points that stand for all structures.
+        Points that stand for all structures, to within half as many more: each structure has its share of them.
     sub_angles
         Beams for each segment in the reported dose.
     bound_iterations

@@ -13,10 +13,12 @@ from doseledger.planning.patient import Patient
 
 # Points are voxel centres of the CT, thinned to about this spacing.
 THIN_MM = 3.0
-# Share of all points that a structure may have; targets and the tissue around them decide the plan's shape.
-TARGET_SHARE = 0.25
-NORMAL_SHARE = 0.3
-ORGAN_SHARE = 0.1
+# Points that a structure may have, as shares of those asked for. What is large and held everywhere to a limit has most:
+# with fewer, a plan of many steps is good at its own points and worse between them.
+HOTTEST_SHARE = 0.2
+TARGET_SHARE = 0.4
+NORMAL_SHARE = 0.6
+ORGAN_SHARE = 0.06
 # Normal tissue is sampled no farther from a target than this: what lies beyond follows from what lies nearer.
 NORMAL_REACH_MM = 60.0
 
@@ -104,7 +106,7 @@ def _asked(
 
 def _share(name: str, patient: Patient) -> float:
     if name in patient.prescription_gy:
-        return TARGET_SHARE
+        return HOTTEST_SHARE if name == patient.hottest_target else TARGET_SHARE
     return NORMAL_SHARE if name == NORMAL_TISSUE else ORGAN_SHARE
 
 
