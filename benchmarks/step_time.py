@@ -28,8 +28,8 @@ from loader import make_case
 
 from doseledger.core.files import sha256_of_file
 from doseledger.core.settings import load_settings
+from doseledger.learn.dose_network import dose_network
 from doseledger.learn.inputs import CaseFile, InputSpec, OpenCase, open_case, spec_of, whole_box
-from doseledger.learn.networks import build_network
 from doseledger.learn.optimiser import build_optimiser
 from doseledger.learn.patches import PatchDataset, patch_loader, read_sample
 from doseledger.learn.recipe import Recipe, load_recipe
@@ -122,7 +122,7 @@ def plain_batches(dataset: Any, batch_size: int) -> Iterator[dict[str, Any]]:
 def plain_steps(dataset: Any, spec: InputSpec, recipe: Recipe, n_steps: int) -> list[tuple[float, float]]:
     """Seconds of the steps of a plain training loop."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = build_network(spec.n_channels, spec.n_conditions, recipe.network).to(device)
+    network = dose_network(recipe, spec).to(device)
     optimiser = build_optimiser(network, recipe.optimiser, LR)
     clock = Clock()
     bf16 = recipe.fit.precision == "bf16-mixed"

@@ -18,6 +18,6 @@ def poor_plans() -> PhantomSettings:
         segments_per_arc=24,
         iterations=16,
         attempts=1,
-        dose_grid_mm=8.0,
+        dose_grid_mm=6.0,
         near_bowel_share=0.0,
     )

@@ -134,6 +134,16 @@ def test_an_unknown_structure_is_named_with_those_there_are(make_case: MakeCase)
         case.mask("Rectom")
 
 
+def test_the_main_target_is_the_one_of_the_highest_prescription_that_is_there(make_case: MakeCase) -> None:
+    case = make_case()
+    assert case.main_target == "PTV70"
+    assert dataclasses.replace(case, prescription_gy={"PTV70": 50.0, "PTV56": 56.0}).main_target == "PTV56"
+    masks = case.masks.copy()
+    masks[case.structure_names.index("PTV70")] = False
+    assert dataclasses.replace(case, masks=masks).main_target == "PTV56"
+    assert dataclasses.replace(case, prescription_gy={"Bowel": 30.0}).main_target is None
+
+
 def test_an_absent_file_is_a_bad_case(tmp_path: Path) -> None:
     with pytest.raises(BadCase, match="no such file"):
         Case.load(tmp_path / "case_0009.npz")

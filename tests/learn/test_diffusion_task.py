@@ -250,7 +250,7 @@ def test_in_3d_it_draws_the_mean_and_the_spread_that_its_image_tells(diffusion_b
     block = {
         **diffusion_block,
         "sampling": {**diffusion_block["sampling"], "patch_zyx": [8, 8, 8]},
-        "inputs": {**diffusion_block["inputs"], "prescription": "none"},
+        "inputs": {**diffusion_block["inputs"], "prescription": "none", "place": "none"},
         "network": network,
         "diffusion": {**diffusion_block["diffusion"], "residual": False, "shift": 0.0},
     }

@@ -11,6 +11,7 @@ import pytest
 
 from doseledger.core.case import Case
 from doseledger.core.errors import BadCase, BadInput, NotReady
+from doseledger.core.files import sha256_of_file
 from doseledger.learn.inputs import (
     InputSpec,
     OpenCase,
@@ -36,12 +37,49 @@ def test_channels_are_ct_mask_prescription_and_clipped_distances(cohort: Any, ma
     case = cohort.open()[0]
     spec = spec_of([case], make_recipe().inputs)
     channels, loaded = read_channels(case, spec, whole(case)), Case.load(case.file.path)
-    assert channels.shape == (3 + 8, *case.shape_zyx)
+    assert channels.shape == (3 + 3 + 8, *case.shape_zyx)
     assert channels[0].min() == -1.0
     np.testing.assert_array_equal(channels[1] > 0, loaded.valid_dose)
     np.testing.assert_allclose(np.unique(channels[2]), [0.0, 0.8, 1.0])
     np.testing.assert_array_equal(channels[2] == 1.0, loaded.mask("PTV70"))
-    np.testing.assert_allclose(channels[3], loaded.sdf_mm[0].astype(np.float32) / 50.0)
+    np.testing.assert_allclose(channels[6], loaded.sdf_mm[0].astype(np.float32) / 50.0)
+
+
+def test_the_place_of_a_voxel_is_told_from_the_main_targets_centre_and_mirrors_with_the_patient(
+    cohort: Any, make_recipe: MakeRecipe
+) -> None:
+    case = cohort.open()[0]
+    spec = spec_of([case], make_recipe().inputs)
+    channels, loaded = read_channels(case, spec, whole(case)), Case.load(case.file.path)
+    z, y, x = np.argwhere(loaded.mask("PTV70")).mean(axis=0)
+    assert case.target_centre_zyx == pytest.approx((z, y, x))
+    expected = (np.indices(case.shape_zyx) - np.array([z, y, x])[:, None, None, None]) * 6.0 / 100.0
+    expected[2] = np.abs(expected[2])
+    np.testing.assert_allclose(channels[3:6], expected, atol=1e-6)
+    # A part of the case knows the same place as the whole does.
+    part = read_channels(case, spec, ((2, -3, 5), (4, 8, 8)))
+    np.testing.assert_allclose(part[3:6][:, :, 3:], channels[3:6][:, 2:6, 0:5, 5:13], atol=1e-6)
+    bare = make_recipe({"inputs.place": "none", "prior": "none"}).inputs
+    assert len(read_channels(case, spec_of([case], bare), whole(case))) == len(channels) - 3
+
+
+def test_a_place_is_told_about_the_next_target_where_the_main_one_is_absent_and_refused_without_any(
+    cohort: Any, make_recipe: MakeRecipe
+) -> None:
+    case = cohort.open()[0]
+    spec, path = spec_of([case], make_recipe().inputs), case.file.path
+    loaded, targets = Case.load(path), ["PTV70", "PTV56"]
+    for n_absent in (1, 2):
+        masks, present = loaded.masks.copy(), loaded.present.copy()
+        for name in targets[:n_absent]:
+            index = loaded.structure_names.index(name)
+            masks[index], present[index] = False, False
+        replace(loaded, masks=masks, present=present).save(path)
+        opened = open_case(replace(case.file, sha256=sha256_of_file(path)))
+        if n_absent == 1:
+            assert opened.target_centre_zyx == pytest.approx(np.argwhere(loaded.mask("PTV56")).mean(axis=0))
+    with pytest.raises(BadCase, match="none of the targets PTV70, PTV56 is there to place a dose about"):
+        read_channels(opened, spec, whole(opened))
 
 
 def test_an_absent_structure_is_far_away_and_flagged_never_a_boundary(cohort: Any, make_recipe: MakeRecipe) -> None:
@@ -58,6 +96,7 @@ def test_conditions_are_presence_prescription_fractions_and_spacing(cohort: Any,
     spec = spec_of([case], make_recipe().inputs)
     np.testing.assert_allclose(condition_vector(case, spec), [1] * 8 + [1.0, 0.8, 28 / 30] + [2.0, 2.0, 2.0], rtol=1e-6)
     assert spec.n_conditions == 14
+    np.testing.assert_allclose(condition_vector(case, spec)[spec.prescribed], [1.0, 0.8])
 
 
 def test_no_input_depends_on_the_plans_dose(
@@ -78,7 +117,8 @@ def test_without_prescription_and_distances_there_are_masks_and_presence_only(
     cohort: Any, make_recipe: MakeRecipe
 ) -> None:
     case = cohort.open()[0]
-    spec = spec_of([case], make_recipe({"inputs.structures": "mask", "inputs.prescription": "none"}).inputs)
+    hidden = {"inputs.structures": "mask", "inputs.prescription": "none", "inputs.place": "none", "prior": "none"}
+    spec = spec_of([case], make_recipe(hidden).inputs)
     channels = read_channels(case, spec, whole(case))
     assert (spec.n_channels, spec.n_conditions) == (10, 11)
     assert set(np.unique(channels[2:])) == {0.0, 1.0}
@@ -90,7 +130,7 @@ def test_a_box_beyond_the_case_holds_air_and_no_structure(cohort: Any, make_reci
     box = whole_box(case, (28, 40, 50))
     assert box == ((-2, 0, -1), (28, 40, 50))
     channels = read_channels(case, spec, box)
-    np.testing.assert_array_equal(channels[:, 0, 0, 0], [-1.0, 0.0, 0.0, *[1.0] * 8])
+    np.testing.assert_array_equal(channels[[0, 1, 2, *range(6, 14)], 0, 0, 0], [-1.0, 0.0, 0.0, *[1.0] * 8])
     np.testing.assert_array_equal(channels[:, 2:-2, :, 1:-1], read_channels(case, spec, whole(case)))
     assert read_box(case, "masks", ((100, 0, 0), (4, 4, 4)), 0).sum() == 0
 
@@ -131,7 +171,7 @@ def test_a_case_that_the_model_was_not_made_for_is_refused(cohort: Any, make_rec
 def test_mirroring_swaps_femurs_in_channels_and_conditions(make_recipe: MakeRecipe) -> None:
     spec = InputSpec(("PTV70", "Femur_L", "Femur_R"), ("PTV70",), make_recipe().inputs)
     channels, conditions = spec.mirrored_orders({"Femur_L": "Femur_R", "LeftParotid": "RightParotid"})
-    assert channels == [0, 1, 2, 3, 5, 4]
+    assert channels == [0, 1, 2, 3, 4, 5, 6, 8, 7]
     assert conditions == [0, 2, 1, 3, 4, 5, 6, 7]
 
 

@@ -53,8 +53,9 @@ def test_no_shipped_network_is_a_copy_of_another(repository: Path) -> None:
     [
         {"network": CASCADE},
         {"network": MEDNEXT},
-        {"inputs.structures": "mask"},
-        {"inputs.prescription": "none"},
+        {"inputs.structures": "mask", "prior": "none"},
+        {"inputs.prescription": "none", "prior": "none"},
+        {"inputs.place": "none", "prior": "none"},
         {"inputs.prescription": "numbers"},
         {"sampling.core_dropout.share": 1.0},
         {"loader.workers": 2, "loader.persistent": False},

@@ -100,6 +100,30 @@ def test_a_patch_is_decided_by_seed_and_key_alone(cohort: Any, make_recipe: Make
     assert not torch.equal(first["image"], dataset[(4, 1, 2)]["image"])
 
 
+@pytest.mark.parametrize("prescription", ["numbers_and_map", "numbers", "none"])
+def test_a_patchs_prescription_and_dose_rise_together_and_nothing_else_does(
+    cohort: Any, make_recipe: MakeRecipe, prescription: str
+) -> None:
+    inputs = {"inputs.prescription": prescription, "prior": "none", "sampling.core_dropout.share": 0.0}
+    cases, factors = cohort.open(), []
+    steady, varied = (
+        make_dataset(cases, make_recipe({**inputs, "sampling.prescription_jitter": jitter})) for jitter in (0.0, 0.2)
+    )
+    for position in range(16):
+        before, after = steady[(0, position, 0)], varied[(0, position, 0)]
+        where = before["dose"] > 0.1
+        factor = float((after["dose"][where] / before["dose"][where]).mean())
+        factors.append(factor)
+        torch.testing.assert_close(after["dose"], before["dose"] * factor)
+        scaled = {"image": torch.ones(len(before["image"])), "condition": torch.ones(len(before["condition"]))}
+        scaled["condition"][steady.spec.prescribed] = factor
+        if prescription == "numbers_and_map":
+            scaled["image"][2] = factor
+        torch.testing.assert_close(after["image"], before["image"] * scaled["image"][:, None, None, None])
+        torch.testing.assert_close(after["condition"], before["condition"] * scaled["condition"])
+    assert 0.8 <= min(factors) < 0.95 < 1.05 < max(factors) <= 1.2
+
+
 def test_workers_bring_the_same_batches_as_the_process_itself(cohort: Any, make_recipe: MakeRecipe) -> None:
     batches = []
     for workers in (0, 2):
@@ -132,5 +156,5 @@ def test_whole_cases_are_widened_to_the_patch(cohort: Any, make_recipe: MakeReci
     recipe, cases = make_recipe(), cohort.open("val")
     whole = WholeCases(cases, spec_of(cases, recipe.inputs), (32, 24, 32))
     (batch,) = case_loader(whole, recipe.loader)
-    assert batch["image"].shape == (1, 11, 32, 40, 48)
+    assert batch["image"].shape == (1, 14, 32, 40, 48)
     assert not bool(batch["body"][:, :, :4].any())

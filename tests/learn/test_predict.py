@@ -17,8 +17,8 @@ from doseledger.core.errors import BadCase, NotReady
 from doseledger.core.files import sha256_of_file
 from doseledger.core.grid import Grid
 from doseledger.learn.checkpoint import Checkpoint, save_checkpoint
+from doseledger.learn.dose_network import dose_network
 from doseledger.learn.inputs import CaseFile, OpenCase, open_case, spec_of
-from doseledger.learn.networks import build_network
 from doseledger.learn.predict import Model, SplitPart, load_model, predict, predict_case
 from doseledger.learn.recipe import PredictRecipe, Recipe
 from doseledger.learn.run import TrainingRun
@@ -31,11 +31,11 @@ MIRRORED = PLAIN.model_copy(update={"mirror_average": True})
 @pytest.fixture
 def model(cohort: Any, make_recipe: Callable[..., Recipe], tmp_path: Path) -> Model:
     """A model with random weights, and a condition that matters."""
-    recipe = make_recipe({"fit.max_epochs": 1}).trained_part()
+    recipe = make_recipe({"fit.max_epochs": 1, "prior": "none"}).trained_part()
     opened = cohort.open()
     spec = spec_of(opened, recipe.inputs)
     torch.manual_seed(3)
-    network = build_network(spec.n_channels, spec.n_conditions, recipe.network)
+    network = dose_network(recipe, spec)
     for name, weight in network.named_parameters():
         if "film" in name:
             torch.nn.init.normal_(weight, std=0.3)

@@ -20,7 +20,7 @@ import pytest
 import torch
 
 from doseledger.core.case import Case
-from doseledger.core.errors import BadInput, NotReady
+from doseledger.core.errors import BadCase, BadInput, NotReady
 from doseledger.core.files import read_yaml, sha256_of_file
 from doseledger.core.tables import SPLITS, read_table, write_table
 from doseledger.learn.checkpoint import load_checkpoint
@@ -242,6 +242,9 @@ def test_a_loss_that_is_not_a_number_stops_and_names_the_cases(make_run: MakeRun
     table.loc[table["case_id"] == "case_0003", "sha256"] = sha256_of_file(places.cases / "case_0003.npz")
     write_table(places.splits, table, SPLITS)
     with pytest.raises(BadInput, match=r"the loss became nan in epoch 0, batch \d, on .*case_0003.*lower lr"):
+        quietly(make_run({"prior": "none"}), places)
+    # One such dose in the mean would have spoilt the loss of every case.
+    with pytest.raises(BadCase, match="case_0003: its dose is not finite; no mean can be taken with it"):
         quietly(make_run(), places)
 
 
@@ -289,7 +292,7 @@ def test_an_epoch_without_validation_leaves_its_score_empty(make_run: MakeRun, p
         {"fit.precision": "bf16-mixed", "optimiser.name": "sgd"},
         {"network": {"name": "dynunet", "filters": [4, 8, 8], "residual": False}, "optimiser.name": "adam"},
         {"loss.gradient": 0.1, "loss.dvh": 0.1, "loss.moment": 0.1, "loss.underdose": 1.0, "fit.accumulate": 2},
-        {"inputs.structures": "mask", "inputs.prescription": "none", "loader.workers": 1},
+        {"inputs.structures": "mask", "inputs.prescription": "none", "prior": "none", "loader.workers": 1},
     ],
 )
 def test_other_settings_train_too(make_run: MakeRun, places: Places, changes: dict[str, Any]) -> None:

@@ -98,6 +98,12 @@ class Case:
         """Names of the structures that are there."""
         return tuple(name for name, there in zip(self.structure_names, self.present, strict=True) if there)
 
+    @property
+    def main_target(self) -> str | None:
+        """Name of the target with the highest prescription of those that have a voxel; None where none has."""
+        falling = sorted(self.prescription_gy, key=lambda name: -self.prescription_gy[name])
+        return next((name for name in falling if self.mask(name).any()), None)
+
     @classmethod
     def load(cls, path: Path) -> Case:
         """Return a case from disk after checking its form whole.

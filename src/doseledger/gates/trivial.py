@@ -96,10 +96,9 @@ def main_target(case: Case) -> str:
     BadCase
         If no target is there.
     """
-    for name in sorted(case.prescription_gy, key=lambda item: -case.prescription_gy[item]):
-        if case.mask(name).any():
-            return name
-    raise BadCase(case.case_id, f"none of the targets {', '.join(case.prescription_gy)} is there")
+    if case.main_target is None:
+        raise BadCase(case.case_id, f"none of the targets {', '.join(case.prescription_gy)} is there")
+    return case.main_target
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from doseledger.learn.heartbeat import Pulse
 from doseledger.learn.live import Live
 from doseledger.learn.ranks import Team, gather
 from doseledger.learn.resume import ResumeState
-from doseledger.learn.run import MONITORED, Task, trained_name
+from doseledger.learn.run import MONITORED, SCORES, Task, trained_name
 
-MEASURED = (trained_name(MONITORED), MONITORED, "val_mae_body_gy")
+MEASURED = (trained_name(MONITORED), *SCORES)
 HISTORY_COLUMNS = ("epoch", "steps", "lr", "train_loss", *MEASURED, "seconds")
 HISTORY_FORMATS = {"epoch": "d", "steps": "d", "seconds": ".2f"}
 

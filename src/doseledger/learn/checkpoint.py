@@ -19,7 +19,7 @@ from doseledger.core.protocol import load_block
 from doseledger.learn.inputs import InputSpec
 from doseledger.learn.recipe import CommonTrained, TrainedRecipe
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from torch import nn
 from doseledger.core.errors import BadInput
 from doseledger.core.files import sha256_of_file
 from doseledger.learn.checkpoint import Checkpoint, load_checkpoint
+from doseledger.learn.dose_network import dose_network
 from doseledger.learn.inputs import InputSpec
-from doseledger.learn.networks import build_network
 from doseledger.learn.run import CasesByPart, TrainingRun
 
 
@@ -43,7 +43,7 @@ def load_base(path: Path) -> Base:
         If it can't be read, or is no dose network's.
     """
     checkpoint = load_checkpoint(path)
-    network = build_network(checkpoint.spec.n_channels, checkpoint.spec.n_conditions, checkpoint.recipe.network)
+    network = dose_network(checkpoint.recipe, checkpoint.spec)
     network.load_state_dict(checkpoint.weights)
     return Base(checkpoint, sha256_of_file(path), network.requires_grad_(False).eval())
 

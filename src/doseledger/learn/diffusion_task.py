@@ -31,10 +31,9 @@ from doseledger.learn.inputs import InputSpec, OpenCase, whole_box
 from doseledger.learn.optimiser import scheduled_optimiser
 from doseledger.learn.patches import as_tensors, read_sample
 from doseledger.learn.recipe_diffusion import DiffusionRecipe, TrainedDiffusion
-from doseledger.learn.run import MONITORED, CasesByPart, Family, TrainingRun
+from doseledger.learn.run import CasesByPart, Family, TrainingRun, mean_scores
+from doseledger.learn.windows import VALIDATION_OVERLAP
 
-# Not the recipe's overlap of prediction: that one may change without retraining, and must not choose the epoch.
-VALIDATION_OVERLAP = 0.25
 # The residual's width is measured on so many training cases, spread evenly: it is one number, and known to a percent.
 WIDTH_CASES = 16
 # A dose may be this much higher than the highest that was trained on.
@@ -159,17 +158,13 @@ class DiffusionTask(pl.LightningModule):
         z, y, x = base.shape[2:]
         noise = noise_fields(self.seed, batch["case_id"][0], [0], (z, y, x)).to(self.device)
         dose = draw_doses(self.ema, self.scale, batch, base, noise, settings)
-        error_gy = (dose - batch["dose"] * batch["valid_dose"]).abs() * self.spec.recipe.dose_scale_gy
+        error_gy = (dose - batch["dose"]).abs() * self.spec.recipe.dose_scale_gy
         in_valid, in_body = (float(error_gy[batch[mask]].mean()) for mask in ("valid_dose", "body"))
         self.errors.append((in_valid, in_body))
 
     def validation_scores(self) -> dict[str, float]:
         """Return the mean over the cases of the last validation of one drawn dose's MAE in Gy, by named mask."""
-        n = len(self.errors)
-        return {
-            MONITORED: sum(valid for valid, _ in self.errors) / n,
-            "val_mae_body_gy": sum(body for _, body in self.errors) / n,
-        }
+        return mean_scores(self.errors)
 
     def on_validation_epoch_end(self) -> None:
         """Hand the scores to Lightning.

@@ -1,7 +1,8 @@
 """Cases as a network's input: which channels and conditions, read patch by patch from memory-mapped NPZ.
 
-Channels are (CT, body, [prescribed dose], structure …), all on (z, y, x). Conditions are (presence of each structure,
-[prescribed dose of each target, fractions], voxel spacing). Nothing here reads the plan's dose but `read_dose`.
+Channels are (CT, body, [prescribed dose], [offsets from the main target], structure …), all on (z, y, x). Conditions
+are (presence of each structure, [prescribed dose of each target, fractions], voxel spacing). Nothing here reads the
+plan's dose but `read_dose`.
 """
 
 from __future__ import annotations
@@ -27,9 +28,13 @@ Box = tuple[IntTriple, IntTriple]
 
 # Air to dense bone; metal and couch beyond it carry no more dose information, and would dwarf soft tissue.
 CT_RANGE_HU = (-1000.0, 2000.0)
+# Offsets from the target's centre are of the order of 1 after this: a pelvis reaches some 200 mm from it.
+OFFSET_SCALE_MM = 100.0
 # 1000 HU, the step from air to water, is one unit of the network's input.
 CT_SCALE_HU = 1000.0
 AIR_HU = -1000
+# Where the map of the prescribed dose stands among the channels, if it is one.
+PRESCRIBED_CHANNEL = 2
 # Fractions and spacing are of the order of 1 after these: 28 to 39 fractions, voxels of 1 to 5 mm.
 FRACTIONS_SCALE = 30.0
 SPACING_SCALE_MM = 3.0
@@ -50,7 +55,10 @@ class CaseFile:
 
 @dataclass(frozen=True)
 class OpenCase:
-    """A case whose bytes were compared with the splits; its volumes stay on disk."""
+    """A case whose bytes were compared with the splits; its volumes stay on disk.
+
+    `target_centre_zyx` is the centre of the present target with the highest prescription, in voxels; None without one.
+    """
 
     file: CaseFile
     shape_zyx: IntTriple
@@ -60,11 +68,18 @@ class OpenCase:
     present: tuple[bool, ...]
     prescription_gy: dict[str, float]
     n_fractions: int | None
+    target_centre_zyx: Triple | None
 
     @property
     def case_id(self) -> str:
         """Pseudonymous identifier."""
         return self.file.case_id
+
+    @property
+    def main_prescription_gy(self) -> float:
+        """Highest prescription of the targets that are there; 0 without one."""
+        there = dict(zip(self.structure_names, self.present, strict=True))
+        return max((dose_gy for name, dose_gy in self.prescription_gy.items() if there[name]), default=0.0)
 
 
 def case_files(cases: Path, splits: pd.DataFrame, which: str, *, fold: int, repeat: int) -> list[CaseFile]:
@@ -112,7 +127,15 @@ def open_case(file: CaseFile) -> OpenCase:
         present=tuple(bool(there) for there in case.present),
         prescription_gy=dict(case.prescription_gy),
         n_fractions=case.n_fractions,
+        target_centre_zyx=_target_centre_zyx(case),
     )
+
+
+def _target_centre_zyx(case: Case) -> Triple | None:
+    if case.main_target is None:
+        return None
+    z, y, x = np.argwhere(case.mask(case.main_target)).mean(axis=0)
+    return float(z), float(y), float(x)
 
 
 @dataclass(frozen=True)
@@ -136,7 +159,12 @@ class InputSpec:
     @property
     def first_structure(self) -> int:
         """Index of the first structure's channel."""
-        return 3 if self.recipe.prescription == "numbers_and_map" else 2
+        return self.first_offset + (len(SPACING_AXES) if self.recipe.place == "target_centre" else 0)
+
+    @property
+    def first_offset(self) -> int:
+        """Index of the first channel of the offsets from the target's centre, if there are any."""
+        return PRESCRIBED_CHANNEL + 1 if self.recipe.prescription == "numbers_and_map" else PRESCRIBED_CHANNEL
 
     @property
     def n_channels(self) -> int:
@@ -148,6 +176,13 @@ class InputSpec:
         """How many numbers describe a case besides its channels."""
         prescribed = 0 if self.recipe.prescription == "none" else len(self.target_names) + 1
         return len(self.structure_names) + prescribed + len(SPACING_AXES)
+
+    @property
+    def prescribed(self) -> slice:
+        """Which conditions are the prescribed doses, one a target; none where the recipe hides them."""
+        n_structures = len(self.structure_names)
+        n_prescribed = 0 if self.recipe.prescription == "none" else len(self.target_names)
+        return slice(n_structures, n_structures + n_prescribed)
 
     def mirrored_orders(self, mirrored_names: Mapping[str, str]) -> tuple[list[int], list[int]]:
         """Return the order of channels and of conditions that goes with mirroring x: left and right change places.
@@ -280,7 +315,10 @@ def read_channels(case: OpenCase, spec: InputSpec, box: Box) -> Floats:
         for name, dose_gy in case.prescription_gy.items():
             inside = masks[spec.structure_names.index(name)] > 0
             prescribed[inside] = np.maximum(prescribed[inside], dose_gy / recipe.dose_scale_gy)
-        channels[2] = prescribed
+        channels[PRESCRIBED_CHANNEL] = prescribed
+    if recipe.place == "target_centre":
+        for axis, offset in enumerate(read_offsets(case, box)):
+            channels[spec.first_offset + axis] = offset
     structures = channels[spec.first_structure :]
     if recipe.structures == "sdf":
         structures[...] = read_box(case, "sdf_mm", box, np.inf)
@@ -289,6 +327,29 @@ def read_channels(case: OpenCase, spec: InputSpec, box: Box) -> Floats:
     else:
         structures[...] = read_box(case, "masks", box, 0)
     return channels
+
+
+def read_offsets(case: OpenCase, box: Box) -> list[Floats]:
+    """Return how far a box's voxels lie from the main target's centre, along z, y and x, each to be broadcast to it.
+
+    In units of `OFFSET_SCALE_MM`; along x without sign, so that a mirrored patient has the mirrored offsets.
+
+    Raises
+    ------
+    BadCase
+        If no target is there.
+    """
+    if case.target_centre_zyx is None:
+        raise BadCase(
+            case.case_id, f"none of the targets {', '.join(case.prescription_gy)} is there to place a dose about"
+        )
+    offsets = []
+    for axis, (start, size) in enumerate(zip(*box, strict=True)):
+        voxels = start + np.arange(size) - case.target_centre_zyx[axis]
+        along = [1, 1, 1]
+        along[axis] = size
+        offsets.append((voxels * case.spacing_mm[axis] / OFFSET_SCALE_MM).astype(np.float32).reshape(along))
+    return [*offsets[:2], np.abs(offsets[2])]
 
 
 def read_dose(case: OpenCase, box: Box) -> Floats:

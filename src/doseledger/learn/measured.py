@@ -6,11 +6,12 @@ import math
 
 from doseledger.learn.inputs import OpenCase
 from doseledger.learn.run import CasesByPart, TrainingRun
+from doseledger.learn.windows import VALIDATION_OVERLAP
 
 # What measuring training cases too may cost, as a share of the training between two validations.
 MEASURING_SHARE = 0.05
-# A step goes forward and back: about three times the work of going forward alone. Windows overlap by a quarter.
-STEP_COST, WINDOW_STRIDE = 3.0, 0.75
+# A step goes forward and back: about three times the work of going forward alone.
+STEP_COST = 3.0
 
 
 def measured_cases(run: TrainingRun, cases: CasesByPart) -> list[OpenCase]:
@@ -24,7 +25,7 @@ def measured_cases(run: TrainingRun, cases: CasesByPart) -> list[OpenCase]:
     n_passes = [
         run.family.passes
         * math.prod(
-            1 + math.ceil(max(0, n - size) / (WINDOW_STRIDE * size))
+            1 + math.ceil(max(0, n - size) / ((1 - VALIDATION_OVERLAP) * size))
             for n, size in zip(case.shape_zyx, sampling.patch_zyx, strict=True)
         )
         for case in trained

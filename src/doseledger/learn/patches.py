@@ -21,6 +21,7 @@ from doseledger.core.grid import IntTriple
 from doseledger.learn.core_dropout import drop_core
 from doseledger.learn.inputs import (
     CT_SCALE_HU,
+    PRESCRIBED_CHANNEL,
     Box,
     InputSpec,
     OpenCase,
@@ -129,6 +130,14 @@ def as_tensors(sample: Sample) -> Sample:
     }
 
 
+def prescribe_anew(sample: Sample, spec: InputSpec, factor: float) -> None:
+    """Multiply the sample's prescriptions and its dose by one factor, in place: so many more monitor units."""
+    sample["dose"] *= np.float32(factor)
+    sample["condition"][spec.prescribed] *= np.float32(factor)
+    if spec.recipe.prescription == "numbers_and_map":
+        sample["image"][PRESCRIBED_CHANNEL] *= np.float32(factor)
+
+
 class PatchDataset(Dataset[Sample]):
     """Patches of the training cases, each by its key."""
 
@@ -147,6 +156,7 @@ class PatchDataset(Dataset[Sample]):
         dropout, spacing_mm = self.sampling.core_dropout, case.spacing_mm
         drop_core(sample["image"][0], sample["masks"], sample["body"][0], spacing_mm, dropout, rng)
         sample["image"][0] += np.float32(shift_hu / CT_SCALE_HU)
+        prescribe_anew(sample, self.spec, 1.0 + self.sampling.prescription_jitter * rng.uniform(-1.0, 1.0))
         if mirror and self.orders is not None:
             sample = mirror_x(sample, self.orders, self.spec)
         return as_tensors(sample)

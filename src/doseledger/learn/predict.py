@@ -19,9 +19,9 @@ from doseledger.core.fanout import Tell
 from doseledger.core.files import atomic_path, sha256_of_file
 from doseledger.core.tables import SPLITS, read_table
 from doseledger.learn.checkpoint import Checkpoint, load_checkpoint
-from doseledger.learn.inputs import OpenCase, case_files, check_fits, open_case, whole_box
-from doseledger.learn.networks import build_network
-from doseledger.learn.patches import Sample, mirror_inputs, read_inputs
+from doseledger.learn.dose_network import dose_network
+from doseledger.learn.inputs import Box, OpenCase, case_files, check_fits, open_case, whole_box
+from doseledger.learn.patches import Sample, as_tensors, mirror_inputs, read_inputs
 from doseledger.learn.recipe import PredictRecipe
 from doseledger.learn.windows import predict_whole
 
@@ -48,7 +48,7 @@ def load_model(path: Path) -> Model:
     """
     checkpoint = load_checkpoint(path)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = build_network(checkpoint.spec.n_channels, checkpoint.spec.n_conditions, checkpoint.recipe.network)
+    network = dose_network(checkpoint.recipe, checkpoint.spec)
     network.load_state_dict(checkpoint.weights)
     return Model(checkpoint, sha256_of_file(path), network.to(device).eval(), device)
 
@@ -115,8 +115,25 @@ def predict_case(model: Model, case: OpenCase, recipe: PredictRecipe) -> NDArray
     if recipe.mirror_average:
         orders = checkpoint.spec.mirrored_orders(checkpoint.recipe.sampling.mirrored_names)
         dose = (dose + _run(model, mirror_inputs(sample, orders), recipe)[..., ::-1]) / 2.0
-    inside = tuple(slice(-start, -start + n) for start, n in zip(box[0], case.shape_zyx, strict=True))
-    dose_gy = dose[inside] * np.float32(checkpoint.recipe.inputs.dose_scale_gy)
+    return dose_on_case(case, dose, box, checkpoint.recipe.inputs.dose_scale_gy)
+
+
+def dose_on_case(case: OpenCase, dose: NDArray[np.float32], box: Box, scale_gy: float) -> NDArray[np.float32]:
+    """Return doses of a widened box in Gy on the case's own grid; never negative, 0 where no dose is defined.
+
+    Parameters
+    ----------
+    dose
+        (…, z, y, x) of the box, in units of `scale_gy`.
+
+    Raises
+    ------
+    BadCase
+        If a dose is not finite.
+    """
+    within = (slice(-start, -start + n) for start, n in zip(box[0], case.shape_zyx, strict=True))
+    inside: tuple[Any, ...] = (..., *within)
+    dose_gy = dose[inside] * np.float32(scale_gy)
     if not np.isfinite(dose_gy).all():
         raise BadCase(case.case_id, "the prediction is not finite; the case's inputs or the checkpoint are broken")
     return np.where(defined_voxels(case), np.maximum(dose_gy, 0.0), np.float32(0.0)).astype(np.float32)
@@ -132,10 +149,7 @@ def defined_voxels(case: OpenCase) -> NDArray[np.bool_]:
 
 def _run(model: Model, sample: Sample, recipe: PredictRecipe) -> NDArray[np.float32]:
     patch_zyx, precision = model.checkpoint.recipe.sampling.patch_zyx, model.checkpoint.recipe.fit.precision
-    batch = {
-        name: torch.from_numpy(np.ascontiguousarray(sample[name]))[None].to(model.device)
-        for name in ("image", "condition")
-    }
+    batch = {name: tensor[None].to(model.device) for name, tensor in as_tensors(sample).items()}
     with torch.inference_mode(), torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
         dose = predict_whole(
             model.network, batch, patch_zyx, overlap=recipe.overlap, windows_at_once=recipe.windows_at_once

@@ -7,7 +7,7 @@ models at the top of params.yaml, and a block scales it by `lr_factor`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -30,12 +30,15 @@ class InputRecipe(Block):
     -----
     `structures`: signed distances, or plain masks (the ablation). `prescription`: each target's prescribed dose and the
     fractions as numbers (`numbers`), these and a map of the prescribed dose over the targets (`numbers_and_map`), or
-    nothing (`none`, the ablation). The network's output is the dose divided by `dose_scale_gy`.
+    nothing (`none`, the ablation). `place`: how far a voxel lies from the centre of the target with the highest
+    prescription, or nothing (`none`); distances to structures say no more beyond `sdf_scale_mm`. The network's output
+    is the dose divided by `dose_scale_gy`.
     """
 
     structures: Literal["sdf", "mask"]
     sdf_scale_mm: Positive
     prescription: Literal["numbers", "numbers_and_map", "none"]
+    place: Literal["target_centre", "none"]
     dose_scale_gy: Positive
 
 
@@ -66,7 +69,9 @@ class SamplingRecipe(Block):
     Notes
     -----
     `target_share` of the patches are centred in a target, `gradient_share` where the dose is steep, the rest anywhere
-    in the body. `mirrored_names` pairs the structures that change places when x is mirrored.
+    in the body. `mirrored_names` pairs the structures that change places when x is mirrored. A patch's prescription and
+    dose are multiplied by one factor drawn within `prescription_jitter` of 1: a plan with more monitor units is the
+    plan of so much higher a prescription.
     """
 
     patch_zyx: VoxelTriple
@@ -77,6 +82,7 @@ class SamplingRecipe(Block):
     mirror_share: Share
     mirrored_names: dict[str, str]
     ct_shift_hu: NotNegative
+    prescription_jitter: Annotated[float, Field(ge=0, lt=1)]
     core_dropout: CoreDropoutRecipe
 
     @model_validator(mode="after")
@@ -226,10 +232,27 @@ class CommonRecipe(CommonTrained, ABC):
 
 
 class TrainedRecipe(CommonTrained):
-    """What decides a dose network's weights."""
+    """What decides a dose network's weights.
+
+    Notes
+    -----
+    `prior`: what the network adds its output to: nothing (`none`), or the prescribed doses inside the targets and the
+    training patients' mean dose elsewhere (`mean_dose`).
+    """
 
     kind: Literal["dose"]
+    prior: Literal["mean_dose", "none"]
     loss: LossRecipe
+
+    @model_validator(mode="after")
+    def _prior_has_its_inputs(self) -> Self:
+        seen = self.inputs
+        if self.prior != "none" and (seen.structures != "sdf" or "none" in (seen.prescription, seen.place)):
+            raise ValueError(
+                f"prior {self.prior} needs structures sdf, a prescription and a place among the inputs; these are "
+                f"{seen.structures}, {seen.prescription} and {seen.place}; set prior: none for such an ablation"
+            )
+        return self
 
     @property
     def further_weights(self) -> tuple[float, ...]:
@@ -247,8 +270,11 @@ class Recipe(TrainedRecipe, CommonRecipe):
         return TrainedRecipe.model_validate(self.model_dump(exclude={"loader", "predict"}))
 
 
-def load_recipe(value: dict[str, Any], where: str) -> Recipe:
-    """Return a model's block with its types.
+AnyRecipe = TypeVar("AnyRecipe", bound=CommonRecipe)
+
+
+def load_model_block(recipe_type: type[AnyRecipe], value: dict[str, Any], where: str) -> AnyRecipe:
+    """Return a model's block of one family with its types.
 
     Raises
     ------
@@ -259,4 +285,9 @@ def load_recipe(value: dict[str, Any], where: str) -> Recipe:
         raise BadInput(
             f"{where}: lr stands at the top of params.yaml, for every model; scale this model's rate with lr_factor"
         )
-    return load_block(Recipe, value, where)
+    return load_block(recipe_type, value, where)
+
+
+def load_recipe(value: dict[str, Any], where: str) -> Recipe:
+    """Return a dose model's block with its types; `load_model_block` says what is refused."""
+    return load_model_block(Recipe, value, where)

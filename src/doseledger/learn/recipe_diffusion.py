@@ -6,10 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from doseledger.core.errors import BadInput
-from doseledger.core.protocol import Block, load_block
+from doseledger.core.protocol import Block
 from doseledger.learn.network_recipe import DynUNetRecipe, FilmUNetRecipe
-from doseledger.learn.recipe import CommonRecipe, CommonTrained, Count, NotNegative, Positive
+from doseledger.learn.recipe import CommonRecipe, CommonTrained, Count, NotNegative, Positive, load_model_block
 
 
 class DiffusionSettings(Block):
@@ -78,15 +77,5 @@ class DiffusionRecipe(TrainedDiffusion, CommonRecipe):
 
 
 def load_diffusion(value: dict[str, Any], where: str) -> DiffusionRecipe:
-    """Return a diffusion model's block with its types.
-
-    Raises
-    ------
-    BadInput
-        Naming each key that is missing, unknown or out of range; an `lr` is refused with the reason.
-    """
-    if "lr" in value:
-        raise BadInput(
-            f"{where}: lr stands at the top of params.yaml, for every model; scale this model's rate with lr_factor"
-        )
-    return load_block(DiffusionRecipe, value, where)
+    """Return a diffusion model's block with its types; `load_model_block` says what is refused."""
+    return load_model_block(DiffusionRecipe, value, where)

@@ -7,7 +7,7 @@ code never trains a model of another again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -18,6 +18,8 @@ from doseledger.learn.recipe import CommonRecipe
 
 # What best.ckpt, early stopping and the plateau schedule look at; the mask is in the name.
 MONITORED = "val_mae_valid_dose_gy"
+# All that a validation says of a model: MAE by named mask.
+SCORES = (MONITORED, "val_mae_body_gy")
 
 CasesByPart = dict[str, list[OpenCase]]
 
@@ -31,6 +33,11 @@ def trained_name(score: str) -> str:
     'train_mae_body_gy'
     """
     return score.replace("val_", "train_", 1)
+
+
+def mean_scores(errors: Sequence[tuple[float, float]]) -> dict[str, float]:
+    """Return the mean over cases of each of the scores, in Gy, from one (MAE in valid dose, MAE in body) a case."""
+    return {name: sum(values) / len(errors) for name, values in zip(SCORES, zip(*errors, strict=True), strict=True)}
 
 
 class Task(Protocol):

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from doseledger.core.errors import BadCase, BadInput
+from doseledger.core.errors import BadInput
 from doseledger.core.fanout import Tell
 from doseledger.core.files import sha256_of_file
 from doseledger.core.protocol import load_block
@@ -26,10 +26,17 @@ from doseledger.learn.denoiser import (
     draw_doses,
     noise_fields,
 )
-from doseledger.learn.inputs import OpenCase, case_files, check_fits, open_case, read_box, whole_box
-from doseledger.learn.networks import build_network
-from doseledger.learn.patches import read_inputs
-from doseledger.learn.predict import SplitPart, check_spacing, defined_voxels, prediction_meta, write_prediction
+from doseledger.learn.dose_network import dose_network
+from doseledger.learn.inputs import Box, OpenCase, case_files, check_fits, open_case, read_box, whole_box
+from doseledger.learn.patches import as_tensors, read_inputs
+from doseledger.learn.predict import (
+    SplitPart,
+    check_spacing,
+    defined_voxels,
+    dose_on_case,
+    prediction_meta,
+    write_prediction,
+)
 from doseledger.learn.recipe import TrainedRecipe
 from doseledger.learn.recipe_diffusion import DiffusionPredict, TrainedDiffusion
 
@@ -70,7 +77,7 @@ def load_diffusion_model(path: Path) -> DiffusionModel:
     base, kept = None, checkpoint.extras["base"]
     if kept is not None:
         base_recipe = load_block(TrainedRecipe, kept["recipe"], f"{path}: base")
-        base = build_network(spec.n_channels, spec.n_conditions, base_recipe.network)
+        base = dose_network(base_recipe, spec)
         base.load_state_dict(kept["weights"])
         base = base.to(device).eval()
     scale = DoseScale(**checkpoint.extras["scale"])
@@ -127,7 +134,7 @@ def draw_case(model: DiffusionModel, case: OpenCase, recipe: DiffusionPredict) -
     check_fits(case, checkpoint.spec)
     check_spacing(case, checkpoint, recipe.spacing_tolerance)
     box = whole_box(case, model.recipe.sampling.patch_zyx)
-    batch = _whole_batch(model, case)
+    batch = _whole_batch(model, case, box)
     settings = DrawSettings(
         patch_zyx=model.recipe.sampling.patch_zyx,
         overlap=recipe.overlap,
@@ -144,22 +151,14 @@ def draw_case(model: DiffusionModel, case: OpenCase, recipe: DiffusionPredict) -
             numbers = range(first, min(first + recipe.windows_at_once, recipe.samples))
             noise = noise_fields(recipe.seed, case.case_id, numbers, box[1]).to(model.device)
             drawn.append(draw_doses(model.network, model.scale, batch, base, noise, settings)[:, 0].float().cpu())
-    inside = tuple(slice(-start, -start + n) for start, n in zip(box[0], case.shape_zyx, strict=True))
-    doses_gy: NDArray[np.float32] = torch.cat(drawn).numpy()[(slice(None), *inside)]
-    doses_gy = doses_gy * np.float32(model.recipe.inputs.dose_scale_gy)
-    if not np.isfinite(doses_gy).all():
-        raise BadCase(case.case_id, "a drawn dose is not finite; the case's inputs or the checkpoint are broken")
-    return np.where(defined_voxels(case), np.maximum(doses_gy, 0.0), np.float32(0.0)).astype(np.float32)
+    return dose_on_case(case, torch.cat(drawn).numpy(), box, model.recipe.inputs.dose_scale_gy)
 
 
-def _whole_batch(model: DiffusionModel, case: OpenCase) -> dict[str, Tensor]:
+def _whole_batch(model: DiffusionModel, case: OpenCase, box: Box) -> dict[str, Tensor]:
     """Image, condition and valid dose of the whole case, widened to the patch, on the model's device."""
-    box = whole_box(case, model.recipe.sampling.patch_zyx)
     sample: dict[str, Any] = read_inputs(case, model.checkpoint.spec, box)
     sample["valid_dose"] = read_box(case, "valid_dose", box, 0)[None] > 0
-    return {
-        name: torch.from_numpy(np.ascontiguousarray(value))[None].to(model.device) for name, value in sample.items()
-    }
+    return {name: tensor[None].to(model.device) for name, tensor in as_tensors(sample).items()}
 
 
 def pack_samples(doses_gy: NDArray[np.float32], defined: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
 from torch import Tensor
 
 from doseledger.core.errors import BadInput
+from doseledger.learn.dose_network import dose_network
 from doseledger.learn.finite import refuse_infinite_loss, refuse_infinite_scores
-from doseledger.learn.inputs import InputSpec
+from doseledger.learn.inputs import InputSpec, OpenCase
 from doseledger.learn.losses import DoseLoss, weighted_mean
-from doseledger.learn.networks import build_network
 from doseledger.learn.optimiser import scheduled_optimiser
 from doseledger.learn.recipe import Recipe, TrainedRecipe
-from doseledger.learn.run import MONITORED, CasesByPart, Family, TrainingRun
-from doseledger.learn.windows import predict_whole
-
-# Not the recipe's overlap of prediction: that one may change without retraining, and must not choose the epoch.
-VALIDATION_OVERLAP = 0.25
+from doseledger.learn.run import CasesByPart, Family, TrainingRun, mean_scores
+from doseledger.learn.windows import VALIDATION_OVERLAP, predict_whole
 
 
 class DoseTask(pl.LightningModule):
@@ -30,12 +28,14 @@ class DoseTask(pl.LightningModule):
         The model's block, and the channels and conditions that its cases have.
     lr
         The learning rate itself: base rate times the recipe's factor.
+    fit_to
+        The training cases, whose mean dose the recipe may ask for.
     """
 
-    def __init__(self, recipe: TrainedRecipe, spec: InputSpec, lr: float) -> None:
+    def __init__(self, recipe: TrainedRecipe, spec: InputSpec, lr: float, fit_to: Sequence[OpenCase] = ()) -> None:
         super().__init__()
         self.recipe, self.spec, self.lr = recipe, spec, lr
-        self.network = build_network(spec.n_channels, spec.n_conditions, recipe.network)
+        self.network = dose_network(recipe, spec, fit_to)
         self.loss = DoseLoss(recipe.loss, spec, recipe.further_weights)
         # Sums of the validation so far: error in Gy over the valid dose and over the body, and the voxels of each.
         self.errors: list[tuple[float, float]] = []
@@ -82,11 +82,7 @@ class DoseTask(pl.LightningModule):
 
     def validation_scores(self) -> dict[str, float]:
         """Return the mean over the cases of the last validation of their MAE in Gy, by named mask."""
-        n = len(self.errors)
-        return {
-            MONITORED: sum(valid for valid, _ in self.errors) / n,
-            "val_mae_body_gy": sum(body for _, body in self.errors) / n,
-        }
+        return mean_scores(self.errors)
 
     def on_validation_epoch_end(self) -> None:
         """Hand the scores to Lightning, whose plateau schedule looks for them.
@@ -117,7 +113,7 @@ def make_dose_task(run: TrainingRun, spec: InputSpec, cases: CasesByPart) -> Dos
     """
     if not isinstance(run.recipe, Recipe):
         raise BadInput(f"{run.model}: its kind is {run.recipe.kind}, wanted dose; train it with its own command")
-    return DoseTask(run.recipe.trained_part(), spec, run.lr * run.recipe.lr_factor)
+    return DoseTask(run.recipe.trained_part(), spec, run.lr * run.recipe.lr_factor, cases["train"])
 
 
 DOSE = Family(module=__name__, make_task=make_dose_task)

@@ -12,6 +12,9 @@ from doseledger.core.grid import IntTriple
 
 # A voxel that every window covers has weight 1 after blending; rounding in float32 is far below this.
 COVERED = 0.999
+# Of the windows of a validation. Not the recipe's overlap of prediction: that one may change without retraining, and
+# must not choose the epoch.
+VALIDATION_OVERLAP = 0.25
 
 
 def predict_whole(
