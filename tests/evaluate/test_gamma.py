@@ -17,8 +17,11 @@ from scipy.optimize import minimize
 
 from doseledger.core.errors import BadInput
 from doseledger.evaluate import gamma as gm
-from doseledger.evaluate.gamma_grids import DosePair
+from doseledger.evaluate.gamma_grids import DosePair, pose_problem
+from doseledger.evaluate.gamma_kernels import search_samples
+from doseledger.evaluate.gamma_near import search_centres, search_near
 from doseledger.evaluate.gamma_reference import reference_map, verify_points
+from doseledger.evaluate.gamma_samples import SampleBlock, near_table, sample_blocks
 
 GLOBAL_3_3 = gm.GammaCriteria(3, 3, 10, local=False, interp_fraction=10, max_gamma=2.0)
 
@@ -322,3 +325,38 @@ def test_masks_that_are_not_bool_and_mixed_grids_are_refused() -> None:
 def test_criteria_out_of_range_are_refused(change, message) -> None:
     with pytest.raises(BadInput, match=message):
         replace(GLOBAL_3_3, **change)
+
+
+# --- the cells about a voxel --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("spacing_mm", "fraction", "stop_below"),
+    [((2.5, 1.5, 1.5), 10, -1.0), ((4.0, 1.0, 6.0), 4.5, -1.0), ((2.5, 1.5, 1.5), 10, 0.2), ((0.7, 0.9, 5.0), 7, -1.0)],
+)
+@pytest.mark.parametrize("noise_gy", [0.1, 1.0, 10.0])
+def test_the_cells_about_a_voxel_give_the_least_of_their_samples(spacing_mm, fraction, stop_below, noise_gy) -> None:
+    rng = np.random.default_rng(3)
+    reference = 50 + gaussian_filter(rng.standard_normal((8, 9, 40)), 1) * 20
+    pair = DosePair.on_one_grid(reference, reference + noise_gy * rng.standard_normal(reference.shape), spacing_mm)
+    criteria = replace(GLOBAL_3_3, interp_fraction=fraction)
+    problem = pose_problem(pair, criteria)
+    # With gaps in the rows.
+    points = np.flatnonzero(rng.random(reference.size) < 0.9)
+    block = next(sample_blocks(3.0, fraction, 6.0, 3, first_samples=20_000))
+    near = near_table(block, (0, 0, 0), np.array(spacing_mm), 3.0)
+    found = np.full(len(points), 4.0)
+    search_centres(points, found, problem, (0, 0, 0))
+    wanted = found.copy()
+    search_near(points, found, problem, near, stop_below)
+    cell = np.floor(block.offsets_mm / np.array(spacing_mm)[:, None])
+    inside = np.all((cell == -1) | (cell == 0), axis=0)
+    samples = SampleBlock(
+        block.offsets_mm[:, inside], block.shell[inside], block.distance_squared[inside], block.shells_per_gamma
+    )
+    search_samples(points, wanted, problem, samples, -1.0)
+    if stop_below > 0:
+        assert np.array_equal(found <= stop_below, wanted <= stop_below)
+        assert np.all(found >= wanted - 1e-12)
+        found = np.where(found <= stop_below, wanted, found)
+    assert np.max(np.abs(found - wanted)) < 1e-12

@@ -21,8 +21,19 @@ from doseledger.evaluate.gamma_grids import (
     pose_problem,
     shift_voxels,
 )
-from doseledger.evaluate.gamma_kernels import UNREACHED, Problem, search_cells, search_centres, search_samples
-from doseledger.evaluate.gamma_samples import FloatArray, IndexArray, group_by_cell, sample_blocks
+from doseledger.evaluate.gamma_kernels import UNREACHED, Problem, fill_map, search_cells, search_samples
+from doseledger.evaluate.gamma_near import search_centres, search_near
+from doseledger.evaluate.gamma_samples import (
+    BLOCK_SAMPLES,
+    FIRST_BLOCK_SAMPLES,
+    FloatArray,
+    IndexArray,
+    NearTable,
+    far_samples,
+    group_by_cell,
+    near_table,
+    sample_blocks,
+)
 
 # A dose scaled by exactly the criterion gives 1 + 9e-16: rounding must not fail it. pymedphys has no such margin.
 PASS_GAMMA = 1 + 1e-9
@@ -217,28 +228,65 @@ def _search(
     reach_mm = min(criteria.gamma_mm * reach_gamma, farthest_mm(problem))
     ndim = int(np.count_nonzero(np.array(problem.evaluation_shape) > 1))
     commensurate = min(problem.stride) > 0
-    shift = shift_voxels(problem)
-    floor = -1.0
-    first_cell = np.rint(shift)
-    if commensurate and np.array_equal(first_cell, shift):
-        # Where a sample falls on a voxel itself, most points of a good plan need no more than a step beyond it.
-        first = (int(first_cell[0]), int(first_cell[1]), int(first_cell[2]))
-        _in_threads(search_centres, points, squared, problem, first)
-        floor = (1 - 1e-9) / criteria.interp_fraction**2
-    for block in sample_blocks(criteria.gamma_mm, criteria.interp_fraction, reach_mm, ndim):
+    shift, spacing_mm = shift_voxels(problem), np.array(problem.spacing_mm)
+    floor, from_mm, first_samples = -1.0, 0.0, FIRST_BLOCK_SAMPLES
+    near = None
+    if commensurate and np.array_equal(np.rint(shift), shift):
+        near = _search_near(points, squared, problem, criteria, reach_mm, stop_below)
+        if near is None:
+            return
+        # All samples nearer than a voxel, as far as the near table goes, were in the cells about the point.
+        extent_mm = float(spacing_mm[np.array(problem.evaluation_shape) > 1].min())
+        from_mm = (1 - 1e-9) * min(extent_mm, criteria.gamma_mm * float(near.table.distances[-1]))
+        floor, first_samples = (from_mm / criteria.gamma_mm) ** 2, BLOCK_SAMPLES
+        reach_mm = min(reach_mm, criteria.gamma_mm * float(np.sqrt(squared.max())))
+    for whole in sample_blocks(
+        criteria.gamma_mm, criteria.interp_fraction, reach_mm, ndim, from_mm=from_mm, first_samples=first_samples
+    ):
+        block = whole if near is None else far_samples(whole, near, spacing_mm)
+        if len(block.shell) == 0:
+            continue
         # Nothing at this distance or beyond can lower what is already smaller than the distance alone.
-        todo = np.flatnonzero(squared > max(floor if block.shell[0] == 0 else block.distance_squared[0], stop_below))
+        todo = np.flatnonzero(squared > max(floor, block.distance_squared[0], stop_below))
         if len(todo) == 0:
             break
         chosen, best = points[todo], squared[todo]
         if commensurate:
-            table = group_by_cell(block, shift, np.array(problem.spacing_mm), criteria.gamma_mm)
+            table = group_by_cell(block, shift, spacing_mm, criteria.gamma_mm)
             _in_threads(search_cells, chosen, best, problem, table, stop_below)
         else:
             _in_threads(search_samples, chosen, best, problem, block, stop_below)
         squared[todo] = best
         # Otherwise they would stay while the next block's are made.
         del todo, chosen, best
+
+
+def _search_near(
+    points: IndexArray,
+    squared: FloatArray,
+    problem: Problem,
+    criteria: GammaCriteria,
+    reach_mm: float,
+    stop_below: float,
+) -> NearTable | None:
+    """Lower `squared` by the samples in the cells about each point's own voxel; None where all points are finished."""
+    shift, spacing_mm = np.rint(shift_voxels(problem)), np.array(problem.spacing_mm)
+    first_cell = (int(shift[0]), int(shift[1]), int(shift[2]))
+    _in_threads(search_centres, points, squared, problem, first_cell)
+    # The next samples are a step away.
+    todo = np.flatnonzero(squared > max((1 - 1e-9) / criteria.interp_fraction**2, stop_below))
+    if len(todo) == 0:
+        return None
+    chosen, best = points[todo], squared[todo]
+    long = np.array(problem.evaluation_shape) > 1
+    farthest = min(reach_mm, criteria.gamma_mm * float(np.sqrt(best.max())), float(np.linalg.norm(spacing_mm[long])))
+    blocks = sample_blocks(
+        criteria.gamma_mm, criteria.interp_fraction, farthest, int(np.count_nonzero(long)), first_samples=BLOCK_SAMPLES
+    )
+    near = near_table(next(blocks), first_cell, spacing_mm, criteria.gamma_mm)
+    _in_threads(search_near, chosen, best, problem, near, stop_below)
+    squared[todo] = best
+    return near
 
 
 def _in_threads(search: Callable[..., None], points: IndexArray, best: FloatArray, *rest: Any) -> None:
@@ -272,12 +320,9 @@ def start_squared(problem: Problem, points: IndexArray, criteria: GammaCriteria,
 
 
 def spread(squared: FloatArray, points: IndexArray, shape: tuple[int, ...], max_gamma: float) -> FloatArray:
-    """Map of gamma from γ², which is overwritten: NaN where nothing was reached, no more than `max_gamma`."""
-    squared[squared >= UNREACHED] = np.nan
-    np.sqrt(squared, out=squared)
-    np.minimum(squared, max_gamma, out=squared)
-    gamma = np.full(shape, np.nan)
-    gamma.reshape(-1)[points] = squared
+    """Map of gamma from γ²: NaN where nothing was reached, no more than `max_gamma`."""
+    gamma = np.empty(shape)
+    fill_map(gamma.reshape(-1), squared, points, max_gamma)
     return gamma
 
 

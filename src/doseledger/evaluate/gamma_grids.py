@@ -149,9 +149,10 @@ def counted_points(pair: DosePair, criteria: GammaCriteria) -> IndexArray:
         If the mask is not bool or has another shape.
     """
     reference, mask = pair.reference_gy, pair.mask
-    # A NumPy float, so that a float32 dose is compared in float64.
     cutoff_gy = np.float64(criteria.cutoff_percent / 100 * normalisation_gy(reference, criteria))
-    counted = reference >= cutoff_gy
+    # The least number of the dose's own type that is not below the cutoff: the same points, with no dose converted.
+    limit_gy = reference.dtype.type(cutoff_gy)
+    counted = reference >= (limit_gy if limit_gy >= cutoff_gy else np.nextafter(limit_gy, reference.dtype.type(np.inf)))
     if mask is not None:
         if mask.dtype != np.bool_ or mask.shape != reference.shape:
             raise BadInput(

@@ -14,7 +14,7 @@ from numba.core import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from doseledger.evaluate.gamma_samples import CellTable, FloatArray, IndexArray, SampleBlock
+from doseledger.evaluate.gamma_samples import CHUNK, CellTable, FloatArray, IndexArray, SampleBlock
 
 Floats3 = tuple[float, float, float]
 Ints3 = tuple[int, int, int]
@@ -55,7 +55,7 @@ class Problem(NamedTuple):
 
 
 @intrinsic
-def _least(_typing_context: Any, _left: Any, _right: Any) -> Any:
+def least_of(_typing_context: Any, _left: Any, _right: Any) -> Any:
     """The smaller of two floats, as an instruction that the compiler turns into SIMD (numba's own min does not)."""
 
     def codegen(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
@@ -86,7 +86,6 @@ def search_cells(  # noqa: PLR0915  one hot loop: its arrays stay in local names
         A point is finished once its γ² is at or below this; negative for the whole minimum.
     """
     reference, evaluation, size = problem.reference, problem.evaluation, problem.evaluation_shape
-    axis0_mm, axis1_mm, axis2_mm = problem.axis0_mm, problem.axis1_mm, problem.axis2_mm
     cells, starts, counts, nearest_squared = table.cells, table.starts, table.counts, table.nearest_squared
     samples, n_shells = table.samples, table.counts.shape[1] - 1
     steps = flat_steps(size)
@@ -100,7 +99,7 @@ def search_cells(  # noqa: PLR0915  one hot loop: its arrays stay in local names
         dose = np.float64(reference[points[n]])
         scale = dose_scale(problem.threshold_gy, problem.local_fraction, dose)
         home = (index[0] * problem.stride[0], index[1] * problem.stride[1], index[2] * problem.stride[2])
-        interior = _all_interior(home, low, high, size)
+        interior = all_interior(home, low, high, size)
         # The neighbour's best cell is tried first: a low γ² early lets most other cells be skipped.
         start, visit = warm, -1
         while visit < len(cells) and least > stop_below:
@@ -111,59 +110,25 @@ def search_cells(  # noqa: PLR0915  one hot loop: its arrays stay in local names
                     continue
                 break
             place = (home[0] + cells[cell, 0], home[1] + cells[cell, 1], home[2] + cells[cell, 2])
-            shift = (0, 0, 0)
-            inside = interior or _all_interior(place, (0, 0, 0), (0, 0, 0), size)
-            if not inside:
-                place, shift = _onto_grid(place, size)
-                # More than a cell outside: not even rounding brings a sample in.
-                if max(abs(shift[0]), abs(shift[1]), abs(shift[2])) > 1:
-                    continue
+            if not (interior or all_interior(place, (0, 0, 0), (0, 0, 0), size)):
+                least = edge_cell_least(problem, table, cell, index, (dose, scale, least))
+                continue
             terms, gap = cell_terms(evaluation, flat_index(place, steps), steps, dose, scale)
             if gap * gap + nearest_squared[cell] >= least:
                 continue
             # One shell of margin: gamma_mm itself can be a shell more than the multiples of the step.
             shells = np.sqrt(least - gap * gap) * table.shells_per_gamma + 2 - table.first_shell
-            span = (starts[cell], counts[cell, n_shells if shells >= n_shells else np.int64(max(shells, 0.0))])
-            if inside and span[1] > BOUND_SAMPLES:
+            n_samples = counts[cell, n_shells if shells >= n_shells else np.int64(max(shells, 0.0))]
+            if n_samples > BOUND_SAMPLES:
                 q = (centres[cell, 0], centres[cell, 1], centres[cell, 2])
                 if _plane_bound(terms, q, sigma) >= least:
                     continue
-            if inside:
-                found = _samples_least(samples, span, terms, least)
-            else:
-                position_mm = (axis0_mm[index[0]], axis1_mm[index[1]], axis2_mm[index[2]])
-                ends_mm = (problem.start_mm, problem.stop_mm)
-                found = _edge_samples_least(samples, span, terms, least, shift, (position_mm, *ends_mm))
+            first = starts[cell] // CHUNK
+            found = chunks_least(samples, (first, first + (n_samples + CHUNK - 1) // CHUNK), terms, least)
             if found < least:
                 least = found
                 warm = cell
         best[n] = least
-
-
-@numba.njit(cache=True, nogil=True, fastmath=FAST)
-def search_centres(points: IndexArray, best: FloatArray, problem: Problem, first_cell: Ints3) -> None:
-    """Lower `best` by the evaluation dose at each point itself, where the points are voxels of it; in place.
-
-    `first_cell` is the evaluation voxel at which the reference grid begins.
-    """
-    reference, evaluation, size = problem.reference, problem.evaluation, problem.evaluation_shape
-    shape, stride, steps = problem.reference_shape, problem.stride, flat_steps(problem.evaluation_shape)
-    # Flat indices are divided into three once a row.
-    row, corner, in_row = np.int64(-1), np.int64(0), False
-    for n in range(len(points)):
-        along = points[n] - row
-        if row < 0 or along >= shape[2]:
-            index = grid_index(points[n], shape)
-            along, row = index[2], points[n] - index[2]
-            voxel = (first_cell[0] + index[0] * stride[0], first_cell[1] + index[1] * stride[1], first_cell[2])
-            in_row = bool(0 <= voxel[0] < size[0] and 0 <= voxel[1] < size[1])
-            corner = flat_index(voxel, steps)
-        x = first_cell[2] + along * stride[2]
-        if in_row and 0 <= x < size[2]:
-            dose = np.float64(reference[points[n]])
-            difference = np.float64(evaluation[corner + along * stride[2]]) - dose
-            difference *= dose_scale(problem.threshold_gy, problem.local_fraction, dose)
-            best[n] = _least(best[n], difference * difference)
 
 
 @numba.njit(cache=True, nogil=True, fastmath=FAST)
@@ -200,6 +165,17 @@ def search_samples(
 
 
 @numba.njit(cache=True, nogil=True)
+def fill_map(gamma: FloatArray, squared: FloatArray, points: IndexArray, max_gamma: float) -> None:
+    """Fill a flat map from γ² at ascending points: NaN elsewhere and where nothing was reached."""
+    following = 0
+    for n in range(len(points)):
+        gamma[following : points[n]] = np.nan
+        gamma[points[n]] = min(np.sqrt(squared[n]), max_gamma) if squared[n] < UNREACHED else np.nan
+        following = points[n] + 1
+    gamma[following:] = np.nan
+
+
+@numba.njit(cache=True, nogil=True)
 def flat_steps(shape: Ints3) -> Ints3:
     """Flat distance between neighbours along each axis; 0 on a missing axis, so that both corners are one voxel."""
     return shape[1] * shape[2] * (shape[0] > 1), shape[2] * (shape[1] > 1), 1 * (shape[2] > 1)
@@ -220,17 +196,60 @@ def grid_index(point: int, shape: Ints3) -> Ints3:
 
 
 @numba.njit(cache=True, nogil=True, fastmath=FAST, forceinline=True)
-def _samples_least(samples: FloatArray, span: tuple[int, int], terms: Any, least: float) -> float:
-    """The least γ² over a cell's first samples, all of them inside the grid, or `least`."""
+def chunks_least(samples: FloatArray, chunks: tuple[int, int], terms: Any, least: float) -> float:
+    """The least γ² over a cell's samples from one chunk up to another, all of them inside the grid, or `least`."""
     # An unsigned index can't be negative, which would stop the loop from running as SIMD.
-    start = np.uint64(span[0])
-    for k in range(span[1]):
+    start = np.uint64(chunks[0] * CHUNK)
+    for k in range((chunks[1] - chunks[0]) * CHUNK):
         i = start + np.uint64(k)
         f0, f1, f2 = samples[0, i], samples[1, i], samples[2, i]
         difference = (terms[0] + terms[1] * f2) + f1 * (terms[2] + terms[3] * f2)
         difference += f0 * ((terms[4] + terms[5] * f2) + f1 * (terms[6] + terms[7] * f2))
-        least = _least(least, difference * difference + samples[3, i])
+        least = least_of(least, difference * difference + samples[3, i])
     return least
+
+
+@numba.njit(cache=True, nogil=True, fastmath=FAST, forceinline=True)
+def sample_least(samples: FloatArray, sample: int, terms: Any, least: float) -> float:
+    """γ² of one sample, or `least`."""
+    i = np.uint64(sample)
+    f0, f1, f2 = samples[0, i], samples[1, i], samples[2, i]
+    difference = (terms[0] + terms[1] * f2) + f1 * (terms[2] + terms[3] * f2)
+    difference += f0 * ((terms[4] + terms[5] * f2) + f1 * (terms[6] + terms[7] * f2))
+    return least_of(least, difference * difference + samples[3, i])
+
+
+@numba.njit(cache=True, nogil=True, fastmath=FAST)
+def edge_cell_least(
+    problem: Problem, table: CellTable, cell: int, index: Ints3, bounds: tuple[float, float, float]
+) -> float:
+    """The least γ² over a cell that meets or leaves the end of an axis, or the least so far.
+
+    `index` is that of the reference point, `bounds` its dose, 1 / its criterion and the least so far.
+    """
+    dose, scale, least = bounds
+    size, stride, steps = problem.evaluation_shape, problem.stride, flat_steps(problem.evaluation_shape)
+    cells, counts = table.cells, table.counts
+    place, shift = _onto_grid(
+        (
+            index[0] * stride[0] + cells[cell, 0],
+            index[1] * stride[1] + cells[cell, 1],
+            index[2] * stride[2] + cells[cell, 2],
+        ),
+        size,
+    )
+    # More than a cell outside: not even rounding brings a sample in.
+    if max(abs(shift[0]), abs(shift[1]), abs(shift[2])) > 1:
+        return least
+    terms, gap = cell_terms(problem.evaluation, flat_index(place, steps), steps, dose, scale)
+    if gap * gap + table.nearest_squared[cell] >= least:
+        return least
+    n_shells = counts.shape[1] - 1
+    shells = np.sqrt(least - gap * gap) * table.shells_per_gamma + 2 - table.first_shell
+    n_samples = counts[cell, n_shells if shells >= n_shells else np.int64(max(shells, 0.0))]
+    position_mm = (problem.axis0_mm[index[0]], problem.axis1_mm[index[1]], problem.axis2_mm[index[2]])
+    mm = (position_mm, problem.start_mm, problem.stop_mm)
+    return _edge_samples_least(table.samples, (table.starts[cell], n_samples), terms, least, shift, mm)
 
 
 @numba.njit(cache=True, nogil=True, fastmath=FAST, forceinline=True)
@@ -261,10 +280,10 @@ def cell_terms(evaluation: NDArray[Any], corner: int, steps: Ints3, dose: float,
     e101 = (np.float64(evaluation[corner + s0 + s2]) - dose) * scale
     e110 = (np.float64(evaluation[corner + s0 + s1]) - dose) * scale
     e111 = (np.float64(evaluation[corner + s0 + s1 + s2]) - dose) * scale
-    low = _least(_least(_least(e000, e001), _least(e010, e011)), _least(_least(e100, e101), _least(e110, e111)))
-    less = _least(
-        _least(_least(-e000, -e001), _least(-e010, -e011)), _least(_least(-e100, -e101), _least(-e110, -e111))
-    )
+    low = least_of(least_of(least_of(e000, e001), least_of(e010, e011)), least_of(e100, e101))
+    low = least_of(low, least_of(e110, e111))
+    less = least_of(least_of(least_of(-e000, -e001), least_of(-e010, -e011)), least_of(-e100, -e101))
+    less = least_of(less, least_of(-e110, -e111))
     p00, p01, p10, p11 = e000 + e001, e010 + e011, e100 + e101, e110 + e111
     m00, m01, m10, m11 = e001 - e000, e011 - e010, e101 - e100, e111 - e110
     pp0, pm0, pp1, pm1 = p00 + p01, p01 - p00, p10 + p11, p11 - p10
@@ -320,7 +339,7 @@ def flat_index(index: Ints3, steps: Ints3) -> int:
 
 
 @numba.njit(cache=True, nogil=True, forceinline=True)
-def _all_interior(home: Ints3, low: Ints3, high: Ints3, size: Ints3) -> bool:
+def all_interior(home: Ints3, low: Ints3, high: Ints3, size: Ints3) -> bool:
     """Whether all cells from home + low to home + high keep a cell's distance from the ends of every axis."""
     return (
         (size[0] == 1 or (home[0] + low[0] >= 1 and home[0] + high[0] <= size[0] - 3))

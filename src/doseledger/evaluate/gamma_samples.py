@@ -6,17 +6,27 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
 IndexArray = NDArray[np.int64]
 
+Ints3 = tuple[int, int, int]
+
+# A near cell is divided into parts about as long as a search step, at most so many along an axis.
+MOST_BINS = 8
+
 # Bounds the extra memory: 56 bytes a sample. Larger searches run in several blocks of growing distance.
 BLOCK_SAMPLES = 200_000
 
 # The first block is small: where doses agree, no point goes on to the rest, whose tables need not even be made.
 FIRST_BLOCK_SAMPLES = 600
+
+
+# Samples of a cell are searched by so many at once, as SIMD.
+CHUNK = 16
 
 
 class SampleBlock(NamedTuple):
@@ -36,20 +46,37 @@ class CellTable(NamedTuple):
     """Samples grouped by the cell of the evaluation grid that they fall in, nearest cell first.
 
     `cells` (n_cells, 3) are cell indices relative to the reference point's own index, `starts` (n_cells + 1,) slice the
-    samples, `counts[cell, k]` is how many of a cell's samples (which grow in distance) belong to the block's first k
-    shells, `nearest_squared` (n_cells,) is the least (d / gamma_mm)². `samples` (7, n): place in the cell as 3
-    fractions, (d / gamma_mm)², 3 offsets in mm.
+    samples (each cell is filled up to whole chunks by its last sample), `counts[cell, k]` is how many of a cell's
+    samples (which grow in distance) belong to the block's first k shells, `nearest_squared` (n_cells,) is the least
+    (d / gamma_mm)². `samples` (7, n): place in the cell as 3 fractions from its middle, (d / gamma_mm)², 3 offsets in
+    mm. `distances` (n_shells,) are d / gamma_mm, `centres` (n_cells, 3) lead from a cell's middle to the point.
     """
 
     cells: IndexArray
     starts: IndexArray
-    counts: NDArray[np.int32]
+    counts: IndexArray
     nearest_squared: FloatArray
     samples: FloatArray
+    distances: FloatArray
     centres: FloatArray
     sigma: tuple[float, float, float]
     first_shell: int
     shells_per_gamma: float
+
+
+class NearTable(NamedTuple):
+    """The samples in the eight cells about a voxel.
+
+    `samples` (4, n) are those of `table`, mirrored so that each cell has the voxel at its low corner; `guess` gives for
+    each of `bins` parts of each cell a sample in it or near it; `first_cell` is the evaluation voxel at which the
+    reference grid begins.
+    """
+
+    table: CellTable
+    samples: FloatArray
+    guess: IndexArray
+    bins: Ints3
+    first_cell: Ints3
 
 
 def search_distances_mm(gamma_mm: float, interp_fraction: float, reach_mm: float) -> Iterator[float]:
@@ -69,8 +96,18 @@ def search_distances_mm(gamma_mm: float, interp_fraction: float, reach_mm: float
             distance_mm, before_gamma_mm = gamma_mm, False
 
 
-def sample_blocks(gamma_mm: float, interp_fraction: float, reach_mm: float, ndim: int) -> Iterator[SampleBlock]:
-    """Blocks of search offsets out to `reach_mm`, each of at most about `BLOCK_SAMPLES` samples.
+def sample_blocks(
+    gamma_mm: float,
+    interp_fraction: float,
+    reach_mm: float,
+    ndim: int,
+    *,
+    from_mm: float = 0.0,
+    first_samples: int = FIRST_BLOCK_SAMPLES,
+) -> Iterator[SampleBlock]:
+    """Blocks of search offsets from one distance out to another, each of at most about `BLOCK_SAMPLES` samples.
+
+    The first block holds about `first_samples`.
 
     Notes
     -----
@@ -80,8 +117,10 @@ def sample_blocks(gamma_mm: float, interp_fraction: float, reach_mm: float, ndim
     """
     step_mm = gamma_mm / interp_fraction
     pieces: list[tuple[FloatArray, int, float]] = []
-    n_samples, limit = 0, min(FIRST_BLOCK_SAMPLES, BLOCK_SAMPLES)
+    n_samples, limit = 0, min(first_samples, BLOCK_SAMPLES)
     for shell, distance_mm in enumerate(search_distances_mm(gamma_mm, interp_fraction, reach_mm)):
+        if distance_mm < from_mm:
+            continue
         for offsets_mm in _shell_pieces(distance_mm, step_mm, ndim):
             pieces.append((offsets_mm, shell, (distance_mm / gamma_mm) ** 2))
             n_samples += offsets_mm.shape[1]
@@ -105,43 +144,130 @@ def group_by_cell(block: SampleBlock, shift: FloatArray, spacing_mm: FloatArray,
         (3,) spacing of the evaluation grid in mm.
     """
     position = block.offsets_mm / spacing_mm[:, None] + shift[:, None]
-    cell = np.floor(position)
-    fractions = position - cell
-    cell = cell.astype(np.int64)
-    low = cell.min(axis=1)
-    extent = cell.max(axis=1) - low + 1
-    key = ((cell[0] - low[0]) * extent[1] + (cell[1] - low[1])) * extent[2] + (cell[2] - low[2])
-    # Samples come in order of distance: a cell's first is its nearest, and cells rank by it. Of several values given to
-    # one place the last stays, so that walking backwards leaves the first.
-    first = np.full(int(np.prod(extent)), len(key))
-    first[key[::-1]] = np.arange(len(key) - 1, -1, -1)
-    nearest = np.sort(first[first < len(key)])
-    rank = np.empty(len(first), dtype=np.uint16 if len(nearest) <= np.iinfo(np.uint16).max else np.int64)
-    rank[key[nearest]] = np.arange(len(nearest))
-    rank_of_sample = rank[key]
-    # Of 16 bits NumPy sorts in linear time.
-    order = np.argsort(rank_of_sample, kind="stable")
-    first_shell = int(block.shell[0])
-    n_cells, n_shells = len(nearest), int(block.shell[-1]) - first_shell + 1
-    in_shell = np.bincount(
-        rank_of_sample.astype(np.int64) * n_shells + (block.shell - first_shell), minlength=n_cells * n_shells
+    cells, starts, counts, samples, distances = _sorted_by_cell(
+        position, block.offsets_mm, block.shell, block.distance_squared
     )
-    counts = np.zeros((n_cells, n_shells + 1), dtype=np.int32)
-    counts[:, 1:] = np.cumsum(in_shell.reshape(n_cells, n_shells), axis=1)
-    starts = np.concatenate(([0], np.cumsum(counts[:, -1], dtype=np.int64)))
-    samples = np.empty((7, len(order)))
-    for row, values in enumerate((*(fractions - 0.5), block.distance_squared, *block.offsets_mm)):
-        np.take(values, order, out=samples[row])
+    first = starts[:-1]
     return CellTable(
-        cells=np.ascontiguousarray(cell[:, nearest].T),
+        cells=cells,
         starts=starts,
         counts=counts,
-        nearest_squared=block.distance_squared[nearest],
+        nearest_squared=samples[3, first],
         samples=samples,
-        centres=np.ascontiguousarray((shift[:, None] - cell[:, nearest] - 0.5).T),
+        distances=distances,
+        centres=shift - cells - 0.5,
         sigma=(spacing_mm[0] / gamma_mm, spacing_mm[1] / gamma_mm, spacing_mm[2] / gamma_mm),
-        first_shell=first_shell,
+        first_shell=int(block.shell[0]),
         shells_per_gamma=block.shells_per_gamma,
+    )
+
+
+@numba.njit(cache=True, nogil=True)
+def _sorted_by_cell(
+    position: FloatArray, offsets_mm: FloatArray, shell: IndexArray, distance_squared: FloatArray
+) -> tuple[IndexArray, IndexArray, IndexArray, FloatArray, FloatArray]:
+    """Fields of `CellTable`: cells, starts, counts, samples, distances; each cell filled up to whole chunks."""
+    n_samples, first_shell, n_shells = len(shell), shell[0], shell[-1] - shell[0] + 1
+    low, extent = np.empty(3, np.int64), np.empty(3, np.int64)
+    for axis in range(3):
+        low[axis] = np.int64(np.floor(position[axis].min()))
+        extent[axis] = np.int64(np.floor(position[axis].max())) - low[axis] + 1
+    # Samples come in order of distance: a cell's first is its nearest, and cells rank by it.
+    rank = np.full(extent[0] * extent[1] * extent[2], -1, np.int64)
+    key_of_rank, rank_of_sample = np.empty(min(len(rank), n_samples), np.int64), np.empty(n_samples, np.int64)
+    n_cells = 0
+    for n in range(n_samples):
+        key = np.int64(0)
+        for axis in range(3):
+            key = key * extent[axis] + np.int64(np.floor(position[axis, n])) - low[axis]
+        if rank[key] < 0:
+            rank[key] = n_cells
+            key_of_rank[n_cells] = key
+            n_cells += 1
+        rank_of_sample[n] = rank[key]
+    counts, distances = np.zeros((n_cells, n_shells + 1), np.int64), np.zeros(n_shells)
+    for n in range(n_samples):
+        counts[rank_of_sample[n], shell[n] - first_shell + 1] += 1
+        distances[shell[n] - first_shell] = np.sqrt(distance_squared[n])
+    cells, starts = np.empty((n_cells, 3), np.int64), np.zeros(n_cells + 1, np.int64)
+    for cell in range(n_cells):
+        key = key_of_rank[cell]
+        for axis in (2, 1, 0):
+            cells[cell, axis] = low[axis] + key % extent[axis]
+            key //= extent[axis]
+        for k in range(n_shells):
+            counts[cell, k + 1] += counts[cell, k]
+        starts[cell + 1] = starts[cell] + (counts[cell, n_shells] + CHUNK - 1) // CHUNK * CHUNK
+    samples, following = np.empty((7, starts[n_cells])), starts[:-1].copy()
+    for n in range(n_samples):
+        cell = rank_of_sample[n]
+        k = following[cell]
+        following[cell] += 1
+        for axis in range(3):
+            samples[axis, k] = position[axis, n] - cells[cell, axis] - 0.5
+            samples[4 + axis, k] = offsets_mm[axis, n]
+        samples[3, k] = distance_squared[n]
+    for cell in range(n_cells):
+        # The last sample of a cell fills up its last chunk.
+        for k in range(following[cell], starts[cell + 1]):
+            samples[:, k] = samples[:, following[cell] - 1]
+    return cells, starts, counts, samples, distances
+
+
+def near_table(block: SampleBlock, first_cell: Ints3, spacing_mm: FloatArray, gamma_mm: float) -> NearTable:
+    """The block's samples in the eight cells about the point, where that is a voxel of the evaluation grid."""
+    shift = np.array(first_cell, dtype=np.float64)
+    table = group_by_cell(_chosen(block, _near_samples(block, shift, spacing_mm)), shift, spacing_mm, gamma_mm)
+    bins = np.clip(np.ceil(np.array(table.sigma) * block.shells_per_gamma), 1, MOST_BINS).astype(np.int64)
+    mirrored = table.samples[:4].copy()
+    guess = _guesses(table.cells - np.array(first_cell), table.starts, mirrored, bins)
+    return NearTable(table, mirrored, guess, (int(bins[0]), int(bins[1]), int(bins[2])), first_cell)
+
+
+@numba.njit(cache=True, nogil=True)
+def _guesses(cells: IndexArray, starts: IndexArray, samples: FloatArray, bins: IndexArray) -> IndexArray:
+    """A sample in or near each bin of each cell; the samples of cells on the lower side are mirrored in place."""
+    n_bins = bins[0] * bins[1] * bins[2]
+    guess = np.full(len(cells) * n_bins, -1, np.int64)
+    for cell in range(len(cells)):
+        for k in range(starts[cell], starts[cell + 1]):
+            key = cell
+            for axis in range(3):
+                if cells[cell, axis] < 0:
+                    samples[axis, k] = -samples[axis, k]
+                key = key * bins[axis] + min(np.int64((samples[axis, k] + 0.5) * bins[axis]), bins[axis] - 1)
+            guess[key] = k
+        # An empty bin takes the sample of the bin before it.
+        last = starts[cell]
+        for key in range(cell * n_bins, (cell + 1) * n_bins):
+            if guess[key] < 0:
+                guess[key] = last
+            last = guess[key]
+    return guess
+
+
+def far_samples(block: SampleBlock, near: NearTable, spacing_mm: FloatArray) -> SampleBlock:
+    """The block without what the near table holds."""
+    first_cell = np.array(near.first_cell, dtype=np.float64)
+    n_shells = len(near.table.distances)
+    if block.shell[0] >= n_shells:
+        return block
+    return _chosen(block, (block.shell >= n_shells) | ~_near_samples(block, first_cell, spacing_mm))
+
+
+def _near_samples(block: SampleBlock, shift: FloatArray, spacing_mm: FloatArray) -> NDArray[np.bool_]:
+    """(n,) Which samples lie in the eight cells about the point, where the point is a voxel of the evaluation grid."""
+    # As `group_by_cell` has it.
+    cell = np.floor(block.offsets_mm / spacing_mm[:, None] + shift[:, None]) - shift[:, None]
+    return np.all((cell >= -1) & (cell <= 0), axis=0)
+
+
+def _chosen(block: SampleBlock, chosen: NDArray[np.bool_]) -> SampleBlock:
+    """The part of a block."""
+    return block._replace(
+        offsets_mm=block.offsets_mm[:, chosen],
+        shell=block.shell[chosen],
+        distance_squared=block.distance_squared[chosen],
     )
 
 
