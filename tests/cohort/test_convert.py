@@ -69,6 +69,7 @@ def test_distances_are_in_mm_negative_inside_and_clipped_where_absent(plain):
 def test_meta_says_where_everything_comes_from(plain):
     meta = plain.meta
     assert meta["pseudonym"] == "anon_007"
+    assert meta["scanner"] == {}
     assert meta["aliases_used"] == {
         "PTV70": {"roi": "PTV_70", "others": []},
         "Rectum": {"roi": "Rect", "others": []},

@@ -7,7 +7,7 @@ import pytest
 
 from doseledger.core.errors import BadCase
 from doseledger.core.grid import Grid
-from doseledger.dicom.read_image import read_image
+from doseledger.dicom.read_image import read_image, read_scanner
 from doseledger.dicom.source import lenient
 
 SPACING, ORIGIN = (3.0, 2.5, 2.0), (-10.0, -20.0, 5.0)
@@ -42,6 +42,18 @@ def test_hu_follow_slope_and_intercept_of_each_slice(factory, volume):
     values = read_image([*slices[:3], *other[3:]], "case_1").values
     np.testing.assert_array_equal(values[:3], volume[:3])
     assert np.abs(values[3:] - volume[3:]).max() <= 1
+
+
+def test_the_scanner_is_told_as_far_as_the_slices_name_it(factory, volume):
+    slices = factory.make_ct(volume, SPACING, ORIGIN)
+    for item in slices:
+        item.Manufacturer, item.ManufacturerModelName, item.KVP = "ACME ", "", "120"
+        item.ConvolutionKernel = ["B30f", "3"]
+    slices[0].ConvolutionKernel = "B70f"
+    assert read_scanner(slices) == {"manufacturer": "ACME", "kernel": "B30f\\3 | B70f", "kvp": "120"}
+    for item in slices:
+        del item.Manufacturer, item.ManufacturerModelName, item.KVP, item.ConvolutionKernel
+    assert read_scanner(slices) == {}
 
 
 def test_declared_padding_becomes_air(factory, volume):

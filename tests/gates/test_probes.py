@@ -197,7 +197,7 @@ def write_cases(folder: Path, cases: list[Case]) -> None:
 
 def case_of_site(make_case: Callable[..., Case], number: int, site: str, shift_hu: int) -> Case:
     case = make_case(f"case_{number:04d}", seed=number)
-    meta = {**case.meta, "site": site, "scanner": f"scanner of {site}", "plan": {"technique": "arc"}}
+    meta = {**case.meta, "site": site, "scanner": {"kernel": f"kernel of {site}"}, "plan": {"technique": "arc"}}
     return replace(case, ct_hu=(case.ct_hu + shift_hu).astype(np.int16), meta=meta)
 
 
@@ -207,10 +207,13 @@ def test_a_scanner_that_shows_in_the_image_is_named(
     shifts = {"A": 0, "B": 25}
     cases = [case_of_site(make_case, i, "AB"[i % 2], shifts["AB"[i % 2]]) for i in range(1, 13)]
     write_cases(tmp_path, cases)
-    assert set(read_labels(tmp_path, [case.case_id for case in cases])) == {"site", "scanner", "order"}
+    assert set(read_labels(tmp_path, [case.case_id for case in cases])) == {"site", "scanner_kernel", "order"}
     verdict = judge_metadata(tmp_path, protocol, LIMITS, np.random.default_rng(1), workers=0, tell=print)
     named = {finding.message.split(" alone")[0] for finding in verdict.errors}
-    assert {"the label can be told from the inputs (site)", "the label can be told from the inputs (scanner)"} <= named
+    assert {
+        "the label can be told from the inputs (site)",
+        "the label can be told from the inputs (scanner_kernel)",
+    } <= named
     assert verdict.details["labels"]["site"]["auc"] == 1.0
     small = [finding for finding in verdict.findings if finding.gate == "probe_small"]
     assert len(small) == 3
@@ -241,7 +244,7 @@ def test_a_label_of_one_patient_is_left_out_and_told_and_the_rest_is_probed(
     verdict = judge_metadata(tmp_path, protocol, LIMITS, np.random.default_rng(1), workers=0, tell=print)
     assert verdict.details["labels"]["site"]["labels"] == {"A": 7, "B": 7}
     unasked = {finding.numbers["label"]: finding for finding in verdict.findings if finding.gate == "probe_unasked"}
-    assert set(unasked) == {"site", "scanner"}
+    assert set(unasked) == {"site", "scanner_kernel"}
     assert unasked["site"].severity == "warning"
     assert "the inputs (site): too few patients of C to be probed, wanted 5 each" in unasked["site"].message
 

@@ -19,7 +19,7 @@ from doseledger.core.protocol import Protocol
 from doseledger.dicom.source import source_digest
 
 # Raised when the same raw data give another case; part of every case's meta.
-CONVERTER_VERSION = "2"
+CONVERTER_VERSION = "3"
 # A target that reaches beyond the dose grid by more than this part of its volume has no DVH.
 MOST_TARGET_OUTSIDE_PERCENT = 0.1
 
@@ -85,6 +85,7 @@ def _meta(origin: Origin, protocol: Protocol, patient: Patient, sha256: str) -> 
         "group": origin.group,
         "site": origin.site,
         "modality": protocol.modality,
+        "scanner": patient.scanner,
         "protocol": protocol.name,
         "source_sha256": sha256,
         "converter_version": CONVERTER_VERSION,

@@ -19,7 +19,7 @@ from doseledger.dicom.contours import Stack, stack_contours
 from doseledger.dicom.phi import refuse_phi
 from doseledger.dicom.read import CaseObjects, gather_objects
 from doseledger.dicom.read_dose import Dose, read_dose
-from doseledger.dicom.read_image import AIR_HU, Image, read_image
+from doseledger.dicom.read_image import AIR_HU, Image, read_image, read_scanner
 from doseledger.dicom.read_plan import summarise_plan
 from doseledger.dicom.read_structures import Roi, read_contours, read_rois
 from doseledger.dicom.source import MALFORMED, SourceFile, lenient, read_source
@@ -36,6 +36,8 @@ class Patient:
     ----------
     patient_id
         Patient ID as it stands in the image.
+    scanner
+        What the image says of its scanner, from `read_image.read_scanner`.
     image, dose
         Dose is None where the protocol asks for none.
     stacks
@@ -55,6 +57,7 @@ class Patient:
     """
 
     patient_id: str
+    scanner: dict[str, str]
     image: Image
     dose: Dose | None
     stacks: dict[str, Stack]
@@ -132,6 +135,7 @@ def _read_checked(files: list[SourceFile], protocol: Protocol, case_id: str) -> 
     body = _read_outline(body_roi, image.grid, case_id, warnings) if body_roi is not None else None
     return Patient(
         patient_id=str(objects.slices[0].get("PatientID") or ""),
+        scanner=read_scanner(objects.slices),
         image=image,
         dose=read_dose(objects.rtdose, case_id) if objects.rtdose is not None else None,
         stacks=stacks,

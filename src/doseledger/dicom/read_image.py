@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
+from pydicom.multival import MultiValue
 
 from doseledger.core.errors import BadCase
 from doseledger.core.grid import Grid
@@ -14,6 +15,14 @@ from doseledger.dicom.geometry import Planes, even_step_mm, numbers, read_orient
 
 # What lies outside the reconstructed circle is air by definition of the scale (water 0, air -1000 HU).
 AIR_HU = -1000
+# What of a scanner shows in its images, by the name that a case keeps it under. None of these is an attribute of DICOM
+# PS3.15 table E.1-1: they name a make and a setting, no device and no person.
+SCANNER_ATTRIBUTES = {
+    "manufacturer": "Manufacturer",
+    "model": "ManufacturerModelName",
+    "kernel": "ConvolutionKernel",
+    "kvp": "KVP",
+}
 INT16 = np.iinfo(np.int16)
 
 
@@ -63,6 +72,27 @@ def read_image(slices: list[pydicom.Dataset], case_id: str, note: str = "") -> I
         return _read_series(slices, case_id)
     except BadCase as error:
         raise BadCase(case_id, f"{error.reason}; {note}" if note else error.reason) from error
+
+
+def read_scanner(slices: list[pydicom.Dataset]) -> dict[str, str]:
+    """Return what the slices say of the scanner that made them, of `SCANNER_ATTRIBUTES` those that they have.
+
+    Slices that differ give each of their values, sorted, with " | " between.
+    """
+    found = {}
+    for name, keyword in SCANNER_ATTRIBUTES.items():
+        said = sorted({_as_text(item.get(keyword)) for item in slices} - {""})
+        if said:
+            found[name] = " | ".join(said)
+    return found
+
+
+def _as_text(value: object) -> str:
+    """Text of an attribute's value; several values are one text, as DICOM writes them."""
+    if value is None:
+        return ""
+    parts = value if isinstance(value, MultiValue) else [value]
+    return "\\".join(str(part).strip() for part in parts)
 
 
 def _read_series(slices: list[pydicom.Dataset], case_id: str) -> Image:

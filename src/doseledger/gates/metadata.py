@@ -93,9 +93,8 @@ def judge_metadata(
 def read_labels(cases_dir: Path, case_ids: list[str]) -> dict[str, NDArray[Any]]:
     """Return by name what the cases' meta says of where they come from, (case,) as text, and their order in halves.
 
-    Whatever plain value the meta holds counts, `plan` and grids included: a reader that keeps the scanner's name or the
-    kernel has them judged without a change here. Values that are one and the same, or different in each case, are no
-    labels and are left out.
+    Whatever plain value the meta holds counts, `scanner`, `plan` and grids included. Values that are one and the same,
+    or different in each case, are no labels and are left out.
     """
     rows = pd.DataFrame([_plain(read_meta(cases_dir / f"{case_id}.npz")) for case_id in case_ids], index=case_ids)
     labels: dict[str, NDArray[Any]] = {}
@@ -118,8 +117,8 @@ def _plain(meta: dict[str, Any]) -> dict[str, str]:
             # The scanner's matrix and voxel size; where the patient lay is his own.
             found["native_spacing_mm"] = json.dumps(value.get("spacing_mm"))
             found["native_shape_yx"] = json.dumps((value.get("shape_zyx") or [])[1:])
-        elif name == "plan" and isinstance(value, dict):
-            found |= {f"plan_{key}": str(item) for key, item in value.items() if isinstance(item, str)}
+        elif name in ("plan", "scanner") and isinstance(value, dict):
+            found |= {f"{name}_{key}": str(item) for key, item in value.items() if isinstance(item, str)}
     return found
 
 
