@@ -475,8 +475,8 @@ def test_stages_are_refused_with_every_criterion_that_is_not_met(registered: Pat
     for check in ("holds_stage", "test_set_locked", "test_cases", "better_than_baseline", "signed_off"):
         assert f"[{check}] " in told
     told = refusal("registry", "promote", "dose_unet@v0.1.0", "--stage", "candidate")
-    assert "[clinical_target] mae_above_10_percent_gy is" in told
-    assert "wanted <= 3" in told
+    assert "[clinical_target] gamma_3_3_global_percent is" in told
+    assert "wanted >= 95" in told
     assert "[holds_stage] it was never given the stage research" in told
     assert "no stage 'clinical' in the exit criteria" in refusal(
         "registry", "promote", "dose_unet@v0.1.0", "--stage", "clinical"
