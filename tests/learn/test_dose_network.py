@@ -98,7 +98,7 @@ def test_edges_are_learned_and_the_mean_is_not(spec: InputSpec) -> None:
     assert "lattice" in prior.state_dict()
 
 
-def test_the_mean_is_that_of_the_training_cases_about_their_main_target_both_sides_alike(
+def test_the_mean_is_that_of_the_training_cases_about_their_targets_both_sides_alike(
     cohort: Any, make_recipe: MakeRecipe
 ) -> None:
     opened = cohort.open()
@@ -109,16 +109,18 @@ def test_the_mean_is_that_of_the_training_cases_about_their_main_target_both_sid
     count = np.zeros(prior.lattice.shape)
     for case in opened:
         loaded = Case.load(case.file.path)
-        centre = np.argwhere(loaded.mask("PTV70")).mean(axis=0)
+        _, y, x = np.argwhere(loaded.mask("PTV70")).mean(axis=0)
+        assert case.place is not None
+        slices = case.place.slices_at(np.arange(prior.lattice.shape[0]) * STEP_MM - REACH_MM[0], 6.0)
         for side in (-1, 1):
             for index in np.ndindex(prior.lattice.shape):
-                offset = np.array(index) * STEP_MM - (*REACH_MM[:2], 0.0)
-                voxel = np.rint(centre + offset * (1, 1, side) / 6.0).astype(int)
+                _, front, aside = np.array(index) * STEP_MM - (*REACH_MM[:2], 0.0)
+                voxel = np.rint([slices[index[0]], y + front / 6.0, x + side * aside / 6.0]).astype(int)
                 if (voxel >= 0).all() and (voxel < loaded.grid.shape_zyx).all():
-                    z, y, x = voxel
-                    if loaded.valid_dose[z, y, x] and loaded.body[z, y, x]:
+                    at = tuple(voxel)
+                    if loaded.valid_dose[at] and loaded.body[at]:
                         assert loaded.dose_gy is not None
-                        total[index] += loaded.dose_gy[z, y, x] / 70.0
+                        total[index] += loaded.dose_gy[at] / 70.0
                         count[index] += 1
     np.testing.assert_allclose(prior.lattice.numpy(), total / np.maximum(count, 1), atol=1e-6)
     assert prior.lattice.max() > 0.9

@@ -24,6 +24,7 @@ from doseledger.learn.inputs import (
     spec_of,
     whole_box,
 )
+from doseledger.learn.place import TargetPlace
 from doseledger.learn.recipe import Recipe
 
 MakeRecipe = Callable[..., Recipe]
@@ -45,17 +46,19 @@ def test_channels_are_ct_mask_prescription_and_clipped_distances(cohort: Any, ma
     np.testing.assert_allclose(channels[6], loaded.sdf_mm[0].astype(np.float32) / 50.0)
 
 
-def test_the_place_of_a_voxel_is_told_from_the_main_targets_centre_and_mirrors_with_the_patient(
+def test_the_place_of_a_voxel_is_told_about_the_targets_and_mirrors_with_the_patient(
     cohort: Any, make_recipe: MakeRecipe
 ) -> None:
     case = cohort.open()[0]
     spec = spec_of([case], make_recipe().inputs)
     channels, loaded = read_channels(case, spec, whole(case)), Case.load(case.file.path)
-    z, y, x = np.argwhere(loaded.mask("PTV70")).mean(axis=0)
-    assert case.target_centre_zyx == pytest.approx((z, y, x))
-    expected = (np.indices(case.shape_zyx) - np.array([z, y, x])[:, None, None, None]) * 6.0 / 100.0
+    _, y, x = np.argwhere(loaded.mask("PTV70")).mean(axis=0)
+    slices = np.flatnonzero((loaded.mask("PTV70") | loaded.mask("PTV56")).any(axis=(1, 2)))
+    assert case.place == TargetPlace((slices[0], slices[-1]), (y, x))
+    expected = (np.indices(case.shape_zyx) - np.array([0, y, x])[:, None, None, None]) * 6.0
+    expected[0] = case.place.along_mm(np.arange(case.shape_zyx[0]), 6.0)[:, None, None]
     expected[2] = np.abs(expected[2])
-    np.testing.assert_allclose(channels[3:6], expected, atol=1e-6)
+    np.testing.assert_allclose(channels[3:6], expected / 100.0, atol=1e-6)
     # A part of the case knows the same place as the whole does.
     part = read_channels(case, spec, ((2, -3, 5), (4, 8, 8)))
     np.testing.assert_allclose(part[3:6][:, :, 3:], channels[3:6][:, 2:6, 0:5, 5:13], atol=1e-6)
@@ -77,7 +80,8 @@ def test_a_place_is_told_about_the_next_target_where_the_main_one_is_absent_and_
         replace(loaded, masks=masks, present=present).save(path)
         opened = open_case(replace(case.file, sha256=sha256_of_file(path)))
         if n_absent == 1:
-            assert opened.target_centre_zyx == pytest.approx(np.argwhere(loaded.mask("PTV56")).mean(axis=0))
+            assert opened.place is not None
+            assert opened.place.centre_yx == pytest.approx(np.argwhere(loaded.mask("PTV56")).mean(axis=0)[1:])
     with pytest.raises(BadCase, match="none of the targets PTV70, PTV56 is there to place a dose about"):
         read_channels(opened, spec, whole(opened))
 

@@ -23,7 +23,7 @@ EDGE_MM = 2.5
 FIRST_GAIN = 0.2
 # The mean dose's lattice: coarser than a case, as a mean over patients has no detail below a few mm.
 STEP_MM = 5.0
-# How far the lattice reaches from the main target's centre: along z and y to either side, along x to one, as left and
+# How far the lattice reaches from the middle of the targets: along z and y to either side, along x to one, as left and
 # right are averaged. A pelvis or a head and neck, whole.
 REACH_MM = (180.0, 180.0, 260.0)
 
@@ -34,14 +34,15 @@ class MeanDose(nn.Module):
     Parameters
     ----------
     spec
-        Tells where the image has the offsets from the main target and the targets' signed distances, and the condition
-        their prescriptions.
+        Tells where the image has the place about the targets and the targets' signed distances, and the condition their
+        prescriptions.
 
     Notes
     -----
     A target of prescription p gives p · σ((m - s)/w) at s mm outside it; m and w are learned, one of each a target.
-    About the main target's centre there is the mean over the training patients of dose ÷ main prescription, times the
-    patient's own main prescription. The highest holds. A target that is absent gives nothing.
+    Elsewhere there is the mean over the training patients of dose ÷ main prescription at the same place about the
+    targets (`place.TargetPlace`), times the patient's own main prescription. The highest holds. A target that is absent
+    gives nothing.
     """
 
     lattice: Tensor
@@ -109,17 +110,19 @@ def _dose_on_lattice(case: OpenCase, side: float) -> tuple[NDArray[np.float64], 
     """Dose ÷ main prescription of the voxel nearest to each point of the lattice on one side, and where it is known."""
     shape = _lattice_shape()
     dose, known = np.zeros(shape), np.zeros(shape, dtype=bool)
-    if case.target_centre_zyx is None:
+    if case.place is None:
         return dose, known
-    points = [
-        np.rint(centre + sign * (np.arange(n) * STEP_MM - first) / spacing).astype(np.intp)
-        for centre, spacing, n, first, sign in zip(
-            case.target_centre_zyx, case.spacing_mm, shape, (*REACH_MM[:2], 0.0), (1.0, 1.0, side), strict=True
-        )
-    ]
-    inside = [(along >= 0) & (along < n) for along, n in zip(points, case.shape_zyx, strict=True)]
+    along, front, aside = (STEP_MM * np.arange(n) for n in shape)
+    (z_mm, y_mm, x_mm), (centre_y, centre_x) = case.spacing_mm, case.place.centre_yx
+    places = (
+        case.place.slices_at(along - REACH_MM[0], z_mm),
+        centre_y + (front - REACH_MM[1]) / y_mm,
+        centre_x + side * aside / x_mm,
+    )
+    points = [np.rint(place).astype(np.intp) for place in places]
+    inside = [(point >= 0) & (point < n) for point, n in zip(points, case.shape_zyx, strict=True)]
     there = np.ix_(*inside)
-    voxels = np.ix_(*(along[keep] for along, keep in zip(points, inside, strict=True)))
+    voxels = np.ix_(*(point[keep] for point, keep in zip(points, inside, strict=True)))
     defined = (map_member(case.file.path, "valid_dose")[voxels] > 0) & (map_member(case.file.path, "body")[voxels] > 0)
     known[there] = defined
     dose[there] = np.where(defined, map_member(case.file.path, "dose_gy")[voxels], 0.0) / case.main_prescription_gy

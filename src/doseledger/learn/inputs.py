@@ -1,6 +1,6 @@
 """Cases as a network's input: which channels and conditions, read patch by patch from memory-mapped NPZ.
 
-Channels are (CT, body, [prescribed dose], [offsets from the main target], structure …), all on (z, y, x). Conditions
+Channels are (CT, body, [prescribed dose], [place about the targets], structure …), all on (z, y, x). Conditions
 are (presence of each structure, [prescribed dose of each target, fractions], voxel spacing). Nothing here reads the
 plan's dose but `read_dose`.
 """
@@ -21,6 +21,7 @@ from doseledger.core.case import Case, map_member
 from doseledger.core.errors import BadCase, BadInput, NotReady
 from doseledger.core.files import sha256_of_file
 from doseledger.core.grid import IntTriple, Triple
+from doseledger.learn.place import TargetPlace, find_place
 from doseledger.learn.recipe import InputRecipe
 
 Floats = NDArray[np.float32]
@@ -28,7 +29,7 @@ Box = tuple[IntTriple, IntTriple]
 
 # Air to dense bone; metal and couch beyond it carry no more dose information, and would dwarf soft tissue.
 CT_RANGE_HU = (-1000.0, 2000.0)
-# Offsets from the target's centre are of the order of 1 after this: a pelvis reaches some 200 mm from it.
+# Offsets from the targets are of the order of 1 after this: a pelvis reaches some 200 mm from it.
 OFFSET_SCALE_MM = 100.0
 # 1000 HU, the step from air to water, is one unit of the network's input.
 CT_SCALE_HU = 1000.0
@@ -57,7 +58,7 @@ class CaseFile:
 class OpenCase:
     """A case whose bytes were compared with the splits; its volumes stay on disk.
 
-    `target_centre_zyx` is the centre of the present target with the highest prescription, in voxels; None without one.
+    `place` is where its targets are; None without one.
     """
 
     file: CaseFile
@@ -68,7 +69,7 @@ class OpenCase:
     present: tuple[bool, ...]
     prescription_gy: dict[str, float]
     n_fractions: int | None
-    target_centre_zyx: Triple | None
+    place: TargetPlace | None
 
     @property
     def case_id(self) -> str:
@@ -127,15 +128,8 @@ def open_case(file: CaseFile) -> OpenCase:
         present=tuple(bool(there) for there in case.present),
         prescription_gy=dict(case.prescription_gy),
         n_fractions=case.n_fractions,
-        target_centre_zyx=_target_centre_zyx(case),
+        place=find_place(case),
     )
-
-
-def _target_centre_zyx(case: Case) -> Triple | None:
-    if case.main_target is None:
-        return None
-    z, y, x = np.argwhere(case.mask(case.main_target)).mean(axis=0)
-    return float(z), float(y), float(x)
 
 
 @dataclass(frozen=True)
@@ -159,11 +153,11 @@ class InputSpec:
     @property
     def first_structure(self) -> int:
         """Index of the first structure's channel."""
-        return self.first_offset + (len(SPACING_AXES) if self.recipe.place == "target_centre" else 0)
+        return self.first_offset + (len(SPACING_AXES) if self.recipe.place == "targets" else 0)
 
     @property
     def first_offset(self) -> int:
-        """Index of the first channel of the offsets from the target's centre, if there are any."""
+        """Index of the first channel of the offsets from the targets, if there are any."""
         return PRESCRIBED_CHANNEL + 1 if self.recipe.prescription == "numbers_and_map" else PRESCRIBED_CHANNEL
 
     @property
@@ -316,7 +310,7 @@ def read_channels(case: OpenCase, spec: InputSpec, box: Box) -> Floats:
             inside = masks[spec.structure_names.index(name)] > 0
             prescribed[inside] = np.maximum(prescribed[inside], dose_gy / recipe.dose_scale_gy)
         channels[PRESCRIBED_CHANNEL] = prescribed
-    if recipe.place == "target_centre":
+    if recipe.place == "targets":
         for axis, offset in enumerate(read_offsets(case, box)):
             channels[spec.first_offset + axis] = offset
     structures = channels[spec.first_structure :]
@@ -330,26 +324,27 @@ def read_channels(case: OpenCase, spec: InputSpec, box: Box) -> Floats:
 
 
 def read_offsets(case: OpenCase, box: Box) -> list[Floats]:
-    """Return how far a box's voxels lie from the main target's centre, along z, y and x, each to be broadcast to it.
+    """Return where a box's voxels lie about the targets, along z, y and x, each to be broadcast to it.
 
-    In units of `OFFSET_SCALE_MM`; along x without sign, so that a mirrored patient has the mirrored offsets.
+    In units of `OFFSET_SCALE_MM`: along z between and beyond the targets' ends, along y and x from the main one's
+    centre; along x without sign, so that a mirrored patient has the mirrored offsets.
 
     Raises
     ------
     BadCase
         If no target is there.
     """
-    if case.target_centre_zyx is None:
-        raise BadCase(
-            case.case_id, f"none of the targets {', '.join(case.prescription_gy)} is there to place a dose about"
-        )
-    offsets = []
-    for axis, (start, size) in enumerate(zip(*box, strict=True)):
-        voxels = start + np.arange(size) - case.target_centre_zyx[axis]
-        along = [1, 1, 1]
-        along[axis] = size
-        offsets.append((voxels * case.spacing_mm[axis] / OFFSET_SCALE_MM).astype(np.float32).reshape(along))
-    return [*offsets[:2], np.abs(offsets[2])]
+    if case.place is None:
+        targets = ", ".join(case.prescription_gy)
+        raise BadCase(case.case_id, f"none of the targets {targets} is there to place a dose about")
+    z, y, x = (start + np.arange(size) for start, size in zip(*box, strict=True))
+    (y_mm, x_mm), (centre_y, centre_x) = case.spacing_mm[1:], case.place.centre_yx
+    along = case.place.along_mm(z, case.spacing_mm[0]), (y - centre_y) * y_mm, np.abs(x - centre_x) * x_mm
+    shapes = (-1, 1, 1), (1, -1, 1), (1, 1, -1)
+    return [
+        (offset / OFFSET_SCALE_MM).astype(np.float32).reshape(shape)
+        for offset, shape in zip(along, shapes, strict=True)
+    ]
 
 
 def read_dose(case: OpenCase, box: Box) -> Floats:

@@ -30,15 +30,15 @@ class InputRecipe(Block):
     -----
     `structures`: signed distances, or plain masks (the ablation). `prescription`: each target's prescribed dose and the
     fractions as numbers (`numbers`), these and a map of the prescribed dose over the targets (`numbers_and_map`), or
-    nothing (`none`, the ablation). `place`: how far a voxel lies from the centre of the target with the highest
-    prescription, or nothing (`none`); distances to structures say no more beyond `sdf_scale_mm`. The network's output
-    is the dose divided by `dose_scale_gy`.
+    nothing (`none`, the ablation). `place`: where a voxel lies about the targets (along z by their ends, across
+    from the centre of the one with the highest prescription), or nothing (`none`); distances to structures say no more
+    beyond `sdf_scale_mm`. The network's output is the dose divided by `dose_scale_gy`.
     """
 
     structures: Literal["sdf", "mask"]
     sdf_scale_mm: Positive
     prescription: Literal["numbers", "numbers_and_map", "none"]
-    place: Literal["target_centre", "none"]
+    place: Literal["targets", "none"]
     dose_scale_gy: Positive
 
 
