@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -50,8 +50,9 @@ class MeanDose(nn.Module):
     def __init__(self, spec: InputSpec) -> None:
         super().__init__()
         self.first_offset, self.distance_mm = spec.first_offset, spec.recipe.sdf_scale_mm
-        self.channels = [spec.first_structure + spec.structure_names.index(name) for name in spec.target_names]
+        # Presence stands first among the conditions, in the order of the structures.
         self.presence = [spec.structure_names.index(name) for name in spec.target_names]
+        self.channels = [spec.first_structure + index for index in self.presence]
         self.prescribed = spec.prescribed
         n_targets = len(spec.target_names)
         self.margin_mm = nn.Parameter(torch.full((n_targets,), MARGIN_MM))
@@ -143,7 +144,7 @@ class OverPrior(nn.Module):
         return result
 
 
-def dose_network(recipe: CommonTrained, spec: InputSpec, fit_to: Iterable[OpenCase] = ()) -> nn.Module:
+def dose_network(recipe: CommonTrained, spec: InputSpec, fit_to: Sequence[OpenCase] = ()) -> nn.Module:
     """Return a dose model's network with fresh weights: (image, condition) -> dose in units of the dose scale.
 
     Parameters
@@ -162,7 +163,6 @@ def dose_network(recipe: CommonTrained, spec: InputSpec, fit_to: Iterable[OpenCa
     if recipe.prior == "none":
         return network
     prior = MeanDose(spec)
-    cases = list(fit_to)
-    if cases:
-        prior.fit(cases)
+    if fit_to:
+        prior.fit(fit_to)
     return OverPrior(network, prior)
