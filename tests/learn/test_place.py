@@ -7,8 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from doseledger.core.case import Case
 from doseledger.learn.place import HALF_LENGTH_MM, TargetPlace, find_place
@@ -22,13 +20,6 @@ def test_ends_lie_at_the_half_length_whatever_the_targets_and_mm_go_on_beyond() 
         np.testing.assert_allclose(
             found, [-HALF_LENGTH_MM, 0.0, HALF_LENGTH_MM, HALF_LENGTH_MM + 12, -HALF_LENGTH_MM - 6]
         )
-
-
-@given(st.integers(0, 50), st.integers(0, 60), st.floats(0.5, 10.0), st.floats(-30, 120))
-def test_the_slice_at_a_place_is_the_one_that_lies_there(first: int, length: int, step_mm: float, z: float) -> None:
-    place = TargetPlace((first, first + length), (0.0, 0.0))
-    back = place.slices_at(place.along_mm(np.array([z]), step_mm), step_mm)
-    assert back[0] == pytest.approx(z, abs=1e-6)
 
 
 def test_the_ends_are_those_of_all_targets_and_the_centre_the_main_ones(make_case: Callable[..., Case]) -> None:

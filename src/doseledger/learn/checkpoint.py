@@ -19,7 +19,7 @@ from doseledger.core.protocol import load_block
 from doseledger.learn.inputs import InputSpec
 from doseledger.learn.recipe import CommonTrained, TrainedRecipe
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 
 @dataclass(frozen=True)

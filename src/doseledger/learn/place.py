@@ -37,13 +37,6 @@ class TargetPlace:
         below, above = (slices - first) * step_mm - HALF_LENGTH_MM, (slices - last) * step_mm + HALF_LENGTH_MM
         return np.where(slices < first, below, np.where(slices > last, above, between))
 
-    def slices_at(self, along_mm: NDArray[Any], step_mm: float) -> NDArray[np.float64]:
-        """Return the slice, with its fraction, at each such place: the inverse of `along_mm`."""
-        first, last = self.ends_z
-        between = first + (along_mm / HALF_LENGTH_MM + 1.0) / 2.0 * self._length
-        below, above = first + (along_mm + HALF_LENGTH_MM) / step_mm, last + (along_mm - HALF_LENGTH_MM) / step_mm
-        return np.where(along_mm < -HALF_LENGTH_MM, below, np.where(along_mm > HALF_LENGTH_MM, above, between))
-
     @property
     def _length(self) -> float:
         # Targets in one slice only have no length to stretch.
