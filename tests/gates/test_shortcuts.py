@@ -22,13 +22,14 @@ from doseledger.core.settings import load_settings
 from doseledger.core.tables import SPLITS, write_table
 from doseledger.gates.ablation import ALTERATIONS, Dose, ablate_case, cut_window, without_nearest_organ
 from doseledger.gates.limits import ShortcutLimit, load_thresholds
-from doseledger.gates.shortcut_measures import ShortcutFiles, measure_shortcuts
+from doseledger.gates.shortcut_measures import ShortcutFiles, measure_shortcuts, predictor
 from doseledger.gates.shortcuts import JudgedFiles, judge_numbers, judge_shortcuts
 from doseledger.gates.trivial import TemplateFit, compare_doses, draw_voxels, fit_distances, mae_ratios
 from doseledger.gates.verdict import Verdict
-from doseledger.learn.checkpoint import Checkpoint, save_checkpoint
+from doseledger.learn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from doseledger.learn.dose_network import dose_network
-from doseledger.learn.inputs import InputSpec
+from doseledger.learn.inputs import CaseFile, InputSpec, open_case
+from doseledger.learn.predict import load_model
 from doseledger.learn.recipe import Recipe, load_recipe
 
 MakeCase = Callable[..., Case]
@@ -149,11 +150,17 @@ def test_a_dose_that_is_a_function_of_distances_is_found_by_the_regression(make_
 
 def test_ratios_are_of_mean_errors_and_a_perfect_rival_can_not_be_beaten(make_case: MakeCase) -> None:
     voxels = draw_voxels(make_case(), 1000, np.random.default_rng(1))
-    doses = {"model": voxels.dose_gy + 2, "template": voxels.dose_gy - 4, "distance": voxels.dose_gy}
+    doses = {
+        "model": voxels.dose_gy + 2,
+        "template": voxels.dose_gy - 4,
+        "distance": voxels.dose_gy,
+        "prior": voxels.dose_gy + 1,
+    }
     found = mae_ratios([compare_doses(voxels, doses)] * 2)
     assert found["template_mae_ratio"] == pytest.approx(0.5)
     assert found["template_mae_ratio_above_10_percent"] == pytest.approx(0.5)
     assert found["distance_mae_ratio"] == np.inf
+    assert found["prior_mae_ratio"] == pytest.approx(2.0)
 
 
 # The whole gate on files.
@@ -165,7 +172,7 @@ def recipe(repository: Path) -> Recipe:
     block = json.loads(json.dumps(block))
     block["sampling"]["patch_zyx"] = [16, 24, 32]
     block["network"] |= {"channels": [4, 8], "convolutions": [1, 1], "embedding": 8}
-    # With the falloff as its prior even an untrained network follows the targets; wanted here is one that does not.
+    # On a prior even an untrained network follows the targets; wanted here is one that does not.
     block["prior"] = "none"
     return load_recipe(block, "test")
 
@@ -293,6 +300,29 @@ def test_the_template_passed_off_as_a_model_is_warned_of(files: ShortcutFiles, r
     assert verdict.details["numbers"]["template_mae_ratio"] == pytest.approx(1.0, abs=1e-3)
     (finding,) = [item for item in verdict.findings if item.numbers["metric"] == "template_mae_ratio"]
     assert finding.severity == "warning"
+
+
+@pytest.mark.parametrize("prior", ["mean_dose", "none"])
+def test_what_a_network_adds_to_passed_off_as_a_model_is_warned_of(
+    files: ShortcutFiles, recipe: Recipe, prior: str
+) -> None:
+    names = ("case_0001", "case_0002", "case_0003")
+    training = [open_case(CaseFile(n, files.case_path(n), sha256_of_file(files.case_path(n)))) for n in names]
+    checkpoint = load_checkpoint(files.checkpoint)
+    part = checkpoint.recipe.model_copy(update={"prior": prior})
+    network = dose_network(part, checkpoint.spec, training)
+    save_checkpoint(files.checkpoint, replace(checkpoint, recipe=part, weights=network.state_dict()))
+    alone = load_model(files.checkpoint).prior_alone()
+    case = Case.load(files.case_path("case_0005"))
+    dose = np.zeros(case.grid.shape_zyx) if alone is None else predictor(alone, recipe.predict)(case)
+    write_prediction(files, case, dose)
+    verdict = judged(files, recipe)
+    assert (alone is None) == (prior == "none")
+    assert verdict.details["numbers"]["prior_mae_ratio"] == 1.0
+    (finding,) = [item for item in verdict.findings if item.numbers["metric"] == "prior_mae_ratio"]
+    assert finding.severity == "warning"
+    write_prediction(files, case, 0.5 * (dose + case.dose_gy))
+    assert judged(files, recipe).details["numbers"]["prior_mae_ratio"] == pytest.approx(0.5, abs=1e-3)
 
 
 def test_limits_that_leave_out_a_trivial_model_are_refused(files: ShortcutFiles, repository: Path) -> None:

@@ -17,7 +17,7 @@ from doseledger.learn.run import TrainingRun
 
 
 def test_twenty_steps_on_one_batch_lower_the_loss(make_run: Callable[..., TrainingRun], cohort: Any) -> None:
-    result = probe_steps(make_run({"prior": "none"}), cohort.cases, cohort.splits, n_steps=20)
+    result = probe_steps(make_run(), cohort.cases, cohort.splits, n_steps=20)
     assert result.finite
     assert len(result.losses) == 21
     assert result.last_loss < 0.7 * result.first_loss
@@ -25,6 +25,14 @@ def test_twenty_steps_on_one_batch_lower_the_loss(make_run: Callable[..., Traini
     assert result.output_shape == (2, 1, 16, 24, 32)
     assert set(result.case_ids) <= {"case_0001", "case_0002"}
     assert result.n_weights > 1000
+
+
+def test_a_network_is_tried_without_its_prior(make_run: Callable[..., TrainingRun], cohort: Any) -> None:
+    without, on_prior = (
+        probe_steps(make_run({"prior": prior}), cohort.cases, cohort.splits, n_steps=2)
+        for prior in ("none", "mean_dose")
+    )
+    assert on_prior == without
 
 
 def test_a_rate_of_nearly_nothing_is_seen_to_learn_nothing(make_run: Callable[..., TrainingRun], cohort: Any) -> None:
@@ -41,4 +49,4 @@ def test_a_dose_that_is_not_a_number_is_seen(make_run: Callable[..., TrainingRun
         replace(case, dose_gy=case.dose_gy * np.float32(np.nan)).save(path)
         table.loc[table["case_id"] == case_id, "sha256"] = sha256_of_file(path)
     write_table(cohort.splits, table, SPLITS)
-    assert not probe_steps(make_run({"prior": "none"}), cohort.cases, cohort.splits, n_steps=2).finite
+    assert not probe_steps(make_run(), cohort.cases, cohort.splits, n_steps=2).finite

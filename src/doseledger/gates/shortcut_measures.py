@@ -1,4 +1,4 @@
-"""How a network answers to spoiled inputs, and how it does beside two models without insight: numbers alone."""
+"""How a network answers to spoiled inputs, and how it does beside models without insight: numbers alone."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class ShortcutFiles:
 def measure_shortcuts(
     files: ShortcutFiles, recipe: PredictRecipe, *, fold: int, repeat: int, tell: Tell
 ) -> dict[str, Any]:
-    """Return a model's errors beside those of trivial models, and its answers to spoiled inputs, as JSON values.
+    """Return a model's errors beside trivial models' and its own prior's, and its answers to spoiled inputs, as JSON.
 
     Parameters
     ----------
@@ -110,7 +110,8 @@ def measure_shortcuts(
     rng = np.random.default_rng(DRAW_SEED)
     template, regression, used = _fit(files, model.checkpoint.trained_on, rng)
     tell(f"trivial models fitted to {len(used)} of {len(model.checkpoint.trained_on)} training cases")
-    trivial = [_compare(files, case_id, template, regression, rng) for case_id in test]
+    prior = _prior(model, recipe)
+    trivial = [_compare(files, case_id, template, regression, prior, rng) for case_id in test]
     answers = _ablate(files, model, recipe, list(test)[:MOST_ALTERED_CASES], tell)
     return {
         "checkpoint_sha256": model.sha256,
@@ -164,8 +165,19 @@ def _fit(
     return template.result(), fit_distances(drawn), names
 
 
+def _prior(model: Model, recipe: PredictRecipe) -> Predict:
+    """What the model's network adds to; a model that adds to nothing adds to no dose."""
+    alone = model.prior_alone()
+    return predictor(alone, recipe) if alone else lambda case: np.zeros(case.grid.shape_zyx, dtype=np.float32)
+
+
 def _compare(
-    files: ShortcutFiles, case_id: str, template: Template, regression: DistanceRegression, rng: np.random.Generator
+    files: ShortcutFiles,
+    case_id: str,
+    template: Template,
+    regression: DistanceRegression,
+    prior: Predict,
+    rng: np.random.Generator,
 ) -> dict[str, Any]:
     prediction = load_prediction(files.prediction_path(case_id))
     case = _load(files, case_id, prediction.case_sha256)
@@ -175,6 +187,7 @@ def _compare(
         "model": prediction.dose_gy.ravel()[voxels.index],
         "template": template.predict(voxels),
         "distance": regression.predict(voxels),
+        "prior": prior(case).ravel()[voxels.index],
     }
     return compare_doses(voxels, doses)
 

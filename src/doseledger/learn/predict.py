@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from doseledger.core.fanout import Tell
 from doseledger.core.files import atomic_path, sha256_of_file
 from doseledger.core.tables import SPLITS, read_table
 from doseledger.learn.checkpoint import Checkpoint, load_checkpoint
-from doseledger.learn.dose_network import dose_network
+from doseledger.learn.dose_network import OverPrior, dose_network
 from doseledger.learn.inputs import Box, OpenCase, case_files, check_fits, open_case, whole_box
 from doseledger.learn.patches import Sample, as_tensors, mirror_inputs, read_inputs
 from doseledger.learn.recipe import PredictRecipe
@@ -34,6 +34,10 @@ class Model:
     sha256: str
     network: nn.Module
     device: torch.device
+
+    def prior_alone(self) -> Model | None:
+        """Return the model without its network's word, what `prior` gives; None where it adds to nothing."""
+        return replace(self, network=self.network.prior) if isinstance(self.network, OverPrior) else None
 
 
 def load_model(path: Path) -> Model:

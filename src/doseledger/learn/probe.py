@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,6 +12,7 @@ from doseledger.core.tables import SPLITS, read_table
 from doseledger.learn.inputs import case_files, open_case, spec_of
 from doseledger.learn.optimiser import build_optimiser
 from doseledger.learn.patches import PatchDataset, patch_loader
+from doseledger.learn.recipe import Recipe
 from doseledger.learn.run import TrainingRun
 from doseledger.learn.train import explained_memory_errors, make_task
 
@@ -56,7 +57,8 @@ def probe_steps(run: TrainingRun, cases: Path, splits: Path, *, n_steps: int) ->
     """Return what `n_steps` on the first batch of the first epoch do to its loss, on the CPU in float32.
 
     Only the cases that the batch can hold are opened. The rate is the recipe's own, without warm-up or schedule, so
-    that a loss that does not fall says something of data, network and rate.
+    that a loss that does not fall says something of data, network and rate. A network is tried without its prior, on
+    which one that learns nothing would do well too.
 
     Raises
     ------
@@ -65,6 +67,8 @@ def probe_steps(run: TrainingRun, cases: Path, splits: Path, *, n_steps: int) ->
     BadInput
         If settings and cases do not fit, or memory does not suffice.
     """
+    if isinstance(run.recipe, Recipe):
+        run = replace(run, recipe=run.recipe.model_copy(update={"prior": "none"}))
     table = read_table(splits, SPLITS)
     files = case_files(cases, table, "train", fold=run.fold, repeat=run.repeat)
     opened = [open_case(file) for file in files[: run.recipe.sampling.batch_size]]
