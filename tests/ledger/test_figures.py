@@ -25,7 +25,15 @@ from doseledger.ledger.curves import (
 )  # fmt: skip
 from doseledger.ledger.figures import FONT_PT, data_uri, house_style, new_figure, save_figure
 from doseledger.ledger.slices import plot_slices
-from doseledger.ledger.views import PLANES, Comparison, View, box_of_interest, isocentre_index, isodose_levels
+from doseledger.ledger.views import (
+    PLANES,
+    Comparison,
+    View,
+    box_of_interest,
+    isocentre_index,
+    isodose_levels,
+    levels_of_targets,
+)
 
 MakeCase = Callable[..., Case]
 CRITERIA = GammaCriteria(3.0, 3.0, 10.0, False, 10, 2.0)
@@ -157,6 +165,23 @@ def test_isodoses_are_those_of_the_prescriptions_of_present_targets(make_case: M
     assert [dose for dose, _ in isodose_levels(make_case())] == pytest.approx([73.5, 66.5, 53.2, 35.0, 21.0])
     only = isodose_levels(make_case(absent=("PTV70",)))
     assert only[0] == (pytest.approx(58.8), "58.8 Gy (105 % PTV56)")
+
+
+def test_isodoses_of_many_targets_are_told_once_each_the_highest_first() -> None:
+    found = levels_of_targets({"A": 50.0, "B": 70.0, "C": 70.0, "D": 30.0, "E": 60.0, "F": 36.84})
+    assert [dose for dose, _ in found] == pytest.approx([73.5, 66.5, 57.0, 47.5, 35.0, 28.5, 21.0], abs=0.01)
+    assert found[1][1] == "66.5 Gy (95 % B, 95 % C)"
+    assert found[4][1] == "35.0 Gy (95 % F, 50 % B)"
+
+
+def test_slices_of_four_targets_and_more_are_drawn(make_case: MakeCase) -> None:
+    case = make_case()
+    assert case.dose_gy is not None
+    targets = {"PTV70": 70.0, "PTV56": 56.0, "Prostate": 70.0, "Bladder": 50.0, "Rectum": 30.0, "Femur_L": 20.0}
+    case = dataclasses.replace(case, prescription_gy=targets)
+    with house_style():
+        figure = plot_slices(Comparison(case, case.dose_gy, CRITERIA))
+    assert figure.axes
 
 
 def test_a_prediction_of_another_shape_is_refused(make_case: MakeCase) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import cycle, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,7 +112,7 @@ def _draw(scene: _Scene, case_id: str) -> Figure:
 def _levels(scene: _Scene) -> list[tuple[float, str]]:
     """Isodoses in Gy with their colours, the lowest first."""
     levels = levels_of_targets(scene.plan.prescription_gy or {"the highest dose": float(scene.dose_gy.max())})
-    return [(dose_gy, colour) for (dose_gy, _), colour in zip(levels, ISODOSE_COLOURS, strict=False)][::-1]
+    return [(dose_gy, colour) for (dose_gy, _), colour in zip(levels, cycle(ISODOSE_COLOURS), strict=False)][::-1]
 
 
 def _span_mm(axis: str) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 WINDOW_HU = (-160.0, 240.0)
 # The difference's scale ends at this part of the highest prescription, so that cases can be compared by eye.
 DIFFERENCE_PART = 0.10
+# From the highest isodose down; with four targets or more the outermost begin anew, and their place tells them apart.
 ISODOSE_COLOURS = ("#D55E00", "#E69F00", "#F0E442", "#009E73", "#56B4E9", "#CC79A7")
 SCALE_BAR_MM = 50.0
 DASHED = (0, (3, 1.5))
@@ -99,11 +101,10 @@ def gamma_colormap() -> Colormap:
 def _draw_isodoses(axis: Axes, view: View, comparison: Comparison) -> None:
     case = comparison.case
     view.show(axis, view.cut(case.ct_hu), cmap="gray", vmin=WINDOW_HU[0], vmax=WINDOW_HU[1])
-    levels = [dose for dose, _ in isodose_levels(case)][::-1]
-    colours = list(ISODOSE_COLOURS[: len(levels)])[::-1]
+    levels = [(dose, colour) for (dose, _), colour in zip(isodose_levels(case), cycle(ISODOSE_COLOURS), strict=False)]
     for dose, style in ((comparison.plan_gy, "solid"), (comparison.predicted_gy, DASHED)):
         picture = view.cut(dose)
-        inside = [(level, colour) for level, colour in zip(levels, colours, strict=True) if level < picture.max()]
+        inside = [(level, colour) for level, colour in reversed(levels) if level < picture.max()]
         if inside:
             axis.contour(
                 view.columns_mm, view.rows_mm, picture,
@@ -181,7 +182,7 @@ def _draw_foot(feet: list[Axes], case: Case, overlays: tuple[Overlay, Overlay]) 
 
     lines = [
         Line2D([], [], color=colour, label=label)
-        for colour, (_, label) in zip(ISODOSE_COLOURS, isodose_levels(case), strict=False)
+        for (_, label), colour in zip(isodose_levels(case), cycle(ISODOSE_COLOURS), strict=False)
     ]
     feet[0].axis("off")
     feet[0].legend(handles=lines, loc="upper left", handlelength=1.0, borderaxespad=0.0, labelspacing=0.15)

@@ -152,12 +152,19 @@ def isodose_levels(case: Case) -> list[tuple[float, str]]:
 
 
 def levels_of_targets(targets: Mapping[str, float]) -> list[tuple[float, str]]:
-    """Return isodose levels in Gy with their labels as `isodose_levels`, of targets by their prescribed dose in Gy."""
+    """Return isodose levels in Gy with their labels as `isodose_levels`, of targets by their prescribed dose in Gy.
+
+    Levels that are the same to a tenth of a Gy are one, with both labels.
+    """
     top = max(targets, key=lambda name: targets[name])
-    levels = [(1.05 * targets[top], f"105 % {top}")]
-    levels += [(0.95 * targets[name], f"95 % {name}") for name in sorted(targets, key=lambda n: -targets[n])]
-    levels += [(part / 100 * targets[top], f"{part} % {top}") for part in (50, 30)]
-    return [(dose, f"{dose:.1f} Gy ({label})") for dose, label in levels]
+    wanted = [(1.05 * targets[top], f"105 % {top}")]
+    wanted += [(0.95 * dose, f"95 % {name}") for name, dose in targets.items()]
+    wanted += [(part / 100 * targets[top], f"{part} % {top}") for part in (50, 30)]
+    alike: dict[float, list[tuple[float, str]]] = {}
+    for dose, label in wanted:
+        alike.setdefault(round(dose, 1), []).append((dose, label))
+    levels = sorted((same[0][0], ", ".join(label for _, label in same)) for same in alike.values())
+    return [(dose, f"{dose:.1f} Gy ({labels})") for dose, labels in reversed(levels)]
 
 
 class View:
