@@ -59,6 +59,8 @@ def test_what_changes_data_models_or_verdicts_is_recorded() -> None:
         "report", "splits lock", "splits unlock", "registry register", "registry promote", "registry sign-off",
         "registry retire", "registry get", "runs check", "runs archive",
     } <= set(AUDITED)  # fmt: skip
+    judges = typer.main.get_command(app).commands["check"].commands  # type: ignore[attr-defined]
+    assert {f"check {name}" for name in judges} <= set(AUDITED)
 
 
 def record(log: Path, footprint: Footprint, error: BaseException | None = None) -> list[dict[str, Any]]:

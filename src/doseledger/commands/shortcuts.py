@@ -118,6 +118,7 @@ def check_shortcuts(
 
 
 @check_app.command("stack")
+@audited("check stack", inputs=("stack", "thresholds"), outputs=("token", "findings"), reads="the stack")
 def check_stack(
     stack: Annotated[
         Path, typer.Argument(help="NPZ with images (n, [z,] y, x), labels (n,) and, where known, groups.")
@@ -147,6 +148,12 @@ def check_stack(
 
 
 @check_app.command("metadata")
+@audited(
+    "check metadata",
+    inputs=("cases", "protocols", "thresholds", "params"),
+    outputs=("token", "findings"),
+    reads="all",
+)
 def check_metadata(
     cases: Annotated[Path, typer.Argument(help="Folder of cases.")],
     cohort: Cohort,
