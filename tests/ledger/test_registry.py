@@ -143,7 +143,8 @@ def commit_all(root: Path, message: str) -> None:
 def write_project(root: Path, repository: Path) -> None:
     """The files of a project that Git holds, committed."""
     params = read_yaml(repository / "params.yaml")
-    small = dict(params["dose_unet"], network=TINY)
+    # Without its prior: on it even this network reaches what a candidate must, as the dose hangs on distances alone.
+    small = dict(params["dose_unet"], network=TINY, prior="none")
     small["sampling"] = {**small["sampling"], "patch_zyx": [16, 24, 32], "patches_per_case": 1}
     small["fit"] = {**small["fit"], "max_epochs": 1, "validate_every": 1}
     small["loader"] = {**small["loader"], "workers": 0}
@@ -475,7 +476,8 @@ def test_stages_are_refused_with_every_criterion_that_is_not_met(registered: Pat
     for check in ("holds_stage", "test_set_locked", "test_cases", "better_than_baseline", "signed_off"):
         assert f"[{check}] " in told
     told = refusal("registry", "promote", "dose_unet@v0.1.0", "--stage", "candidate")
-    assert "[clinical_target] gamma_3_3_global_percent is" in told
+    assert "[clinical_target] mae_above_10_percent_gy is" in told
+    assert "gamma_3_3_global_percent is" in told
     assert "wanted >= 95" in told
     assert "[holds_stage] it was never given the stage research" in told
     assert "no stage 'clinical' in the exit criteria" in refusal(
