@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import re
@@ -71,8 +72,14 @@ def bystander() -> Iterator[psutil.Process]:
 
 
 def is_gone(folder: Path, name: str) -> bool:
-    pid = int((folder / name).read_text())
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    """Whether a process has ended; one that was killed may take a moment to go on a busy machine."""
+    pid, until = int((folder / name).read_text()), time.monotonic() + 5.0
+    with contextlib.suppress(psutil.NoSuchProcess):
+        while psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.05)
+    return True
 
 
 def watched(command: list[str], folder: Path, rules: WatchRules = RULES) -> tuple[int, list[str]]:
