@@ -17,6 +17,7 @@ from doseledger.core.case import Case
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.files import sha256_of_file
 from doseledger.dicom.distance import signed_distance
+from doseledger.learn import mean_dose
 from doseledger.learn.inputs import OFFSET_SCALE_MM, CaseFile, InputSpec, OpenCase, open_case, spec_of
 from doseledger.learn.mean_dose import BY_DISTANCE, BY_PLACE, EDGE_MM, MARGIN_MM, Lattice, MeanDose
 from doseledger.learn.patches import mirror_inputs, read_inputs
@@ -202,6 +203,19 @@ def test_the_mean_that_tells_the_others_doses_has_the_larger_share(
     # One case alone has no others to ask: its targets may lie anywhere in the next patient.
     prior.fit(opened[:1])
     assert prior.place_share == 0.0
+
+
+def test_of_many_cases_some_evenly_spread_are_taken(
+    cohort: Any, make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = cohort.open()
+    assert len(opened) == 3
+    some, all_of_fewer = (MeanDose(spec_of(opened, make_recipe().inputs)) for _ in range(2))
+    all_of_fewer.fit([opened[0], opened[2]])
+    monkeypatch.setattr(mean_dose, "MOST_CASES", 2)
+    some.fit(opened)
+    for name, values in some.state_dict().items():
+        torch.testing.assert_close(values, all_of_fewer.state_dict()[name], rtol=0, atol=0)
 
 
 def changed(case: OpenCase, **values: Any) -> OpenCase:
