@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pickle
 import re
@@ -72,14 +71,8 @@ def bystander() -> Iterator[psutil.Process]:
 
 
 def is_gone(folder: Path, name: str) -> bool:
-    """Whether a process has ended; one that was killed may take a moment to go on a busy machine."""
-    pid, until = int((folder / name).read_text()), time.monotonic() + 5.0
-    with contextlib.suppress(psutil.NoSuchProcess):
-        while psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-            if time.monotonic() > until:
-                return False
-            time.sleep(0.05)
-    return True
+    pid = int((folder / name).read_text())
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
 def watched(command: list[str], folder: Path, rules: WatchRules = RULES) -> tuple[int, list[str]]:

@@ -110,8 +110,10 @@ def measure_shortcuts(
     rng = np.random.default_rng(DRAW_SEED)
     template, regression, used = _fit(files, model.checkpoint.trained_on, rng)
     tell(f"trivial models fitted to {len(used)} of {len(model.checkpoint.trained_on)} training cases")
-    prior = _prior(model, recipe)
-    trivial = [_compare(files, case_id, template, regression, prior, rng) for case_id in test]
+    trivial = []
+    for case_id, sha256 in test.items():
+        prior_gy = _prior_dose(files, model, recipe, case_id, sha256)
+        trivial.append(_compare(files, case_id, template, regression, prior_gy, rng))
     answers = _ablate(files, model, recipe, list(test)[:MOST_ALTERED_CASES], tell)
     return {
         "checkpoint_sha256": model.sha256,
@@ -165,10 +167,13 @@ def _fit(
     return template.result(), fit_distances(drawn), names
 
 
-def _prior(model: Model, recipe: PredictRecipe) -> Predict:
-    """What the model's network adds to; a model that adds to nothing adds to no dose."""
-    alone = model.prior_alone()
-    return predictor(alone, recipe) if alone else lambda case: np.zeros(case.grid.shape_zyx, dtype=np.float32)
+def _prior_dose(files: ShortcutFiles, model: Model, recipe: PredictRecipe, case_id: str, sha256: str) -> Dose:
+    """Return the dose of a case that the model's network adds to; a network that adds to nothing adds to no dose."""
+    from doseledger.learn.inputs import CaseFile, open_case
+    from doseledger.learn.predict import predict_case
+
+    case, alone = open_case(CaseFile(case_id, files.case_path(case_id), sha256)), model.prior_alone()
+    return predict_case(alone, case, recipe) if alone else np.zeros(case.shape_zyx, dtype=np.float32)
 
 
 def _compare(
@@ -176,7 +181,7 @@ def _compare(
     case_id: str,
     template: Template,
     regression: DistanceRegression,
-    prior: Predict,
+    prior_gy: Dose,
     rng: np.random.Generator,
 ) -> dict[str, Any]:
     prediction = load_prediction(files.prediction_path(case_id))
@@ -187,7 +192,7 @@ def _compare(
         "model": prediction.dose_gy.ravel()[voxels.index],
         "template": template.predict(voxels),
         "distance": regression.predict(voxels),
-        "prior": prior(case).ravel()[voxels.index],
+        "prior": prior_gy.ravel()[voxels.index],
     }
     return compare_doses(voxels, doses)
 

@@ -159,16 +159,15 @@ class MeanDose(nn.Module):
     def forward(self, image: Tensor, condition: Tensor) -> Tensor:
         """Return the dose (batch, 1, z, y, x) in units of the dose scale."""
         prescribed, distance_mm = self._targets(image, condition)
+        coordinates = self._coordinates(image, prescribed, distance_mm)
 
         def of_target(values: Tensor) -> Tensor:
             return values.view(1, -1, 1, 1, 1)
 
         edge = torch.sigmoid((of_target(self.margin_mm) - distance_mm) / of_target(self.log_edge_mm.exp()))
         by_place, by_distance = (
-            lattice.interpolate(values, coordinates)
-            for lattice, values, coordinates in zip(
-                LATTICES, (self.by_place, self.by_distance), self._coordinates(image, condition), strict=True
-            )
+            lattice.interpolate(values, at_mm)
+            for lattice, values, at_mm in zip(LATTICES, (self.by_place, self.by_distance), coordinates, strict=True)
         )
         mean = torch.lerp(by_distance, by_place, self.place_share.to(by_place.dtype))
         main = prescribed.amax(dim=1, keepdim=True)
@@ -180,9 +179,8 @@ class MeanDose(nn.Module):
         prescribed = condition[:, self.spec.prescribed] * condition[:, self.presence]
         return prescribed[:, :, None, None, None], image[:, self.channels] * self.spec.recipe.sdf_scale_mm
 
-    def _coordinates(self, image: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+    def _coordinates(self, image: Tensor, prescribed: Tensor, distance_mm: Tensor) -> tuple[Tensor, Tensor]:
         """Where voxels lie on each lattice, (batch, z, y, x, 3) in mm."""
-        prescribed, distance_mm = self._targets(image, condition)
         first = self.spec.first_offset
         place = image[:, first : first + 3].movedim(1, -1) * OFFSET_SCALE_MM
         chosen = prescribed.argmax(dim=1, keepdim=True).expand(-1, 1, *distance_mm.shape[2:])
@@ -203,10 +201,10 @@ class MeanDose(nn.Module):
             if not np.isfinite(dose_gy).all():
                 raise BadCase(case.case_id, "its dose is not finite; no mean can be taken with it: ingest it again")
             image, condition = (torch.from_numpy(sample[name])[None] for name in ("image", "condition"))
-            points = zip(LATTICES, self._coordinates(image, condition), strict=True)
+            coordinates = self._coordinates(image, *self._targets(image, condition))
             yield CaseVoxels(
                 dose_gy / case.main_prescription_gy,
-                tuple(lattice.nearest(coordinates[0][known]) for lattice, coordinates in points),
+                tuple(lattice.nearest(at_mm[0][known]) for lattice, at_mm in zip(LATTICES, coordinates, strict=True)),
             )
 
 

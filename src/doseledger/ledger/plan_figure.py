@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import cycle, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from doseledger.dicom.contours import fill
 from doseledger.dicom.read_plan import read_plan
 from doseledger.dicom.source import lenient, read_source
 from doseledger.ledger.figures import NO_METADATA, house_style, new_figure
-from doseledger.ledger.slices import ISODOSE_COLOURS, WINDOW_HU
+from doseledger.ledger.slices import WINDOW_HU, coloured
 from doseledger.ledger.views import levels_of_targets
 from doseledger.planning.machine import load_machine
 
@@ -112,7 +112,7 @@ def _draw(scene: _Scene, case_id: str) -> Figure:
 def _levels(scene: _Scene) -> list[tuple[float, str]]:
     """Isodoses in Gy with their colours, the lowest first."""
     levels = levels_of_targets(scene.plan.prescription_gy or {"the highest dose": float(scene.dose_gy.max())})
-    return [(dose_gy, colour) for (dose_gy, _), colour in zip(levels, cycle(ISODOSE_COLOURS), strict=False)][::-1]
+    return [(dose_gy, colour) for dose_gy, _, colour in reversed(coloured(levels))]
 
 
 def _span_mm(axis: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
@@ -98,13 +99,18 @@ def gamma_colormap() -> Colormap:
     return LinearSegmentedColormap.from_list("gamma", stops).with_extremes(bad="#FFFFFF")
 
 
+def coloured(levels: Sequence[tuple[float, str]]) -> list[tuple[float, str, str]]:
+    """Return isodoses in Gy and their labels with a colour each; the levels come the highest first."""
+    return [(dose_gy, label, colour) for (dose_gy, label), colour in zip(levels, cycle(ISODOSE_COLOURS), strict=False)]
+
+
 def _draw_isodoses(axis: Axes, view: View, comparison: Comparison) -> None:
     case = comparison.case
     view.show(axis, view.cut(case.ct_hu), cmap="gray", vmin=WINDOW_HU[0], vmax=WINDOW_HU[1])
-    levels = [(dose, colour) for (dose, _), colour in zip(isodose_levels(case), cycle(ISODOSE_COLOURS), strict=False)]
+    levels = coloured(isodose_levels(case))
     for dose, style in ((comparison.plan_gy, "solid"), (comparison.predicted_gy, DASHED)):
         picture = view.cut(dose)
-        inside = [(level, colour) for level, colour in reversed(levels) if level < picture.max()]
+        inside = [(level, colour) for level, _, colour in reversed(levels) if level < picture.max()]
         if inside:
             axis.contour(
                 view.columns_mm, view.rows_mm, picture,
@@ -180,10 +186,7 @@ def _draw_foot(feet: list[Axes], case: Case, overlays: tuple[Overlay, Overlay]) 
     from matplotlib.cm import ScalarMappable
     from matplotlib.lines import Line2D
 
-    lines = [
-        Line2D([], [], color=colour, label=label)
-        for (_, label), colour in zip(isodose_levels(case), cycle(ISODOSE_COLOURS), strict=False)
-    ]
+    lines = [Line2D([], [], color=colour, label=label) for _, label, colour in coloured(isodose_levels(case))]
     feet[0].axis("off")
     feet[0].legend(handles=lines, loc="upper left", handlelength=1.0, borderaxespad=0.0, labelspacing=0.15)
     for axis, overlay in zip(feet[1:], overlays, strict=True):
