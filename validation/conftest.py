@@ -52,6 +52,17 @@ def cohort_files(settings: Settings) -> CohortFiles:
     )
 
 
+def checkpoint_of(cohort: str, model: str) -> Path:
+    """Return where a model's best checkpoint lies."""
+    return ROOT / "models" / cohort / model / "checkpoints" / "best.ckpt"
+
+
+@pytest.fixture
+def base(settings: Settings) -> Path:
+    """The checkpoint that diffusions stand on."""
+    return checkpoint_of(settings.cohort, settings.diffusion_base)
+
+
 @pytest.fixture
 def metrics_files(model: str, cohort_files: CohortFiles) -> MetricsFiles:
     """The files that the metrics gate judges."""
@@ -59,7 +70,7 @@ def metrics_files(model: str, cohort_files: CohortFiles) -> MetricsFiles:
     return MetricsFiles(
         metrics_dir=ROOT / "reports" / "metrics" / cohort / model,
         splits_csv=cohort_files.splits_csv,
-        checkpoint=ROOT / "models" / cohort / model / "checkpoints" / "best.ckpt",
+        checkpoint=checkpoint_of(cohort, model),
         thresholds=cohort_files.thresholds,
         cohort=cohort,
         model=model,

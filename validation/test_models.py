@@ -12,23 +12,38 @@ from doseledger.gates.metrics import MetricsFiles, judge_metrics
 from doseledger.gates.preflight import judge_preflight
 from doseledger.gates.shortcuts import JudgedFiles, judge_shortcuts
 from doseledger.gates.verdict import enforce, passed_token, require_token
-from doseledger.learn.recipe import load_recipe
-from doseledger.learn.run import TrainingRun
+from doseledger.learn.diffusion_task import diffusion_family
+from doseledger.learn.recipe import CommonRecipe, load_recipe
+from doseledger.learn.recipe_diffusion import load_diffusion
+from doseledger.learn.run import Family, TrainingRun
 from doseledger.learn.tasks import DOSE
 
 
-def test_the_model_passes_preflight(model: str, cohort_files: CohortFiles, settings: Settings, verdicts: Path) -> None:
+def recipe_and_family(model: str, settings: Settings, base: Path) -> tuple[CommonRecipe, Family]:
+    """Return a model's block and what trains it; a diffusion stands on `base`."""
+    block, where = settings.model(model), f"params.yaml: {model}"
+    if model in settings.diffusion_models:
+        diffusion = load_diffusion(block, where)
+        return diffusion, diffusion_family(diffusion, base)
+    return load_recipe(block, where), DOSE
+
+
+@pytest.mark.usefixtures("every_kind")
+def test_the_model_passes_preflight(
+    model: str, cohort_files: CohortFiles, settings: Settings, verdicts: Path, base: Path
+) -> None:
     """The first batch loads and is learned, on this machine."""
+    recipe, family = recipe_and_family(model, settings, base)
     run = TrainingRun(
         model=model,
-        recipe=load_recipe(settings.model(model), f"params.yaml: {model}"),
+        recipe=recipe,
         lr=settings.lr,
         seed=settings.seed,
         fold=settings.fold,
         repeat=settings.repeat,
         token=passed_token(verdicts / "data.json", "data"),
         provenance={},
-        family=DOSE,
+        family=family,
     )
     enforce(judge_preflight(run, cohort_files.cases_dir, cohort_files.splits_csv, cohort_files.thresholds, tell=print))
 

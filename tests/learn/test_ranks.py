@@ -21,13 +21,17 @@ import torch
 from torch.utils.data import DataLoader
 
 from doseledger.core.errors import BadInput
+from doseledger.core.settings import load_settings
 from doseledger.learn.callbacks import CaseGroups, Recorder
 from doseledger.learn.checkpoint import load_checkpoint
+from doseledger.learn.diffusion_task import diffusion_family
 from doseledger.learn.measured import measured_cases
 from doseledger.learn.patches import PatchSampler
 from doseledger.learn.ranks import RankSampler, Team, gather, share_cases, share_patches, team_of, trainer_options
+from doseledger.learn.recipe import CommonTrained, TrainedRecipe
+from doseledger.learn.recipe_diffusion import TrainedDiffusion, load_diffusion
 from doseledger.learn.run import TrainingRun
-from doseledger.learn.train import Places, fingerprint_parts, open_cases
+from doseledger.learn.train import Places, fingerprint_parts, open_cases, train
 
 CLUSTER = (
     "RANK",
@@ -183,14 +187,16 @@ def finished(process: subprocess.Popen[str]) -> str:
     return out
 
 
-def assert_one_run_with_equal_weights(places: Places, n_epochs: int, n_ranks: int = 2) -> None:
+def assert_one_run_with_equal_weights(
+    places: Places, n_epochs: int, n_ranks: int = 2, kind: type[CommonTrained] = TrainedRecipe
+) -> None:
     for epoch in range(n_epochs):
         files = [places.out.with_name(f"weights_{epoch}_{rank}") for rank in range(n_ranks)]
         assert len({file.read_text() for file in files}) == 1
     history = pd.read_csv(places.out / "history.csv")
     assert list(history["epoch"]) == list(range(1, n_epochs + 1))
     assert np.isfinite(history["val_mae_valid_dose_gy"]).all()
-    best = load_checkpoint(places.out / "checkpoints" / "best.ckpt")
+    best = load_checkpoint(places.out / "checkpoints" / "best.ckpt", kind)
     assert all(torch.isfinite(weight).all() for weight in best.weights.values())
     log = (places.out / "train.log").read_text()
     assert log.count("epoch 1/2") == log.count("epoch 2/2") == 1
@@ -227,3 +233,25 @@ def test_two_processes_train_one_model_and_two_nodes_of_slurm_resume_it(
     # Three steps an epoch: six patches in batches of two.
     assert list(pd.read_csv(places.out / "history.csv")["steps"]) == [3, 6]
     assert not list(places.state_root.glob("*/*"))
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_diffusion(
+    make_run: Callable[..., TrainingRun],
+    places: Places,
+    start: Callable[..., subprocess.Popen[str]],
+    repository: Path,
+) -> None:
+    base = replace(places, out=places.out.with_name("base"))
+    train(make_run({"fit.max_epochs": 1}), base, fresh=False, tell=lambda line: None)
+    block = load_settings(repository / "params.yaml").model("dose_diffusion")
+    small: dict[str, dict[str, Any]] = {
+        "sampling": {"patch_zyx": [16, 24, 32], "batch_size": 1, "patches_per_case": 2},
+        "network": {"stem_stride_zyx": [2, 2, 2], "channels": [4, 8], "convolutions": [1, 1], "embedding": 8},
+        "fit": {"max_epochs": 2, "validate_every": 1},
+        "diffusion": {"validation_steps": 2},
+    }
+    recipe = load_diffusion({**block, **{name: {**block[name], **change} for name, change in small.items()}}, "test")
+    family = diffusion_family(recipe, base.out / "checkpoints" / "best.ckpt")
+    finished(start(TrainingRun("dose_diffusion", recipe, 0.01, 1, 0, 0, {"ok": True}, {}, family, devices=2), places))
+    assert_one_run_with_equal_weights(places, 2, kind=TrainedDiffusion)

@@ -13,9 +13,11 @@ from doseledger.commands.shared import (
     Cases,
     Cohort,
     DataToken,
+    Devices,
     Findings,
     Json,
     Lock,
+    Nodes,
     Params,
     Protocols,
     Splits,
@@ -107,12 +109,16 @@ def train_diffusion(
     preflight_token: Annotated[Path, typer.Option(help="Preflight's verdict on exactly this model.")],
     state: Annotated[Path, typer.Option(help="Root of resume states, below the project's root.")],
     fresh: Annotated[bool, typer.Option("--fresh", help="Throw an interrupted run's state away.")] = False,
+    devices: Devices = None,
+    nodes: Nodes = None,
     params: Params = PARAMS,
 ) -> None:
     """Train a diffusion on the cases that passed the data gate; an interrupted run of the same settings goes on.
 
     Example: see the train_diffusion stage in dvc.yaml; `dvc repro train_diffusion@dose_diffusion` runs it.
     """
+    from dataclasses import replace
+
     from doseledger.learn.train import Places, train
 
     settings = settings_of(params)
@@ -120,6 +126,7 @@ def train_diffusion(
     run, limits = judged_run(
         files, data_token, preflight_token, lambda: diffusion_run(settings, model, params, data_token, base)
     )
+    run = replace(run, devices=devices or run.devices, nodes=nodes or run.nodes)
     places = Places(cases, splits, out, project_root() / state)
     train(run, places, fresh=fresh, tell=tell, red_flags=limits.training, wandb=settings.train.wandb)
 

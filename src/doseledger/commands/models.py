@@ -13,8 +13,10 @@ from doseledger.commands.shared import (
     Cases,
     Cohort,
     DataToken,
+    Devices,
     Json,
     Lock,
+    Nodes,
     Params,
     Protocols,
     Splits,
@@ -57,8 +59,8 @@ def train(
     preflight_token: Annotated[Path, typer.Option(help="Preflight's verdict on exactly this model.")],
     state: Annotated[Path, typer.Option(help="Root of resume states, below the project's root.")],
     fresh: Annotated[bool, typer.Option("--fresh", help="Throw an interrupted run's state away.")] = False,
-    devices: Annotated[int | None, typer.Option(help="Processes, one a GPU. Default: the settings'.", min=1)] = None,
-    nodes: Annotated[int | None, typer.Option(help="Machines. Default: the settings'.", min=1)] = None,
+    devices: Devices = None,
+    nodes: Nodes = None,
     params: Params = PARAMS,
 ) -> None:
     """Train a model on the cases that passed the data gate; an interrupted run of the same settings goes on.
