@@ -22,6 +22,8 @@ import pytest
 from doseledger.core.case import write_npz
 from doseledger.core.files import atomic_path, read_json
 from doseledger.core.tables import SPLITS, read_table
+from doseledger.ledger.anchors import file_anchors
+from doseledger.ledger.audit import read_entries
 
 # The first test waits for the whole pipeline: more than the suite's limit for one test.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
@@ -114,6 +116,14 @@ def test_the_report_is_there_as_page_and_pdf(clone: Clone) -> None:
     assert "<script src=" not in page
     assert not re.search(r'(src|href)="https?://[^"]+\.(js|css|png|svg)"', page), "the page must open offline"
     assert (clone.root / "reports/pdf/phantom/dose_unet/report.pdf").read_bytes()[:5] == b"%PDF-"
+
+
+def test_the_report_anchors_the_log_up_to_its_own_beginning(clone: Clone) -> None:
+    held = clone.run("doseledger", "audit", "verify").stdout
+    assert "2 anchors" in held
+    (anchor,) = file_anchors(clone.root / "reports/pdf/phantom/dose_unet/report.pdf")
+    last = list(read_entries(clone.root / ".doseledger/audit.jsonl"))[anchor.head.length - 1]
+    assert (last["command"], last["event"], last["sha256"]) == ("report", "began", anchor.head.sha256)
 
 
 def test_every_raw_case_is_a_case_or_is_listed_with_its_reason(clone: Clone) -> None:

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,13 @@ from doseledger.core.errors import BadInput, GateFailed
 from doseledger.core.files import sha256_of_bytes, sha256_of_file, write_json, write_text
 from doseledger.core.tables import CASES, TEST_SET, write_table
 from doseledger.ledger.anchors import anchor_line, anchor_values, file_anchors
-from doseledger.ledger.audit import append_entry, read_entries, read_head
+from doseledger.ledger.audit import NO_ENTRY, append_entry, hash_of, read_entries, read_head, serialise
 from doseledger.ledger.audit_check import verify
 from doseledger.ledger.audit_view import Filter, describe_entry, matches
+from doseledger.ledger.page import write_pdf
 from doseledger.ledger.recording import Footprint, digest_of, note_fact, record_command
 
+PAGE = '<html><head><meta name="description" content="{}"></head><body>a report</body></html>'
 EXECUTABLE = Path(sys.executable).with_name("doseledger")
 
 
@@ -257,6 +260,58 @@ def test_verify_tells_from_which_entry_on_nothing_is_anchored(project: Path, mon
     assert "entry 3 is not the one that manifest.json saw" in told.output
 
 
+def cut(lines: list[bytes]) -> list[bytes]:
+    return lines[:2]
+
+
+def cut_and_gone_on(lines: list[bytes]) -> list[bytes]:
+    return rewritten([*lines[:2], lines[0], lines[0]])
+
+
+def rewritten(lines: list[bytes]) -> list[bytes]:
+    """The work of a forger who knows the format: one word changed, and every hash made anew."""
+    previous, forged = NO_ENTRY, []
+    for number, line in enumerate(lines, start=1):
+        entry = {**json.loads(line), "n": number, "previous": previous, "number": f"forged {number}"}
+        previous = entry["sha256"] = hash_of(entry)
+        forged.append(serialise(entry) + b"\n")
+    return forged
+
+
+def gone(lines: list[bytes]) -> list[bytes]:
+    return []
+
+
+@pytest.mark.parametrize("forge", [cut, cut_and_gone_on, rewritten, gone])
+@pytest.mark.parametrize("kept", ["html", "pdf"])
+def test_a_report_alone_finds_a_log_that_was_forged_after_it(
+    forge: Callable[[list[bytes]], list[bytes]],
+    kept: str,
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("DVC_ROOT", str(project))
+    log = audit_log()
+    for number in range(3):
+        append_entry(log, {"event": "began", "number": number})
+    page = project / "reports/html/phantom/dose_unet/report.html"
+    write_text(page, PAGE.format(anchor_line(log)))
+    if kept == "pdf":
+        assert write_pdf(page.read_text(), page.with_suffix(".pdf")) == ""
+        page.unlink()
+    append_entry(log, {"event": "ended"})
+    told = CliRunner().invoke(app, ["audit", "verify"])
+    assert told.exit_code == 0, told.output
+    assert "4 entries, 1 anchors" in told.output
+    log.write_bytes(b"".join(forge(log.read_bytes().splitlines(keepends=True))))
+    # The chain itself holds: whoever forged it wrote it anew.
+    assert verify(log, []).ok
+    told = CliRunner().invoke(app, ["audit", "verify"])
+    assert isinstance(told.exception, GateFailed)
+    assert f"report.{kept} saw" in told.output
+
+
 def test_an_anchor_of_another_clones_log_is_left_out_by_name_only(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -270,6 +325,7 @@ def test_an_anchor_of_another_clones_log_is_left_out_by_name_only(
     assert isinstance(told.exception, GateFailed)
     assert "name that log with --elsewhere" in str(told.exception)
     log_id = str(anchor_values(other)["log_id"])
+    assert f"it names the log {log_id}" in told.output
     told = CliRunner().invoke(app, ["audit", "verify", "theirs.json", "--elsewhere", log_id])
     assert told.exit_code == 0
 

@@ -35,7 +35,7 @@ from doseledger.learn.run import TrainingRun
 from doseledger.learn.tasks import DOSE
 from doseledger.learn.train import Places, train
 from doseledger.ledger import fetch
-from doseledger.ledger.anchors import tag_anchors
+from doseledger.ledger.anchors import anchor_line, tag_anchors
 from doseledger.ledger.audit_check import verify
 from doseledger.ledger.criteria import Reproduction
 from doseledger.ledger.fetch import Fetched, check_version
@@ -365,6 +365,16 @@ def test_the_tag_anchors_the_audit_log_and_a_forged_line_is_found(committed: Pat
     log.write_text("".join([lines[0].replace("ada@", "eve@"), *lines[1:]]))
     told = refusal("registry", "promote", "dose_unet@v0.1.0", "--stage", "candidate")
     assert "[audit_log_holds] the audit log does not hold" in told
+
+
+def test_a_report_alone_stops_a_promotion_on_a_log_that_was_cut(registered: Path) -> None:
+    log = registered / ".doseledger/audit.jsonl"
+    write_text(registered / "reports/html/compare.html", f"<p>{anchor_line(log)}</p>")
+    log.write_text(log.read_text().splitlines(keepends=True)[0])
+    assert verify(log, tag_anchors(registered)).ok
+    told = refusal("registry", "promote", "dose_unet@v0.1.0", "--stage", "research")
+    assert "entry 2 is not the one that" in told
+    assert "compare.html saw" in told
 
 
 def test_the_audit_log_says_who_registered_which_checkpoint(registered: Path) -> None:

@@ -17,9 +17,11 @@ from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import read_json, write_json, write_text
 from doseledger.core.settings import ReportSettings
 from doseledger.core.tables import TEST_SET, write_table
+from doseledger.ledger.anchors import ANCHOR, file_anchors
+from doseledger.ledger.audit import append_entry, read_head, read_log_id
 from doseledger.ledger.blocks import Picture, format_number, make_table, plural
 from doseledger.ledger.case_pages import load_comparison, pick_cases
-from doseledger.ledger.page import ReportOutputs, render_page, write_pdf
+from doseledger.ledger.page import ReportOutputs, render_page, write_pdf, write_report
 from doseledger.ledger.report import build_context, make_report
 from doseledger.ledger.sources import ReportInputs, load_facts
 
@@ -67,9 +69,16 @@ class Made:
 MADE: dict[str, Made] = {}
 
 
+def outputs_in(folder: Path) -> ReportOutputs:
+    """A report's places, and a log of its own that nothing was written to."""
+    return ReportOutputs(
+        folder / "html/report.html", folder / "pdf/report.pdf", folder / "figures", folder / "audit.jsonl"
+    )
+
+
 def make(finished_run: Any, repository: Path, folder: Path) -> Made:
     told: list[str] = []
-    outputs = ReportOutputs(folder / "html/report.html", folder / "pdf/report.pdf", folder / "figures")
+    outputs = outputs_in(folder)
     templates = repository / "reports/templates"
     make_report(
         finished_run.inputs, outputs, templates, ReportSettings(figure_dpi=40), finished_run.evaluate, told.append
@@ -88,7 +97,7 @@ def made(finished_run: Any, repository: Path, tmp_path_factory: pytest.TempPathF
 def context_of(inputs: ReportInputs, evaluate: Any) -> dict[str, Any]:
     picture = Picture("data:image/png;base64,", "caption", "alt")
     context = build_context(inputs, load_facts(inputs), evaluate, [], {"training": picture, "differences": picture})
-    return context | {"uncertainty": {"text": "", "table": None, "figures": ()}}
+    return context | {"uncertainty": {"text": "", "table": None, "figures": ()}, "audit_head": ""}
 
 
 def page_of(inputs: ReportInputs, evaluate: Any, repository: Path) -> str:
@@ -155,7 +164,24 @@ def test_the_pdf_is_one(made: Made) -> None:
     assert made.told[-1] == f"wrote {made.outputs.pdf}"
 
 
-def test_equal_inputs_give_equal_bytes(
+def test_the_page_and_the_pdf_hold_the_head_of_the_log_as_it_stood_and_differ_by_that_line_alone(
+    made: Made, finished_run: Any, repository: Path, tmp_path: Path
+) -> None:
+    context = context_of(finished_run.inputs, finished_run.evaluate)
+    pages = []
+    for name in ("first", "second", "third"):
+        outputs = replace(outputs_in(tmp_path / name), log=tmp_path / "audit.jsonl")
+        write_report(repository / "reports/templates", "report.html.j2", context, outputs, lambda line: None)
+        (tied,) = file_anchors(outputs.html)
+        assert (tied.head, tied.log_id) == (read_head(outputs.log), read_log_id(outputs.log))
+        assert [(anchor.head, anchor.log_id) for anchor in file_anchors(outputs.pdf)] == [(tied.head, tied.log_id)]
+        pages.append(outputs.html.read_text())
+        append_entry(outputs.log, {"event": "began"})
+    assert len(set(pages)) == 3
+    assert len({ANCHOR.sub("", page) for page in pages}) == 1
+
+
+def test_equal_inputs_and_an_equal_log_give_equal_bytes(
     made: Made, finished_run: Any, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")

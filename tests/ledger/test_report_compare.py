@@ -20,6 +20,7 @@ from doseledger.core.case import write_npz
 from doseledger.core.errors import BadCase, BadInput, NotReady
 from doseledger.core.files import read_json, write_json
 from doseledger.core.protocol import load_goals, load_protocol
+from doseledger.ledger.anchors import file_anchors
 from doseledger.ledger.blocks import Picture
 from doseledger.ledger.compared_runs import (
     ComparedRun,
@@ -92,7 +93,7 @@ def drawn_from(inputs: Any, *chosen: str) -> DrawnFrom:
 
 
 def make(runs: list[ComparedRun], inputs: Any, repository: Path, folder: Path) -> ReportOutputs:
-    outputs = ReportOutputs(folder / "compare.html", folder / "compare.pdf", folder / "figures")
+    outputs = ReportOutputs(folder / "compare.html", folder / "compare.pdf", folder / "figures", folder / "audit.jsonl")
     templates = repository / "reports/templates"
     make_comparison(runs, outputs, templates, drawn_from(inputs), dpi=40, tell=lambda line: None)
     return outputs
@@ -123,6 +124,7 @@ def test_known_numbers_stand_in_a_page_that_needs_no_network_and_is_the_same_aga
     again = make(pair, finished_run.inputs, repository, tmp_path / "again")
     assert again.html.read_bytes() == outputs.html.read_bytes()
     assert again.pdf.read_bytes() == outputs.pdf.read_bytes()
+    assert [a.head for a in file_anchors(outputs.html)] == [a.head for a in file_anchors(outputs.pdf)]
 
 
 def test_a_single_pair_is_adjusted_as_the_comparison_of_models_does(pair: list[ComparedRun]) -> None:
@@ -178,7 +180,7 @@ def test_verdicts_and_a_dirty_tree_are_said_in_red(finished_run: Any, repository
     other = compared_run(files_of(inputs, run=run, verdicts=verdicts), "other")
     runs = [compared_run(files_of(inputs), "first"), other]
     picture = Picture("data:image/png;base64,", "caption", "alt")
-    context = comparison_context(runs, paired_statistics(runs), [picture], [])
+    context = comparison_context(runs, paired_statistics(runs), [picture], []) | {"audit_head": ""}
     text = render_page(repository / "reports/templates", "comparison.html.j2", context)
     for words in (
         "other was trained on a dirty tree.", "other failed a gate.", "FAILED, 2 errors",

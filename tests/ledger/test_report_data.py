@@ -16,6 +16,7 @@ from doseledger.core.case import Case
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import read_json, write_json
 from doseledger.core.protocol import load_protocol
+from doseledger.ledger.anchors import file_anchors
 from doseledger.ledger.data_report import DataInputs, data_context, load_data_facts, make_data_report
 from doseledger.ledger.data_tables import drift_features_table, features_table
 from doseledger.ledger.feature_figures import MOST_PANELS, group_features
@@ -63,7 +64,7 @@ def data_inputs(inputs: Any, **changes: Any) -> DataInputs:
 
 
 def make(inputs: DataInputs, repository: Path, folder: Path) -> ReportOutputs:
-    outputs = ReportOutputs(folder / "html/data.html", folder / "data.pdf", folder / "figures")
+    outputs = ReportOutputs(folder / "html/data.html", folder / "data.pdf", folder / "figures", folder / "audit.jsonl")
     make_data_report(inputs, outputs, repository / "reports/templates", dpi=40, tell=lambda line: None)
     return outputs
 
@@ -71,7 +72,8 @@ def make(inputs: DataInputs, repository: Path, folder: Path) -> ReportOutputs:
 def page_of(inputs: DataInputs, repository: Path) -> str:
     """The page without its figures."""
     facts = load_data_facts(inputs, tell=lambda line: None)
-    return render_page(repository / "reports/templates", "data_report.html.j2", data_context(inputs, facts, [], []))
+    context = data_context(inputs, facts, [], []) | {"audit_head": ""}
+    return render_page(repository / "reports/templates", "data_report.html.j2", context)
 
 
 def test_the_page_holds_the_cohort_leads_to_the_gates_pages_and_is_the_same_again(
@@ -99,6 +101,7 @@ def test_the_page_holds_the_cohort_leads_to_the_gates_pages_and_is_the_same_agai
     assert cells[:3] == ["8", f"{np.median(volumes):.4g}", f"{min(volumes):.4g} to {max(volumes):.4g}"]
     assert outputs.pdf.read_bytes().startswith(b"%PDF-")
     assert {path.suffix for path in outputs.figures.iterdir()} == {".png", ".svg", ".pdf"}
+    assert [a.head for a in file_anchors(outputs.html)] == [a.head for a in file_anchors(outputs.pdf)]
     before = outputs.html.read_bytes(), outputs.pdf.read_bytes()
     make(inputs, repository, tmp_path)
     assert (outputs.html.read_bytes(), outputs.pdf.read_bytes()) == before

@@ -275,7 +275,7 @@ def test_a_drawn_models_report_shows_its_spread(build_run: Build, tmp_path: Path
             arrays = dict(npz)
         write_npz(path, {**arrays, "dose_sd_gy": np.full(arrays["dose_gy"].shape, 0.5, np.float32)})
     calibration(run.inputs.metrics)
-    outputs = ReportOutputs(tmp_path / "r.html", tmp_path / "r.pdf", tmp_path / "figures")
+    outputs = ReportOutputs(tmp_path / "r.html", tmp_path / "r.pdf", tmp_path / "figures", tmp_path / "audit.jsonl")
     make_report(
         run.inputs, outputs, repository / "reports/templates", ReportSettings(figure_dpi=40), run.evaluate, print
     )

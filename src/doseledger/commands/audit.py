@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from doseledger.commands.audited import audit_log, audit_root
+from doseledger.commands.audited import REPORTS, audit_log, audit_root
 from doseledger.commands.shared import Json, show
 from doseledger.core.errors import GateFailed
 
@@ -22,22 +22,26 @@ app.add_typer(audit_app, name="audit")
 @audit_app.command("verify")
 def verify_log(
     anchors: Annotated[
-        list[Path] | None, typer.Argument(help="Manifests and reports that hold a head; tags are looked at always.")
+        list[Path] | None, typer.Argument(help="Manifests and pages from elsewhere that hold a head.")
     ] = None,
     elsewhere: Annotated[
         list[str] | None, typer.Option(help="Id of another clone's log: anchors of that one are left out.")
     ] = None,
+    reports: Annotated[
+        Path | None, typer.Option(help="Folder of reports, each of which holds a head; that of this project if absent.")
+    ] = None,
     log: Annotated[Path | None, typer.Option(help="Another log than this project's.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Find every edit, removal, cut and reordering of the audit log; exit 1 if there is one.
+    """Find every edit, removal, cut and reordering of the audit log, by all tags and reports here; exit 1 if any.
 
     Example: doseledger audit verify released/manifest.json
     """
-    from doseledger.ledger.anchors import file_anchors, tag_anchors
+    from doseledger.ledger.anchors import file_anchors, report_anchors, tag_anchors
     from doseledger.ledger.audit_check import verify
 
-    found = [*tag_anchors(audit_root()), *(anchor for path in anchors or [] for anchor in file_anchors(path))]
+    found = [*tag_anchors(audit_root()), *report_anchors(reports or audit_root() / REPORTS)]
+    found += [anchor for path in anchors or [] for anchor in file_anchors(path)]
     here = [anchor for anchor in found if not anchor.log_id or anchor.log_id not in (elsewhere or [])]
     check = verify(log or audit_log(), here)
     show(_check_as_json(check, here), as_json, "\n".join(_describe(check, here)))
@@ -101,7 +105,7 @@ def _describe(check: AuditCheck, anchors: list[Anchor]) -> list[str]:
     if check.anchored < check.head.length:
         lines.append(
             f"from entry {check.anchored + 1} on nothing is anchored yet: whoever can write the log could still write "
-            "these anew; a registered version, a bundle or `doseledger audit head` kept elsewhere anchors them"
+            "these anew; a report, a version, a bundle or `doseledger audit head` kept elsewhere anchors them"
         )
     else:
         lines.append("every entry is anchored")

@@ -14,6 +14,8 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 # Below the project's root, where it is no one's dependency: Git and DVC both leave this folder alone.
 AUDIT_LOG = Path(".doseledger/audit.jsonl")
+# Where pages lie that hold a head of the log.
+REPORTS = Path("reports")
 
 
 def audit_root() -> Path:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from doseledger.commands.audited import audit_log, audited
+from doseledger.commands.audited import REPORTS, audit_log, audit_root, audited
 from doseledger.commands.shared import Json, show, tell
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def get_version(
 def _files(criteria: Path, thresholds: Path) -> RegistryFiles:
     from doseledger.ledger.registry import RegistryFiles
 
-    return RegistryFiles(Path.cwd(), audit_log(), criteria, thresholds)
+    return RegistryFiles(Path.cwd(), audit_log(), criteria, thresholds, audit_root() / REPORTS)
 
 
 def _fact(version: Version) -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from doseledger.commands.audited import audited
+from doseledger.commands.audited import audit_log, audited
 from doseledger.commands.shared import (
     PARAMS,
     Cases,
@@ -91,7 +91,8 @@ def report(
         thresholds=thresholds,
         root=Path.cwd(),
     )
-    make_report(inputs, ReportOutputs(html, pdf, figures), templates, settings.report, settings.evaluate, tell)
+    outputs = ReportOutputs(html, pdf, figures, audit_log())
+    make_report(inputs, outputs, templates, settings.report, settings.evaluate, tell)
 
 
 @app.command("report-compare")
@@ -139,9 +140,8 @@ def report_compare(
         protocol = protocol_of(settings, cohort, protocols)
         drawn = DrawnFrom(cases, protocol, goals_of(settings, cohort, goals), tuple(case or ()))
     compared = [_compared(name, number, label, predictions) for number, name in enumerate(runs)]
-    make_comparison(
-        compared, ReportOutputs(html, pdf, figures), templates, drawn, dpi=settings.report.figure_dpi, tell=tell
-    )
+    outputs = ReportOutputs(html, pdf, figures, audit_log())
+    make_comparison(compared, outputs, templates, drawn, dpi=settings.report.figure_dpi, tell=tell)
 
 
 def _compared(
@@ -206,7 +206,7 @@ def report_data(
         fold=settings.fold,
         repeat=settings.repeat,
     )
-    outputs = ReportOutputs(html, pdf, figures)
+    outputs = ReportOutputs(html, pdf, figures, audit_log())
     make_data_report(inputs, outputs, templates, dpi=settings.report.figure_dpi, tell=tell)
 
 

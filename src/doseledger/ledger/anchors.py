@@ -1,10 +1,12 @@
-"""Where heads of the audit log are kept besides the log: messages of Git tags, and manifests of what was handed out."""
+"""Where heads of the audit log are kept besides the log: messages of Git tags, reports, manifests of what goes out."""
 
 from __future__ import annotations
 
 import json
 import re
+import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from doseledger.core.errors import BadInput
@@ -14,6 +16,9 @@ from doseledger.ledger.git import ask_git
 
 # As text: one line that a person can read, and that is found again in a tag's message, a page or a manifest.
 ANCHOR = re.compile(r"audit log: (\d+) entries, head ([0-9a-f]{64}), log ([0-9a-f]{64}|none)")
+# A PDF has its title and subject in a compressed stream of objects.
+PDF_OBJECTS = re.compile(rb"/ObjStm\b[^>]*>>\s*stream\r?\n")
+PAGES = (".html", ".pdf")
 # As JSON: this key of a manifest, with `length`, `sha256` and `log_id`.
 ANCHOR_KEY = "audit"
 
@@ -40,8 +45,14 @@ def tag_anchors(root: Path) -> list[Anchor]:
     return found
 
 
+def report_anchors(folder: Path) -> list[Anchor]:
+    """Return the anchors in all pages and PDFs below a folder; none where there is no such folder."""
+    pages = sorted(path for path in folder.rglob("*") if path.suffix in PAGES and path.is_file())
+    return [Anchor(str(path), head, log_id) for path in pages for head, log_id in _heads_in_text(_text_of(path))]
+
+
 def file_anchors(path: Path) -> list[Anchor]:
-    """Return the anchors that a file holds: a manifest's `audit` key, or a line of text as `anchor_line` writes it.
+    """Return the anchors that a file holds: a manifest's `audit` key, or a line as `anchor_line` writes it.
 
     Raises
     ------
@@ -50,8 +61,8 @@ def file_anchors(path: Path) -> list[Anchor]:
     """
     if not path.is_file():
         raise BadInput(f"{path}: no such file to compare the audit log with")
-    text = path.read_text(encoding="utf-8", errors="replace")
-    found = list(_heads_in_text(text))
+    text = _text_of(path)
+    found = _heads_in_text(text)
     if path.suffix == ".json":
         found += _heads_in_json(path, text)
     if not found:
@@ -59,9 +70,24 @@ def file_anchors(path: Path) -> list[Anchor]:
     return [Anchor(str(path), head, log_id) for head, log_id in found]
 
 
-def _heads_in_text(text: str) -> Iterator[tuple[AuditHead, str]]:
-    for length, sha256, log_id in ANCHOR.findall(text):
-        yield AuditHead(int(length), sha256), log_id if log_id != "none" else ""
+def _text_of(path: Path) -> str:
+    """A file as text; of a PDF also its compressed objects."""
+    content = path.read_bytes()
+    if content.startswith(b"%PDF-"):
+        content = b"\n".join([content, *_pdf_objects(content)])
+    return content.decode("utf-8", errors="replace")
+
+
+def _pdf_objects(content: bytes) -> Iterator[bytes]:
+    for begin in PDF_OBJECTS.finditer(content):
+        with suppress(zlib.error):
+            yield zlib.decompressobj().decompress(content[begin.end() :])
+
+
+def _heads_in_text(text: str) -> list[tuple[AuditHead, str]]:
+    """Each head in a text once, as a page may say it twice."""
+    found = dict.fromkeys(ANCHOR.findall(text))
+    return [(AuditHead(int(length), sha256), "" if log_id == "none" else log_id) for length, sha256, log_id in found]
 
 
 def _heads_in_json(path: Path, text: str) -> list[tuple[AuditHead, str]]:

@@ -145,15 +145,16 @@ def _judge_torn(
 
 def _judge_anchors(hashes: list[str], anchors: Iterable[Anchor]) -> tuple[int, list[AuditFinding]]:
     """Return how many entries the anchors vouch for, and the anchors that this log does not fit."""
-    held, findings = 0, []
+    held, findings, own = 0, [], hashes[0] if hashes else ""
     for anchor in anchors:
         length = anchor.head.length
+        other = f" (it names the log {anchor.log_id})" if anchor.log_id not in ("", own) else ""
         if length > len(hashes):
             message = f"{anchor.where} saw {length} entries, here are {len(hashes)}: the log was cut off or replaced"
-            findings.append(AuditFinding(0, message))
+            findings.append(AuditFinding(0, message + other))
         elif length and hashes[length - 1] != anchor.head.sha256:
             message = f"entry {length} is not the one that {anchor.where} saw: it, or one before it, was changed"
-            findings.append(AuditFinding(0, message))
+            findings.append(AuditFinding(0, message + other))
         else:
             held = max(held, length)
     return held, findings

@@ -10,7 +10,7 @@ from typing import Any
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import sha256_of_file
 from doseledger.gates.limits import load_thresholds
-from doseledger.ledger.anchors import anchor_line, anchor_values, tag_anchors
+from doseledger.ledger.anchors import anchor_line, anchor_values, report_anchors, tag_anchors
 from doseledger.ledger.audit import read_entries, read_log_id
 from doseledger.ledger.audit_check import verify
 from doseledger.ledger.criteria import CriterionResult, Evidence, ExitCriteria, Reproduction, judge_phase, load_criteria
@@ -35,12 +35,15 @@ class RegistryFiles:
         The audit log.
     criteria, thresholds
         exit_criteria.yaml and thresholds.yaml.
+    reports
+        Folder of reports, whose heads the log must hold to as it must to those of the tags.
     """
 
     root: Path
     log: Path
     criteria: Path
     thresholds: Path
+    reports: Path
 
 
 def register(files: RegistryFiles, release: Release, version: str, tell: Tell) -> Version:
@@ -252,9 +255,9 @@ def _taken(root: Path, name: str) -> list[str]:
 
 
 def _log_findings(files: RegistryFiles) -> list[str]:
-    """What is wrong with the audit log by its own tags; those of other clones' logs say nothing of this one."""
-    own = read_log_id(files.log)
-    anchors = [anchor for anchor in tag_anchors(files.root) if anchor.log_id in ("", own)]
+    """What is wrong with the audit log by its own anchors; those of other clones' logs say nothing of this one."""
+    own, found = read_log_id(files.log), [*tag_anchors(files.root), *report_anchors(files.reports)]
+    anchors = [anchor for anchor in found if anchor.log_id in ("", own)]
     return [f"the audit log does not hold: {finding.message}" for finding in verify(files.log, anchors).findings]
 
 

@@ -85,7 +85,8 @@ def make_report(
 
     Notes
     -----
-    Equal inputs give equal bytes: no clock and no host name stand in any of the files.
+    Equal inputs and an equal audit log give equal bytes: no clock and no host name stand in any of the files. Another
+    log changes the line of its head alone.
     """
     facts = load_facts(inputs)
     tell(f"report on {inputs.model}: {len(facts.case_metrics)} test cases")
