@@ -34,7 +34,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "network": {"stem_stride_zyx": [2, 2, 2], "channels": [4, 8], "convolutions": [1, 1], "embedding": 8},
     "fit": {"max_epochs": 2, "validate_every": 1},
     "diffusion": {"validation_steps": 2, "shift": 0.0},
-    "predict": {"samples": 3, "steps": 2, "sampler": "euler", "windows_at_once": 2},
+    "predict": {"samples": 3, "steps": 2, "sampler": "euler", "antithetic": False, "windows_at_once": 2},
 }
 
 
@@ -181,10 +181,29 @@ def test_drawn_doses_depend_on_seed_case_and_number_alone(
     model = load_diffusion_model(checkpoint)
     (case,) = (open_case(file) for file in _files(places, "test"))
     few = draw_case(model, case, how.model_copy(update={"samples": 2, "windows_at_once": 1}))
-    np.testing.assert_allclose(few[1], draw_case(model, case, how)[1], atol=1e-3)
-    assert np.abs(few - draw_case(model, case, how.model_copy(update={"samples": 2, "seed": 2}))).max() > 0.1
+    np.testing.assert_allclose(few.samples_gy[1], draw_case(model, case, how).samples_gy[1], atol=1e-3)
+    other = draw_case(model, case, how.model_copy(update={"samples": 2, "seed": 2}))
+    assert np.abs(few.samples_gy - other.samples_gy).max() > 0.1
     with pytest.raises(BadCase, match=r"outside the .* of training"):
         draw_case(model, replace(case, spacing_mm=(9.0, 9.0, 9.0)), how)
+
+
+def test_opposite_noise_changes_the_dose_and_none_of_the_samples(
+    diffusion_block: dict[str, Any], base: Path, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_diffusion(diffusion_block, base)
+    quietly(run, places)
+    assert isinstance(run.recipe, DiffusionRecipe)
+    model = load_diffusion_model(places.out / "checkpoints" / "last.ckpt")
+    (case,) = (open_case(file) for file in _files(places, "test"))
+    plain = draw_case(model, case, run.recipe.predict)
+    both = draw_case(model, case, run.recipe.predict.model_copy(update={"antithetic": True}))
+    np.testing.assert_array_equal(both.samples_gy, plain.samples_gy)
+    turned = lambda *which: -noise_fields(*which)  # noqa: E731
+    monkeypatch.setattr("doseledger.learn.sample.noise_fields", turned)
+    opposite = draw_case(model, case, run.recipe.predict)
+    np.testing.assert_allclose(both.dose_gy, (plain.dose_gy + opposite.dose_gy) / 2, atol=1e-4)
+    assert np.abs(both.dose_gy - plain.dose_gy).max() > 0.1
 
 
 def _files(places: Places, part: str) -> list[Any]:

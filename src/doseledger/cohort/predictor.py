@@ -62,7 +62,7 @@ def dose_predictor(model: Model, recipe: PredictRecipe) -> Predictor:
 
 
 def diffusion_predictor(model: DiffusionModel, recipe: DiffusionPredict) -> Predictor:
-    """Return the predictor of a diffusion: the mean of the doses that it draws, their spread, and the doses."""
+    """Return the predictor of a diffusion: the mean of the doses that it draws, their spread, and samples."""
 
     def predict(case: OpenCase) -> Arrays:
         return pack_samples(draw_case(model, case, recipe), defined_voxels(case))

@@ -40,7 +40,9 @@ class DiffusionPredict(Block):
     -----
     `overlap`, `windows_at_once` and `spacing_tolerance` are those of a dose network's prediction. `samples` doses are
     drawn of each case in `steps` steps of the `sampler`, from noise that `seed`, the case's name and the sample's
-    number decide. The samples themselves are kept beside their mean: their spread is judged by the evaluation.
+    number decide. The samples themselves are kept beside the dose: their spread is judged by the evaluation.
+    `antithetic` draws as many again from the same noise with its sign turned, for the dose alone, which is the mean of
+    all: what is odd in the noise drops out of it (Hammersley & Morton 1956, "A new Monte Carlo technique").
     """
 
     overlap: Annotated[float, Field(ge=0, lt=1)]
@@ -49,6 +51,7 @@ class DiffusionPredict(Block):
     samples: Annotated[int, Field(ge=2)]
     steps: Count
     sampler: Literal["ddim", "euler", "heun"]
+    antithetic: bool
     seed: Annotated[int, Field(ge=0)]
 
 

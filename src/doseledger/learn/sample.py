@@ -57,6 +57,22 @@ class DiffusionModel:
     device: torch.device
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """Doses drawn of a case, in Gy.
+
+    Parameters
+    ----------
+    dose_gy
+        (z, y, x): the mean of all that were drawn.
+    samples_gy
+        (sample, z, y, x): those whose spread is kept.
+    """
+
+    dose_gy: NDArray[np.float32]
+    samples_gy: NDArray[np.float32]
+
+
 def load_diffusion_model(path: Path) -> DiffusionModel:
     """Return the networks of a diffusion's checkpoint with their weights, on the GPU where there is one.
 
@@ -111,19 +127,20 @@ def predict_diffusion(checkpoint: Path, part: SplitPart, out: Path, *, recipe: D
     for count, file in enumerate(files, start=1):
         began = time.perf_counter()
         case = open_case(file)
-        doses_gy = draw_case(model, case, recipe)
+        drawn = draw_case(model, case, recipe)
         meta = prediction_meta(case, model.checkpoint, model.sha256) | {"settings": recipe.model_dump(mode="json")}
-        arrays = pack_samples(doses_gy, defined_voxels(case))
+        arrays = pack_samples(drawn, defined_voxels(case))
         write_prediction(out / f"{case.case_id}.npz", case, arrays, meta)
         spread = float(arrays["dose_sd_gy"][arrays["sampled"] > 0].mean())
         seconds = time.perf_counter() - began
-        tell(f"[{count}/{len(files)}] {case.case_id}: {len(doses_gy)} doses, spread {spread:.2f} Gy, {seconds:.1f} s")
+        n_drawn, name = len(drawn.samples_gy), case.case_id
+        tell(f"[{count}/{len(files)}] {name}: {n_drawn} doses, spread {spread:.2f} Gy, {seconds:.1f} s")
 
 
-def draw_case(model: DiffusionModel, case: OpenCase, recipe: DiffusionPredict) -> NDArray[np.float32]:
-    """Return the drawn doses in Gy (sample, z, y, x) on the case's grid; never negative, 0 where no dose is defined.
+def draw_case(model: DiffusionModel, case: OpenCase, recipe: DiffusionPredict) -> Drawn:
+    """Return doses drawn of a case, on its grid; never negative, 0 where no dose is defined.
 
-    The same case, seed and number give the same dose, whatever else is drawn and in which order.
+    The same case, seed and number give the same sample, whatever else is drawn and in which order.
 
     Raises
     ------
@@ -143,15 +160,21 @@ def draw_case(model: DiffusionModel, case: OpenCase, recipe: DiffusionPredict) -
         sampler=recipe.sampler,
         parameterisation=model.recipe.diffusion.parameterisation,
     )
-    drawn = []
+    # Each sign of the noise has its own doses: the second ones are there for the mean alone.
+    drawn: dict[int, list[Tensor]] = {1: [], -1: []} if recipe.antithetic else {1: []}
     precision = model.recipe.fit.precision
     with torch.inference_mode(), torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
         base = base_of_case(model.base, batch, settings)
         for first in range(0, recipe.samples, recipe.windows_at_once):
             numbers = range(first, min(first + recipe.windows_at_once, recipe.samples))
             noise = noise_fields(recipe.seed, case.case_id, numbers, box[1]).to(model.device)
-            drawn.append(draw_doses(model.network, model.scale, batch, base, noise, settings)[:, 0].float().cpu())
-    return dose_on_case(case, torch.cat(drawn).numpy(), box, model.recipe.inputs.dose_scale_gy)
+            for sign, doses in drawn.items():
+                dose = draw_doses(model.network, model.scale, batch, base, sign * noise, settings)
+                doses.append(dose[:, 0].float().cpu())
+    scale_gy = model.recipe.inputs.dose_scale_gy
+    samples_gy, *opposite_gy = (dose_on_case(case, torch.cat(doses).numpy(), box, scale_gy) for doses in drawn.values())
+    means_gy = [doses_gy.mean(axis=0, dtype=np.float64) for doses_gy in (samples_gy, *opposite_gy)]
+    return Drawn(np.mean(means_gy, axis=0).astype(np.float32), samples_gy)
 
 
 def _whole_batch(model: DiffusionModel, case: OpenCase, box: Box) -> dict[str, Tensor]:
@@ -161,26 +184,25 @@ def _whole_batch(model: DiffusionModel, case: OpenCase, box: Box) -> dict[str, T
     return {name: tensor[None].to(model.device) for name, tensor in as_tensors(sample).items()}
 
 
-def pack_samples(doses_gy: NDArray[np.float32], defined: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
-    """Return what is kept of drawn doses: mean, spread, and the samples where a dose is defined.
+def pack_samples(drawn: Drawn, defined: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
+    """Return what is kept of drawn doses: the dose, their spread, and the samples where a dose is defined.
 
     Parameters
     ----------
-    doses_gy
-        (sample, z, y, x).
     defined
         bool (z, y, x).
 
     Returns
     -------
     dict
-        `dose_gy`, the mean, and `dose_sd_gy`, the standard deviation (n - 1), both float32 (z, y, x); `samples`,
-        uint16 (sample, voxel) in steps of `sample_step_gy`, of the voxels of `sampled`, uint8 (z, y, x), in C order.
+        `dose_gy` and `dose_sd_gy`, the samples' standard deviation (n - 1), both float32 (z, y, x); `samples`, uint16
+        (sample, voxel) in steps of `sample_step_gy`, of the voxels of `sampled`, uint8 (z, y, x), in C order.
     """
+    steps = np.rint(drawn.samples_gy[:, defined] / SAMPLE_STEP_GY)
     return {
-        "dose_gy": doses_gy.mean(axis=0, dtype=np.float64).astype(np.float32),
-        "dose_sd_gy": doses_gy.std(axis=0, ddof=1, dtype=np.float64).astype(np.float32),
-        "samples": np.rint(doses_gy[:, defined] / SAMPLE_STEP_GY).clip(0, np.iinfo(np.uint16).max).astype(np.uint16),
+        "dose_gy": drawn.dose_gy,
+        "dose_sd_gy": drawn.samples_gy.std(axis=0, ddof=1, dtype=np.float64).astype(np.float32),
+        "samples": steps.clip(0, np.iinfo(np.uint16).max).astype(np.uint16),
         "sampled": defined.astype(np.uint8),
         "sample_step_gy": np.asarray(SAMPLE_STEP_GY),
     }

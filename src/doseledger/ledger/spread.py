@@ -56,11 +56,11 @@ def draw_spread(comparison: Comparison, spread_gy: NDArray[np.float32], folder: 
         save_figure(figure, folder, f"{stem}_spread", dpi)
         uri = page_uri(figure, dpi)
     caption = (
-        f"{case_id}: how sure the model is. Spread: standard deviation of the drawn doses. Beside it how far their "
-        "mean is from the plan, on one scale: where the error is large and the spread small, the model is wrong "
-        "without saying so. Dark outlines are targets."
+        f"{case_id}: how sure the model is. Spread: standard deviation of the drawn doses. Beside it how far the "
+        "predicted dose is from the plan, on one scale: where the error is large and the spread small, the model is "
+        "wrong without saying so. Dark outlines are targets."
     )
-    return Picture(uri, caption, f"Spread of the drawn doses of {case_id} beside the error of their mean")
+    return Picture(uri, caption, f"Spread of the drawn doses of {case_id} beside the error of the predicted dose")
 
 
 def plot_spread(comparison: Comparison, spread_gy: NDArray[np.float32]) -> Figure:
@@ -93,7 +93,8 @@ def calibration_table(summary: Mapping[str, Any]) -> Table:
                 rows.append((what, words, level, format_number(summary.get(name), 1), interval))
     note = (
         f"Over {summary.get('n_cases', 0):g} test cases, {summary.get('n_samples', 0):g} drawn doses each; structures: "
-        f"their mean dose. Expected MAE {format_number(summary.get('expected_mae_gy'), 2)} Gy, found "
+        "their mean dose. MAE of the draws' mean: expected "
+        f"{format_number(summary.get('expected_mae_gy'), 2)} Gy, found "
         f"{format_number(summary.get('mae_gy'), 2)} Gy. Stretched by {format_number(summary.get('factor_voxels'), 2)} "
         f"(voxels), {format_number(summary.get('factor_structures'), 2)} (structures); intervals: bootstrap over cases."
     )
