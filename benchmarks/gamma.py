@@ -1,13 +1,16 @@
-"""How many times faster gamma is than pymedphys: CPU time on one thread each, same points, same samples, same map.
+"""How many times faster gamma is than pymedphys, and than yagit: CPU time on one thread each, same points.
 
 python benchmarks/gamma.py                     # 96×96×48 voxels, about three minutes
 python benchmarks/gamma.py --full              # 256×256×100, about ten minutes of CPU, nearly all of it pymedphys
-python benchmarks/gamma.py --yagit PROGRAM     # also against yagit's example program gamma3D, which PATH may hold too
+python benchmarks/gamma.py --yagit PROGRAM     # yagit alone, by the program that benchmarks/yagit_gamma.cpp makes
 
-A ratio is pymedphys' CPU seconds over ours; pymedphys runs once, ours is the least of three. The five cases that fail
-most are asked about the hottest part alone (a mask, given to both), since pymedphys takes 2 ms for each such point.
-yagit's program reads the same two files as ours, and also writes its map. Memory is that of one call more, not timed:
-tracing makes a call slower. pymedphys' is not told, as it would have to run twice.
+A ratio is the peer's CPU seconds over ours; pymedphys runs once, ours is the least of three. The five cases that fail
+most are asked about the hottest part alone (a mask), since pymedphys takes 2 ms for each such point. Memory is that of
+one call more, not timed: tracing makes a call slower. pymedphys' is not told, as it would have to run twice.
+
+pymedphys has our samples and our map. yagit (C++, Wendling's method) has others: a cubic lattice of the same step out
+to the same distance, in float32. Both are told apart from the minimum over the whole trilinear dose, below which
+neither can come. Where PATH holds yagit_gamma, it is measured after pymedphys.
 """
 
 from __future__ import annotations
@@ -22,7 +25,6 @@ import logging
 import math
 import platform
 import re
-import resource
 import shutil
 import subprocess
 import tempfile
@@ -37,11 +39,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, shift
 
-from doseledger.cohort.dose_gamma import gamma_of_files
-from doseledger.core.grid import Grid
-from doseledger.dicom.objects import Study, make_uid, to_bytes
-from doseledger.dicom.write import make_dose
-from doseledger.evaluate.gamma import GammaCriteria, exact_gamma_map, gamma_map, pass_rate_percent
+from doseledger.evaluate.gamma import PASS_GAMMA, GammaCriteria, exact_gamma_map, gamma_map, pass_rate_percent
 from doseledger.evaluate.gamma_grids import DosePair
 from doseledger.evaluate.gamma_reference import reference_map
 
@@ -55,9 +53,8 @@ CRITERIA = {
 HOT_PART = {SMALL_ZYX: 0.7, FULL_ZYX: 0.92}
 N_WHOLE = 5
 
-# yagit's example gamma3D has these built in: 3 %/3 mm global, cutoff 10 %, searched to 10 mm in steps of 0.3 mm.
-YAGIT_CRITERIA = GammaCriteria(3, 3, 10, local=False, interp_fraction=10, max_gamma=10 / 3)
-YAGIT_CASES = ("noise 0.2 %", "shifted 5 mm", "smooth error 8 %")
+# Ratios to yagit are near 1 at times: each side is called for so long, three times at least, and its least call counts.
+YAGIT_CALLS_S = 0.5
 
 
 def planned_dose(shape_zyx: tuple[int, int, int]) -> NDArray[np.float64]:
@@ -102,6 +99,29 @@ def cases(dose: NDArray[np.float64]) -> Iterator[tuple[str, NDArray[np.float64]]
     yield "shifted 9 mm, scaled 10 %", moved(5.2) * 1.1
 
 
+class Asked(NamedTuple):
+    """A case as it is asked: the two doses, the points and the criteria."""
+
+    name: str
+    label: str
+    criteria: GammaCriteria
+    pair: DosePair
+
+
+def asked_cases(shape_zyx: tuple[int, int, int]) -> Iterator[Asked]:
+    """All cases, the criteria taking turns, with what is measured later compiled."""
+    dose = planned_dose(shape_zyx)
+    reference = dose.astype(np.float32)
+    hot = dose >= HOT_PART[shape_zyx] * dose.max()
+    for number, (name, evaluated) in enumerate(cases(dose)):
+        label, criteria = list(CRITERIA.items())[number % 2]
+        mask = None if number < N_WHOLE else hot
+        pair = DosePair.on_one_grid(reference, evaluated.astype(np.float32), SPACING_MM_ZYX, mask)
+        if number == 0:
+            compile_all(pair)
+        yield Asked(name, label, criteria, pair)
+
+
 class Run(NamedTuple):
     """What a call gave and cost: its result, CPU seconds, wall seconds; peak of NumPy's allocations in MB, or NaN."""
 
@@ -111,10 +131,14 @@ class Run(NamedTuple):
     peak_mb: float
 
 
-def measure(function: Callable[[], Any], repeats: int = 1, *, trace: bool = False) -> Run:
-    """Least CPU and wall seconds of some calls; with `trace` the peak memory of one more, as tracing takes time."""
-    cpu_s, wall_s = [], []
-    for _ in range(repeats):
+def measure(function: Callable[[], Any], repeats: int = 1, *, calls_s: float = 0.0, trace: bool = False) -> Run:
+    """Least CPU and wall seconds of some calls, as many more as fit into `calls_s` of CPU time.
+
+    With `trace` also the peak memory of one more, as tracing takes time.
+    """
+    cpu_s: list[float] = []
+    wall_s: list[float] = []
+    while len(cpu_s) < repeats or sum(cpu_s) < calls_s:
         start_s, start_wall_s = time.process_time(), time.perf_counter()
         result = function()
         cpu_s.append(time.process_time() - start_s)
@@ -142,23 +166,14 @@ def on_all_threads(pair: DosePair, criteria: GammaCriteria) -> float:
 
 
 def compare_cases(shape_zyx: tuple[int, int, int]) -> None:
-    """Print a row a case, and the medians."""
-    dose = planned_dose(shape_zyx)
-    reference = dose.astype(np.float32)
-    hot = dose >= HOT_PART[shape_zyx] * dose.max()
-    print(f"{' × '.join(map(str, shape_zyx))} voxels of {' × '.join(map(str, SPACING_MM_ZYX))} mm (z, y, x)\n")
+    """Print a row a case against pymedphys, and the medians."""
     print(
-        "| case | criteria | points | pass % | map: CPU s | pass rate: CPU s | exact: CPU s | pymedphys: CPU s | "
+        "\n| case | criteria | points | pass % | map: CPU s | pass rate: CPU s | exact: CPU s | pymedphys: CPU s | "
         f"**map ×** | **pass rate ×** | wall s: map, map on {os.cpu_count()} threads, pymedphys | "
         "peak MB: map, pass rate | difference |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|"
     )
     ratios: list[tuple[float, float]] = []
-    for number, (name, evaluated) in enumerate(cases(dose)):
-        label, criteria = list(CRITERIA.items())[number % 2]
-        mask = None if number < N_WHOLE else hot
-        pair = DosePair.on_one_grid(reference, evaluated.astype(np.float32), SPACING_MM_ZYX, mask)
-        if number == 0:
-            compile_all(pair)
+    for name, label, criteria, pair in asked_cases(shape_zyx):
         mapped = measure(lambda pair=pair, c=criteria: gamma_map(pair, c), 3, trace=True)
         passed = measure(lambda pair=pair, c=criteria: pass_rate_percent(pair, c), 3, trace=True)
         exact = measure(lambda pair=pair, c=criteria: exact_gamma_map(pair, c))
@@ -174,9 +189,15 @@ def compare_cases(shape_zyx: tuple[int, int, int]) -> None:
             f"| {np.nanmax(np.abs(mapped.result - peer.result)):.1e} |",
             flush=True,
         )
+    print_medians(ratios, 0)
+
+
+def print_medians(ratios: list[tuple[float, float]], digits: int) -> None:
+    """Print median and range of the ratios of map and pass rate."""
     for what, column in (("map", 0), ("pass rate", 1)):
         found = [ratio[column] for ratio in ratios]
-        print(f"{what}: median {np.median(found):.0f} ×, from {min(found):.0f} to {max(found):.0f}")
+        middle, low, high = (f"{value:.{digits}f}" for value in (np.median(found), min(found), max(found)))
+        print(f"{what}: median {middle} ×, from {low} to {high}")
 
 
 def compile_all(pair: DosePair) -> None:
@@ -188,45 +209,59 @@ def compile_all(pair: DosePair) -> None:
 
 
 def compare_yagit(program: str | None, shape_zyx: tuple[int, int, int]) -> None:
-    """Print CPU seconds from two RTDOSE files to the pass rate, ours and yagit's, or that there is no yagit."""
-    found = shutil.which(program or "gamma3D")
+    """Print a row a case against yagit, and the medians, or that there is no yagit."""
+    found = shutil.which(program or "yagit_gamma")
     if found is None:
-        print("yagit (C++): not built here, not measured; build its examples and give --yagit PATH/TO/gamma3D")
+        print("yagit (C++): not built here, not measured; how to build it stands in benchmarks/yagit_gamma.cpp")
         return
-    print("\n| case | ours: CPU s | yagit: CPU s | ratio | ours: % | yagit: % |\n|---|---|---|---|---|---|")
-    dose = planned_dose(shape_zyx)
+    print(
+        "\n| case | criteria | points | map: CPU s | pass rate: CPU s | yagit: CPU s | **map ×** | **pass rate ×** "
+        "| pass %: exact, ours, yagit | difference to yagit: 99 %, largest "
+        "| above exact, 99 %: ours, yagit | largest: ours, yagit |\n|---|---|---|---|---|---|---|---|---|---|---|---|"
+    )
+    ratios: list[tuple[float, float]] = []
+    for name, label, criteria, pair in asked_cases(shape_zyx):
+        mapped = measure(lambda pair=pair, c=criteria: gamma_map(pair, c), 3, calls_s=YAGIT_CALLS_S)
+        passed = measure(lambda pair=pair, c=criteria: pass_rate_percent(pair, c), 3, calls_s=YAGIT_CALLS_S)
+        asked = ~np.isnan(mapped.result)
+        peer = run_yagit(found, pair, criteria, asked)
+        exact = exact_gamma_map(pair, criteria)[asked]
+        ours, theirs = mapped.result[asked], np.minimum(peer.result[asked], criteria.max_gamma)
+        rates = ", ".join(f"{100 * np.mean(gamma <= PASS_GAMMA):.2f}" for gamma in (exact, ours, theirs))
+        apart = [tail(np.abs(theirs - ours)), tail(ours - exact), tail(theirs - exact)]
+        ratios.append((peer.cpu_s / mapped.cpu_s, peer.cpu_s / passed.cpu_s))
+        print(
+            f"| {name} | {label} | {len(ours)} | {mapped.cpu_s:.4f} | {passed.cpu_s:.4f} | {peer.cpu_s:.4f} "
+            f"| {ratios[-1][0]:.1f} | {ratios[-1][1]:.1f} | {rates} | {apart[0][0]:.3f}, {apart[0][1]:.3f} "
+            f"| {apart[1][0]:.3f}, {apart[2][0]:.3f} | {apart[1][1]:.3f}, {apart[2][1]:.3f} |",
+            flush=True,
+        )
+    print_medians(ratios, 1)
+
+
+def tail(differences: NDArray[np.float64]) -> tuple[float, float]:
+    """The 99th percentile and the largest."""
+    return float(np.percentile(differences, 99)), float(differences.max())
+
+
+def run_yagit(program: str, pair: DosePair, criteria: GammaCriteria, asked: NDArray[np.bool_]) -> Run:
+    """yagit's map and seconds, by the program that `yagit_gamma.cpp` makes; it must have asked the same points."""
+    reference = pair.reference_gy
+    # yagit has no mask, only a cutoff: the least dose that is asked gives the same points, as masks here are isodoses.
+    numbers = [*reference.shape, *SPACING_MM_ZYX, criteria.gamma_percent, criteria.gamma_mm]
+    numbers += ["local" if criteria.local else "global", float(reference.max()), float(reference[asked].min())]
+    numbers += [criteria.max_gamma * criteria.gamma_mm, criteria.gamma_mm / criteria.interp_fraction, YAGIT_CALLS_S]
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        reference = write_rtdose(folder / "reference.dcm", dose)
-        for case, evaluated in cases(dose):
-            if case not in YAGIT_CASES:
-                continue
-            evaluation = write_rtdose(folder / "evaluation.dcm", np.maximum(evaluated, 0.0))
-            ours = measure(
-                lambda one=reference, other=evaluation: gamma_of_files(
-                    one, other, YAGIT_CRITERIA, engine="sampled", verify=0
-                )
-            )
-            before = resource.getrusage(resource.RUSAGE_CHILDREN)
-            printed = subprocess.run(
-                [found, str(reference), str(evaluation)], cwd=folder, capture_output=True, text=True, check=True
-            ).stdout
-            after = resource.getrusage(resource.RUSAGE_CHILDREN)
-            yagit_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-            rate = re.search(r"GIPR:\s*([\d.]+)%", printed)
-            print(
-                f"| {case} | {ours.cpu_s:.2f} | {yagit_s:.2f} | {yagit_s / ours.cpu_s:.1f} "
-                f"| {ours.result['pass_rate_percent']:.2f} | {rate[1] if rate else 'not found'} |",
-                flush=True,
-            )
-
-
-def write_rtdose(path: Path, dose_gy: NDArray[np.float64]) -> Path:
-    """Write a dose about the origin as RTDOSE."""
-    origin_mm = tuple(-(n - 1) / 2 * step for n, step in zip(dose_gy.shape, SPACING_MM_ZYX, strict=True))
-    study = Study("BENCHMARK", "BENCHMARK", "O", make_uid("study"), make_uid("frame"), "HFS", path.stem)
-    path.write_bytes(to_bytes(make_dose(study, dose_gy, Grid(dose_gy.shape, SPACING_MM_ZYX, origin_mm))))
-    return path
+        files = [Path(name) / part for part in ("reference", "evaluation", "gamma")]
+        reference.tofile(files[0])
+        pair.evaluation_gy.tofile(files[1])
+        command = [program, *map(str, files), *map(str, numbers)]
+        printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+        gamma = np.fromfile(files[2], dtype=np.float32).reshape(reference.shape).astype(np.float64)
+    if not np.array_equal(~np.isnan(gamma), asked):
+        raise SystemExit(f"yagit: {np.count_nonzero(~np.isnan(gamma))} points, not {np.count_nonzero(asked)} as asked")
+    cpu_s, wall_s, _ = map(float, printed.split())
+    return Run(gamma, cpu_s, wall_s, math.nan)
 
 
 def describe_machine() -> str:
@@ -242,12 +277,16 @@ def describe_machine() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--full", action="store_true", help="256×256×100 in place of 96×96×48")
-    parser.add_argument("--yagit", help="yagit's example program gamma3D; looked for in PATH if not given")
+    parser.add_argument(
+        "--yagit", help="the program yagit_gamma: compare with yagit alone; by default both, if in PATH"
+    )
     arguments = parser.parse_args()
     logging.disable(logging.INFO)
     shape_zyx = FULL_ZYX if arguments.full else SMALL_ZYX
     print(describe_machine())
-    compare_cases(shape_zyx)
+    print(f"{' × '.join(map(str, shape_zyx))} voxels of {' × '.join(map(str, SPACING_MM_ZYX))} mm (z, y, x)")
+    if arguments.yagit is None:
+        compare_cases(shape_zyx)
     compare_yagit(arguments.yagit, shape_zyx)
 
 
