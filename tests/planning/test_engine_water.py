@@ -12,6 +12,7 @@ from doseledger.core.errors import BadInput
 from doseledger.core.grid import Grid
 from doseledger.core.plan import Arc, Plan
 from doseledger.planning.engine import compute_dose, dose_at_points, outline
+from doseledger.planning.geometry import beam_frame
 from doseledger.planning.machine import Machine
 from doseledger.planning.raytrace import DensityMap
 
@@ -188,6 +189,26 @@ def test_turning_collimator_and_points_together_changes_nothing(
     )
     turned = dose_in_water(make_field(collimator_deg=30.0, **oblong), moved)
     assert turned == pytest.approx(dose, abs=0.02 * float(dose.max()))
+
+
+@pytest.mark.parametrize(("couch", "gantry"), [(0.0, 60.0), (25.0, 60.0), (90.0, 90.0), (300.0, 45.0)])
+def test_depth_is_followed_from_every_side_of_a_ball(
+    machine: Machine, make_plan: Callable[..., Plan], make_field: Callable[..., Arc], couch: float, gantry: float
+) -> None:
+    # A fan's planes follow the axis of the CT that the beam crosses most squarely: which one must not matter.
+    grid = Grid((101, 101, 101), (2.5, 2.5, 2.5), (-125.0, -125.0, -125.0))
+    z, y, x = np.meshgrid(*grid.axes_mm(), indexing="ij")
+    ball = DensityMap(np.clip((100.0 - np.sqrt(x**2 + y**2 + z**2)) / 2.5 + 0.5, 0, 1).astype(np.float32), grid)
+
+    def dose(gantry_deg: float, couch_deg: float) -> np.ndarray:
+        field = make_field(80.0, gantry_deg=gantry_deg, couch_deg=couch_deg)
+        frame = beam_frame(field, gantry_deg, machine.source_axis_mm)
+        seen = np.random.default_rng(8).uniform(-60, 60, (200, 3))
+        axes = np.stack([frame.across_xyz, frame.along_xyz, frame.down_xyz])
+        return dose_at_points(make_plan(field), ball, machine, (seen @ axes).astype(np.float32), 1)
+
+    upright = dose(0.0, 0.0)
+    assert np.abs(dose(gantry, couch) - upright).max() < 0.01 * float(upright.max())
 
 
 def test_a_slab_of_half_density_counts_for_half_its_depth(dose_in_water: Dose, make_field: Callable[..., Arc]) -> None:

@@ -24,7 +24,7 @@ from doseledger.planning.kernels import Spread, depth_table, spread_for
 from doseledger.planning.loops import add_dose
 from doseledger.planning.machine import Machine
 from doseledger.planning.raytrace import DensityMap, density_map, trace_fan
-from doseledger.planning.view import seen_bounds_mm, view_of
+from doseledger.planning.view import reach_mm, view_of
 
 # Nodes of the blurred fluence for a reported dose: at 1.5 mm straight lines follow the penumbra to 1 % of the field.
 MAP_MM = 1.5
@@ -138,7 +138,8 @@ def dose_at_points(
     if not len(points_xyz):
         return dose
     table = depth_table(machine.beam)
-    corners = np.stack([points_xyz.min(axis=0), points_xyz.max(axis=0)])
+    box = np.stack([points_xyz.min(axis=0), points_xyz.max(axis=0)])
+    rows = np.ascontiguousarray(points_xyz.T)
     held = [spread_for(machine, arc.jaw_x_mm, arc.jaw_y_mm, MAP_MM, REACH_MM) for arc in plan.arcs]
     # Arcs that pass the same angle share its fan of depths.
     looks: dict[tuple[float, ...], list[_Look]] = defaultdict(list)
@@ -154,13 +155,13 @@ def dose_at_points(
             for arc, look in zip(arcs, group, strict=True)
         ]
         frame = beam_frame(arcs[0], key[0], machine.source_axis_mm)
-        fan = trace_fan(density, frame, seen_bounds_mm(frame, corners, spreads))
+        fan = trace_fan(density, frame, box, reach_mm(spreads))
         views = [view_of(frame, fan, s, arc.collimator_deg) for s, arc in zip(spreads, arcs, strict=True)]
         maps = [
             spread.maps(_part_fluence(arc, look, sub_angles, spread, machine))[0]
             for arc, look, spread in zip(arcs, group, spreads, strict=True)
         ]
-        add_dose(points_xyz, np.stack(views), fan.depth_mm, table, _stacked(maps), dose)
+        add_dose(rows, np.stack(views), fan.depth_mm, table, _stacked(maps), dose)
     return dose
 
 

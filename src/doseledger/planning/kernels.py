@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import erf
 
-from doseledger.planning.loops import DEPTH_STEP_MM
+from doseledger.planning.loops import DEPTH_STEP_MM, interleave, part
 from doseledger.planning.machine import Beam, Machine
 
 DEPTH_MAX_MM = 800.0
@@ -97,18 +97,22 @@ class Spread:
         """Return the blurred maps, float32 (segment, y, x, gaussian), of what passes, (segment, pair, cell)."""
         n = fluence.shape[0]
         fluence = fluence * self.primary
-        out = np.empty((n, *self.shape, len(self.along_x)), dtype=np.float32)
-        for g, (x, y) in enumerate(zip(self.along_x, self.along_y, strict=True)):
+        single = np.empty((len(self.along_x), n, *self.shape), dtype=np.float32)
+        for x, y, out in zip(self.along_x, self.along_y, single, strict=True):
             rows = (fluence.reshape(-1, fluence.shape[2]) @ x.T).reshape(n, fluence.shape[1], -1)
-            np.matmul(y, rows, out=out[..., g])
-        return out
+            np.matmul(y, rows, out=out)
+        together = np.empty((*single.shape[1:], len(single)), dtype=np.float32)
+        interleave(single, together)
+        return together
 
     def adjoint(self, maps: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the transpose of `maps` applied to maps: float32 (segment, pair, cell)."""
         n = maps.shape[0]
         out = np.zeros((n, self.along_y[0].shape[1], self.along_x[0].shape[1]), dtype=np.float32)
-        for g, (x, y) in enumerate(zip(self.along_x, self.along_y, strict=True)):
-            rows = np.matmul(y.T, np.ascontiguousarray(maps[..., g]))
+        single = np.empty((len(self.along_x), *maps.shape[:3]), dtype=np.float32)
+        part(maps, single)
+        for x, y, blurred in zip(self.along_x, self.along_y, single, strict=True):
+            rows = np.matmul(y.T, blurred)
             out += (rows.reshape(-1, rows.shape[2]) @ x).reshape(n, out.shape[1], -1)
         out *= self.primary
         return out

@@ -1,223 +1,286 @@
-"""The inner loops of engine and optimiser, compiled by numba, all in this one file.
+"""The inner loops of engine and optimiser, compiled by numba.
 
 Numba's cache looks at the file of a compiled function alone: a loop that took a helper or a constant from another file
 would stay as it was compiled when that file changes.
+
+A map holds its four Gaussians side by side, so that a node and its right neighbour are eight numbers in a row, and two
+reads of eight bring all that straight lines between four nodes need. Compilers don't find this by themselves: it is
+written out in LLVM's own vectors.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-from numba import njit
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba import njit, types
+from numba.extending import intrinsic
 
 # The loops are unrolled over this many radial Gaussians.
 N_GAUSSIANS = 4
 # Spacing of the depth table in mm; straight lines between its entries err by less than 1e-4 of the maximum.
 DEPTH_STEP_MM = 1.0
+# Points of a reported dose that are looked at together: what is known of them stays in the nearest cache.
+BLOCK = 512
+
+_INDEX, _REAL = ir.IntType(32), ir.FloatType()
+_FAST = ("fast",)
+# A node of a flat map, the length of a row of nodes, the shares of the way across and down to the next nodes; and the
+# weights of the Gaussians in a flat array, with the first one's index.
+_LOOK = (
+    types.float32[::1],
+    types.Tuple((types.uint64, types.uint64, types.float32, types.float32)),
+    types.float32[::1],
+    types.uint64,
+)
 
 
-@njit(cache=True, fastmath=True, error_model="numpy", inline="always")
-def _density_at(relative, z, y, x):  # type: ignore[no-untyped-def]
-    """Return the density at fractional indices, trilinear; the outer half voxel has its centre's."""
-    z = min(max(z, 0.0), relative.shape[0] - 1.0)
-    y = min(max(y, 0.0), relative.shape[1] - 1.0)
-    x = min(max(x, 0.0), relative.shape[2] - 1.0)
-    z0 = np.uint64(z)
-    y0 = np.uint64(y)
-    x0 = np.uint64(x)
-    z1 = np.uint64(min(z0 + 1, relative.shape[0] - 1))
-    y1 = np.uint64(min(y0 + 1, relative.shape[1] - 1))
-    x1 = np.uint64(min(x0 + 1, relative.shape[2] - 1))
-    fy = np.float32(y - y0)
-    fx = np.float32(x - x0)
-    a = relative[z0, y0, x0] + fx * (relative[z0, y0, x1] - relative[z0, y0, x0])
-    b = relative[z0, y1, x0] + fx * (relative[z0, y1, x1] - relative[z0, y1, x0])
-    c = relative[z1, y0, x0] + fx * (relative[z1, y0, x1] - relative[z1, y0, x0])
-    d = relative[z1, y1, x0] + fx * (relative[z1, y1, x1] - relative[z1, y1, x0])
-    a += fy * (b - a)
-    c += fy * (d - c)
-    return a + np.float32(z - z0) * (c - a)
+def _lanes(builder: Any, scalar: Any, n: int) -> Any:
+    """Return a vector of n equal numbers."""
+    none = ir.Constant(ir.VectorType(_REAL, n), ir.Undefined)
+    return _some(builder, builder.insert_element(none, scalar, ir.Constant(_INDEX, 0)), [0] * n)
 
 
-@njit(cache=True, fastmath=True, error_model="numpy", inline="always")
-def _within(first, move, size, last):  # type: ignore[no-untyped-def]
-    """Return the first step of a ray in the box of voxels, and the one after its last."""
-    enter = 0.0
-    leave = last - 1.0
-    for a in range(3):
-        if abs(move[a]) > 1e-12:
-            one = (-0.5 - first[a]) / move[a]
-            two = (size[a] - 0.5 - first[a]) / move[a]
-            enter = max(enter, min(one, two))
-            leave = min(leave, max(one, two))
-        elif first[a] < -0.5 or first[a] > size[a] - 0.5:
-            leave = -1.0
-    return int(np.ceil(enter)), int(np.floor(leave)) + 1
+def _some(builder: Any, vector: Any, lanes: list[int]) -> Any:
+    """Return some lanes of a vector as a vector."""
+    none = ir.Constant(vector.type, ir.Undefined)
+    return builder.shuffle_vector(vector, none, ir.Constant(ir.VectorType(_INDEX, len(lanes)), lanes))
+
+
+def _between(builder: Any, first: Any, last: Any, share: Any) -> Any:
+    """Return the vector that lies at a share of the way from one to another."""
+    way = builder.fmul(_lanes(builder, share, first.type.count), builder.fsub(last, first, flags=_FAST), flags=_FAST)
+    return builder.fadd(first, way, flags=_FAST)
+
+
+def _address(context: Any, builder: Any, array: Any, first: Any, n: int) -> Any:
+    """Return where n numbers in a row of a flat array lie."""
+    data = context.make_array(_LOOK[0])(context, builder, array).data
+    return builder.bitcast(builder.gep(data, [first]), ir.PointerType(ir.VectorType(_REAL, n)))
+
+
+@intrinsic
+def _blend(typing, maps, place, weights, first):  # type: ignore[no-untyped-def]
+    """Return Σ_g weight_g · map_g at a place between four nodes."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        maps, place, weights, first = arguments
+        node, row, across, down = (builder.extract_value(place, k) for k in range(4))
+        upper = builder.load(_address(context, builder, maps, node, 8), align=4)
+        lower = builder.load(_address(context, builder, maps, builder.add(node, row), 8), align=4)
+        both = _between(builder, upper, lower, down)
+        value = _between(builder, _some(builder, both, [0, 1, 2, 3]), _some(builder, both, [4, 5, 6, 7]), across)
+        weight = builder.load(_address(context, builder, weights, first, 4), align=4)
+        value = builder.fmul(value, weight, flags=_FAST)
+        value = builder.fadd(_some(builder, value, [0, 1]), _some(builder, value, [2, 3]), flags=_FAST)
+        one, other = (builder.extract_element(value, ir.Constant(_INDEX, k)) for k in (0, 1))
+        return builder.fadd(one, other, flags=_FAST)
+
+    return types.float32(*_LOOK), generate
+
+
+@intrinsic
+def _spread(typing, maps, place, weights, first, value):  # type: ignore[no-untyped-def]
+    """Add to four nodes what a value between them gives to each: the transpose of `_blend`."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        maps, place, weights, first, value = arguments
+        node, row, across, down = (builder.extract_value(place, k) for k in range(4))
+        weight = builder.load(_address(context, builder, weights, first, 4), align=4)
+        weight = builder.fmul(weight, _lanes(builder, value, 4), flags=_FAST)
+        right = builder.fmul(weight, _lanes(builder, across, 4), flags=_FAST)
+        left = builder.fsub(weight, right, flags=_FAST)
+        both = builder.shuffle_vector(left, right, ir.Constant(ir.VectorType(_INDEX, 8), list(range(8))))
+        lower = builder.fmul(both, _lanes(builder, down, 8), flags=_FAST)
+        upper = builder.fsub(both, lower, flags=_FAST)
+        for at, more in ((node, upper), (builder.add(node, row), lower)):
+            address = _address(context, builder, maps, at, 8)
+            builder.store(builder.fadd(builder.load(address, align=4), more, flags=_FAST), address, align=4)
+        return context.get_dummy_value()
+
+    return types.void(*_LOOK, types.float32), generate
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
-def sum_along_rays(relative, origin_zyx, spacing_zyx, axes, lattice, depth):  # type: ignore[no-untyped-def]
-    """Fill the radiological depth in mm of each ray and step; lattice: start of X, Y, distance, their spacing, SAD."""
-    first = np.empty(3)
-    move = np.empty(3)
-    for iy in range(depth.shape[0]):
-        y = (lattice[1] + iy * lattice[4]) / lattice[6]
-        for ix in range(depth.shape[1]):
-            x = (lattice[0] + ix * lattice[3]) / lattice[6]
-            for a in range(3):
-                ray = axes[3, 2 - a] + x * axes[1, 2 - a] + y * axes[2, 2 - a]
-                first[a] = (axes[0, 2 - a] + lattice[2] * ray - origin_zyx[a]) / spacing_zyx[a]
-                move[a] = lattice[5] * ray / spacing_zyx[a]
-            begin, end = _within(first, move, relative.shape, depth.shape[2])
-            total = 0.0
-            before = 0.0
-            half = 0.5 * lattice[5] * np.sqrt(1.0 + x * x + y * y)
-            for k in range(begin, end):
-                value = _density_at(relative, first[0] + k * move[0], first[1] + k * move[1], first[2] + k * move[2])
-                total += (before + value) * half
-                before = value
-                depth[iy, ix, k] = total
-            # A ray that leaves the box keeps its depth, with the half step that its last sample still owes.
-            total += before * half
-            for k in range(max(begin, end), depth.shape[2]):
-                depth[iy, ix, k] = total
+def weigh(points, view, depth, table, weight):  # type: ignore[no-untyped-def]
+    """Fill each Gaussian's weight, (point, gaussian), at points (3, point) in mm: depth dose times inverse square."""
+    held = np.empty((4, points.shape[1]), dtype=np.float32)
+    square, deep = held[0], held[1]
+    _see(points, view, depth.shape, held)
+    _fill_depth(depth, held[1:], deep)
+    entries = table.ravel()
+    deepest = np.float32(table.shape[0] - 1.001)
+    for p in range(points.shape[1]):
+        entry = min(deep[p] / np.float32(DEPTH_STEP_MM), deepest)
+        k = np.uint32(np.int32(entry))
+        f = entry - np.float32(k)
+        k *= np.uint32(N_GAUSSIANS)
+        for g in range(N_GAUSSIANS):
+            low, high = entries[k + np.uint32(g)], entries[k + np.uint32(g + N_GAUSSIANS)]
+            weight[p, g] = square[p] * (low + f * (high - low))
 
 
-@njit(cache=True, fastmath=True, error_model="numpy", inline="always")
-def _depth_at(depth, x, y, step):  # type: ignore[no-untyped-def]
-    """Return the radiological depth in mm at a place of a fan in nodes, trilinear; the fan's edge holds beyond it."""
+@njit(cache=True, fastmath=True, error_model="numpy")
+def _see(points, view, shape, held):  # type: ignore[no-untyped-def]
+    """Fill the inverse square of points and their place in a fan of a shape in nodes: ray across, step, ray along."""
+    s0, s1, s2 = view[0]
+    d0, d1, d2 = view[3]
+    a0, a1, a2 = view[5]
+    b0, b1, b2 = view[6]
+    c0, c1, c2 = view[7]
+    start_x, start_y, start_step = view[8]
+    source_axis_mm = view[4, 2]
+    zero = np.float32(0.0)
+    # The fan's edge holds beyond it.
+    end_x, end_step, end_y = np.float32(shape[0] - 1.001), np.float32(shape[1] - 1.001), np.float32(shape[2] - 1.001)
+    square, ray_x, step, ray_y = held[0], held[1], held[2], held[3]
+    px, py, pz = points[0], points[1], points[2]
+    for p in range(points.shape[1]):
+        x = px[p] - s0
+        y = py[p] - s1
+        z = pz[p] - s2
+        near = source_axis_mm / (x * d0 + y * d1 + z * d2)
+        square[p] = near * near
+        far = x * c0 + y * c1 + z * c2
+        ray_x[p] = min(max((x * a0 + y * a1 + z * a2) / far - start_x, zero), end_x)
+        ray_y[p] = min(max((x * b0 + y * b1 + z * b2) / far - start_y, zero), end_y)
+        step[p] = min(max(far - start_step, zero), end_step)
+
+
+@njit(cache=True, fastmath=True, error_model="numpy")
+def _fill_depth(depth, place, deep):  # type: ignore[no-untyped-def]
+    """Fill the radiological depth in mm at places of a fan in nodes, (3, point), trilinear."""
+    flat = depth.ravel()
+    line, sheet = np.int32(depth.shape[2]), np.int32(depth.shape[1] * depth.shape[2])
     # Unsigned indices: signed ones would be checked for a wrap at every load.
-    x = min(max(x, 0.0), depth.shape[1] - 1.001)
-    y = min(max(y, 0.0), depth.shape[0] - 1.001)
-    step = min(max(step, 0.0), depth.shape[2] - 1.001)
-    one = np.uint64(1)
-    ix = np.uint64(x)
-    iy = np.uint64(y)
-    it = np.uint64(step)
-    fx = np.float32(x - ix)
-    fy = np.float32(y - iy)
-    ft = np.float32(step - it)
-    a = depth[iy, ix, it] + ft * (depth[iy, ix, it + one] - depth[iy, ix, it])
-    b = depth[iy, ix + one, it] + ft * (depth[iy, ix + one, it + one] - depth[iy, ix + one, it])
-    c = depth[iy + one, ix, it] + ft * (depth[iy + one, ix, it + one] - depth[iy + one, ix, it])
-    d = depth[iy + one, ix + one, it] + ft * (depth[iy + one, ix + one, it + one] - depth[iy + one, ix + one, it])
-    a += fx * (b - a)
-    c += fx * (d - c)
-    return a + fy * (c - a)
-
-
-@njit(cache=True, fastmath=True, error_model="numpy", inline="always")
-def _see(points, p, view):  # type: ignore[no-untyped-def]
-    """Return a point's column and row on the maps, its place in the fan (x, y), and its distance in mm."""
-    rx = points[p, 0] - view[0, 0]
-    ry = points[p, 1] - view[0, 1]
-    rz = points[p, 2] - view[0, 2]
-    distance = rx * view[5, 0] + ry * view[5, 1] + rz * view[5, 2]
-    near = 1.0 / distance
-    column = (rx * view[1, 0] + ry * view[1, 1] + rz * view[1, 2]) * near - view[6, 0]
-    row = (rx * view[2, 0] + ry * view[2, 1] + rz * view[2, 2]) * near - view[6, 1]
-    x = (rx * view[3, 0] + ry * view[3, 1] + rz * view[3, 2]) * near - view[7, 0]
-    y = (rx * view[4, 0] + ry * view[4, 1] + rz * view[4, 2]) * near - view[7, 1]
-    return column, row, x, y, distance
+    one, below, beside = np.uint32(1), np.uint32(line), np.uint32(sheet)
+    ray_x, step, ray_y = place[0], place[1], place[2]
+    for p in range(deep.shape[0]):
+        ix = np.int32(ray_x[p])
+        it = np.int32(step[p])
+        iy = np.int32(ray_y[p])
+        fx = ray_x[p] - np.float32(ix)
+        ft = step[p] - np.float32(it)
+        fy = ray_y[p] - np.float32(iy)
+        k = np.uint32(ix * sheet + it * line + iy)
+        a = flat[k]
+        a += fy * (flat[k + one] - a)
+        k += below
+        b = flat[k]
+        b += fy * (flat[k + one] - b)
+        k += beside
+        d = flat[k]
+        d += fy * (flat[k + one] - d)
+        k -= below
+        c = flat[k]
+        c += fy * (flat[k + one] - c)
+        a += ft * (b - a)
+        c += ft * (d - c)
+        deep[p] = a + fx * (c - a)
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
-def add_dose(points, views, depth, table, maps, dose):  # type: ignore[no-untyped-def]
-    """Add to each point its dose from the fields of one direction."""
-    one = np.uint64(1)
-    weight = np.empty(N_GAUSSIANS, dtype=np.float32)
-    for p in range(points.shape[0]):
-        looked_up = False
+def locate(points, view, shape, node, share):  # type: ignore[no-untyped-def]
+    """Fill where points (3, point) in mm lie on a map of a shape.
+
+    The node before each as an index of the flat map, −1 out of reach, and its shares of the way across and down to the
+    next ones, (2, point).
+    """
+    s0, s1, s2 = view[0]
+    a0, a1, a2 = view[1]
+    b0, b1, b2 = view[2]
+    d0, d1, d2 = view[3]
+    start_x, start_y, _ = view[4]
+    zero = np.float32(0.0)
+    last_x, last_y = np.float32(shape[1] - 1), np.float32(shape[0] - 1)
+    width = np.int32(shape[1])
+    px, py, pz = points[0], points[1], points[2]
+    across, down = share[0], share[1]
+    for p in range(points.shape[1]):
+        x = px[p] - s0
+        y = py[p] - s1
+        z = pz[p] - s2
+        distance = x * d0 + y * d1 + z * d2
+        column = (x * a0 + y * a1 + z * a2) / distance - start_x
+        line = (x * b0 + y * b1 + z * b2) / distance - start_y
+        seen = (column >= zero) & (column < last_x) & (line >= zero) & (line < last_y)
+        column = min(max(column, zero), last_x)
+        line = min(max(line, zero), last_y)
+        ix = np.int32(column)
+        iy = np.int32(line)
+        across[p] = column - np.float32(ix)
+        down[p] = line - np.float32(iy)
+        node[p] = (iy * width + ix) * np.int32(N_GAUSSIANS) if seen else np.int32(-1)
+
+
+@njit(cache=True)
+def interleave(single, together):  # type: ignore[no-untyped-def]
+    """Fill maps whose Gaussians lie side by side, (…, gaussian), from those of one Gaussian each, (gaussian, …)."""
+    a, b, c, d = single[0].ravel(), single[1].ravel(), single[2].ravel(), single[3].ravel()
+    flat = together.ravel()
+    for k in range(a.shape[0]):
+        flat[4 * k] = a[k]
+        flat[4 * k + 1] = b[k]
+        flat[4 * k + 2] = c[k]
+        flat[4 * k + 3] = d[k]
+
+
+@njit(cache=True)
+def part(together, single):  # type: ignore[no-untyped-def]
+    """Fill maps of one Gaussian each from those whose Gaussians lie side by side: the inverse of `interleave`."""
+    a, b, c, d = single[0].ravel(), single[1].ravel(), single[2].ravel(), single[3].ravel()
+    flat = together.ravel()
+    for k in range(a.shape[0]):
+        a[k] = flat[4 * k]
+        b[k] = flat[4 * k + 1]
+        c[k] = flat[4 * k + 2]
+        d[k] = flat[4 * k + 3]
+
+
+@njit(cache=True, fastmath=True, error_model="numpy")
+def gather(node, share, weight, maps, dose):  # type: ignore[no-untyped-def]
+    """Add to each point its dose from the blurred maps of fields that see it from one direction."""
+    flat, weights = maps.ravel(), weight.ravel()
+    row = np.uint64(maps.shape[2] * N_GAUSSIANS)
+    one_map = np.uint64(maps.shape[1]) * row
+    for p in range(dose.shape[0]):
         total = np.float32(0.0)
-        for v in range(views.shape[0]):
-            column, row, ray_x, ray_y, distance = _see(points, p, views[v])
-            if column < 0.0 or row < 0.0 or column >= maps.shape[2] - 1 or row >= maps.shape[1] - 1:
-                continue
-            if not looked_up:
-                # Depth and distance are the same for all fields of one direction.
-                looked_up = True
-                deep = _depth_at(depth, ray_x, ray_y, distance * views[v, 8, 0] - views[v, 7, 2]) / DEPTH_STEP_MM
-                deep = min(deep, table.shape[0] - 1.001)
-                k = np.uint64(deep)
-                f = np.float32(deep - k)
-                square = np.float32((views[v, 6, 2] / distance) ** 2)
-                for g in range(N_GAUSSIANS):
-                    weight[g] = square * (table[k, g] + f * (table[k + one, g] - table[k, g]))
-            x = np.uint64(column)
-            y = np.uint64(row)
-            fx = np.float32(column - x)
-            fy = np.float32(row - y)
-            for g in range(N_GAUSSIANS):
-                low = maps[v, y, x, g] + fx * (maps[v, y, x + one, g] - maps[v, y, x, g])
-                high = maps[v, y + one, x, g] + fx * (maps[v, y + one, x + one, g] - maps[v, y + one, x, g])
-                total += weight[g] * (low + fy * (high - low))
+        first = np.uint64(p * N_GAUSSIANS)
+        for v in range(node.shape[0]):
+            if node[v, p] >= 0:
+                at = np.uint64(node[v, p]) + np.uint64(v) * one_map
+                total += _blend(flat, (at, row, share[v, 0, p], share[v, 1, p]), weights, first)
         dose[p] += total
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
-def look_up(points, view, depth, table, shape, out):  # type: ignore[no-untyped-def]
-    """Fill place and weight of each point for one segment; a place of −1 is out of reach."""
-    place, weight = out
-    for p in range(points.shape[0]):
-        column, row, ray_x, ray_y, distance = _see(points, p, view)
-        if column < 0.0 or row < 0.0 or column >= shape[1] - 1 or row >= shape[0] - 1:
-            place[p, 0] = -1.0
-            place[p, 1] = -1.0
-            weight[p] = 0.0
-            continue
-        # In single precision a place just short of the last node may round up to it.
-        place[p, 0] = min(np.float32(column), np.float32(shape[1] - 1.001))
-        place[p, 1] = min(np.float32(row), np.float32(shape[0] - 1.001))
-        deep = _depth_at(depth, ray_x, ray_y, distance * view[8, 0] - view[7, 2]) / DEPTH_STEP_MM
-        deep = min(deep, table.shape[0] - 1.001)
-        k = int(deep)
-        f = deep - k
-        square = (view[6, 2] / distance) ** 2
-        for g in range(N_GAUSSIANS):
-            weight[p, g] = ((1 - f) * table[k, g] + f * table[k + 1, g]) * square
+def scatter(node, share, weight, slope, chosen, blurred):  # type: ignore[no-untyped-def]
+    """Add to the maps of one field what the slopes at the chosen points give: the transpose of `gather`."""
+    flat, weights = blurred.ravel(), weight.ravel()
+    row = np.uint64(blurred.shape[1] * N_GAUSSIANS)
+    across, down = share[0], share[1]
+    for k in range(chosen.shape[0]):
+        p = np.uint64(chosen[k])
+        if node[p] >= 0:
+            place = (np.uint64(node[p]), row, across[p], down[p])
+            _spread(flat, place, weights, p * np.uint64(N_GAUSSIANS), slope[p])
 
 
-@njit(cache=True, fastmath=True)
-def gather(place, weight, maps, dose):  # type: ignore[no-untyped-def]
-    """Add to each point its dose from the blurred maps of segments."""
-    one = np.uint64(1)
-    for s in range(place.shape[0]):
-        for p in range(place.shape[1]):
-            column = place[s, p, 0]
-            row = place[s, p, 1]
-            if column < 0.0:
-                continue
-            # Unsigned indices: signed ones would be checked for a wrap at every load.
-            x = np.uint64(column)
-            y = np.uint64(row)
-            fx = column - np.float32(x)
-            fy = row - np.float32(y)
-            total = np.float32(0.0)
-            for g in range(N_GAUSSIANS):
-                low = maps[s, y, x, g] + fx * (maps[s, y, x + one, g] - maps[s, y, x, g])
-                high = maps[s, y + one, x, g] + fx * (maps[s, y + one, x + one, g] - maps[s, y + one, x, g])
-                total += weight[s, p, g] * (low + fy * (high - low))
-            dose[p] += total
-
-
-@njit(cache=True, fastmath=True)
-def scatter(place, weight, slope, maps):  # type: ignore[no-untyped-def]
-    """Add to the maps of segments what the slopes at the points give: the transpose of `gather`."""
-    one = np.uint64(1)
-    for s in range(place.shape[0]):
-        for p in range(place.shape[1]):
-            column = place[s, p, 0]
-            row = place[s, p, 1]
-            if column < 0.0 or slope[p] == 0.0:
-                continue
-            x = np.uint64(column)
-            y = np.uint64(row)
-            fx = column - np.float32(x)
-            fy = row - np.float32(y)
-            for g in range(N_GAUSSIANS):
-                value = weight[s, p, g] * slope[p]
-                high = fy * value
-                low = value - high
-                maps[s, y, x, g] += low - fx * low
-                maps[s, y, x + one, g] += fx * low
-                maps[s, y + one, x, g] += high - fx * high
-                maps[s, y + one, x + one, g] += fx * high
+@njit(cache=True, fastmath=True, error_model="numpy")
+def add_dose(points, views, depth, table, maps, dose):  # type: ignore[no-untyped-def]
+    """Add to each of points (3, point) in mm its dose from the fields of one direction."""
+    fields = views.shape[0]
+    part = np.zeros((3, BLOCK), dtype=np.float32)
+    weight = np.empty((BLOCK, N_GAUSSIANS), dtype=np.float32)
+    node = np.empty((fields, BLOCK), dtype=np.int32)
+    share = np.empty((fields, 2, BLOCK), dtype=np.float32)
+    for start in range(0, points.shape[1], BLOCK):
+        n = min(BLOCK, points.shape[1] - start)
+        for a in range(3):
+            part[a, :n] = points[a, start : start + n]
+        # Depth and distance are the same for all fields of one direction.
+        weigh(part, views[0], depth, table, weight)
+        for v in range(fields):
+            locate(part, views[v], maps[v].shape, node[v], share[v])
+        gather(node, share, weight, maps, dose[start : start + n])

@@ -1,7 +1,7 @@
 """Dose at chosen points as a function of leaves and monitor units, and its exact adjoint.
 
 What the optimiser repeats hundreds of times: per segment one beam at its middle, the leaves' whole way as one mean
-fluence. Geometry and depths are looked up once: 24 bytes for each point and segment instead of an influence matrix.
+fluence. Geometry and depths are looked up once: 28 bytes for each point and segment instead of an influence matrix.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from doseledger.core.plan import Arc
 from doseledger.planning.fluence import open_fraction, open_fraction_adjoint
 from doseledger.planning.geometry import beam_frame, gantry_at
 from doseledger.planning.kernels import Spread, depth_table, spread_for
-from doseledger.planning.loops import N_GAUSSIANS, gather, look_up, scatter
+from doseledger.planning.loops import N_GAUSSIANS, gather, locate, scatter, weigh
 from doseledger.planning.machine import Machine
 from doseledger.planning.raytrace import DensityMap, trace_fan
-from doseledger.planning.view import seen_bounds_mm, view_of
+from doseledger.planning.view import reach_mm, view_of
 
 # Nodes of the blurred maps while optimising, and their reach beyond the jaws.
 MAP_MM = 2.5
 REACH_MM = 60.0
-# Segments whose maps are held at once: they stay in the processor's cache.
-BATCH = 16
+# Segments whose maps are held at once: as many as stay in the processor's cache.
+BATCH = 4
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,10 @@ class ArcOperator:
     ----------
     spread
         Blurring of the arc's jaws.
-    place
-        Column and row of each point on each segment's map, float32 (segment, point, 2); −1 out of reach.
+    node
+        The node before each point on each segment's flat map, int32 (segment, point); −1 out of reach.
+    share
+        Shares of the way across and down to the next nodes, float32 (segment, 2, point).
     weight
         Depth dose times inverse square for each Gaussian in Gy/MU, float32 (segment, point, gaussian).
     leaf_gap_mm, transmission
@@ -45,7 +47,8 @@ class ArcOperator:
     """
 
     spread: Spread
-    place: NDArray[np.float32]
+    node: NDArray[np.int32]
+    share: NDArray[np.float32]
     weight: NDArray[np.float32]
     leaf_gap_mm: float
     transmission: float
@@ -53,12 +56,12 @@ class ArcOperator:
     @property
     def n_segments(self) -> int:
         """Number of segments."""
-        return self.place.shape[0]
+        return self.node.shape[0]
 
     @property
     def n_points(self) -> int:
         """Number of points."""
-        return self.place.shape[1]
+        return self.node.shape[1]
 
     def passed(self, leaf_mm: NDArray[np.float64]) -> NDArray[np.float32]:
         """Return the open fraction of each cell, (segment, pair, cell), of leaf tips (segment + 1, bank, pair)."""
@@ -68,20 +71,23 @@ class ArcOperator:
         """Return the dose of one fraction in Gy, (point,), of fluence in MU, (segment, pair, cell)."""
         dose = np.zeros(self.n_points, dtype=np.float32)
         for start in range(0, self.n_segments, BATCH):
-            part = slice(start, start + BATCH)
-            gather(self.place[part], self.weight[part], self.spread.maps(fluence[part]), dose)
+            maps = self.spread.maps(fluence[start : start + BATCH])
+            for k in range(len(maps)):
+                s = slice(start + k, start + k + 1)
+                gather(self.node[s], self.share[s], self.weight[start + k], maps[k : k + 1], dose)
         return dose
 
     def adjoint_of_fluence(self, slope: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the slope by the fluence, (segment, pair, cell), given the slope by the dose, (point,)."""
         shape = (self.n_segments, self.spread.along_y[0].shape[1], self.spread.along_x[0].shape[1])
         out = np.empty(shape, dtype=np.float32)
+        chosen = np.flatnonzero(slope).astype(np.int32)
         for start in range(0, self.n_segments, BATCH):
-            part = slice(start, start + BATCH)
-            n = len(self.place[part])
-            maps = np.zeros((n, *self.spread.shape, N_GAUSSIANS), dtype=np.float32)
-            scatter(self.place[part], self.weight[part], slope, maps)
-            out[part] = self.spread.adjoint(maps)
+            stop = min(start + BATCH, self.n_segments)
+            maps = np.zeros((stop - start, *self.spread.shape, N_GAUSSIANS), dtype=np.float32)
+            for s, blurred in enumerate(maps, start):
+                scatter(self.node[s], self.share[s], self.weight[s], slope, chosen, blurred)
+            out[start:stop] = self.spread.adjoint(maps)
         return out
 
     def dose(self, leaf_mm: NDArray[np.float64], mu: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -131,9 +137,12 @@ def arc_operators(
     for arc in arcs:
         spread = spread_for(machine, arc.jaw_x_mm, arc.jaw_y_mm, MAP_MM, REACH_MM)
         segments = arc.n_control_points - 1
-        place = np.empty((segments, n, 2), dtype=np.float32)
+        node = np.empty((segments, n), dtype=np.int32)
+        share = np.empty((segments, 2, n), dtype=np.float32)
         weight = np.empty((segments, n, N_GAUSSIANS), dtype=np.float32)
-        operators.append(ArcOperator(spread, place, weight, beam.leaf_gap_mm, beam.leaf_transmission))
+        operators.append(ArcOperator(spread, node, share, weight, beam.leaf_gap_mm, beam.leaf_transmission))
+    box = np.stack([points_xyz.min(axis=0), points_xyz.max(axis=0)])
+    rows = np.ascontiguousarray(points_xyz.T)
     # Arcs that pass the same angle share its fan of depths.
     looks: dict[tuple[float, ...], list[tuple[int, int]]] = defaultdict(list)
     for a, arc in enumerate(arcs):
@@ -142,10 +151,10 @@ def arc_operators(
     for key, group in looks.items():
         frame = beam_frame(arcs[group[0][0]], key[0], machine.source_axis_mm)
         spreads = [operators[a].spread for a, _ in group]
-        fan = trace_fan(density, frame, seen_bounds_mm(frame, points_xyz, spreads))
+        fan = trace_fan(density, frame, box, reach_mm(spreads))
         for a, s in group:
             operator = operators[a]
             view = view_of(frame, fan, operator.spread, arcs[a].collimator_deg)
-            shape = operator.spread.shape
-            look_up(points_xyz, view, fan.depth_mm, table, shape, (operator.place[s], operator.weight[s]))
+            locate(rows, view, operator.spread.shape, operator.node[s], operator.share[s])
+            weigh(rows, view, fan.depth_mm, table, operator.weight[s])
     return operators
