@@ -41,7 +41,7 @@ from doseledger.ledger.criteria import Reproduction
 from doseledger.ledger.fetch import Fetched, check_version
 from doseledger.ledger.provenance import run_provenance
 from doseledger.ledger.release import missing_for_version, open_release
-from doseledger.ledger.reproduce import Comparison
+from doseledger.ledger.reproduce import Comparison, this_machine
 from doseledger.ledger.version_tag import Version, find_version
 
 # A training, DVC's import and its commands: about half a minute of CPU in all.
@@ -602,6 +602,13 @@ def test_a_difference_counts_to_the_bit_on_the_same_machine_and_within_a_limit_e
     else:
         with pytest.raises(BadInput, match=re.escape(told)):
             check()
+
+
+def test_a_machine_held_to_older_instructions_counts_as_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = this_machine()
+    assert here == this_machine()
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "SSE41")
+    assert this_machine()["instructions"] == [*here["instructions"], "ONEDNN_MAX_CPU_ISA=SSE41"]
 
 
 def test_cases_without_a_recorded_prediction_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +22,12 @@ from doseledger.core.tables import SPLITS, write_table
 
 Tell = Callable[[str], None]
 PROCESSORS = Path("/proc/cpuinfo")
+# A virtual machine may name its processor without saying which it is: the numbers do.
+PROCESSOR_KEYS = ("model name", "cpu family", "model", "stepping")
+# By which a person holds torch, oneDNN and MKL to a part of what the processor can do.
+INSTRUCTION_LIMITS = (
+    "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -43,12 +50,16 @@ class Comparison:
 
 
 def this_machine() -> dict[str, Any]:
-    """Return what decides the last bits of a prediction here: processor, device, threads and torch; no host name."""
+    """Return what decides a prediction's last bits here: processor, its instructions in use, device, threads, torch.
+
+    No name of the host is in it.
+    """
     import torch
 
     device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "CPU"
     return {
         "processor": _processor(),
+        "instructions": [torch.backends.cpu.get_cpu_capability(), *_instruction_limits()],
         "device": device,
         "threads": torch.get_num_threads(),
         "torch": str(torch.__version__),
@@ -57,10 +68,16 @@ def this_machine() -> dict[str, Any]:
 
 def _processor() -> str:
     if PROCESSORS.is_file():
-        for line in PROCESSORS.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+        first = PROCESSORS.read_text(encoding="utf-8", errors="replace").partition("\n\n")[0]
+        said = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
+        words = [f"{key} {said[key]}".removeprefix("model name ") for key in PROCESSOR_KEYS if key in said]
+        if words:
+            return ", ".join(words)
     return platform.machine()
+
+
+def _instruction_limits() -> list[str]:
+    return [f"{name}={os.environ[name]}" for name in INSTRUCTION_LIMITS if name in os.environ]
 
 
 @contextmanager
