@@ -20,6 +20,8 @@ PITCHES_MM = (2.5, 3.0)
 # A surface this far off is nowhere near: the value of a field outside the box that it was computed in.
 FAR_MM = np.float32(99.0)
 FEMUR_LENGTH_MM = 62.0
+# What the protocol doesn't know.
+STRANGER = "SeminalVesicles"
 # A dose grid of its own: beyond the targets by so much (all that is contoured, but not all of the skin), and off the
 # CT's planes by so much; z, y, x.
 ODD_GRID_MARGIN_MM = (65.0, 65.0, 100.0)
@@ -103,10 +105,11 @@ def draw_patient(rng: np.random.Generator, in_plane_pixels: int, dose_grid_mm: f
     centre = (np.round(rng.uniform(-300.0, 300.0), 1), *np.round(rng.uniform(-40.0, 40.0, 2), 1))
     grid = _scan_grid(rng, anatomy, centre, in_plane_pixels)
     space = Space.of_grid(grid, (float(centre[0]), float(centre[1]), float(centre[2])), dirt.roll_deg)
-    skin = anatomy.body(space)
-    body = skin < 0
-    ct_hu = paint_ct(anatomy, space, grid, body, rng)
-    surfaces = _contour(anatomy, space, skin, dirt)
+    drawn = _draw_surfaces(anatomy, space)
+    ct_hu = paint_ct(anatomy, space, grid, drawn, rng)
+    body = drawn["BODY"] < 0
+    absent = {*dirt.absent} if dirt.extra else {*dirt.absent, STRANGER}
+    surfaces = {name: surface for name, surface in drawn.items() if name not in absent and (surface < 0).any()}
     dose_grid = (
         _odd_dose_grid(surfaces, grid, dose_grid_mm) if dirt.odd_dose_grid else _dose_grid(body, grid, dose_grid_mm)
     )
@@ -125,8 +128,8 @@ def _scan_grid(rng: np.random.Generator, anatomy: Anatomy, centre: tuple[float, 
     return Grid((n_slices, pixels, pixels), (pitch, pixel, pixel), (round(centre[0] + SCAN_SPAN_MM[0], 2), y, x))
 
 
-def _contour(anatomy: Anatomy, space: Space, skin: Field, dirt: Dirt) -> dict[str, Field]:
-    """Return the surfaces of what is contoured, each computed only around it."""
+def _draw_surfaces(anatomy: Anatomy, space: Space) -> dict[str, Field]:
+    """Return the surfaces of what can be contoured, each computed only around it."""
     low, high = anatomy.rectum_span_mm()
     bottom = anatomy.femur_points(1)[0][2] - FEMUR_LENGTH_MM
 
@@ -150,18 +153,15 @@ def _contour(anatomy: Anatomy, space: Space, skin: Field, dirt: Dirt) -> dict[st
         "Femur_L": (lambda near: cut_femur(near, 1), hip(1), 95.0),
         "Femur_R": (lambda near: cut_femur(near, -1), hip(-1), 95.0),
         "Bowel": (anatomy.bowel_loops, (0.0, anatomy.middle_y_mm - 40.0, 105.0), 145.0),
+        STRANGER: (anatomy.vesicles, (0.0, 15.0, 30.0), 60.0),
     }
-    if dirt.extra:
-        shapes["SeminalVesicles"] = (anatomy.vesicles, (0.0, 15.0, 30.0), 60.0)
+    skin = anatomy.body(space)
     surfaces = {"BODY": skin}
     for name, (shape, centre, reach) in shapes.items():
-        if name in dirt.absent:
-            continue
         box, near = space.near(centre, reach)
         surface = np.full(skin.shape, FAR_MM, dtype=np.float32)
         surface[box] = shape(near)
-        if (surface < 0).any():
-            surfaces[name] = surface
+        surfaces[name] = surface
     return surfaces
 
 

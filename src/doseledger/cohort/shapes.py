@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from doseledger.core.grid import Grid
@@ -102,26 +103,45 @@ def ellipsoid(space: Space, centre: Point, radii: Point) -> Field:
 
 def capsule(space: Space, start: Point, end: Point, radii: tuple[float, float]) -> Field:
     """Return the signed distance to a rod with round ends in mm; its radius runs evenly from one end to the other."""
-    ax, ay, az = (np.float32(e - s) for s, e in zip(start, end, strict=True))
-    dx, dy, dz = (p - np.float32(s) for p, s in zip((space.x, space.y, space.z), start, strict=True))
-    length2 = ax * ax + ay * ay + az * az
-    # |d − t·a|² = |d|² − 2t(d·a) + t²|a|²: two full-size products instead of three differences and squares.
-    dot = (dx * ax + dy * ay) + dz * az
-    along = np.clip(dot / length2, np.float32(0.0), np.float32(1.0))
-    away2 = ((dx * dx + dy * dy) + dz * dz) + along * (along * length2 - np.float32(2.0) * dot)
-    away = np.sqrt(np.maximum(away2, np.float32(0.0)))
-    return np.asarray(away - np.float32(radii[0]) - along * np.float32(radii[1] - radii[0]), dtype=np.float32)
+    return tube(space, (start, end), radii)
 
 
 def tube(space: Space, path: Sequence[Point], radii: Sequence[float]) -> Field:
     """Return the signed distance to a chain of rods in mm: a radius at each point of the path."""
-    field = None
-    for k in range(len(path) - 1):
-        rod = capsule(space, path[k], path[k + 1], (radii[k], radii[k + 1]))
-        field = rod if field is None else np.minimum(field, rod)
-    if field is None:
+    if len(path) < 2:
         raise ValueError(f"a tube needs two points, found {len(path)}")
-    return field
+    ends = np.asarray(path, dtype=np.float64)
+    rods = np.column_stack([ends[:-1], np.diff(ends, axis=0), radii[:-1], np.diff(radii)]).astype(np.float32)
+    shape = np.broadcast_shapes(space.x.shape, space.y.shape, space.z.shape)
+    # On a grid x and y are one plane, z is one number for each; scattered points are a plane with a z each.
+    plane = (np.ascontiguousarray(space.x).ravel(), np.ascontiguousarray(space.y).ravel())
+    heights = space.z.reshape(len(space.z), 1) if space.z.ndim == 3 else space.z[None]
+    out = np.full((len(heights), plane[0].size), np.inf, dtype=np.float32)
+    _nearest_rod(*plane, np.ascontiguousarray(heights), rods, out)
+    return out.reshape(shape)
+
+
+@njit(cache=True, error_model="numpy")
+def _nearest_rod(x, y, heights, rods, out):  # type: ignore[no-untyped-def]
+    """Lower each number of (plane, point) to the distance of the nearest rod: start, way, radius and its change."""
+    zero, one, two = np.float32(0.0), np.float32(1.0), np.float32(2.0)
+    z = np.empty_like(x)
+    for k in range(out.shape[0]):
+        z[:] = heights[k]
+        nearest = out[k]
+        for rod in rods:
+            sx, sy, sz, ax, ay, az, radius, change = rod
+            length2 = ax * ax + ay * ay + az * az
+            for p in range(x.shape[0]):
+                dx = x[p] - sx
+                dy = y[p] - sy
+                dz = z[p] - sz
+                # |d − t·a|² = |d|² − 2t(d·a) + t²|a|².
+                dot = (dx * ax + dy * ay) + dz * az
+                along = min(max(dot / length2, zero), one)
+                away2 = ((dx * dx + dy * dy) + dz * dz) + along * (along * length2 - two * dot)
+                away = np.sqrt(max(away2, zero)) - radius - along * change
+                nearest[p] = min(nearest[p], away)
 
 
 def blend(first: Field, second: Field, width_mm: float) -> Field:

@@ -6,6 +6,8 @@ cortex 800 to 1200, iodine contrast 150 to 300 (ICRU Report 44; Schneider et al.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
@@ -23,7 +25,7 @@ Box = tuple[slice, slice, slice]
 
 
 def paint_ct(
-    anatomy: Anatomy, space: Space, grid: Grid, body: NDArray[np.bool_], rng: np.random.Generator
+    anatomy: Anatomy, space: Space, grid: Grid, drawn: Mapping[str, Field], rng: np.random.Generator
 ) -> NDArray[np.int16]:
     """Return the CT of an anatomy in HU, (z, y, x), couch included.
 
@@ -35,26 +37,26 @@ def paint_ct(
         The grid's voxel centres in the patient's axes.
     grid
         The grid, unrolled: the couch lies on it.
-    body
-        Inside the skin.
+    drawn
+        The skin (`BODY`), the bladder and the bowel as they are contoured, on the whole grid.
     rng
         For noise and texture.
     """
     ct = np.full(grid.shape_zyx, AIR_HU, dtype=np.float32)
-    _paint_soft_tissue(ct, anatomy, space)
+    body = drawn["BODY"] < 0
+    _paint_soft_tissue(ct, anatomy, space, -drawn["BODY"])
     _paint_pelvis(ct, anatomy, space)
     _paint_femurs(ct, anatomy, space)
     _paint_vessels(ct, anatomy, space)
-    _paint_organs(ct, anatomy, space)
-    _paint_bowel(ct, anatomy, space, rng)
+    _paint_organs(ct, anatomy, space, drawn["Bladder"])
+    _paint_bowel(ct, anatomy, space, drawn["Bowel"], rng)
     ct[~body] = AIR_HU
     _paint_couch(ct, body, grid, anatomy.prone)
     return _as_scanned(ct, grid, anatomy.traits["noise_hu"], rng)
 
 
-def _paint_soft_tissue(ct: NDArray[np.float32], anatomy: Anatomy, space: Space) -> None:
+def _paint_soft_tissue(ct: NDArray[np.float32], anatomy: Anatomy, space: Space, depth: Field) -> None:
     """Skin, a coat of fat, muscle with streaks of fat, and the fat that organs lie in."""
-    depth = -anatomy.body(space)
     texture = anatomy.waves["muscle"].at(space)
     coat = anatomy.fat_mm * (1.0 + 0.15 * anatomy.waves["fat"].at(space))
     # The seat carries more fat than the flanks; the belly more the higher it is.
@@ -149,14 +151,13 @@ def _paint_vessels(ct: NDArray[np.float32], anatomy: Anatomy, space: Space) -> N
         _blend_in(ct, box, tube(near, path, [5.5] * len(path)), hu)
 
 
-def _paint_organs(ct: NDArray[np.float32], anatomy: Anatomy, space: Space) -> None:
+def _paint_organs(ct: NDArray[np.float32], anatomy: Anatomy, space: Space, bladder: Field) -> None:
     box, near = space.near((0.0, 0.0, 10.0), 75.0)
     _blend_in(ct, box, anatomy.prostate(near), 44.0 + 4.0 * anatomy.waves["stool"].at(near))
     _blend_in(ct, box, anatomy.vesicles(near), 30.0)
     box, near = space.near((0.0, -25.0, 65.0), 115.0)
-    bladder = anatomy.bladder(near)
-    _blend_in(ct, box, bladder, 38.0)
-    _blend_in(ct, box, bladder + 4.0, 7.0)
+    _blend_in(ct, box, bladder[box], 38.0)
+    _blend_in(ct, box, bladder[box] + 4.0, 7.0)
     middle = anatomy.rectum_path.mean(axis=0)
     box, near = space.near((float(middle[0]), float(middle[1]), float(middle[2])), 130.0)
     rectum = anatomy.rectum(near)
@@ -180,11 +181,13 @@ def _below_gas(anatomy: Anatomy, near: Space, stool: Field) -> Field:
     return np.asarray(-height - level * radius, dtype=np.float32)
 
 
-def _paint_bowel(ct: NDArray[np.float32], anatomy: Anatomy, space: Space, rng: np.random.Generator) -> None:
+def _paint_bowel(
+    ct: NDArray[np.float32], anatomy: Anatomy, space: Space, bowel: Field, rng: np.random.Generator
+) -> None:
     if not anatomy.bowel:
         return
     box, near = space.near((0.0, anatomy.middle_y_mm - 40.0, 105.0), 145.0)
-    loops = anatomy.bowel_loops(near)
+    loops = bowel[box]
     content = 260.0 if anatomy.traits["contrast"] < 0.2 else 22.0
     texture = Waves.draw(rng, 18.0, 45.0).at(near)
     _blend_in(ct, box, loops, 42.0)
