@@ -38,7 +38,8 @@ from doseledger.planning.operator import ArcOperator, arc_operators
 from doseledger.planning.optimise import OptimiserSettings, Patient, PlanStyle, optimise_to
 from doseledger.planning.raytrace import density_map
 
-History = Weights = NDArray[np.float64]
+Weights = NDArray[np.float64]
+History = NDArray[np.float64]
 # What the peer's file says of each objective.
 ASKED = ("masks", "structures", "kinds", "doses_gy", "penalties")
 # The descent's unit of a bixel as a share of their mean: weights go to 0 and to three times the mean.
