@@ -11,7 +11,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from doseledger.cohort.dicom_dvh import dvh_of_case, dvh_of_rtdose
+from doseledger.cohort.dicom_dvh import describe_lines, dvh_of_case, dvh_of_rtdose
 from doseledger.core.case import Case
 from doseledger.core.errors import BadCase, BadInput
 
@@ -95,6 +95,20 @@ def test_files_of_another_kind_and_unknown_statistics_are_refused(breast: Path, 
         dvh_of_rtdose(tmp_path / "absent.dcm", breast / "rtdose.dcm")
     with pytest.raises(BadInput, match="statistic 'D95' is not known"):
         dvh_of_rtdose(breast / "rtss.dcm", breast / "rtdose.dcm", ["D95"])
+
+
+def test_conformity_looks_at_the_whole_dose(breast: Path) -> None:
+    wanted = ["CI", "R50", "HI", "volume", "V95%[cc]"]
+    found = dvh_of_rtdose(breast / "rtss.dcm", breast / "rtdose.dcm", wanted, prescription_gy=PRESCRIBED_GY)
+    tumour_bed = {name: one["value"] for name, one in found["structures"]["Tumor Bed"]["statistics"].items()}
+    dose = pydicom.dcmread(breast / "rtdose.dcm")
+    dose_gy, voxel_cc = dose.pixel_array * float(dose.DoseGridScaling), 2.5 * 2.5 * 3.0 / 1000.0
+    half_cc = np.count_nonzero(dose_gy >= PRESCRIBED_GY / 2) * voxel_cc
+    assert tumour_bed["R50"] == pytest.approx(half_cc / tumour_bed["volume"], rel=0.01)
+    # Of 13 cc all have the prescription, and so does what lies about them.
+    assert 0 < tumour_bed["CI"] < 0.5
+    line = next(line for line in describe_lines(found) if line.startswith("Tumor Bed:"))
+    assert f"HI {tumour_bed['HI']:.2f}, volume" in line
 
 
 def test_structures_and_dose_of_different_frames_are_refused(breast: Path, tmp_path: Path) -> None:

@@ -86,3 +86,14 @@ def test_a_failed_case_is_not_accepted_without_a_reason(params: str, tmp_path: P
     accepted = params.replace("accept_failed: {}", f"accept_failed: {{case_0007: {empty}}}")
     with pytest.raises(BadInput, match=r"ingest\.accept_failed\.case_0007: String should have at least 1 character"):
         load(accepted, tmp_path)
+
+
+def test_gamma_criteria_that_differ_in_their_cutoff_alone_are_refused(params: str, tmp_path: Path) -> None:
+    again = (
+        "    - {gamma_percent: 3, gamma_mm: 3, cutoff_percent: 20, local: false, interp_fraction: 10, max_gamma: 2}\n"
+    )
+    first = next(line for line in params.splitlines(keepends=True) if line.lstrip().startswith("- gamma_percent: 3.0"))
+    with pytest.raises(BadInput, match="gamma 3 %/3 mm global stands there twice"):
+        load(params.replace(first, again + first), tmp_path)
+    settings = load(params.replace(first, again.replace("gamma_mm: 3", "gamma_mm: 2") + first), tmp_path)
+    assert len(settings.evaluate.gamma) == 2

@@ -49,7 +49,7 @@ def test_a_dose_in_percent_is_relative_to_the_prescription() -> None:
     assert dose_statistic(RAMP, None, 0.01, statistic, 61.0).value == pytest.approx(100.0)
 
 
-@pytest.mark.parametrize("text", ["D95", "V70", "d95%", "D101%", "D0cc", "V-3Gy", "D95 %", "Dfoo", "", "D5Gy"])
+@pytest.mark.parametrize("text", ["D95", "V70", "d95%", "D101%", "D0cc", "V-3Gy", "D95 %", "Dfoo", "", "D5Gy", "D٩٥%"])
 def test_the_parser_refuses_what_it_does_not_know(text: str) -> None:
     with pytest.raises(BadInput, match="statistic"):
         parse_statistic(text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from doseledger.evaluate.gamma_kernels import search_samples
 from doseledger.evaluate.gamma_near import search_centres, search_near
 from doseledger.evaluate.gamma_reference import reference_map, verify_points
 from doseledger.evaluate.gamma_samples import SampleBlock, near_table, sample_blocks
+from doseledger.evaluate.gamma_torch import torch_map
 
 GLOBAL_3_3 = gm.GammaCriteria(3, 3, 10, local=False, interp_fraction=10, max_gamma=2.0)
 
@@ -73,6 +75,14 @@ def test_map_equals_pymedphys_over_a_matrix_of_options(shape, local, max_gamma, 
     summary = gm.pass_rate_percent(pair, criteria)
     assert summary == gm.summarise(found, pair, criteria)
     assert summary.n_passed == np.count_nonzero(wanted <= 1 + 1e-9)
+
+
+@pytest.mark.parametrize("compute", [gm.gamma_map, gm.exact_gamma_map, partial(torch_map, device="cpu"), reference_map])
+def test_criteria_given_as_whole_numbers_give_the_same_map(compute) -> None:
+    pair = posed(*dose_pair((9, 10, 11)))
+    whole = gm.GammaCriteria(3, 2, 10, local=False, interp_fraction=5, max_gamma=2, normalisation_gy=60)
+    numbers = {name: float(getattr(whole, name)) for name in ("gamma_percent", "gamma_mm", "max_gamma")}
+    assert np.array_equal(compute(pair, whole), compute(pair, replace(whole, **numbers)), equal_nan=True)
 
 
 @pytest.mark.parametrize(

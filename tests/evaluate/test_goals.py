@@ -159,6 +159,7 @@ def test_the_linter_is_silent_on_sound_goals(protocol: Protocol) -> None:
         (goal("Rectum", "V65Gy", "<=", -1, "%"), "wanted a number from 0"),
         (goal("PTV70", "D95%", ">=", 69.0, "Gy"), "the same statistic is judged by PTV70 D95% ≥ 70 Gy"),
         (goal("PTV70", "D95%", "<=", 60.0, "Gy"), "can't both be met"),
+        (goal("PTV70", "D50%", "<=", 60.0, "Gy"), "PTV70 D95% ≥ 70 Gy and PTV70 D50% ≤ 60 Gy can't both be met"),
     ],
 )  # fmt: skip
 def test_the_linter_finds(bad: Goal, message: str, protocol: Protocol) -> None:

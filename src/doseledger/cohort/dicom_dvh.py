@@ -17,8 +17,8 @@ from doseledger.dicom.contours import Polygon, fill, stack_contours
 from doseledger.dicom.read_dose import Dose, read_dose
 from doseledger.dicom.read_structures import Roi, read_contours, read_rois
 from doseledger.dicom.source import lenient, parse_dataset
-from doseledger.evaluate.dvh import StructureDose
-from doseledger.evaluate.statistic import parse_statistic
+from doseledger.evaluate.dvh import StructureDose, index_of_samples
+from doseledger.evaluate.statistic import Measure, Statistic, parse_statistic
 from doseledger.evaluate.subvoxel import sampled_dose
 
 # Points at which a structure's dose is sampled: D95% of a centimetre-sized target is then good to 0.02 Gy at 1 Gy/mm.
@@ -40,7 +40,7 @@ def dvh_of_rtdose(
     rtstruct, rtdose
         The two files.
     statistics
-        What to measure, in the clinic's grammar; CI and R50 are refused, as a body to look at is not known.
+        What to measure, in the clinic's grammar; for CI and R50 the isodose is that of the whole dose grid.
     prescription_gy
         What 100 % is, for statistics relative to it.
 
@@ -121,7 +121,7 @@ def dvh_of_case(path: Path, statistics: Sequence[str] = STATISTICS, *, dose_path
             found[name] = {"reason": "the structure is absent"}
             continue
         samples, _ = sampled_dose(dose_gy, grid, case.sdf_mm[index], case.grid, N_POINTS)
-        found[name] = _describe(samples, statistics, case.prescription_gy.get(name, highest))
+        found[name] = _describe(samples, Dose(dose_gy, grid), statistics, case.prescription_gy.get(name, highest))
     return {"dose": _describe_dose(Dose(dose_gy, grid)), "structures": found}
 
 
@@ -172,7 +172,7 @@ def _describe_roi(
     samples, outside_cc = sampled_dose(dose.dose_gy, dose.grid, fill(stack, grid), grid, N_POINTS)
     if outside_cc:
         warnings.append(f"{outside_cc:.2f} cc lie beyond the dose grid and are left out")
-    return _describe(samples, *wanted) | {"outside_dose_grid_cc": outside_cc, "warnings": warnings}
+    return _describe(samples, dose, *wanted) | {"outside_dose_grid_cc": outside_cc, "warnings": warnings}
 
 
 def _fine_grid(contours: list[tuple[float, Polygon]], slice_mm: float) -> Grid:
@@ -187,8 +187,16 @@ def _fine_grid(contours: list[tuple[float, Polygon]], slice_mm: float) -> Grid:
     return Grid((n_slices, n_y, n_x), (slice_mm, pixel_mm, pixel_mm), (min(z), float(low[1]), float(low[0])))
 
 
-def _describe(samples: StructureDose, statistics: Sequence[str], prescription_gy: float | None) -> dict[str, Any]:
-    measures = {text: samples.measure(parse_statistic(text), prescription_gy) for text in statistics}
+def _describe(
+    samples: StructureDose, dose: Dose, statistics: Sequence[str], prescription_gy: float | None
+) -> dict[str, Any]:
+    def measured(statistic: Statistic) -> Measure:
+        if statistic.needs_whole_dose:
+            volume_cc = dose.grid.voxel_volume_cc
+            return index_of_samples(samples, dose.dose_gy, volume_cc, statistic, prescription_gy)
+        return samples.measure(statistic, prescription_gy)
+
+    measures = {text: measured(parse_statistic(text)) for text in statistics}
     top_gy = float(samples.dose_gy[-1]) if len(samples.dose_gy) else 0.0
     levels_gy = np.linspace(0.0, top_gy, CURVE_POINTS)
     volume: Callable[[float], float] = samples.fraction_at_dose
@@ -219,7 +227,9 @@ def describe_lines(found: dict[str, Any]) -> list[str]:
     for name, structure in found["structures"].items():
         measures = structure.get("statistics", {})
         words = [
-            f"{text} - ({entry['reason']})" if entry["reason"] else f"{text} {entry['value']:.2f} {entry['unit']}"
+            f"{text} - ({entry['reason']})"
+            if entry["reason"]
+            else f"{text} {entry['value']:.2f} {entry['unit']}".removesuffix(" 1")
             for text, entry in measures.items()
         ]
         lines.append(f"{name}: " + (", ".join(words) if words else structure["reason"]))

@@ -111,6 +111,10 @@ def gamma(
         f"gamma {percent:g} %/{mm:g} mm {kind}, cutoff {cutoff:g} %: {found['pass_rate_percent']:.2f} % of "
         f"{found['n_points']} points pass (mean {found['mean_gamma']:.3f}, highest {found['highest_gamma']:.3f})"
     )
+    if found["n_without"]:
+        text += f"; {found['n_without']} more have no gamma (out of the evaluation's reach) and are not counted"
+    if verify:
+        text += f"; largest difference from pymedphys {found['largest_difference_from_pymedphys']:.1e}"
     show(found, as_json, text)
 
 

@@ -101,6 +101,18 @@ class EvaluateSettings(Block):
     verify_gamma_points: CountOrZero
     dvh_statistics: dict[Literal["target", "organ"], list[str]]
 
+    @model_validator(mode="after")
+    def _criteria_differ(self) -> EvaluateSettings:
+        # Each has a column of that name; the second would take the first one's place.
+        kinds = [(gamma.gamma_percent, gamma.gamma_mm, "local" if gamma.local else "global") for gamma in self.gamma]
+        for percent, mm, kind in kinds:
+            if kinds.count((percent, mm, kind)) > 1:
+                raise ValueError(
+                    f"gamma {percent:g} %/{mm:g} mm {kind} stands there twice; keep one: the tables tell criteria "
+                    "apart by percent, mm and kind alone, not by cutoff"
+                )
+        return self
+
 
 class ReportSettings(Block):
     """The report."""

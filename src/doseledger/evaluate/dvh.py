@@ -22,6 +22,7 @@ __all__ = [
     "Statistic",
     "StructureDose",
     "dose_statistic",
+    "index_of_samples",
     "parse_statistic",
     "structure_dose",
     "structure_statistic",
@@ -101,7 +102,7 @@ class StructureDose:
             If the statistic needs a prescription and none is given, or the dose outside the structure.
         """
         if statistic.needs_whole_dose:
-            raise BadInput(f"{statistic.name} needs the dose outside the structure too; use structure_statistic")
+            raise BadInput(f"{statistic.name} needs the dose outside the structure too: ask for it of a whole dose")
         _check_prescription(statistic, prescription_gy)
         unit = statistic.unit
         if statistic.name == "volume":
@@ -244,19 +245,49 @@ def structure_statistic(
     """
     if not statistic.needs_whole_dose:
         return structure_dose(dose_gy, coverage, voxel_volume_cc).measure(statistic, prescription_gy)
+    samples = structure_dose(dose_gy, coverage, voxel_volume_cc)
+    return index_of_samples(samples, dose_gy, voxel_volume_cc, statistic, prescription_gy)
+
+
+def index_of_samples(
+    samples: StructureDose,
+    dose_gy: NDArray[Any],
+    voxel_volume_cc: float,
+    statistic: Statistic,
+    prescription_gy: float | None,
+) -> Measure:
+    """Return CI or R50, as `structure_statistic` does, of a target that was sampled apart from the dose grid.
+
+    Parameters
+    ----------
+    samples
+        The target's dose.
+    dose_gy
+        Dose in Gy on the whole grid, any shape, finite.
+    voxel_volume_cc
+        Volume of a voxel of that grid in cm³.
+    statistic
+        CI or R50.
+    prescription_gy
+        The dose that is 100 %.
+
+    Raises
+    ------
+    BadInput
+        If no prescription is given.
+    """
     _check_prescription(statistic, prescription_gy)
     level_gy = (prescription_gy or math.nan) * (0.5 if statistic.name == "R50" else 1.0)
-    target = float(coverage.sum(dtype=np.float64))
-    if target == 0:
+    target_cc = samples.volume_cc
+    if target_cc == 0:
         return Measure(math.nan, "1", EMPTY)
-    isodose = dose_gy >= level_gy
-    volume = float(np.count_nonzero(isodose))
+    isodose_cc = float(np.count_nonzero(dose_gy >= level_gy)) * voxel_volume_cc
     if statistic.name == "R50":
-        return Measure(volume / target, "1")
-    if volume == 0:
+        return Measure(isodose_cc / target_cc, "1")
+    if isodose_cc == 0:
         return Measure(math.nan, "1", f"no voxel has the prescription of {level_gy:g} Gy")
-    covered = float(coverage[isodose].sum(dtype=np.float64))
-    return Measure(covered**2 / (target * volume), "1")
+    # Fraction² times volume, not (fraction · volume)² over it: 1 stays 1.
+    return Measure(samples.fraction_at_dose(level_gy) ** 2 * target_cc / isodose_cc, "1")
 
 
 def _check_prescription(statistic: Statistic, prescription_gy: float | None) -> None:

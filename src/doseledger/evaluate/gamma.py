@@ -312,7 +312,8 @@ def criterion_points(problem: Problem, points: IndexArray) -> IndexArray:
 
 def start_squared(problem: Problem, points: IndexArray, criteria: GammaCriteria, reach_mm: float) -> FloatArray:
     """γ² to start from: that of `max_gamma` where there is a gamma for sure, so that no more than that is searched."""
-    squared = np.full(len(points), min(criteria.max_gamma**2, UNREACHED / 2))
+    # As float: filled with a whole `max_gamma` such as 2, the array would be one of integers and cut each γ² off.
+    squared = np.full(len(points), min(float(criteria.max_gamma) ** 2, UNREACHED / 2))
     beyond_mm = distance_to_evaluation_mm(problem, points)
     if beyond_mm is not None:
         squared[beyond_mm > reach_mm] = UNREACHED

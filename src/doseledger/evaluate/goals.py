@@ -222,7 +222,16 @@ def _contradictions(goals: GoalSet) -> list[str]:
     found = []
     for low in (goal for goal in goals.goals if goal.operator == ">="):
         for high in (goal for goal in goals.goals if goal.operator == "<="):
-            same = all(getattr(low, key) == getattr(high, key) for key in ("structure", "statistic", "unit", "minus"))
-            if same and low.limit > high.limit:
+            same = all(getattr(low, key) == getattr(high, key) for key in ("structure", "unit", "minus"))
+            if same and low.limit > high.limit and _never_above(low.statistic, high.statistic):
                 found.append(f"{low.name} and {high.name} can't both be met")
     return found
+
+
+def _never_above(one: str, other: str) -> bool:
+    """Whether no dose gives the one statistic more than the other: V falls with the dose, D with the volume."""
+    try:
+        first, second = parse_statistic(one), parse_statistic(other)
+    except BadInput:
+        return False
+    return one == other or (first.kind == second.kind and first.level >= second.level)

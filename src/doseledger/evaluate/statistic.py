@@ -12,7 +12,7 @@ from doseledger.core.errors import BadInput
 Kind = Literal["dose_at_percent", "dose_at_cc", "volume_at_gy", "volume_at_percent", "plain", "index"]
 Unit = Literal["Gy", "%", "cc", "1"]
 
-_NUMBER = r"(\d+(?:\.\d+)?)"
+_NUMBER = r"([0-9]+(?:\.[0-9]+)?)"
 _DOSE_AT = re.compile(rf"D{_NUMBER}(%|cc)")
 _VOLUME_AT = re.compile(rf"V{_NUMBER}(Gy|%)(?:\[(%|cc)\])?")
 _PLAIN: dict[str, Unit] = {"mean": "Gy", "min": "Gy", "max": "Gy", "volume": "cc"}
