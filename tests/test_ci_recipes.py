@@ -33,6 +33,21 @@ def test_a_recipe_pulls_judges_compares_and_checks(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["github.yml", "gitlab.yml"])
+def test_the_gates_speak_before_anything_else_can_end_the_job(name: str) -> None:
+    text = "\n".join(scripts(name))
+    # A failed gate leaves its stage out of dvc.lock, so `dvc status` fails with it, and names no limit.
+    assert text.index("pytest validation") < text.index("runs check") < text.index("dvc status")
+
+
+def test_on_github_a_failed_gate_silences_neither_the_checklist_nor_the_comparison() -> None:
+    steps: list[dict[str, Any]] = read_yaml(RECIPES / "github.yml")["jobs"]["validate"]["steps"]
+    after = steps[1 + next(n for n, step in enumerate(steps) if "pytest validation" in step.get("run", "")) :]
+    assert [step["if"] for step in after[:2]] == ["${{ !cancelled() && steps.pull.outcome == 'success' }}"] * 2
+    assert [step["if"] for step in after[2:]] == ["always()"] * 2
+    assert "metrics.md" in after[-1]["with"]["path"]
+
+
+@pytest.mark.parametrize("name", ["github.yml", "gitlab.yml"])
 def test_every_line_is_shell(name: str) -> None:
     for script in scripts(name):
         done = subprocess.run(["bash", "-n", "-c", script], capture_output=True, text=True, check=False)
