@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -138,3 +139,10 @@ def test_a_case_has_the_dvh_of_its_structures(make_case: Callable[..., Case], tm
     rectum = case.dose_gy[case.mask("Rectum")]
     assert found["structures"]["Rectum"]["statistics"]["mean"]["value"] == pytest.approx(rectum.mean(), abs=0.5)
     assert found["structures"]["Bowel"] == {"reason": "the structure is absent"}
+    meta = {"case_id": "case_0002", "case_sha256": "0", "checkpoint_sha256": "0", "trained_on": [], "selected_on": []}
+    np.savez(
+        tmp_path / "case_0002.npz", dose_gy=case.dose_gy, spacing_mm=case.grid.spacing_mm,
+        origin_mm=case.grid.origin_mm, meta=json.dumps(meta),
+    )  # fmt: skip
+    with pytest.raises(BadCase, match=r"case_0002\.npz is a prediction of case_0002; give its own"):
+        dvh_of_case(tmp_path / "case_0001.npz", dose_path=tmp_path / "case_0002.npz")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
+from typer.testing import CliRunner
 
 from doseledger.cohort import dose_gamma
 from doseledger.cohort.dose_gamma import gamma_of_files, has_gpu, read_dose_file
+from doseledger.commands.measure import app
 from doseledger.core.case import Case
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.evaluate.gamma import GammaCriteria
@@ -120,3 +124,26 @@ def test_an_npz_without_a_dose_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "empty.npz", ct_hu=np.zeros(3))
     with pytest.raises(BadInput, match="no 'dose_gy"):
         read_dose_file(tmp_path / "empty.npz")
+
+
+def test_files_of_different_patients_frames_or_cases_are_told(shared_data: Path, tmp_path: Path) -> None:
+    plane = shared_data / "gamma" / "H&N_VMAT_Reference_1mmPx.dcm"
+    other = pydicom.dcmread(plane)
+    other.PatientID, other.FrameOfReferenceUID = "somebody else", "1.2.3"
+    other.save_as(tmp_path / "other.dcm")
+    del other.PatientID, other.FrameOfReferenceUID
+    other.save_as(tmp_path / "silent.dcm")
+    for name, case_id in (("one", "case_0001"), ("two", "case_0002")):
+        np.savez(
+            tmp_path / f"{name}.npz", dose_gy=np.ones((3, 4, 5), np.float32), spacing_mm=(3.0, 3.0, 3.0),
+            origin_mm=(0.0, 0.0, 0.0), meta=json.dumps({"case_id": case_id}),
+        )  # fmt: skip
+
+    def differ(reference: Path, evaluation: Path) -> list[str]:
+        return read_dose_file(reference).doubts(read_dose_file(evaluation))
+
+    assert differ(plane, plane) == differ(plane, tmp_path / "silent.dcm") == []
+    assert differ(plane, tmp_path / "other.dcm") == ["frame of reference", "patient"]
+    assert differ(tmp_path / "one.npz", tmp_path / "two.npz") == ["case"]
+    told = CliRunner().invoke(app, ["gamma", str(tmp_path / "one.npz"), str(tmp_path / "two.npz")])
+    assert "; the two files are of different case: make sure that they belong together" in told.output

@@ -97,7 +97,7 @@ def dvh_of_case(path: Path, statistics: Sequence[str] = STATISTICS, *, dose_path
     Raises
     ------
     BadCase
-        If the case has no dose, or the prediction does not fit it.
+        If the case has no dose, or the prediction is another case's or does not fit.
 
     Notes
     -----
@@ -110,6 +110,8 @@ def dvh_of_case(path: Path, statistics: Sequence[str] = STATISTICS, *, dose_path
     if dose_path is not None:
         prediction = load_prediction(dose_path)
         dose_gy, grid = prediction.dose_gy, prediction.grid
+        if prediction.case_id != case.case_id:
+            raise BadCase(case.case_id, f"{dose_path.name} is a prediction of {prediction.case_id}; give its own")
         if not grid.same_as(case.grid):
             raise BadCase(case.case_id, f"{dose_path.name} lies on another grid than the case; predict it again")
     if dose_gy is None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,14 +27,43 @@ ENGINES = {"sampled": gamma_map, "torch": torch_map, "exact": exact_gamma_map, "
 SAMPLED = ("sampled", "torch")
 # Points drawn to be verified are the same for the same files.
 DRAW_SEED = 20250101
+# What tells whether two RTDOSE files belong together.
+BELONGING = {"patient": "PatientID", "frame of reference": "FrameOfReferenceUID"}
 # One of these is there where an NVIDIA driver is: on Linux, and on Linux within Windows.
 DRIVERS = (Path("/proc/driver/nvidia"), Path("/dev/dxg"))
+
+
+@dataclass(frozen=True, eq=False)
+class DoseFile:
+    """A dose on disk.
+
+    Parameters
+    ----------
+    dose_gy
+        float32 (z, y, x).
+    grid
+        Where its voxels are.
+    belongs_to
+        What the file says of whom and where it is of, by name; what it leaves out is not there.
+    """
+
+    dose_gy: NDArray[np.float32]
+    grid: Grid
+    belongs_to: dict[str, str]
+
+    def doubts(self, other: DoseFile) -> list[str]:
+        """Return what both files say and say differently."""
+        both = self.belongs_to.keys() & other.belongs_to.keys()
+        return sorted(name for name in both if self.belongs_to[name] != other.belongs_to[name])
 
 
 def gamma_of_files(
     reference: Path, evaluation: Path, criteria: GammaCriteria, *, engine: Engine, verify: int
 ) -> dict[str, Any]:
     """Return gamma of an evaluation dose against a reference dose as JSON values: pass rate in percent, mean, counts.
+
+    `differ` names what the files say of patient, frame of reference or case, and say differently: a measured dose may
+    well have a frame of its own, so it is told and not refused.
 
     Parameters
     ----------
@@ -56,10 +86,10 @@ def gamma_of_files(
     """
     if verify and engine not in ("auto", *SAMPLED):
         raise BadInput(f"--verify checks a sampled map against pymedphys, not {engine}; leave one of them out")
-    doses, grids = zip(*(read_dose_file(path) for path in (reference, evaluation)), strict=True)
-    kept = _common_axes(*grids)
-    planes = [dose.reshape([dose.shape[axis] for axis in kept]).astype(np.float64) for dose in doses]
-    axes = [tuple(grid.axes_mm()[axis] for axis in kept) for grid in grids]
+    files = [read_dose_file(path) for path in (reference, evaluation)]
+    kept = _common_axes(*(file.grid for file in files))
+    planes = [file.dose_gy.reshape([file.grid.shape_zyx[axis] for axis in kept]).astype(np.float64) for file in files]
+    axes = [tuple(file.grid.axes_mm()[axis] for axis in kept) for file in files]
     pair = DosePair(axes[0], planes[0], axes[1], planes[1])
     if engine == "auto":
         # A plane is done before a GPU has started.
@@ -74,6 +104,7 @@ def gamma_of_files(
         "max_dose_evaluation_gy": float(planes[1].max()),
         "criteria": asdict(criteria),
         "engine": engine,
+        "differ": files[0].doubts(files[1]),
     }
     if verify:
         rng = np.random.default_rng(DRAW_SEED)
@@ -90,8 +121,8 @@ def has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def read_dose_file(path: Path) -> tuple[NDArray[np.float32], Grid]:
-    """Return the dose in Gy, (z, y, x), and the grid of an RTDOSE, or of the NPZ of a case or prediction.
+def read_dose_file(path: Path) -> DoseFile:
+    """Return the dose of an RTDOSE, or of the NPZ of a case or prediction.
 
     Raises
     ------
@@ -103,7 +134,9 @@ def read_dose_file(path: Path) -> tuple[NDArray[np.float32], Grid]:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as npz:
                 dose = npz["dose_gy"]
-                return dose, Grid(dose.shape, tuple(npz["spacing_mm"]), tuple(npz["origin_mm"]))
+                grid = Grid(dose.shape, tuple(npz["spacing_mm"]), tuple(npz["origin_mm"]))
+                meta = json.loads(str(npz["meta"])) if "meta" in npz else {}
+                return DoseFile(dose, grid, {"case": meta["case_id"]} if "case_id" in meta else {})
     except KeyError as error:
         raise BadInput(f"{path}: no {error} in it; give an RTDOSE, a case with a dose, or a prediction") from error
     except (OSError, ValueError, zipfile.BadZipFile) as error:
@@ -117,7 +150,8 @@ def read_dose_file(path: Path) -> tuple[NDArray[np.float32], Grid]:
         read = read_dose_plane(dataset, path.name) if is_plane else read_dose(dataset, path.name)
     except BadCase as error:
         raise BadInput(str(error)) from error
-    return read.dose_gy, read.grid
+    said = {name: str(dataset.get(keyword) or "") for name, keyword in BELONGING.items()}
+    return DoseFile(read.dose_gy, read.grid, {name: value for name, value in said.items() if value})
 
 
 def _common_axes(reference: Grid, evaluation: Grid) -> list[int]:

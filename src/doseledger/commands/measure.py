@@ -113,6 +113,8 @@ def gamma(
     )
     if found["n_without"]:
         text += f"; {found['n_without']} more have no gamma (out of the evaluation's reach) and are not counted"
+    if found["differ"]:
+        text += f"; the two files are of different {' and '.join(found['differ'])}: make sure that they belong together"
     if verify:
         text += f"; largest difference from pymedphys {found['largest_difference_from_pymedphys']:.1e}"
     show(found, as_json, text)
