@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--patients", type=int, default=4)
     parser.add_argument("--planners", type=int, default=3)
     parser.add_argument("--segments", type=int, default=60)
-    parser.add_argument("--iterations", type=int, default=60)
+    parser.add_argument("--iterations", type=int, default=200)
     options = parser.parse_args()
     settings = OptimiserSettings(options.segments, options.iterations, (3.0, 3.0, 3.0))
     print("| patient | two plans: body / dose > 10 % | a plan and the others' mean |\n|---|---|---|")
