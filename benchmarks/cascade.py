@@ -1,0 +1,64 @@
+"""The cascade of two U-Nets beside the U-Net of `benchmarks/diffusion.py`, on OpenKBP at low resolution.
+
+    python benchmarks/openkbp_low.py DATA LOW
+    python benchmarks/diffusion.py LOW --unet-epochs 36 --diffusion-epochs 24
+    python benchmarks/cascade.py LOW --epochs 18
+
+Half the epochs, since a step of two networks costs about twice as much: the two are compared at like cost. The U-Net's
+predictions are read from LOW; a training is skipped where its checkpoint lies there already.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusion import SHARED, UNET, block, score, train_once
+
+from doseledger.core.settings import load_settings
+from doseledger.evaluate.intervals import bootstrap_interval, paired_test
+from doseledger.learn.predict import SplitPart, predict
+from doseledger.learn.recipe import load_recipe
+from doseledger.learn.tasks import DOSE
+
+PARAMS = Path(__file__).resolve().parents[1] / "params.yaml"
+
+
+def cascade_changes() -> dict[str, Any]:
+    """Return the changes that give both networks of the shipped cascade the U-Net's shape of this benchmark."""
+    network = load_settings(PARAMS).model("dose_cascade")["network"]
+    both = {name: {**network[name], **SHARED["network"]} for name in ("first", "second")}
+    return {**UNET, "network": both}
+
+
+def main() -> None:
+    """Train, predict and print both models' scores and their difference."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("low", type=Path)
+    parser.add_argument("--epochs", type=int, required=True)
+    parser.add_argument("--train-only", action="store_true", help="leave the test patients alone")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    low: Path = args.low
+    recipe = load_recipe(block("dose_cascade", cascade_changes(), args.epochs, 2), "low_cascade")
+    checkpoint = train_once(low, "low_cascade", recipe, DOSE)
+    if args.train_only:
+        return
+    files = SplitPart(low / "cases", low / "splits.csv", "test", 0, 0)
+    predict(checkpoint, files, low / "predictions" / "low_cascade_test", recipe=recipe.predict, tell=print)
+    rng, scores = np.random.default_rng(1), {name: score(low, name) for name in ("low_unet", "low_cascade")}
+    for name, values in scores.items():
+        for key in ("dose", "dvh"):
+            low_end, high_end = bootstrap_interval(values[key], rng)
+            print(
+                f"{name} {key}: {values[key].mean():.3f} Gy ({low_end:.3f} to {high_end:.3f}), n = {len(values[key])}"
+            )
+    for key in ("dose", "dvh"):
+        print(key, paired_test(scores["low_unet"][key], scores["low_cascade"][key]))
+
+
+if __name__ == "__main__":
+    main()
