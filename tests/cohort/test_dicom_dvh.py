@@ -48,8 +48,31 @@ def stored_dvhs(breast: Path) -> dict[str, dict[str, float]]:
 def test_means_are_those_of_the_planning_system(name: str, breast: Path, ours: dict[str, Any]) -> None:
     wanted, found = stored_dvhs(breast)[name], ours["structures"][name]["statistics"]
     assert found["mean"]["value"] == pytest.approx(wanted["mean"], rel=0.01, abs=0.02)
-    assert found["max"]["value"] == pytest.approx(wanted["max"], abs=0.05)
+    # The lung's rim lies in the edge of a beam: the system's points miss 0.11 Gy of what its own dose has on a contour,
+    # and ours is the solid's maximum.
+    assert found["max"]["value"] == pytest.approx(wanted["max"], abs=0.15 if name == "Lt Lung" else 0.005)
     assert found["volume"]["value"] == pytest.approx(wanted["volume"], rel=0.03)
+
+
+@pytest.mark.parametrize("name", ["BODY", "Breast", "Heart", "Tumor Bed Block"])
+def test_maxima_are_those_of_the_planning_system(name: str, breast: Path, ours: dict[str, Any]) -> None:
+    found = ours["structures"][name]["statistics"]["max"]["value"]
+    assert found == pytest.approx(stored_dvhs(breast)[name]["max"], abs=0.005)
+
+
+@pytest.mark.parametrize(("name", "slack_gy"), [("BODY", 0.03), ("Breast", 0.01), ("Lt Lung", 0.1), ("Heart", 0.01)])
+def test_hottest_hundredths_of_a_cc_are_those_of_the_planning_system(
+    name: str, slack_gy: float, breast: Path, ours: dict[str, Any]
+) -> None:
+    numbers = {str(i.ROIName): int(i.ROINumber) for i in pydicom.dcmread(breast / "rtss.dcm").StructureSetROISequence}
+    stored = {
+        int(item.DVHReferencedROISequence[0].ReferencedROINumber): np.array(item.DVHData, dtype=float)
+        for item in pydicom.dcmread(breast / "rtdose.dcm").DVHSequence
+    }[numbers[name]]
+    # Pairs of a bin's width in Gy, here in Gy indeed, and the volume in cc at or above its lower edge.
+    edges_gy = np.concatenate([[0.0], np.cumsum(stored[0::2])[:-1]])
+    wanted = float(np.interp(0.03, stored[1::2][::-1], edges_gy[::-1]))
+    assert ours["structures"][name]["statistics"]["D0.03cc"]["value"] == pytest.approx(wanted, abs=slack_gy)
 
 
 def test_an_roi_without_contours_says_so(ours: dict[str, Any]) -> None:

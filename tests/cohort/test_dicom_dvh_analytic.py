@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from scipy.optimize import brentq
 
@@ -21,7 +23,17 @@ CENTRE_GY = 40.0
 IMAGE = Grid((40, 80, 80), (1.0, 0.8, 0.8), (-19.5, -31.7, -31.3))
 DOSE = Grid((24, 30, 30), (2.5, 2.5, 2.5), (-28.1, -36.2, -35.9))
 PERCENTS = (99, 98, 95, 80, 50, 20, 5, 2, 1)
-STATISTICS = ["volume", *(f"D{percent}%" for percent in PERCENTS), *(f"V{gy}Gy" for gy in (28, 33, 38, 43, 48))]
+HOTTEST_CC = (0.03, 2.0)
+STATISTICS = [
+    "volume",
+    "min",
+    "mean",
+    "max",
+    "D0.03cc",
+    "D2cc",
+    *(f"D{percent}%" for percent in PERCENTS),
+    *(f"V{gy}Gy" for gy in (28, 33, 38, 43, 48)),
+]
 
 
 def cylinder_above(z: float) -> float:
@@ -53,6 +65,20 @@ SHAPES: dict[str, tuple[Callable[[float], float], Callable[[float], float], floa
 }  # fmt: skip
 
 
+def draw_circles(structures: pydicom.Dataset, radius: Callable[[float], float]) -> None:
+    """Put circles in the place of contours traced on pixels, which would cut the tip of the cone."""
+    items = structures.ROIContourSequence[0].ContourSequence
+    model, angle = items[0], np.arange(360) * np.pi / 180
+    drawn = []
+    for z in IMAGE.axes_mm()[0]:
+        if radius(z) > 0:
+            item = copy.deepcopy(model)
+            points = np.c_[radius(z) * np.cos(angle), radius(z) * np.sin(angle), np.full(360, z)]
+            item.ContourData, item.NumberOfContourPoints = [f"{value:.5f}" for value in points.ravel()], 360
+            drawn.append(item)
+    structures.ROIContourSequence[0].ContourSequence = drawn
+
+
 @pytest.mark.parametrize("name", SHAPES)
 def test_the_dvh_of_contours_is_that_of_the_formula(name: str, tmp_path: Path) -> None:
     radius, above, volume_cc, axis = SHAPES[name]
@@ -62,6 +88,7 @@ def test_the_dvh_of_contours_is_that_of_the_formula(name: str, tmp_path: Path) -
     study = Study("phantom_1", "phantom^1", "M", make_uid("study"), make_uid("frame"), "HFS", "key")
     images = make_ct(study, np.zeros(IMAGE.shape_zyx, np.int16), IMAGE)
     structures = make_structure_set(study, [Roi("Shape", surface, "ORGAN")], IMAGE, images)
+    draw_circles(structures, radius)
     gradient = np.meshgrid(*DOSE.axes_mm(), indexing="ij")[axis]
     for path, dataset in (
         ("rs.dcm", structures),
@@ -73,5 +100,13 @@ def test_the_dvh_of_contours_is_that_of_the_formula(name: str, tmp_path: Path) -
     for percent in PERCENTS:
         wanted = CENTRE_GY + brentq(lambda level, p=percent: above(level) - p / 100, -20, 20)
         assert found[f"D{percent}%"]["value"] == pytest.approx(wanted, abs=0.1), percent
+    for cc in HOTTEST_CC:
+        wanted = CENTRE_GY + brentq(lambda level, p=cc / volume_cc: above(level) - p, -20, 20)
+        assert found[f"D{cc:g}cc"]["value"] == pytest.approx(wanted, abs=0.1), cc
+    reach = (-HALF_MM, HALF_MM) if axis == 0 else (-RADIUS_MM, RADIUS_MM)
+    for text, level in zip(("min", "max"), reach, strict=True):
+        assert found[text]["value"] == pytest.approx(CENTRE_GY + level, abs=0.1), text
+    mean = CENTRE_GY + (-HALF_MM / 2 if name.startswith("cone") else 0.0)
+    assert found["mean"]["value"] == pytest.approx(mean, abs=0.1)
     for gy in (28, 33, 38, 43, 48):
         assert found[f"V{gy}Gy"]["value"] == pytest.approx(100 * above(gy - CENTRE_GY), abs=0.5), gy

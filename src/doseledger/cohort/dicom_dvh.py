@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pydicom
+from numpy.typing import NDArray
 
 from doseledger.core.case import Case
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.grid import Grid
-from doseledger.dicom.contours import Polygon, fill, stack_contours
+from doseledger.dicom.contour_layers import layers_of
+from doseledger.dicom.contours import Polygon, stack_contours
 from doseledger.dicom.read_dose import Dose, read_dose
 from doseledger.dicom.read_structures import Roi, read_contours, read_rois
 from doseledger.dicom.source import lenient, parse_dataset
 from doseledger.evaluate.dvh import StructureDose, index_of_samples
+from doseledger.evaluate.slab_dose import slab_dose
+from doseledger.evaluate.slabs import make_slabs
 from doseledger.evaluate.statistic import Measure, Statistic, parse_statistic
 from doseledger.evaluate.subvoxel import sampled_dose
 
 # Points at which a structure's dose is sampled: D95% of a centimetre-sized target is then good to 0.02 Gy at 1 Gy/mm.
 N_POINTS = 200_000
-# Contours are filled on pixels so fine that a structure has about this many of them, within these limits.
+# Slices without contours are filled in on pixels so fine that a structure has about this many, within these limits.
 N_PIXELS = 1_000_000
 FINEST_MM, COARSEST_MM = 0.2, 2.0
 STATISTICS = ("volume", "min", "mean", "max", "D98%", "D95%", "D50%", "D2%", "D0.03cc", "D2cc")
@@ -60,8 +64,8 @@ def dvh_of_rtdose(
 
     Notes
     -----
-    Contours are extruded by their slice's thickness and filled in the plane on fine pixels, holes by the even-odd rule;
-    the dose is interpolated linearly at points inside. Neither is put on the other's grid.
+    Contours are extruded by their slice's thickness, holes by the even-odd rule; the dose is interpolated linearly at
+    points inside and along the rims. Neither is put on the other's grid.
     """
     name = rtstruct.stem
     for text in statistics:
@@ -171,14 +175,15 @@ def _describe_roi(
 ) -> dict[str, Any]:
     grid = _fine_grid(contours, slice_mm)
     stack, warnings = stack_contours(contours, grid, *who)
-    samples, outside_cc = sampled_dose(dose.dose_gy, dose.grid, fill(stack, grid), grid, N_POINTS)
+    slabs = make_slabs(layers_of(stack, grid), slice_mm)
+    samples, outside_cc = slab_dose(dose.dose_gy, dose.grid, slabs, N_POINTS)
     if outside_cc:
         warnings.append(f"{outside_cc:.2f} cc lie beyond the dose grid and are left out")
     return _describe(samples, dose, *wanted) | {"outside_dose_grid_cc": outside_cc, "warnings": warnings}
 
 
 def _fine_grid(contours: list[tuple[float, Polygon]], slice_mm: float) -> Grid:
-    """Return a grid over an ROI's contours: their own slices, and in the plane pixels as fine as the ROI is small."""
+    """Return a grid over an ROI's contours: their slices, and in the plane pixels as fine as the ROI is small."""
     points = np.concatenate([polygon for _, polygon in contours])
     low, high = points.min(axis=0), points.max(axis=0)
     z = [plane for plane, _ in contours]
@@ -201,7 +206,6 @@ def _describe(
     measures = {text: measured(parse_statistic(text)) for text in statistics}
     top_gy = float(samples.dose_gy[-1]) if len(samples.dose_gy) else 0.0
     levels_gy = np.linspace(0.0, top_gy, CURVE_POINTS)
-    volume: Callable[[float], float] = samples.fraction_at_dose
     return {
         "statistics": {
             text: {"value": measure.value, "unit": measure.unit, "reason": measure.reason}
@@ -209,9 +213,17 @@ def _describe(
         },
         "curve": {
             "dose_gy": levels_gy.tolist(),
-            "volume_percent": [100.0 * volume(level) for level in levels_gy] if len(samples.dose_gy) else [],
+            "volume_percent": _volume_percent(samples, levels_gy) if len(samples.dose_gy) else [],
         },
     }
+
+
+def _volume_percent(samples: StructureDose, levels_gy: NDArray[np.float64]) -> list[float]:
+    """Return the percent of the volume with at least each dose: all levels at once, as weights are summed only once."""
+    weights = np.ones(len(samples.dose_gy)) if samples.weights is None else samples.weights
+    below = np.concatenate([[0.0], np.cumsum(weights)])
+    at_least = 1.0 - below[np.searchsorted(samples.dose_gy, levels_gy, side="left")] / below[-1]
+    return [100.0 * share for share in at_least.tolist()]
 
 
 def _describe_dose(dose: Dose) -> dict[str, Any]:
