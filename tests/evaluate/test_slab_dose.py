@@ -27,7 +27,7 @@ RADII: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
     "cylinder": lambda z, r: np.where(abs(z) <= 1.07 * r, r, 0.0),
     "cone": lambda z, r: np.where(abs(z) <= 1.07 * r, r * (1.07 * r - z) / (2.14 * r), 0.0),
 }
-GRADIENTS = {"z": (1.0, 0.0, 0.0), "x": (0.0, 0.0, 1.0), "oblique": (0.6, 0.5, np.sqrt(0.39))}
+GRADIENTS = {"z": (1.0, 0.0, 0.0), "x": (0.0, 0.0, 1.0), "-x": (0.0, 0.0, -1.0), "oblique": (0.6, 0.5, np.sqrt(0.39))}
 
 
 def circle(radius: float, n: int = 360) -> np.ndarray:

@@ -210,7 +210,8 @@ def _sample_line(
             if not value < level:
                 found[n] = value
                 n += 1
-        ahead = x - ends[i + 1]
+        # A leap may have gone farther than one step beyond the end.
+        ahead = (x - ends[i + 1]) % step
     counts[0], counts[1], state[0], state[1] = n, n_outside, ahead, u
 
 
