@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from doseledger.core.errors import BadInput
 from doseledger.core.protocol import Goal
 from doseledger.evaluate.statistic import parse_statistic
-from doseledger.ledger.figures import COLOURS, DASHED, new_figure
+from doseledger.ledger.figures import COLOURS, DASHED, new_figure, point_style
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -242,7 +242,7 @@ def plot_differences(labels: Sequence[str], values: Sequence[NDArray[np.float64]
             axis.axhspan(row - 0.5, row + 0.5, color="#F4F6F8", zorder=0)
         # Spread in height keeps equal values apart; it carries no meaning.
         height = row + rng.uniform(-0.22, 0.22, size=len(there))
-        axis.plot(there, height, "o", color=COLOURS[0], markersize=5, markeredgecolor="white", markeredgewidth=0.5)
+        axis.plot(there, height, "o", color=COLOURS[0], **point_style(len(there)))
         if len(there):
             axis.plot([there.mean()] * 2, [row - 0.38, row + 0.38], color=COLOURS[1], linewidth=2.4)
     axis.axvline(0.0, color="#444444", linewidth=1.0)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from doseledger.ledger.figures import COLOURS, new_figure
+from doseledger.ledger.figures import COLOURS, new_figure, point_style
 from doseledger.ledger.sections import PARTS
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def _draw_feature(axis: Axes, values: pd.Series, parts: pd.Series, rng: np.rando
         there = values[parts == part].dropna().to_numpy(dtype=np.float64)
         # Spread in height keeps equal values apart; it carries no meaning.
         height = row + rng.uniform(-0.2, 0.2, size=len(there))
-        axis.plot(there, height, mark, color=colour, markersize=5, markeredgecolor="white", markeredgewidth=0.4)
+        axis.plot(there, height, mark, color=colour, **point_style(len(there)))
         if len(there):
             axis.plot([np.median(there)] * 2, [row - 0.4, row + 0.4], color="#222222", linewidth=2.0)
     axis.set_yticks(range(len(PARTS)), PARTS)

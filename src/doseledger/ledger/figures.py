@@ -59,6 +59,8 @@ NO_METADATA: dict[str, dict[str, None]] = {
     "svg": {"Date": None, "Creator": None, "Format": None, "Type": None},
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
 }
+# Points of a row keep their size up to so many.
+POINT_PT, FULL_SIZE_POINTS = 5.0, 60
 MEDIA_TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
 
 
@@ -79,6 +81,12 @@ def new_figure(height_in: float) -> Figure:
     from matplotlib.figure import Figure
 
     return Figure(figsize=(WIDTH_IN, height_in))
+
+
+def point_style(n_points: int) -> dict[str, Any]:
+    """Return how the points of one row are drawn: smaller where so many would cover each other, 700 cases say."""
+    size = POINT_PT * min(1.0, (FULL_SIZE_POINTS / max(1, n_points)) ** 0.5)
+    return {"markersize": size, "markeredgecolor": "white", "markeredgewidth": 0.1 * size}
 
 
 def save_figure(figure: Figure, folder: Path, stem: str, dpi: int) -> dict[str, Path]:
