@@ -9,21 +9,23 @@ from typing import Any
 
 import numpy as np
 import pydicom
-from numpy.typing import NDArray
 
+from doseledger.cohort.dvh_report import describe_area, describe_dose, describe_lines, describe_volume
+from doseledger.cohort.plane_dvh import ON_CONTOUR_MM, DosePlane, cut_of_contours, find_plane
 from doseledger.core.case import Case
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.grid import Grid
 from doseledger.dicom.contour_layers import layers_of
 from doseledger.dicom.contours import Polygon, stack_contours
-from doseledger.dicom.read_dose import Dose, read_dose
+from doseledger.dicom.read_dose import Dose, read_dose, read_dose_plane
 from doseledger.dicom.read_structures import Roi, read_contours, read_rois
 from doseledger.dicom.source import lenient, parse_dataset
-from doseledger.evaluate.dvh import StructureDose, index_of_samples
 from doseledger.evaluate.slab_dose import slab_dose
 from doseledger.evaluate.slabs import make_slabs
-from doseledger.evaluate.statistic import Measure, Statistic, parse_statistic
+from doseledger.evaluate.statistic import parse_statistic
 from doseledger.evaluate.subvoxel import sampled_dose
+
+__all__ = ["STATISTICS", "describe_lines", "dvh_of_case", "dvh_of_rtdose"]
 
 # Points at which a structure's dose is sampled: D95% of a centimetre-sized target is then good to 0.02 Gy at 1 Gy/mm.
 N_POINTS = 200_000
@@ -31,7 +33,6 @@ N_POINTS = 200_000
 N_PIXELS = 1_000_000
 FINEST_MM, COARSEST_MM = 0.2, 2.0
 STATISTICS = ("volume", "min", "mean", "max", "D98%", "D95%", "D50%", "D2%", "D0.03cc", "D2cc")
-CURVE_POINTS = 401
 
 
 def dvh_of_rtdose(
@@ -53,37 +54,55 @@ def dvh_of_rtdose(
     dict
         `dose`: grid and maximum. `structures`: by ROI name `statistics` ({name: {value, unit, reason}}),
         `outside_dose_grid_cc`, `warnings` and `curve` ({dose_gy, volume_percent}). An ROI without contours has its
-        reason instead of numbers.
+        reason instead of numbers. `plane`: None, or where the dose of one plane lies; percents are then shares of the
+        area of the ROI's cut, with `area_cm2`, `outside_dose_grid_cm2` and `area_percent` for volumes, and a reason for
+        those that the plane misses.
 
     Raises
     ------
     BadInput
-        If a file can't be read, is of another kind, or a statistic is not known.
+        If a file can't be read, is of another kind, a statistic is not known, or no structure meets a plane of dose.
     BadCase
         If the dose or the contours break DICOM, or the two are in different frames of reference.
 
     Notes
     -----
     Contours are extruded by their slice's thickness, holes by the even-odd rule; the dose is interpolated linearly at
-    points inside and along the rims. Neither is put on the other's grid.
+    points inside and along the rims. Neither is put on the other's grid. A dose of one plane, axial, coronal or
+    sagittal, has no volumes.
     """
     name = rtstruct.stem
     for text in statistics:
         parse_statistic(text)
     with lenient():
         structures, plan = _read(rtstruct, "RTSTRUCT"), _read(rtdose, "RTDOSE")
-        dose = read_dose(plan, name)
+        is_plane = int(plan.get("NumberOfFrames") or 1) == 1
+        dose = read_dose_plane(plan, name) if is_plane else read_dose(plan, name)
         rois = read_rois(structures, name)
         _check_frames(rois, plan, name)
         drawn = {label: read_contours(roi, name).polygons for label, roi in _labelled(rois).items()}
     slice_mm = _slice_mm([z for contours in drawn.values() for z, _ in contours])
+    plane = find_plane(dose, slice_mm, _thickness_mm(plan), name) if is_plane else None
+    if slice_mm is None and plane is None:
+        raise BadInput("all contours lie on one slice: how thick it is can't be told; give an RTSTRUCT of more slices")
+    thick_mm = 2.0 * ON_CONTOUR_MM if slice_mm is None else slice_mm
     found: dict[str, Any] = {}
     for label, contours in drawn.items():
         if not contours:
             found[label] = {"reason": "the ROI has no closed contours"}
             continue
-        found[label] = _describe_roi(contours, dose, slice_mm, (name, label), (statistics, prescription_gy))
-    return {"dose": _describe_dose(dose), "structures": found}
+        grid, wanted = _fine_grid(contours, thick_mm), (statistics, prescription_gy)
+        if plane is None:
+            found[label] = _describe_roi(contours, dose, grid, (name, label), wanted)
+        else:
+            found[label] = _describe_cut(contours, dose, (plane, grid), (name, label), wanted)
+    if plane is not None and not any("statistics" in structure for structure in found.values()):
+        raise BadInput(
+            f"{rtdose} is a plane at {'zyx'[plane.axis]} = {plane.position_mm:.1f} mm, which no structure of "
+            f"{rtstruct.name} meets; give the structure set of the same patient and position"
+        )
+    described = None if plane is None else plane.describe()
+    return {"dose": describe_dose(dose), "plane": described, "structures": found}
 
 
 def dvh_of_case(path: Path, statistics: Sequence[str] = STATISTICS, *, dose_path: Path | None = None) -> dict[str, Any]:
@@ -105,7 +124,7 @@ def dvh_of_case(path: Path, statistics: Sequence[str] = STATISTICS, *, dose_path
 
     Notes
     -----
-    The surface is the zero of the signed distance, not the voxels' faces.
+    The surface is the zero of the signed distance, not the voxels' faces. A case of one slice is a plane.
     """
     from doseledger.cohort.predictions import load_prediction
 
@@ -120,15 +139,24 @@ def dvh_of_case(path: Path, statistics: Sequence[str] = STATISTICS, *, dose_path
             raise BadCase(case.case_id, f"{dose_path.name} lies on another grid than the case; predict it again")
     if dose_gy is None:
         raise BadCase(case.case_id, "the case has no dose, so it has no DVH")
-    highest = max(case.prescription_gy.values(), default=None)
+    dose, highest = Dose(dose_gy, grid), max(case.prescription_gy.values(), default=None)
+    plane = None
+    if 1 in grid.shape_zyx:
+        thickness_mm = grid.spacing_mm[grid.shape_zyx.index(1)]
+        plane = find_plane(dose, grid.spacing_mm[0], thickness_mm, case.case_id)
     found: dict[str, Any] = {}
     for index, name in enumerate(case.structure_names):
         if not case.present[index]:
             found[name] = {"reason": "the structure is absent"}
             continue
         samples, _ = sampled_dose(dose_gy, grid, case.sdf_mm[index], case.grid, N_POINTS)
-        found[name] = _describe(samples, Dose(dose_gy, grid), statistics, case.prescription_gy.get(name, highest))
-    return {"dose": _describe_dose(Dose(dose_gy, grid)), "structures": found}
+        prescription_gy = case.prescription_gy.get(name, highest)
+        if plane is None:
+            found[name] = describe_volume(samples, dose, statistics, prescription_gy)
+        else:
+            found[name] = describe_area(samples, grid.spacing_mm[plane.axis], statistics, prescription_gy)
+    described = None if plane is None else plane.describe()
+    return {"dose": describe_dose(dose), "plane": described, "structures": found}
 
 
 def _read(path: Path, modality: str) -> pydicom.Dataset:
@@ -157,29 +185,55 @@ def _check_frames(rois: list[Roi], dose: pydicom.Dataset, name: str) -> None:
         )
 
 
-def _slice_mm(z_mm: list[float]) -> float:
-    """Return the slice distance in mm as the contours of all ROIs show it: the commonest step between planes."""
+def _slice_mm(z_mm: list[float]) -> float | None:
+    """Return the slice distance in mm as the contours of all ROIs show it, the commonest step; None on one slice."""
     steps = np.round(np.diff(np.unique(np.round(z_mm, 2))), 2)
     if len(steps) == 0:
-        raise BadInput("all contours lie on one slice: how thick it is can't be told; give an RTSTRUCT of more slices")
+        return None
     values, counts = np.unique(steps, return_counts=True)
     return float(values[np.argmax(counts)])
+
+
+def _thickness_mm(dose: pydicom.Dataset) -> float | None:
+    """Return Slice Thickness (0018,0050) of a dose, which may be empty or 0, in mm."""
+    value = float(dose.get("SliceThickness") or 0.0)
+    return value if value > 0 else None
 
 
 def _describe_roi(
     contours: list[tuple[float, Polygon]],
     dose: Dose,
-    slice_mm: float,
+    grid: Grid,
     who: tuple[str, str],
     wanted: tuple[Sequence[str], float | None],
 ) -> dict[str, Any]:
-    grid = _fine_grid(contours, slice_mm)
     stack, warnings = stack_contours(contours, grid, *who)
-    slabs = make_slabs(layers_of(stack, grid), slice_mm)
+    slabs = make_slabs(layers_of(stack, grid), grid.spacing_mm[0])
     samples, outside_cc = slab_dose(dose.dose_gy, dose.grid, slabs, N_POINTS)
     if outside_cc:
         warnings.append(f"{outside_cc:.2f} cc lie beyond the dose grid and are left out")
-    return _describe(samples, dose, *wanted) | {"outside_dose_grid_cc": outside_cc, "warnings": warnings}
+    return describe_volume(samples, dose, *wanted) | {"outside_dose_grid_cc": outside_cc, "warnings": warnings}
+
+
+def _describe_cut(
+    contours: list[tuple[float, Polygon]],
+    dose: Dose,
+    where: tuple[DosePlane, Grid],
+    who: tuple[str, str],
+    wanted: tuple[Sequence[str], float | None],
+) -> dict[str, Any]:
+    """Return the DVH of an ROI's cut with a plane of dose; or why there is none."""
+    plane, grid = where
+    if reason := plane.missed_by(contours):
+        return {"reason": reason}
+    samples, outside_cm2, warnings = cut_of_contours(contours, dose, plane, grid, who, N_POINTS)
+    if outside_cm2:
+        warnings.append(f"{outside_cm2:.2f} cm² lie beyond the edges of the dose plane and are left out")
+    if len(samples.dose_gy) == 0:
+        why = "its cut lies beyond the edges of the dose plane" if outside_cm2 else "it has no contours at the plane"
+        return {"reason": why}
+    found = describe_area(samples, 1.0, *wanted)
+    return found | {"outside_dose_grid_cm2": outside_cm2, "warnings": warnings}
 
 
 def _fine_grid(contours: list[tuple[float, Polygon]], slice_mm: float) -> Grid:
@@ -192,60 +246,3 @@ def _fine_grid(contours: list[tuple[float, Polygon]], slice_mm: float) -> Grid:
     pixel_mm = min(max(pixel_mm, FINEST_MM), COARSEST_MM)
     n_x, n_y = (math.ceil(float(extent) / pixel_mm) + 1 for extent in high - low)
     return Grid((n_slices, n_y, n_x), (slice_mm, pixel_mm, pixel_mm), (min(z), float(low[1]), float(low[0])))
-
-
-def _describe(
-    samples: StructureDose, dose: Dose, statistics: Sequence[str], prescription_gy: float | None
-) -> dict[str, Any]:
-    def measured(statistic: Statistic) -> Measure:
-        if statistic.needs_whole_dose:
-            volume_cc = dose.grid.voxel_volume_cc
-            return index_of_samples(samples, dose.dose_gy, volume_cc, statistic, prescription_gy)
-        return samples.measure(statistic, prescription_gy)
-
-    measures = {text: measured(parse_statistic(text)) for text in statistics}
-    top_gy = float(samples.dose_gy[-1]) if len(samples.dose_gy) else 0.0
-    levels_gy = np.linspace(0.0, top_gy, CURVE_POINTS)
-    return {
-        "statistics": {
-            text: {"value": measure.value, "unit": measure.unit, "reason": measure.reason}
-            for text, measure in measures.items()
-        },
-        "curve": {
-            "dose_gy": levels_gy.tolist(),
-            "volume_percent": _volume_percent(samples, levels_gy) if len(samples.dose_gy) else [],
-        },
-    }
-
-
-def _volume_percent(samples: StructureDose, levels_gy: NDArray[np.float64]) -> list[float]:
-    """Return the percent of the volume with at least each dose: all levels at once, as weights are summed only once."""
-    weights = np.ones(len(samples.dose_gy)) if samples.weights is None else samples.weights
-    below = np.concatenate([[0.0], np.cumsum(weights)])
-    at_least = 1.0 - below[np.searchsorted(samples.dose_gy, levels_gy, side="left")] / below[-1]
-    return [100.0 * share for share in at_least.tolist()]
-
-
-def _describe_dose(dose: Dose) -> dict[str, Any]:
-    return {
-        "shape_zyx": list(dose.grid.shape_zyx),
-        "spacing_mm": list(dose.grid.spacing_mm),
-        "origin_mm": list(dose.grid.origin_mm),
-        "max_gy": float(dose.dose_gy.max()),
-    }
-
-
-def describe_lines(found: dict[str, Any]) -> list[str]:
-    """Return a DVH of `dvh_of_rtdose` or `dvh_of_case` as lines to read: a structure a line, or why it has none."""
-    lines = [f"dose up to {found['dose']['max_gy']:.3f} Gy"]
-    for name, structure in found["structures"].items():
-        measures = structure.get("statistics", {})
-        words = [
-            f"{text} - ({entry['reason']})"
-            if entry["reason"]
-            else f"{text} {entry['value']:.2f} {entry['unit']}".removesuffix(" 1")
-            for text, entry in measures.items()
-        ]
-        lines.append(f"{name}: " + (", ".join(words) if words else structure["reason"]))
-        lines += [f"  warning: {warning}" for warning in structure.get("warnings", [])]
-    return lines

@@ -123,14 +123,16 @@ def gamma(
 @app.command()
 def dvh(
     structures: Annotated[Path, typer.Argument(help="RTSTRUCT, or the NPZ of a case.")],
-    dose: Annotated[Path | None, typer.Argument(help="RTDOSE, or the NPZ of a prediction.")] = None,
+    dose: Annotated[
+        Path | None, typer.Argument(help="RTDOSE, a volume or one plane, or the NPZ of a prediction.")
+    ] = None,
     statistic: Annotated[
         list[str] | None, typer.Option(help="In the clinic's grammar: D95%, V70Gy, D2cc, mean.")
     ] = None,
     prescription_gy: Annotated[float | None, typer.Option(help="Dose of 100 % for V95% and the like.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure the DVH of every structure.
+    """Measure the DVH of every structure; on an RTDOSE of one plane, of the area that it cuts out of each.
 
     Example: doseledger dvh RS.dcm RD.dcm --statistic D95% --statistic mean --json
     """

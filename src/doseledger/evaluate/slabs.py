@@ -57,6 +57,36 @@ class Slabs:
         z = (self.z_mm - origin[0]) / spacing[0]
         return Solid(z, float(self.thickness_mm / spacing[0]), edges, self.starts)
 
+    def cut(self, axis: int, position_mm: float) -> Slabs:
+        """Return the structure's cut with a plane, as a sheet of it 1 mm thick: its volume in mm³ is the area in mm².
+
+        Parameters
+        ----------
+        axis
+            The one that the plane is normal to: 0, 1, 2 for z, y, x.
+        position_mm
+            Of the plane on that axis.
+
+        Notes
+        -----
+        A plane between two slabs belongs to the one above it, so that no area counts twice.
+        """
+        slabs = [self.edges_mm[a:b] for a, b in zip(self.starts[:-1], self.starts[1:], strict=True)]
+        if axis == 0:
+            half = self.thickness_mm / 2.0
+            met = [edges for z, edges in zip(self.z_mm, slabs, strict=True) if z - half <= position_mm < z + half]
+            starts = np.cumsum([0, *(len(edges) for edges in met)])
+            edges_mm = np.concatenate(met) if met else np.empty((0, 4))
+            return Slabs(np.full(len(met), position_mm), 1.0, edges_mm, starts.astype(np.intp))
+        # Edges as along, across: the cut of a slab is one rectangle for each run within its contours.
+        order = [0, 1, 2, 3] if axis == 1 else [1, 0, 3, 2]
+        layers = []
+        for z, edges in zip(self.z_mm.tolist(), slabs, strict=True):
+            found = np.empty(len(edges))
+            n = crossings(np.ascontiguousarray(edges[:, order]), position_mm, found)
+            layers.append((z, [_sheet(found[i : i + 2], position_mm, axis) for i in range(0, n - 1, 2)]))
+        return make_slabs(layers, self.thickness_mm)
+
 
 def make_slabs(layers: list[tuple[float, list[Floats]]], thickness_mm: float) -> Slabs:
     """Return slabs of closed contours.
@@ -73,6 +103,13 @@ def make_slabs(layers: list[tuple[float, list[Floats]]], thickness_mm: float) ->
     starts = np.cumsum([0, *(len(part) for part in joined)])
     flat = np.concatenate(joined) if joined else np.empty((0, 4))
     return Slabs(np.array([z for z, _ in layers], dtype=np.float64), thickness_mm, flat, starts.astype(np.intp))
+
+
+def _sheet(ends: Floats, position_mm: float, axis: int) -> Floats:
+    """Return a rectangle of x, y in mm: from one end to the other along the plane, half a mm to either side of it."""
+    (first, last), low, high = ends, position_mm - 0.5, position_mm + 0.5
+    box = np.array([[first, low], [last, low], [last, high], [first, high]])
+    return box if axis == 1 else box[:, ::-1]
 
 
 @njit(cache=True)
