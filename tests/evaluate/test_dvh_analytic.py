@@ -113,6 +113,16 @@ def test_a_shape_known_by_fine_masks_has_the_dvh_of_the_formula(name: str) -> No
     check(samples, above, volume_cc)
 
 
+@pytest.mark.parametrize("gradient", [(1, 0, 0), (0, 0, 1), (0.6, 0.5, np.sqrt(0.39))])
+def test_the_extremes_of_a_round_shape_known_by_its_signed_distance_are_kept(gradient: tuple[float, ...]) -> None:
+    dose = DOSE_AT_CENTRE_GY + sum(g * axis for g, axis in zip(gradient, coordinates(GRID), strict=True))
+    samples, _ = sampled_dose(dose, GRID, sphere_sdf(GRID).astype(np.float16), GRID, N_POINTS)
+    hottest = brentq(lambda z: sphere_above(z) - 0.03 / SPHERE_CC, -20, 20)
+    for name, wanted in {"min": -RADIUS_MM, "max": RADIUS_MM, "D0.03cc": hottest}.items():
+        found = samples.measure(parse_statistic(name)).value
+        assert found == pytest.approx(DOSE_AT_CENTRE_GY + wanted, abs=0.1), name
+
+
 def test_voxel_centres_alone_would_miss_that_accuracy() -> None:
     dose = DOSE_AT_CENTRE_GY + GRADIENT_GY_PER_MM * coordinates(GRID)[0]
     centres = np.sort(dose[cylinder_sdf(GRID) <= 0])
