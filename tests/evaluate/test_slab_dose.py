@@ -148,6 +148,30 @@ def test_a_hole_is_left_out_and_a_part_apart_is_not() -> None:
     assert outside_cc == pytest.approx(area * 2.0 / 1000, rel=0.002)
 
 
+# In the slab of the ring; 3 mm off its axis, a chord of the ring without the hole's and one of the disc above; 6 mm
+# off, where there is no hole.
+CUTS = {0: np.pi * (100 - 16), 1: (4 * np.sqrt(91) - 2 * np.sqrt(7)) * SLICE_MM, 2: 2 * 8.0 * 2 * SLICE_MM}
+
+
+@pytest.mark.parametrize("axis", CUTS)
+def test_a_cut_has_the_area_of_what_the_plane_meets(axis: int) -> None:
+    slabs = make_slabs([(0.0, [circle(10.0, 3600), circle(4.0, 3600)]), (3.0, [circle(10.0, 3600)])], SLICE_MM)
+    position = {0: 0.0, 1: AXIS_YX[0] + 3.0, 2: AXIS_YX[1] + 6.0}[axis]
+    shape, spacing, origin = [60, 60, 60], [1.0, 1.0, 1.0], [-30.0, -30.0, -30.0]
+    shape[axis], origin[axis] = 1, position
+    grid = Grid(tuple(shape), tuple(spacing), tuple(origin))
+    samples, outside_cc = slab_dose(np.ones(grid.shape_zyx), grid, slabs.cut(axis, position), N_POINTS)
+    assert 1000 * samples.volume_cc == pytest.approx(CUTS[axis], rel=0.002)
+    assert outside_cc == 0.0
+
+
+@pytest.mark.parametrize("position_mm", [1.5, 1.5 - 1e-9, 1.5 + 1e-9])
+def test_a_plane_between_two_slabs_meets_one_of_them(position_mm: float) -> None:
+    slabs = make_slabs([(0.0, [circle(10.0)]), (3.0, [circle(10.0)])], SLICE_MM)
+    assert len(slabs.cut(0, position_mm).z_mm) == 1
+    assert len(slabs.cut(0, 4.6).z_mm) == 0
+
+
 def test_an_empty_structure_has_no_samples_and_a_dose_of_nan_is_refused() -> None:
     grid = grid_about(14.2, 2.5)
     assert len(slab_dose(linear_dose(grid, (0, 0, 0)), grid, make_slabs([], SLICE_MM), 1000).samples.dose_gy) == 0

@@ -66,15 +66,13 @@ class Slabs:
             The one that the plane is normal to: 0, 1, 2 for z, y, x.
         position_mm
             Of the plane on that axis.
-
-        Notes
-        -----
-        A plane between two slabs belongs to the one above it, so that no area counts twice.
         """
         slabs = [self.edges_mm[a:b] for a, b in zip(self.starts[:-1], self.starts[1:], strict=True)]
         if axis == 0:
-            half = self.thickness_mm / 2.0
-            met = [edges for z, edges in zip(self.z_mm, slabs, strict=True) if z - half <= position_mm < z + half]
+            # The nearest alone: between two slabs neither both nor none, whatever their heights were rounded to.
+            off = np.abs(self.z_mm - position_mm)
+            nearest = int(np.argmin(off)) if len(off) else 0
+            met = slabs[nearest : nearest + 1] if np.any(off <= self.thickness_mm / 2.0 + 1e-6) else []
             starts = np.cumsum([0, *(len(edges) for edges in met)])
             edges_mm = np.concatenate(met) if met else np.empty((0, 4))
             return Slabs(np.full(len(met), position_mm), 1.0, edges_mm, starts.astype(np.intp))
