@@ -24,7 +24,13 @@ from doseledger.learn.probe import probe_steps
 from doseledger.learn.recipe_diffusion import DiffusionRecipe, TrainedDiffusion, load_diffusion
 from doseledger.learn.resume import code_digests
 from doseledger.learn.run import TrainingRun
-from doseledger.learn.sample import SAMPLE_STEP_GY, draw_case, load_diffusion_model, predict_diffusion
+from doseledger.learn.sample import (
+    SAMPLE_STEP_GY,
+    central_dose,
+    draw_case,
+    load_diffusion_model,
+    predict_diffusion,
+)
 from doseledger.learn.tasks import DOSE
 from doseledger.learn.train import Places, train
 
@@ -34,7 +40,14 @@ SMALL: dict[str, dict[str, Any]] = {
     "network": {"stem_stride_zyx": [2, 2, 2], "channels": [4, 8], "convolutions": [1, 1], "embedding": 8},
     "fit": {"max_epochs": 2, "validate_every": 1},
     "diffusion": {"validation_steps": 2, "shift": 0.0},
-    "predict": {"samples": 3, "steps": 2, "sampler": "euler", "antithetic": False, "windows_at_once": 2},
+    "predict": {
+        "samples": 3,
+        "steps": 2,
+        "sampler": "euler",
+        "antithetic": False,
+        "centre": "mean",
+        "windows_at_once": 2,
+    },
 }
 
 
@@ -204,6 +217,27 @@ def test_opposite_noise_changes_the_dose_and_none_of_the_samples(
     opposite = draw_case(model, case, run.recipe.predict)
     np.testing.assert_allclose(both.dose_gy, (plain.dose_gy + opposite.dose_gy) / 2, atol=1e-4)
     assert np.abs(both.dose_gy - plain.dose_gy).max() > 0.1
+
+
+def test_the_median_of_skewed_doses_is_found_and_no_dose_leaves_its_place() -> None:
+    # Gamma distributed about a dose that changes along x: skewed alike everywhere.
+    rng = np.random.default_rng(3)
+    ground = np.broadcast_to(np.linspace(10.0, 60.0, 24), (12, 20, 24))
+    defined = np.zeros(ground.shape, dtype=bool)
+    defined[1:-1, 2:-2] = True
+    draws = ((ground + rng.gamma(1.5, 4.0, size=(16, *ground.shape))) * defined).astype(np.float32)
+    mean, median = (central_dose(draws, defined, (5.0, 4.0, 4.0), centre) for centre in ("mean", "median"))
+    np.testing.assert_allclose(mean, draws.mean(axis=0), rtol=1e-5)
+    assert not median[~defined].any()
+    # The gamma's median lies 1.27 below its mean of 6 (scipy.stats.gamma.median(1.5, scale=4) is 4.73).
+    np.testing.assert_allclose((median - mean)[defined].mean(), 4.73 - 6.0, atol=0.15)
+    # Less noisy than the voxel's own median, which is what the smoothing is for.
+    truth = ground + 4.73
+    own = np.median(draws, axis=0)
+    assert np.abs(median - truth)[defined].mean() < np.abs(own - truth)[defined].mean()
+    # What has no skew is left alone: each dose drawn with its mirror image about the ground.
+    even = np.concatenate([draws, 2 * (ground * defined) - draws]).astype(np.float32)
+    np.testing.assert_allclose(central_dose(even, defined, (5.0, 4.0, 4.0), "median"), ground * defined, atol=1e-4)
 
 
 def _files(places: Places, part: str) -> list[Any]:

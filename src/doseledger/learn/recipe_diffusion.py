@@ -41,8 +41,9 @@ class DiffusionPredict(Block):
     `overlap`, `windows_at_once` and `spacing_tolerance` are those of a dose network's prediction. `samples` doses are
     drawn of each case in `steps` steps of the `sampler`, from noise that `seed`, the case's name and the sample's
     number decide. The samples themselves are kept beside the dose: their spread is judged by the evaluation.
-    `antithetic` draws as many again from the same noise with its sign turned, for the dose alone, which is the mean of
-    all: what is odd in the noise drops out of it (Hammersley & Morton 1956, "A new Monte Carlo technique").
+    `antithetic` draws as many again from the same noise with its sign turned, for the dose alone: what is odd in the
+    noise drops out of their mean (Hammersley & Morton 1956, "A new Monte Carlo technique"). `centre` is what of all
+    draws the dose is: their mean, which errs least in squared error, or their median, in absolute error.
     """
 
     overlap: Annotated[float, Field(ge=0, lt=1)]
@@ -52,6 +53,7 @@ class DiffusionPredict(Block):
     steps: Count
     sampler: Literal["ddim", "euler", "heun"]
     antithetic: bool
+    centre: Literal["mean", "median"]
     seed: Annotated[int, Field(ge=0)]
 
 

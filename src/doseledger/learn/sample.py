@@ -1,20 +1,22 @@
-"""Draw doses of whole cases with a trained diffusion: one NPZ a case, their mean, their spread and the samples."""
+"""Draw doses of whole cases with a trained diffusion: one NPZ a case, their centre, their spread and the samples."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
 from doseledger.core.errors import BadInput
 from doseledger.core.fanout import Tell
 from doseledger.core.files import sha256_of_file
+from doseledger.core.grid import Triple
 from doseledger.core.protocol import load_block
 from doseledger.core.tables import SPLITS, read_table
 from doseledger.learn.checkpoint import Checkpoint, load_checkpoint
@@ -42,6 +44,8 @@ from doseledger.learn.recipe_diffusion import DiffusionPredict, TrainedDiffusion
 
 # Samples are kept in these steps as 16-bit numbers: to 131 Gy, and a thousandth of what a spread of 2 Gy is.
 SAMPLE_STEP_GY = 0.002
+# How far the skew of drawn doses is averaged: 10, 20 and 30 mm gave the same error on OpenKBP's selection patients.
+SKEW_SIGMA_MM = 20.0
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ class Drawn:
     Parameters
     ----------
     dose_gy
-        (z, y, x): the mean of all that were drawn.
+        (z, y, x): the centre of all that were drawn.
     samples_gy
         (sample, z, y, x): those whose spread is kept.
     """
@@ -160,7 +164,7 @@ def draw_case(model: DiffusionModel, case: OpenCase, recipe: DiffusionPredict) -
         sampler=recipe.sampler,
         parameterisation=model.recipe.diffusion.parameterisation,
     )
-    # Each sign of the noise has its own doses: the second ones are there for the mean alone.
+    # Each sign of the noise has its own doses: the second ones are there for the dose alone.
     drawn: dict[int, list[Tensor]] = {1: [], -1: []} if recipe.antithetic else {1: []}
     precision = model.recipe.fit.precision
     with torch.inference_mode(), torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
@@ -172,9 +176,38 @@ def draw_case(model: DiffusionModel, case: OpenCase, recipe: DiffusionPredict) -
                 dose = draw_doses(model.network, model.scale, batch, base, sign * noise, settings)
                 doses.append(dose[:, 0].float().cpu())
     scale_gy = model.recipe.inputs.dose_scale_gy
-    samples_gy, *opposite_gy = (dose_on_case(case, torch.cat(doses).numpy(), box, scale_gy) for doses in drawn.values())
-    means_gy = [doses_gy.mean(axis=0, dtype=np.float64) for doses_gy in (samples_gy, *opposite_gy)]
-    return Drawn(np.mean(means_gy, axis=0).astype(np.float32), samples_gy)
+    n_samples, draws = recipe.samples, torch.cat([dose for doses in drawn.values() for dose in doses])
+    draws_gy = dose_on_case(case, draws.numpy(), box, scale_gy)
+    centre_gy = central_dose(draws_gy, defined_voxels(case), case.spacing_mm, recipe.centre)
+    return Drawn(centre_gy, draws_gy[:n_samples])
+
+
+def central_dose(
+    draws_gy: NDArray[np.float32], defined: NDArray[np.bool_], spacing_mm: Triple, centre: Literal["mean", "median"]
+) -> NDArray[np.float32]:
+    """Return the mean or the median of drawn doses, voxel by voxel; never negative, 0 where no dose is defined.
+
+    The median of few draws is noisier than their mean. So what it differs by is averaged over a neighbourhood: doses
+    are skewed alike over organs, not voxel by voxel, and the mean keeps the detail.
+
+    Parameters
+    ----------
+    draws_gy
+        (draw, z, y, x) in Gy, 0 where no dose is defined.
+    defined
+        bool (z, y, x).
+    spacing_mm
+        Of the voxels along z, y, x.
+    """
+    mean_gy: NDArray[np.float32] = draws_gy.mean(axis=0, dtype=np.float64).astype(np.float32)
+    if centre == "mean":
+        return mean_gy
+    skew_gy, counts = np.zeros_like(mean_gy), defined.astype(np.float32)
+    skew_gy[defined] = np.median(draws_gy[:, defined], axis=0) - mean_gy[defined]
+    sigma = [SKEW_SIGMA_MM / mm for mm in spacing_mm]
+    smooth_gy, share = (gaussian_filter(volume, sigma, truncate=3.0) for volume in (skew_gy, counts))
+    mean_gy[defined] += smooth_gy[defined] / share[defined]
+    return np.maximum(mean_gy, np.float32(0.0))
 
 
 def _whole_batch(model: DiffusionModel, case: OpenCase, box: Box) -> dict[str, Tensor]:
