@@ -18,7 +18,9 @@ def compare_models(first: Path, second: Path) -> dict[str, Any]:
     return compare_with(first, second, np.random.default_rng(1))
 
 
-def write_cases(path: Path, errors: np.ndarray, digest: str = "a") -> Path:
+def write_cases(
+    path: Path, errors: np.ndarray, digest: str = "a", criteria: str = "3 %/3 mm global, cutoff 10 %"
+) -> Path:
     n = len(errors)
     pd.DataFrame(
         {
@@ -28,6 +30,7 @@ def write_cases(path: Path, errors: np.ndarray, digest: str = "a") -> Path:
             "mae_body_gy": errors,
             "mae_Bowel_gy": np.nan,
             "gamma_3_3_global_percent": 100.0 - errors,
+            "gamma_criteria": criteria,
             "gamma_points_verified": 0,
             "gamma_largest_difference": np.nan,
             "goals_evaluable": 5,
@@ -52,7 +55,26 @@ def test_the_model_with_the_smaller_errors_is_told_apart(tmp_path: Path) -> None
     assert found["mae_Bowel_gy"]["better"] == "neither"
     assert found["mae_body_gy"]["median_difference"] == pytest.approx(-0.5)
     assert found["gamma_3_3_global_percent"]["effect_size"] == 1.0
-    assert set(found) == {"n_cases", "mae_body_gy", "mae_Bowel_gy", "gamma_3_3_global_percent"}
+    assert found["only_first"] == found["only_second"] == []
+    measures = {"mae_body_gy", "mae_Bowel_gy", "gamma_3_3_global_percent"}
+    assert set(found) == {"n_cases", "only_first", "only_second"} | measures
+
+
+def test_what_one_side_alone_has_is_told(tmp_path: Path) -> None:
+    first, second = (write_cases(tmp_path / name, np.ones(3)) for name in ("a.csv", "b.csv"))
+    pd.read_csv(second).rename(columns={"mae_Bowel_gy": "mae_Rectum_gy"}).to_csv(second, index=False)
+    found = compare_models(first, second)
+    assert (found["only_first"], found["only_second"]) == (["mae_Bowel_gy"], ["mae_Rectum_gy"])
+    lines = describe_comparison(found, ("old", "new"))
+    assert "Not compared, since old alone has them: mae_Bowel_gy." in lines
+    assert "Not compared, since new alone has them: mae_Rectum_gy." in lines
+
+
+def test_pass_rates_above_another_cutoff_are_not_compared(tmp_path: Path) -> None:
+    first = write_cases(tmp_path / "a.csv", np.ones(3))
+    second = write_cases(tmp_path / "b.csv", np.ones(3), criteria="3 %/3 mm global, cutoff 20 %")
+    with pytest.raises(BadInput, match=r"cutoff 10 % against 3 %/3 mm global, cutoff 20 %\); evaluate both with one"):
+        compare_models(first, second)
 
 
 def test_other_cases_and_other_bytes_of_a_case_are_refused(tmp_path: Path) -> None:

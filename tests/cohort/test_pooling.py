@@ -19,7 +19,9 @@ def digest(case_id: str) -> str:
     return f"{int(case_id[-4:]):064x}"
 
 
-def write_run(root: Path, errors: dict[str, float], seen: list[str]) -> EvaluatedRun:
+def write_run(
+    root: Path, errors: dict[str, float], seen: list[str], criteria: str = "3 %/3 mm global, cutoff 10 %"
+) -> EvaluatedRun:
     run = EvaluatedRun(root / "metrics", root / "predictions")
     run.metrics.mkdir(parents=True)
     run.predictions.mkdir()
@@ -31,6 +33,7 @@ def write_run(root: Path, errors: dict[str, float], seen: list[str]) -> Evaluate
             "checkpoint_sha256": [hashlib.sha256(root.name.encode()).hexdigest()] * n,
             "mae_body_gy": list(errors.values()),
             "gamma_3_3_global_percent": 95.0,
+            "gamma_criteria": criteria,
             "gamma_points_verified": 0,
             "gamma_largest_difference": np.nan,
             "goals_evaluable": 5,
@@ -50,6 +53,13 @@ def pool(*runs: EvaluatedRun) -> dict[str, object]:
     return pool_runs(runs, np.random.default_rng(1))
 
 
+def test_pass_rates_above_another_cutoff_are_not_pooled(tmp_path: Path) -> None:
+    first = write_run(tmp_path / "a", {"case_0001": 1.0}, [])
+    second = write_run(tmp_path / "b", {"case_0001": 2.0}, [], criteria="3 %/3 mm global, cutoff 20 %")
+    with pytest.raises(BadInput, match="evaluated with different gamma criteria"):
+        pool(first, second)
+
+
 def test_seeds_are_averaged_case_by_case(tmp_path: Path) -> None:
     first = write_run(tmp_path / "a", {"case_0001": 1.0, "case_0002": 2.0, "case_0003": 3.0}, ["case_0009"])
     second = write_run(tmp_path / "b", {"case_0001": 2.0, "case_0002": 3.0, "case_0003": 4.0}, ["case_0009"])
@@ -67,8 +77,10 @@ def test_seeds_are_averaged_case_by_case(tmp_path: Path) -> None:
 
 def test_a_figure_that_is_not_known_is_a_dash_and_the_measures_name_stays_whole() -> None:
     row = {"mean": 1.5, "low": np.nan, "high": np.nan, "between_runs_sd": 0.25}
-    found = {"kind": "seeds", "n_runs": 2, "n_cases": 2, "mae_Membrane_nano_gy": row}
-    assert describe_pool(found)[-1] == "| mae_Membrane_nano_gy | 1.500 | – | – | 0.250 |"
+    found = {"kind": "seeds", "n_runs": 2, "n_cases": 2, "not_shared": ["mae_Bowel_gy"], "mae_Membrane_nano_gy": row}
+    lines = describe_pool(found)
+    assert lines[-1] == "Not pooled, since only some runs have them: mae_Bowel_gy."
+    assert lines[-3] == "| mae_Membrane_nano_gy | 1.500 | – | – | 0.250 |"
 
 
 def test_folds_are_joined_though_each_model_has_seen_the_others_cases(tmp_path: Path) -> None:

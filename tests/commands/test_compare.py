@@ -32,6 +32,7 @@ def write_run(folder: Path, errors: list[float]) -> Path:
         "checkpoint_sha256": f"{int(1000 * sum(errors)):064x}",
         "mae_body_gy": errors,
         "gamma_3_3_global_percent": 90.0,
+        "gamma_criteria": "3 %/3 mm global, cutoff 10 %",
         "gamma_points_verified": 0,
         "gamma_largest_difference": np.nan,
         "goals_evaluable": 5,

@@ -86,6 +86,7 @@ def write_metrics(folder: Path, values: dict[str, tuple[float, float]]) -> None:
             "checkpoint_sha256": sha256_of_file(folder / "checkpoints/best.ckpt"),
             "mae_body_gy": mae,
             "gamma_3_3_global_percent": gamma,
+            "gamma_criteria": "3 %/3 mm global, cutoff 10 %",
             "gamma_points_verified": 50,
             "gamma_largest_difference": 1e-13,
             "goals_evaluable": 10,

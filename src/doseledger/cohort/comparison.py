@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +34,14 @@ def compare_models(first: Path, second: Path, rng: np.random.Generator) -> dict[
         `n_cases`, and by column `first` and `second` (means), `mean_difference` (second − first) with the ends `low`
         and `high` of its 95 % interval (bootstrap over cases), `median_difference`, `p_value` (Wilcoxon, two-sided),
         `p_adjusted` (Holm, over all columns), `effect_size` (rank-biserial, −1 to 1), `n`, and `better`: `first` or
-        `second` where the interval leaves 0 out, else `neither`.
+        `second` where the interval leaves 0 out, else `neither`. `only_first` and `only_second` list the columns that
+        one side alone has, which can't be compared.
 
     Raises
     ------
     BadInput
-        If a table can't be read, or the two are not of the same cases byte by byte, or share no column.
+        If a table can't be read, or the two are not of the same cases byte by byte, were evaluated with other gamma
+        criteria, or share no column.
     """
     files = [path / "cases.csv" if path.is_dir() else path for path in (first, second)]
     tables = [read_table(file, CASE_METRICS) for file in files]
@@ -51,15 +54,20 @@ def compare_models(first: Path, second: Path, rng: np.random.Generator) -> dict[
             f"{first} and {second} are not of the same cases ({', '.join(alone[:8])} differ); evaluate both models on "
             "one test set"
         )
+    refuse_other_criteria({str(path): table for path, table in zip((first, second), tables, strict=True)})
     ours, theirs = (table.set_index("case_id").sort_index() for table in tables)
     if first.is_dir() and second.is_dir():
         ours, theirs = (
             table.join(_dvh_errors(folder), how="left") for table, folder in ((ours, first), (theirs, second))
         )
-    columns = [name for name in ours.columns if (is_measure(name) or name.startswith("dvh_")) and name in theirs]
+    measured = [
+        [name for name in table.columns if is_measure(name) or name.startswith("dvh_")] for table in (ours, theirs)
+    ]
+    columns = [name for name in measured[0] if name in measured[1]]
     if not columns:
         raise BadInput(f"{first} and {second} share no error and no pass rate; evaluate them with the same settings")
-    found: dict[str, Any] = {"n_cases": len(ours)}
+    only = [[name for name in names if name not in columns] for names in measured]
+    found: dict[str, Any] = {"n_cases": len(ours), "only_first": only[0], "only_second": only[1]}
     for name in columns:
         found[name] = _compare(
             ours[name].to_numpy(dtype=np.float64), theirs[name].to_numpy(dtype=np.float64), rng, _more_is_better(name)
@@ -68,6 +76,24 @@ def compare_models(first: Path, second: Path, rng: np.random.Generator) -> dict[
     for name, p_adjusted in zip(columns, adjusted, strict=True):
         found[name]["p_adjusted"] = p_adjusted
     return found
+
+
+def refuse_other_criteria(tables: Mapping[str, pd.DataFrame]) -> None:
+    """Do nothing if all tables of cases (by what they are called) were evaluated with the same gamma criteria.
+
+    Raises
+    ------
+    BadInput
+        Naming two tables that were not, and the criteria of each: a pass rate above 10 % of the dose is not one above
+        20 %, though both stand under the same name.
+    """
+    found = [(name, criteria) for name, table in tables.items() for criteria in table["gamma_criteria"].unique()]
+    for name, criteria in found[1:]:
+        if criteria != found[0][1]:
+            raise BadInput(
+                f"{found[0][0]} and {name} were evaluated with different gamma criteria ({found[0][1]} against "
+                f"{criteria}); evaluate both with one evaluate.gamma"
+            )
 
 
 def _more_is_better(column: str) -> bool:
@@ -131,6 +157,9 @@ def describe_comparison(found: dict[str, Any], names: tuple[str, str]) -> list[s
         cells = [name, shown(row["first"]), shown(row["second"]), interval]
         cells += [shown(row[key], 3) for key in ("p_value", "p_adjusted", "effect_size")]
         lines.append(f"| {' | '.join([*cells, row['better']])} |")
+    for side, name in (("only_first", first), ("only_second", second)):
+        if found[side]:
+            lines += ["", f"Not compared, since {name} alone has them: {', '.join(found[side])}."]
     return lines
 
 

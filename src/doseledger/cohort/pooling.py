@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from doseledger.cohort.comparison import shown
+from doseledger.cohort.comparison import refuse_other_criteria, shown
 from doseledger.cohort.predictions import read_seen
 from doseledger.core.errors import BadInput
 from doseledger.core.tables import CASE_METRICS, read_table
@@ -48,13 +48,15 @@ def pool_runs(runs: Sequence[EvaluatedRun], rng: np.random.Generator) -> dict[st
     -------
     dict
         `kind` (`seeds` or `folds`), `n_runs`, `n_cases`, and by column `mean` over cases (each the mean of its runs),
-        `low` and `high` (95 %, bootstrap over cases), `between_runs_sd` of the runs' means.
+        `low` and `high` (95 %, bootstrap over cases), `between_runs_sd` of the runs' means. `not_shared` lists the
+        columns that only some runs have, which can't be pooled.
 
     Raises
     ------
     BadInput
         If the runs share some test cases and not others, two runs are of one checkpoint, a case differs between runs,
-        or any model that a case is scored by was trained or selected on it.
+        they were evaluated with other gamma criteria, or any model that a case is scored by was trained or selected on
+        it.
     """
     if len(runs) < 2:
         raise BadInput(f"{len(runs)} run is nothing to pool; give at least two")
@@ -64,6 +66,7 @@ def pool_runs(runs: Sequence[EvaluatedRun], rng: np.random.Generator) -> dict[st
         raise BadInput(
             "two of the runs are of one and the same checkpoint: that would count it twice; give each run once"
         )
+    refuse_other_criteria({str(run.metrics): table for run, table in zip(runs, tables, strict=True)})
     kind = _kind([set(table["case_id"]) for table in tables])
     for run, table in zip(runs, tables, strict=True):
         # With seeds every model scores every case, so none may have been seen by any.
@@ -73,7 +76,9 @@ def pool_runs(runs: Sequence[EvaluatedRun], rng: np.random.Generator) -> dict[st
     if pooled.groupby("case_id")["case_sha256"].nunique().max() > 1:
         raise BadInput("a case is not the same file in all runs; evaluate all runs on one ingest")
     found: dict[str, Any] = {"kind": kind, "n_runs": len(runs), "n_cases": int(pooled["case_id"].nunique())}
-    shared = [name for name in tables[0].columns if is_measure(name) and all(name in table for table in tables)]
+    measured = list(dict.fromkeys(name for table in tables for name in table.columns if is_measure(name)))
+    shared = [name for name in measured if all(name in table for table in tables)]
+    found["not_shared"] = [name for name in measured if name not in shared]
     for name in shared:
         by_case = pooled.groupby("case_id")[name].mean().to_numpy(dtype=np.float64)
         by_run = np.asarray([table[name].mean() for table in tables], dtype=np.float64)
@@ -123,4 +128,6 @@ def describe_pool(found: dict[str, Any]) -> list[str]:
         if isinstance(row, dict):
             cells = (shown(row[key], 3) for key in ("mean", "low", "high", "between_runs_sd"))
             lines.append(f"| {name} | {' | '.join(cells)} |")
+    if found["not_shared"]:
+        lines += ["", f"Not pooled, since only some runs have them: {', '.join(found['not_shared'])}."]
     return lines

@@ -107,6 +107,8 @@ CASE_METRICS = _table(
         "checkpoint_sha256": pa.Column(str, SHA256),
         r"^mae_.+_gy$": pa.Column(float, _NOT_NEGATIVE, regex=True, nullable=True),
         r"^gamma_.+_percent$": pa.Column(float, _PERCENT, regex=True),
+        # All that decides the pass rates; their columns' names leave the cutoff out.
+        "gamma_criteria": pa.Column(str),
         "gamma_points_verified": pa.Column(int, pa.Check.ge(0)),
         "gamma_largest_difference": pa.Column(float, _NOT_NEGATIVE, nullable=True),
         "goals_evaluable": pa.Column(int, pa.Check.ge(0)),

@@ -150,6 +150,25 @@ def gamma_column(settings: GammaSettings) -> str:
     return f"gamma_{settings.gamma_percent:g}_{settings.gamma_mm:g}_{kind}_percent"
 
 
+def gamma_name(settings: GammaSettings) -> str:
+    """Return a criterion as the field writes it, with its cutoff.
+
+    Examples
+    --------
+    >>> gamma_name(GammaSettings(
+    ...     gamma_percent=3, gamma_mm=2, cutoff_percent=10, local=True, interp_fraction=10, max_gamma=2))
+    '3 %/2 mm local, cutoff 10 %'
+    """
+    kind = "local" if settings.local else "global"
+    return f"{settings.gamma_percent:g} %/{settings.gamma_mm:g} mm {kind}, cutoff {settings.cutoff_percent:g} %"
+
+
+def all_gamma_criteria(settings: EvaluateSettings) -> str:
+    """Return all that decides the pass rates of a table, so that tables made with other settings can be told apart."""
+    texts = (f"{gamma_name(gamma)}, steps of 1/{gamma.interp_fraction} of the distance" for gamma in settings.gamma)
+    return "; ".join(texts) or "none"
+
+
 def _gamma(
     case: Case, prediction_gy: NDArray[np.float32], settings: EvaluateSettings, rng: np.random.Generator
 ) -> dict[str, Any]:
@@ -170,7 +189,11 @@ def _gamma(
         differences.append(verify_points(gamma, pair, criteria, n_points=n_points, rng=rng))
         n_verified += n_points
     largest = max(differences) if differences else math.nan
-    return rates | {"gamma_points_verified": n_verified, "gamma_largest_difference": largest}
+    return rates | {
+        "gamma_criteria": all_gamma_criteria(settings),
+        "gamma_points_verified": n_verified,
+        "gamma_largest_difference": largest,
+    }
 
 
 def _dvh_rows(case: Case, prediction_gy: NDArray[np.float32], yardsticks: Yardsticks) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from doseledger.cohort.comparison import refuse_other_criteria
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import read_json, read_yaml
 from doseledger.core.tables import CASE_METRICS, DVH_METRICS, GOAL_METRICS, read_table
@@ -167,6 +168,7 @@ def refuse_unlike(runs: Sequence[ComparedRun]) -> None:
 
 
 def _refuse_unlike_measures(baseline: ComparedRun, other: ComparedRun, names: str) -> None:
+    refuse_other_criteria({run.label: run.cases for run in (baseline, other)})
     alone = sorted(set(baseline.measures) ^ set(other.measures))
     if alone:
         raise BadInput(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from doseledger.core.errors import BadInput
 from doseledger.core.settings import EvaluateSettings
 from doseledger.evaluate.intervals import bootstrap_interval
-from doseledger.evaluate.metrics import gamma_column
+from doseledger.evaluate.metrics import gamma_column, gamma_name
 from doseledger.evaluate.summary import RANKED_BY
 from doseledger.ledger.blocks import MISSING, Card, Cell, State, Table, format_number, make_table, plural
 from doseledger.ledger.sources import RunFacts
@@ -44,13 +44,7 @@ def spell_mask(mask: str) -> str:
 
 def gamma_names(settings: EvaluateSettings) -> dict[str, str]:
     """Return {column: criterion} of the gamma pass rates, each as the field writes it, with its cutoff."""
-    return {
-        gamma_column(gamma): (
-            f"{gamma.gamma_percent:g} %/{gamma.gamma_mm:g} mm {'local' if gamma.local else 'global'}, "
-            f"cutoff {gamma.cutoff_percent:g} %"
-        )
-        for gamma in settings.gamma
-    }
+    return {gamma_column(gamma): gamma_name(gamma) for gamma in settings.gamma}
 
 
 def headline_cards(facts: RunFacts, gammas: dict[str, str]) -> list[Card]:

@@ -24,7 +24,8 @@ def measured(case_id: str, seed: int, absent: str = "") -> CaseMetrics:
     row = {
         "case_id": case_id, "mae_above_10_percent_gy": 1.0 + seed,
         **{f"mae_{name}_gy": 1.5 if name in masks else np.nan for name in STRUCTURES},
-        "gamma_3_3_global_percent": 90.0, "gamma_points_verified": 0, "gamma_largest_difference": np.nan,
+        "gamma_3_3_global_percent": 90.0, "gamma_criteria": "3 %/3 mm global",
+        "gamma_points_verified": 0, "gamma_largest_difference": np.nan,
         "goals_evaluable": 2, "plan_goals_met": 2, "plan_acceptable": True, "prediction_goals_met": 1,
         "prediction_acceptable": False, "openkbp_dose_gy": score.dose_gy,
         "openkbp_dvh_gy": float(np.mean(list(score.dvh_gy.values()))),
