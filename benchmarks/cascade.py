@@ -1,6 +1,6 @@
 """The cascade of two U-Nets beside the U-Net of `benchmarks/diffusion.py`, on OpenKBP at low resolution.
 
-    python benchmarks/openkbp_low.py DATA LOW
+    python benchmarks/openkbp_cases.py DATA LOW
     python benchmarks/diffusion.py LOW --unet-epochs 36 --diffusion-epochs 24
     python benchmarks/cascade.py LOW --epochs 18
 

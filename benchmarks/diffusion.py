@@ -1,6 +1,6 @@
 """A U-Net and a diffusion of what it leaves over, on OpenKBP at low resolution: error, spread, coverage.
 
-    python benchmarks/openkbp_low.py DATA LOW
+    python benchmarks/openkbp_cases.py DATA LOW
     python benchmarks/diffusion.py LOW --unet-epochs 36 --diffusion-epochs 24
 
 A training is skipped where its checkpoint lies in LOW already, so the parts can be run one at a time (`--only`), and
