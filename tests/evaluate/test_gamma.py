@@ -20,7 +20,8 @@ from doseledger.core.errors import BadInput
 from doseledger.evaluate import gamma as gm
 from doseledger.evaluate.gamma_grids import DosePair, pose_problem
 from doseledger.evaluate.gamma_kernels import search_samples
-from doseledger.evaluate.gamma_near import search_centres, search_near
+from doseledger.evaluate.gamma_lattices import lattice_cuts
+from doseledger.evaluate.gamma_near import search_near
 from doseledger.evaluate.gamma_reference import reference_map, verify_points
 from doseledger.evaluate.gamma_samples import SampleBlock, near_table, sample_blocks
 from doseledger.evaluate.gamma_torch import torch_map
@@ -104,6 +105,53 @@ def test_map_equals_pymedphys_on_different_grids(ratio, offset_mm, size) -> None
     assert summary == gm.summarise(found, pair, criteria)
 
 
+@pytest.mark.parametrize("local", [False, True])
+@pytest.mark.parametrize(("stride", "voxels"), [(1, (2, -3, 4)), (1, (-1, 2, -5)), (2, (0, 3, -3)), (3, (-2, 0, 4))])
+def test_map_equals_pymedphys_where_grids_share_some_of_their_voxels(stride, voxels, local) -> None:
+    reference, _ = dose_pair((7, 9, 11), dtype=np.float32)
+    _, evaluation = dose_pair((9, 10, 12), seed=4, dtype=np.float32)
+    reference[:, 2] = 0
+    # Exact in binary, so that voxels meet to the last digit.
+    steps = (2.0, 1.5, 2.5)
+    axes = [stride * step * np.arange(n) for step, n in zip(steps, reference.shape, strict=True)]
+    others = [step * (first + np.arange(n)) for step, first, n in zip(steps, voxels, evaluation.shape, strict=True)]
+    mask = np.random.default_rng(0).random(reference.shape) < 0.7
+    criteria = replace(GLOBAL_3_3, max_gamma=1.7, cutoff_percent=0, local=local)
+    pair = DosePair(axes, reference, others, evaluation, mask)
+    found = gm.gamma_map(pair, criteria)
+    assert_same_map(found, reference_map(pair, criteria))
+    summary = gm.pass_rate_percent(pair, criteria)
+    assert summary == gm.summarise(found, pair, criteria)
+    assert summary.n_without > 0
+
+
+@pytest.mark.parametrize("local", [False, True])
+def test_grids_that_meet_alike_after_some_voxels_are_taken_apart_and_give_the_map_of_pymedphys(
+    local, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference, _ = dose_pair((13, 9, 10))
+    _, evaluation = dose_pair((12, 8, 11), seed=4)
+    # Each sixth, third and single voxel lies alike in its cell of 3 mm; the second grid does not cover the first.
+    axes = [step * np.arange(n) for step, n in zip((2.5, 2.0, 3.0), reference.shape, strict=True)]
+    others = [1.3 + 3.0 * np.arange(n) for n in evaluation.shape]
+    mask = np.random.default_rng(0).random(reference.shape) < 0.7
+    criteria = replace(GLOBAL_3_3, max_gamma=1.7, local=local)
+    pair = DosePair(axes, reference, others, evaluation, mask)
+    one_by_one, exact = gm.gamma_map(pair, criteria), gm.exact_gamma_map(pair, criteria)
+    monkeypatch.setattr("doseledger.evaluate.gamma_lattices.LATTICE_POINTS", 1)
+    assert len(lattice_cuts(pose_problem(pair, criteria), 3)) == 18
+    found = gm.gamma_map(pair, criteria)
+    assert_same_map(found, one_by_one)
+    assert_same_map(found, reference_map(pair, criteria))
+    assert np.nanmax(np.abs(gm.exact_gamma_map(pair, criteria) - exact)) < 1e-4
+    assert gm.pass_rate_percent(pair, criteria) == gm.summarise(found, pair, criteria)
+
+
+def test_huge_finite_doses_are_not_taken_for_infinite_ones() -> None:
+    dose = np.full((3, 4, 5), np.finfo(np.float32).max / 4)
+    assert np.nanmax(gm.gamma_map(posed(dose.astype(np.float32), dose.astype(np.float32)), GLOBAL_3_3)) == 0
+
+
 def test_float32_doses_give_the_map_of_the_same_numbers_in_float64() -> None:
     reference, evaluation = dose_pair((11, 12, 13), dtype=np.float32)
     found = gm.gamma_map(posed(reference, evaluation), GLOBAL_3_3)
@@ -133,7 +181,7 @@ def test_any_number_of_threads_gives_the_same_map(monkeypatch: pytest.MonkeyPatc
     maps = []
     for n_threads in (1, 3):
         monkeypatch.setattr("numba.config.NUMBA_NUM_THREADS", n_threads)
-        monkeypatch.setattr("doseledger.evaluate.gamma.THREAD_POINTS", 50)
+        monkeypatch.setattr("doseledger.evaluate.gamma_threads.THREAD_POINTS", 50)
         maps.append(gm.gamma_map(posed(reference, evaluation), GLOBAL_3_3))
     assert np.array_equal(np.isnan(maps[0]), np.isnan(maps[1]))
     assert np.nanmax(np.abs(maps[0] - maps[1])) < 1e-13
@@ -355,8 +403,9 @@ def test_the_cells_about_a_voxel_give_the_least_of_their_samples(spacing_mm, fra
     points = np.flatnonzero(rng.random(reference.size) < 0.9)
     block = next(sample_blocks(3.0, fraction, 6.0, 3, first_samples=20_000))
     near = near_table(block, (0, 0, 0), np.array(spacing_mm), 3.0)
-    found = np.full(len(points), 4.0)
-    search_centres(points, found, problem, (0, 0, 0))
+    # Each point has been looked at where it stands.
+    at_points = ((pair.evaluation_gy - reference).reshape(-1)[points] / problem.threshold_gy) ** 2
+    found = np.minimum(at_points, 4.0)
     wanted = found.copy()
     search_near(points, found, problem, near, stop_below)
     cell = np.floor(block.offsets_mm / np.array(spacing_mm)[:, None])

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 
 from doseledger.core.errors import BadInput
@@ -18,11 +16,15 @@ from doseledger.evaluate.gamma_grids import (
     counted_points,
     distance_to_evaluation_mm,
     farthest_mm,
+    flat_mask,
     pose_problem,
+    shared_voxel,
     shift_voxels,
 )
-from doseledger.evaluate.gamma_kernels import UNREACHED, Problem, fill_map, search_cells, search_samples
-from doseledger.evaluate.gamma_near import search_centres, search_near
+from doseledger.evaluate.gamma_kernels import UNREACHED, Problem, search_cells, search_samples
+from doseledger.evaluate.gamma_lattices import call_on_lattices, lattice_cuts, map_of_lattices
+from doseledger.evaluate.gamma_near import search_near
+from doseledger.evaluate.gamma_points import Bounds, fill_points, open_points
 from doseledger.evaluate.gamma_samples import (
     BLOCK_SAMPLES,
     FIRST_BLOCK_SAMPLES,
@@ -34,12 +36,13 @@ from doseledger.evaluate.gamma_samples import (
     near_table,
     sample_blocks,
 )
+from doseledger.evaluate.gamma_threads import search_in_threads
 
 # A dose scaled by exactly the criterion gives 1 + 9e-16: rounding must not fail it. pymedphys has no such margin.
 PASS_GAMMA = 1 + 1e-9
 
-# Fewer points than this a thread are not worth starting one.
-THREAD_POINTS = 5_000
+# Bounds the extra memory: 24 bytes for each point that is searched at once.
+POINTS_AT_ONCE = 500_000
 
 # How far above the continuous minimum `exact_gamma_map` may end.
 EXACT_TOLERANCE = 1e-4
@@ -143,12 +146,15 @@ def gamma_map(pair: DosePair, criteria: GammaCriteria) -> FloatArray:
     is skipped whole.
     """
     problem = pose_problem(pair, criteria)
-    points = counted_points(pair, criteria)
-    points = criterion_points(problem, points)
+    if cuts := lattice_cuts(problem, len(pair.axes_reference_mm)):
+        return map_of_lattices(gamma_map, pair, criteria, cuts)
+    # The next samples are a step away.
+    finished = (1 - 1e-9) / criteria.interp_fraction**2
     # Off the evaluation grid, samples may or may not meet it: only the search tells.
-    squared = start_squared(problem, points, criteria, reach_mm=0.0)
+    gamma, points, squared = open_map(pair, problem, criteria, finished=finished, reach_mm=0.0)
     _search(points, squared, problem, criteria, reach_gamma=criteria.max_gamma)
-    return spread(squared, points, np.shape(pair.reference_gy), criteria.max_gamma)
+    fill_points(gamma.reshape(-1), points, squared, criteria.max_gamma)
+    return gamma
 
 
 def pass_rate_percent(pair: DosePair, criteria: GammaCriteria) -> GammaSummary:
@@ -161,20 +167,28 @@ def pass_rate_percent(pair: DosePair, criteria: GammaCriteria) -> GammaSummary:
     BadInput
         As `gamma_map`, and if no point is counted.
     """
+    return _summary(*_count_passed(pair, criteria))
+
+
+def _count_passed(pair: DosePair, criteria: GammaCriteria) -> tuple[int, int, int]:
+    """The counts of `GammaSummary`: points that pass, that have a gamma, and that have none."""
     problem = pose_problem(pair, criteria)
-    points = counted_points(pair, criteria)
-    searched = criterion_points(problem, points)
+    if cuts := lattice_cuts(problem, len(pair.axes_reference_mm)):
+        counts = call_on_lattices(_count_passed, pair, criteria, cuts)
+        return sum(count[0] for count in counts), sum(count[1] for count in counts), sum(count[2] for count in counts)
     limit = PASS_GAMMA**2
-    squared = np.full(len(searched), np.nextafter(limit, np.inf))
-    _search(searched, squared, problem, criteria, reach_gamma=PASS_GAMMA, stop_below=limit)
-    failed = searched[squared > limit]
+    bounds = Bounds(start=float(np.nextafter(limit, np.inf)), finished=limit)
+    asked = open_points(problem, flat_mask(pair), bounds, shared_voxel(problem), np.empty(0))
+    squared = np.full(len(asked.points), bounds.start)
+    _search(asked.points, squared, problem, criteria, reach_gamma=PASS_GAMMA, stop_below=limit)
+    failed = asked.points[squared > limit]
     # A point off the evaluation grid may have no gamma at all: only the whole search tells.
     beyond_mm = distance_to_evaluation_mm(problem, failed)
     astray = failed[:0] if beyond_mm is None else failed[beyond_mm > 0]
     squared = np.full(len(astray), UNREACHED)
     _search(astray, squared, problem, criteria, reach_gamma=criteria.max_gamma)
-    n_points = len(searched) - int(np.count_nonzero(squared >= UNREACHED))
-    return _summary(len(searched) - len(failed), n_points, len(points) - n_points)
+    n_points = asked.n_asked - int(np.count_nonzero(squared >= UNREACHED))
+    return asked.n_asked - len(failed), n_points, asked.n_counted - n_points
 
 
 def summarise(gamma: FloatArray, pair: DosePair, criteria: GammaCriteria) -> GammaSummary:
@@ -204,15 +218,39 @@ def exact_gamma_map(pair: DosePair, criteria: GammaCriteria) -> FloatArray:
     those of `gamma_map`; `interp_fraction` sets only where the search starts.
     """
     problem = pose_problem(pair, criteria)
-    points = counted_points(pair, criteria)
-    points = criterion_points(problem, points)
+    if cuts := lattice_cuts(problem, len(pair.axes_reference_mm)):
+        return map_of_lattices(exact_gamma_map, pair, criteria, cuts)
     reach_mm = criteria.max_gamma * criteria.gamma_mm
-    squared = start_squared(problem, points, criteria, reach_mm)
+    gamma, points, squared = open_map(pair, problem, criteria, finished=-1.0, reach_mm=reach_mm)
     _search(points, squared, problem, criteria, reach_gamma=criteria.max_gamma)
+    # What nothing has reached so far is out of reach.
     reached = squared < UNREACHED
-    points, squared = points[reached], squared[reached]
-    _in_threads(refine_points, points, squared, problem, criteria.gamma_mm, EXACT_TOLERANCE)
-    return spread(squared, points, np.shape(pair.reference_gy), criteria.max_gamma)
+    refined = squared[reached]
+    search_in_threads(refine_points, points[reached], refined, problem, criteria.gamma_mm, EXACT_TOLERANCE)
+    squared[reached] = refined
+    fill_points(gamma.reshape(-1), points, squared, criteria.max_gamma)
+    return gamma
+
+
+def open_map(
+    pair: DosePair, problem: Problem, criteria: GammaCriteria, *, finished: float, reach_mm: float
+) -> tuple[FloatArray, IndexArray, FloatArray]:
+    """A map that is filled but for the points still to be searched; these, and the γ² of each so far.
+
+    A point at which γ² is at most `finished` at its own voxel is done. The γ² of the others starts from that of
+    `max_gamma` where there is a gamma for sure, so that no more than that is searched: not where a point lies further
+    than `reach_mm` off the evaluation grid.
+    """
+    gamma = np.full(np.shape(pair.reference_gy), np.nan)
+    # As float: from a whole `max_gamma` such as 2, the compiler would make another kernel, of integers.
+    bounds = Bounds(start=min(float(criteria.max_gamma) ** 2, UNREACHED / 2), finished=finished)
+    points = open_points(problem, flat_mask(pair), bounds, shared_voxel(problem), gamma.reshape(-1)).points
+    squared = gamma.reshape(-1)[points]
+    beyond_mm = distance_to_evaluation_mm(problem, points)
+    if beyond_mm is not None:
+        # What has found a γ at its own voxel has one, though rounding put it beside the grid.
+        squared[(beyond_mm > reach_mm) & (squared >= bounds.start)] = UNREACHED
+    return gamma, points, squared
 
 
 def _search(
@@ -224,17 +262,19 @@ def _search(
     reach_gamma: float,
     stop_below: float = -1.0,
 ) -> None:
-    """Lower `squared`, the γ² of each point, by all samples out to `reach_gamma`; in place."""
+    """Lower `squared`, the γ² of each point, by all samples out to `reach_gamma`; in place.
+
+    Where the grids share their voxels, each point has been looked at where it stands.
+    """
+    if len(points) == 0:
+        return
     reach_mm = min(criteria.gamma_mm * reach_gamma, farthest_mm(problem))
     ndim = int(np.count_nonzero(np.array(problem.evaluation_shape) > 1))
     commensurate = min(problem.stride) > 0
     shift, spacing_mm = shift_voxels(problem), np.array(problem.spacing_mm)
     floor, from_mm, first_samples = -1.0, 0.0, FIRST_BLOCK_SAMPLES
-    near = None
-    if commensurate and np.array_equal(np.rint(shift), shift):
-        near = _search_near(points, squared, problem, criteria, reach_mm, stop_below)
-        if near is None:
-            return
+    near = _search_near(points, squared, problem, criteria, reach_mm, stop_below)
+    if near is not None:
         # All samples nearer than a voxel, as far as the near table goes, were in the cells about the point.
         extent_mm = float(spacing_mm[np.array(problem.evaluation_shape) > 1].min())
         from_mm = (1 - 1e-9) * min(extent_mm, criteria.gamma_mm * float(near.table.distances[-1]))
@@ -247,18 +287,26 @@ def _search(
         if len(block.shell) == 0:
             continue
         # Nothing at this distance or beyond can lower what is already smaller than the distance alone.
-        todo = np.flatnonzero(squared > max(floor, block.distance_squared[0], stop_below))
-        if len(todo) == 0:
+        nearest = max(floor, block.distance_squared[0], stop_below)
+        if squared.max() <= nearest:
             break
-        chosen, best = points[todo], squared[todo]
         if commensurate:
             table = group_by_cell(block, shift, spacing_mm, criteria.gamma_mm)
-            _in_threads(search_cells, chosen, best, problem, table, stop_below)
+            _search_open(search_cells, points, squared, nearest, problem, table, stop_below)
         else:
-            _in_threads(search_samples, chosen, best, problem, block, stop_below)
-        squared[todo] = best
-        # Otherwise they would stay while the next block's are made.
-        del todo, chosen, best
+            _search_open(search_samples, points, squared, nearest, problem, block, stop_below)
+
+
+def _search_open(
+    search: Callable[..., None], points: IndexArray, squared: FloatArray, nearest: float, *rest: Any
+) -> None:
+    """Run a compiled search of the points whose γ² is more than `nearest`, some at a time: they are copied out."""
+    for first in range(0, len(points), POINTS_AT_ONCE):
+        part = slice(first, first + POINTS_AT_ONCE)
+        todo = np.flatnonzero(squared[part] > nearest)
+        best = squared[part][todo]
+        search_in_threads(search, points[part][todo], best, *rest)
+        squared[part][todo] = best
 
 
 def _search_near(
@@ -269,62 +317,19 @@ def _search_near(
     reach_mm: float,
     stop_below: float,
 ) -> NearTable | None:
-    """Lower `squared` by the samples in the cells about each point's own voxel; None where all points are finished."""
-    shift, spacing_mm = np.rint(shift_voxels(problem)), np.array(problem.spacing_mm)
-    first_cell = (int(shift[0]), int(shift[1]), int(shift[2]))
-    _in_threads(search_centres, points, squared, problem, first_cell)
-    # The next samples are a step away.
-    todo = np.flatnonzero(squared > max((1 - 1e-9) / criteria.interp_fraction**2, stop_below))
-    if len(todo) == 0:
+    """Lower `squared` by the samples in the cells about each point's own voxel; None where the grids share none."""
+    first_cell = shared_voxel(problem)
+    if first_cell is None:
         return None
-    chosen, best = points[todo], squared[todo]
+    spacing_mm = np.array(problem.spacing_mm)
     long = np.array(problem.evaluation_shape) > 1
-    farthest = min(reach_mm, criteria.gamma_mm * float(np.sqrt(best.max())), float(np.linalg.norm(spacing_mm[long])))
+    farthest = min(reach_mm, criteria.gamma_mm * float(np.sqrt(squared.max())), float(np.linalg.norm(spacing_mm[long])))
     blocks = sample_blocks(
         criteria.gamma_mm, criteria.interp_fraction, farthest, int(np.count_nonzero(long)), first_samples=BLOCK_SAMPLES
     )
     near = near_table(next(blocks), first_cell, spacing_mm, criteria.gamma_mm)
-    _in_threads(search_near, chosen, best, problem, near, stop_below)
-    squared[todo] = best
+    search_in_threads(search_near, points, squared, problem, near, stop_below)
     return near
-
-
-def _in_threads(search: Callable[..., None], points: IndexArray, best: FloatArray, *rest: Any) -> None:
-    """Run a compiled search, which lets go of Python's lock, over parts of the points; `best` is lowered in place.
-
-    What a point gets does not hang on its neighbours (they set only the order of its search), so any number of threads
-    gives one result. NUMBA_NUM_THREADS bounds that number; fan-out over cases sets it to 1.
-    """
-    n_threads = min(numba.config.NUMBA_NUM_THREADS, len(points) // THREAD_POINTS)
-    if n_threads < 2:
-        search(points, best, *rest)
-        return
-    # More parts than threads: hard points lie together, and one part may take far longer than another.
-    parts = zip(np.array_split(points, 8 * n_threads), np.array_split(best, 8 * n_threads), strict=True)
-    with ThreadPoolExecutor(n_threads) as pool:
-        list(pool.map(lambda part: search(*part, *rest), parts))
-
-
-def criterion_points(problem: Problem, points: IndexArray) -> IndexArray:
-    """The points with a dose criterion above zero; with local criteria, a point of zero dose has none."""
-    return points if problem.threshold_gy > 0 else points[problem.reference[points] != 0]
-
-
-def start_squared(problem: Problem, points: IndexArray, criteria: GammaCriteria, reach_mm: float) -> FloatArray:
-    """γ² to start from: that of `max_gamma` where there is a gamma for sure, so that no more than that is searched."""
-    # As float: filled with a whole `max_gamma` such as 2, the array would be one of integers and cut each γ² off.
-    squared = np.full(len(points), min(float(criteria.max_gamma) ** 2, UNREACHED / 2))
-    beyond_mm = distance_to_evaluation_mm(problem, points)
-    if beyond_mm is not None:
-        squared[beyond_mm > reach_mm] = UNREACHED
-    return squared
-
-
-def spread(squared: FloatArray, points: IndexArray, shape: tuple[int, ...], max_gamma: float) -> FloatArray:
-    """Map of gamma from γ²: NaN where nothing was reached, no more than `max_gamma`."""
-    gamma = np.empty(shape)
-    fill_map(gamma.reshape(-1), squared, points, max_gamma)
-    return gamma
 
 
 def _summary(n_passed: int, n_points: int, n_without: int) -> GammaSummary:

@@ -87,6 +87,8 @@ def pose_problem(pair: DosePair, criteria: GammaCriteria) -> Problem:
     """
     reference_mm = _checked_axes("reference", pair.axes_reference_mm, pair.reference_gy)
     evaluation_mm = _checked_axes("evaluation", pair.axes_evaluation_mm, pair.evaluation_gy)
+    _check_finite("reference", pair.reference_gy)
+    _check_finite("evaluation", pair.evaluation_gy)
     if len(reference_mm) != len(evaluation_mm):
         raise BadInput(
             f"gamma: the reference has {len(reference_mm)} axes, the evaluation {len(evaluation_mm)}; "
@@ -103,7 +105,7 @@ def pose_problem(pair: DosePair, criteria: GammaCriteria) -> Problem:
     missing = 3 - len(reference_mm)
     reference_mm = [np.zeros(1)] * missing + reference_mm
     evaluation_mm = [np.zeros(1)] * missing + evaluation_mm
-    norm_gy = normalisation_gy(pair.reference_gy, criteria)
+    norm_gy = normalisation_gy(float(np.max(pair.reference_gy)), criteria)
     return Problem(
         reference=_flat(pair.reference_gy),
         evaluation=_flat(pair.evaluation_gy),
@@ -118,11 +120,12 @@ def pose_problem(pair: DosePair, criteria: GammaCriteria) -> Problem:
         stride=_strides(reference_mm, evaluation_mm),
         threshold_gy=0.0 if criteria.local else criteria.gamma_percent / 100 * norm_gy,
         local_fraction=criteria.gamma_percent / 100,
+        cutoff_gy=criteria.cutoff_percent / 100 * norm_gy,
     )
 
 
-def normalisation_gy(reference: NDArray[Any], criteria: GammaCriteria) -> float:
-    """The dose in Gy that stands for 100 %.
+def normalisation_gy(highest_gy: float, criteria: GammaCriteria) -> float:
+    """The dose in Gy that stands for 100 %, where the reference's maximum is `highest_gy`.
 
     Raises
     ------
@@ -131,7 +134,6 @@ def normalisation_gy(reference: NDArray[Any], criteria: GammaCriteria) -> float:
     """
     if criteria.normalisation_gy is not None:
         return criteria.normalisation_gy
-    highest_gy = float(np.max(reference))
     if not highest_gy > 0:
         raise BadInput(
             f"gamma: the highest reference dose is {highest_gy} Gy; it must be above 0 to normalise by. "
@@ -148,19 +150,33 @@ def counted_points(pair: DosePair, criteria: GammaCriteria) -> IndexArray:
     BadInput
         If the mask is not bool or has another shape.
     """
-    reference, mask = pair.reference_gy, pair.mask
-    cutoff_gy = np.float64(criteria.cutoff_percent / 100 * normalisation_gy(reference, criteria))
+    reference = pair.reference_gy
+    cutoff_gy = np.float64(criteria.cutoff_percent / 100 * normalisation_gy(float(np.max(reference)), criteria))
     # The least number of the dose's own type that is not below the cutoff: the same points, with no dose converted.
     limit_gy = reference.dtype.type(cutoff_gy)
     counted = reference >= (limit_gy if limit_gy >= cutoff_gy else np.nextafter(limit_gy, reference.dtype.type(np.inf)))
-    if mask is not None:
-        if mask.dtype != np.bool_ or mask.shape != reference.shape:
-            raise BadInput(
-                f"gamma: the mask is {mask.dtype} of shape {mask.shape}; "
-                f"it must be bool of the reference's shape {reference.shape}."
-            )
-        counted &= mask
+    if pair.mask is not None:
+        counted.reshape(-1)[:] &= flat_mask(pair)
     return np.flatnonzero(counted)
+
+
+def flat_mask(pair: DosePair) -> NDArray[np.bool_]:
+    """The mask in C order, flat; of no length where there is none.
+
+    Raises
+    ------
+    BadInput
+        If the mask is not bool or has another shape than the reference.
+    """
+    mask = pair.mask
+    if mask is None:
+        return np.empty(0, dtype=np.bool_)
+    if mask.dtype != np.bool_ or mask.shape != pair.reference_gy.shape:
+        raise BadInput(
+            f"gamma: the mask is {mask.dtype} of shape {mask.shape}; "
+            f"it must be bool of the reference's shape {pair.reference_gy.shape}."
+        )
+    return np.ascontiguousarray(mask).reshape(-1)
 
 
 def distance_to_evaluation_mm(problem: Problem, points: IndexArray) -> FloatArray | None:
@@ -191,8 +207,16 @@ def shift_voxels(problem: Problem) -> FloatArray:
     return np.asarray((first_mm - np.array(problem.start_mm)) / np.array(problem.spacing_mm))
 
 
+def shared_voxel(problem: Problem) -> tuple[int, int, int] | None:
+    """The evaluation voxel at which the reference grid begins; None where the grids do not share their voxels."""
+    shift = shift_voxels(problem)
+    if min(problem.stride) < 1 or not np.array_equal(np.rint(shift), shift):
+        return None
+    return int(shift[0]), int(shift[1]), int(shift[2])
+
+
 def _checked_axes(name: str, axes: Axes, dose: NDArray[Any]) -> list[FloatArray]:
-    """The axes as float64, after checking them and the dose on them."""
+    """The axes as float64, after checking them, and that the dose is of their shape and in float."""
     shape = tuple(len(axis) for axis in axes)
     if not 1 <= len(shape) <= 3 or shape != np.shape(dose):
         raise BadInput(
@@ -201,11 +225,17 @@ def _checked_axes(name: str, axes: Axes, dose: NDArray[Any]) -> list[FloatArray]
         )
     if dose.dtype not in (np.float32, np.float64):
         raise BadInput(f"gamma: the {name} dose is {dose.dtype}; give float32 or float64 in Gy.")
-    # The sum is NaN or infinite if any voxel is; no array of bools is needed.
-    if not np.isfinite(np.sum(dose, dtype=np.float64)):
-        n_bad = np.count_nonzero(~np.isfinite(dose))
-        raise BadInput(f"gamma: the {name} dose has {n_bad} voxels that are NaN or infinite; mend or crop them first.")
     return [_checked_axis(f"axis {number} of the {name} grid", axis) for number, axis in enumerate(axes)]
+
+
+def _check_finite(name: str, dose: NDArray[Any]) -> None:
+    """Do nothing if all of a dose is finite."""
+    # The sum is not finite if any voxel is not, and is quicker than a test of each; that of huge numbers may be so too.
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = np.sum(dose)
+    n_bad = 0 if np.isfinite(total) else np.count_nonzero(~np.isfinite(dose))
+    if n_bad:
+        raise BadInput(f"gamma: the {name} dose has {n_bad} voxels that are NaN or infinite; mend or crop them first.")
 
 
 def _checked_axis(name: str, axis: NDArray[Any]) -> FloatArray:
@@ -233,15 +263,19 @@ def _flat(dose: NDArray[Any]) -> NDArray[Any]:
 
 def _strides(reference_mm: list[FloatArray], evaluation_mm: list[FloatArray]) -> tuple[int, int, int]:
     """Reference spacing in evaluation voxels where that is a whole number on every axis, else zeros."""
-    strides = [1, 1, 1]
-    for number, (axis_mm, other_mm) in enumerate(zip(reference_mm, evaluation_mm, strict=True)):
-        if not np.array_equal(axis_mm, other_mm):
-            position = (axis_mm - axis_mm[0]) / _spacing_mm(other_mm)
-            strides[number] = round(position[1])
-            drift = np.max(np.abs(position - strides[number] * np.arange(len(axis_mm))))
-            if strides[number] < 1 or drift > COMMENSURATE_TOLERANCE:
-                return 0, 0, 0
-    return strides[0], strides[1], strides[2]
+    strides = [
+        1 if np.array_equal(axis_mm, other_mm) else whole_stride(axis_mm, _spacing_mm(other_mm))
+        for axis_mm, other_mm in zip(reference_mm, evaluation_mm, strict=True)
+    ]
+    return (strides[0], strides[1], strides[2]) if min(strides) > 0 else (0, 0, 0)
+
+
+def whole_stride(axis_mm: FloatArray, spacing_mm: float) -> int:
+    """The step of an axis in evaluation voxels of a spacing, where that is a whole number, else 0."""
+    position = (axis_mm - axis_mm[0]) / spacing_mm
+    stride = round(position[1])
+    drift = np.max(np.abs(position - stride * np.arange(len(axis_mm))))
+    return stride if drift <= COMMENSURATE_TOLERANCE else 0
 
 
 def _spacing_mm(axis_mm: FloatArray) -> float:

@@ -36,7 +36,7 @@ class Problem(NamedTuple):
     `reference`, `evaluation` are flat, in C order; `axis0_mm` to `axis2_mm` the reference positions; `start_mm`,
     `stop_mm`, `spacing_mm` those of the evaluation grid; `stride` reference voxels in evaluation voxels where they are
     commensurate, else 0. `threshold_gy` is the global dose criterion; where it is 0, `local_fraction` of the point's
-    own reference dose is the criterion.
+    own reference dose is the criterion. Points of less reference dose than `cutoff_gy` are left out.
     """
 
     reference: NDArray[Any]
@@ -52,6 +52,7 @@ class Problem(NamedTuple):
     stride: Ints3
     threshold_gy: float
     local_fraction: float
+    cutoff_gy: float
 
 
 @intrinsic
@@ -162,17 +163,6 @@ def search_samples(
                 difference = (dose_here - dose) * scale
                 least = min(least, difference * difference + distance_squared[k])
         best[n] = least
-
-
-@numba.njit(cache=True, nogil=True)
-def fill_map(gamma: FloatArray, squared: FloatArray, points: IndexArray, max_gamma: float) -> None:
-    """Fill a flat map from γ² at ascending points: NaN elsewhere and where nothing was reached."""
-    following = 0
-    for n in range(len(points)):
-        gamma[following : points[n]] = np.nan
-        gamma[points[n]] = min(np.sqrt(squared[n]), max_gamma) if squared[n] < UNREACHED else np.nan
-        following = points[n] + 1
-    gamma[following:] = np.nan
 
 
 @numba.njit(cache=True, nogil=True)

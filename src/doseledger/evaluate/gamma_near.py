@@ -40,32 +40,6 @@ SHELL_MARGIN = 1e-6
 
 
 @numba.njit(cache=True, nogil=True, fastmath=FAST)
-def search_centres(points: IndexArray, best: FloatArray, problem: Problem, first_cell: Ints3) -> None:
-    """Lower `best` by the evaluation dose at each point itself, where the points are voxels of it; in place.
-
-    `first_cell` is the evaluation voxel at which the reference grid begins.
-    """
-    reference, evaluation, size = problem.reference, problem.evaluation, problem.evaluation_shape
-    shape, stride, steps = problem.reference_shape, problem.stride, flat_steps(problem.evaluation_shape)
-    # Flat indices are divided into three once a row.
-    row, corner, in_row = np.int64(-1), np.int64(0), False
-    for n in range(len(points)):
-        along = points[n] - row
-        if row < 0 or along >= shape[2]:
-            index = grid_index(points[n], shape)
-            along, row = index[2], points[n] - index[2]
-            voxel = (first_cell[0] + index[0] * stride[0], first_cell[1] + index[1] * stride[1], first_cell[2])
-            in_row = bool(0 <= voxel[0] < size[0] and 0 <= voxel[1] < size[1])
-            corner = flat_index(voxel, steps)
-        x = first_cell[2] + along * stride[2]
-        if in_row and 0 <= x < size[2]:
-            dose = np.float64(reference[points[n]])
-            difference = np.float64(evaluation[corner + along * stride[2]]) - dose
-            difference *= dose_scale(problem.threshold_gy, problem.local_fraction, dose)
-            best[n] = least_of(best[n], difference * difference)
-
-
-@numba.njit(cache=True, nogil=True, fastmath=FAST)
 def search_near(  # noqa: PLR0915  one hot loop: its arrays stay in local names
     points: IndexArray, best: FloatArray, problem: Problem, near: NearTable, stop_below: float
 ) -> None:

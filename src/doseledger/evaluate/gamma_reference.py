@@ -29,7 +29,7 @@ def reference_map(pair: DosePair, criteria: GammaCriteria) -> FloatArray:
     kept[points] = True
     # What is not to be counted goes below any cutoff; the normalisation is given, so that it does not change.
     asked = replace(pair, reference_gy=np.where(kept.reshape(reference_gy.shape), reference_gy, -1.0))
-    return _pymedphys_gamma(asked, criteria, normalisation_gy(reference_gy, criteria))
+    return _pymedphys_gamma(asked, criteria, normalisation_gy(float(np.max(reference_gy)), criteria))
 
 
 def verify_points(
@@ -67,7 +67,7 @@ def verify_points(
             f"gamma: {n_points} points are to be verified and {len(candidates)} have a gamma; at least one of each is "
             "needed. Ask for more, or check cutoff and mask."
         )
-    norm_gy = normalisation_gy(pair.reference_gy, criteria)
+    norm_gy = normalisation_gy(float(np.max(pair.reference_gy)), criteria)
     reach_mm = criteria.max_gamma * criteria.gamma_mm
     worst = 0.0
     for point in rng.choice(candidates, size=min(n_points, len(candidates)), replace=False):

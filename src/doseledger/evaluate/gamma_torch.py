@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from doseledger.core.errors import NotReady
-from doseledger.evaluate.gamma import GammaCriteria, criterion_points, spread, start_squared
-from doseledger.evaluate.gamma_grids import DosePair, counted_points, farthest_mm, pose_problem
+from doseledger.evaluate.gamma import GammaCriteria, open_map
+from doseledger.evaluate.gamma_grids import DosePair, farthest_mm, pose_problem
 from doseledger.evaluate.gamma_kernels import UNREACHED, Problem, flat_steps
+from doseledger.evaluate.gamma_points import fill_points
 from doseledger.evaluate.gamma_samples import FloatArray, IndexArray, sample_blocks
 
 if TYPE_CHECKING:
@@ -56,8 +57,7 @@ def torch_map(
             )
         device = "cuda"
     problem = pose_problem(pair, criteria)
-    points = criterion_points(problem, counted_points(pair, criteria))
-    squared = start_squared(problem, points, criteria, reach_mm=0.0)
+    gamma, points, squared = open_map(pair, problem, criteria, finished=-1.0, reach_mm=0.0)
     with torch.inference_mode():
         dtype = torch.float32 if single else torch.float64
         volume = _Volume.of(problem, torch.device(device), dtype)
@@ -67,7 +67,8 @@ def torch_map(
         _search(torch.as_tensor(points, device=device), best, volume, problem, criteria)
         found = best.double().cpu().numpy()
     squared = np.where(np.isinf(found), UNREACHED, found)
-    return spread(squared, points, np.shape(pair.reference_gy), criteria.max_gamma)
+    fill_points(gamma.reshape(-1), points, squared, criteria.max_gamma)
+    return gamma
 
 
 @dataclass(frozen=True, eq=False)
