@@ -42,7 +42,7 @@ from doseledger.evaluate.gamma_threads import search_in_threads
 PASS_GAMMA = 1 + 1e-9
 
 # Bounds the extra memory: 24 bytes for each point that is searched at once.
-POINTS_AT_ONCE = 500_000
+POINTS_AT_ONCE = 250_000
 
 # How far above the continuous minimum `exact_gamma_map` may end.
 EXACT_TOLERANCE = 1e-4
