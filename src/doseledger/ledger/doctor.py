@@ -1,4 +1,4 @@
-"""What killed runs leave behind in a project: found and explained, never mended by itself."""
+"""What killed runs leave behind, and patients in Git: found and explained, never mended by itself."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import psutil
 
-from doseledger.ledger.git import run_git
+from doseledger.ledger.git import ask_git, run_git
 from doseledger.ledger.index import is_alive, rows_of_states
 from doseledger.ledger.provenance import PARAMS_FILE
 
@@ -45,7 +45,7 @@ class Symptom:
 
 
 def examine(root: Path, states: Path) -> list[Symptom]:
-    """Return what killed runs have left behind in a project, what needs a person first.
+    """Return what killed runs have left behind in a project, and what Git should not hold; what needs a person first.
 
     Parameters
     ----------
@@ -57,6 +57,7 @@ def examine(root: Path, states: Path) -> list[Symptom]:
     root = root.resolve()
     at_work = dvc_at_work(root)
     found = [
+        *_patients_in_git(root),
         *_busy(at_work),
         *_detached_head(root, at_work),
         *_stale_locks(root),
@@ -101,6 +102,23 @@ def _busy(at_work: dict[int, str]) -> Iterator[Symptom]:
     for pid, command in at_work.items():
         means = "what is described below may be its doing, and in order"
         yield Symptom("note", "DVC", f"process {pid} runs: {command}", means, "wait for it, then look again")
+
+
+def _patients_in_git(root: Path) -> Iterator[Symptom]:
+    """Files that the ignore rules name and Git tracks all the same: they were added by force, or before the rules."""
+    listed = ask_git(root, "ls-files", "--cached", "--ignored", "--exclude-standard", "-z") or ""
+    tracked = sorted(path for path in listed.split("\0") if path)
+    if tracked:
+        some = ", ".join(tracked[:3]) + (f" and {len(tracked) - 3} more" if len(tracked) > 3 else "")
+        folders = sorted({str(Path(path).parent) for path in tracked})
+        yield Symptom(
+            "mend",
+            "files in Git that belong to DVC or to this machine",
+            f"{len(tracked)} tracked: {some}",
+            "patients, models or pages are part of the history, and go to everybody who clones it",
+            f"`git rm -r --cached {' '.join(folders[:5])}` and commit; what was committed stays in the history until it "
+            "is rewritten (git filter-repo), and in every clone: tell your data protection officer if it was pushed",
+        )
 
 
 def _detached_head(root: Path, at_work: dict[int, str]) -> Iterator[Symptom]:

@@ -24,6 +24,14 @@ def test_a_healthy_project_has_nothing(project) -> None:
     assert examine(project.root, project.root / ".doseledger/resume") == []
 
 
+def test_a_patient_that_git_tracks_is_found(project) -> None:
+    write_text(project.root / "data/cases/phantom/case_0009.npz", "a patient\n")
+    assert found(project) == {}
+    project.git("add", "--force", "data/cases/phantom/case_0009.npz")
+    symptom = found(project)["files in Git that belong to DVC or to this machine"]
+    assert symptom.startswith("mend: 1 tracked: data/cases/phantom/case_0009.npz; `git rm -r --cached data/cases/phantom`")
+
+
 def test_a_killed_experiment_in_the_workspace_is_explained(project) -> None:
     head = project.git("rev-parse", "HEAD")
     project.git("update-ref", "refs/exps/exec/EXEC_HEAD", head)

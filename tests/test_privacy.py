@@ -1,0 +1,121 @@
+"""Patients stay out of Git: whatever ends a repro, and whatever DVC does to its own rules then."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from doseledger.core.files import read_yaml, write_text
+from doseledger.ledger.pipeline import OUT_KINDS, resolve_stages
+
+BIN = Path(sys.executable).parent
+PATIENTS = (
+    "data/raw/prostate/case_0001/ct_001.dcm",
+    "data/raw/prostate/case_0001.zip",
+    "data/raw/case_0001.zip",
+    "data/cases/prostate/case_0001.npz",
+    "data/cases/prostate/cases.csv",
+    "data/splits/prostate.csv",
+    "data/predictions/prostate/dose_unet/case_0001.npz",
+    "data/plans/prostate/dose_unet/case_0001/rtplan.dcm",
+    "models/prostate/dose_unet/checkpoints/best.ckpt",
+    "models/prostate/dose_unet/run.json",
+    "reports/html/prostate/dose_unet/report.html",
+    "reports/pdf/prostate/dose_unet/report.pdf",
+    "reports/figures/prostate/dose_unet/slices.png",
+    "reports/runs.html",
+)
+KEPT = (
+    "data/raw/prostate.csv",
+    "data/raw/prostate.dvc",
+    "data/raw/dvc.yaml",
+    "data/raw/dvc.lock",
+    "models/recipes/dose_unet_large.yaml",
+    "reports/metrics/prostate/dose_unet/summary.json",
+    "reports/verdicts/prostate/data.json",
+    "reports/templates/report.html.j2",
+    "dvc.lock",
+    "params.yaml",
+)
+
+
+def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    # Neither the user's own ignore file nor a surrounding repository may help.
+    environment = {
+        **{key: value for key, value in os.environ.items() if not key.startswith(("GIT_", "DVC_"))},
+        "PATH": f"{BIN}:{os.environ['PATH']}",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_CONFIG_SYSTEM": os.devnull,
+        "XDG_CONFIG_HOME": str(folder / ".git" / "none"),
+    }
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def project(repository: Path, tmp_path: Path) -> Path:
+    """An empty repository under the project's root ignore file."""
+    write_text(tmp_path / ".gitignore", (repository / ".gitignore").read_text())
+    run(tmp_path, "git", "init", "--quiet")
+    return tmp_path
+
+
+def fill(project: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        write_text(project / name, "a patient\n")
+
+
+def untracked(project: Path) -> set[str]:
+    lines = run(project, "git", "status", "--untracked-files=all", "--porcelain").stdout.splitlines()
+    return {line[3:] for line in lines} - {".gitignore"}
+
+
+def test_the_root_ignore_file_alone_keeps_patients_out_and_records_in(project: Path) -> None:
+    fill(project, PATIENTS + KEPT)
+    assert untracked(project) == set(KEPT)
+
+
+def cached(outs: list) -> list:
+    """Return the outs that go into DVC's cache: those without `cache: false`."""
+    return [
+        entry for entry in outs if not (isinstance(entry, dict) and next(iter(entry.values())).get("cache") is False)
+    ]
+
+
+def outs_of(pipeline: dict, params: dict) -> set[str]:
+    return {path for stage in resolve_stages(pipeline, params).values() for path in stage.outs}
+
+
+@pytest.mark.parametrize("name", ["dvc.yaml", "data/raw/dvc.yaml"])
+def test_git_ignores_just_the_outs_that_dvc_caches(repository: Path, project: Path, name: str) -> None:
+    pipeline, params = read_yaml(repository / name), read_yaml(repository / "params.yaml")
+    params["diffusion_models"] = ["dose_diffusion"]
+    every = outs_of(pipeline, params)
+    for stage in pipeline["stages"].values():
+        body = stage.get("do", stage)
+        for kind in set(OUT_KINDS) & body.keys():
+            body[kind] = cached(body[kind])
+    wanted = outs_of(pipeline, params)
+    assert wanted < every
+    # As a folder that holds something, or as the file that it is.
+    fill(project, tuple(path if Path(path).suffix else f"{path}/x" for path in every))
+    assert untracked(project) == every - wanted
+
+
+def test_a_gate_that_fails_leaves_no_patient_in_git_status(project: Path) -> None:
+    write = "mkdir -p {0} && echo patient > {0}/case_0001.npz"
+    write_text(
+        project / "dvc.yaml",
+        "stages:\n"
+        f"  ingest:\n    cmd: {write.format('data/cases/phantom')}\n    outs:\n      - data/cases/phantom\n"
+        f"  train:\n    cmd: {write.format('models/phantom/dose_unet')}\n    deps:\n      - data/cases/phantom\n"
+        "    outs:\n      - models/phantom/dose_unet\n"
+        "  gate:\n    cmd: exit 1\n    deps:\n      - models/phantom/dose_unet\n",
+    )
+    run(project, "dvc", "init", "--quiet")
+    assert run(project, "dvc", "repro").returncode != 0
+    assert (project / "models/phantom/dose_unet/case_0001.npz").is_file()
+    assert not {name for name in untracked(project) if name.startswith(("data/", "models/"))}
