@@ -25,7 +25,8 @@ import numpy as np
 
 from doseledger.core.grid import Grid
 from doseledger.core.plan import Arc, Plan
-from doseledger.evaluate.gamma import GammaCriteria, gamma_map
+from doseledger.evaluate.gamma import gamma_map
+from doseledger.evaluate.gamma_criteria import GammaCriteria
 from doseledger.evaluate.gamma_grids import DosePair
 from doseledger.planning.check import check_plan
 from doseledger.planning.engine import compute_dose

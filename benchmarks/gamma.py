@@ -39,7 +39,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, shift
 
-from doseledger.evaluate.gamma import PASS_GAMMA, GammaCriteria, exact_gamma_map, gamma_map, pass_rate_percent
+from doseledger.evaluate.gamma import PASS_GAMMA, exact_gamma_map, gamma_map, pass_rate_percent
+from doseledger.evaluate.gamma_criteria import GammaCriteria
 from doseledger.evaluate.gamma_grids import DosePair
 from doseledger.evaluate.gamma_reference import reference_map
 

@@ -16,7 +16,7 @@ from doseledger.cohort.dose_gamma import gamma_of_files, has_gpu, read_dose_file
 from doseledger.commands.measure import app
 from doseledger.core.case import Case
 from doseledger.core.errors import BadInput, NotReady
-from doseledger.evaluate.gamma import GammaCriteria
+from doseledger.evaluate.gamma_criteria import GammaCriteria
 from doseledger.evaluate.gamma_torch import torch_map
 
 CRITERIA = GammaCriteria(3, 3, 10, local=False, interp_fraction=5, max_gamma=2.0)

@@ -10,7 +10,8 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from doseledger.core.errors import BadInput, NotReady
-from doseledger.evaluate.gamma import GammaCriteria, gamma_map
+from doseledger.evaluate.gamma import gamma_map
+from doseledger.evaluate.gamma_criteria import GammaCriteria
 from doseledger.evaluate.gamma_grids import DosePair
 from doseledger.evaluate.gamma_torch import torch_map
 

@@ -16,10 +16,11 @@ from doseledger.core.case import Case, write_npz
 from doseledger.core.files import sha256_of_file
 from doseledger.core.settings import load_settings
 from doseledger.core.tables import SPLITS, read_table, write_table
-from doseledger.gates.digests import CohortFiles, run_digest
+from doseledger.gates.digests import CohortFiles
 from doseledger.gates.limits import PreflightLimits, load_thresholds
 from doseledger.gates.machine import Machine
 from doseledger.gates.preflight import judge_preflight, judge_probe
+from doseledger.gates.run_digest import run_digest
 from doseledger.gates.verdict import Verdict, write_verdict
 from doseledger.learn.probe import ProbeResult
 from doseledger.learn.recipe import load_recipe

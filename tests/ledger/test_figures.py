@@ -15,7 +15,7 @@ from matplotlib.text import Text
 from doseledger.core.case import Case
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.protocol import Goal
-from doseledger.evaluate.gamma import GammaCriteria
+from doseledger.evaluate.gamma_criteria import GammaCriteria
 from doseledger.ledger.curves import (
     StructureCurves,
     plot_differences,

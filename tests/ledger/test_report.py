@@ -19,10 +19,11 @@ from doseledger.core.settings import ReportSettings
 from doseledger.core.tables import TEST_SET, write_table
 from doseledger.ledger.anchors import ANCHOR, file_anchors
 from doseledger.ledger.audit import append_entry, read_head, read_log_id
-from doseledger.ledger.blocks import Picture, format_number, make_table, plural
+from doseledger.ledger.blocks import format_number, make_table, plural
 from doseledger.ledger.case_pages import load_comparison, pick_cases
 from doseledger.ledger.page import ReportOutputs, render_page, write_pdf, write_report
 from doseledger.ledger.report import build_context, make_report
+from doseledger.ledger.report_blocks import Picture
 from doseledger.ledger.sources import ReportInputs, load_facts
 
 Build = Callable[[Path], Any]

@@ -21,7 +21,6 @@ from doseledger.core.errors import BadCase, BadInput, NotReady
 from doseledger.core.files import read_json, write_json
 from doseledger.core.protocol import load_goals, load_protocol
 from doseledger.ledger.anchors import file_anchors
-from doseledger.ledger.blocks import Picture
 from doseledger.ledger.compared_runs import (
     ComparedRun,
     compared_run,
@@ -37,6 +36,7 @@ from doseledger.ledger.comparison_tables import (
     statistics_table,
 )  # fmt: skip
 from doseledger.ledger.page import ReportOutputs, render_page
+from doseledger.ledger.report_blocks import Picture
 from doseledger.ledger.results import DRAW_SEED
 from doseledger.ledger.runs import RunFiles, VerdictFiles
 

@@ -17,7 +17,7 @@ from matplotlib.text import Text
 from doseledger.core.case import Case, write_npz
 from doseledger.core.errors import BadCase
 from doseledger.core.files import write_json, write_text
-from doseledger.evaluate.gamma import GammaCriteria
+from doseledger.evaluate.gamma_criteria import GammaCriteria
 from doseledger.ledger.baseline import settings_change
 from doseledger.ledger.commit_link import commit_address, commit_link
 from doseledger.ledger.curves import StructureCurves, plot_dvh

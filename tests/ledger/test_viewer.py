@@ -18,7 +18,7 @@ import pytest
 
 from doseledger.core.case import Case
 from doseledger.core.files import write_text
-from doseledger.evaluate.gamma import GammaCriteria
+from doseledger.evaluate.gamma_criteria import GammaCriteria
 from doseledger.ledger.page import render_page
 from doseledger.ledger.viewer import Viewer, make_viewer
 from doseledger.ledger.views import Comparison, isocentre_index

@@ -9,7 +9,8 @@ import pytest
 from scipy import ndimage
 
 from doseledger.core.errors import BadCase
-from doseledger.evaluate.gamma import GammaCriteria, gamma_map
+from doseledger.evaluate.gamma import gamma_map
+from doseledger.evaluate.gamma_criteria import GammaCriteria
 from doseledger.evaluate.gamma_grids import DosePair
 from doseledger.planning.check import check_plan
 from doseledger.planning.engine import compute_dose

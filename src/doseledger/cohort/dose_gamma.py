@@ -15,7 +15,8 @@ from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.grid import SAME_GRID_MM, Grid
 from doseledger.dicom.read_dose import read_dose, read_dose_plane
 from doseledger.dicom.source import parse_dataset
-from doseledger.evaluate.gamma import GammaCriteria, exact_gamma_map, gamma_map, summarise
+from doseledger.evaluate.gamma import exact_gamma_map, gamma_map, summarise
+from doseledger.evaluate.gamma_criteria import GammaCriteria
 from doseledger.evaluate.gamma_grids import DosePair
 from doseledger.evaluate.gamma_reference import reference_map, verify_points
 from doseledger.evaluate.gamma_torch import torch_map

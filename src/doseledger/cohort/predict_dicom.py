@@ -28,7 +28,8 @@ from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.fanout import run_cases
 from doseledger.core.files import atomic_path, sha256_of_bytes, sha256_of_file, write_json
 from doseledger.core.grid import Grid, resample_linear
-from doseledger.core.protocol import Protocol, load_block
+from doseledger.core.protocol import Protocol
+from doseledger.core.schema import load_block
 from doseledger.dicom.objects import to_bytes
 from doseledger.dicom.read import CaseObjects, gather_objects
 from doseledger.dicom.read_structures import read_rois

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_yaml
-from doseledger.core.protocol import Block
+from doseledger.core.schema import Block
 
 
 class TraitRange(Block):

@@ -100,7 +100,7 @@ def gamma(
     Example: doseledger gamma plan.dcm recomputed.dcm --percent 3 --mm 3 --json
     """
     from doseledger.cohort.dose_gamma import ENGINES, gamma_of_files
-    from doseledger.evaluate.gamma import GammaCriteria
+    from doseledger.evaluate.gamma_criteria import GammaCriteria
 
     if engine not in ("auto", *ENGINES):
         raise BadInput(f"engine {engine!r}: wanted one of auto, {', '.join(ENGINES)}")

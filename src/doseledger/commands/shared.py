@@ -177,8 +177,9 @@ def judged_run(
     GateFailed
         If a gate said no.
     """
-    from doseledger.gates.digests import data_digest, run_digest
+    from doseledger.gates.digests import data_digest
     from doseledger.gates.limits import load_thresholds
+    from doseledger.gates.run_digest import run_digest
     from doseledger.gates.verdict import require_token
 
     require_token(data_token, data_digest(files), "data")

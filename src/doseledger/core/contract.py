@@ -15,7 +15,7 @@ from pydantic import Field, field_validator
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_yaml
-from doseledger.core.protocol import Block, Reason, load_block
+from doseledger.core.schema import Block, Reason, load_block
 
 Kind = Literal["boolean", "integer", "unsigned", "real", "complex", "text"]
 # numpy's letters for each kind; an unsigned integer is an integer too.

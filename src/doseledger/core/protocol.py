@@ -4,52 +4,18 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_yaml
+from doseledger.core.schema import Block, Reason, load_block
 
 DicomObject = Literal["ct", "rtstruct", "rtdose", "rtplan"]
+# The cohort that is made up; all others are patients.
+SYNTHETIC_COHORT = "phantom"
 Positive = Annotated[float, Field(gt=0)]
-# A reason or a source that is empty, or blank, gives none.
-Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
-
-
-class Block(BaseModel):
-    """Base of everything read from YAML: frozen, and an unknown key is an error, not a silent typo."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-
-AnyBlock = TypeVar("AnyBlock", bound=BaseModel)
-
-# So much of a wrong value is shown.
-MOST_FOUND = 200
-
-
-def load_block(model: type[AnyBlock], value: Any, where: str) -> AnyBlock:
-    """Return a validated block, or say in one message everything that is wrong with it.
-
-    Raises
-    ------
-    BadInput
-        Naming file, key, what was found and what was wanted.
-    """
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        raise BadInput(f"{where}: " + "; ".join(_describe(item) for item in error.errors())) from error
-
-
-def _describe(item: Any) -> str:
-    place = ".".join(str(part) for part in item["loc"]) or "(top)"
-    if item["type"] == "missing":
-        # What is there instead is the whole block: pages of it would bury the one name that is asked for.
-        return f"{place}: the key is missing; write it down"
-    found = repr(item.get("input"))
-    return f"{place}: {item['msg']}, found {found if len(found) <= MOST_FOUND else found[:MOST_FOUND] + '…'}"
 
 
 def folded(name: str) -> str:
@@ -71,7 +37,7 @@ class Structure(Block):
     name: str
     kind: Literal["target", "organ"]
     required: bool = True
-    aliases: list[str] = []
+    aliases: list[str] = Field(default=[])
 
     @property
     def folded_names(self) -> list[str]:
@@ -103,7 +69,7 @@ class Phi(Block):
     """What counts as pseudonymous: a pattern for names and ids, and attributes allowed with a reason."""
 
     pseudonym: str
-    allow: list[PhiAllowance] = []
+    allow: list[PhiAllowance] = Field(default=[])
 
     @field_validator("pseudonym")
     @classmethod
@@ -130,11 +96,11 @@ class Protocol(Block):
     modality: Literal["CT", "MR"]
     objects: list[DicomObject]
     n_fractions: int | None = None
-    prescription_gy: dict[str, Positive] = {}
+    prescription_gy: dict[str, Positive] = Field(default={})
     spacing_mm: Literal["native"] | tuple[Positive, Positive, Positive]
     crop: Literal["none"] | Crop
     sdf_clip_mm: Positive
-    body_names: list[str] = []
+    body_names: list[str] = Field(default=[])
     structures: list[Structure]
     skip_when: SkipWhen | None = None
     phi: Phi | None = None
@@ -206,7 +172,7 @@ class Goal(Block):
     acceptable: float | None = None
     unit: Literal["Gy", "%", "cc", "1"]
     gating: bool = True
-    minus: list[str] = []
+    minus: list[str] = Field(default=[])
     minus_margin_mm: Annotated[float, Field(ge=0)] = 0.0
     source: Reason
 

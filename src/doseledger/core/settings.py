@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_yaml
-from doseledger.core.protocol import Block, Reason, load_block
+from doseledger.core.schema import Block, Reason, load_block
 
 Count = Annotated[int, Field(ge=1)]
 CountOrZero = Annotated[int, Field(ge=0)]

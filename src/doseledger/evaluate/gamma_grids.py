@@ -14,7 +14,7 @@ from doseledger.evaluate.gamma_kernels import Problem
 from doseledger.evaluate.gamma_samples import FloatArray, IndexArray
 
 if TYPE_CHECKING:
-    from doseledger.evaluate.gamma import GammaCriteria
+    from doseledger.evaluate.gamma_criteria import GammaCriteria
 
 Axes = Sequence[NDArray[Any]]
 

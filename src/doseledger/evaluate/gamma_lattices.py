@@ -20,7 +20,7 @@ from doseledger.evaluate.gamma_samples import FloatArray
 from doseledger.evaluate.gamma_threads import call_on_parts
 
 if TYPE_CHECKING:
-    from doseledger.evaluate.gamma import GammaCriteria
+    from doseledger.evaluate.gamma_criteria import GammaCriteria
 
 Cut = tuple[slice, ...]
 Found = TypeVar("Found")

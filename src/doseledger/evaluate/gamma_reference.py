@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from doseledger.core.errors import BadInput
-from doseledger.evaluate.gamma import GammaCriteria
+from doseledger.evaluate.gamma_criteria import GammaCriteria
 from doseledger.evaluate.gamma_grids import DosePair, counted_points, normalisation_gy, pose_problem
 from doseledger.evaluate.gamma_samples import FloatArray
 

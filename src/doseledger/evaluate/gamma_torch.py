@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from doseledger.core.errors import NotReady
-from doseledger.evaluate.gamma import GammaCriteria, open_map
+from doseledger.evaluate.gamma import open_map
+from doseledger.evaluate.gamma_criteria import GammaCriteria
 from doseledger.evaluate.gamma_grids import DosePair, farthest_mm, pose_problem
 from doseledger.evaluate.gamma_kernels import UNREACHED, Problem, flat_steps
 from doseledger.evaluate.gamma_points import fill_points

@@ -14,7 +14,8 @@ from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.protocol import GoalSet, Protocol
 from doseledger.core.settings import EvaluateSettings, GammaSettings
 from doseledger.evaluate.dvh import structure_dose, structure_statistic
-from doseledger.evaluate.gamma import GammaCriteria, gamma_map, pass_rate_percent, summarise
+from doseledger.evaluate.gamma import gamma_map, pass_rate_percent, summarise
+from doseledger.evaluate.gamma_criteria import GammaCriteria
 from doseledger.evaluate.gamma_grids import DosePair
 from doseledger.evaluate.gamma_reference import verify_points
 from doseledger.evaluate.goals import GoalResult, evaluate_goals

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import sha256_of_file, sha256_of_json
 from doseledger.core.protocol import load_protocol
-from doseledger.gates.limits import PreflightLimits, data_limits
+from doseledger.gates.limits import data_limits
 from doseledger.gates.suites import read_suite
 from doseledger.gates.verdict import code_digest, without_explanations
-
-if TYPE_CHECKING:
-    from doseledger.learn.run import TrainingRun
 
 # The files beside this one whose change makes an old verdict of the data gate stale. Named and not imported, so that
 # training, which makes the digest anew, does not load every judge; a test compares the list with the imports.
@@ -96,47 +93,14 @@ def data_digest(files: CohortFiles) -> str:
     """
     return sha256_of_json(
         {
-            "cases": _sha256_of(files.cases_csv),
-            "splits": _sha256_of(files.splits_csv),
+            "cases": sha256_of(files.cases_csv),
+            "splits": sha256_of(files.splits_csv),
             "suite": without_explanations(read_suite(files.suite)),
             "protocol": without_explanations(load_protocol(files.protocol).model_dump(mode="json")),
             "limits": without_explanations(data_limits(files.thresholds, files.cohort).model_dump(mode="json")),
             "code": code_digest(Path(__file__).with_name(name) for name in DATA_JUDGES),
         }
     )
-
-
-def run_digest(run: TrainingRun, splits_csv: Path, limits: PreflightLimits) -> str:
-    """Return the digest of what preflight judges for a run; training makes it again and compares.
-
-    Parameters
-    ----------
-    run
-        The model and all that decides its weights; with it goes the code that trains it.
-    splits_csv
-        The table of splits, and with it each case's SHA256.
-    limits
-        The preflight block of thresholds.yaml.
-
-    Notes
-    -----
-    How long a model is trained, how its patches are brought and how it predicts is not judged, so it is left out: a
-    change there neither runs preflight again nor makes its verdict stale. It stands here and not beside the judge, so
-    that training, which makes it again, doesn't hang on how a machine is judged.
-    """
-    from doseledger.learn.resume import code_digests
-
-    model = {
-        "model": run.model,
-        "recipe": run.recipe.model_dump(mode="json", exclude={"fit", "loader", "predict"}),
-        "lr": run.lr,
-        "seed": run.seed,
-        "fold": run.fold,
-        "repeat": run.repeat,
-        "code": code_digests(run.family.module),
-    }
-    judged_by = without_explanations(limits.model_dump(mode="json"))
-    return sha256_of_json({"model": model, "splits": _sha256_of(splits_csv), "limits": judged_by})
 
 
 def metrics_digest(
@@ -160,7 +124,7 @@ def metrics_digest(
     """
     return sha256_of_json(
         {
-            "tables": [_sha256_of(table) for table in tables],
+            "tables": [sha256_of(table) for table in tables],
             "history": history,
             "limits": without_explanations(limits),
             "seen": seen,
@@ -169,7 +133,8 @@ def metrics_digest(
     )
 
 
-def _sha256_of(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Return the SHA256 of a file that a stage wrote; one that is absent is refused."""
     if not path.is_file():
         raise BadInput(f"{path}: no such file; run the stage that writes it")
     return sha256_of_file(path)

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_yaml
-from doseledger.core.protocol import Block, Reason, load_block
+from doseledger.core.schema import Block, Reason, load_block
 
 Percent = Annotated[float, Field(ge=0, le=100)]
 Correlation = Annotated[float, Field(gt=0, lt=1)]

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from doseledger.core.errors import BadCase, BadInput, NotReady
-from doseledger.gates.digests import run_digest
 from doseledger.gates.limits import PreflightLimits, load_thresholds
 from doseledger.gates.machine import Machine, describe_machine, judge_machine, look_at_machine
+from doseledger.gates.run_digest import run_digest
 from doseledger.gates.verdict import Finding, Verdict, make_verdict
 
 if TYPE_CHECKING:

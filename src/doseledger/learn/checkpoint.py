@@ -15,7 +15,7 @@ from torch import Tensor
 
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import atomic_path
-from doseledger.core.protocol import load_block
+from doseledger.core.schema import load_block
 from doseledger.learn.inputs import InputSpec
 from doseledger.learn.recipe import CommonTrained, TrainedRecipe
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from doseledger.core.protocol import Block
+from doseledger.core.schema import Block
 
 Count = Annotated[int, Field(ge=1)]
 Strides = tuple[Literal[1, 2, 4], Literal[1, 2, 4], Literal[1, 2, 4]]

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import Field, model_validator
 
 from doseledger.core.errors import BadInput
-from doseledger.core.protocol import Block, load_block
+from doseledger.core.schema import Block, load_block
 from doseledger.learn.network_recipe import CascadeRecipe, NetworkRecipe
 
 Count = Annotated[int, Field(ge=1)]

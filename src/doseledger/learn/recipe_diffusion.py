@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from doseledger.core.protocol import Block
+from doseledger.core.schema import Block
 from doseledger.learn.network_recipe import DynUNetRecipe, FilmUNetRecipe
 from doseledger.learn.recipe import CommonRecipe, CommonTrained, Count, NotNegative, Positive, load_model_block
 

@@ -17,7 +17,7 @@ from doseledger.core.errors import BadInput
 from doseledger.core.fanout import Tell
 from doseledger.core.files import sha256_of_file
 from doseledger.core.grid import Triple
-from doseledger.core.protocol import load_block
+from doseledger.core.schema import load_block
 from doseledger.core.tables import SPLITS, read_table
 from doseledger.learn.checkpoint import Checkpoint, load_checkpoint
 from doseledger.learn.denoiser import (

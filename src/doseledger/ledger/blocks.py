@@ -44,35 +44,6 @@ class Table:
         return len(self.columns) == 2 and not self.columns[0].label
 
 
-@dataclass(frozen=True)
-class Card:
-    """One key number with its unit, and over which cases and voxels it is taken."""
-
-    name: str
-    value: str
-    unit: str
-    note: str
-
-
-@dataclass(frozen=True)
-class Alarm:
-    """Something that a reader must see first."""
-
-    state: Literal["good", "bad", "warn"]
-    title: str
-    text: str
-    lines: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure in the page: data URI, caption, and the text for who can't see it."""
-
-    uri: str
-    caption: str
-    alt: str
-
-
 def make_table(
     caption: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, note: str = "", empty: str = ""
 ) -> Table:

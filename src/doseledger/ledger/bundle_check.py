@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from doseledger.core.errors import BadInput, GateFailed
-from doseledger.core.protocol import Block
+from doseledger.core.schema import Block
 from doseledger.ledger.manifest import SUMS, read_sums
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

@@ -14,7 +14,7 @@ from pathlib import Path
 from doseledger.core.errors import BadInput
 from doseledger.core.fanout import Tell
 from doseledger.core.files import read_json, sha256_of_file
-from doseledger.core.protocol import load_block
+from doseledger.core.schema import load_block
 from doseledger.ledger.bundle import INDEX_SUFFIX, index_path
 from doseledger.ledger.bundle_check import BundleCheck, Index, compare_sums, digest_of
 from doseledger.ledger.bundle_record import FORMAT_VERSION

@@ -15,10 +15,11 @@ from doseledger.core.case import Case
 from doseledger.core.errors import BadCase
 from doseledger.core.protocol import GoalSet, Protocol
 from doseledger.evaluate.dvh_curves import dvh_curves
-from doseledger.evaluate.gamma import GammaCriteria
-from doseledger.ledger.blocks import Picture, Table
+from doseledger.evaluate.gamma_criteria import GammaCriteria
+from doseledger.ledger.blocks import Table
 from doseledger.ledger.curves import StructureCurves, plot_dvh
 from doseledger.ledger.figures import data_uri, house_style, page_uri, save_figure
+from doseledger.ledger.report_blocks import Picture
 from doseledger.ledger.slices import plot_slices
 from doseledger.ledger.viewer import Viewer
 from doseledger.ledger.views import Comparison

@@ -12,14 +12,15 @@ from typing import Any
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.fanout import Tell
 from doseledger.core.protocol import GoalSet, Protocol
-from doseledger.evaluate.gamma import GammaCriteria
+from doseledger.evaluate.gamma_criteria import GammaCriteria
 from doseledger.ledger import comparison_tables as tables
-from doseledger.ledger.blocks import Alarm, Picture, format_number, plural
+from doseledger.ledger.blocks import format_number, plural
 from doseledger.ledger.case_pages import load_with_digest, structure_curves
 from doseledger.ledger.compared_runs import ComparedRun, refuse_unlike
 from doseledger.ledger.curves import LINE_STYLES, plot_differences, plot_dvh
 from doseledger.ledger.figures import data_uri, house_style, save_figure
 from doseledger.ledger.page import ReportOutputs, write_report
+from doseledger.ledger.report_blocks import Alarm, Picture
 from doseledger.ledger.views import Comparison
 
 TEMPLATE = "comparison.html.j2"

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from doseledger.cohort.comparison import compare_models
 from doseledger.evaluate.intervals import CONFIDENCE, holm
 from doseledger.evaluate.summary import RANKED_BY
-from doseledger.ledger.blocks import MISSING, Card, Cell, Table, format_number, make_table, plural
+from doseledger.ledger.blocks import MISSING, Cell, Table, format_number, make_table, plural
 from doseledger.ledger.compared_runs import ComparedRun, differing_settings
+from doseledger.ledger.report_blocks import Card
 from doseledger.ledger.results import DRAW_SEED, HEADLINE_MASKS, MAE_COLUMN, goal_states, spell_mask
 
 Statistics = dict[str, Any]

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_yaml
-from doseledger.core.protocol import Block, Reason, load_block
+from doseledger.core.schema import Block, Reason, load_block
 from doseledger.gates.limits import MetricLimit
 from doseledger.ledger.version_tag import Version
 

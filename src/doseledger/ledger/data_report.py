@@ -20,7 +20,6 @@ from doseledger.core.protocol import Protocol
 from doseledger.core.tables import CASES, SKIPPED, SPLITS, TEST_SET, read_table
 from doseledger.gates.features import Row, measure_case
 from doseledger.ledger import sections, verdict_tables
-from doseledger.ledger.blocks import Picture
 from doseledger.ledger.data_tables import (
     drift_cases_table,
     drift_features_table,
@@ -32,6 +31,8 @@ from doseledger.ledger.data_tables import (
 from doseledger.ledger.feature_figures import group_features, plot_features
 from doseledger.ledger.figures import data_uri, house_style, save_figure
 from doseledger.ledger.page import ReportOutputs, write_report
+from doseledger.ledger.report_blocks import Picture
+from doseledger.ledger.sources import fold_rows
 
 TEMPLATE = "data_report.html.j2"
 CONTENTS = (
@@ -90,7 +91,7 @@ class DataFacts:
     @property
     def parts(self) -> pd.Series:
         """train, val or test by case, of the fold that is looked at."""
-        return sections.fold_rows(self).set_index("case_id")["split"]
+        return fold_rows(self).set_index("case_id")["split"]
 
 
 def make_data_report(inputs: DataInputs, outputs: ReportOutputs, templates: Path, *, dpi: int, tell: Tell) -> None:

@@ -116,8 +116,8 @@ def _patients_in_git(root: Path) -> Iterator[Symptom]:
             "files in Git that belong to DVC or to this machine",
             f"{len(tracked)} tracked: {some}",
             "patients, models or pages are part of the history, and go to everybody who clones it",
-            f"`git rm -r --cached {' '.join(folders[:5])}` and commit; what was committed stays in the history until it "
-            "is rewritten (git filter-repo), and in every clone: tell your data protection officer if it was pushed",
+            f"`git rm -r --cached {' '.join(folders[:5])}` and commit; what was committed stays in the history until "
+            "it is rewritten (git filter-repo), and in every clone: tell your data protection officer if it was pushed",
         )
 
 

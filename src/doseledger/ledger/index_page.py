@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from doseledger.core.files import write_text
-from doseledger.ledger.blocks import Alarm, Card, format_number, plural
+from doseledger.ledger.blocks import format_number, plural
 from doseledger.ledger.page import render_page
+from doseledger.ledger.report_blocks import Alarm, Card
 from doseledger.ledger.run_rows import RunRow
 from doseledger.ledger.run_tables import HEADLINE, larger_is_better, runs_table
 from doseledger.ledger.runs import files_of_pipeline

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from doseledger.ledger.blocks import plural
-from doseledger.ledger.sections import fold_rows
-from doseledger.ledger.sources import RunFacts
+from doseledger.ledger.sources import RunFacts, fold_rows
 
 # Below this many test cases an interval of a mean is wider than the differences between models.
 FEW_CASES = 20

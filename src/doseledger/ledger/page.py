@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import textwrap
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -93,7 +94,10 @@ def write_pdf(page: str, target: Path) -> str:
     install; the HTML page is complete either way.
     """
     try:
-        import weasyprint
+        with warnings.catch_warnings():
+            # Where HarfBuzz's subsetter is not installed it says that a later version will want it.
+            warnings.filterwarnings("ignore", "HarfBuzz-Subset", DeprecationWarning)
+            import weasyprint
     except (ImportError, OSError) as error:
         reason = f"no PDF: WeasyPrint can't be loaded here ({str(error).splitlines()[0]})"
         _write_note(target, reason)

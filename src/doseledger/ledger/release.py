@@ -9,13 +9,13 @@ from typing import Any
 
 from doseledger.core.errors import BadInput, DoseledgerError, NotReady
 from doseledger.core.files import read_yaml, sha256_of_file, sha256_of_json
+from doseledger.core.protocol import SYNTHETIC_COHORT
 from doseledger.core.tables import CASES, TEST_SET, read_table
 from doseledger.ledger.git import ask_git, changed_files, head_commit, identity
 from doseledger.ledger.model_card import model_card
 from doseledger.ledger.pipeline import StageFiles, resolve_stages
 from doseledger.ledger.provenance import LOCK_FILE, PARAMS_FILE, PIPELINE_FILE, repro_changes, stage_outs
 from doseledger.ledger.recorded import COMMON_STAGES, dvc_hashes
-from doseledger.ledger.report import SYNTHETIC_COHORT
 from doseledger.ledger.run_check import check_run, run_digest
 from doseledger.ledger.run_record import RunRecord
 from doseledger.ledger.runs import RunFiles, run_files

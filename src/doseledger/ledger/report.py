@@ -9,8 +9,9 @@ from typing import Any
 from doseledger.core.errors import BadInput
 from doseledger.core.fanout import Tell
 from doseledger.core.files import read_json
+from doseledger.core.protocol import SYNTHETIC_COHORT
 from doseledger.core.settings import EvaluateSettings, ReportSettings
-from doseledger.evaluate.gamma import GammaCriteria
+from doseledger.evaluate.gamma_criteria import GammaCriteria
 from doseledger.evaluate.metrics import gamma_criteria
 from doseledger.evaluate.summary import RANKED_BY
 from doseledger.gates.metrics import MetricsFiles, judge_metrics
@@ -18,7 +19,7 @@ from doseledger.gates.shortcuts import JudgedFiles, judge_shortcuts
 from doseledger.gates.verdict import Finding, make_verdict, verdict_as_json
 from doseledger.ledger import results, sections, verdict_tables
 from doseledger.ledger.baseline import settings_change
-from doseledger.ledger.blocks import Alarm, Picture, format_number
+from doseledger.ledger.blocks import format_number
 from doseledger.ledger.case_pages import CasePage, draw_case, load_comparison, pick_cases
 from doseledger.ledger.commit_link import commit_link
 from doseledger.ledger.curves import plot_differences, plot_training
@@ -27,6 +28,7 @@ from doseledger.ledger.model_card import model_card
 from doseledger.ledger.page import ReportOutputs, write_report
 from doseledger.ledger.provenance import LOCK_FILE, GitState, git_state
 from doseledger.ledger.recorded import COMMON_STAGES, dvc_hashes
+from doseledger.ledger.report_blocks import Alarm, Picture
 from doseledger.ledger.sources import ReportInputs, RunFacts, load_facts
 from doseledger.ledger.spread import (
     CALIBRATED,
@@ -39,8 +41,6 @@ from doseledger.ledger.spread import (
 )
 from doseledger.ledger.viewer import make_viewer
 
-# The cohort that is made up; all others are patients.
-SYNTHETIC_COHORT = "phantom"
 # The stages that a report rests on, beside the cohort's. Its own entry in dvc.lock is of the run before.
 MODEL_STAGES = ("preflight", "train", "predict", "evaluate")
 # What `doseledger shortcuts` and `doseledger calibrate` write beside the metrics, where they were asked.

@@ -17,7 +17,7 @@ import pandas as pd
 from doseledger.cohort.predictions import load_prediction
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import sha256_of_file
-from doseledger.core.protocol import Block, load_block
+from doseledger.core.schema import Block, load_block
 from doseledger.core.tables import SPLITS, write_table
 
 Tell = Callable[[str], None]

@@ -15,7 +15,8 @@ from doseledger.core.settings import EvaluateSettings
 from doseledger.evaluate.intervals import bootstrap_interval
 from doseledger.evaluate.metrics import gamma_column, gamma_name
 from doseledger.evaluate.summary import RANKED_BY
-from doseledger.ledger.blocks import MISSING, Card, Cell, State, Table, format_number, make_table, plural
+from doseledger.ledger.blocks import MISSING, Cell, State, Table, format_number, make_table, plural
+from doseledger.ledger.report_blocks import Card
 from doseledger.ledger.sources import RunFacts
 
 MAE_COLUMN = re.compile(r"mae_(?P<mask>.+)_gy")

@@ -13,7 +13,7 @@ from doseledger.ledger.baseline import SettingsChange
 from doseledger.ledger.blocks import Cell, Table, make_table, plural
 from doseledger.ledger.provenance import GitState
 from doseledger.ledger.recorded import flatten
-from doseledger.ledger.sources import CohortTables, RunFacts
+from doseledger.ledger.sources import CohortTables, RunFacts, fold_rows
 
 PARTS = ("train", "val", "test")
 
@@ -41,13 +41,6 @@ def skipped_table(facts: CohortTables) -> Table:
         for row in facts.skipped.sort_values(["status", "case_id"]).itertuples()
     ]
     return make_table("Cases left out", ("Case", "Status", "Reason"), rows, empty="No case was left out.")
-
-
-def fold_rows(facts: CohortTables) -> pd.DataFrame:
-    """Return the splits of the fold and repeat that this run was trained on."""
-    splits = facts.splits
-    fold, repeat = int(facts.run.get("fold", 0)), int(facts.run.get("repeat", 0))
-    return splits[(splits["fold"] == fold) & (splits["repeat"] == repeat)]
 
 
 def splits_table(facts: CohortTables) -> Table:

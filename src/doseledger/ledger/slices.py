@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from doseledger.core.case import Case
-from doseledger.evaluate.gamma import GammaCriteria
+from doseledger.evaluate.gamma_criteria import GammaCriteria
 from doseledger.ledger.figures import WIDTH_IN, new_figure
 from doseledger.ledger.views import PLANES, Comparison, View, box_of_interest, isocentre_index, isodose_levels
 

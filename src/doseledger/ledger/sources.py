@@ -163,3 +163,10 @@ def _read_csv(path: Path) -> pd.DataFrame:
         return pd.read_csv(path)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: not a CSV table ({error}); run the stage that writes it again") from error
+
+
+def fold_rows(facts: CohortTables) -> pd.DataFrame:
+    """Return the splits of the fold and repeat that this run was trained on."""
+    splits = facts.splits
+    fold, repeat = int(facts.run.get("fold", 0)), int(facts.run.get("repeat", 0))
+    return splits[(splits["fold"] == fold) & (splits["repeat"] == repeat)]

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from doseledger.core.errors import BadCase
-from doseledger.ledger.blocks import MISSING, Picture, Table, format_number, make_table
+from doseledger.ledger.blocks import MISSING, Table, format_number, make_table
 from doseledger.ledger.figures import data_uri, house_style, page_uri, save_figure
+from doseledger.ledger.report_blocks import Picture
 from doseledger.ledger.slices import DIFFERENCE_PART, Overlay, plot_planes
 from doseledger.ledger.uncertainty import calibration_figure
 from doseledger.ledger.views import Comparison

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from doseledger.ledger.blocks import Alarm, Cell, Table, format_number, make_table, plural
+from doseledger.ledger.blocks import Cell, Table, format_number, make_table, plural
+from doseledger.ledger.report_blocks import Alarm
 
 # Findings that one table shows; the whole list is in the gate's own file.
 SHOWN_FINDINGS = 40

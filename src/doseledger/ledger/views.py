@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from doseledger.core.case import Case
 from doseledger.core.errors import BadCase
 from doseledger.core.grid import IntTriple, box_around
-from doseledger.evaluate.gamma import GammaCriteria, gamma_map
+from doseledger.evaluate.gamma import gamma_map
+from doseledger.evaluate.gamma_criteria import GammaCriteria
 from doseledger.evaluate.gamma_grids import DosePair
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from llvmlite import ir  # type: ignore[import-untyped]
 from numba import njit, types
 from numba.extending import intrinsic
 
-# The loops are unrolled over this many radial Gaussians.
-N_GAUSSIANS = 4
+from doseledger.planning.machine import N_GAUSSIANS
+
 # Spacing of the depth table in mm; straight lines between its entries err by less than 1e-4 of the maximum.
 DEPTH_STEP_MM = 1.0
 # Points of a reported dose that are looked at together: what is known of them stays in the nearest cache.

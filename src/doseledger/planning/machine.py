@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from doseledger.core.files import read_yaml
-from doseledger.core.protocol import Block, load_block
-from doseledger.planning.loops import N_GAUSSIANS
+from doseledger.core.schema import Block, load_block
 
 Positive = Annotated[float, Field(gt=0)]
 Range = tuple[float, float]
+# The loops are unrolled over this many radial Gaussians.
+N_GAUSSIANS = 4
 
 
 def _check_range(name: str, value: Range) -> None:

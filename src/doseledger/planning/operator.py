@@ -16,8 +16,8 @@ from doseledger.core.plan import Arc
 from doseledger.planning.fluence import open_fraction, open_fraction_adjoint
 from doseledger.planning.geometry import beam_frame, gantry_at
 from doseledger.planning.kernels import Spread, depth_table, spread_for
-from doseledger.planning.loops import N_GAUSSIANS, gather, locate, scatter, weigh
-from doseledger.planning.machine import Machine
+from doseledger.planning.loops import gather, locate, scatter, weigh
+from doseledger.planning.machine import N_GAUSSIANS, Machine
 from doseledger.planning.raytrace import DensityMap, trace_fan
 from doseledger.planning.view import reach_mm, view_of
 

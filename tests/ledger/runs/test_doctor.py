@@ -29,7 +29,9 @@ def test_a_patient_that_git_tracks_is_found(project) -> None:
     assert found(project) == {}
     project.git("add", "--force", "data/cases/phantom/case_0009.npz")
     symptom = found(project)["files in Git that belong to DVC or to this machine"]
-    assert symptom.startswith("mend: 1 tracked: data/cases/phantom/case_0009.npz; `git rm -r --cached data/cases/phantom`")
+    assert symptom.startswith(
+        "mend: 1 tracked: data/cases/phantom/case_0009.npz; `git rm -r --cached data/cases/phantom`"
+    )
 
 
 def test_a_killed_experiment_in_the_workspace_is_explained(project) -> None:

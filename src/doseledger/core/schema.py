@@ -1,0 +1,48 @@
+"""Typed blocks read from YAML: frozen, unknown keys refused, every fault named at once."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+
+from doseledger.core.errors import BadInput
+
+# A reason or a source that is empty, or blank, gives none.
+Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+
+
+class Block(BaseModel):
+    """Base of everything read from YAML: frozen, and an unknown key is an error, not a silent typo."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+AnyBlock = TypeVar("AnyBlock", bound=BaseModel)
+
+
+# So much of a wrong value is shown.
+MOST_FOUND = 200
+
+
+def load_block(model: type[AnyBlock], value: Any, where: str) -> AnyBlock:
+    """Return a validated block, or say in one message everything that is wrong with it.
+
+    Raises
+    ------
+    BadInput
+        Naming file, key, what was found and what was wanted.
+    """
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise BadInput(f"{where}: " + "; ".join(_describe(item) for item in error.errors())) from error
+
+
+def _describe(item: Any) -> str:
+    place = ".".join(str(part) for part in item["loc"]) or "(top)"
+    if item["type"] == "missing":
+        # What is there instead is the whole block: pages of it would bury the one name that is asked for.
+        return f"{place}: the key is missing; write it down"
+    found = repr(item.get("input"))
+    return f"{place}: {item['msg']}, found {found if len(found) <= MOST_FOUND else found[:MOST_FOUND] + '…'}"
