@@ -10,17 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from doseledger.core.code import reached_code
 from doseledger.core.files import read_yaml
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SOURCE = REPOSITORY / "src"
 PACKAGE = "doseledger"
-
-
-def module_file(name: str) -> Path | None:
-    """Return the file of a module of ours; None for a package (its __init__ holds no logic) or someone else's."""
-    path = SOURCE / Path(*name.split(".")).with_suffix(".py")
-    return path if path.is_file() else None
 
 
 def imported_names(node: ast.AST) -> set[str]:
@@ -35,27 +30,9 @@ def imported_names(node: ast.AST) -> set[str]:
 
 @cache
 def reached_from_module(name: str) -> frozenset[Path]:
-    """Return the files that importing a module can reach; imports for type checkers alone don't count."""
-    seen: set[Path] = set()
-    todo = [name]
-    while todo:
-        file = module_file(todo.pop())
-        if file is None or file in seen:
-            continue
-        seen.add(file)
-        tree = ast.parse(file.read_text())
-        for node in list(ast.walk(tree)):
-            if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-                node.body = []
-        seen |= data_files(file, tree)
-        todo += sorted(imported_names(tree))
-    return frozenset(seen)
-
-
-def data_files(file: Path, tree: ast.AST) -> set[Path]:
-    """Return the YAML of the package that a module names: as good as code."""
-    named = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
-    return {path for path in file.parent.rglob("*.yaml") if path.name in named}
+    """Return the files that importing a module can reach."""
+    files = (SOURCE / (found if "/" in found else f"{found.replace('.', '/')}.py") for found in reached_code(name))
+    return frozenset(file for file in files if file.is_file())
 
 
 @cache

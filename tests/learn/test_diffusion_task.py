@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 
+from doseledger.core.code import reached_code
 from doseledger.core.errors import BadCase, BadInput, NotReady
 from doseledger.core.settings import load_settings
 from doseledger.learn.checkpoint import load_checkpoint, read_seen
@@ -22,7 +23,6 @@ from doseledger.learn.inputs import InputSpec, open_case
 from doseledger.learn.predict import SplitPart
 from doseledger.learn.probe import probe_steps
 from doseledger.learn.recipe_diffusion import DiffusionRecipe, TrainedDiffusion, load_diffusion
-from doseledger.learn.resume import code_digests
 from doseledger.learn.run import TrainingRun
 from doseledger.learn.sample import (
     SAMPLE_STEP_GY,
@@ -152,7 +152,8 @@ def test_either_kind_of_block_is_refused_by_the_other_kinds_training(
 
 
 def test_neither_family_hangs_on_the_others_code(diffusion_block: dict[str, Any], base: Path) -> None:
-    dose, diffusion = code_digests(DOSE.module), code_digests(make_diffusion(diffusion_block, base).family.module)
+    families = (DOSE, make_diffusion(diffusion_block, base).family)
+    dose, diffusion = (reached_code("doseledger.learn.train", family.module) for family in families)
     assert not [name for name in dose if "diffusion" in name or "denoiser" in name]
     assert not {f"doseledger.learn.{name}" for name in ("tasks", "losses", "dvh_terms")} & set(diffusion)
     assert {"doseledger.learn.diffusion", "doseledger.learn.denoiser", "doseledger.learn.train"} <= set(diffusion)

@@ -6,39 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from doseledger.core.code import code_digest
 from doseledger.core.errors import BadInput
 from doseledger.core.files import sha256_of_file, sha256_of_json
 from doseledger.core.protocol import load_protocol
 from doseledger.gates.limits import data_limits
 from doseledger.gates.suites import read_suite
-from doseledger.gates.verdict import code_digest, without_explanations
+from doseledger.gates.verdict import without_explanations
 
-# The files beside this one whose change makes an old verdict of the data gate stale. Named and not imported, so that
-# training, which makes the digest anew, does not load every judge; a test compares the list with the imports.
-DATA_JUDGES = (
-    "cohort.py",
-    "digests.py",
-    "distances.py",
-    "doses.py",
-    "features.py",
-    "fingerprints.py",
-    "grids.py",
-    "leakage.py",
-    "limits.py",
-    "plans.py",
-    "structures.py",
-    "suites.py",
-    "verdict.py",
-)
-METRICS_JUDGES = (
-    "digests.py",
-    "limits.py",
-    "metrics.py",
-    "suites.py",
-    "training.py",
-    "verdict.py",
-    "../learn/red_flags.py",
-)
+# Whose code makes an old verdict stale: named and not imported, so that training, which makes the digest anew, does not
+# load every judge.
+DATA_JUDGE = "doseledger.gates.cohort"
+METRICS_JUDGE = "doseledger.gates.metrics"
 
 
 @dataclass(frozen=True)
@@ -98,7 +77,7 @@ def data_digest(files: CohortFiles) -> str:
             "suite": without_explanations(read_suite(files.suite)),
             "protocol": without_explanations(load_protocol(files.protocol).model_dump(mode="json")),
             "limits": without_explanations(data_limits(files.thresholds, files.cohort).model_dump(mode="json")),
-            "code": code_digest(Path(__file__).with_name(name) for name in DATA_JUDGES),
+            "code": code_digest(DATA_JUDGE),
         }
     )
 
@@ -128,7 +107,7 @@ def metrics_digest(
             "history": history,
             "limits": without_explanations(limits),
             "seen": seen,
-            "code": code_digest(Path(__file__).parent / name for name in METRICS_JUDGES),
+            "code": code_digest(METRICS_JUDGE),
         }
     )
 

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from doseledger.core.code import code_digest
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.fanout import Tell
 from doseledger.core.files import sha256_of_file, sha256_of_json
@@ -30,9 +31,8 @@ from doseledger.gates.drift_statistics import (
     psi_of_values,
 )
 from doseledger.gates.limits import DriftLimits, drift_limits
-from doseledger.gates.verdict import Finding, Severity, Verdict, code_digest, make_verdict, without_explanations
+from doseledger.gates.verdict import Finding, Severity, Verdict, make_verdict, without_explanations
 
-JUDGES = ("case_inputs.py", "drift.py", "drift_statistics.py", "features.py", "limits.py", "verdict.py")
 # How large the image's PSI is by chance is found by drawing as many training cases as there are new ones, so often.
 DRAWS = 500
 DRAW_SEED = 20250701
@@ -273,7 +273,7 @@ def _digest(files: DriftFiles, limits: DriftLimits, trained: list[str], new: dic
             "new": new,
             "protocol": without_explanations(load_protocol(files.protocol).model_dump(mode="json")),
             "limits": without_explanations(limits.model_dump(mode="json")),
-            "code": code_digest(Path(__file__).with_name(name) for name in JUDGES),
+            "code": code_digest(__name__),
         }
     )
 

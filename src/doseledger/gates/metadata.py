@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from doseledger.core.case import read_meta
+from doseledger.core.code import code_digest
 from doseledger.core.errors import BadInput
 from doseledger.core.fanout import Tell
 from doseledger.core.files import sha256_of_file, sha256_of_json
@@ -23,9 +24,8 @@ from doseledger.core.tables import CASES, read_table
 from doseledger.gates.case_inputs import tabulate_inputs
 from doseledger.gates.limits import ProbeLimits
 from doseledger.gates.probes import cross_validate, judge_score, score_as_json
-from doseledger.gates.verdict import Finding, Verdict, code_digest, make_verdict, without_explanations
+from doseledger.gates.verdict import Finding, Verdict, make_verdict, without_explanations
 
-JUDGES = ("case_inputs.py", "features.py", "limits.py", "metadata.py", "probes.py", "verdict.py")
 # Names of the case itself, of its bytes, or of the program that converted it: no property of a scanner or a site.
 NAMES = frozenset({"case_id", "pseudonym", "source_sha256", "protocol", "converter_version"})
 # A label that fewer patients have can't be learned from them, whatever the probe says.
@@ -83,7 +83,7 @@ def judge_metadata(
             "cases": sha256_of_file(cases_dir / "cases.csv"),
             "protocol": without_explanations(protocol.model_dump(mode="json")),
             "limits": without_explanations(limits.model_dump(mode="json")),
-            "code": code_digest(Path(__file__).with_name(name) for name in JUDGES),
+            "code": code_digest(__name__),
         }
     )
     details = {"labels": told, "n_cases": len(table), "limits": limits.model_dump(mode="json")}

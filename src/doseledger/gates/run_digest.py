@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from doseledger.core.code import reached_code
 from doseledger.core.files import sha256_of_json
 from doseledger.gates.digests import sha256_of
 from doseledger.gates.limits import PreflightLimits
@@ -12,6 +13,9 @@ from doseledger.gates.verdict import without_explanations
 
 if TYPE_CHECKING:
     from doseledger.learn.run import TrainingRun
+
+# Named and not imported: a verdict is asked for before the trainer is loaded.
+TRAINER = "doseledger.learn.train"
 
 
 def run_digest(run: TrainingRun, splits_csv: Path, limits: PreflightLimits) -> str:
@@ -32,8 +36,6 @@ def run_digest(run: TrainingRun, splits_csv: Path, limits: PreflightLimits) -> s
     change there neither runs preflight again nor makes its verdict stale. It stands here and not beside the judge, so
     that training, which makes it again, doesn't hang on how a machine is judged.
     """
-    from doseledger.learn.resume import code_digests
-
     model = {
         "model": run.model,
         "recipe": run.recipe.model_dump(mode="json", exclude={"fit", "loader", "predict"}),
@@ -41,7 +43,7 @@ def run_digest(run: TrainingRun, splits_csv: Path, limits: PreflightLimits) -> s
         "seed": run.seed,
         "fold": run.fold,
         "repeat": run.repeat,
-        "code": code_digests(run.family.module),
+        "code": reached_code(TRAINER, run.family.module),
     }
     judged_by = without_explanations(limits.model_dump(mode="json"))
     return sha256_of_json({"model": model, "splits": sha256_of(splits_csv), "limits": judged_by})

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from doseledger.core.code import code_digest
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_json, sha256_of_file, sha256_of_json
 from doseledger.core.tables import SPLITS, read_table
 from doseledger.gates.ablation import ALTERATIONS
 from doseledger.gates.limits import ShortcutLimit, shortcut_limits
 from doseledger.gates.shortcut_numbers import shortcut_numbers
-from doseledger.gates.verdict import Finding, Verdict, code_digest, make_verdict, without_explanations
+from doseledger.gates.verdict import Finding, Verdict, make_verdict, without_explanations
 
-JUDGES = ("ablation.py", "limits.py", "shortcut_numbers.py", "shortcuts.py", "trivial.py", "verdict.py")
 ANSWERS = frozenset(alteration.name for alteration in ALTERATIONS)
 # Without these two, nobody has said what the model must beat.
 NEEDED = ("template_mae_ratio", "distance_mae_ratio")
@@ -96,7 +96,7 @@ def judge_shortcuts(files: JudgedFiles, *, fold: int, repeat: int) -> Verdict:
             "checkpoint": sha256_of_file(files.checkpoint),
             "splits": sha256_of_file(files.splits_csv),
             "limits": without_explanations([limit.model_dump(mode="json") for limit in limits]),
-            "code": code_digest(Path(__file__).with_name(name) for name in JUDGES),
+            "code": code_digest(__name__),
         }
     )
     return make_verdict("shortcuts", digest, findings, details)

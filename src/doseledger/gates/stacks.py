@@ -10,16 +10,16 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from doseledger.core.code import code_digest
 from doseledger.core.errors import BadInput
 from doseledger.core.files import sha256_of_file, sha256_of_json
 from doseledger.gates.limits import ProbeLimits
 from doseledger.gates.probes import cross_validate, judge_score, score_as_json
-from doseledger.gates.verdict import Verdict, code_digest, make_verdict, without_explanations
+from doseledger.gates.verdict import Verdict, make_verdict, without_explanations
 
 Floats = NDArray[np.float64]
 Region = Literal["core", "border"]
 REGIONS: tuple[Region, ...] = ("core", "border")
-JUDGES = ("limits.py", "probes.py", "stacks.py", "verdict.py")
 # The core is the middle half of each axis, the border the outer tenth on each side.
 CORE_SHARE = 0.5
 BORDER_SHARE = 0.1
@@ -100,7 +100,7 @@ def judge_stack(path: Path, regions: tuple[Region, ...], limits: ProbeLimits, rn
             "stack": sha256_of_file(path),
             "regions": list(regions),
             "limits": without_explanations(limits.model_dump(mode="json")),
-            "code": code_digest(Path(__file__).with_name(name) for name in JUDGES),
+            "code": code_digest(__name__),
         }
     )
     return make_verdict("stack", digest, findings, details)

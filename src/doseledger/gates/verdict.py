@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from doseledger.core.errors import GateFailed, NotReady
-from doseledger.core.files import read_json, sha256_of_file, sha256_of_json, write_json
+from doseledger.core.files import read_json, write_json
 
 Severity = Literal["error", "warning"]
 # Words that explain a limit and judge nothing: to mend one must not make a verdict stale.
@@ -166,11 +166,6 @@ def require_token(token_path: Path, expected_digest: str, gate: str) -> dict[str
             f"now ({expected_digest[:12]}…): data, splits, limits or the gate changed since; run `dvc repro`"
         )
     return token
-
-
-def code_digest(files: Iterable[Path]) -> str:
-    """Return the SHA256 of files of code by name and content; where they lie does not count."""
-    return sha256_of_json(sorted((file.name, sha256_of_file(file)) for file in files))
 
 
 def without_explanations(value: Any) -> Any:

@@ -7,18 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from doseledger.core.code import reached_code
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_json, sha256_of_json, write_json
 
 PARTS_FILE = "fingerprint.json"
 LIGHTNING_FILE = "last.ckpt"
-ENTRY = "doseledger.learn.train"
-
-
-def code_digests(family_module: str) -> dict[str, str]:
-    """Return the SHA256 of every module of doseledger that training a model of one family reaches, by name."""
-    return reached_code(ENTRY, family_module)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
+from doseledger.core.code import reached_code
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.fanout import Tell
 from doseledger.core.files import sha256_of_file
@@ -30,7 +31,7 @@ from doseledger.learn.patches import PatchDataset, WholeCases, case_loader, patc
 from doseledger.learn.ranks import Team, share_cases, share_patches, team_of, trainer_options
 from doseledger.learn.recipe import CommonRecipe
 from doseledger.learn.red_flags import RedFlagLimits
-from doseledger.learn.resume import ResumeState, code_digests, join_state, open_state
+from doseledger.learn.resume import ResumeState, join_state, open_state
 from doseledger.learn.run import CasesByPart, Task, TrainingRun
 from doseledger.learn.run_files import device_name, resolved_settings, write_run_files
 
@@ -166,7 +167,7 @@ def fingerprint_parts(run: TrainingRun, places: Places, cases: CasesByPart) -> d
         "repeat": run.repeat,
         "splits": sha256_of_file(places.splits),
         "cases": {case.case_id: case.file.sha256 for part in cases.values() for case in part},
-        "code": code_digests(run.family.module),
+        "code": reached_code(__name__, run.family.module),
         "data_gate": run.token,
         **run.family.parts,
         "processes": run.devices * run.nodes,

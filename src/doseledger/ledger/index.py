@@ -10,9 +10,9 @@ from typing import Any
 
 import psutil
 
+from doseledger.core.code import code_digest
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import read_json, sha256_of_file, write_json
-from doseledger.gates.verdict import code_digest
 from doseledger.learn.heartbeat import BEAT_FILE, read_beat
 from doseledger.learn.resume import PARTS_FILE
 from doseledger.ledger.bitrot import cache_folder
@@ -23,8 +23,6 @@ from doseledger.ledger.run_rows import RunRow, merge_rows, paths_of_rows, row_of
 from doseledger.ledger.runs import MANIFEST, files_of_archive, files_of_pipeline, read_manifest
 from doseledger.ledger.snapshot import HEAD_FILES, Snapshot, snapshot_of, workspace_snapshot
 
-# The files beside this one that decide what is read out of a commit: the store below is of one version of them.
-READ_BY = ("index.py", "pipeline.py", "recorded.py", "revisions.py", "run_rows.py", "runs.py", "snapshot.py")
 # Where DVC's objects would lie by default, where there is no project of DVC (any more) that could be asked.
 CACHE = Path(".dvc") / "cache" / "files" / "md5"
 
@@ -248,7 +246,7 @@ def _json_or_none(path: Path) -> Any:
 
 
 def _version() -> str:
-    return code_digest(Path(__file__).with_name(name) for name in READ_BY)
+    return code_digest(__name__)
 
 
 def _read_store(store: Path | None) -> dict[str, list[RunRow]]:
