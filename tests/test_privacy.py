@@ -105,6 +105,16 @@ def test_git_ignores_just_the_outs_that_dvc_caches(repository: Path, project: Pa
     assert untracked(project) == every - wanted
 
 
+def test_dvc_finds_its_files_beside_what_git_ignores(repository: Path, project: Path) -> None:
+    # dulwich, by which DVC reads ignore files, takes `/data/*/*` for the folder data/raw/ too.
+    write_text(project / "data/raw/dvc.yaml", "stages:\n  phantom:\n    cmd: mkdir p\n    outs:\n      - p\n")
+    run(project, "dvc", "init", "--quiet")
+    assert "data/raw/dvc.yaml:phantom" in run(project, "dvc", "stage", "list", "--all").stdout
+    write_text(project / "data/raw/prostate/case_0001.zip", "a patient\n")
+    assert run(project, "dvc", "add", "data/raw/prostate").returncode == 0
+    assert "data/raw/prostate.dvc" in run(project, "git", "status", "--porcelain", "-uall").stdout
+
+
 def test_a_gate_that_fails_leaves_no_patient_in_git_status(project: Path) -> None:
     write = "mkdir -p {0} && echo patient > {0}/case_0001.npz"
     write_text(
