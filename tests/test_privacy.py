@@ -106,7 +106,6 @@ def test_git_ignores_just_the_outs_that_dvc_caches(repository: Path, project: Pa
 
 
 def test_dvc_finds_its_files_beside_what_git_ignores(repository: Path, project: Path) -> None:
-    # dulwich, by which DVC reads ignore files, takes `/data/*/*` for the folder data/raw/ too.
     write_text(project / "data/raw/dvc.yaml", "stages:\n  phantom:\n    cmd: mkdir p\n    outs:\n      - p\n")
     run(project, "dvc", "init", "--quiet")
     assert "data/raw/dvc.yaml:phantom" in run(project, "dvc", "stage", "list", "--all").stdout
