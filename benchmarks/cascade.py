@@ -19,10 +19,10 @@ import torch
 from diffusion import SHARED, UNET, block, score, train_once
 
 from doseledger.core.settings import load_settings
-from doseledger.evaluate.intervals import bootstrap_interval, paired_test
-from doseledger.learn.predict import SplitPart, predict
-from doseledger.learn.recipe import load_recipe
-from doseledger.learn.tasks import DOSE
+from doseledger.dosimetry.intervals import bootstrap_interval, paired_test
+from doseledger.learn.families.dose import DOSE
+from doseledger.learn.predict.cases import SplitPart, predict
+from doseledger.learn.recipes.dose import load_recipe
 
 PARAMS = Path(__file__).resolve().parents[1] / "params.yaml"
 

@@ -18,22 +18,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from doseledger.cohort.calibration import DrawnSets, calibrate_cohort
-from doseledger.cohort.predictions import load_prediction, load_samples
 from doseledger.core.case import Case
 from doseledger.core.settings import load_settings
 from doseledger.core.tables import SPLITS, read_table
-from doseledger.evaluate.intervals import bootstrap_interval, paired_test
-from doseledger.evaluate.openkbp_scores import score_patient
-from doseledger.learn.diffusion_task import diffusion_family
-from doseledger.learn.predict import SplitPart, predict
-from doseledger.learn.recipe import CommonRecipe, load_recipe
-from doseledger.learn.recipe_diffusion import load_diffusion
+from doseledger.dosimetry.intervals import bootstrap_interval, paired_test
+from doseledger.dosimetry.openkbp_scores import score_patient
+from doseledger.evaluate.calibration import DrawnSets, calibrate_cohort
+from doseledger.evaluate.predictions import load_prediction, load_samples
+from doseledger.learn.families.diffusion import diffusion_family
+from doseledger.learn.families.dose import DOSE
+from doseledger.learn.predict.cases import SplitPart, predict
+from doseledger.learn.predict.draws import predict_diffusion
+from doseledger.learn.recipes.diffusion import load_diffusion
+from doseledger.learn.recipes.dose import CommonRecipe, load_recipe
 from doseledger.learn.run import Family, TrainingRun
-from doseledger.learn.sample import predict_diffusion
-from doseledger.learn.tasks import DOSE
-from doseledger.learn.train import Places, train
-from doseledger.ledger.uncertainty import write_calibration_figure
+from doseledger.learn.training.train import Places, train
+from doseledger.report.figures.uncertainty import write_calibration_figure
 
 PARAMS = Path(__file__).resolve().parents[1] / "params.yaml"
 LR, SEED = 0.002, 1

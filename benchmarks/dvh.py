@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from doseledger.cohort.dicom_dvh import dvh_of_rtdose
-from doseledger.evaluate.dvh_curves import dvh_curves
+from doseledger.dosimetry.dvh.curves import dvh_curves
+from doseledger.evaluate.files.dvh import dvh_of_rtdose
 
 SHAPE = (100, 256, 256)
 BIN_GY = 0.01

@@ -16,9 +16,9 @@ import numpy as np
 from scipy.optimize import brentq
 
 from doseledger.core.grid import Grid
-from doseledger.evaluate.slab_dose import slab_dose
-from doseledger.evaluate.slabs import make_slabs
-from doseledger.evaluate.statistic import parse_statistic
+from doseledger.dosimetry.dvh.grammar import parse_statistic
+from doseledger.dosimetry.dvh.slab_dose import slab_dose
+from doseledger.dosimetry.dvh.slabs import make_slabs
 
 RADIUS_MM, HALF_MM, CENTRE_GY = 14.2, 15.2, 40.0
 N_POINTS, N_POSITIONS = 200_000, 5

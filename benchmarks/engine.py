@@ -25,19 +25,19 @@ import numpy as np
 
 from doseledger.core.grid import Grid
 from doseledger.core.plan import Arc, Plan
-from doseledger.evaluate.gamma import gamma_map
-from doseledger.evaluate.gamma_criteria import GammaCriteria
-from doseledger.evaluate.gamma_grids import DosePair
-from doseledger.planning.check import check_plan
-from doseledger.planning.engine import compute_dose
-from doseledger.planning.geometry import beam_frame
-from doseledger.planning.machine import Machine, load_machine
-from doseledger.planning.optimise import OptimiserSettings, Patient, PlannedPatient, PlanStyle, optimise_plan
+from doseledger.dosimetry.gamma.criteria import GammaCriteria
+from doseledger.dosimetry.gamma.grids import DosePair
+from doseledger.dosimetry.gamma.map import gamma_map
+from doseledger.planning.dose.engine import compute_dose
+from doseledger.planning.machine.check import check_plan
+from doseledger.planning.machine.geometry import beam_frame
+from doseledger.planning.machine.linac import Machine, load_machine
+from doseledger.planning.optimise.arcs import OptimiserSettings, Patient, PlannedPatient, PlanStyle, optimise_plan
 
 
 def phantom_patient(number: int) -> Patient:
-    """Return one patient of a cohort, as cohort/phantom.py draws it."""
-    from doseledger.cohort.phantom_patient import Dirt, draw_patient
+    """Return one patient of a cohort, as phantom/cohort.py draws it."""
+    from doseledger.phantom.patient import Dirt, draw_patient
 
     drawn = draw_patient(np.random.default_rng([7028, number, 0]), 256, 3.0, Dirt())
     masks = {name: surface < 0 for name, surface in drawn.surfaces.items() if name != "BODY"}

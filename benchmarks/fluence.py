@@ -30,13 +30,13 @@ from scipy.optimize import Bounds, minimize
 
 from doseledger.core.grid import Grid, resample_linear
 from doseledger.core.plan import Arc
-from doseledger.planning.descent import descend
-from doseledger.planning.engine import voxel_points_xyz
-from doseledger.planning.machine import Machine, load_machine
-from doseledger.planning.objectives import NORMAL_TISSUE, Objective, PointObjective, total_value_and_slope
-from doseledger.planning.operator import ArcOperator, arc_operators
-from doseledger.planning.optimise import OptimiserSettings, Patient, PlanStyle, optimise_to
-from doseledger.planning.raytrace import density_map
+from doseledger.planning.dose.engine import voxel_points_xyz
+from doseledger.planning.dose.operator import ArcOperator, arc_operators
+from doseledger.planning.dose.raytrace import density_map
+from doseledger.planning.machine.linac import Machine, load_machine
+from doseledger.planning.optimise.arcs import OptimiserSettings, Patient, PlanStyle, optimise_to
+from doseledger.planning.optimise.descent import descend
+from doseledger.planning.optimise.objectives import NORMAL_TISSUE, Objective, PointObjective, total_value_and_slope
 
 Weights = NDArray[np.float64]
 History = NDArray[np.float64]

@@ -39,10 +39,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, shift
 
-from doseledger.evaluate.gamma import PASS_GAMMA, exact_gamma_map, gamma_map, pass_rate_percent
-from doseledger.evaluate.gamma_criteria import GammaCriteria
-from doseledger.evaluate.gamma_grids import DosePair
-from doseledger.evaluate.gamma_reference import reference_map
+from doseledger.dosimetry.gamma.criteria import GammaCriteria
+from doseledger.dosimetry.gamma.grids import DosePair
+from doseledger.dosimetry.gamma.map import PASS_GAMMA, exact_gamma_map, gamma_map, pass_rate_percent
+from doseledger.dosimetry.gamma.reference import reference_map
 
 SMALL_ZYX, FULL_ZYX = (48, 96, 96), (100, 256, 256)
 SPACING_MM_ZYX = (2.5, 1.5, 1.5)

@@ -21,9 +21,9 @@ import torch
 from doseledger.core.case import Case
 from doseledger.core.files import sha256_of_file
 from doseledger.core.grid import Grid
-from doseledger.learn.inputs import CaseFile, OpenCase, open_case, spec_of
-from doseledger.learn.patches import as_tensors, read_sample
-from doseledger.learn.recipe import InputRecipe
+from doseledger.learn.data.inputs import CaseFile, OpenCase, open_case, spec_of
+from doseledger.learn.data.patches import as_tensors, read_sample
+from doseledger.learn.recipes.dose import InputRecipe
 
 SHAPE = (128, 224, 224)
 PATCH = (64, 96, 96)

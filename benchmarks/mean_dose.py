@@ -17,10 +17,10 @@ import torch
 
 from doseledger.core.files import sha256_of_file
 from doseledger.core.settings import load_settings
-from doseledger.learn.inputs import CaseFile, OpenCase, open_case, spec_of, whole_box
-from doseledger.learn.mean_dose import MeanDose
-from doseledger.learn.patches import read_sample
-from doseledger.learn.recipe import load_recipe
+from doseledger.learn.data.inputs import CaseFile, OpenCase, open_case, spec_of, whole_box
+from doseledger.learn.data.patches import read_sample
+from doseledger.learn.networks.mean_dose import MeanDose
+from doseledger.learn.recipes.dose import load_recipe
 
 PARAMS = Path(__file__).resolve().parents[1] / "params.yaml"
 SHARES = {"by place": 1.0, "by distance": 0.0, "mixed": None}

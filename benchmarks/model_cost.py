@@ -25,11 +25,11 @@ from loader import make_case
 
 from doseledger.core.files import sha256_of_file
 from doseledger.core.settings import load_settings
-from doseledger.learn.inputs import CaseFile, OpenCase, open_case, spec_of
-from doseledger.learn.optimiser import build_optimiser
-from doseledger.learn.patches import PatchDataset, patch_loader
-from doseledger.learn.recipe import Recipe, load_recipe
-from doseledger.learn.tasks import DoseTask
+from doseledger.learn.data.inputs import CaseFile, OpenCase, open_case, spec_of
+from doseledger.learn.data.patches import PatchDataset, patch_loader
+from doseledger.learn.families.dose import DoseTask
+from doseledger.learn.recipes.dose import Recipe, load_recipe
+from doseledger.learn.training.optimiser import build_optimiser
 
 PARAMS = Path(__file__).resolve().parents[1] / "params.yaml"
 Batch = dict[str, Any]

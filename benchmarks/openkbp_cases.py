@@ -18,7 +18,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from doseledger.cohort.openkbp_files import SIDE, to_zyx
 from doseledger.core.case import Case
 from doseledger.core.fanout import run_cases
 from doseledger.core.files import sha256_of_file
@@ -26,6 +25,7 @@ from doseledger.core.grid import Grid
 from doseledger.core.protocol import Protocol, load_protocol
 from doseledger.core.tables import SPLITS, write_table
 from doseledger.dicom.distance import signed_distance
+from doseledger.ingest.openkbp_files import SIDE, to_zyx
 
 LOW_FACTORS_ZYX = (4, 2, 2)
 DOSE_STEP_GY = 0.002

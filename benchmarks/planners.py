@@ -16,9 +16,9 @@ import numpy as np
 from engine import phantom_patient
 from numpy.typing import NDArray
 
-from doseledger.cohort.phantom import draw_style
-from doseledger.planning.machine import load_machine
-from doseledger.planning.optimise import OptimiserSettings, optimise_plan
+from doseledger.phantom.cohort import draw_style
+from doseledger.planning.machine.linac import load_machine
+from doseledger.planning.optimise.arcs import OptimiserSettings, optimise_plan
 
 PRESCRIPTION_GY = 70.0
 

@@ -28,13 +28,13 @@ from loader import make_case
 
 from doseledger.core.files import sha256_of_file
 from doseledger.core.settings import load_settings
-from doseledger.learn.dose_network import dose_network
-from doseledger.learn.inputs import CaseFile, InputSpec, OpenCase, open_case, spec_of, whole_box
-from doseledger.learn.optimiser import build_optimiser
-from doseledger.learn.patches import PatchDataset, patch_loader, read_sample
-from doseledger.learn.recipe import Recipe, load_recipe
-from doseledger.learn.tasks import DoseTask
-from doseledger.learn.train import quiet_lightning
+from doseledger.learn.data.inputs import CaseFile, InputSpec, OpenCase, open_case, spec_of, whole_box
+from doseledger.learn.data.patches import PatchDataset, patch_loader, read_sample
+from doseledger.learn.families.dose import DoseTask
+from doseledger.learn.networks.with_prior import dose_network
+from doseledger.learn.recipes.dose import Recipe, load_recipe
+from doseledger.learn.training.optimiser import build_optimiser
+from doseledger.learn.training.train import quiet_lightning
 
 TURNS = 3
 LR = 1e-3

@@ -23,10 +23,10 @@ import numpy as np
 import torch
 from diffusion import block, score, train_once
 
-from doseledger.evaluate.intervals import bootstrap_interval
-from doseledger.learn.predict import SplitPart, predict
-from doseledger.learn.recipe import load_recipe
-from doseledger.learn.tasks import DOSE
+from doseledger.dosimetry.intervals import bootstrap_interval
+from doseledger.learn.families.dose import DOSE
+from doseledger.learn.predict.cases import SplitPart, predict
+from doseledger.learn.recipes.dose import load_recipe
 
 # Babier et al., Med Phys 48:5549, 2021.
 PUBLISHED = "the challenge's winner, on its 100 test patients: dose score 2.43, DVH score 1.48"

@@ -15,6 +15,8 @@ from scipy.ndimage import distance_transform_edt
 from doseledger.core.case import Case
 from doseledger.core.grid import Grid
 
+# Fixtures of several rooms.
+pytest_plugins = ["fixtures.bundles", "fixtures.runs"]
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
 

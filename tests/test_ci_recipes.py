@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import typer
 
-from doseledger.cli import app
+from doseledger.cli.app import app
 from doseledger.core.files import read_yaml
 
 RECIPES = Path(__file__).resolve().parents[1] / "docs/how-to/ci"

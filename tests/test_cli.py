@@ -12,7 +12,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from doseledger.cli import app
+from doseledger.cli.app import app
 from doseledger.core.case import Case
 
 EXECUTABLE = Path(sys.executable).with_name("doseledger")
@@ -41,7 +41,7 @@ def test_every_command_has_help_with_an_example(command: tuple[str, ...]) -> Non
 def test_help_loads_no_heavy_library() -> None:
     code = (
         "import sys, contextlib\n"
-        "from doseledger.cli import app\n"
+        "from doseledger.cli.app import app\n"
         "with contextlib.suppress(SystemExit): app(['--help'])\n"
         "heavy = {'numpy', 'pandas', 'torch', 'pydicom', 'numba', 'monai', 'pandera', 'dvc'} & set(sys.modules)\n"
         "sys.exit(f'loaded {heavy}' if heavy else 0)\n"
@@ -136,7 +136,7 @@ def test_make_run_ends_by_saying_where_the_report_is(repository: Path) -> None:
 def test_json_stands_alone_on_stdout(shared_data: Path, repository: Path, tmp_path: Path) -> None:
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "becker").symlink_to(shared_data / "dicom" / "proknow_becker_hn")
-    protocol = repository / "tests/cohort/protocols/becker_hn.yaml"
+    protocol = repository / "tests/ingest/protocols/becker_hn.yaml"
     done = subprocess.run(
         [EXECUTABLE, "ingest", tmp_path / "raw", tmp_path / "out", "--protocol", protocol, "--json"],
         capture_output=True, text=True, check=False,

@@ -22,8 +22,8 @@ import pytest
 from doseledger.core.case import write_npz
 from doseledger.core.files import atomic_path, read_json
 from doseledger.core.tables import SPLITS, read_table
-from doseledger.ledger.anchors import file_anchors
-from doseledger.ledger.audit import read_entries
+from doseledger.ledger.audit.anchors import file_anchors
+from doseledger.ledger.audit.log import read_entries
 
 # The first test waits for the whole pipeline: more than the suite's limit for one test.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]

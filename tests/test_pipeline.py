@@ -38,7 +38,7 @@ def reached_from_module(name: str) -> frozenset[Path]:
 @cache
 def command_modules() -> dict[str, ast.Module]:
     """Return the trees of the modules that hold the commands."""
-    return {file.stem: ast.parse(file.read_text()) for file in sorted((SOURCE / PACKAGE / "commands").glob("*.py"))}
+    return {file.stem: ast.parse(file.read_text()) for file in sorted((SOURCE / PACKAGE / "cli").glob("*.py"))}
 
 
 def functions_of(module: str) -> dict[str, ast.FunctionDef]:
@@ -122,7 +122,7 @@ def test_training_depends_on_every_key_of_a_models_block_that_decides_its_weight
 
 
 def test_editing_prediction_does_not_retrain() -> None:
-    assert "src/doseledger/learn/predict.py" not in reached_by_command("train")
+    assert "src/doseledger/learn/predict/cases.py" not in reached_by_command("train")
 
 
 def test_editing_one_kind_of_model_does_not_retrain_the_other() -> None:

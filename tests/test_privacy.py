@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from doseledger.core.files import read_yaml, write_text
-from doseledger.ledger.pipeline import OUT_KINDS, resolve_stages
+from doseledger.ledger.provenance.pipeline import OUT_KINDS, resolve_stages
 
 BIN = Path(sys.executable).parent
 PATIENTS = (

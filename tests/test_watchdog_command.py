@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from doseledger.cli import app
-from doseledger.commands import watchdog as module
-from doseledger.commands.watchdog import FURTHER, watched
+from doseledger.cli import watchdog as module
+from doseledger.cli.app import app
+from doseledger.cli.watchdog import FURTHER, watched
 from doseledger.core.errors import BadInput
 from doseledger.core.settings import load_settings
-from doseledger.learn.heartbeat import WATCHED_BY, Pulse
+from doseledger.learn.watch.heartbeat import WATCHED_BY, Pulse
 
 
 @pytest.fixture(autouse=True)

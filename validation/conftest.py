@@ -12,7 +12,7 @@ import pytest
 
 from doseledger.core.settings import Settings, load_settings
 from doseledger.gates.digests import CohortFiles
-from doseledger.gates.metrics import MetricsFiles
+from doseledger.gates.model.metrics import MetricsFiles
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = load_settings(ROOT / "params.yaml")

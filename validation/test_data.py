@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from doseledger.core.settings import Settings
-from doseledger.gates.cohort import judge_cohort
+from doseledger.gates.data.cohort import judge_cohort
 from doseledger.gates.digests import CohortFiles, data_digest
 from doseledger.gates.verdict import enforce, require_token
 

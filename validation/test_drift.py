@@ -6,7 +6,7 @@ from pathlib import Path
 
 from doseledger.core.settings import Settings
 from doseledger.gates.digests import CohortFiles
-from doseledger.gates.drift import DriftFiles, judge_drift
+from doseledger.gates.drift.judge import DriftFiles, judge_drift
 from doseledger.gates.verdict import enforce, require_token
 
 

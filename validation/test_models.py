@@ -8,15 +8,15 @@ import pytest
 
 from doseledger.core.settings import Settings
 from doseledger.gates.digests import CohortFiles
-from doseledger.gates.metrics import MetricsFiles, judge_metrics
-from doseledger.gates.preflight import judge_preflight
-from doseledger.gates.shortcuts import JudgedFiles, judge_shortcuts
+from doseledger.gates.model.metrics import MetricsFiles, judge_metrics
+from doseledger.gates.model.preflight import judge_preflight
+from doseledger.gates.model.shortcuts import JudgedFiles, judge_shortcuts
 from doseledger.gates.verdict import enforce, passed_token, require_token
-from doseledger.learn.diffusion_task import diffusion_family
-from doseledger.learn.recipe import CommonRecipe, load_recipe
-from doseledger.learn.recipe_diffusion import load_diffusion
+from doseledger.learn.families.diffusion import diffusion_family
+from doseledger.learn.families.dose import DOSE
+from doseledger.learn.recipes.diffusion import load_diffusion
+from doseledger.learn.recipes.dose import CommonRecipe, load_recipe
 from doseledger.learn.run import Family, TrainingRun
-from doseledger.learn.tasks import DOSE
 
 
 def recipe_and_family(model: str, settings: Settings, base: Path) -> tuple[CommonRecipe, Family]:

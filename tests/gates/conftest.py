@@ -15,7 +15,7 @@ from doseledger.core.case import Case
 from doseledger.core.files import read_yaml, sha256_of_file, write_json
 from doseledger.core.protocol import Protocol, load_protocol
 from doseledger.core.tables import CASES, SKIPPED, SPLITS, TEST_SET, write_table
-from doseledger.gates.cohort import CaseReport, judge_case
+from doseledger.gates.data.cohort import CaseReport, judge_case
 from doseledger.gates.digests import CohortFiles
 from doseledger.gates.limits import DataLimits, data_limits
 

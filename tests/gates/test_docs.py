@@ -15,14 +15,14 @@ def page(repository: Path) -> str:
 
 
 def test_every_test_that_the_page_names_exists(repository: Path, page: str) -> None:
-    named = set(re.findall(r"`(test_\w+\.py)::(test_\w+)", page))
+    named = set(re.findall(r"`((?:\w+/)?test_\w+\.py)::(test_\w+)", page))
     assert len(named) > 30
     for file, function in sorted(named):
         tree = ast.parse((repository / "tests" / "gates" / file).read_text())
         assert function in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, (file, function)
 
 
-@pytest.mark.parametrize("file", ["test_faults_of_cases.py", "test_suites.py"])
+@pytest.mark.parametrize("file", ["data/test_faults_of_cases.py", "test_suites.py"])
 def test_every_seeded_fault_stands_on_the_page(file: str, repository: Path, page: str) -> None:
     for node in ast.parse((repository / "tests" / "gates" / file).read_text()).body:
         if (
@@ -37,7 +37,7 @@ def test_every_seeded_fault_stands_on_the_page(file: str, repository: Path, page
 
 def test_every_check_of_the_gates_stands_on_the_page(repository: Path, page: str) -> None:
     names: set[str] = set()
-    for file in sorted((repository / "src" / "doseledger" / "gates").glob("*.py")):
+    for file in sorted((repository / "src" / "doseledger" / "gates").rglob("*.py")):
         text = file.read_text()
         names |= set(re.findall(r'Finding\(\s*"([a-z_0-9]+)"', text)) | set(re.findall(r'gate = "([a-z_]+)"', text))
     for suite in sorted((repository / "validation" / "suites").glob("*.json")):

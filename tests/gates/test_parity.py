@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from doseledger.core.contract import Contract, ParityLimit, load_contract
 from doseledger.core.errors import BadInput
 from doseledger.gates.parity import judge_parity
+from doseledger.parity.contract import Contract, ParityLimit, load_contract
 
 
 def contract(repository: Path, *limits: tuple[str, str, str, float], part: str = "magnitude") -> Contract:

@@ -17,10 +17,10 @@ from doseledger.core.errors import BadInput
 from doseledger.core.files import write_text
 from doseledger.core.grid import Grid
 from doseledger.core.protocol import Protocol, load_protocol
-from doseledger.gates.features import measure_case
-from doseledger.gates.page import write_page
+from doseledger.gates.data.features import measure_case
 from doseledger.gates.suites import judge_features, read_suite
 from doseledger.gates.verdict import Finding, make_verdict
+from doseledger.report.findings_page import write_page
 
 Make = Callable[[int], Case]
 

@@ -17,11 +17,11 @@ from doseledger.core.case import Case
 from doseledger.core.files import sha256_of_file
 from doseledger.core.settings import load_settings
 from doseledger.core.tables import SPLITS, write_table
-from doseledger.learn.inputs import OpenCase, case_files, open_case
-from doseledger.learn.recipe import Recipe, load_recipe
+from doseledger.learn.data.inputs import OpenCase, case_files, open_case
+from doseledger.learn.families.dose import DOSE
+from doseledger.learn.recipes.dose import Recipe, load_recipe
 from doseledger.learn.run import TrainingRun
-from doseledger.learn.tasks import DOSE
-from doseledger.learn.train import Places
+from doseledger.learn.training.train import Places
 
 SPLIT_OF = {"case_0001": "train", "case_0002": "train", "case_0003": "train", "case_0004": "val", "case_0005": "test"}
 

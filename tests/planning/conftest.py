@@ -9,8 +9,8 @@ import pytest
 
 from doseledger.core.grid import Grid
 from doseledger.core.plan import Arc, Plan
-from doseledger.planning.machine import Machine, load_machine
-from doseledger.planning.patient import Patient
+from doseledger.planning.machine.linac import Machine, load_machine
+from doseledger.planning.optimise.patient import Patient
 
 
 @pytest.fixture(scope="session")

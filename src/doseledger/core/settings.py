@@ -25,7 +25,7 @@ class CohortSettings(Block):
 
 
 class PhantomSettings(Block):
-    """The synthetic cohort; see cohort/phantom.py."""
+    """The synthetic cohort; see phantom/cohort.py."""
 
     n_patients: Count
     seed: int
@@ -65,7 +65,7 @@ class SplitSettings(Block):
 
 
 class WatchdogSettings(Block):
-    """When a training is taken for dead, and how often it is started again; see learn/watchdog.py."""
+    """When a training is taken for dead, and how often it is started again; see learn/watch/watchdog.py."""
 
     enabled: bool
     silence_seconds: Positive
@@ -83,7 +83,7 @@ class TrainSettings(Block):
 
 
 class GammaSettings(Block):
-    """One gamma criterion; see evaluate/gamma.py."""
+    """One gamma criterion; see dosimetry/gamma/map.py."""
 
     gamma_percent: Positive
     gamma_mm: Positive

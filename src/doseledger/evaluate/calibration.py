@@ -1,255 +1,159 @@
-"""Whether drawn doses spread as far as they err: coverage of intervals, ranks, spread against error, and one factor.
-
-A model that draws doses says by their spread how sure it is. Here that is held against the plan: a 95 % interval must
-hold the plan's dose in 95 % of the voxels, and that of a structure's mean dose in 95 % of the structures.
-"""
+"""A diffusion's predictions -> how well their spread is calibrated: a factor from validation, coverage on the test."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import stats
 
-from doseledger.core.errors import BadInput
-from doseledger.evaluate.intervals import bootstrap_interval
+from doseledger.core.case import Case
+from doseledger.core.errors import BadCase, BadInput
+from doseledger.core.fanout import Tell
+from doseledger.core.files import sha256_of_file, write_json
+from doseledger.core.tables import SPLITS, read_table
+from doseledger.dosimetry.spread import (
+    CaseSpread,
+    calibration_curves,
+    describe_spread,
+    fit_factors,
+    rank_shares,
+    spread_against_error,
+    summarise_calibration,
+)
+from doseledger.evaluate.predictions import load_prediction, load_samples
+from doseledger.evaluate.refusals import refuse_seen, refuse_unfit
 
-Floats = NDArray[np.float64]
-
-# The intervals that are reported.
-LEVELS = (0.50, 0.80, 0.95)
-# Those that the curve of coverage is drawn through.
-CURVE_LEVELS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
-# Candidates for the factor, 2 % apart; a spread that is off by more than tenfold is no spread to be mended.
-FACTORS = np.geomspace(0.1, 10.0, 233)
-# Voxels whose drawn doses all agree have no interval. Below this, a tenth of what dose engines agree to, is none.
-LEAST_SD_GY = 0.05
-# Ends of the classes of spread in Gy, for spread against error; the last class has no end.
-SPREAD_ENDS_GY = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0)
+# The bootstrap is drawn with this: the same data always give the same files.
+DRAW_SEED = 20250101
+DECIMALS = 6
 
 
 @dataclass(frozen=True)
-class CaseSpread:
-    """What one case says of the spread of its drawn doses.
+class DrawnSets:
+    """Where drawn doses lie, and of which cases.
 
     Parameters
     ----------
-    case_id
-        The case.
-    n_samples
-        Doses drawn of it.
-    ratios
-        |plan − mean| / standard deviation of each voxel, sorted, (voxel,).
-    structures
-        The same of each structure's mean dose, by name.
-    ranks
-        Voxels by how many of the drawn doses lie below the plan's, (n_samples + 1,); ties count half.
-    classes
-        (class of spread, 3): voxels, sum of squared spread, sum of squared error, in Gy².
-    mae_gy, expected_mae_gy
-        Mean absolute error of the mean dose, and what it would be were the plan one more drawn dose.
+    cases, splits
+        Folder of cases and table of splits.
+    val, test
+        Folders of predictions: of the validation cases, which the factors are fitted on, and of the test cases, which
+        they are judged on.
+    fold, repeat
+        Which part of the splits.
     """
 
-    case_id: str
-    n_samples: int
-    ratios: Floats
-    structures: dict[str, float]
-    ranks: Floats
-    classes: Floats
-    mae_gy: float
-    expected_mae_gy: float
+    cases: Path
+    splits: Path
+    val: Path
+    test: Path
+    fold: int
+    repeat: int
 
 
-@cache
-def half_width(level: float, n_samples: int) -> float:
-    """Return how many standard deviations of `n_samples` drawn doses an interval reaches to either side of their mean.
-
-    Notes
-    -----
-    The prediction interval of one more draw from a normal distribution: Student's t of n − 1 degrees of freedom, times
-    sqrt(1 + 1/n). So few samples do not read as a spread that is too narrow.
-
-    Examples
-    --------
-    >>> round(half_width(0.95, 8), 3)
-    2.508
-    """
-    return float(stats.t.ppf(0.5 + level / 2, n_samples - 1)) * math.sqrt(1 + 1 / n_samples)
-
-
-def describe_spread(
-    case_id: str, plan_gy: NDArray[np.float32], samples_gy: NDArray[np.float32], masks: Mapping[str, NDArray[np.bool_]]
-) -> CaseSpread:
-    """Return what one case says of the spread of its drawn doses.
+def calibrate_cohort(sets: DrawnSets, out: Path, *, tell: Tell) -> dict[str, float]:
+    """Return the calibration of a diffusion on the test cases, after writing `calibration.json` and its details.
 
     Parameters
     ----------
-    plan_gy
-        (voxel,): the plan's dose in the voxels that count.
-    samples_gy
-        (sample, voxel): the drawn doses there.
-    masks
-        bool (voxel,) of each structure; an empty one is left out.
+    sets
+        Where the drawn doses lie.
+    out
+        Folder of `calibration.json`, numbers by name, and `calibration_details.json`: curves, classes of spread, ranks
+        and a row a case.
 
     Raises
     ------
     BadInput
-        If there are fewer than two samples, or the voxels do not fit.
+        If a part has no cases, or the two parts come from different checkpoints.
+    BadCase
+        If a prediction can't be compared with its case, or the model has seen the case in training.
     """
-    n = len(samples_gy)
-    if n < 2 or samples_gy.shape[1:] != plan_gy.shape or not plan_gy.size:
-        raise BadInput(
-            f"{case_id}: drawn doses {samples_gy.shape} for {plan_gy.shape} voxels of the plan; wanted (2 or more, the "
-            "same voxels)"
-        )
-    mean, sd = samples_gy.mean(axis=0, dtype=np.float64), samples_gy.std(axis=0, ddof=1, dtype=np.float64)
-    error = np.abs(plan_gy - mean)
-    below = (samples_gy < plan_gy).sum(axis=0) + (samples_gy == plan_gy).sum(axis=0) / 2
-    ranks = np.bincount(np.floor(below).astype(np.intp), minlength=n + 1).astype(np.float64)
-    which = np.searchsorted(SPREAD_ENDS_GY, sd, side="right")
-    kinds = [np.ones_like(sd), np.square(sd), np.square(error)]
-    n_classes = len(SPREAD_ENDS_GY) + 1
-    sums = [np.bincount(which, weights=values, minlength=n_classes) for values in kinds]
-    structures = {}
-    for name, mask in masks.items():
-        if mask.any():
-            means = samples_gy[:, mask].mean(axis=1, dtype=np.float64)
-            spread = max(float(means.std(ddof=1)), LEAST_SD_GY)
-            structures[name] = abs(float(plan_gy[mask].mean(dtype=np.float64)) - float(means.mean())) / spread
-    # The mean of the others is n/(n − 1) times as far from a sample as the mean of all; one more draw is
-    # sqrt(1 + 1/n) from the mean of all where a sample is sqrt(1 + 1/(n − 1)) from that of the others.
-    apart = float(np.abs(samples_gy - mean).mean(dtype=np.float64)) * n / (n - 1)
-    return CaseSpread(
-        case_id=case_id,
-        n_samples=n,
-        ratios=np.sort(error / np.maximum(sd, LEAST_SD_GY)),
-        structures=structures,
-        ranks=ranks,
-        classes=np.stack(sums, axis=1, dtype=np.float64),
-        mae_gy=float(error.mean()),
-        expected_mae_gy=apart * math.sqrt((1 + 1 / n) / (1 + 1 / (n - 1))),
+    table = read_table(sets.splits, SPLITS)
+    table = table[(table["fold"] == sets.fold) & (table["repeat"] == sets.repeat)]
+    found: dict[str, list[CaseSpread]] = {}
+    checkpoints = set()
+    for part, predictions in (("val", sets.val), ("test", sets.test)):
+        rows = table[table["split"] == part]
+        if rows.empty:
+            raise BadInput(
+                f"{sets.splits}: no {part} cases in fold {sets.fold}, repeat {sets.repeat}; calibration needs val and "
+                "test"
+            )
+        found[part] = []
+        for case_id, sha256 in zip(rows["case_id"], rows["sha256"], strict=True):
+            files = sets.cases / f"{case_id}.npz", predictions / f"{case_id}.npz"
+            spread, checkpoint = spread_of_files(*files, sha256, may_be_selected=part == "val")
+            found[part].append(spread)
+            checkpoints.add(checkpoint)
+    if len(checkpoints) > 1:
+        raise BadInput("the predictions of val and test come from different checkpoints; predict both again with one")
+    factors = fit_factors(found["val"])
+    summary = summarise_calibration(found["test"], factors, np.random.default_rng(DRAW_SEED))
+    summary = {name: round(value, DECIMALS) for name, value in summary.items()}
+    tell(
+        f"80 % intervals hold {summary['coverage_80_voxels_percent']:.1f} % of the voxels, stretched by "
+        f"{factors.voxels:.2f} (from {len(found['val'])} validation cases) "
+        f"{summary['coverage_80_voxels_stretched_percent']:.1f} %"
     )
+    write_json(out / "calibration.json", summary)
+    details: dict[str, Any] = {
+        "curves": calibration_curves(found["test"], factors),
+        "spread_against_error": spread_against_error(found["test"]),
+        "ranks": rank_shares(found["test"]),
+        "cases": [
+            {"case_id": case.case_id, "mae_gy": case.mae_gy, "expected_mae_gy": case.expected_mae_gy}
+            for case in found["test"]
+        ],
+        "fitted_on": [case.case_id for case in found["val"]],
+    }
+    write_json(out / "calibration_details.json", _rounded(details))
+    return summary
 
 
-# (case, level, factor) -> share that is covered.
-Coverage = Callable[[CaseSpread, float, float], float]
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    return round(value, DECIMALS) if isinstance(value, float) else value
 
 
-def voxel_coverage(case: CaseSpread, level: float, factor: float) -> float:
-    """Return the share of a case's voxels whose plan dose lies in the interval, its width times `factor`."""
-    reach = factor * half_width(level, case.n_samples)
-    return float(np.searchsorted(case.ratios, reach, side="right")) / len(case.ratios)
-
-
-def structure_coverage(case: CaseSpread, level: float, factor: float) -> float:
-    """Return the share of a case's structures whose mean dose lies in its interval; NaN without them or a factor."""
-    if not case.structures or math.isnan(factor):
-        return math.nan
-    reach = factor * half_width(level, case.n_samples)
-    return float(np.mean([ratio <= reach for ratio in case.structures.values()]))
-
-
-@dataclass(frozen=True)
-class Factors:
-    """By what intervals are stretched so that they cover what they say, of voxels and of structures' mean doses.
-
-    NaN where the cases that they are fitted on have nothing to fit them on: no structure.
-    """
-
-    voxels: float
-    structures: float
-
-
-def fit_factors(cases: Sequence[CaseSpread]) -> Factors:
-    """Return the factors with which intervals cover these cases best: the least sum of squares over LEVELS.
-
-    Notes
-    -----
-    To be fitted on validation cases alone: on those that it is then reported for it would prove nothing. One number
-    for all levels and doses keeps what the model says of where it is unsure. Each case counts the same.
-    """
-
-    return Factors(_best_factor(voxel_coverage, cases), _best_factor(structure_coverage, cases))
-
-
-def _best_factor(coverage: Coverage, cases: Sequence[CaseSpread]) -> float:
-    misses = [
-        sum((float(_mean([coverage(case, level, factor) for case in cases])) - level) ** 2 for level in LEVELS)
-        for factor in FACTORS
-    ]
-    # argmin takes NaN for the least, and would answer with the first candidate.
-    return math.nan if np.isnan(misses).any() else float(FACTORS[int(np.argmin(misses))])
-
-
-def _mean(values: Sequence[float]) -> float:
-    known = [value for value in values if not math.isnan(value)]
-    return sum(known) / len(known) if known else math.nan
-
-
-def summarise_calibration(cases: Sequence[CaseSpread], factors: Factors, rng: np.random.Generator) -> dict[str, float]:
-    """Return the coverage of the cases in percent, plain and with the factors, and their spread against their error.
+def spread_of_files(
+    case_path: Path, prediction_path: Path, sha256: str, *, may_be_selected: bool
+) -> tuple[CaseSpread, str]:
+    """Return what one case says of the spread of its drawn doses, and the SHA256 of the checkpoint that drew them.
 
     Parameters
     ----------
-    factors
-        Fitted on other cases.
-    rng
-        Draws the bootstrap, over patients, of the intervals `_low` and `_high`.
+    case_path, prediction_path
+        NPZ of the case and of its prediction.
+    sha256
+        What the case's file must be, from the splits.
+    may_be_selected
+        Whether the case may be one that chose the epoch; one that was trained on never is.
 
-    Returns
-    -------
-    dict
-        `coverage_<level>_<voxels|structures>[_stretched]_percent` with `_low` and `_high`; `mae_gy` and
-        `expected_mae_gy`, what it would be if the plan were one more drawn dose; `mae_correlation`, Spearman's between
-        the two over the cases; the factors.
+    Raises
+    ------
+    BadCase
+        If the two don't fit, or the model has seen the case.
     """
-    result = {"n_cases": float(len(cases)), "n_samples": float(cases[0].n_samples)}
-    for what, coverage, factor in (
-        ("voxels", voxel_coverage, factors.voxels),
-        ("structures", structure_coverage, factors.structures),
-    ):
-        for level in LEVELS:
-            for ending, stretch in (("", 1.0), ("_stretched", factor)):
-                shares = np.asarray([100.0 * coverage(case, level, stretch) for case in cases])
-                name = f"coverage_{100 * level:.0f}_{what}{ending}_percent"
-                result[name] = _mean(shares.tolist())
-                result[f"{name}_low"], result[f"{name}_high"] = bootstrap_interval(shares, rng)
-        result[f"factor_{what}"] = factor
-    found, expected = np.asarray([case.mae_gy for case in cases]), np.asarray([case.expected_mae_gy for case in cases])
-    result |= {"mae_gy": float(found.mean()), "expected_mae_gy": float(expected.mean())}
-    result["mae_correlation"] = float(stats.spearmanr(found, expected).statistic) if len(cases) > 2 else math.nan
-    return result
-
-
-def calibration_curves(cases: Sequence[CaseSpread], factors: Factors) -> list[dict[str, float]]:
-    """Return a row for each of CURVE_LEVELS: the share that intervals say they hold, and those that they do, 0 to 1."""
-    return [
-        {
-            "level": level,
-            "voxels": _mean([voxel_coverage(case, level, 1.0) for case in cases]),
-            "voxels_stretched": _mean([voxel_coverage(case, level, factors.voxels) for case in cases]),
-            "structures": _mean([structure_coverage(case, level, 1.0) for case in cases]),
-            "structures_stretched": _mean([structure_coverage(case, level, factors.structures) for case in cases]),
-        }
-        for level in CURVE_LEVELS
-    ]
-
-
-def spread_against_error(cases: Sequence[CaseSpread]) -> list[dict[str, float]]:
-    """Return a row for each class of spread that has voxels: how many, their rms spread and their rms error in Gy."""
-    total = np.sum([case.classes for case in cases], axis=0)
-    return [
-        {"voxels": float(n), "spread_gy": math.sqrt(spread / n), "error_gy": math.sqrt(error / n)}
-        for n, spread, error in total
-        if n > 0
-    ]
-
-
-def rank_shares(cases: Sequence[CaseSpread]) -> list[float]:
-    """Return the share of voxels whose plan dose has each rank among the drawn doses; level where all is well."""
-    total = np.sum([case.ranks / case.ranks.sum() for case in cases], axis=0)
-    return [float(share) for share in total / len(cases)]
+    prediction = load_prediction(prediction_path)
+    case_id = prediction.case_id
+    found = sha256_of_file(case_path) if case_path.is_file() else "absent"
+    if found != sha256 or prediction.case_sha256 != found:
+        raise BadCase(
+            case_id,
+            f"{case_path.name} is {found[:12]}, the splits say {sha256[:12]}, the prediction is of "
+            f"{prediction.case_sha256[:12]}; run ingest, split and predict again",
+        )
+    refuse_seen(case_id, found, prediction.trained_on, () if may_be_selected else prediction.selected_on)
+    case = Case.load(case_path)
+    refuse_unfit(case, prediction.dose_gy, prediction.grid)
+    samples_gy, sampled = load_samples(prediction_path)
+    if sampled.shape != case.grid.shape_zyx or case.dose_gy is None:
+        raise BadCase(case_id, f"doses were drawn on {sampled.shape} voxels, the case has {case.grid.shape_zyx}")
+    masks = {name: case.mask(name)[sampled] for name in case.present_names}
+    return describe_spread(case_id, case.dose_gy[sampled], samples_gy, masks), prediction.checkpoint_sha256

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from doseledger.core.errors import BadInput
-from doseledger.evaluate.intervals import bootstrap_interval, wilson_interval
-from doseledger.evaluate.metrics import CaseMetrics
-from doseledger.evaluate.openkbp_scores import combine_scores
+from doseledger.dosimetry.intervals import bootstrap_interval, wilson_interval
+from doseledger.dosimetry.openkbp_scores import combine_scores
+from doseledger.evaluate.case import CaseMetrics
 
 # The error that cases are ranked by.
 RANKED_BY = "mae_above_10_percent_gy"

@@ -16,8 +16,8 @@ from doseledger.gates.verdict import without_explanations
 
 # Whose code makes an old verdict stale: named and not imported, so that training, which makes the digest anew, does not
 # load every judge.
-DATA_JUDGE = "doseledger.gates.cohort"
-METRICS_JUDGE = "doseledger.gates.metrics"
+DATA_JUDGE = "doseledger.gates.data.cohort"
+METRICS_JUDGE = "doseledger.gates.model.metrics"
 
 
 @dataclass(frozen=True)

@@ -168,7 +168,7 @@ class SignLimit(Block):
 
 
 class TrainingLimits(Block):
-    """Red flags of a training, told as it goes and judged in the end; learn/red_flags.py says what each measures."""
+    """Red flags of a training, told as it goes and judged at its end; learn/watch/red_flags.py measures them."""
 
     loss_share: SignLimit
     gap: SignLimit

@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from doseledger.core.contract import Contract, ParityLimit
 from doseledger.core.errors import BadInput
 from doseledger.core.files import sha256_of_json
 from doseledger.gates.verdict import Finding, Verdict, make_verdict, without_explanations
+from doseledger.parity.contract import Contract, ParityLimit
 
 GATE = "parity"
 

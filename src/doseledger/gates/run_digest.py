@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from doseledger.learn.run import TrainingRun
 
 # Named and not imported: a verdict is asked for before the trainer is loaded.
-TRAINER = "doseledger.learn.train"
+TRAINER = "doseledger.learn.training.train"
 
 
 def run_digest(run: TrainingRun, splits_csv: Path, limits: PreflightLimits) -> str:

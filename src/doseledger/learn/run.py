@@ -13,8 +13,8 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from doseledger.learn.inputs import InputSpec, OpenCase
-from doseledger.learn.recipe import CommonRecipe
+from doseledger.learn.data.inputs import InputSpec, OpenCase
+from doseledger.learn.recipes.dose import CommonRecipe
 
 # What best.ckpt, early stopping and the plateau schedule look at; the mask is in the name.
 MONITORED = "val_mae_valid_dose_gy"

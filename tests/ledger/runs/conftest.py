@@ -20,11 +20,11 @@ from doseledger.core.case import write_npz
 from doseledger.core.files import read_json, sha256_of_file, sha256_of_json, write_json, write_text
 from doseledger.core.protocol import load_goals, load_protocol
 from doseledger.core.tables import SPLITS, read_table
-from doseledger.evaluate.metrics import Yardsticks
+from doseledger.evaluate.case import Yardsticks
 from doseledger.gates.verdict import make_verdict, write_verdict
-from doseledger.learn.checkpoint import load_checkpoint, save_checkpoint
-from doseledger.ledger.recompute import Recompute
-from doseledger.ledger.runs import RunFiles, files_of_pipeline
+from doseledger.learn.training.checkpoint import load_checkpoint, save_checkpoint
+from doseledger.ledger.runs.files import RunFiles, files_of_pipeline
+from doseledger.ledger.runs.recompute import Recompute
 
 MODEL = "dose_unet"
 

@@ -10,9 +10,9 @@ import pytest
 
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import read_json, sha256_of_file
-from doseledger.ledger.archive import archive_run, example_cases
-from doseledger.ledger.run_check import check_run
-from doseledger.ledger.runs import files_of_archive
+from doseledger.ledger.runs.archive import archive_run, example_cases
+from doseledger.ledger.runs.check import check_run
+from doseledger.ledger.runs.files import files_of_archive
 
 WHEN = datetime(2026, 3, 1, 12, 30, 5, tzinfo=UTC)
 

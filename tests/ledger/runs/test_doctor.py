@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from doseledger.core.files import write_json, write_text
-from doseledger.ledger.doctor import examine
+from doseledger.ledger.runs.doctor import examine
 
 DEAD = 2**22 + 1
 

@@ -14,13 +14,15 @@ from ruamel.yaml import YAML
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_json, write_json, write_text
-from doseledger.ledger import index as index_module
-from doseledger.ledger.archive import archive_run
-from doseledger.ledger.index import gather_runs
-from doseledger.ledger.queue import QueuedExperiment, queued_experiments
-from doseledger.ledger.run_check import check_run
-from doseledger.ledger.run_rows import RunRow
-from doseledger.ledger.run_tables import (
+from doseledger.core.table_text import as_markdown, as_text
+from doseledger.ledger.provenance.queue import QueuedExperiment, queued_experiments
+from doseledger.ledger.provenance.snapshot import snapshot_of
+from doseledger.ledger.runs import index as index_module
+from doseledger.ledger.runs.archive import archive_run
+from doseledger.ledger.runs.check import check_run
+from doseledger.ledger.runs.index import gather_runs
+from doseledger.ledger.runs.rows import RunRow
+from doseledger.ledger.runs.tables import (
     comparison_table,
     differing_settings,
     find_run,
@@ -28,8 +30,6 @@ from doseledger.ledger.run_tables import (
     runs_table,
     select_runs,
 )
-from doseledger.ledger.snapshot import snapshot_of
-from doseledger.ledger.table_text import as_markdown, as_text
 
 WHEN = datetime(2026, 3, 1, 12, 30, 5, tzinfo=UTC)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from doseledger.core.files import read_json, write_json
-from doseledger.ledger.index import gather_runs
-from doseledger.ledger.index_page import write_index
+from doseledger.ledger.runs.index import gather_runs
+from doseledger.report.runs import write_index
 
 
 def test_the_page_holds_all_and_asks_for_nothing_outside(project, repository: Path) -> None:

@@ -8,8 +8,8 @@ import pytest
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_yaml
-from doseledger.ledger.pipeline import resolve_stages
-from doseledger.ledger.runs import files_of_pipeline, models_of, run_files
+from doseledger.ledger.provenance.pipeline import resolve_stages
+from doseledger.ledger.runs.files import files_of_pipeline, models_of, run_files
 
 
 def test_stages_are_resolved_as_dvc_resolves_them(repository: Path) -> None:

@@ -8,8 +8,8 @@ import pytest
 
 from doseledger.core.errors import BadInput
 from doseledger.evaluate.summary import RANKED_BY
-from doseledger.ledger.query import parse_condition
-from doseledger.ledger.run_rows import SHORT_NAMES
+from doseledger.ledger.runs.query import parse_condition
+from doseledger.ledger.runs.rows import SHORT_NAMES
 
 ROW: dict[str, Any] = {
     "id": "a1", "mae_gy": 2.5, "model": "dose_unet", "dirty": False, "loss.dvh": 0.1, "dvh_PTV70_D95%": 1.5,

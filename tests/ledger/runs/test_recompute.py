@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from doseledger.cohort.evaluation import DRAW_SEED
-from doseledger.evaluate.metrics import CaseMetrics
-from doseledger.evaluate.openkbp_scores import score_patient
+from doseledger.dosimetry.openkbp_scores import score_patient
+from doseledger.evaluate.case import CaseMetrics
+from doseledger.evaluate.cohort import DRAW_SEED
 from doseledger.evaluate.summary import summarise
-from doseledger.ledger.recompute import Tables, changed_summary
+from doseledger.ledger.runs.recompute import Tables, changed_summary
 
 STRUCTURES = ("PTV70", "Larynx", "Mandible")
 

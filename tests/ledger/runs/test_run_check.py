@@ -13,8 +13,8 @@ import pytest
 from doseledger.core.case import write_npz
 from doseledger.core.files import read_json, write_json, write_text
 from doseledger.gates.verdict import Verdict
-from doseledger.learn.checkpoint import load_checkpoint, save_checkpoint
-from doseledger.ledger.run_check import check_run
+from doseledger.learn.training.checkpoint import load_checkpoint, save_checkpoint
+from doseledger.ledger.runs.check import check_run
 
 
 def messages(verdict: Verdict, check: str) -> str:
@@ -104,7 +104,7 @@ def test_a_table_that_was_edited_with_its_summary_is_found_by_measuring_again(pr
         for line in tables
     ]
     write_text(files.tables["cases"], "\n".join(forged) + "\n")
-    from doseledger.ledger.recompute import read_tables, summary_of_tables
+    from doseledger.ledger.runs.recompute import read_tables, summary_of_tables
 
     # A careful forger makes the summary anew.
     write_json(files.summary, summary_of_tables(read_tables(files.tables, read_json(files.summary))))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from doseledger.cli import app
+from doseledger.cli.app import app
 from doseledger.core.errors import BadInput, GateFailed, NotReady
 from doseledger.core.files import write_text
 

@@ -1,0 +1,117 @@
+"""Results beside each other: two models, several runs as one, and clinical goals of another fractionation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from doseledger.cli.shared import Json, Protocols, show
+from doseledger.core.errors import BadInput, GateFailed
+
+app = typer.Typer()
+goals_app = typer.Typer(no_args_is_help=True, help="Files of clinical goals.")
+app.add_typer(goals_app, name="goals")
+# The bootstrap is drawn with this unless another is asked for: the same tables always give the same interval.
+DRAW_SEED = 20250101
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="Folder that `evaluate` wrote of a model, or its cases.csv.")],
+    second: Annotated[Path, typer.Argument(help="The same of another model, on the same test cases.")],
+    markdown: Annotated[Path | None, typer.Option(help="Markdown table to write.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = DRAW_SEED,
+    as_json: Json = False,
+) -> None:
+    """Compare two models case by case: difference with its interval, Wilcoxon test, effect size.
+
+    Example: doseledger compare reports/metrics/phantom/dose_unet reports/metrics/phantom/other --json
+    """
+    import numpy as np
+
+    from doseledger.core.files import write_text
+    from doseledger.evaluate.compare import compare_models, describe_comparison
+
+    found = compare_models(first, second, np.random.default_rng(seed))
+    text = "\n".join(describe_comparison(found, (str(first), str(second))))
+    if markdown is not None:
+        write_text(markdown, text + "\n")
+    show(found, as_json, text)
+
+
+@app.command()
+def pool(
+    runs: Annotated[list[Path], typer.Argument(help="Folders that `evaluate` wrote, one a run.")],
+    predictions: Annotated[
+        list[Path], typer.Option(help="Folder of the predictions of each run, in the order of the runs.")
+    ],
+    markdown: Annotated[Path | None, typer.Option(help="Markdown table to write.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = DRAW_SEED,
+    as_json: Json = False,
+) -> None:
+    """Pool seeds on one test set, or the folds of a cross-validation; a case that any model has seen is refused.
+
+    Example: doseledger pool runs/1/metrics runs/2/metrics --predictions runs/1/predictions
+    --predictions runs/2/predictions
+    """
+    import numpy as np
+
+    from doseledger.core.files import write_text
+    from doseledger.evaluate.pooling import EvaluatedRun, describe_pool, pool_runs
+
+    if len(runs) != len(predictions):
+        raise BadInput(f"{len(runs)} runs and {len(predictions)} folders of predictions; give --predictions once a run")
+    evaluated = [EvaluatedRun(metrics, folder) for metrics, folder in zip(runs, predictions, strict=True)]
+    found = pool_runs(evaluated, np.random.default_rng(seed))
+    text = "\n".join(describe_pool(found))
+    if markdown is not None:
+        write_text(markdown, text + "\n")
+    show(found, as_json, text)
+
+
+@goals_app.command("lint")
+def lint_goals(
+    files: Annotated[list[Path], typer.Argument(help="Files of clinical goals.")],
+    protocols: Protocols,
+    as_json: Json = False,
+) -> None:
+    """Say what is wrong with files of clinical goals; exit 1 if anything is.
+
+    Example: doseledger goals lint validation/goals/prostate_sib.yaml --protocols validation/protocols
+    """
+    from doseledger.evaluate.files.goals import lint_goal_file
+
+    found = {str(path): lint_goal_file(path, protocols) for path in files}
+    lines = [f"{path}: {fault}" for path, faults in found.items() for fault in faults]
+    sound = [f"{path}: sound" for path, faults in found.items() if not faults]
+    show(found, as_json, "\n".join([*lines, *sound]))
+    if lines:
+        raise GateFailed(f"{len(lines)} fault(s) in {len(files) - len(sound)} of {len(files)} files of goals")
+
+
+@goals_app.command("convert")
+def convert_goals(
+    file: Annotated[Path, typer.Argument(help="File of clinical goals.")],
+    out: Annotated[Path, typer.Argument(help="File to write; its stem is the new set's name.")],
+    fractions: Annotated[int, typer.Option(help="For how many fractions the goals are wanted.", min=1)],
+    alpha_beta: Annotated[list[str], typer.Option(help="Structure and its α/β in Gy: Rectum=3. Once a structure.")],
+    keep: Annotated[list[str] | None, typer.Option(help="Structure whose goals stay as they are.")] = None,
+    from_fractions: Annotated[
+        int | None, typer.Option(help="For which they were published; without it their doses are EQD2.", min=1)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Convert the dose levels of clinical goals to another number of fractions (EQD2, linear-quadratic model).
+
+    Example: doseledger goals convert quantec.yaml quantec_28.yaml --fractions 28 --alpha-beta Rectum=3
+    --alpha-beta Bladder=5 --keep PTV70
+    """
+    from doseledger.dosimetry.fractionation import parse_alpha_beta
+    from doseledger.evaluate.files.goals import convert_goal_file, goals_as_yaml
+
+    ratios = parse_alpha_beta(alpha_beta)
+    kept = frozenset(keep or [])
+    goals = convert_goal_file(file, out, fractions, ratios, keep=kept, from_fractions=from_fractions)
+    show(goals.model_dump(mode="json"), as_json, goals_as_yaml(goals).rstrip("\n"))

@@ -1,0 +1,113 @@
+"""Experiments that shall count: a clean tree before the run, a note with its criteria, what killed runs left behind."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from doseledger.cli.runs import STATES, Archives, gather
+from doseledger.cli.shared import Json, project_root, show
+from doseledger.core.errors import GateFailed
+
+if TYPE_CHECKING:
+    from doseledger.ledger.runs.prerun import Readiness
+
+app = typer.Typer()
+experiment_app = typer.Typer(no_args_is_help=True, help="A dated note: hypothesis and criteria first, results after.")
+app.add_typer(experiment_app, name="experiment")
+
+Lock = Annotated[Path, typer.Option("--packages", help="The lock of Python packages.")]
+PACKAGES = Path("requirements.lock")
+
+
+@experiment_app.command("ready")
+def ready(packages: Lock = PACKAGES, as_json: Json = False) -> None:
+    """Say whether a run begun now would count: committed code, the locked packages; exit 1 if not.
+
+    Example: doseledger experiment ready && dvc exp run -S lr=1e-4
+    """
+    from doseledger.ledger.runs.prerun import examine_readiness
+
+    readiness = examine_readiness(Path.cwd(), packages)
+    found = {
+        "ready": not readiness.problems,
+        "problems": [asdict(problem) for problem in readiness.problems],
+        "seeds": readiness.seeds,
+        "provenance": readiness.provenance,
+    }
+    show(found, as_json, _describe(readiness))
+    readiness.refuse_unless_ready()
+
+
+@experiment_app.command("new")
+def new(
+    name: Annotated[str, typer.Argument(help="Small letters, digits and hyphens; DVC's experiment gets it too.")],
+    model: Annotated[str, typer.Option(help="The model that is trained.")],
+    notes: Annotated[Path, typer.Option(help="Folder of notes.")],
+    hypothesis: Annotated[str, typer.Option(help="What is expected, and why.")] = "",
+    criterion: Annotated[
+        list[str] | None, typer.Option(help='Condition that decides: "mae_gy < 3"; can be given several times.')
+    ] = None,
+    packages: Lock = PACKAGES,
+) -> None:
+    """Write the note of an experiment before it is run; refused on a dirty tree.
+
+    Example: doseledger experiment new dvh-term --model dose_unet --notes docs/experiments
+    --hypothesis "a DVH term lowers the error of D95%" --criterion "dvh_PTV70_D95% < 2"
+    """
+    from datetime import date
+
+    from doseledger.ledger.runs.experiment import Plan, new_note
+    from doseledger.ledger.runs.prerun import examine_readiness
+
+    plan = Plan(name, model, hypothesis, tuple(criterion or []))
+    path = new_note(notes, plan, examine_readiness(Path.cwd(), packages), Path.cwd(), date.today())
+    print(f"{path} written: fill in what is left, commit it, then dvc exp run --name {name}")
+
+
+@experiment_app.command("fill")
+def fill(
+    note: Annotated[Path, typer.Argument(help="A note of `experiment new`.")],
+    run: Annotated[str, typer.Option(help="The run: its id, experiment, tag or archived folder.")],
+    archives: Archives = None,
+) -> None:
+    """Write a run's results into its note, in place of what stood there.
+
+    Example: doseledger experiment fill docs/experiments/2026-03-01-dvh-term.md --run dvh-term
+    """
+    from doseledger.ledger.runs.experiment import fill_note
+    from doseledger.ledger.runs.tables import find_run
+
+    row = find_run(gather(archives), run)
+    fill_note(note, row)
+    print(f"{note}: results of run {row.id} written in; the conclusion is yours")
+
+
+@app.command("doctor")
+def doctor(as_json: Json = False) -> None:
+    """Look for what killed runs have left behind, and say what to do; changes nothing, exit 1 if a person is needed.
+
+    Example: doseledger doctor --json
+    """
+    from doseledger.ledger.runs.doctor import examine
+
+    root = project_root()
+    found = examine(root, root / STATES)
+    lines = []
+    for symptom in found:
+        lines.append(f"{symptom.severity}: {symptom.what}: {symptom.found}")
+        lines += [f"      it means: {symptom.means}", f"      to do: {symptom.do}"]
+    show([asdict(symptom) for symptom in found], as_json, "\n".join(lines) or "nothing was left behind")
+    needed = [symptom for symptom in found if symptom.severity == "mend"]
+    if needed:
+        raise GateFailed(f"{len(needed)} thing(s) that a killed run left behind need a person; see above")
+
+
+def _describe(readiness: Readiness) -> str:
+    made = readiness.provenance
+    packages = ", ".join(f"{name} {version}" for name, version in made["packages"].items())
+    seeds = ", ".join(f"{name} {value}" for name, value in readiness.seeds.items())
+    return f"commit {made['git']['commit']}\nseeds: {seeds}\nPython {made['python']}, {made['platform']}; {packages}"

@@ -1,0 +1,192 @@
+"""The registry of model versions: register, promote, sign off, show, fetch, retire."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from doseledger.cli.audited import REPORTS, audit_log, audit_root, audited
+from doseledger.cli.shared import Json, show, tell
+
+if TYPE_CHECKING:
+    from doseledger.ledger.registry.tag import Version
+    from doseledger.ledger.registry.versions import RegistryFiles
+
+app = typer.Typer()
+registry_app = typer.Typer(no_args_is_help=True, help="Model versions and their stages, as Git tags.")
+app.add_typer(registry_app, name="registry")
+
+Name = Annotated[str, typer.Argument(help="MODEL@VERSION, dose_unet@v0.1.0 for example.")]
+Criteria = Annotated[Path, typer.Option(help="The exit criteria of each stage.")]
+Thresholds = Annotated[Path, typer.Option(help="The limits; its `candidate` is the clinical target.")]
+CRITERIA = Path("validation/exit_criteria.yaml")
+THRESHOLDS = Path("validation/thresholds.yaml")
+
+
+@registry_app.command("register")
+@audited("registry register", inputs=("criteria", "thresholds"))
+def register_version(
+    model: Annotated[str, typer.Argument(help="A name of `models` in the settings.")],
+    version: Annotated[str, typer.Option(help="v0.1.0: never used before for this model.")],
+    criteria: Criteria = CRITERIA,
+    thresholds: Thresholds = THRESHOLDS,
+    as_json: Json = False,
+) -> None:
+    """Register a finished, committed run as a version: an annotated tag on HEAD; refuse with all that is missing.
+
+    Example: doseledger registry register dose_unet --version v0.1.0
+    """
+    from doseledger.ledger.audit.recording import note_fact
+    from doseledger.ledger.registry.release import open_release
+    from doseledger.ledger.registry.versions import register
+
+    files = _files(criteria, thresholds)
+    made = register(files, open_release(files.root, model, thresholds), version, tell)
+    note_fact("registered", _fact(made))
+    hint = f"publish it: `dvc push` and `git push origin {made.name}`"
+    show(made.as_dict(), as_json, f"{made.name} registered on commit {made.commit[:12]}; {hint}")
+
+
+@registry_app.command("promote")
+@audited("registry promote", inputs=("criteria", "thresholds"))
+def promote_version(
+    name: Name,
+    stage: Annotated[str, typer.Option(help="A phase of the exit criteria: research, candidate or frozen.")],
+    baseline: Annotated[str | None, typer.Option(help="MODEL@VERSION that it must beat, where that is asked.")] = None,
+    criteria: Criteria = CRITERIA,
+    thresholds: Thresholds = THRESHOLDS,
+) -> None:
+    """Give a version a stage, if it meets every criterion of it; refuse with all that are not met.
+
+    Example: doseledger registry promote dose_unet@v0.1.0 --stage research
+    """
+    from doseledger.ledger.audit.recording import note_fact
+    from doseledger.ledger.registry.versions import promote
+
+    made = promote(_files(criteria, thresholds), name, stage, baseline)
+    note_fact("promoted", {**_fact(made), "stage": stage, "baseline": baseline})
+    print(f"{name} is {stage}; publish it: `git push origin '{made.promotions[-1].tag}'`")
+
+
+@registry_app.command("sign-off")
+@audited("registry sign-off")
+def sign_off_version(
+    name: Name,
+    statement: Annotated[str, typer.Option(help="What was looked at and found.")],
+) -> None:
+    """Sign a version off in the audit log, as the person whom Git names.
+
+    Example: doseledger registry sign-off dose_unet@v0.1.0 --statement "report read, worst case looked at"
+    """
+    from doseledger.ledger.audit.recording import note_fact
+    from doseledger.ledger.registry.versions import sign_off
+
+    note_fact("signed_off", sign_off(_files(CRITERIA, THRESHOLDS), name, statement))
+    print(f"{name} signed off, in {audit_log()}")
+
+
+@registry_app.command("show")
+def show_versions(
+    name: Annotated[str | None, typer.Argument(help="MODEL@VERSION for all of one; all versions if absent.")] = None,
+    baseline: Annotated[str | None, typer.Option(help="MODEL@VERSION that it would be compared with.")] = None,
+    criteria: Criteria = CRITERIA,
+    thresholds: Thresholds = THRESHOLDS,
+    as_json: Json = False,
+) -> None:
+    """Show what is registered; of one version also its card, and what each stage would still ask of it.
+
+    Example: doseledger registry show dose_unet@v0.1.0
+    """
+    from doseledger.ledger.registry.fetch import write_card
+    from doseledger.ledger.registry.tag import find_version, read_versions
+
+    files = _files(criteria, thresholds)
+    if name is None:
+        versions = read_versions(files.root)
+        lines = [_describe(version) for version in versions]
+        show([version.as_dict() for version in versions], as_json, "\n".join(lines) or "nothing is registered yet")
+        return
+    version = find_version(files.root, name)
+    stages = _stages(files, version, baseline)
+    lines = [write_card(version), "## Stages", ""]
+    for stage, missing in stages.items():
+        state = "held" if stage in version.stages else "every criterion is met" if not missing else "criteria not met:"
+        lines += [f"- {stage}: {state}", *(f"  - {item}" for item in missing if stage not in version.stages)]
+    show({**version.as_dict(), "missing": stages}, as_json, "\n".join(lines))
+
+
+@registry_app.command("retire")
+@audited("registry retire")
+def retire_version(
+    name: Name,
+    why: Annotated[str, typer.Option(help="The reason, for whoever uses it.")],
+) -> None:
+    """Retire a version: it stays on record, and is neither promoted nor fetched any more.
+
+    Example: doseledger registry retire dose_unet@v0.1.0 --why "femurs swapped in the training data"
+    """
+    from doseledger.ledger.audit.recording import note_fact
+    from doseledger.ledger.registry.versions import retire
+
+    made = retire(_files(CRITERIA, THRESHOLDS), name, why)
+    note_fact("retired", {**_fact(made), "why": why})
+    print(f"{name} is retired; publish it: `git push origin '{name}!'`")
+
+
+@registry_app.command("get")
+@audited("registry get", inputs=("check",), outputs=("out",), reads="check")
+def get_version(
+    name: Name,
+    out: Annotated[Path, typer.Option(help="Folder that gets best.ckpt, MODEL_CARD.md and version.json.")],
+    check: Annotated[Path | None, typer.Option(help="Cases to predict, and compare with what was recorded.")] = None,
+    criteria: Criteria = CRITERIA,
+) -> None:
+    """Fetch a version from cache or remote, check every byte by its hash, and with --check that it predicts the same.
+
+    Example: doseledger registry get dose_unet@v0.1.0 --out model/ --check cases/
+    """
+    from doseledger.ledger.registry.criteria import load_criteria
+    from doseledger.ledger.registry.fetch import check_version, fetch_version
+    from doseledger.ledger.registry.tag import find_version
+
+    root = _files(criteria, THRESHOLDS).root
+    version = find_version(root, name)
+    fetched = fetch_version(root, version, out, tell)
+    if check is not None:
+        made = check_version(root, version, fetched, check, load_criteria(criteria).reproduction, tell)
+        exact = sum(comparison.identical for comparison in made)
+        print(f"{len(made)} cases predicted again: {exact} to the bit, all within the limit")
+    print(f"{name}: {fetched.checkpoint}, SHA256 as registered")
+
+
+def _files(criteria: Path, thresholds: Path) -> RegistryFiles:
+    from doseledger.ledger.registry.versions import RegistryFiles
+
+    return RegistryFiles(Path.cwd(), audit_log(), criteria, thresholds, audit_root() / REPORTS)
+
+
+def _fact(version: Version) -> dict[str, str]:
+    checkpoint = str(version.record["checkpoint"]["sha256"])
+    return {"name": version.name, "commit": version.commit, "checkpoint_sha256": checkpoint}
+
+
+def _describe(version: Version) -> str:
+    state = f"retired: {version.retired}" if version.retired is not None else ", ".join(version.stages) or "no stage"
+    return f"{version.name}  {version.commit[:12]}  {version.at[:10]}  {version.by}  {state}"
+
+
+def _stages(files: RegistryFiles, version: Version, baseline: str | None) -> dict[str, list[str]]:
+    """What each stage asks that a version lacks."""
+    from doseledger.ledger.registry.criteria import load_criteria
+    from doseledger.ledger.registry.versions import judge_stage
+
+    return {
+        stage: [
+            f"[{result.criterion.check}] {result.missing}"
+            for result in judge_stage(files, version, stage, baseline)
+            if result.missing
+        ]
+        for stage in load_criteria(files.criteria).phases
+    }

@@ -1,1 +1,0 @@
-"""Where cases come from, and how they are dealt into splits."""

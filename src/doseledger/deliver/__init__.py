@@ -1,0 +1,1 @@
+"""What goes back to the clinic: predicted dose as DICOM."""

@@ -1,0 +1,1 @@
+"""DVH statistics and curves, from voxels and from contours."""

@@ -1,0 +1,298 @@
+"""DVH statistics in the clinic's grammar (`D95%`, `D2cc`, `V70Gy`, `mean`, `HI`), exact on the sorted samples.
+
+A structure's dose is a set of samples, each with a volume: whole voxels, or voxels weighted by the part of them that
+the structure covers. The curves are in `dvh_curves`; nothing here goes through a histogram.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from doseledger.core.errors import BadInput
+from doseledger.dosimetry.dvh.grammar import Measure, Statistic, parse_statistic
+
+__all__ = [
+    "Measure",
+    "Statistic",
+    "StructureDose",
+    "dose_statistic",
+    "index_of_samples",
+    "parse_statistic",
+    "structure_dose",
+    "structure_statistic",
+]
+
+EMPTY = "the structure is absent or smaller than a voxel: no sample lies in it"
+
+
+@dataclass(frozen=True)
+class StructureDose:
+    """Dose of one structure as samples, coldest first.
+
+    Parameters
+    ----------
+    dose_gy
+        Dose of each sample, ascending, (sample,).
+    weights
+        Part of a voxel that each sample stands for, (sample,), 0 < w ≤ 1; None where each is a whole voxel.
+    voxel_volume_cc
+        Volume of a whole voxel in cm³.
+    """
+
+    dose_gy: NDArray[Any]
+    weights: NDArray[np.float64] | None
+    voxel_volume_cc: float
+
+    @cached_property
+    def volume_cc(self) -> float:
+        """Volume of the structure in cm³."""
+        whole = float(len(self.dose_gy)) if self.weights is None else float(self.weights.sum())
+        return whole * self.voxel_volume_cc
+
+    @cached_property
+    def _cold_volume(self) -> NDArray[np.float64]:
+        # Volume colder than the middle of each sample, from 0 at the first to 1 at the last.
+        weights = np.ones(len(self.dose_gy)) if self.weights is None else self.weights
+        middle = np.cumsum(weights) - weights / 2.0
+        return (middle - middle[0]) / (middle[-1] - middle[0])
+
+    def dose_at_fraction(self, fraction: float) -> float:
+        """Return the least dose in Gy of the hottest part, `fraction` of the volume from 0 to 1.
+
+        Notes
+        -----
+        Linear between the middles of the sorted samples, so that 1 gives the minimum and 0 the maximum; for equal
+        weights this is definition 7 of Hyndman & Fan, Am Stat 50:361 (1996), numpy's percentile.
+        """
+        n = len(self.dose_gy)
+        if n == 1:
+            return float(self.dose_gy[0])
+        if self.weights is not None:
+            return float(np.interp(1.0 - fraction, self._cold_volume, self.dose_gy))
+        position = (n - 1) * (1.0 - fraction)
+        low = min(int(position), n - 2)
+        below, above = float(self.dose_gy[low]), float(self.dose_gy[low + 1])
+        return below + (position - low) * (above - below)
+
+    def fraction_at_dose(self, dose_gy: float) -> float:
+        """Return the part of the volume, 0 to 1, that has at least this dose in Gy."""
+        first = int(np.searchsorted(self.dose_gy, dose_gy, side="left"))
+        if self.weights is None:
+            return (len(self.dose_gy) - first) / len(self.dose_gy)
+        return float(self.weights[first:].sum() / self.weights.sum())
+
+    def mean_gy(self) -> float:
+        """Return the mean dose in Gy."""
+        if self.weights is None:
+            return float(self.dose_gy.mean(dtype=np.float64))
+        return float(np.average(self.dose_gy, weights=self.weights))
+
+    def measure(self, statistic: Statistic, prescription_gy: float | None = None) -> Measure:
+        """Return the value of a statistic.
+
+        Raises
+        ------
+        BadInput
+            If the statistic needs a prescription and none is given, or the dose outside the structure.
+        """
+        if statistic.needs_whole_dose:
+            raise BadInput(f"{statistic.name} needs the dose outside the structure too: ask for it of a whole dose")
+        _check_prescription(statistic, prescription_gy)
+        unit = statistic.unit
+        if statistic.name == "volume":
+            return Measure(self.volume_cc, unit)
+        if len(self.dose_gy) == 0:
+            return Measure(math.nan, unit, EMPTY)
+        if statistic.kind == "index":
+            return self._homogeneity()
+        if statistic.kind in ("volume_at_gy", "volume_at_percent"):
+            scale = 1.0 if statistic.kind == "volume_at_gy" else (prescription_gy or math.nan) / 100.0
+            fraction = self.fraction_at_dose(statistic.level * scale)
+            return Measure(fraction * (self.volume_cc if unit == "cc" else 100.0), unit)
+        if statistic.kind == "dose_at_cc" and statistic.level > self.volume_cc * (1 + 1e-9):
+            return Measure(math.nan, unit, f"the structure has {self.volume_cc:.3g} cc, less than {statistic.level:g}")
+        dose = self._dose(statistic)
+        return Measure(dose if unit == "Gy" else 100.0 * dose / (prescription_gy or math.nan), unit)
+
+    def _dose(self, statistic: Statistic) -> float:
+        if statistic.kind == "dose_at_percent":
+            return self.dose_at_fraction(statistic.level / 100.0)
+        if statistic.kind == "dose_at_cc":
+            return self.dose_at_fraction(min(1.0, statistic.level / self.volume_cc))
+        if statistic.name == "mean":
+            return self.mean_gy()
+        return float(self.dose_gy[0] if statistic.name == "min" else self.dose_gy[-1])
+
+    def _homogeneity(self) -> Measure:
+        # ICRU Report 83 (2010), equation 3.4: (D2% − D98%) / D50%.
+        near_max, near_min, median = (self.dose_at_fraction(f) for f in (0.02, 0.98, 0.50))
+        if median <= 0:
+            return Measure(math.nan, "1", "D50% is 0 Gy, HI would divide by it")
+        return Measure((near_max - near_min) / median, "1")
+
+
+def structure_dose(dose_gy: NDArray[Any], coverage: NDArray[Any], voxel_volume_cc: float) -> StructureDose:
+    """Return the sorted dose samples of one structure.
+
+    Parameters
+    ----------
+    dose_gy
+        Dose in Gy, any shape.
+    coverage
+        Same shape: bool mask, or the part of each voxel that the structure covers, 0 to 1.
+    voxel_volume_cc
+        Volume of a voxel in cm³.
+
+    Raises
+    ------
+    BadInput
+        If shapes differ, or the dose in the structure is not finite.
+    """
+    if dose_gy.shape != coverage.shape:
+        raise BadInput(f"a dose of {dose_gy.shape} voxels and a structure of {coverage.shape} are not on one grid")
+    inside = coverage if coverage.dtype == np.bool_ else coverage > 0
+    weights = None if coverage.dtype == np.bool_ else coverage[inside].astype(np.float64)
+    return _sorted_samples(dose_gy[inside], weights, voxel_volume_cc)
+
+
+def _sorted_samples(dose: NDArray[Any], weights: NDArray[np.float64] | None, voxel_volume_cc: float) -> StructureDose:
+    if not np.all(np.isfinite(dose)):
+        raise BadInput(f"the dose is not finite in {int(np.count_nonzero(~np.isfinite(dose)))} voxels of the structure")
+    if weights is None:
+        return StructureDose(np.sort(dose), None, voxel_volume_cc)
+    order = np.argsort(dose, kind="stable")
+    return StructureDose(dose[order], weights[order], voxel_volume_cc)
+
+
+def dose_statistic(
+    dose_gy_in_structure: NDArray[Any],
+    weights: NDArray[Any] | None,
+    voxel_volume_cc: float,
+    statistic: Statistic,
+    prescription_gy: float | None = None,
+) -> Measure:
+    """Return a statistic of the doses of one structure, in the statistic's unit.
+
+    Parameters
+    ----------
+    dose_gy_in_structure
+        Dose in Gy of the structure's voxels, (voxel,), in any order.
+    weights
+        Part of each voxel that the structure covers, (voxel,); None for whole voxels.
+    voxel_volume_cc
+        Volume of a voxel in cm³.
+    statistic
+        What to measure; CI and R50 are not statistics of these doses alone.
+    prescription_gy
+        The dose that is 100 %.
+
+    Raises
+    ------
+    BadInput
+        If a dose is not finite, or what the statistic needs is not given.
+
+    Examples
+    --------
+    >>> dose_statistic(np.linspace(60, 80, 2001), None, 0.01, parse_statistic("D95%")).value
+    61.0
+    """
+    dose = np.ravel(dose_gy_in_structure)
+    if weights is None:
+        return _sorted_samples(dose, None, voxel_volume_cc).measure(statistic, prescription_gy)
+    part = np.ravel(weights)
+    inside = part > 0
+    samples = _sorted_samples(dose[inside], part[inside].astype(np.float64), voxel_volume_cc)
+    return samples.measure(statistic, prescription_gy)
+
+
+def structure_statistic(
+    dose_gy: NDArray[Any],
+    coverage: NDArray[Any],
+    voxel_volume_cc: float,
+    statistic: Statistic,
+    prescription_gy: float | None = None,
+) -> Measure:
+    """Return any statistic of a structure, CI and R50 included, given the whole dose.
+
+    Parameters
+    ----------
+    dose_gy
+        Dose in Gy on the whole grid, (z, y, x).
+    coverage
+        Same shape: bool mask, or the part of each voxel that the structure covers.
+    voxel_volume_cc
+        Volume of a voxel in cm³.
+    statistic
+        What to measure.
+    prescription_gy
+        The dose that is 100 %.
+
+    Raises
+    ------
+    BadInput
+        As `structure_dose` and `StructureDose.measure`.
+
+    Notes
+    -----
+    CI is Paddick's (J Neurosurg 93 Suppl 3:219, 2000): TV_PIV² / (TV · PIV), with PIV the volume of at least the
+    prescription anywhere on the grid. R50 (RTOG 0813) is the volume of at least half the prescription over TV.
+    """
+    if not statistic.needs_whole_dose:
+        return structure_dose(dose_gy, coverage, voxel_volume_cc).measure(statistic, prescription_gy)
+    samples = structure_dose(dose_gy, coverage, voxel_volume_cc)
+    return index_of_samples(samples, dose_gy, voxel_volume_cc, statistic, prescription_gy)
+
+
+def index_of_samples(
+    samples: StructureDose,
+    dose_gy: NDArray[Any],
+    voxel_volume_cc: float,
+    statistic: Statistic,
+    prescription_gy: float | None,
+) -> Measure:
+    """Return CI or R50, as `structure_statistic` does, of a target that was sampled apart from the dose grid.
+
+    Parameters
+    ----------
+    samples
+        The target's dose.
+    dose_gy
+        Dose in Gy on the whole grid, any shape, finite.
+    voxel_volume_cc
+        Volume of a voxel of that grid in cm³.
+    statistic
+        CI or R50.
+    prescription_gy
+        The dose that is 100 %.
+
+    Raises
+    ------
+    BadInput
+        If no prescription is given.
+    """
+    _check_prescription(statistic, prescription_gy)
+    level_gy = (prescription_gy or math.nan) * (0.5 if statistic.name == "R50" else 1.0)
+    target_cc = samples.volume_cc
+    if target_cc == 0:
+        return Measure(math.nan, "1", EMPTY)
+    isodose_cc = float(np.count_nonzero(dose_gy >= level_gy)) * voxel_volume_cc
+    if statistic.name == "R50":
+        return Measure(isodose_cc / target_cc, "1")
+    if isodose_cc == 0:
+        return Measure(math.nan, "1", f"no voxel has the prescription of {level_gy:g} Gy")
+    # Fraction² times volume, not (fraction · volume)² over it: 1 stays 1.
+    return Measure(samples.fraction_at_dose(level_gy) ** 2 * target_cc / isodose_cc, "1")
+
+
+def _check_prescription(statistic: Statistic, prescription_gy: float | None) -> None:
+    if statistic.needs_prescription and not (prescription_gy is not None and prescription_gy > 0):
+        raise BadInput(
+            f"{statistic.name} in {statistic.unit!r} is relative to a prescription, found {prescription_gy}; "
+            "give the target's prescribed dose in Gy, or ask for an absolute dose"
+        )

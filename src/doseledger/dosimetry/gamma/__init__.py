@@ -1,0 +1,1 @@
+"""Gamma index of two dose grids."""

@@ -1,0 +1,1 @@
+"""Dose, DVH and gamma of single files."""

@@ -1,0 +1,90 @@
+"""Files of clinical goals: what is wrong with one, and the same goals for another number of fractions."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from doseledger.core.errors import BadInput
+from doseledger.core.files import write_text
+from doseledger.core.protocol import GoalSet, load_goals, load_protocol
+from doseledger.dosimetry.fractionation import convert_goals
+from doseledger.dosimetry.goals import lint_goals
+
+
+def lint_goal_file(path: Path, protocols: Path) -> list[str]:
+    """Return everything that is wrong with a file of goals, one sentence each; empty when it is sound.
+
+    Parameters
+    ----------
+    path
+        The file.
+    protocols
+        Folder of the protocols; the file names its own.
+
+    Notes
+    -----
+    A file that can't be read as goals is one sentence too: of several files the rest is still looked at.
+    """
+    try:
+        goals = load_goals(path)
+        protocol = load_protocol(protocols / f"{goals.protocol}.yaml")
+    except BadInput as error:
+        return [str(error)]
+    found = [] if goals.name == path.stem else [f"the goals are called {goals.name}, the file {path.stem}; rename one"]
+    return found + lint_goals(goals, protocol)
+
+
+def convert_goal_file(
+    path: Path,
+    out: Path,
+    n_fractions: int,
+    alpha_beta_gy: Mapping[str, float],
+    *,
+    keep: frozenset[str] = frozenset(),
+    from_fractions: int | None = None,
+) -> GoalSet:
+    """Return the goals of a file for another number of fractions, after writing them to `out`.
+
+    Parameters
+    ----------
+    path, out
+        File to read and file to write; the new set takes the new file's name.
+    n_fractions
+        For which the goals are wanted.
+    alpha_beta_gy
+        α/β in Gy by structure.
+    keep
+        Structures whose goals stay as they are.
+    from_fractions
+        For which they were published; None where their doses are EQD2.
+
+    Raises
+    ------
+    BadInput
+        If a structure is in neither list or in both, one is not in the file, or a goal has no dose of one point.
+    """
+    if out.resolve() == path.resolve():
+        raise BadInput(f"{out} is the file that is read; write the converted goals to another")
+    converted = convert_goals(load_goals(path), n_fractions, alpha_beta_gy, keep=keep, from_fractions=from_fractions)
+    origin = "EQD2" if from_fractions is None else f"{from_fractions} fractions"
+    title = f"{converted.title}, from {origin} to {n_fractions} fractions"
+    converted = converted.model_copy(update={"name": out.stem, "title": title})
+    write_text(out, goals_as_yaml(converted))
+    return converted
+
+
+def goals_as_yaml(goals: GoalSet) -> str:
+    """Return goals as YAML that `load_goals` reads back; what is at its default is left out."""
+    from ruamel.yaml import YAML
+
+    value: dict[str, Any] = goals.model_dump(mode="json", exclude_defaults=True)
+    yaml = YAML()
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    # One line a source: a folded one is harder to compare with the paper.
+    yaml.width = 10_000
+    stream = io.StringIO()
+    yaml.dump(value, stream)
+    return stream.getvalue()

@@ -1,0 +1,1 @@
+"""A model beside trivial models, and with its inputs spoiled."""

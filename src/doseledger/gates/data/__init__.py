@@ -1,0 +1,1 @@
+"""Judges of cases and splits, before anything trains."""

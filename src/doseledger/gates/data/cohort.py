@@ -1,0 +1,201 @@
+"""The data gate: nothing trains on a cohort before every case, every table and every split of it has passed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from doseledger.core.case import Case
+from doseledger.core.errors import BadCase, BadInput
+from doseledger.core.fanout import run_cases
+from doseledger.core.files import sha256_of_file
+from doseledger.core.protocol import Protocol, load_protocol
+from doseledger.core.tables import CASES, SKIPPED, SPLITS, TEST_SET, read_table, with_present_digests
+from doseledger.gates import suites
+from doseledger.gates.data import distances, doses, grids, leakage, plans, structures
+from doseledger.gates.data.features import Row, measure_case
+from doseledger.gates.data.fingerprints import Fingerprint, take_fingerprint
+from doseledger.gates.digests import CohortFiles, data_digest
+from doseledger.gates.limits import DataLimits, data_limits
+from doseledger.gates.verdict import Finding, Verdict, make_verdict
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class CaseReport:
+    """What one case gave: its findings, its row of features (None if it is unfit for one) and its fingerprint."""
+
+    findings: tuple[Finding, ...]
+    row: Row | None
+    fingerprint: Fingerprint
+
+
+def judge_cohort(files: CohortFiles, accept_failed: Mapping[str, str], *, workers: int, tell: Tell) -> Verdict:
+    """Return the data gate's verdict on a cohort.
+
+    Parameters
+    ----------
+    files
+        What to look at.
+    accept_failed
+        Failed cases that may be missing, each with its reason (`ingest.accept_failed`).
+    workers
+        Processes; 0 works in this one.
+    tell
+        Called with one line as each case has been judged.
+
+    Raises
+    ------
+    BadInput
+        If a table, the protocol, the suite or the limits can't be read: a gate that can't see its data fails.
+
+    Notes
+    -----
+    Each process holds one case at a time. A case that can't be read is a finding, not an end.
+    """
+    protocol, limits = load_protocol(files.protocol), data_limits(files.thresholds, files.cohort)
+    expectations = suites.read_suite(files.suite)
+    cases, splits = read_table(files.cases_csv, CASES), read_table(files.splits_csv, SPLITS)
+    skipped = read_table(files.skipped_csv, SKIPPED)
+    locked = with_present_digests(read_table(files.test_set_csv, TEST_SET), cases)
+    findings = _judge_lists(files.cases_dir, cases, skipped, accept_failed)
+    rows = {str(row["case_id"]): row for row in cases.to_dict("records")}
+    arguments = {
+        case_id: (files.cases_dir / f"{case_id}.npz", row, protocol, limits)
+        for case_id, row in rows.items()
+        if (files.cases_dir / f"{case_id}.npz").is_file()
+    }
+    outcome = run_cases(judge_case, arguments, workers=workers, tell=tell)
+    for case_id, error in outcome.failed.items():
+        findings.append(Finding("unreadable", case_id, "error", str(error)))
+    findings += [finding for report in outcome.done.values() for finding in report.findings]
+    findings += leakage.judge_splits(cases, splits, locked)
+    prints = {case_id: report.fingerprint for case_id, report in outcome.done.items()}
+    findings += leakage.judge_copies(cases, splits, prints, limits.near_copy)
+    table = pd.DataFrame([report.row for report in outcome.done.values() if report.row is not None])
+    found, results = _judge_table(table, expectations)
+    details = {
+        "cohort": files.cohort,
+        "protocol": protocol.name,
+        "counts": _count(cases, splits, skipped, locked, accept_failed),
+        "expectations": results,
+        "features": _summarise(table),
+    }
+    return make_verdict("data", data_digest(files), [*findings, *found], details)
+
+
+def judge_case(path: Path, row: Mapping[str, object], protocol: Protocol, limits: DataLimits) -> CaseReport:
+    """Return what one case's file gives; `row` is its row of cases.csv.
+
+    Raises
+    ------
+    BadCase
+        If the file can't be read as a case.
+    """
+    case_id = path.stem
+    findings = []
+    found, wanted = sha256_of_file(path), str(row["sha256"])
+    if found != wanted:
+        message = (
+            f"{case_id}: the file's SHA256 is {found[:12]}…, cases.csv says {wanted[:12]}…: it was changed or damaged "
+            "after ingest. Ingest it again"
+        )
+        findings.append(Finding("hash", case_id, "error", message))
+    try:
+        case = Case.load(path)
+        findings += grids.judge_identity(case, protocol, row)
+        findings += grids.judge_grid(case, protocol)
+        findings += structures.judge_structures(case, protocol, limits)
+        findings += distances.judge_distances(case, protocol.sdf_clip_mm, limits.sdf)
+        findings += doses.judge_dose(case, protocol, limits)
+        findings += plans.judge_plan(case, protocol)
+        measurable = not any(finding.gate in {"nan", "missing_channel", "body_empty"} for finding in findings)
+        return CaseReport(tuple(findings), measure_case(case, protocol) if measurable else None, take_fingerprint(case))
+    except BadCase:
+        raise
+    except (BadInput, KeyError, TypeError, ValueError) as error:
+        # Garbage that has the form of a case: whose it is matters more here than where it broke.
+        raise BadCase(
+            case_id, f"{path.name} can't be judged ({type(error).__name__}: {error}); ingest it again"
+        ) from error
+
+
+def _judge_lists(
+    cases_dir: Path, cases: pd.DataFrame, skipped: pd.DataFrame, accept_failed: Mapping[str, str]
+) -> list[Finding]:
+    """Judge who is there, who is not, and whether that was accepted."""
+    findings = []
+    if cases.empty:
+        message = "the table of cases is empty: there is nothing to train on; look at skipped.csv for the reasons"
+        findings.append(Finding("no_cases", "", "error", message))
+    listed, on_disk = set(cases["case_id"]), {path.stem for path in cases_dir.glob("*.npz")}
+    for case_id in sorted(listed - on_disk):
+        message = f"{case_id}: in cases.csv, but there is no {case_id}.npz; ingest it again"
+        findings.append(Finding("missing_file", case_id, "error", message))
+    for case_id in sorted(on_disk - listed):
+        message = f"{case_id}: {case_id}.npz is there, but not in cases.csv; ingest again, or take the file away"
+        findings.append(Finding("unlisted_file", case_id, "error", message))
+    for row in skipped.to_dict("records"):
+        case_id, reason = str(row["case_id"]), str(row["reason"])
+        if row["status"] == "skipped":
+            findings.append(Finding("skipped", case_id, "warning", f"{case_id}: skipped by the protocol: {reason}"))
+        elif case_id in accept_failed:
+            message = f"{case_id}: failed, and accepted because {accept_failed[case_id]!r}: {reason}"
+            findings.append(Finding("accepted", case_id, "warning", message))
+        else:
+            message = f"{case_id}: failed: {reason} (mend it, or name it with a reason in ingest.accept_failed)"
+            findings.append(Finding("failed_case", case_id, "error", message))
+    failed = set(skipped.loc[skipped["status"] == "failed", "case_id"])
+    for case_id in sorted(set(accept_failed) - failed):
+        message = f"{case_id}: named in ingest.accept_failed, but it did not fail; take it out of the list"
+        findings.append(Finding("accepted", case_id, "warning", message))
+    return findings
+
+
+def _judge_table(table: pd.DataFrame, expectations: list[dict[str, Any]]) -> tuple[list[Finding], list[dict[str, Any]]]:
+    if table.empty:
+        message = "not one case could be measured, so the suite of expectations saw nothing"
+        return [Finding("suite_blind", "", "error", message)], []
+    return suites.judge_features(table, expectations)
+
+
+def _count(
+    cases: pd.DataFrame,
+    splits: pd.DataFrame,
+    skipped: pd.DataFrame,
+    locked: pd.DataFrame,
+    accept_failed: Mapping[str, str],
+) -> dict[str, Any]:
+    failed = set(skipped.loc[skipped["status"] == "failed", "case_id"])
+    first = splits[(splits["repeat"] == 0) & (splits["fold"] == 0)]
+    return {
+        "cases": len(cases),
+        "patients": int(cases["pseudonym"].nunique()),
+        "skipped": int((skipped["status"] == "skipped").sum()),
+        "failed": len(failed),
+        "accepted": len(failed & set(accept_failed)),
+        "locked": len(locked),
+        "folds": len(splits[["repeat", "fold"]].drop_duplicates()),
+        **{part: int((first["split"] == part).sum()) for part in leakage.PARTS},
+    }
+
+
+def _summarise(table: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """Return least, middle and most of each feature, for the report."""
+    columns: Iterable[str] = [name for name in table.columns if name != "case_id"]
+    summary = {}
+    for name in columns:
+        values = pd.to_numeric(table[name], errors="coerce").dropna()
+        if len(values):
+            summary[name] = {
+                "n": len(values),
+                "min": round(float(values.min()), 4),
+                "median": round(float(values.median()), 4),
+                "max": round(float(values.max()), 4),
+            }
+    return summary

@@ -1,0 +1,1 @@
+"""Judges of cohorts and stacks unlike the training data."""

@@ -1,0 +1,131 @@
+"""What a model is given of each case as one row of numbers, dose aside: by it cohorts are told apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from doseledger.core.case import Case
+from doseledger.core.errors import BadInput
+from doseledger.core.fanout import Tell, run_cases
+from doseledger.core.grid import box_around
+from doseledger.core.protocol import Protocol
+from doseledger.gates.data.features import Row, measure_case
+
+# Gas and lung, fat, water and soft tissue, contrast and spongy bone, dense bone and metal; in HU.
+HU_EDGES = (-300, -150, -50, 0, 50, 100, 200, 400)
+HU_PREFIX = "hu_share_"
+
+
+def measure_inputs(case: Case, protocol: Protocol) -> Row:
+    """Return the features of a case that a dose model is given; NaN where a structure is absent.
+
+    Parameters
+    ----------
+    case
+        A case, with dose or without: the dose is not looked at.
+    protocol
+        Names of structures and prescriptions.
+
+    Returns
+    -------
+    dict
+        The features of `gates.features` that are not of the dose; the share of the body's voxels in each range of HU
+        (`hu_share_…`, adding up to 1); presence of each structure (0 or 1); the extent of each target and the way from
+        the main target's centre to each structure's in mm along z, y, x; prescriptions in Gy and fractions.
+    """
+    row = measure_case(replace(case, dose_gy=None), protocol)
+    # The least and the most of a whole image are single voxels: a marker or a wire, not the cohort.
+    row = {name: value for name, value in row.items() if name not in ("ct_min_hu", "ct_max_hu")}
+    row |= _histogram(case)
+    main = _main_centre_mm(case)
+    for name in case.structure_names:
+        mask = case.mask(name)
+        there = bool(mask.any())
+        row[f"{name}_present"] = float(there)
+        centre = case.grid.index_to_mm(np.argwhere(mask).mean(axis=0)) - main if there else np.full(3, np.nan)
+        row |= {f"{name}_offset_{axis}_mm": float(way) for axis, way in zip("zyx", centre, strict=True)}
+        if name in protocol.prescription_gy:
+            row |= _extent(case, name)
+    for name in protocol.prescription_gy:
+        row[f"{name}_prescription_gy"] = case.prescription_gy.get(name, float("nan"))
+    row["n_fractions"] = float("nan") if case.n_fractions is None else float(case.n_fractions)
+    return row
+
+
+def _histogram(case: Case) -> Row:
+    inside = case.ct_hu[case.body]
+    counts = np.bincount(np.searchsorted(HU_EDGES, inside, side="right"), minlength=len(HU_EDGES) + 1)
+    names = [f"below_{HU_EDGES[0]}", *(f"from_{low}" for low in HU_EDGES)]
+    return {f"{HU_PREFIX}{name}": float(count) / max(inside.size, 1) for name, count in zip(names, counts, strict=True)}
+
+
+def _extent(case: Case, name: str) -> Row:
+    mask = case.mask(name)
+    if not mask.any():
+        return {f"{name}_extent_{axis}_mm": float("nan") for axis in "zyx"}
+    sizes = [part.stop - part.start for part in box_around(mask)]
+    return {
+        f"{name}_extent_{axis}_mm": size * step
+        for axis, size, step in zip("zyx", sizes, case.grid.spacing_mm, strict=True)
+    }
+
+
+def _main_centre_mm(case: Case) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    for name in sorted(case.prescription_gy, key=lambda item: -case.prescription_gy[item]):
+        if case.mask(name).any():
+            return case.grid.index_to_mm(np.argwhere(case.mask(name)).mean(axis=0))
+    return np.full(3, np.nan)
+
+
+def measure_file(path: Path, protocol: Protocol) -> Row:
+    """Return the features of a case's file.
+
+    Raises
+    ------
+    BadCase
+        If it can't be read as a case.
+    """
+    return measure_inputs(Case.load(path), protocol)
+
+
+def tabulate_inputs(
+    cases_dir: Path, case_ids: Iterable[str], protocol: Protocol, *, workers: int, tell: Tell
+) -> pd.DataFrame:
+    """Return the features of some cases, a row each, by case.
+
+    Parameters
+    ----------
+    cases_dir
+        Folder of `<case>.npz`.
+    case_ids
+        Which.
+    protocol
+        Theirs.
+    workers
+        Processes; 0 works in this one.
+    tell
+        Called with one line a case.
+
+    Raises
+    ------
+    BadInput
+        If there are none, or naming each case that can't be read: a gate that can't see its data fails.
+    """
+    outcome = run_cases(
+        measure_file,
+        {name: (cases_dir / f"{name}.npz", protocol) for name in sorted(case_ids)},
+        workers=workers,
+        tell=tell,
+    )
+    if outcome.failed:
+        raise BadInput(
+            f"{len(outcome.failed)} case(s) can't be measured: " + "; ".join(str(e) for e in outcome.failed.values())
+        )
+    if not outcome.done:
+        raise BadInput(f"{cases_dir}: no case to look at; look at the splits, and at what is in the folder")
+    return pd.DataFrame(list(outcome.done.values())).set_index("case_id")

@@ -1,0 +1,287 @@
+"""The drift gate: are these new cases of the kind that was trained on? For a new batch, and for periodic checks."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from doseledger.core.code import code_digest
+from doseledger.core.errors import BadCase, BadInput
+from doseledger.core.fanout import Tell
+from doseledger.core.files import sha256_of_file, sha256_of_json
+from doseledger.core.protocol import load_protocol
+from doseledger.core.tables import SPLITS, read_table
+from doseledger.gates.drift.case_inputs import HU_PREFIX, tabulate_inputs
+from doseledger.gates.drift.statistics import (
+    LEAST_VALUES,
+    adjust,
+    ks_p_value,
+    learn_reference,
+    measure_distances,
+    psi,
+    psi_by_chance,
+    psi_of_values,
+)
+from doseledger.gates.limits import DriftLimits, drift_limits
+from doseledger.gates.verdict import Finding, Severity, Verdict, make_verdict, without_explanations
+
+# How large the image's PSI is by chance is found by drawing as many training cases as there are new ones, so often.
+DRAWS = 500
+DRAW_SEED = 20250701
+# A range of HU that no voxel has counts as this share: 1 voxel in 10,000.
+LEAST_SHARE = 1e-4
+# What is chosen and not grown: another value of it is another protocol, whatever the rest looks like.
+CHOSEN = re.compile(r"spacing_[zyx]_mm|.+_prescription_gy|n_fractions")
+DIGITS = 4
+
+
+@dataclass(frozen=True)
+class DriftFiles:
+    """What the drift gate looks at.
+
+    Parameters
+    ----------
+    new_dir
+        Folder of new cases.
+    part
+        Of them only this part of the splits (`test`); None takes every case in the folder.
+    reference_dir, splits_csv
+        The cohort that was trained on: its cases, and who of them was trained on.
+    protocol
+        The cohort's protocol.
+    thresholds, cohort
+        thresholds.yaml, and whose limits hold.
+    """
+
+    new_dir: Path
+    part: str | None
+    reference_dir: Path
+    splits_csv: Path
+    protocol: Path
+    thresholds: Path
+    cohort: str
+
+
+def judge_drift(files: DriftFiles, *, fold: int, repeat: int, workers: int, tell: Tell) -> Verdict:
+    """Return whether new cases are of the kind that was trained on.
+
+    Parameters
+    ----------
+    files
+        What to look at.
+    fold, repeat
+        Of the splits.
+    workers
+        Processes; 0 works in this one.
+    tell
+        Called with one line a case.
+
+    Raises
+    ------
+    BadInput
+        If a table, a case or the limits can't be read, or there are fewer than five training cases.
+    BadCase
+        If a training case is not the one that was trained on.
+    """
+    limits = drift_limits(files.thresholds, files.cohort)
+    reference, new, digests, known = _tables(files, fold=fold, repeat=repeat, workers=workers, tell=tell)
+    cases = measure_distances(learn_reference(reference), new)
+    features = compare_features(reference, new, limits)
+    image = compare_images(reference, new, limits, np.random.default_rng(DRAW_SEED))
+    findings = [*_judge_cases(cases, limits), *_judge_features(features, limits), *_judge_image(image)]
+    for case_id in known:
+        message = f"{case_id}: a training case, so it was left out; a batch of what is known drifts nowhere"
+        findings.append(Finding("drift_known", case_id, "warning", message))
+    if len(new) < LEAST_VALUES:
+        message = f"{len(new)} new cases are too few for their features to be compared; each was judged by itself"
+        findings.append(Finding("drift_few", "", "warning", message))
+    details = {
+        "cohort": files.cohort,
+        "n_reference": len(reference),
+        "n_new": len(new),
+        "cases": cases,
+        "features": features,
+        "image": image,
+        "limits": limits.model_dump(mode="json"),
+    }
+    trained = [str(name) for name in reference.index]
+    return make_verdict("drift", _digest(files, limits, trained, digests), findings, _rounded(details))
+
+
+def compare_features(reference: pd.DataFrame, new: pd.DataFrame, limits: DriftLimits) -> list[dict[str, Any]]:
+    """Return each feature's KS test and PSI between the training cohort and the new cases, by feature.
+
+    Returns
+    -------
+    list of dict
+        `feature`, medians as `reference` and `new`, `ks_p` and `ks_p_adjusted` (Holm), `psi` and the `psi_limit` that
+        holds for so few cases. NaN where a side has fewer than five values.
+    """
+    rows = []
+    for name in reference.columns:
+        known, found = (table[name].dropna().to_numpy(dtype=np.float64) for table in (reference, new))
+        value, n_bins = psi_of_values(known, found)
+        by_chance = (
+            psi_by_chance(len(known), len(found), n_bins, limits.alpha / len(reference.columns)) if n_bins > 1 else 0.0
+        )
+        rows.append(
+            {
+                "feature": str(name),
+                "reference": float(np.median(known)) if len(known) else math.nan,
+                "new": float(np.median(found)) if len(found) else math.nan,
+                "ks_p": ks_p_value(known, found),
+                "psi": value,
+                "psi_limit": max(limits.psi, by_chance),
+            }
+        )
+    adjusted = adjust(np.asarray([row["ks_p"] for row in rows], dtype=np.float64))
+    return [row | {"ks_p_adjusted": float(p)} for row, p in zip(rows, adjusted, strict=True)]
+
+
+def compare_images(
+    reference: pd.DataFrame, new: pd.DataFrame, limits: DriftLimits, rng: np.random.Generator
+) -> dict[str, Any]:
+    """Return the PSI of the bodies' HU histogram, each case counting alike, and what chance and the limit allow.
+
+    Parameters
+    ----------
+    reference, new
+        A row per case with its `hu_share_…`.
+    limits
+        Of the PSI, and the rate of false alarms.
+    rng
+        Draws batches of training cases.
+    """
+    columns = [name for name in reference.columns if str(name).startswith(HU_PREFIX)]
+    known, found = (table[columns].to_numpy(dtype=np.float64) for table in (reference, new))
+    draws = [
+        psi(_mean_shares(known), _mean_shares(known[rng.integers(0, len(known), size=len(found))]))
+        for _ in range(DRAWS)
+    ]
+    return {
+        "psi": psi(_mean_shares(known), _mean_shares(found)),
+        "limit": max(limits.hu_psi, float(np.quantile(draws, 1.0 - limits.alpha))),
+        "ranges": [str(name).removeprefix(HU_PREFIX) for name in columns],
+        "reference_share": [float(share) for share in _mean_shares(known)],
+        "new_share": [float(share) for share in _mean_shares(found)],
+    }
+
+
+def _mean_shares(shares: NDArray[np.float64]) -> NDArray[np.float64]:
+    mean = np.maximum(shares.mean(axis=0), LEAST_SHARE)
+    result: NDArray[np.float64] = mean / mean.sum()
+    return result
+
+
+def _judge_cases(cases: list[dict[str, Any]], limits: DriftLimits) -> list[Finding]:
+    findings = []
+    for case in cases:
+        case_id, ratio = case["case_id"], case["ratio"]
+        off = ", ".join(f"{name} by {by:+.1f} spreads" for name, by in case["features"].items())
+        numbers = {"distance": case["distance"], "ratio": ratio}
+        for name, value in case["changed"].items():
+            message = f"{case_id}: {name} is {value:g}; all training cases had one and the same other value"
+            severity: Severity = "error" if CHOSEN.fullmatch(name) else "warning"
+            findings.append(Finding("drift_changed", case_id, severity, message, {"feature": name, "value": value}))
+        if ratio > limits.far_ratio:
+            message = (
+                f"{case_id}: {ratio:.2f} times as far from the training cases as the farthest of them ({off}); don't "
+                "trust a prediction of it"
+            )
+            findings.append(Finding("drift_far", case_id, "error", message, numbers))
+        elif ratio > 1.0:
+            message = (
+                f"{case_id}: farther from the training cases ({ratio:.2f} times) than any of them ({off}); look at it"
+            )
+            findings.append(Finding("drift_far", case_id, "warning", message, numbers))
+    return findings
+
+
+def _judge_features(features: list[dict[str, Any]], limits: DriftLimits) -> list[Finding]:
+    findings = []
+    for row in features:
+        moved = f"median {row['reference']:.4g} in training, {row['new']:.4g} now"
+        if row["ks_p_adjusted"] < limits.alpha:
+            message = (
+                f"{row['feature']} is distributed otherwise than in training ({moved}; KS, p "
+                f"{row['ks_p_adjusted']:.2g} after Holm, wanted {limits.alpha:g} at least)"
+            )
+            findings.append(Finding("drift_feature", "", "error", message, {"feature": row["feature"]}))
+        if row["psi"] > row["psi_limit"]:
+            message = f"{row['feature']} has shifted ({moved}; PSI {row['psi']:.2f}, at most {row['psi_limit']:.2f})"
+            findings.append(Finding("drift_psi", "", "warning", message, {"feature": row["feature"]}))
+    return findings
+
+
+def _judge_image(image: Mapping[str, Any]) -> list[Finding]:
+    if image["psi"] <= image["limit"]:
+        return []
+    message = (
+        f"the images' HU are distributed otherwise than in training: PSI {image['psi']:.2f}, wanted at most "
+        f"{image['limit']:.2f}; look at the scanner, its calibration and the contrast agent"
+    )
+    return [Finding("drift_image", "", "error", message, {"psi": image["psi"], "limit": image["limit"]})]
+
+
+def _tables(
+    files: DriftFiles, *, fold: int, repeat: int, workers: int, tell: Tell
+) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, str], list[str]]:
+    """Return the features of the training cases and of the new ones, the new ones' SHA256, and who was trained on."""
+    protocol = load_protocol(files.protocol)
+    splits = read_table(files.splits_csv, SPLITS)
+    mine = splits[(splits["fold"] == fold) & (splits["repeat"] == repeat)]
+    train = mine[mine["split"] == "train"]
+    trained = dict(zip(train["case_id"], train["sha256"], strict=True))
+    for case_id, sha256 in trained.items():
+        path = files.reference_dir / f"{case_id}.npz"
+        if not path.is_file() or sha256_of_file(path) != sha256:
+            raise BadCase(case_id, f"{path.name} is absent or not the one in the splits; run ingest and split again")
+    if files.part is None:
+        wanted = sorted(path.stem for path in files.new_dir.glob("*.npz"))
+    else:
+        wanted = sorted(mine.loc[mine["split"] == files.part, "case_id"])
+    if not wanted:
+        raise BadInput(f"{files.new_dir}: no new case{f' of part {files.part}' if files.part else ''} to look at")
+    found = {str(name): _digest_of(files.new_dir / f"{name}.npz") for name in wanted}
+    seen = set(trained.values())
+    digests = {name: digest for name, digest in found.items() if digest not in seen}
+    reference = tabulate_inputs(files.reference_dir, trained, protocol, workers=workers, tell=tell)
+    new = tabulate_inputs(files.new_dir, list(digests), protocol, workers=workers, tell=tell)
+    return reference, new, digests, [name for name in found if name not in digests]
+
+
+def _digest_of(path: Path) -> str:
+    if not path.is_file():
+        raise BadCase(path.stem, f"no {path.name} among the new cases; ingest it")
+    return sha256_of_file(path)
+
+
+def _digest(files: DriftFiles, limits: DriftLimits, trained: list[str], new: dict[str, str]) -> str:
+    return sha256_of_json(
+        {
+            "splits": sha256_of_file(files.splits_csv),
+            # The table of splits holds every fold: of which one the training cases are stands here.
+            "trained": sorted(trained),
+            "new": new,
+            "protocol": without_explanations(load_protocol(files.protocol).model_dump(mode="json")),
+            "limits": without_explanations(limits.model_dump(mode="json")),
+            "code": code_digest(__name__),
+        }
+    )
+
+
+def _rounded(value: Any) -> Any:
+    """Return JSON values with each number at four digits: the last ones are the machine's."""
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}")
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,1 @@
+"""Judges of a model: preflight, metrics, training, shortcuts."""

@@ -1,0 +1,229 @@
+"""The metrics gate: a model is held to written limits, on cases that it never saw, by numbers that check out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from doseledger.core.errors import BadInput
+from doseledger.core.files import read_json, sha256_of_file
+from doseledger.core.tables import CASE_METRICS, SPLITS, read_table
+from doseledger.gates.digests import metrics_digest
+from doseledger.gates.limits import EvaluationLimits, MetricLimit, load_thresholds, metric_limits
+from doseledger.gates.model.training import judge_plausible, judge_training, read_history
+from doseledger.gates.verdict import Finding, Verdict, make_verdict
+
+# Columns of cases.csv whose mean the summary repeats under the same name.
+AVERAGED = ("mae_", "gamma_")
+NOT_AVERAGED = frozenset({"gamma_points_verified", "gamma_largest_difference"})
+# Summary and table are written with six decimals; a mean of rounded values differs by less than this.
+ROUNDING = 2e-6
+
+
+@dataclass(frozen=True)
+class MetricsFiles:
+    """What the metrics gate looks at.
+
+    Parameters
+    ----------
+    metrics_dir
+        Folder of `summary.json` and `cases.csv`, as evaluate writes them.
+    splits_csv
+        The table of splits.
+    checkpoint
+        The model that was evaluated.
+    thresholds
+        thresholds.yaml.
+    cohort, model
+        Whose limits hold.
+    """
+
+    metrics_dir: Path
+    splits_csv: Path
+    checkpoint: Path
+    thresholds: Path
+    cohort: str
+    model: str
+
+    @property
+    def summary_json(self) -> Path:
+        """The model's summary."""
+        return self.metrics_dir / "summary.json"
+
+    @property
+    def history_csv(self) -> Path:
+        """The training's history, in the run's folder as the checkpoint is."""
+        return self.checkpoint.parents[1] / "history.csv"
+
+    @property
+    def cases_csv(self) -> Path:
+        """The model's metrics, a row per case."""
+        return self.metrics_dir / "cases.csv"
+
+
+def judge_metrics(files: MetricsFiles, *, fold: int, repeat: int) -> Verdict:
+    """Return the metrics gate's verdict on a model.
+
+    Parameters
+    ----------
+    files
+        What to look at.
+    fold, repeat
+        Which part of the splits the model was trained and evaluated on.
+
+    Raises
+    ------
+    BadInput
+        If a file, or the model's limits, are absent: a gate that can't see its data fails.
+    """
+    from doseledger.learn.training.checkpoint import read_seen
+
+    limits = metric_limits(files.thresholds, files.cohort, files.model)
+    thresholds = load_thresholds(files.thresholds)
+    evaluation, training = thresholds.evaluation, thresholds.training
+    history = read_history(files.history_csv)
+    summary, rows = read_json(files.summary_json), read_table(files.cases_csv, CASE_METRICS)
+    if not isinstance(summary, dict):
+        raise BadInput(f"{files.summary_json}: wanted a mapping of metrics, found {type(summary).__name__}")
+    seen = read_seen(files.checkpoint)
+    splits = read_table(files.splits_csv, SPLITS)
+    test = splits[(splits["split"] == "test") & (splits["fold"] == fold) & (splits["repeat"] == repeat)]
+    findings = judge_limits(summary, limits, files.model)
+    findings += judge_summary(summary, rows)
+    findings += judge_cases(rows, test, seen, sha256_of_file(files.checkpoint))
+    findings += judge_gamma(rows, evaluation)
+    findings += judge_training(history, training, files.model)
+    findings += judge_plausible(rows, training, files.model)
+    details = {
+        "cohort": files.cohort,
+        "model": files.model,
+        "n_cases": len(rows),
+        "limits": [_result(summary, limit) for limit in limits],
+        # Told, not judged: a small or an early model may miss these and pass.
+        "candidate": [_result(summary, limit) for limit in thresholds.candidate],
+    }
+    everything = [*limits, evaluation, training]
+    digest = metrics_digest(
+        (files.summary_json, files.cases_csv, files.splits_csv),
+        history,
+        [limit.model_dump(mode="json") for limit in everything],
+        seen,
+    )
+    return make_verdict("metrics", digest, findings, details)
+
+
+def _number(summary: Mapping[str, Any], name: str) -> float | None:
+    value = summary.get(name)
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if is_number and value is not None else None
+
+
+def _result(summary: Mapping[str, Any], limit: MetricLimit) -> dict[str, Any]:
+    value = _number(summary, limit.metric)
+    return {
+        "metric": limit.metric,
+        "found": value,
+        "wanted": f"{limit.operator} {limit.limit:g}",
+        "ok": value is not None and limit.is_met(value),
+        "source": limit.source,
+    }
+
+
+def judge_limits(summary: Mapping[str, Any], limits: list[MetricLimit], model: str) -> list[Finding]:
+    """Return which limits a model's summary misses; a metric that is not there misses its limit."""
+    findings = []
+    for limit in limits:
+        value = _number(summary, limit.metric)
+        if value is None:
+            message = f"{model}: no number for {limit.metric}, wanted {limit.operator} {limit.limit:g}; evaluate again"
+            findings.append(Finding("metric_absent", "", "error", message, {"metric": limit.metric}))
+        elif not limit.is_met(value):
+            message = (
+                f"{model}: {limit.metric} is {value:.4g}, wanted {limit.operator} {limit.limit:g} ({limit.source})"
+            )
+            numbers = {"metric": limit.metric, "found": value, "limit": limit.limit}
+            findings.append(Finding("metric_limit", "", "error", message, numbers))
+    return findings
+
+
+def judge_summary(summary: Mapping[str, Any], rows: pd.DataFrame) -> list[Finding]:
+    """Return where the summary is not the mean of its own table of cases."""
+    findings = []
+    for column in rows.columns:
+        if not column.startswith(AVERAGED) or column in NOT_AVERAGED:
+            continue
+        known = pd.to_numeric(rows[column], errors="coerce").dropna()
+        said, mean = _number(summary, column), float(known.mean()) if len(known) else None
+        if (said is None) != (mean is None) or (said is not None and mean is not None and abs(said - mean) > ROUNDING):
+            message = f"summary.json says {column} is {said}, the mean of cases.csv is {mean}; evaluate again"
+            findings.append(Finding("summary_stale", "", "error", message, {"metric": column}))
+    if summary.get("n_cases") != len(rows):
+        message = f"summary.json is of {summary.get('n_cases')} cases, cases.csv has {len(rows)}; evaluate again"
+        findings.append(Finding("summary_stale", "", "error", message))
+    return findings
+
+
+def judge_cases(rows: pd.DataFrame, test: pd.DataFrame, seen: Mapping[str, str], checkpoint: str) -> list[Finding]:
+    """Return whether the cases evaluated are the test set, of this model, and never seen by it.
+
+    Parameters
+    ----------
+    rows
+        The table of metrics, a row per case.
+    test
+        The test rows of the splits.
+    seen
+        SHA256 by case of what the model was trained or selected on.
+    checkpoint
+        SHA256 of the model's file.
+    """
+    findings = []
+    wanted = dict(zip(test["case_id"], test["sha256"], strict=True))
+    found = dict(zip(rows["case_id"], rows["case_sha256"], strict=True))
+    if not wanted:
+        message = "the splits have no test case for this fold and repeat: there is nothing to judge a model by"
+        findings.append(Finding("test_set", "", "error", message))
+    for case_id in sorted(set(wanted) ^ set(found)):
+        what = "a test case, but was not evaluated" if case_id in wanted else "evaluated, but is no test case"
+        message = f"{case_id}: {what}; predict and evaluate again"
+        findings.append(Finding("test_set", case_id, "error", message))
+    for case_id in sorted(set(wanted) & set(found)):
+        if wanted[case_id] != found[case_id]:
+            message = f"{case_id}: changed since it was evaluated; predict and evaluate again"
+            findings.append(Finding("test_set", case_id, "error", message))
+    by_digest = {digest: case_id for case_id, digest in seen.items()}
+    for case_id, digest in sorted(found.items()):
+        if digest in by_digest or case_id in seen:
+            message = (
+                f"{case_id}: the model has seen it in training (as {by_digest.get(digest, case_id)}), so its score "
+                "says nothing; evaluate on the test set of the very splits that it was trained with"
+            )
+            findings.append(Finding("tested_on_training", case_id, "error", message))
+    others = sorted(set(rows.loc[rows["checkpoint_sha256"] != checkpoint, "case_id"]))
+    if others:
+        message = f"{', '.join(others)}: predicted with another checkpoint than the one judged; predict again"
+        findings.append(Finding("checkpoint", others[0], "error", message))
+    return findings
+
+
+def judge_gamma(rows: pd.DataFrame, limits: EvaluationLimits) -> list[Finding]:
+    """Return where gamma differs from its reference implementation by more than it may."""
+    findings = []
+    for row in rows.to_dict("records"):
+        case_id, difference = str(row["case_id"]), float(row["gamma_largest_difference"])
+        if int(row["gamma_points_verified"]) == 0:
+            message = f"{case_id}: no point of gamma was checked against the reference (evaluate.verify_gamma_points)"
+            findings.append(Finding("gamma_unverified", case_id, "warning", message))
+        elif not np.isfinite(difference) or difference > limits.gamma_max_difference:
+            message = (
+                f"{case_id}: gamma differs from the reference implementation by {difference:.2g}, wanted at most "
+                f"{limits.gamma_max_difference:g}; report this, and don't use these pass rates"
+            )
+            findings.append(Finding("gamma_differs", case_id, "error", message, {"difference": difference}))
+    return findings

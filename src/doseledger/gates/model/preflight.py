@@ -1,0 +1,100 @@
+"""Before a GPU is taken: does the machine suffice, do real cases load, and does the model learn one batch at all?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from doseledger.core.errors import BadCase, BadInput, NotReady
+from doseledger.gates.limits import PreflightLimits, load_thresholds
+from doseledger.gates.model.machine import Machine, describe_machine, judge_machine, look_at_machine
+from doseledger.gates.run_digest import run_digest
+from doseledger.gates.verdict import Finding, Verdict, make_verdict
+
+if TYPE_CHECKING:
+    from doseledger.learn.run import TrainingRun
+    from doseledger.learn.training.probe import ProbeResult
+
+N_STEPS = 20
+# Losses are reported to so many digits: the last ones are the machine's, not the model's.
+DIGITS = 4
+
+
+def judge_preflight(
+    run: TrainingRun,
+    cases: Path,
+    splits: Path,
+    thresholds: Path,
+    *,
+    tell: Callable[[str], None],
+    machine: Machine | None = None,
+) -> Verdict:
+    """Return preflight's verdict on a model, its data and this machine.
+
+    Parameters
+    ----------
+    run
+        The model and all that decides its weights.
+    cases, splits
+        Folder of cases and table of splits that it will be trained on.
+    thresholds
+        thresholds.yaml, whose preflight block holds.
+    tell
+        Called with a line for each thing seen.
+    machine
+        What was seen of a machine; None looks at this one.
+
+    Notes
+    -----
+    The batch comes through the training's own loader, from the first training cases; the steps run on the CPU. What was
+    seen of the machine is told; the findings say only what falls short, as a verdict holds nothing of its host.
+    """
+    from doseledger.learn.training.probe import probe_steps
+
+    limits = load_thresholds(thresholds).preflight
+    seen = machine or look_at_machine(cases, splits.parent)
+    tell(f"machine: {describe_machine(seen)}")
+    findings = judge_machine(seen, limits, run.recipe.loader.workers)
+    for finding in findings:
+        tell(f"{finding.severity}: {finding.message}")
+    details: dict[str, object] = {"model": run.model, "steps": N_STEPS}
+    try:
+        probe = probe_steps(run, cases, splits, n_steps=N_STEPS)
+    except (BadCase, BadInput, NotReady) as error:
+        message = f"{run.model} can't take its first batch: {error}"
+        findings.append(Finding("first_batch", "", "error", message))
+    else:
+        tell(f"{run.model}: {probe.n_weights} weights, {N_STEPS} steps on one batch: {_losses(probe)}")
+        findings += judge_probe(run.model, probe, limits)
+        details |= {
+            "losses": [float(f"{loss:.{DIGITS}g}") for loss in probe.losses],
+            "image_shape": list(probe.image_shape),
+            "output_shape": list(probe.output_shape),
+            "n_weights": probe.n_weights,
+            "cases": probe.case_ids,
+        }
+    return make_verdict("preflight", run_digest(run, splits, limits), findings, details)
+
+
+def judge_probe(model: str, probe: ProbeResult, limits: PreflightLimits) -> list[Finding]:
+    """Return what a model's first steps on one batch show to be wrong with it."""
+    if not probe.finite:
+        message = (
+            f"{model}: the output or the loss is not finite within {N_STEPS} steps on one batch ({_losses(probe)}); "
+            "lower lr, or look at the inputs' scale"
+        )
+        return [Finding("not_finite", "", "error", message)]
+    ratio = probe.last_loss / probe.first_loss if probe.first_loss > 0 else float("inf")
+    if ratio <= limits.max_loss_ratio:
+        return []
+    message = (
+        f"{model}: {N_STEPS} steps on one batch bring its loss to {ratio:.2f} of what it was ({_losses(probe)}), "
+        f"wanted at most {limits.max_loss_ratio:g}: a model that can't learn one batch learns nothing. Raise or "
+        "lower lr, and check the loss and the target's scale"
+    )
+    return [Finding("does_not_learn", "", "error", message, {"ratio": float(f"{ratio:.{DIGITS}g}")})]
+
+
+def _losses(probe: ProbeResult) -> str:
+    return f"loss {probe.first_loss:.{DIGITS}g} → {probe.last_loss:.{DIGITS}g}"

@@ -1,0 +1,177 @@
+"""The shortcut gate: has a network learned this patient's dose, or only where dose usually is?
+
+It holds what was measured of a model (evaluate/shortcuts/measure.py) against the limits of thresholds.yaml.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from doseledger.core.code import code_digest
+from doseledger.core.errors import BadInput
+from doseledger.core.files import read_json, sha256_of_file, sha256_of_json
+from doseledger.core.tables import SPLITS, read_table
+from doseledger.evaluate.shortcuts.ablation import ALTERATIONS
+from doseledger.evaluate.shortcuts.numbers import shortcut_numbers
+from doseledger.gates.limits import ShortcutLimit, shortcut_limits
+from doseledger.gates.verdict import Finding, Verdict, make_verdict, without_explanations
+
+ANSWERS = frozenset(alteration.name for alteration in ALTERATIONS)
+# Without these two, nobody has said what the model must beat.
+NEEDED = ("template_mae_ratio", "distance_mae_ratio")
+MEASURED = ("checkpoint_sha256", "test_cases", "training_cases", "trivial", "ablation")
+
+
+@dataclass(frozen=True)
+class JudgedFiles:
+    """What the shortcut gate looks at.
+
+    Parameters
+    ----------
+    measured
+        What `doseledger shortcuts` wrote of the model.
+    checkpoint
+        The model.
+    splits_csv
+        The table of splits.
+    thresholds
+        thresholds.yaml.
+    cohort, model
+        Whose limits hold.
+    """
+
+    measured: Path
+    checkpoint: Path
+    splits_csv: Path
+    thresholds: Path
+    cohort: str
+    model: str
+
+
+def judge_shortcuts(files: JudgedFiles, *, fold: int, repeat: int) -> Verdict:
+    """Return the shortcut gate's verdict on a model.
+
+    Parameters
+    ----------
+    files
+        What to look at.
+    fold, repeat
+        Which part of the splits the model was trained and evaluated on.
+
+    Raises
+    ------
+    BadInput
+        If a file or the model's limits are absent, or the limits leave out what a model must beat: a gate that can't
+        see its data fails.
+    """
+    limits = shortcut_limits(files.thresholds, files.cohort, files.model)
+    missing = [name for name in NEEDED if name not in {limit.metric for limit in limits}]
+    if missing:
+        raise BadInput(
+            f"{files.thresholds}: shortcuts.{files.cohort}.{files.model} has no limit of {', '.join(missing)}; write "
+            "down by how much the model must beat the trivial ones"
+        )
+    measured = read_measured(files.measured)
+    splits = read_table(files.splits_csv, SPLITS)
+    test = splits[(splits["split"] == "test") & (splits["fold"] == fold) & (splits["repeat"] == repeat)]
+    findings = _judge_age(files, measured, dict(zip(test["case_id"], test["sha256"], strict=True)))
+    numbers = shortcut_numbers(measured)
+    findings += judge_numbers(numbers, limits, files.model)
+    details = {
+        "cohort": files.cohort,
+        "model": files.model,
+        "training_cases": measured["training_cases"],
+        "numbers": numbers,
+        "limits": [_result(numbers, limit) for limit in limits],
+        "trivial": measured["trivial"],
+        "ablation": measured["ablation"],
+    }
+    digest = sha256_of_json(
+        {
+            "measured": sha256_of_file(files.measured),
+            "checkpoint": sha256_of_file(files.checkpoint),
+            "splits": sha256_of_file(files.splits_csv),
+            "limits": without_explanations([limit.model_dump(mode="json") for limit in limits]),
+            "code": code_digest(__name__),
+        }
+    )
+    return make_verdict("shortcuts", digest, findings, details)
+
+
+def read_measured(path: Path) -> dict[str, Any]:
+    """Return what `measure_shortcuts` found, as it was written.
+
+    Raises
+    ------
+    BadInput
+        If the file is absent or something else.
+    """
+    measured = read_json(path)
+    if not isinstance(measured, dict) or set(measured) != set(MEASURED) or not measured["trivial"]:
+        raise BadInput(f"{path}: not what `doseledger shortcuts` writes of a model; run it again")
+    return measured
+
+
+def _judge_age(files: JudgedFiles, measured: Mapping[str, Any], test: Mapping[str, str]) -> list[Finding]:
+    """Judge whether the numbers are of this model and of these test cases."""
+    findings = []
+    if measured["checkpoint_sha256"] != sha256_of_file(files.checkpoint):
+        message = f"{files.model}: {files.measured.name} is of another checkpoint; measure the shortcuts again"
+        findings.append(Finding("shortcut_stale", "", "error", message))
+    changed = sorted(set(measured["test_cases"].items()) ^ set(test.items()))
+    if changed or not test:
+        names = ", ".join(sorted({case_id for case_id, _ in changed})) or "there is no test case"
+        message = f"{files.model}: {files.measured.name} is not of the present test cases ({names}); measure again"
+        findings.append(Finding("shortcut_stale", "", "error", message))
+    return findings
+
+
+def judge_numbers(numbers: Mapping[str, float], limits: list[ShortcutLimit], model: str) -> list[Finding]:
+    """Return which limits a model's numbers miss.
+
+    A limit of an unknown number is an error, a number that no case could give a warning.
+
+    Parameters
+    ----------
+    numbers
+        By name; NaN where no case had the input that would be altered.
+    limits
+        What is wanted.
+    model
+        Its name, for the message.
+    """
+    findings = []
+    for limit in limits:
+        if limit.metric not in numbers:
+            known = ", ".join(sorted(numbers))
+            message = f"{model}: no number is called {limit.metric}; there are {known}. Mend the limit's name"
+            findings.append(Finding("shortcut_absent", "", "error", message, {"metric": limit.metric}))
+            continue
+        found = numbers[limit.metric]
+        if math.isnan(found):
+            message = f"{model}: no test case could be asked for {limit.metric} (a single target can't be swapped)"
+            findings.append(Finding("shortcut_unasked", "", "warning", message, {"metric": limit.metric}))
+        elif not limit.is_met(found):
+            gate = "ablation" if limit.metric in ANSWERS else "trivial_model"
+            message = (
+                f"{model}: {limit.metric} is {found:.3g}, wanted {limit.operator} {limit.limit:g} ({limit.source})"
+            )
+            told = {"metric": limit.metric, "found": found, "limit": limit.limit}
+            findings.append(Finding(gate, "", limit.severity, message, told))
+    return findings
+
+
+def _result(numbers: Mapping[str, float], limit: ShortcutLimit) -> dict[str, Any]:
+    found = numbers.get(limit.metric, math.nan)
+    return {
+        "metric": limit.metric,
+        "found": found,
+        "wanted": f"{limit.operator} {limit.limit:g}",
+        "severity": limit.severity,
+        "ok": limit.is_met(found),
+        "source": limit.source,
+    }

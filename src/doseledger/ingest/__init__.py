@@ -1,0 +1,1 @@
+"""Raw DICOM, OpenKBP and splits: the road to checked cases."""

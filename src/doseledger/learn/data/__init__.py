@@ -1,0 +1,1 @@
+"""Cases as training inputs: channels, patches, loaders."""

@@ -1,0 +1,358 @@
+"""Cases as a network's input: which channels and conditions, read patch by patch from memory-mapped NPZ.
+
+Channels are (CT, body, [prescribed dose], [place about the targets], structure …), all on (z, y, x). Conditions
+are (presence of each structure, [prescribed dose of each target, fractions], voxel spacing). Nothing here reads the
+plan's dose but `read_dose`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from doseledger.core.case import Case, map_member
+from doseledger.core.errors import BadCase, BadInput, NotReady
+from doseledger.core.files import sha256_of_file
+from doseledger.core.grid import IntTriple, Triple
+from doseledger.learn.data.place import TargetPlace, find_place
+from doseledger.learn.recipes.dose import InputRecipe
+
+Floats = NDArray[np.float32]
+Box = tuple[IntTriple, IntTriple]
+
+# Air to dense bone; metal and couch beyond it carry no more dose information, and would dwarf soft tissue.
+CT_RANGE_HU = (-1000.0, 2000.0)
+# Offsets from the targets are of the order of 1 after this: a pelvis reaches some 200 mm from it.
+OFFSET_SCALE_MM = 100.0
+# 1000 HU, the step from air to water, is one unit of the network's input.
+CT_SCALE_HU = 1000.0
+AIR_HU = -1000
+# Where the map of the prescribed dose stands among the channels, if it is one.
+PRESCRIBED_CHANNEL = 2
+# Fractions and spacing are of the order of 1 after these: 28 to 39 fractions, voxels of 1 to 5 mm.
+FRACTIONS_SCALE = 30.0
+SPACING_SCALE_MM = 3.0
+# A name that has a side but no partner in `mirrored_names` would be mirrored to the wrong side of the body.
+SIDED_NAME = re.compile(
+    r"(^|[_\s-])(l|r|lt|rt|left|right)($|[_\s-])|^(Left|Right)[A-Z]|[a-z](Left|Right)$", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True)
+class CaseFile:
+    """Where a case lies and which bytes it must have."""
+
+    case_id: str
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True)
+class OpenCase:
+    """A case whose bytes were compared with the splits; its volumes stay on disk.
+
+    `place` is where its targets are; None without one.
+    """
+
+    file: CaseFile
+    shape_zyx: IntTriple
+    spacing_mm: Triple
+    origin_mm: Triple
+    structure_names: tuple[str, ...]
+    present: tuple[bool, ...]
+    prescription_gy: dict[str, float]
+    n_fractions: int | None
+    place: TargetPlace | None
+
+    @property
+    def case_id(self) -> str:
+        """Pseudonymous identifier."""
+        return self.file.case_id
+
+    @property
+    def main_prescription_gy(self) -> float:
+        """Highest prescription of the targets that are there; 0 without one."""
+        there = dict(zip(self.structure_names, self.present, strict=True))
+        return max((dose_gy for name, dose_gy in self.prescription_gy.items() if there[name]), default=0.0)
+
+
+def case_files(cases: Path, splits: pd.DataFrame, which: str, *, fold: int, repeat: int) -> list[CaseFile]:
+    """Return the files of one part of the splits, sorted by case.
+
+    Raises
+    ------
+    NotReady
+        If that fold and repeat has no such cases.
+    """
+    rows = splits[(splits["fold"] == fold) & (splits["repeat"] == repeat) & (splits["split"] == which)]
+    if rows.empty:
+        raise NotReady(f"the splits have no {which} case in fold {fold}, repeat {repeat}; run the split stage")
+    return [
+        CaseFile(str(row.case_id), cases / f"{row.case_id}.npz", str(row.sha256))
+        for row in rows.sort_values("case_id").itertuples()
+    ]
+
+
+def open_case(file: CaseFile) -> OpenCase:
+    """Return what is known of a case without its volumes, after checking its bytes and its form whole.
+
+    Raises
+    ------
+    NotReady
+        If the file is absent or its SHA256 is not the one in the splits: it was never judged by the data gate.
+    BadCase
+        If it breaks the NPZ contract.
+    """
+    if not file.path.is_file():
+        raise NotReady(f"{file.case_id}: the splits list it, but {file.path.name} is not there; run ingest and split")
+    found = sha256_of_file(file.path)
+    if found != file.sha256:
+        raise NotReady(
+            f"{file.case_id}: {file.path.name} has SHA256 {found[:12]}…, the splits say {file.sha256[:12]}…: "
+            "it changed after the data gate judged it; run ingest, split and the data gate again"
+        )
+    case = Case.load(file.path)
+    return OpenCase(
+        file=file,
+        shape_zyx=case.grid.shape_zyx,
+        spacing_mm=case.grid.spacing_mm,
+        origin_mm=case.grid.origin_mm,
+        structure_names=case.structure_names,
+        present=tuple(bool(there) for there in case.present),
+        prescription_gy=dict(case.prescription_gy),
+        n_fractions=case.n_fractions,
+        place=find_place(case),
+    )
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What a network's channels and conditions are; part of its checkpoint.
+
+    Parameters
+    ----------
+    structure_names
+        Structures, in the order of their channels.
+    target_names
+        Those that have a prescription, in the order of their conditions.
+    recipe
+        How each is represented.
+    """
+
+    structure_names: tuple[str, ...]
+    target_names: tuple[str, ...]
+    recipe: InputRecipe
+
+    @property
+    def first_structure(self) -> int:
+        """Index of the first structure's channel."""
+        return self.first_offset + (len(SPACING_AXES) if self.recipe.place == "targets" else 0)
+
+    @property
+    def first_offset(self) -> int:
+        """Index of the first channel of the offsets from the targets, if there are any."""
+        return PRESCRIBED_CHANNEL + 1 if self.recipe.prescription == "numbers_and_map" else PRESCRIBED_CHANNEL
+
+    @property
+    def n_channels(self) -> int:
+        """How many channels the network sees."""
+        return self.first_structure + len(self.structure_names)
+
+    @property
+    def n_conditions(self) -> int:
+        """How many numbers describe a case besides its channels."""
+        prescribed = 0 if self.recipe.prescription == "none" else len(self.target_names) + 1
+        return len(self.structure_names) + prescribed + len(SPACING_AXES)
+
+    @property
+    def prescribed(self) -> slice:
+        """Which conditions are the prescribed doses, one a target; none where the recipe hides them."""
+        n_structures = len(self.structure_names)
+        n_prescribed = 0 if self.recipe.prescription == "none" else len(self.target_names)
+        return slice(n_structures, n_structures + n_prescribed)
+
+    def mirrored_orders(self, mirrored_names: Mapping[str, str]) -> tuple[list[int], list[int]]:
+        """Return the order of channels and of conditions that goes with mirroring x: left and right change places.
+
+        Raises
+        ------
+        BadInput
+            If a pair is there by half, or a structure with a side in its name has no pair.
+        """
+        partner = dict(mirrored_names) | {right: left for left, right in mirrored_names.items()}
+        for name in self.structure_names:
+            if name in partner and partner[name] not in self.structure_names:
+                raise BadInput(f"mirrored_names pairs {name} with {partner[name]}, which the cases do not have")
+            if name not in partner and SIDED_NAME.search(name):
+                raise BadInput(
+                    f"structure {name} seems to have a side, but no partner in sampling.mirrored_names; name it there, "
+                    "or set mirror_share to 0 and mirror_average to false"
+                )
+
+        def swapped(names: tuple[str, ...]) -> list[int]:
+            return [names.index(partner[n]) if partner.get(n) in names else i for i, n in enumerate(names)]
+
+        first = self.first_structure
+        channels = [*range(first), *(first + index for index in swapped(self.structure_names))]
+        n_structures, n_targets = len(self.structure_names), len(self.target_names)
+        conditions = swapped(self.structure_names)
+        if self.recipe.prescription != "none":
+            conditions += [n_structures + index for index in swapped(self.target_names)]
+            conditions += [n_structures + n_targets]
+        return channels, conditions + list(range(len(conditions), self.n_conditions))
+
+
+SPACING_AXES = ("z", "y", "x")
+
+
+def spec_of(cases: list[OpenCase], recipe: InputRecipe) -> InputSpec:
+    """Return the channels and conditions that fit all of these cases.
+
+    Raises
+    ------
+    BadInput
+        If their structures differ, or none has a prescription: naming the first case that differs.
+    """
+    first = cases[0]
+    for case in cases[1:]:
+        if case.structure_names != first.structure_names:
+            raise BadInput(
+                f"{case.case_id} has the structures {', '.join(case.structure_names)}, but {first.case_id} has "
+                f"{', '.join(first.structure_names)}; ingest all cases with one protocol"
+            )
+    prescribed = {name for case in cases for name in case.prescription_gy}
+    if not prescribed:
+        raise BadInput(f"none of {len(cases)} cases has a prescription; a dose model needs a protocol with one")
+    return InputSpec(first.structure_names, tuple(n for n in first.structure_names if n in prescribed), recipe)
+
+
+def check_fits(case: OpenCase, spec: InputSpec) -> None:
+    """Refuse a case that a network of this spec was not made for.
+
+    Raises
+    ------
+    BadCase
+        If its structures differ or it prescribes a dose to a target that the network does not know.
+    """
+    if case.structure_names != spec.structure_names:
+        raise BadCase(
+            case.case_id,
+            f"has the structures {', '.join(case.structure_names)}; the model was trained on "
+            f"{', '.join(spec.structure_names)}; ingest it with the model's protocol",
+        )
+    strangers = sorted(set(case.prescription_gy) - set(spec.target_names))
+    if strangers:
+        raise BadCase(
+            case.case_id,
+            f"prescribes a dose to {', '.join(strangers)}; the model was trained on {', '.join(spec.target_names)}",
+        )
+
+
+def condition_vector(case: OpenCase, spec: InputSpec) -> Floats:
+    """Return what describes the case besides its channels: presence, prescription, fractions, spacing; about 0 to 2."""
+    values = [float(there) for there in case.present]
+    if spec.recipe.prescription != "none":
+        values += [case.prescription_gy.get(n, 0.0) / spec.recipe.dose_scale_gy for n in spec.target_names]
+        values += [(case.n_fractions or 0) / FRACTIONS_SCALE]
+    values += [spacing / SPACING_SCALE_MM for spacing in case.spacing_mm]
+    return np.asarray(values, dtype=np.float32)
+
+
+def whole_box(case: OpenCase, least_zyx: IntTriple) -> Box:
+    """Return the box (start, shape) of the whole case, widened evenly to at least the given size."""
+    shape = tuple(max(n, least) for n, least in zip(case.shape_zyx, least_zyx, strict=True))
+    start = tuple(-((wide - n) // 2) for n, wide in zip(case.shape_zyx, shape, strict=True))
+    return (start[0], start[1], start[2]), (shape[0], shape[1], shape[2])
+
+
+def read_box(case: OpenCase, member: str, box: Box, outside: float) -> NDArray[Any]:
+    """Return a box (…, z, y, x) of one member of the NPZ; voxels beyond the case hold `outside`."""
+    array = map_member(case.file.path, member)
+    inside: list[slice] = []
+    target: list[slice] = []
+    for start, size, n in zip(*box, case.shape_zyx, strict=True):
+        low, high = max(start, 0), min(start + size, n)
+        inside.append(slice(low, max(high, low)))
+        target.append(slice(low - start, max(high, low) - start))
+    source: tuple[Any, ...] = (..., *inside)
+    place: tuple[Any, ...] = (..., *target)
+    if all(part.stop - part.start == size for part, size in zip(inside, box[1], strict=True)):
+        return np.asarray(array[source])
+    result = np.full((*array.shape[:-3], *box[1]), outside, dtype=array.dtype)
+    result[place] = array[source]
+    return result
+
+
+def read_channels(case: OpenCase, spec: InputSpec, box: Box) -> Floats:
+    """Return the network's channels (channel, z, y, x) of a box; beyond the case there is air and no structure.
+
+    Notes
+    -----
+    Signed distances are divided by `sdf_scale_mm` and clipped to [-1, 1]: an absent structure is +1 everywhere, as far
+    away as can be said, and its presence condition is 0.
+    """
+    recipe = spec.recipe
+    channels = np.empty((spec.n_channels, *box[1]), dtype=np.float32)
+    ct_hu = read_box(case, "ct_hu", box, AIR_HU)
+    channels[0] = np.clip(ct_hu, *CT_RANGE_HU) / CT_SCALE_HU
+    channels[1] = read_box(case, "valid_dose", box, 0)
+    if recipe.prescription == "numbers_and_map":
+        masks = read_box(case, "masks", box, 0)
+        prescribed = np.zeros(box[1], dtype=np.float32)
+        for name, dose_gy in case.prescription_gy.items():
+            inside = masks[spec.structure_names.index(name)] > 0
+            prescribed[inside] = np.maximum(prescribed[inside], dose_gy / recipe.dose_scale_gy)
+        channels[PRESCRIBED_CHANNEL] = prescribed
+    if recipe.place == "targets":
+        for axis, offset in enumerate(read_offsets(case, box)):
+            channels[spec.first_offset + axis] = offset
+    structures = channels[spec.first_structure :]
+    if recipe.structures == "sdf":
+        structures[...] = read_box(case, "sdf_mm", box, np.inf)
+        structures /= recipe.sdf_scale_mm
+        np.clip(structures, -1.0, 1.0, out=structures)
+    else:
+        structures[...] = read_box(case, "masks", box, 0)
+    return channels
+
+
+def read_offsets(case: OpenCase, box: Box) -> list[Floats]:
+    """Return where a box's voxels lie about the targets, along z, y and x, each to be broadcast to it.
+
+    In units of `OFFSET_SCALE_MM`: along z between and beyond the targets' ends, along y and x from the main one's
+    centre; along x without sign, so that a mirrored patient has the mirrored offsets.
+
+    Raises
+    ------
+    BadCase
+        If no target is there.
+    """
+    if case.place is None:
+        targets = ", ".join(case.prescription_gy)
+        raise BadCase(case.case_id, f"none of the targets {targets} is there to place a dose about")
+    z, y, x = (start + np.arange(size) for start, size in zip(*box, strict=True))
+    (y_mm, x_mm), (centre_y, centre_x) = case.spacing_mm[1:], case.place.centre_yx
+    along = case.place.along_mm(z, case.spacing_mm[0]), (y - centre_y) * y_mm, np.abs(x - centre_x) * x_mm
+    shapes = (-1, 1, 1), (1, -1, 1), (1, 1, -1)
+    return [
+        (offset / OFFSET_SCALE_MM).astype(np.float32).reshape(shape)
+        for offset, shape in zip(along, shapes, strict=True)
+    ]
+
+
+def read_dose(case: OpenCase, box: Box) -> Floats:
+    """Return the plan's dose in Gy (z, y, x) of a box, 0 beyond the case.
+
+    Raises
+    ------
+    BadCase
+        If the case has no dose.
+    """
+    return read_box(case, "dose_gy", box, 0.0).astype(np.float32)

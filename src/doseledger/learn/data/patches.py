@@ -1,0 +1,215 @@
+"""Patches of cases as tensors: where they are drawn, how they are varied, and the loaders that bring them.
+
+Every patch has a key (epoch, position, case); all its randomness comes from a generator seeded with the training seed
+and that key. So a patch depends neither on the worker that makes it nor on what was drawn before, and a resumed run
+sees the patches of an unbroken one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from doseledger.core.case import map_member
+from doseledger.core.grid import IntTriple
+from doseledger.learn.data.core_dropout import drop_core
+from doseledger.learn.data.inputs import (
+    CT_SCALE_HU,
+    PRESCRIBED_CHANNEL,
+    Box,
+    InputSpec,
+    OpenCase,
+    condition_vector,
+    read_box,
+    read_channels,
+    read_dose,
+    whole_box,
+)
+from doseledger.learn.recipes.dose import CommonRecipe, LoaderRecipe, SamplingRecipe
+
+Key = tuple[int, int, int]
+Sample = dict[str, Any]
+
+# Centres to choose among, of each sort and case: enough that no two patches of a run need be alike.
+CENTRES_KEPT = 4096
+# A voxel is steep when its gradient is among the largest tenth of the case.
+STEEP_PERCENTILE = 90.0
+
+
+@dataclass(frozen=True)
+class Centres:
+    """Voxels (n, 3) of a case at which a patch may be centred: in a target, on a steep dose, anywhere in the body."""
+
+    target: NDArray[np.int32]
+    steep: NDArray[np.int32]
+    body: NDArray[np.int32]
+
+
+def find_centres(case: OpenCase, spec: InputSpec) -> Centres:
+    """Return where patches of a case may be centred; each kind is thinned evenly to a fixed number of voxels."""
+    valid = np.asarray(map_member(case.file.path, "valid_dose"), dtype=np.bool_)
+    dose_gy = map_member(case.file.path, "dose_gy")
+    masks = map_member(case.file.path, "masks")
+    targets = [spec.structure_names.index(name) for name in spec.target_names]
+    body = _thinned(np.argwhere(valid))
+    in_target = _thinned(np.argwhere(masks[targets].any(axis=0)))
+    slopes = np.gradient(np.asarray(dose_gy), *case.spacing_mm)
+    gradient = np.sqrt(sum(np.square(slope) for slope in slopes))
+    steep = _thinned(np.argwhere(valid & (gradient > np.percentile(gradient[valid], STEEP_PERCENTILE))))
+    return Centres(in_target if len(in_target) else body, steep if len(steep) else body, body)
+
+
+def _thinned(voxels: NDArray[np.intp]) -> NDArray[np.int32]:
+    if len(voxels) > CENTRES_KEPT:
+        voxels = voxels[np.linspace(0, len(voxels) - 1, CENTRES_KEPT).astype(np.intp)]
+    return voxels.astype(np.int32)
+
+
+def sample_box(case: OpenCase, centres: Centres, sampling: SamplingRecipe, rng: np.random.Generator) -> Box:
+    """Return the box (start, shape) of a patch: moved into the case where it fits, centred on it where it doesn't."""
+    draw = rng.random()
+    if draw < sampling.target_share:
+        among = centres.target
+    elif draw < sampling.target_share + sampling.gradient_share:
+        among = centres.steep
+    else:
+        among = centres.body
+    centre = among[rng.integers(len(among))]
+    start = []
+    for middle, size, n in zip(centre, sampling.patch_zyx, case.shape_zyx, strict=True):
+        start.append(-((size - n) // 2) if size >= n else int(np.clip(int(middle) - size // 2, 0, n - size)))
+    return (start[0], start[1], start[2]), sampling.patch_zyx
+
+
+def read_inputs(case: OpenCase, spec: InputSpec, box: Box) -> Sample:
+    """Return what the network sees of a box: image (C, z, y, x) and condition (K,)."""
+    return {"image": read_channels(case, spec, box), "condition": condition_vector(case, spec)}
+
+
+def read_sample(case: OpenCase, spec: InputSpec, box: Box) -> Sample:
+    """Return the inputs of a box, its dose (1, z, y, x) in units of the dose scale, and the masks of the loss.
+
+    `valid_dose`, `body` are (1, z, y, x) and `masks` (structure, z, y, x), bool; all are False beyond the case.
+    """
+    return {
+        **read_inputs(case, spec, box),
+        "dose": read_dose(case, box)[None] / np.float32(spec.recipe.dose_scale_gy),
+        "valid_dose": read_box(case, "valid_dose", box, 0)[None] > 0,
+        "body": read_box(case, "body", box, 0)[None] > 0,
+        "masks": read_box(case, "masks", box, 0) > 0,
+        "spacing_mm": np.asarray(case.spacing_mm, dtype=np.float32),
+        "case_id": case.case_id,
+    }
+
+
+def mirror_inputs(sample: Sample, orders: tuple[list[int], list[int]]) -> Sample:
+    """Return image and condition as of a patient mirrored left to right; paired structures change places."""
+    channels, conditions = orders
+    return {"image": sample["image"][channels][..., ::-1], "condition": sample["condition"][conditions]}
+
+
+def mirror_x(sample: Sample, orders: tuple[list[int], list[int]], spec: InputSpec) -> Sample:
+    """Return the whole sample as of a patient mirrored left to right."""
+    structures = [index - spec.first_structure for index in orders[0][spec.first_structure :]]
+    reversed_x = {name: sample[name][..., ::-1] for name in ("dose", "valid_dose", "body")}
+    masks = sample["masks"][structures][..., ::-1]
+    return {**sample, **mirror_inputs(sample, orders), **reversed_x, "masks": masks}
+
+
+def as_tensors(sample: Sample) -> Sample:
+    """Return the sample with its arrays as tensors."""
+    return {
+        name: torch.from_numpy(np.ascontiguousarray(value)) if isinstance(value, np.ndarray) else value
+        for name, value in sample.items()
+    }
+
+
+def prescribe_anew(sample: Sample, spec: InputSpec, factor: float) -> None:
+    """Multiply the sample's prescriptions and its dose by one factor, in place: so many more monitor units."""
+    sample["dose"] *= np.float32(factor)
+    sample["condition"][spec.prescribed] *= np.float32(factor)
+    if spec.recipe.prescription == "numbers_and_map":
+        sample["image"][PRESCRIBED_CHANNEL] *= np.float32(factor)
+
+
+class PatchDataset(Dataset[Sample]):
+    """Patches of the training cases, each by its key."""
+
+    def __init__(self, cases: Sequence[OpenCase], spec: InputSpec, recipe: CommonRecipe, seed: int) -> None:
+        self.cases, self.spec, self.sampling, self.seed = list(cases), spec, recipe.sampling, seed
+        self.centres = [find_centres(case, spec) for case in self.cases]
+        self.orders = spec.mirrored_orders(self.sampling.mirrored_names) if self.sampling.mirror_share else None
+
+    def __getitem__(self, key: Key) -> Sample:
+        case = self.cases[key[2]]
+        rng = np.random.default_rng([self.seed, *key])
+        sample = read_sample(case, self.spec, sample_box(case, self.centres[key[2]], self.sampling, rng))
+        # Both numbers are drawn in any case, so that switching one variation off leaves the other as it was.
+        shift_hu, mirror = self.sampling.ct_shift_hu * rng.standard_normal(), rng.random() < self.sampling.mirror_share
+        # After the draws above, so that they are the same with and without it.
+        dropout, spacing_mm = self.sampling.core_dropout, case.spacing_mm
+        drop_core(sample["image"][0], sample["masks"], sample["body"][0], spacing_mm, dropout, rng)
+        sample["image"][0] += np.float32(shift_hu / CT_SCALE_HU)
+        prescribe_anew(sample, self.spec, 1.0 + self.sampling.prescription_jitter * rng.uniform(-1.0, 1.0))
+        if mirror and self.orders is not None:
+            sample = mirror_x(sample, self.orders, self.spec)
+        return as_tensors(sample)
+
+
+class PatchSampler(Sampler[Key]):
+    """The keys of one epoch: every case the same number of times, in an order drawn for that epoch."""
+
+    def __init__(self, n_cases: int, patches_per_case: int, seed: int) -> None:
+        self.n_cases, self.patches_per_case, self.seed, self.epoch = n_cases, patches_per_case, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next iteration goes through; Lightning calls this."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.n_cases * self.patches_per_case
+
+    def __iter__(self) -> Iterator[Key]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self))
+        for position, index in enumerate(order):
+            yield self.epoch, position, int(index) % self.n_cases
+
+
+class WholeCases(Dataset[Sample]):
+    """Whole cases, widened to at least the patch: what validation and prediction go through."""
+
+    def __init__(self, cases: Sequence[OpenCase], spec: InputSpec, least_zyx: IntTriple) -> None:
+        self.cases, self.spec, self.least_zyx = list(cases), spec, least_zyx
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def __getitem__(self, index: int) -> Sample:
+        case = self.cases[index]
+        return as_tensors(read_sample(case, self.spec, whole_box(case, self.least_zyx)))
+
+
+def patch_loader(dataset: PatchDataset, recipe: CommonRecipe) -> DataLoader[Sample]:
+    """Return the loader of training batches; a last batch that is not full is dropped unless it is the only one."""
+    sampler = PatchSampler(len(dataset.cases), recipe.sampling.patches_per_case, dataset.seed)
+    size = min(recipe.sampling.batch_size, len(sampler))
+    return DataLoader(dataset, batch_size=size, sampler=sampler, drop_last=True, **_loader_options(recipe.loader))
+
+
+def case_loader(dataset: WholeCases, loader: LoaderRecipe) -> DataLoader[Sample]:
+    """Return the loader of whole cases, one at a time, in order."""
+    return DataLoader(dataset, batch_size=1, shuffle=False, **_loader_options(loader))
+
+
+def _loader_options(loader: LoaderRecipe) -> dict[str, Any]:
+    return {
+        "num_workers": loader.workers,
+        "persistent_workers": loader.persistent and loader.workers > 0,
+        "pin_memory": torch.cuda.is_available(),
+    }

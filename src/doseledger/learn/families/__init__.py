@@ -1,0 +1,1 @@
+"""Kinds of model: what each trains, and how."""

@@ -1,0 +1,76 @@
+"""The dose model that a diffusion stands on: what is kept of it, and what it must have in common with the diffusion."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from doseledger.core.errors import BadInput
+from doseledger.core.files import sha256_of_file
+from doseledger.learn.data.inputs import InputSpec
+from doseledger.learn.networks.with_prior import dose_network
+from doseledger.learn.run import CasesByPart, TrainingRun
+from doseledger.learn.training.checkpoint import Checkpoint, load_checkpoint
+
+
+@dataclass(frozen=True)
+class Base:
+    """The dose model whose residual is diffused: its checkpoint, that file's SHA256, and its network."""
+
+    checkpoint: Checkpoint
+    sha256: str
+    network: nn.Module
+
+    @property
+    def kept(self) -> dict[str, Any]:
+        """What the diffusion's own checkpoint keeps of it, so that one file predicts."""
+        recipe = self.checkpoint.recipe.model_dump(mode="json")
+        weights = {name: tensor.detach().cpu() for name, tensor in self.checkpoint.weights.items()}
+        return {"model": self.checkpoint.model, "sha256": self.sha256, "recipe": recipe, "weights": weights}
+
+
+def load_base(path: Path) -> Base:
+    """Return a trained dose model to stand on.
+
+    Raises
+    ------
+    NotReady
+        If there is no checkpoint.
+    BadInput
+        If it can't be read, or is no dose network's.
+    """
+    checkpoint = load_checkpoint(path)
+    network = dose_network(checkpoint.recipe, checkpoint.spec)
+    network.load_state_dict(checkpoint.weights)
+    return Base(checkpoint, sha256_of_file(path), network.requires_grad_(False).eval())
+
+
+def check_base(run: TrainingRun, spec: InputSpec, cases: CasesByPart, base: Base) -> None:
+    """Refuse a base model that sees other inputs, or was trained on other cases.
+
+    Raises
+    ------
+    BadInput
+        Naming what differs. On cases that the base was trained on its residual is smaller than on others, so one that
+        knows validation or test cases, or not all training cases, would teach a wrong spread.
+    """
+    name, recipe = base.checkpoint.model, base.checkpoint.recipe
+    if base.checkpoint.spec != spec:
+        raise BadInput(f"{run.model}: base {name} sees other channels or conditions; give both blocks the same inputs")
+    if recipe.sampling.patch_zyx != run.recipe.sampling.patch_zyx:
+        raise BadInput(
+            f"{run.model}: base {name} was trained on patches of {list(recipe.sampling.patch_zyx)} voxels, "
+            f"sampling.patch_zyx is {list(run.recipe.sampling.patch_zyx)}; give both the same"
+        )
+    known = base.checkpoint.trained_on
+    strangers = [case.case_id for case in cases["train"] if known.get(case.case_id) != case.file.sha256]
+    # Preflight opens a few training cases only, and no others.
+    surplus = sorted(set(known) - {case.case_id for case in cases["train"]}) if "val" in cases else []
+    if strangers or surplus:
+        raise BadInput(
+            f"{run.model}: base {name} was trained on other cases: without {', '.join(strangers[:3]) or 'none'}, with "
+            f"{', '.join(surplus[:3]) or 'none'} besides; train the base on this fold and these cases first"
+        )

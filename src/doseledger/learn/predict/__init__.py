@@ -1,0 +1,1 @@
+"""Whole cases predicted by trained models."""

@@ -1,0 +1,1 @@
+"""Model blocks of params.yaml as typed settings."""

@@ -1,0 +1,86 @@
+"""A diffusion model's block of params.yaml: what it shares with every model, its diffusion, and how it draws doses."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from doseledger.core.schema import Block
+from doseledger.learn.recipes.dose import CommonRecipe, CommonTrained, Count, NotNegative, Positive, load_model_block
+from doseledger.learn.recipes.network import DynUNetRecipe, FilmUNetRecipe
+
+
+class DiffusionSettings(Block):
+    """What is diffused, along which schedule, and how errors count.
+
+    Notes
+    -----
+    `residual`: the plan's dose less the base model's prediction, divided by its measured scale; else the dose itself,
+    scaled to about [-1, 1]. `parameterisation` is what the network says: v or x0. `shift` moves the cosine schedule in
+    log SNR; `weights` and `min_snr_gamma` say how noise levels count (see `diffusion.loss_weight`). The EMA of the
+    weights, of decay `ema_decay` at most, is what predicts. `validation_steps` and `validation_sampler` draw the dose
+    that chooses the epoch.
+    """
+
+    residual: bool
+    parameterisation: Literal["v", "x0"]
+    shift: float
+    weights: Literal["plain", "min_snr"]
+    min_snr_gamma: Positive
+    ema_decay: Annotated[float, Field(ge=0, lt=1)]
+    validation_steps: Count
+    validation_sampler: Literal["ddim", "euler", "heun"]
+
+
+class DiffusionPredict(Block):
+    """How doses of a case are drawn; changing it retrains nothing.
+
+    Notes
+    -----
+    `overlap`, `windows_at_once` and `spacing_tolerance` are those of a dose network's prediction. `samples` doses are
+    drawn of each case in `steps` steps of the `sampler`, from noise that `seed`, the case's name and the sample's
+    number decide. The samples themselves are kept beside the dose: their spread is judged by the evaluation.
+    `antithetic` draws as many again from the same noise with its sign turned, for the dose alone: what is odd in the
+    noise drops out of their mean (Hammersley & Morton 1956, "A new Monte Carlo technique"). `centre` is what of all
+    draws the dose is: their mean, which errs least in squared error, or their median, in absolute error.
+    """
+
+    overlap: Annotated[float, Field(ge=0, lt=1)]
+    windows_at_once: Count
+    spacing_tolerance: NotNegative
+    samples: Annotated[int, Field(ge=2)]
+    steps: Count
+    sampler: Literal["ddim", "euler", "heun"]
+    antithetic: bool
+    centre: Literal["mean", "median"]
+    seed: Annotated[int, Field(ge=0)]
+
+
+class TrainedDiffusion(CommonTrained):
+    """What decides a diffusion model's weights."""
+
+    kind: Literal["diffusion"]
+    network: Annotated[FilmUNetRecipe | DynUNetRecipe, Field(discriminator="name")]
+    diffusion: DiffusionSettings
+
+
+class DiffusionRecipe(TrainedDiffusion, CommonRecipe):
+    """One diffusion model: all that params.yaml says of it."""
+
+    predict: DiffusionPredict
+
+    @model_validator(mode="after")
+    def _learns_without_plateau(self) -> DiffusionRecipe:
+        if self.optimiser.schedule == "plateau":
+            raise ValueError("optimiser.schedule plateau waits for a validation score that one drawn dose makes noisy")
+        return self
+
+    def trained_part(self) -> TrainedDiffusion:
+        """Return what decides the weights: all but how patches are brought and how doses are drawn."""
+        return TrainedDiffusion.model_validate(self.model_dump(exclude={"loader", "predict"}))
+
+
+def load_diffusion(value: dict[str, Any], where: str) -> DiffusionRecipe:
+    """Return a diffusion model's block with its types; `load_model_block` says what is refused."""
+    return load_model_block(DiffusionRecipe, value, where)

@@ -1,0 +1,293 @@
+"""A model's block of params.yaml as frozen, typed blocks: inputs, sampling, network, loss, optimiser, fit, predict.
+
+Every key stands in params.yaml; none has a default here. A block never holds an `lr`: the base rate is one for all
+models at the top of params.yaml, and a block scales it by `lr_factor`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import Field, model_validator
+
+from doseledger.core.errors import BadInput
+from doseledger.core.schema import Block, load_block
+from doseledger.learn.recipes.network import CascadeRecipe, NetworkRecipe
+
+Count = Annotated[int, Field(ge=1)]
+CountOrZero = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+VoxelTriple = tuple[Count, Count, Count]
+
+
+class InputRecipe(Block):
+    """What the network sees.
+
+    Notes
+    -----
+    `structures`: signed distances, or plain masks (the ablation). `prescription`: each target's prescribed dose and the
+    fractions as numbers (`numbers`), these and a map of the prescribed dose over the targets (`numbers_and_map`), or
+    nothing (`none`, the ablation). `place`: where a voxel lies about the targets (along z by their ends, across
+    from the centre of the one with the highest prescription), or nothing (`none`); distances to structures say no more
+    beyond `sdf_scale_mm`. The network's output is the dose divided by `dose_scale_gy`.
+    """
+
+    structures: Literal["sdf", "mask"]
+    sdf_scale_mm: Positive
+    prescription: Literal["numbers", "numbers_and_map", "none"]
+    place: Literal["targets", "none"]
+    dose_scale_gy: Positive
+
+
+class CoreDropoutRecipe(Block):
+    """How often a patch's CT loses a core: its inside is filled with the median of what lies around it.
+
+    Notes
+    -----
+    `share` of the patches lose one; in `structure_share` of these it is a structure's inside, in the others a ball
+    whose radius is drawn between the two of `radius_mm`. The median is taken within `surround_mm` of the core.
+    """
+
+    share: Share
+    structure_share: Share
+    radius_mm: tuple[Positive, Positive]
+    surround_mm: Positive
+
+    @model_validator(mode="after")
+    def _radii_rise(self) -> CoreDropoutRecipe:
+        if self.radius_mm[0] > self.radius_mm[1]:
+            raise ValueError(f"radius_mm falls from {self.radius_mm[0]:g} to {self.radius_mm[1]:g}; the least first")
+        return self
+
+
+class SamplingRecipe(Block):
+    """How patches are drawn of the training cases, and how they are varied.
+
+    Notes
+    -----
+    `target_share` of the patches are centred in a target, `gradient_share` where the dose is steep, the rest anywhere
+    in the body. `mirrored_names` pairs the structures that change places when x is mirrored. A patch's prescription and
+    dose are multiplied by one factor drawn within `prescription_jitter` of 1: a plan with more monitor units is the
+    plan of so much higher a prescription.
+    """
+
+    patch_zyx: VoxelTriple
+    batch_size: Count
+    patches_per_case: Count
+    target_share: Share
+    gradient_share: Share
+    mirror_share: Share
+    mirrored_names: dict[str, str]
+    ct_shift_hu: NotNegative
+    prescription_jitter: Annotated[float, Field(ge=0, lt=1)]
+    core_dropout: CoreDropoutRecipe
+
+    @model_validator(mode="after")
+    def _shares_fit(self) -> SamplingRecipe:
+        if self.target_share + self.gradient_share > 1.0:
+            raise ValueError(f"target_share + gradient_share is {self.target_share + self.gradient_share:g}, above 1")
+        names = [*self.mirrored_names, *self.mirrored_names.values()]
+        if len(set(names)) != len(names):
+            raise ValueError(f"mirrored_names name a structure twice: {names}")
+        return self
+
+
+# A loader by one word, for where it runs. `in_process`: small cases, no GPU. `wsl`: few workers and none kept, as WSL
+# gives its processes little shared memory. `workstation`: a GPU that must not wait.
+NAMED_LOADERS: dict[str, dict[str, Any]] = {
+    "in_process": {"workers": 0, "persistent": False},
+    "wsl": {"workers": 2, "persistent": False},
+    "workstation": {"workers": 8, "persistent": True},
+}
+
+
+class LoaderRecipe(Block):
+    """How patches are brought to the network; changes no number. Instead of both keys, a name: `loader: wsl`."""
+
+    workers: CountOrZero
+    persistent: bool
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if value not in NAMED_LOADERS:
+            raise ValueError(f"no loader of that name; there are {', '.join(NAMED_LOADERS)}, or workers and persistent")
+        return NAMED_LOADERS[value]
+
+
+class LossRecipe(Block):
+    """The terms of the loss and their weights; a weight of 0 switches a term off.
+
+    Notes
+    -----
+    `mask` names where voxels count. `target_weight` multiplies voxels inside any target, `structure_weights` those of
+    one structure (the largest that applies holds). `underdose` and `overdose` are extra weights of errors inside the
+    targets, below and above the plan. `gradient`, `dvh` and `moment` weigh the terms of these names; the DVH term
+    compares `dvh_statistics` ("D95%", "V20Gy", "mean"); the softness says how far around each its gradient reaches.
+    """
+
+    mask: Literal["valid_dose", "body"]
+    voxel: Literal["l1", "mse"]
+    target_weight: Positive
+    structure_weights: dict[str, Positive]
+    underdose: NotNegative
+    overdose: NotNegative
+    gradient: NotNegative
+    dvh: NotNegative
+    dvh_statistics: dict[Literal["target", "organ"], list[str]]
+    dvh_soft_percent: Positive
+    dvh_soft_gy: Positive
+    moment: NotNegative
+    moment_orders: list[Positive]
+
+
+class OptimiserRecipe(Block):
+    """Optimiser, gradient clipping and learning-rate schedule.
+
+    Notes
+    -----
+    `schedule`: `cosine` falls over the whole run to `final_share` of the rate; `plateau` multiplies the rate by
+    `plateau_factor` after `plateau_epochs` without a better validation MAE; `constant` does neither. All rise linearly
+    over the first `warmup_share` of the steps (not `plateau`). `momentum` is SGD's.
+    """
+
+    name: Literal["adam", "adamw", "sgd"]
+    weight_decay: NotNegative
+    momentum: Annotated[float, Field(ge=0, lt=1)]
+    clip_norm: Positive
+    schedule: Literal["cosine", "plateau", "constant"]
+    warmup_share: Share
+    final_share: Share
+    plateau_epochs: Count
+    plateau_factor: Annotated[float, Field(gt=0, lt=1)]
+
+
+class FitRecipe(Block):
+    """How long and how precisely is trained; `early_stop_epochs` 0 never stops early."""
+
+    max_epochs: Count
+    validate_every: Count
+    early_stop_epochs: CountOrZero
+    accumulate: Count
+    precision: Literal["32-true", "bf16-mixed"]
+
+    @model_validator(mode="after")
+    def _is_validated(self) -> FitRecipe:
+        if self.validate_every > self.max_epochs:
+            raise ValueError(f"validate_every {self.validate_every} is more than max_epochs {self.max_epochs}")
+        return self
+
+
+class PredictRecipe(Block):
+    """How whole cases are predicted from windows of the training patch's size; changing it retrains nothing.
+
+    Notes
+    -----
+    `overlap` is the share of a window that its neighbour covers too; `mirror_average` predicts the mirrored case as
+    well and averages the two. A case whose voxels lie further than `spacing_tolerance` (a share) outside those of
+    training is refused: a network counts in voxels, and misjudges mm beyond what it has seen.
+    """
+
+    overlap: Annotated[float, Field(ge=0, lt=1)]
+    windows_at_once: Count
+    mirror_average: bool
+    spacing_tolerance: Annotated[float, Field(ge=0)]
+
+
+class CommonTrained(Block):
+    """What decides a model's weights in every family: the part of its block that its checkpoint keeps."""
+
+    kind: str
+    lr_factor: Positive
+    inputs: InputRecipe
+    sampling: SamplingRecipe
+    network: Annotated[NetworkRecipe, Field(discriminator="name")]
+    optimiser: OptimiserRecipe
+    fit: FitRecipe
+
+    @model_validator(mode="after")
+    def _patch_fits_network(self) -> Self:
+        strides = self.network.total_stride_zyx
+        if any(size % stride for size, stride in zip(self.sampling.patch_zyx, strides, strict=True)):
+            raise ValueError(
+                f"sampling.patch_zyx {list(self.sampling.patch_zyx)} must be multiples of {list(strides)}, which one "
+                f"voxel of the coarsest level of network {self.network.name} spans"
+            )
+        return self
+
+
+class CommonRecipe(CommonTrained, ABC):
+    """All that training asks of a model's block, whatever its family."""
+
+    loader: LoaderRecipe
+
+    @abstractmethod
+    def trained_part(self) -> CommonTrained:
+        """Return what decides the weights: all but how patches are brought and how cases are predicted."""
+
+
+class TrainedRecipe(CommonTrained):
+    """What decides a dose network's weights.
+
+    Notes
+    -----
+    `prior`: what the network adds its output to: nothing (`none`), or the prescribed doses inside the targets and the
+    training patients' mean dose elsewhere (`mean_dose`).
+    """
+
+    kind: Literal["dose"]
+    prior: Literal["mean_dose", "none"]
+    loss: LossRecipe
+
+    @model_validator(mode="after")
+    def _prior_has_its_inputs(self) -> Self:
+        seen = self.inputs
+        if self.prior != "none" and (seen.structures != "sdf" or "none" in (seen.prescription, seen.place)):
+            raise ValueError(
+                f"prior {self.prior} needs structures sdf, a prescription and a place among the inputs; these are "
+                f"{seen.structures}, {seen.prescription} and {seen.place}; set prior: none for such an ablation"
+            )
+        return self
+
+    @property
+    def further_weights(self) -> tuple[float, ...]:
+        """Weight of the loss of each further dose that the network gives in training."""
+        return (self.network.first_weight,) if isinstance(self.network, CascadeRecipe) else ()
+
+
+class Recipe(TrainedRecipe, CommonRecipe):
+    """One dose model: all that params.yaml says of it."""
+
+    predict: PredictRecipe
+
+    def trained_part(self) -> TrainedRecipe:
+        """Return what decides the weights: all but how patches are brought and how cases are predicted."""
+        return TrainedRecipe.model_validate(self.model_dump(exclude={"loader", "predict"}))
+
+
+AnyRecipe = TypeVar("AnyRecipe", bound=CommonRecipe)
+
+
+def load_model_block(recipe_type: type[AnyRecipe], value: dict[str, Any], where: str) -> AnyRecipe:
+    """Return a model's block of one family with its types.
+
+    Raises
+    ------
+    BadInput
+        Naming each key that is missing, unknown or out of range; an `lr` is refused with the reason.
+    """
+    if "lr" in value:
+        raise BadInput(
+            f"{where}: lr stands at the top of params.yaml, for every model; scale this model's rate with lr_factor"
+        )
+    return load_block(recipe_type, value, where)
+
+
+def load_recipe(value: dict[str, Any], where: str) -> Recipe:
+    """Return a dose model's block with its types; `load_model_block` says what is refused."""
+    return load_model_block(Recipe, value, where)

@@ -1,0 +1,246 @@
+"""What is written down as training goes: one line an epoch, history.csv, the checkpoints and the resume state."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from doseledger.core.errors import BadInput
+from doseledger.core.fanout import Tell
+from doseledger.core.files import atomic_path, write_text
+from doseledger.learn.run import MONITORED, SCORES, Task, trained_name
+from doseledger.learn.training.checkpoint import Checkpoint, save_checkpoint
+from doseledger.learn.training.ranks import Team, gather
+from doseledger.learn.training.resume import ResumeState
+from doseledger.learn.watch.heartbeat import Pulse
+from doseledger.learn.watch.live import Live
+
+MEASURED = (trained_name(MONITORED), *SCORES)
+HISTORY_COLUMNS = ("epoch", "steps", "lr", "train_loss", *MEASURED, "seconds")
+HISTORY_FORMATS = {"epoch": "d", "steps": "d", "seconds": ".2f"}
+
+MakeCheckpoint = Callable[[Task, int, dict[str, float]], Checkpoint]
+
+
+@dataclass(frozen=True)
+class CaseGroups:
+    """What each validation goes through: the validation cases, and the training cases measured beside them."""
+
+    validated: list[str]
+    trained: list[str]
+
+
+class Alive(pl.Callback):
+    """Gives a sign of life with every batch and every validated case."""
+
+    def __init__(self, pulse: Pulse) -> None:
+        self.pulse = pulse
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        """Give one."""
+        self.pulse.beat(trainer.current_epoch + 1, trainer.global_step)
+
+    def on_validation_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        """Give one."""
+        self.pulse.beat(trainer.current_epoch + 1, trainer.global_step)
+
+
+class Recorder(pl.Callback):
+    """Keeps history, best and last checkpoint and the resume state, and stops early when the recipe says so.
+
+    Parameters
+    ----------
+    out
+        Folder of the run.
+    state
+        Where the resume state lies; best.ckpt is kept there too, as the run's folder may be emptied before a resume.
+    make_checkpoint
+        Our checkpoint of a task at an epoch with its scores.
+    live
+        Takes one line an epoch, and tells of each as it ends.
+    team
+        The processes that train together: all keep the same history, the main one writes it.
+    groups
+        Which of the cases that a validation goes through are which.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        state: ResumeState,
+        make_checkpoint: MakeCheckpoint,
+        live: Live,
+        team: Team,
+        groups: CaseGroups,
+    ) -> None:
+        self.out, self.state, self.make_checkpoint, self.live = out, state, make_checkpoint, live
+        self.team, self.groups = team, groups
+        self.history: list[dict[str, float]] = []
+        self.best: dict[str, float] = {}
+        self.torch_rng: list[torch.Tensor] = []
+        self.losses: list[torch.Tensor] = []
+        self.case_ids: list[str] = []
+        self.trained_scores: dict[str, float] = {}
+        self.began = 0.0
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Make sure that all processes go on from the same place.
+
+        Raises
+        ------
+        BadInput
+            If some see an interrupted run's state and others don't.
+        """
+        if len(set(gather(self.state.found))) > 1:
+            raise BadInput(
+                "some of the processes see an interrupted run to go on from, others don't: the root of resume states "
+                "must be one folder that all nodes share"
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run needs of this one: of each process what differs."""
+        return {"history": self.history, "best": self.best, "torch_rng": gather(torch.get_rng_state())}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the history of the interrupted run."""
+        self.history, self.best = state_dict["history"], state_dict["best"]
+        self.torch_rng = state_dict["torch_rng"]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Continue torch's random numbers where the interrupted run left them."""
+        if self.torch_rng:
+            torch.set_rng_state(self.torch_rng[self.team.rank])
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock."""
+        self.losses, self.began = [], time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Keep the batch's loss where it is: reading it from a GPU would wait for that."""
+        self.losses.append(outputs["loss"].detach())
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Forget the cases of the last validation."""
+        self.case_ids = []
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *args: Any
+    ) -> None:
+        """Keep the case's name."""
+        self.case_ids += batch["case_id"]
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Bring the cases of all processes together, each once, and leave those of validation to the task.
+
+        Lightning calls this before the task's own hook of the name, which makes scores of what it finds.
+        """
+        task: Any = pl_module
+        parts = gather(dict(zip(self.case_ids, task.errors, strict=True)))
+        errors = {case_id: error for part in parts for case_id, error in part.items()}
+        task.errors = [errors[case_id] for case_id in self.groups.trained]
+        self.trained_scores = {trained_name(name): score for name, score in task.validation_scores().items()}
+        task.errors = [errors[case_id] for case_id in self.groups.validated]
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the epoch down; Lightning has validated before this when it was time to."""
+        epoch, task = trainer.current_epoch, pl_module
+        fit = task.recipe.fit
+        validated = (epoch + 1) % fit.validate_every == 0
+        scores = task.validation_scores() if validated else {}
+        losses = gather(float(torch.stack(self.losses).double().mean()))
+        row = {
+            "epoch": epoch + 1,
+            "steps": trainer.global_step,
+            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "train_loss": sum(losses) / len(losses),
+            **(self.trained_scores if validated else {}),
+            **scores,
+            "seconds": time.perf_counter() - self.began,
+        }
+        self.history.append(row)
+        better = validated and scores[MONITORED] < self.best.get(MONITORED, float("inf"))
+        if better:
+            self.best = {"epoch": epoch + 1, **scores}
+        if self.team.is_main:
+            self._write(task, row, scores, better=better)
+        if fit.early_stop_epochs and epoch + 1 - self.best.get("epoch", 0) >= fit.early_stop_epochs:
+            self.live.tell(f"no better validation for {fit.early_stop_epochs} epochs: stopped early")
+            trainer.should_stop = True
+        elif epoch + 1 < fit.max_epochs:
+            # Not after the last epoch: a run that was killed there repeats that epoch, and ends as it would have.
+            self._save_state(trainer)
+
+    def _write(self, task: Any, row: dict[str, float], scores: dict[str, float], *, better: bool) -> None:
+        write_text(self.out / "history.csv", history_csv(self.history))
+        checkpoint = self.make_checkpoint(task, int(row["epoch"]), scores)
+        if better:
+            save_checkpoint(self.state.folder / "best.ckpt", checkpoint)
+            copy_file(self.state.folder / "best.ckpt", self.out / "checkpoints" / "best.ckpt")
+        save_checkpoint(self.out / "checkpoints" / "last.ckpt", checkpoint)
+        max_epochs = task.recipe.fit.max_epochs
+        self.live.tell(describe_epoch(row, max_epochs, better=better))
+        self.live.epoch_ended(self.history, self.best, max_epochs)
+
+    def _save_state(self, trainer: pl.Trainer) -> None:
+        if not self.team.is_main:
+            # It writes nothing, but hands in its part and waits for the others.
+            trainer.save_checkpoint(self.state.lightning, weights_only=False)
+            return
+        with atomic_path(self.state.lightning) as part:
+            trainer.save_checkpoint(part, weights_only=False)
+
+
+def history_csv(history: list[dict[str, float]]) -> str:
+    """Return the history as CSV, one row an epoch; a score is empty in an epoch without validation."""
+    lines = [",".join(HISTORY_COLUMNS)]
+    for row in history:
+        cells = [format(row[name], HISTORY_FORMATS.get(name, ".6g")) if name in row else "" for name in HISTORY_COLUMNS]
+        lines.append(",".join(cells))
+    return "\n".join(lines) + "\n"
+
+
+def describe_epoch(row: dict[str, float], max_epochs: int, *, better: bool) -> str:
+    """Return the epoch's line for console and log."""
+    scores = ""
+    if MONITORED in row:
+        trained = row[trained_name(MONITORED)]
+        scores = f", MAE in valid_dose {row[MONITORED]:.2f} Gy in validation and {trained:.2f} Gy in training cases"
+    best = " (best)" if better else ""
+    return (
+        f"epoch {row['epoch']:.0f}/{max_epochs}: loss {row['train_loss']:.4g}{scores}{best}, "
+        f"lr {row['lr']:.2e}, {row['seconds']:.1f} s"
+    )
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file atomically."""
+    with atomic_path(target) as part:
+        part.write_bytes(source.read_bytes())
+
+
+class Log:
+    """Says each line, and writes it to the run's log and to a copy that outlives the run's folder."""
+
+    def __init__(self, log: Path, kept: Path, tell: Tell) -> None:
+        self.log, self.tell = log, tell
+        self.kept = kept
+        log.parent.mkdir(parents=True, exist_ok=True)
+        if kept.is_file():
+            copy_file(kept, log)
+        else:
+            log.unlink(missing_ok=True)
+
+    def __call__(self, line: str) -> None:
+        """Say a line."""
+        self.tell(line)
+        for file in (self.log, self.kept):
+            with file.open("a", encoding="utf-8") as stream:
+                stream.write(f"{line}\n")

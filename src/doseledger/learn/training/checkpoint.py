@@ -1,0 +1,167 @@
+"""Our own checkpoint: weights, what they were trained on and with; no clock, no path, the same run the same bytes."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from doseledger.core.errors import BadInput, NotReady
+from doseledger.core.files import atomic_path
+from doseledger.core.schema import load_block
+from doseledger.learn.data.inputs import InputSpec
+from doseledger.learn.recipes.dose import CommonTrained, TrainedRecipe
+
+FORMAT_VERSION = 4
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained model.
+
+    Parameters
+    ----------
+    model
+        Name of its block in params.yaml.
+    recipe
+        The part of that block that decided the weights.
+    settings
+        The rest that did: lr, seed, fold, repeat.
+    structure_names, target_names
+        Of the channels and conditions of its input.
+    spacing_range_mm
+        Least and largest voxel spacing (z, y, x) among the training cases.
+    trained_on, selected_on
+        SHA256 by case id: of the cases whose dose the weights have seen, and of those that chose the epoch.
+    epoch, scores
+        When the weights were taken, and the validation scores then.
+    weights
+        The network's state.
+    extras
+        What else the family's prediction needs, as plain values and tensors.
+    """
+
+    model: str
+    recipe: CommonTrained
+    settings: dict[str, Any]
+    structure_names: tuple[str, ...]
+    target_names: tuple[str, ...]
+    spacing_range_mm: tuple[tuple[float, ...], tuple[float, ...]]
+    trained_on: dict[str, str]
+    selected_on: dict[str, str]
+    epoch: int
+    scores: dict[str, float]
+    weights: dict[str, Tensor]
+    extras: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def spec(self) -> InputSpec:
+        """The channels and conditions of the network's input."""
+        return InputSpec(self.structure_names, self.target_names, self.recipe.inputs)
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint atomically; equal checkpoints give equal bytes."""
+    content = {
+        "format_version": FORMAT_VERSION,
+        "model": checkpoint.model,
+        "recipe": checkpoint.recipe.model_dump(mode="json"),
+        "settings": checkpoint.settings,
+        "structure_names": list(checkpoint.structure_names),
+        "target_names": list(checkpoint.target_names),
+        "spacing_range_mm": [list(bound) for bound in checkpoint.spacing_range_mm],
+        "trained_on": dict(sorted(checkpoint.trained_on.items())),
+        "selected_on": dict(sorted(checkpoint.selected_on.items())),
+        "epoch": checkpoint.epoch,
+        "scores": checkpoint.scores,
+        "weights": {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.weights.items()},
+        "extras": checkpoint.extras,
+    }
+    # Through memory: given a path, torch writes that file's name into the archive.
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    with atomic_path(path) as part:
+        part.write_bytes(buffer.getvalue())
+
+
+def load_checkpoint(path: Path, recipe_type: type[CommonTrained] = TrainedRecipe) -> Checkpoint:
+    """Return a checkpoint of this program; no code in it is ever run.
+
+    Parameters
+    ----------
+    recipe_type
+        What its family's blocks are read with.
+
+    Raises
+    ------
+    NotReady
+        If it is absent.
+    BadInput
+        If it is cut short, another program's, or another family's.
+    """
+    content = read_content(path)
+    with _as_bad_checkpoint(path):
+        return Checkpoint(
+            model=content["model"],
+            recipe=load_block(recipe_type, content["recipe"], str(path)),
+            settings=content["settings"],
+            structure_names=tuple(content["structure_names"]),
+            target_names=tuple(content["target_names"]),
+            spacing_range_mm=(tuple(content["spacing_range_mm"][0]), tuple(content["spacing_range_mm"][1])),
+            trained_on=content["trained_on"],
+            selected_on=content["selected_on"],
+            epoch=content["epoch"],
+            scores=content["scores"],
+            weights=content["weights"],
+            extras=content.get("extras", {}),
+        )
+
+
+def read_seen(path: Path) -> dict[str, str]:
+    """Return the SHA256 by case id of all that a model of any family was trained or selected on.
+
+    Raises
+    ------
+    NotReady
+        If there is no checkpoint.
+    BadInput
+        If it can't be read.
+    """
+    content = read_content(path)
+    with _as_bad_checkpoint(path):
+        seen: dict[str, str] = {**content["selected_on"], **content["trained_on"]}
+        return seen
+
+
+def read_content(path: Path) -> dict[str, Any]:
+    """Return a checkpoint's content as plain values and tensors.
+
+    Raises
+    ------
+    NotReady
+        If it is absent.
+    BadInput
+        If it is cut short, or another program's.
+    """
+    if not path.is_file():
+        raise NotReady(f"{path}: no such checkpoint; run train first")
+    with _as_bad_checkpoint(path):
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(content, dict) or content["format_version"] != FORMAT_VERSION:
+            raise BadInput(f"{path}: not a doseledger checkpoint of format {FORMAT_VERSION}; train the model again")
+        return content
+
+
+@contextmanager
+def _as_bad_checkpoint(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, KeyError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise BadInput(f"{path}: can't be read as a checkpoint ({error}); train the model again") from error

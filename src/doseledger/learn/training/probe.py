@@ -1,0 +1,99 @@
+"""A short trial of a model before it is trained: real loaders, one fixed batch, a few steps on the CPU."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from doseledger.core.tables import SPLITS, read_table
+from doseledger.learn.data.inputs import case_files, open_case, spec_of
+from doseledger.learn.data.patches import PatchDataset, patch_loader
+from doseledger.learn.recipes.dose import Recipe
+from doseledger.learn.run import TrainingRun
+from doseledger.learn.training.optimiser import build_optimiser
+from doseledger.learn.training.train import explained_memory_errors, make_task
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """What came of the trial.
+
+    Parameters
+    ----------
+    losses
+        The fixed batch's loss before each step and after the last one.
+    finite
+        Whether every loss and the network's first output were finite.
+    case_ids
+        Cases of the batch.
+    image_shape, output_shape
+        Shape of what the network saw, and of what it gave.
+    n_weights
+        How many weights the network has.
+    """
+
+    losses: list[float]
+    finite: bool
+    case_ids: list[str]
+    image_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    n_weights: int
+
+    @property
+    def first_loss(self) -> float:
+        """Loss before the first step."""
+        return self.losses[0]
+
+    @property
+    def last_loss(self) -> float:
+        """Loss after the last step."""
+        return self.losses[-1]
+
+
+def probe_steps(run: TrainingRun, cases: Path, splits: Path, *, n_steps: int) -> ProbeResult:
+    """Return what `n_steps` on the first batch of the first epoch do to its loss, on the CPU in float32.
+
+    Only the cases that the batch can hold are opened. The rate is the recipe's own, without warm-up or schedule, so
+    that a loss that does not fall says something of data, network and rate. A network is tried without its prior, on
+    which one that learns nothing would do well too.
+
+    Raises
+    ------
+    NotReady
+        If a case is absent or its bytes are not those in the splits.
+    BadInput
+        If settings and cases do not fit, or memory does not suffice.
+    """
+    if isinstance(run.recipe, Recipe):
+        run = replace(run, recipe=run.recipe.model_copy(update={"prior": "none"}))
+    table = read_table(splits, SPLITS)
+    files = case_files(cases, table, "train", fold=run.fold, repeat=run.repeat)
+    opened = [open_case(file) for file in files[: run.recipe.sampling.batch_size]]
+    spec = spec_of(opened, run.recipe.inputs)
+    with explained_memory_errors(run.recipe):
+        task = make_task(run, spec, {"train": opened})
+        batch = next(iter(patch_loader(PatchDataset(opened, spec, run.recipe, run.seed), run.recipe)))
+        optimiser = build_optimiser(task.network, run.recipe.optimiser, task.lr)
+        losses: list[float] = []
+        loss, output = task.batch_loss(batch, 0)
+        finite = bool(torch.isfinite(output).all())
+        output_shape = tuple(output.shape)
+        for _ in range(n_steps):
+            losses.append(loss.item())
+            optimiser.zero_grad()
+            torch.autograd.backward(loss)
+            torch.nn.utils.clip_grad_norm_(task.network.parameters(), run.recipe.optimiser.clip_norm)
+            optimiser.step()
+            loss, _ = task.batch_loss(batch, 0)
+        losses.append(loss.item())
+    return ProbeResult(
+        losses=losses,
+        finite=finite and all(math.isfinite(loss) for loss in losses),
+        case_ids=list(batch["case_id"]),
+        image_shape=tuple(batch["image"].shape),
+        output_shape=output_shape,
+        n_weights=sum(weight.numel() for weight in task.network.parameters()),
+    )

@@ -1,0 +1,290 @@
+"""Train one model on one fold: from judged cases to checkpoints, resumed where an interrupted run left off."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+
+from doseledger.core.code import reached_code
+from doseledger.core.errors import BadInput, NotReady
+from doseledger.core.fanout import Tell
+from doseledger.core.files import sha256_of_file
+from doseledger.core.tables import SPLITS, read_table
+from doseledger.learn.data.inputs import InputSpec, case_files, open_case, spec_of
+from doseledger.learn.data.patches import PatchDataset, WholeCases, case_loader, patch_loader
+from doseledger.learn.recipes.dose import CommonRecipe
+from doseledger.learn.run import CasesByPart, Task, TrainingRun
+from doseledger.learn.training.callbacks import Alive, CaseGroups, Log, Recorder, copy_file
+from doseledger.learn.training.checkpoint import Checkpoint
+from doseledger.learn.training.measured import measured_cases
+from doseledger.learn.training.ranks import Team, share_cases, share_patches, team_of, trainer_options
+from doseledger.learn.training.resume import ResumeState, join_state, open_state
+from doseledger.learn.training.run_files import device_name, resolved_settings, write_run_files
+from doseledger.learn.watch.heartbeat import Pulse, stacks_on_request
+from doseledger.learn.watch.live import Live, open_wandb
+from doseledger.learn.watch.red_flags import RedFlagLimits
+
+TALKATIVE = (
+    "pytorch_lightning.utilities.rank_zero",
+    "lightning_fabric.utilities.rank_zero",
+    "lightning_fabric.utilities.distributed",
+)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a run reads and writes: folder of cases, table of splits, folder of the run, root of resume states."""
+
+    cases: Path
+    splits: Path
+    out: Path
+    state_root: Path
+
+
+def train(
+    run: TrainingRun,
+    places: Places,
+    *,
+    fresh: bool,
+    tell: Tell,
+    red_flags: RedFlagLimits | None = None,
+    wandb: bool = False,
+) -> None:
+    """Train a model and write its run: checkpoints, history, settings, summary and log.
+
+    Parameters
+    ----------
+    fresh
+        Throw an interrupted run's state away instead of going on from it.
+    tell
+        Takes each line that train.log gets.
+    red_flags
+        Limits of the signs that are told as it trains; None tells of none.
+    wandb
+        Keep an offline Weights & Biases record beside the resume states too.
+
+    Raises
+    ------
+    NotReady
+        If a case is absent or its bytes are not those in the splits, or if the run is told to stop before its end.
+    BadInput
+        If settings and cases do not fit, the loss is not finite, or memory does not suffice.
+    """
+    team = team_of(run.devices, run.nodes)
+    cases = open_cases(run, places)
+    spec = spec_of([*cases["train"], *cases["val"]], run.recipe.inputs)
+    opened = open_state if team.is_main else join_state
+    state = opened(places.state_root, run.model, fingerprint_parts(run, places, cases), fresh=fresh)
+    pulse = Pulse(state.folder, main=team.is_main)
+    with ExitStack() as stack:
+        stack.enter_context(pulse.refusals())
+        stack.enter_context(stacks_on_request(state.folder))
+        log: Tell = _unheard
+        if team.is_main:
+            log = _start_log(places, state, tell)
+            write_run_files(run, places.out, places.splits, spec, cases)
+        live = Live(places.out, red_flags, log)
+        if wandb and team.is_main:
+            # Beside the resume states, not among them: it outlives the run.
+            folder = places.state_root.parent / "wandb"
+            live.sink = stack.enter_context(open_wandb(folder, run.model, state.folder.name, resolved_settings(run)))
+        task = make_task(run, spec, cases)
+        groups = CaseGroups([case.case_id for case in cases["val"]], [c.case_id for c in measured_cases(run, cases)])
+        log(_describe(run, task, team, cases, groups))
+        began = time.perf_counter()
+        recorder = Recorder(places.out, state, _checkpoint_maker(run, spec, cases), live, team, groups)
+        _fit(run, task, [Alive(pulse), recorder], state, cases, team)
+        seconds, best = time.perf_counter() - began, recorder.best["epoch"]
+        log(f"trained in {seconds:.0f} s on {device_name()}; best epoch {best:.0f}")
+    if team.is_main:
+        shutil.rmtree(state.folder)
+
+
+def _unheard(line: str) -> None:
+    """Of several processes one speaks."""
+
+
+def _start_log(places: Places, state: ResumeState, tell: Tell) -> Log:
+    log = Log(places.out / "train.log", state.folder / "train.log", tell)
+    if state.found:
+        if (state.folder / "best.ckpt").is_file():
+            copy_file(state.folder / "best.ckpt", places.out / "checkpoints" / "best.ckpt")
+        log(f"resumes: {state.why}")
+    else:
+        # What an earlier run left in the folder must not be taken for this one's.
+        shutil.rmtree(places.out / "checkpoints", ignore_errors=True)
+        log(f"starts from the beginning: {state.why}")
+    return log
+
+
+def _describe(run: TrainingRun, task: Task, team: Team, cases: CasesByPart, groups: CaseGroups) -> str:
+    n_weights = sum(weight.numel() for weight in task.network.parameters())
+    text = (
+        f"{run.model}: {n_weights / 1e6:.2f} million weights; {len(cases['train'])} training cases "
+        f"({len(groups.trained)} measured with each validation), {len(cases['val'])} validation cases"
+    )
+    if team.size == 1:
+        return text
+    size, accumulate = run.recipe.sampling.batch_size, run.recipe.fit.accumulate
+    batch = team.size * size * accumulate
+    return f"{text}; {team.size} processes with {size} patches each make a batch of {batch}, at the same lr"
+
+
+def open_cases(run: TrainingRun, places: Places) -> CasesByPart:
+    """Return the training and validation cases, each compared with its SHA256 in the splits."""
+    splits = read_table(places.splits, SPLITS)
+    return {
+        part: [open_case(file) for file in case_files(places.cases, splits, part, fold=run.fold, repeat=run.repeat)]
+        for part in ("train", "val")
+    }
+
+
+def make_task(run: TrainingRun, spec: InputSpec, cases: CasesByPart) -> Task:
+    """Return the task of the run's family, with weights drawn from the run's seed and nothing else's."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(run.seed)
+        return run.family.make_task(run, spec, cases)
+
+
+def fingerprint_parts(run: TrainingRun, places: Places, cases: CasesByPart) -> dict[str, Any]:
+    """Return all that decides the run's result, as JSON values."""
+    return {
+        "recipe": run.recipe.trained_part().model_dump(mode="json"),
+        "lr": run.lr,
+        "seed": run.seed,
+        "fold": run.fold,
+        "repeat": run.repeat,
+        "splits": sha256_of_file(places.splits),
+        "cases": {case.case_id: case.file.sha256 for part in cases.values() for case in part},
+        "code": reached_code(__name__, run.family.module),
+        "data_gate": run.token,
+        **run.family.parts,
+        "processes": run.devices * run.nodes,
+        "versions": {"torch": torch.__version__, "pytorch_lightning": pl.__version__},
+    }
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Keep back what Lightning says of its own: hints on loaders and loggers that are as the recipe wants them."""
+    loggers = [logging.getLogger(name) for name in TALKATIVE]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            # Lightning 2.6 calls torch's tree functions by a name that torch 2.13 gives up.
+            warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
+            warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
+            warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
+            # Torch 2.13 renames what older ones know by this name alone.
+            warnings.filterwarnings("ignore", message=".*broadcast_buffers.* is deprecated", category=FutureWarning)
+            # The scores are the same on all processes already.
+            warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextmanager
+def explained_memory_errors(recipe: CommonRecipe) -> Iterator[None]:
+    """Say what to lower when the memory of GPU or machine does not suffice.
+
+    Raises
+    ------
+    BadInput
+        In place of torch's out-of-memory error.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        text = str(error).lower()
+        if isinstance(error, RuntimeError) and not any(m in text for m in ("out of memory", "can't allocate memory")):
+            raise
+        sampling = recipe.sampling
+        raise BadInput(
+            f"out of memory on {device_name()} with patches of {list(sampling.patch_zyx)} voxels, "
+            f"{sampling.batch_size} at a time: lower sampling.batch_size (and raise fit.accumulate as much), then "
+            f"sampling.patch_zyx, then the network's width; or set fit.precision to bf16-mixed ({error})"
+        ) from error
+
+
+def _fit(
+    run: TrainingRun, task: Task, callbacks: list[pl.Callback], state: ResumeState, cases: CasesByPart, team: Team
+) -> None:
+    recipe = run.recipe
+    patches = share_patches(patch_loader(PatchDataset(cases["train"], task.spec, recipe, run.seed), recipe), team)
+    validated = share_cases([*cases["val"], *measured_cases(run, cases)], team)
+    whole = case_loader(WholeCases(validated, task.spec, recipe.sampling.patch_zyx), recipe.loader)
+    with (
+        quiet_lightning(),
+        explained_memory_errors(recipe),
+        torch.random.fork_rng(devices=[]),
+    ):
+        # Each rank draws noise of its own, where a family draws any; patches have theirs from their keys.
+        torch.manual_seed(run.seed + team.rank)
+        trainer = pl.Trainer(
+            accelerator="auto",
+            **trainer_options(run.devices, run.nodes),
+            precision=recipe.fit.precision,
+            max_epochs=recipe.fit.max_epochs,
+            check_val_every_n_epoch=recipe.fit.validate_every,
+            accumulate_grad_batches=recipe.fit.accumulate,
+            gradient_clip_val=recipe.optimiser.clip_norm,
+            callbacks=callbacks,
+            # The sampler deals patches by key; Lightning's own would replace it.
+            use_distributed_sampler=False,
+            num_sanity_val_steps=0,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=state.folder,
+        )
+        # weights_only: the state is this program's own, and no code in it is run.
+        resume_from = str(state.lightning) if state.found else None
+        try:
+            trainer.fit(task, patches, whole, ckpt_path=resume_from, weights_only=True)
+        except SIGTERMException as error:
+            # A SystemExit without a code: the process would end as if all were well, with half a model as its result.
+            raise NotReady(
+                f"training of {run.model} was told to stop in epoch {trainer.current_epoch + 1} of "
+                f"{recipe.fit.max_epochs}; what it had done is kept, start it again to go on"
+            ) from error
+
+
+def _checkpoint_maker(run: TrainingRun, spec: InputSpec, cases: CasesByPart) -> Any:
+    spacings = [case.spacing_mm for case in cases["train"]]
+    bounds = tuple(tuple(pick(axis) for axis in zip(*spacings, strict=True)) for pick in (min, max))
+
+    def make(task: Task, epoch: int, scores: dict[str, float]) -> Checkpoint:
+        return Checkpoint(
+            model=run.model,
+            recipe=run.recipe.trained_part(),
+            settings={"lr": run.lr, "seed": run.seed, "fold": run.fold, "repeat": run.repeat},
+            structure_names=spec.structure_names,
+            target_names=spec.target_names,
+            spacing_range_mm=(bounds[0], bounds[1]),
+            trained_on={case.case_id: case.file.sha256 for case in cases["train"]},
+            selected_on={case.case_id: case.file.sha256 for case in cases["val"]},
+            epoch=epoch,
+            scores=scores,
+            weights=task.weights(),
+            extras=task.extras(),
+        )
+
+    return make

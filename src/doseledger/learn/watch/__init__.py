@@ -1,0 +1,1 @@
+"""Training watched: red flags, heartbeat, watchdog."""

@@ -1,0 +1,122 @@
+"""What can be read of a training while it goes on: live.json, red flags in the log, and offline W&B where asked for."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from doseledger.core.errors import NotReady
+from doseledger.core.fanout import Tell
+from doseledger.core.files import write_json
+from doseledger.learn.watch.red_flags import RedFlagLimits, red_flags
+
+LIVE_FILE = "live.json"
+# No clock in a file of the run: equal runs give equal bytes.
+NOT_TOLD = frozenset({"seconds"})
+# Weights & Biases, should it be asked for, sends nothing and asks nobody.
+WANDB_ENVIRONMENT = {
+    "WANDB_MODE": "offline",
+    "WANDB_SILENT": "true",
+    "WANDB_ERROR_REPORTING": "false",
+    "WANDB_DISABLE_GIT": "true",
+    "WANDB_DISABLE_CODE": "true",
+    "WANDB__DISABLE_STATS": "true",
+    "WANDB__DISABLE_META": "true",
+}
+
+Row = Mapping[str, float]
+Sink = Callable[[Row], None]
+
+
+class Live:
+    """Tells of each epoch as it ends.
+
+    Parameters
+    ----------
+    out
+        Folder of the run, which gets live.json; `dvc metrics show` and `dvc exp show` read it.
+    limits
+        Of the red flags; None looks for none.
+    tell
+        Takes a line for each new flag.
+    sink
+        Takes each epoch's row too.
+    """
+
+    def __init__(self, out: Path, limits: RedFlagLimits | None, tell: Tell, sink: Sink | None = None) -> None:
+        self.out, self.limits, self.tell, self.sink = out, limits, tell, sink
+        self.told: set[tuple[str, str]] = set()
+
+    def epoch_ended(self, history: Sequence[Row], best: Row, max_epochs: int) -> None:
+        """Write the history's latest row where it can be seen, and say what is wrong with it."""
+        flags = red_flags(history, self.limits) if self.limits else []
+        value = live_metrics(history, best, max_epochs)
+        write_json(self.out / LIVE_FILE, {**value, "red_flags": sorted(flag.name for flag in flags)})
+        for flag in flags:
+            # Once each, and again when it becomes an error.
+            if (flag.name, flag.severity) not in self.told:
+                self.tell(f"red flag ({flag.severity}) {flag.name}: {flag.message}")
+            self.told |= {(flag.name, "warning"), (flag.name, flag.severity)}
+        if self.sink is not None:
+            self.sink(history[-1])
+
+
+def live_metrics(history: Sequence[Row], best: Row, max_epochs: int) -> dict[str, Any]:
+    """Return the latest of each number of a history, the best epoch's scores, and how far the run has come."""
+    latest = {name: value for row in history for name, value in row.items() if name not in NOT_TOLD}
+    epoch = int(latest.pop("epoch"))
+    return {
+        "epoch": epoch,
+        "max_epochs": max_epochs,
+        "percent_done": round(100.0 * epoch / max_epochs, 1),
+        "latest": latest,
+        "best": dict(best),
+    }
+
+
+@contextmanager
+def open_wandb(folder: Path, model: str, fingerprint: str, settings: Mapping[str, Any]) -> Iterator[Sink]:
+    """Yield what writes an epoch to an offline Weights & Biases record.
+
+    Parameters
+    ----------
+    folder
+        Where the record is kept: outside the run, as it holds clock and host.
+    fingerprint
+        Of the run: a resumed one goes on under the same id.
+    settings
+        The resolved settings, kept with the record.
+
+    Raises
+    ------
+    NotReady
+        If the library is absent.
+
+    Notes
+    -----
+    The record stays on this machine; `wandb sync` would send it, and we never call that.
+    """
+    os.environ.update(WANDB_ENVIRONMENT)
+    try:
+        wandb = importlib.import_module("wandb")
+    except ImportError as error:
+        raise NotReady("train.wandb is on, but wandb is absent: pip install 'doseledger[wandb]'") from error
+    folder.mkdir(parents=True, exist_ok=True)
+    run = wandb.init(
+        mode="offline",
+        dir=str(folder),
+        project="doseledger",
+        name=model,
+        id=fingerprint,
+        config=dict(settings),
+        settings=wandb.Settings(console="off"),
+    )
+
+    try:
+        yield lambda row: run.log(dict(row), step=int(row["epoch"]))
+    finally:
+        run.finish()

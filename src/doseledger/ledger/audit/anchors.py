@@ -1,0 +1,101 @@
+"""Where heads of the audit log are kept besides the log: messages of Git tags, reports, manifests of what goes out."""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from doseledger.core.errors import BadInput
+from doseledger.ledger.audit.check import Anchor
+from doseledger.ledger.audit.log import AuditHead, read_head, read_log_id
+from doseledger.ledger.provenance.git import ask_git
+
+# As text: one line that a person can read, and that is found again in a tag's message, a page or a manifest.
+ANCHOR = re.compile(r"audit log: (\d+) entries, head ([0-9a-f]{64}), log ([0-9a-f]{64}|none)")
+# A PDF has its title and subject in a compressed stream of objects.
+PDF_OBJECTS = re.compile(rb"/ObjStm\b[^>]*>>\s*stream\r?\n")
+PAGES = (".html", ".pdf")
+# As JSON: this key of a manifest, with `length`, `sha256` and `log_id`.
+ANCHOR_KEY = "audit"
+
+
+def anchor_values(log: Path) -> dict[str, int | str]:
+    """Return a log's head as the JSON values of a manifest's `audit` key: length, sha256, log_id."""
+    head = read_head(log)
+    return {"length": head.length, "sha256": head.sha256, "log_id": read_log_id(log)}
+
+
+def anchor_line(log: Path) -> str:
+    """Return a log's head as one line of text."""
+    head = read_head(log)
+    return f"audit log: {head.length} entries, head {head.sha256}, log {read_log_id(log) or 'none'}"
+
+
+def tag_anchors(root: Path) -> list[Anchor]:
+    """Return the anchors in the messages of all Git tags of a project, by name of the tag; none without Git."""
+    listed = ask_git(root, "for-each-ref", "refs/tags", "--format=%(refname:short)%00%(contents)%00")
+    fields = (listed or "").split("\0")
+    found = []
+    for name, message in zip(fields[0::2], fields[1::2], strict=False):
+        found += [Anchor(f"tag {name.strip()}", head, log_id) for head, log_id in _heads_in_text(message)]
+    return found
+
+
+def report_anchors(folder: Path) -> list[Anchor]:
+    """Return the anchors in all pages and PDFs below a folder; none where there is no such folder."""
+    pages = sorted(path for path in folder.rglob("*") if path.suffix in PAGES and path.is_file())
+    return [Anchor(str(path), head, log_id) for path in pages for head, log_id in _heads_in_text(_text_of(path))]
+
+
+def file_anchors(path: Path) -> list[Anchor]:
+    """Return the anchors that a file holds: a manifest's `audit` key, or a line as `anchor_line` writes it.
+
+    Raises
+    ------
+    BadInput
+        If there is no such file, or it holds none.
+    """
+    if not path.is_file():
+        raise BadInput(f"{path}: no such file to compare the audit log with")
+    text = _text_of(path)
+    found = _heads_in_text(text)
+    if path.suffix == ".json":
+        found += _heads_in_json(path, text)
+    if not found:
+        raise BadInput(f"{path}: holds no head of an audit log (wanted a key `audit`, or a line `audit log: …`)")
+    return [Anchor(str(path), head, log_id) for head, log_id in found]
+
+
+def _text_of(path: Path) -> str:
+    """A file as text; of a PDF also its compressed objects."""
+    content = path.read_bytes()
+    if content.startswith(b"%PDF-"):
+        content = b"\n".join([content, *_pdf_objects(content)])
+    return content.decode("utf-8", errors="replace")
+
+
+def _pdf_objects(content: bytes) -> Iterator[bytes]:
+    for begin in PDF_OBJECTS.finditer(content):
+        with suppress(zlib.error):
+            yield zlib.decompressobj().decompress(content[begin.end() :])
+
+
+def _heads_in_text(text: str) -> list[tuple[AuditHead, str]]:
+    """Each head in a text once, as a page may say it twice."""
+    found = dict.fromkeys(ANCHOR.findall(text))
+    return [(AuditHead(int(length), sha256), "" if log_id == "none" else log_id) for length, sha256, log_id in found]
+
+
+def _heads_in_json(path: Path, text: str) -> list[tuple[AuditHead, str]]:
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise BadInput(f"{path}: not valid JSON ({error})") from error
+    values = content.get(ANCHOR_KEY) if isinstance(content, dict) else None
+    if not isinstance(values, dict) or not {"length", "sha256"} <= set(values):
+        return []
+    return [(AuditHead(int(values["length"]), str(values["sha256"])), str(values.get("log_id", "")))]

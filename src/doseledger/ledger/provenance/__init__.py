@@ -1,0 +1,1 @@
+"""Code revision, environment and what DVC recorded."""

@@ -1,0 +1,1 @@
+"""Model versions and their stages, as Git tags."""

@@ -1,0 +1,220 @@
+"""A registered version fetched into any clone: checkpoint and card by DVC, every byte by its hash, its dose again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from doseledger.core.errors import BadInput, NotReady
+from doseledger.core.files import sha256_of_file, write_json, write_text
+from doseledger.ledger.registry.criteria import Reproduction
+from doseledger.ledger.registry.reproduce import Comparison, predict_again, this_machine, threads_of
+from doseledger.ledger.registry.tag import Version
+
+Tell = Callable[[str], None]
+CHECKPOINT_NAME, CARD_NAME, RECORD_NAME = "best.ckpt", "MODEL_CARD.md", "version.json"
+# Where recorded predictions are put that a check compares with.
+RECORDED = "recorded_predictions"
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A version on disk: its checkpoint, its card, and its record."""
+
+    checkpoint: Path
+    card: Path
+    record: Path
+
+
+def fetch_version(root: Path, version: Version, out: Path, tell: Tell) -> Fetched:
+    """Fetch a version's checkpoint from cache or remote, check it by its hash, and write card and record beside it.
+
+    Parameters
+    ----------
+    root
+        Any clone of the project; nothing of it needs to be checked out.
+    version
+        The version.
+    out
+        Folder to write; made where it is absent.
+    tell
+        Called with one line per file.
+
+    Raises
+    ------
+    NotReady
+        If the version is retired, or neither the cache nor a remote has its checkpoint.
+    BadInput
+        If what came is not what was registered.
+    """
+    if version.retired is not None:
+        raise NotReady(f"{version.name} is retired ({version.retired}); fetch another version")
+    wanted = version.record["checkpoint"]
+    checkpoint = out / CHECKPOINT_NAME
+    _get(root, version, wanted["path"], checkpoint)
+    found = sha256_of_file(checkpoint)
+    if found != wanted["sha256"]:
+        checkpoint.unlink()
+        raise BadInput(
+            f"{version.name}: the checkpoint that came has SHA256 {found[:12]}…, registered was "
+            f"{wanted['sha256'][:12]}…; it was changed in the cache or remote, and is deleted here: bring the remote "
+            "back from a backup"
+        )
+    write_text(out / CARD_NAME, write_card(version))
+    write_json(out / RECORD_NAME, version.record)
+    for name in (CHECKPOINT_NAME, CARD_NAME, RECORD_NAME):
+        tell(f"wrote {out / name}")
+    return Fetched(checkpoint, out / CARD_NAME, out / RECORD_NAME)
+
+
+def check_version(
+    root: Path, version: Version, fetched: Fetched, cases: Path, reproduction: Reproduction, tell: Tell
+) -> list[Comparison]:
+    """Predict cases with a fetched version and return how they compare with what was recorded; refuse a difference.
+
+    Parameters
+    ----------
+    root
+        The clone.
+    version, fetched
+        The version, and where it was fetched to.
+    cases
+        Folder of cases; those of the version's test set are predicted, the others are told.
+    reproduction
+        The limit where machine or number of threads are not those that registered it.
+    tell
+        Called with one line per case.
+
+    Raises
+    ------
+    NotReady
+        If none of the cases was predicted when the version was registered.
+    BadInput
+        If a prediction differs: in any bit on a machine like the one that registered it, by more than the limit
+        elsewhere.
+
+    Notes
+    -----
+    It predicts with as many threads as the machine that registered it: another number adds in another order.
+    """
+    recorded = fetched.checkpoint.parent / RECORDED
+    names = sorted(path.stem for path in cases.glob("*.npz"))
+    known = [name for name in names if _get_prediction(root, version, name, recorded)]
+    if not known:
+        raise NotReady(
+            f"{cases}: none of {len(names)} cases was predicted with {version.name}; give the folder of its test cases "
+            f"(`dvc get . data/cases/{version.record['cohort']} --rev {version.name}`, for example)"
+        )
+    if len(known) < len(names):
+        others = ", ".join(name for name in names if name not in known)
+        tell(f"{len(names) - len(known)} of {len(names)} cases have no recorded prediction to compare with: {others}")
+    before = version.record["reproduced"]
+    with threads_of(before["machine"]):
+        made = predict_again(fetched.checkpoint, cases, recorded, known, tell)
+        same_machine = before["machine"] == this_machine() and before["identical"]
+    for comparison in made:
+        how = "to the bit" if comparison.identical else f"within {comparison.max_difference_gy:.2g} Gy"
+        tell(f"{comparison.case_id}: predicted again, the same {how}")
+    wrong = [
+        f"{item.case_id} by {item.max_difference_gy:.3g} Gy"
+        for item in made
+        if (not item.identical if same_machine else item.max_difference_gy > reproduction.max_difference_gy)
+    ]
+    if wrong:
+        limit = "nothing (same machine)" if same_machine else f"{reproduction.max_difference_gy:g} Gy"
+        raise BadInput(
+            f"{version.name} does not predict what it did: {', '.join(wrong)}, wanted at most {limit}; compare torch "
+            f"and packages with {fetched.record.name} ({before['machine']})"
+        )
+    return made
+
+
+def write_card(version: Version) -> str:
+    """Return a version's model card as Markdown."""
+    record = version.record
+    summary = record["metrics"]["summary"]
+    numbers = [name for name in summary if name.startswith(("mae_", "gamma_")) and not name.endswith(("_low", "_high"))]
+    stages = ", ".join(f"{given.stage} ({given.by}, {given.at[:10]})" for given in version.promotions) or "none"
+    lines = [
+        f"# {version.name}",
+        "",
+        f"Cohort `{record['cohort']}`. Registered by {version.by} at {version.at}. Stages: {stages}.",
+        f"Trained with commit `{record['run']['commit']}`, registered at `{record['commit']}`.",
+        f"Checkpoint SHA256 `{record['checkpoint']['sha256']}`.",
+        "",
+    ]
+    for part in record["card"]:
+        lines += [f"## {part['title']}", "", *(f"- {line}" for line in part["lines"]), ""]
+    lines += [f"## Numbers of {record['test_set']['cases']} test cases", "", "| metric | value |", "|---|---|"]
+    lines += [f"| `{name}` | {summary[name]:.4g} |" for name in numbers if isinstance(summary[name], (int, float))]
+    lines += ["", "## Verdicts", "", "| gate | passed | digest |", "|---|---|---|"]
+    lines += [
+        f"| {gate} | {'yes' if verdict['ok'] else 'no'} | `{verdict['digest'][:12]}` |"
+        for gate, verdict in sorted(record["verdicts"].items())
+    ]
+    return "\n".join([*lines, ""])
+
+
+def _get_prediction(root: Path, version: Version, case_id: str, folder: Path) -> bool:
+    """Fetch the recorded prediction of a case; False where there is none."""
+    try:
+        _get(root, version, f"{version.record['predictions']['path']}/{case_id}.npz", folder / f"{case_id}.npz")
+    except NotReady:
+        return False
+    return True
+
+
+def _get(root: Path, version: Version, path: str, out: Path) -> None:
+    """Bring a file of the version's commit from this clone's cache, else from its remote, as it is configured now."""
+    from dvc.repo import Repo
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with _dvc_words(version, path):
+        sources = _sources(root)
+        for number, source in enumerate(sources, start=1):
+            try:
+                Repo.get(
+                    str(root.resolve()), path, out=os.fspath(out.resolve()), rev=version.commit, force=True, **source
+                )
+                return
+            except _fetch_errors():
+                # What the cache does not have the remote may; the last one's error is told.
+                if number == len(sources):
+                    raise
+
+
+def _sources(root: Path) -> list[dict[str, Any]]:
+    """The cache, and the default remote where there is one, as `dvc get` takes them."""
+    from dvc.repo import Repo
+
+    # The configuration of the tag's commit may not name the remote, or name one that has moved since.
+    with Repo(str(root)) as repo:
+        name = repo.config["core"].get("remote")
+        sources = [{"remote": "this-cache", "remote_config": {"url": repo.cache.local_cache_dir}}]
+        if name:
+            sources.append({"remote": name, "remote_config": dict(repo.config["remote"][name])})
+    return sources
+
+
+def _fetch_errors() -> tuple[type[Exception], ...]:
+    """What DVC raises when it can't bring a file."""
+    from dvc.exceptions import DvcException
+    from dvc.scm import SCMError
+    from dvc_data.index import DataIndexDirError
+
+    return (DvcException, SCMError, DataIndexDirError, OSError)
+
+
+@contextmanager
+def _dvc_words(version: Version, path: str) -> Iterator[None]:
+    try:
+        yield
+    except _fetch_errors() as error:
+        raise NotReady(
+            f"{version.name}: {path} is neither in the cache nor in a remote ({error}); name the remote (`dvc remote "
+            "add -d …`), or `dvc push` where the model was registered"
+        ) from error

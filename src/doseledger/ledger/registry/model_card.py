@@ -1,0 +1,96 @@
+"""The model card: what the model is for, what it must not be used for, and where it is known to be weak."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from doseledger.core.sheet import plural
+from doseledger.ledger.runs.facts import RunFacts, fold_rows
+
+# Below this many test cases an interval of a mean is wider than the differences between models.
+FEW_CASES = 20
+
+
+@dataclass(frozen=True)
+class CardPart:
+    """A heading of the card and its sentences."""
+
+    title: str
+    lines: tuple[str, ...]
+
+
+def model_card(facts: RunFacts, *, synthetic: bool, released: bool) -> list[CardPart]:
+    """Return the model card of a run.
+
+    Parameters
+    ----------
+    facts
+        The run's files.
+    synthetic
+        Whether the cohort is made up and not of patients.
+    released
+        Whether all gates passed.
+    """
+    protocol = facts.protocol
+    structures = ", ".join(protocol.structure_names)
+    prescription = ", ".join(f"{name} {dose:g} Gy" for name, dose in protocol.prescription_gy.items())
+    fractions = f" in {protocol.n_fractions} fractions" if protocol.n_fractions else ""
+    intended = (
+        f"Research on predicting the dose of {protocol.title}.",
+        f"Input: {protocol.modality}, the structures {structures}, and the prescription ({prescription}{fractions}). "
+        "Output: dose in Gy on the case's grid.",
+        "A predicted dose says what a plan of this protocol may be expected to give. It is no plan.",
+        "Not a medical device; not for decisions about the treatment of a patient.",
+    )
+    return [
+        CardPart("Intended use", intended),
+        CardPart("Not intended for", _out_of_scope(facts)),
+        CardPart("Limitations", _limitations(facts, synthetic=synthetic, released=released)),
+        CardPart("How it fails, and how one would notice", FAILURE_MODES),
+    ]
+
+
+FAILURE_MODES = (
+    "A structure drawn otherwise than in training (another margin, a bowel bag in place of loops) moves the dose with "
+    "it: compare volumes with those of the cohort.",
+    "A contour that is missing is told to the network as an absent organ; if it was merely forgotten, the dose goes "
+    "through the organ.",
+    "Implants, contrast and a couch that the training images lack: look at the CT slices before the dose.",
+    "Steep gradients at the targets' edge are smoothed: near-minimum doses (D98%) come out low, and gamma fails in a "
+    "ring around the target.",
+    "A small mean error says nothing of a single hot spot: look at D2%, at the worst case, and at the clinical goals.",
+)
+
+
+def _out_of_scope(facts: RunFacts) -> tuple[str, ...]:
+    skip = facts.protocol.skip_when
+    lines = [
+        "other sites, prescriptions, fractionations, techniques or machines than those of the training cases",
+        "patients with structures missing that the protocol requires",
+    ]
+    if skip:
+        lines.append(f"cases without {' or '.join(skip.any_absent)} ({skip.reason}): they were left out of training")
+    return tuple(lines)
+
+
+def _limitations(facts: RunFacts, *, synthetic: bool, released: bool) -> tuple[str, ...]:
+    fold = fold_rows(facts)
+    counts = {part: int((fold["split"] == part).sum()) for part in ("train", "val", "test")}
+    sites = sorted({str(site) for site in facts.cases["site"]})
+    lines = []
+    if not released:
+        lines.append("At least one gate failed: these results are a record, not a release.")
+    if synthetic:
+        lines.append("The cohort is synthetic: anatomy, dose and their relation are simpler than in patients.")
+    lines.append(
+        f"Trained on {plural(counts['train'], 'case')}, selected on {counts['val']}, tested on {counts['test']}."
+    )
+    if counts["test"] < FEW_CASES:
+        lines.append(
+            f"With {plural(counts['test'], 'test case')} means are uncertain, and a rare failure need not show at all."
+        )
+    lines.append(f"Sites: {', '.join(sites)}. Nothing is known of any other.")
+    lines.append("Plans of one style are learnt with their habits; a better plan than the clinic's is not predicted.")
+    if facts.test_set.empty:
+        lines.append("The test set is not locked: a result with other splits is not comparable patient by patient.")
+    return tuple(lines)

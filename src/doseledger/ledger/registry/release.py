@@ -1,0 +1,277 @@
+"""A finished run as a candidate for the registry: what it still lacks, and what its version records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from doseledger.core.errors import BadInput, DoseledgerError, NotReady
+from doseledger.core.files import read_yaml, sha256_of_file, sha256_of_json
+from doseledger.core.protocol import SYNTHETIC_COHORT
+from doseledger.core.tables import CASES, TEST_SET, read_table
+from doseledger.ledger.provenance.git import ask_git, changed_files, head_commit, identity
+from doseledger.ledger.provenance.pipeline import StageFiles, resolve_stages
+from doseledger.ledger.provenance.recorded import COMMON_STAGES, dvc_hashes
+from doseledger.ledger.provenance.stamp import LOCK_FILE, PARAMS_FILE, PIPELINE_FILE, repro_changes, stage_outs
+from doseledger.ledger.registry.model_card import model_card
+from doseledger.ledger.runs.check import check_run, run_digest
+from doseledger.ledger.runs.facts import ReportInputs, load_facts
+from doseledger.ledger.runs.files import RunFiles, run_files
+from doseledger.ledger.runs.record import RunRecord
+
+# How many names a message spells out.
+SHOWN = 5
+# Words that no program reads, and where DVC keeps its data: both may change between a run and its registration.
+NO_CODE = ("docs", ".dvc")
+
+
+@dataclass(frozen=True)
+class Release:
+    """A model's run in the pipeline's own folders, with all that is known of where its files lie.
+
+    Parameters
+    ----------
+    root
+        The project.
+    cohort, model
+        What was trained on what.
+    stages
+        Files of every stage of dvc.yaml.
+    files
+        Files of the run.
+    inputs
+        Files of its report.
+    """
+
+    root: Path
+    cohort: str
+    model: str
+    stages: dict[str, StageFiles]
+    files: RunFiles
+    inputs: ReportInputs
+
+    @property
+    def own_stages(self) -> list[str]:
+        """The stages that the run went through, in the order of the pipeline."""
+        return [name for name in self.stages if name in COMMON_STAGES or name.endswith(f"@{self.model}")]
+
+
+def open_release(root: Path, model: str, thresholds: Path) -> Release:
+    """Return the run of a model on the settings' cohort, as dvc.yaml and params.yaml say.
+
+    Raises
+    ------
+    BadInput
+        If the pipeline trains no such model.
+    """
+    params = read_yaml(root / PARAMS_FILE)
+    cohort = str(params["cohort"])
+    stages = resolve_stages(read_yaml(root / PIPELINE_FILE), params)
+    files = run_files(stages, cohort, model, root)
+    html = files.html.relative_to(root).as_posix()
+    deps = next(stage.deps for stage in stages.values() if html in stage.outs)
+
+    def folder(name: str) -> Path:
+        found = [root / dep for dep in deps if PurePosixPath(dep).name == name]
+        if len(found) != 1:
+            raise BadInput(
+                f"{PIPELINE_FILE}: the stage that writes {html} has no dependency {name}; add it to its deps"
+            )
+        return found[0]
+
+    if files.predictions is None:
+        raise BadInput(
+            f"{PIPELINE_FILE}: no stage predicts what {model} is evaluated on; add its out to evaluate's deps"
+        )
+    names = params["cohorts"][cohort]
+    inputs = ReportInputs(
+        cohort=cohort,
+        model=model,
+        run=files.run,
+        metrics=files.summary.parent,
+        predictions=files.predictions,
+        cases=root / stages["ingest"].outs[0],
+        splits=files.splits,
+        test_set=next(root / dep for dep in stages["split"].deps if PurePosixPath(dep).name == f"{cohort}.csv"),
+        data_findings=files.verdicts["data"].findings,
+        preflight_findings=files.verdicts["preflight"].findings,
+        protocol=folder("protocols") / f"{names['protocol']}.yaml",
+        goals=folder("goals") / f"{names['goals']}.yaml",
+        thresholds=thresholds,
+        root=root,
+    )
+    return Release(root, cohort, model, stages, files, inputs)
+
+
+def missing_for_version(release: Release) -> list[str]:
+    """Return everything that keeps a run from being registered, each with what to do; empty where nothing does."""
+    return [*_tree(release), *_lock(release), *_run(release), *_code(release)]
+
+
+def _tree(release: Release) -> Iterator[str]:
+    if None in identity(release.root).values():
+        yield (
+            "Git does not know who registers; set `git config user.name` and `git config user.email`, which the tag "
+            "and the audit log name"
+        )
+    # A rename would be told as one entry with its old name in a field of its own; so it is two changes, by name.
+    status = ask_git(release.root, "status", "--porcelain", "--untracked-files=all", "--no-renames", "-z")
+    if status is None:
+        yield "no Git repository: versions are tags of Git; `git init` and commit"
+        return
+    changed = [entry[3:] for entry in status.split("\0") if entry]
+    if changed:
+        yield (
+            f"the tree is not clean, {len(changed)} file(s) changed or unknown to Git: {_some(changed)}; commit them "
+            "(the run's dvc.lock, metrics and verdicts too), or name them in .gitignore"
+        )
+
+
+def _lock(release: Release) -> Iterator[str]:
+    if ask_git(release.root, "cat-file", "-e", f"HEAD:./{LOCK_FILE}") is None:
+        yield f"{LOCK_FILE} is not committed, so no commit names the checkpoint; `git add {LOCK_FILE}` and commit"
+        return
+    hashes = dvc_hashes(release.root / LOCK_FILE, release.own_stages)
+    never = [stage for stage in release.own_stages if stage not in hashes]
+    if never:
+        yield f"{LOCK_FILE} knows no result of {_some(never)}; run `dvc repro` and commit {LOCK_FILE}"
+        return
+    stale = _stale(release)
+    if stale:
+        yield (
+            f"the files here are not those that {LOCK_FILE} records: {_some(stale)}; run `dvc repro` (or `dvc pull`, "
+            "if they were never here) and commit"
+        )
+
+
+def _stale(release: Release) -> list[str]:
+    """What `dvc status` says of the run's stages, in words."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo(str(release.root)) as repo:
+            status = repo.status(targets=release.own_stages)
+    except DvcException as error:
+        return [f"DVC can't tell ({error})"]
+    words = []
+    for stage, changes in status.items():
+        for change in changes:
+            if isinstance(change, str):
+                words.append(f"{stage}: {change}")
+                continue
+            for kind, paths in change.items():
+                words += [f"{stage}: {kind}: {path} ({how})" for path, how in paths.items()]
+    return words
+
+
+def _run(release: Release) -> Iterator[str]:
+    for finding in check_run(release.files).errors:
+        yield f"[{finding.gate}] {finding.message}"
+
+
+def _code(release: Release) -> Iterator[str]:
+    """Whether HEAD's code is the run's; a run without a commit is told by the checklist."""
+    try:
+        commit = RunRecord(release.files).run["provenance"]["git"]["commit"]
+    except (DoseledgerError, KeyError, TypeError):
+        return
+    if not commit or head_commit(release.root) is None:
+        return
+    changed = changed_files(release.root, commit, "HEAD")
+    if changed is None:
+        return
+    outs = stage_outs(release.root)
+    code = [path for path in changed if _is_code(path, outs)]
+    if code:
+        yield (
+            f"the code here is not the run's: {len(code)} file(s) differ from commit {commit[:12]}: {_some(code)}; "
+            "`dvc repro` with this code, or register from a branch that has the run's"
+        )
+
+
+def _is_code(path: str, outs: frozenset[str]) -> bool:
+    """Whether a file could change a result: not what a repro writes itself, nor documentation."""
+    pure = PurePosixPath(path)
+    return not (repro_changes(path, outs) or pure.suffix == ".md" or pure.parts[0] in NO_CODE)
+
+
+def version_record(release: Release, reproduced: dict[str, Any]) -> dict[str, Any]:
+    """Return what the tag of a version records of its run, as JSON values.
+
+    Parameters
+    ----------
+    release
+        A run that lacks nothing.
+    reproduced
+        How a prediction made again compared with the recorded one, and on which machine.
+    """
+    record, files = RunRecord(release.files), release.files
+    root = release.root
+    predictions = release.inputs.predictions.relative_to(root).as_posix()
+    stages = dvc_hashes(root / LOCK_FILE, release.own_stages).values()
+    facts = load_facts(release.inputs)
+    card = model_card(facts, synthetic=release.cohort == SYNTHETIC_COHORT, released=True)
+    return {
+        "model": release.model,
+        "cohort": release.cohort,
+        "commit": head_commit(root),
+        "run": {"commit": record.run["provenance"]["git"]["commit"], "digest": run_digest(files)},
+        "checkpoint": _hashed(root, files.best_checkpoint),
+        "predictions": {
+            "path": predictions,
+            "md5": next(stage["outs"][predictions] for stage in stages if predictions in stage["outs"]),
+        },
+        "report": {"html": _hashed(root, files.html), "pdf": _hashed(root, files.pdf)},
+        "metrics": {**_hashed(root, files.summary), "summary": record.summary},
+        "verdicts": {gate: record.verdict(gate)[0] for gate in files.verdicts},
+        "verdict_files": {gate: place.token.relative_to(root).as_posix() for gate, place in files.verdicts.items()},
+        "cases_sha256": record.run["cases_sha256"],
+        "splits_sha256": record.run["splits_sha256"],
+        "test_set": _test_set(release, record),
+        "reproduced": reproduced,
+        "card": [{"title": part.title, "lines": list(part.lines)} for part in card],
+    }
+
+
+def _hashed(root: Path, path: Path) -> dict[str, str]:
+    return {"path": path.relative_to(root).as_posix(), "sha256": sha256_of_file(path)}
+
+
+def _test_set(release: Release, record: RunRecord) -> dict[str, Any]:
+    """How many test cases there are, how many of them are locked, and the digest of which they are."""
+    test = record.fold[record.fold["split"] == "test"]
+    locked = read_table(release.inputs.test_set, TEST_SET)
+    cases = read_table(release.inputs.cases / "cases.csv", CASES)
+    sources = dict(zip(cases["case_id"], cases["source_sha256"], strict=True))
+    by_digest = set(locked["source_sha256"].dropna()) - {""}
+    return {
+        "cases": len(test),
+        "locked": int(test["pseudonym"].isin(set(locked["pseudonym"])).sum()),
+        "locked_by_digest": sum(sources.get(case_id) in by_digest for case_id in test["case_id"]),
+        "digest": sha256_of_json(sorted(test["sha256"])),
+    }
+
+
+def first_test_case(release: Release) -> str:
+    """Return the test case that is predicted again when a version is registered: the first by name.
+
+    Raises
+    ------
+    NotReady
+        If there is none.
+    """
+    fold = RunRecord(release.files).fold
+    names = sorted(fold.loc[fold["split"] == "test", "case_id"])
+    if not names:
+        raise NotReady(
+            f"{release.files.splits}: no test case, so there is nothing to reproduce; deal splits with a test set"
+        )
+    return str(names[0])
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more

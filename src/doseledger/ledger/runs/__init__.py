@@ -1,0 +1,1 @@
+"""Runs: files, checks, archive and index."""

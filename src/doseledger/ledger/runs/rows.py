@@ -1,0 +1,229 @@
+"""One line for each run that a state of the project holds: what, when, how good, judged how, by which settings."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+from doseledger.core.files import sha256_of_json
+from doseledger.ledger.provenance.pipeline import resolve_stages
+from doseledger.ledger.provenance.recorded import settings_of_stages
+from doseledger.ledger.provenance.snapshot import ROOT, Snapshot
+from doseledger.ledger.runs.files import GATES, RunFiles, models_of, run_files, run_id, verdict_speaks_of
+
+Status = Literal["complete", "failed", "incomplete", "running", "interrupted", "queued"]
+# Of two words for one run, the first of these stands.
+HARDEST_FIRST = ("failed", "running", "complete", "incomplete", "interrupted", "queued")
+# A short name for the error that cases are ranked by (evaluate.summary.RANKED_BY, whose import would cost a second):
+# the long one names its mask, and every table shows that.
+SHORT_NAMES = {"mae_gy": "mae_above_10_percent_gy"}
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """One run.
+
+    Parameters
+    ----------
+    id
+        Its name, of weights and numbers (`runs.run_id`); of its settings while there are no numbers.
+    date
+        ISO 8601: of the commit or experiment that holds it, of archiving, or of its summary in the workspace.
+    cohort, model
+        What it is of.
+    status
+        `complete` has metrics and every gate passed; `failed` has a gate that said no; `incomplete` has no metrics, or
+        a gate that has not judged it; the others are of what is at work, was stopped, or waits.
+    where
+        Where it is found: workspace, tags and branches, commits, experiments, archived runs.
+    commit
+        The code that trained it; empty where nobody knows.
+    dirty
+        Whether the tree was dirty then; None where nobody knows.
+    verdicts
+        Of each gate: passed, failed, or None for not judged (on these numbers).
+    settings
+        Flat, as recorded with the stages.
+    metrics
+        The summary.
+    note
+        Message of the commit, or what a person should know.
+    """
+
+    id: str
+    date: str
+    cohort: str
+    model: str
+    status: Status
+    where: tuple[str, ...] = ()
+    commit: str = ""
+    dirty: bool | None = None
+    verdicts: dict[str, bool | None] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    note: str = ""
+
+    def columns(self) -> dict[str, Any]:
+        """Return everything by the name that conditions and tables call it by; a metric wins over a setting."""
+        plain = asdict(self)
+        flat = {**plain.pop("settings"), **plain.pop("metrics")}
+        verdicts = plain.pop("verdicts")
+        flat |= {f"{gate}_ok": verdicts.get(gate) for gate in (*GATES, *verdicts)}
+        flat |= {short: flat.get(name) for short, name in SHORT_NAMES.items()}
+        return {**flat, **plain, "where": ", ".join(self.where)}
+
+
+def rows_of_snapshot(snapshot: Snapshot) -> list[RunRow]:
+    """Return the runs of a state of the project, one for each model that it has trained or measured."""
+    if not snapshot.pipeline or not snapshot.params:
+        return []
+    stages = resolve_stages(snapshot.pipeline, snapshot.params)
+    cohort = str(snapshot.params.get("cohort"))
+    rows = [_row(snapshot, run_files(stages, cohort, model, ROOT)) for model in models_of(stages)]
+    return [row for row in rows if row is not None]
+
+
+def paths_of_rows(snapshot: Snapshot) -> list[str]:
+    """Return the files that `rows_of_snapshot` will ask for, so that they can be read at one go."""
+    if not snapshot.pipeline or not snapshot.params:
+        return []
+    stages = resolve_stages(snapshot.pipeline, snapshot.params)
+    cohort = str(snapshot.params.get("cohort"))
+    wanted = [path for model in models_of(stages) for path in _asked_for(run_files(stages, cohort, model, ROOT))]
+    return [path.relative_to(ROOT).as_posix() for path in wanted]
+
+
+def _asked_for(files: RunFiles) -> list[Any]:
+    verdicts = [path for place in files.verdicts.values() for path in (place.token, place.findings)]
+    return [files.summary, files.tables["cases"], *verdicts]
+
+
+def _row(snapshot: Snapshot, files: RunFiles) -> RunRow | None:
+    def read(path: Any) -> Any:
+        return _json(snapshot.read(path.relative_to(ROOT).as_posix()))
+
+    stages = snapshot.lock.get("stages") or {}
+    summary = read(files.summary)
+    record = read(files.run / "run.json") or {}
+    is_trained = any(name.startswith("train") and name.endswith(f"@{files.model}") for name in stages)
+    if summary is None and not record and not is_trained:
+        return None
+    verdicts = {gate: _verdict(read, files, gate, summary) for gate in files.verdicts}
+    git = (record.get("provenance") or {}).get("git") or {}
+    settings = settings_of_stages(stages, snapshot.params, files.model)
+    cases = snapshot.read(files.tables["cases"].relative_to(ROOT).as_posix())
+    return RunRow(
+        id=_id(files, settings, summary, _checkpoint(cases)),
+        date="",
+        cohort=files.cohort,
+        model=files.model,
+        status=status_of(verdicts, has_metrics=summary is not None),
+        commit=str(git.get("commit") or ""),
+        dirty=bool(git["dirty"]) if "dirty" in git else None,
+        verdicts=verdicts,
+        settings=settings,
+        metrics=summary or {},
+    )
+
+
+def status_of(verdicts: Mapping[str, bool | None], *, has_metrics: bool) -> Status:
+    """Return what became of a run, by its gates (those that every run has, and its own) and whether it has metrics."""
+    if any(verdict is False for verdict in verdicts.values()):
+        return "failed"
+    every = all(verdicts.get(gate) for gate in (*GATES, *verdicts))
+    return "complete" if has_metrics and every else "incomplete"
+
+
+def _verdict(read: Callable[[Any], Any], files: RunFiles, gate: str, summary: Any) -> bool | None:
+    token, findings = read(files.verdicts[gate].token), read(files.verdicts[gate].findings)
+    if not isinstance(token, dict) or "ok" not in token:
+        return None
+    # A gate that has not run since leaves its last word behind: it is not about these numbers.
+    if gate == "metrics" and not verdict_speaks_of(findings or {}, summary or {}):
+        return None
+    return token["ok"] is True
+
+
+def _id(files: RunFiles, settings: Mapping[str, Any], summary: Any, checkpoint: str) -> str:
+    if isinstance(summary, dict):
+        return run_id(files.cohort, files.model, checkpoint, summary)
+    return sha256_of_json([files.cohort, files.model, dict(settings)])[:10]
+
+
+def _json(content: bytes | None) -> Any:
+    try:
+        value = json.loads(content) if content else None
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _checkpoint(cases: bytes | None) -> str:
+    """SHA256 of the checkpoint that was evaluated, as the table of cases has it."""
+    rows = csv.DictReader(io.StringIO((cases or b"").decode("utf-8", "replace")))
+    return next((str(row.get("checkpoint_sha256")) for row in rows), "")
+
+
+def row_of_manifest(manifest: Mapping[str, Any], summary: Any, verdicts: Mapping[str, Any], name: str) -> RunRow:
+    """Return the run that an archived folder holds.
+
+    Parameters
+    ----------
+    manifest
+        Its manifest.
+    summary
+        Its metrics.
+    verdicts
+        The tokens of its gates.
+    name
+        The folder's name.
+    """
+    judged = {gate: bool(token.get("ok")) if token else None for gate, token in verdicts.items()}
+    errors = (manifest.get("check") or {}).get("errors") or []
+    return RunRow(
+        id=str(manifest.get("id")),
+        date=str(manifest.get("archived_at")),
+        cohort=str(manifest["cohort"]),
+        model=str(manifest["model"]),
+        status=status_of(judged, has_metrics=bool(summary)),
+        where=(f"archive {name}",),
+        commit=str(manifest.get("commit") or ""),
+        dirty=bool(manifest.get("dirty", True)),
+        verdicts=judged,
+        settings=dict(manifest.get("settings") or {}),
+        metrics=dict(summary or {}),
+        note=f"checklist: {errors[0]}" if errors else "",
+    )
+
+
+def merge_rows(rows: list[RunRow]) -> list[RunRow]:
+    """Return each run once, with all the places where it is found; the newest first.
+
+    Its date is the first at which it was recorded; what one place does not know (a dirty tree, a note) another may.
+    """
+    merged: dict[tuple[str, str], RunRow] = {}
+    for row in rows:
+        # Without numbers a run is what its place says: one that waits is not the one that was stopped.
+        key = (row.id, "" if row.metrics else row.status)
+        kept = merged.get(key)
+        merged[key] = row if kept is None else _merged(kept, row)
+    return sorted(merged.values(), key=lambda row: row.date, reverse=True)
+
+
+def _merged(first: RunRow, second: RunRow) -> RunRow:
+    known = {gate: verdict for gate, verdict in first.verdicts.items() if verdict is not None}
+    verdicts = first.verdicts | second.verdicts | known
+    return replace(
+        first,
+        date=min(filter(None, (first.date, second.date)), default=""),
+        where=tuple(dict.fromkeys((*first.where, *second.where))),
+        status=min(first.status, second.status, key=HARDEST_FIRST.index),
+        verdicts=verdicts,
+        commit=first.commit or second.commit,
+        dirty=second.dirty if first.dirty is None else first.dirty,
+        note=first.note or second.note,
+    )

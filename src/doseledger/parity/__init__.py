@@ -1,0 +1,1 @@
+"""Data sets of arrays: contracts, statistics, comparison."""

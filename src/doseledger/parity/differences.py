@@ -1,0 +1,97 @@
+"""How far an array is from its reference, value by value and by its statistics."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from doseledger.core.errors import BadInput
+from doseledger.parity.statistics import Statistics
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far one array is from its reference.
+
+    Parameters
+    ----------
+    equal
+        Whether every value is the same, NaN where the reference has NaN.
+    largest_difference, mean_difference, rms_difference
+        Of the magnitudes of differences, where both values are finite.
+    mean_shift_percent, std_shift_percent
+        Change of mean and of standard deviation, in percent of the reference's standard deviation (of its mean's
+        magnitude where it does not vary).
+    percentile_shift
+        Largest change of a percentile.
+    n_one_sided
+        Values that are finite in one of the two only.
+    """
+
+    equal: bool
+    largest_difference: float
+    mean_difference: float
+    rms_difference: float
+    mean_shift_percent: float
+    std_shift_percent: float
+    percentile_shift: float
+    n_one_sided: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the difference as JSON values."""
+        return asdict(self)
+
+
+def compare_values(reference: NDArray[Any], other: NDArray[Any], of: tuple[Statistics, Statistics]) -> Difference:
+    """Return how far an array is from its reference, value by value.
+
+    Parameters
+    ----------
+    reference, other
+        Real arrays of one shape.
+    of
+        Their statistics.
+
+    Raises
+    ------
+    BadInput
+        If the shapes differ.
+    """
+    if reference.shape != other.shape:
+        raise BadInput(f"arrays of shape {reference.shape} and {other.shape} can't be compared value by value")
+    inexact = "f" in (reference.dtype.kind, other.dtype.kind)
+    equal = bool(np.array_equal(reference, other, equal_nan=inexact))
+    if equal:
+        return Difference(True, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0)
+    one, two = reference.astype(np.float64), other.astype(np.float64)
+    both = np.isfinite(one) & np.isfinite(two)
+    gap = np.abs(one[both] - two[both])
+    return Difference(
+        equal=False,
+        largest_difference=float(gap.max()) if gap.size else math.nan,
+        mean_difference=float(gap.mean()) if gap.size else math.nan,
+        rms_difference=float(np.sqrt(np.mean(gap**2))) if gap.size else math.nan,
+        n_one_sided=int((np.isfinite(one) != np.isfinite(two)).sum()),
+        **shifts(*of),
+    )
+
+
+def shifts(reference: Statistics, other: Statistics) -> dict[str, float]:
+    """Return how far an array's statistics are from its reference's; needs no values that pair."""
+    unit = reference.std or abs(reference.mean) or math.nan
+    gaps = [abs(other.percentiles[key] - value) for key, value in reference.percentiles.items()]
+    return {
+        "mean_shift_percent": 0.0 if other.mean == reference.mean else abs(other.mean - reference.mean) / unit * 100.0,
+        "std_shift_percent": 0.0 if other.std == reference.std else abs(other.std - reference.std) / unit * 100.0,
+        "percentile_shift": max(gaps) if gaps else math.nan,
+    }
+
+
+def nearest_phase(reference: NDArray[Any], phase: NDArray[Any]) -> NDArray[Any]:
+    """Return phases in radians turned by whole turns to within half a turn of the reference's: −π and π are one."""
+    turns = np.round((phase - reference) / (2 * math.pi))
+    return np.asarray(phase - turns * 2 * math.pi)

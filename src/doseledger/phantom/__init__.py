@@ -1,0 +1,1 @@
+"""Synthetic patients, planned and written as DICOM-RT."""

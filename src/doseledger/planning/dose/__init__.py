@@ -1,0 +1,1 @@
+"""Photon dose of arcs on a CT."""

@@ -1,0 +1,210 @@
+"""Photon dose of arcs on a CT: a divergent, factored pencil beam with radiological depth.
+
+Known limits: scatter and electrons travel as in water of the same radiological depth (no lateral heterogeneity, so the
+dose in and behind gas and lung is too high); the beam does not soften off the axis; the head's scatter is folded into
+the pencil beam and so follows the leaves rather than the jaws; no tongue-and-groove, no electron contamination (the
+first millimetres are too low); jaws are opaque. See docs/explanation/dose-engine.md for what was measured.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from doseledger.core.errors import BadInput
+from doseledger.core.grid import Grid, resample_linear
+from doseledger.core.plan import Arc, Plan
+from doseledger.planning.dose.fluence import open_fraction
+from doseledger.planning.dose.kernels import Spread, depth_table, spread_for
+from doseledger.planning.dose.loops import add_dose
+from doseledger.planning.dose.raytrace import DensityMap, density_map, trace_fan
+from doseledger.planning.dose.view import reach_mm, view_of
+from doseledger.planning.machine.geometry import beam_frame, gantry_at
+from doseledger.planning.machine.linac import Machine
+
+# Nodes of the blurred fluence for a reported dose: at 1.5 mm straight lines follow the penumbra to 1 % of the field.
+MAP_MM = 1.5
+# Beyond this distance from the jaws the pencil beam is cut: under 1 % of the maximum is left there.
+REACH_MM = 80.0
+# The outline of a patient: soft tissue is well above, air and foam are well below.
+OUTLINE_HU = -400.0
+
+
+def compute_dose(
+    plan: Plan,
+    ct_hu: NDArray[np.int16],
+    grid: Grid,
+    machine: Machine,
+    dose_grid: Grid,
+    sub_angles: int = 2,
+) -> NDArray[np.float32]:
+    """Return the dose of all fractions of a plan in Gy, float32 (z, y, x) on the dose grid.
+
+    Parameters
+    ----------
+    plan
+        The plan, its control points as they will be delivered.
+    ct_hu
+        CT numbers, (z, y, x) on `grid`.
+    grid
+        Grid of the CT.
+    machine
+        The machine of the plan.
+    dose_grid
+        Where the dose is wanted.
+    sub_angles
+        Beams for each segment between two control points; each takes its share of the leaves' way.
+
+    Returns
+    -------
+    ndarray
+        Dose, 0 outside the patient's outline (the CT's largest body of tissue, holes filled).
+
+    Raises
+    ------
+    BadInput
+        If the plan is not of this machine, or an array does not fit its grid.
+    """
+    if ct_hu.shape != grid.shape_zyx:
+        raise BadInput(f"plan {plan.label}: CT of {ct_hu.shape} voxels does not fit its grid of {grid.shape_zyx}")
+    inside = outline(ct_hu, grid, dose_grid)
+    dose_gy = np.zeros(dose_grid.shape_zyx, dtype=np.float32)
+    density = density_map(ct_hu, grid, machine.density)
+    per_fraction = dose_at_points(plan, density, machine, voxel_points_xyz(inside, dose_grid), sub_angles)
+    dose_gy[inside] = per_fraction * np.float32(plan.n_fractions)
+    return dose_gy
+
+
+def outline(ct_hu: NDArray[np.int16], grid: Grid, target: Grid) -> NDArray[np.bool_]:
+    """Return where the patient is on a target grid, bool (z, y, x): the largest body of tissue, its holes filled."""
+    tissue = resample_linear(ct_hu, grid, target, outside=-1000.0) > OUTLINE_HU
+    labels, n = ndimage.label(tissue)
+    if n == 0:
+        return np.zeros(target.shape_zyx, dtype=np.bool_)
+    body = labels == (1 + int(np.argmax(np.bincount(labels.ravel())[1:])))
+    # Slice by slice: gas that opens at the end of the scan would not be a hole in three dimensions.
+    for k in range(body.shape[0]):
+        body[k] = ndimage.binary_fill_holes(body[k])
+    return body
+
+
+def voxel_points_xyz(mask: NDArray[np.bool_], grid: Grid) -> NDArray[np.float32]:
+    """Return the centres of the voxels of a mask in mm, float32 (n, 3) as (x, y, z), in the array's order."""
+    return grid.index_to_mm(np.argwhere(mask))[:, ::-1].astype(np.float32)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """One beam direction: which arc, which segment, and which part of it."""
+
+    arc: int
+    segment: int
+    part: int
+
+
+def dose_at_points(
+    plan: Plan,
+    density: DensityMap,
+    machine: Machine,
+    points_xyz: NDArray[np.float32],
+    sub_angles: int,
+) -> NDArray[np.float32]:
+    """Return the dose of one fraction in Gy at points, float32 (n,).
+
+    Parameters
+    ----------
+    plan
+        The plan.
+    density
+        Electron density of the patient.
+    machine
+        The machine of the plan.
+    points_xyz
+        Positions in mm, LPS, (n, 3).
+    sub_angles
+        Beams for each segment.
+
+    Raises
+    ------
+    BadInput
+        If the plan is not of this machine.
+    """
+    check_machine(plan, machine)
+    dose = np.zeros(len(points_xyz), dtype=np.float32)
+    if not len(points_xyz):
+        return dose
+    table = depth_table(machine.beam)
+    box = np.stack([points_xyz.min(axis=0), points_xyz.max(axis=0)])
+    rows = np.ascontiguousarray(points_xyz.T)
+    held = [spread_for(machine, arc.jaw_x_mm, arc.jaw_y_mm, MAP_MM, REACH_MM) for arc in plan.arcs]
+    # Arcs that pass the same angle share its fan of depths.
+    looks: dict[tuple[float, ...], list[_Look]] = defaultdict(list)
+    for a, arc in enumerate(plan.arcs):
+        for s in np.flatnonzero(arc.segment_mu > 0):
+            for part in range(sub_angles):
+                angle = gantry_at(arc, int(s), (part + 0.5) / sub_angles)
+                looks[round(angle, 3), arc.couch_deg, *arc.isocentre_xyz_mm].append(_Look(a, int(s), part))
+    for key, group in looks.items():
+        arcs = [plan.arcs[look.arc] for look in group]
+        spreads = [
+            held[look.arc] if arc.moving_jaws_mm is None else _spread_in_motion(arc, look, sub_angles, machine)
+            for arc, look in zip(arcs, group, strict=True)
+        ]
+        frame = beam_frame(arcs[0], key[0], machine.source_axis_mm)
+        fan = trace_fan(density, frame, box, reach_mm(spreads))
+        views = [view_of(frame, fan, s, arc.collimator_deg) for s, arc in zip(spreads, arcs, strict=True)]
+        maps = [
+            spread.maps(_part_fluence(arc, look, sub_angles, spread, machine))[0]
+            for arc, look, spread in zip(arcs, group, spreads, strict=True)
+        ]
+        add_dose(rows, np.stack(views), fan.depth_mm, table, _stacked(maps), dose)
+    return dose
+
+
+def check_machine(plan: Plan, machine: Machine) -> None:
+    """Refuse a plan that was made for another machine.
+
+    Raises
+    ------
+    BadInput
+        Naming both machines, or the number of leaf pairs.
+    """
+    if plan.machine != machine.name:
+        raise BadInput(f"plan {plan.label} is for {plan.machine}, not for {machine.name}; load that machine")
+    for arc in plan.arcs:
+        if arc.leaf_mm.shape[2] != machine.leaves.n_pairs:
+            raise BadInput(
+                f"plan {plan.label}, beam {arc.name}: {arc.leaf_mm.shape[2]} leaf pairs, "
+                f"{machine.name} has {machine.leaves.n_pairs}"
+            )
+
+
+def _spread_in_motion(arc: Arc, look: _Look, parts: int, machine: Machine) -> Spread:
+    """Return the spread of jaws that move, at the middle of one part of a segment."""
+    jaws = arc.moving_jaws_mm
+    if jaws is None:
+        raise BadInput(f"beam {arc.name} has no moving jaws")
+    share = (look.part + 0.5) / parts
+    x1, x2, y1, y2 = (float(j) for j in (1 - share) * jaws[look.segment] + share * jaws[look.segment + 1])
+    return spread_for(machine, (x1, x2), (y1, y2), MAP_MM, REACH_MM)
+
+
+def _part_fluence(arc: Arc, look: _Look, parts: int, spread: Spread, machine: Machine) -> NDArray[np.float32]:
+    """Return the fluence of one part of a segment in MU, (1, pair, cell)."""
+    start, stop = arc.leaf_mm[look.segment, :, spread.pairs], arc.leaf_mm[look.segment + 1, :, spread.pairs]
+    ends = np.stack([start + (stop - start) * (look.part + k) / parts for k in (0, 1)])
+    passed = open_fraction(ends, spread.cell_edge_mm, machine.beam.leaf_gap_mm, machine.beam.leaf_transmission)
+    return passed * np.float32(arc.segment_mu[look.segment] / parts)
+
+
+def _stacked(maps: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Return maps of several fields as one array, (field, y, x, gaussian), dark where a field has none."""
+    shape = np.max([m.shape for m in maps], axis=0)
+    out = np.zeros((len(maps), *shape), dtype=np.float32)
+    for field, one in zip(out, maps, strict=True):
+        field[: one.shape[0], : one.shape[1]] = one
+    return out

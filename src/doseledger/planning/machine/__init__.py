@@ -1,0 +1,1 @@
+"""The linac as data, its geometry and limits."""

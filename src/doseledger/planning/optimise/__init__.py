@@ -1,0 +1,1 @@
+"""Direct aperture optimisation of full arcs."""

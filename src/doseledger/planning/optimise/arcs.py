@@ -1,0 +1,180 @@
+"""Direct aperture optimisation: leaf tips and monitor units of full arcs together, by gradient, always deliverable.
+
+Every step is projected onto what the machine can do, so that the plan is deliverable from the first step to the last.
+The reported dose is computed anew from the final, discrete control points.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from doseledger.core.errors import BadCase
+from doseledger.core.grid import Grid, box_around
+from doseledger.core.plan import Arc, Plan
+from doseledger.planning.dose.engine import dose_at_points, outline, voxel_points_xyz
+from doseledger.planning.dose.operator import arc_operators
+from doseledger.planning.dose.raytrace import DensityMap, density_map
+from doseledger.planning.machine.feasible import SCALE_ROOM, TIP_MM
+from doseledger.planning.machine.linac import Machine
+from doseledger.planning.optimise.bound import free_fluence_penalty
+from doseledger.planning.optimise.descent import Progress, descend
+from doseledger.planning.optimise.objectives import Objective, sib_objectives
+from doseledger.planning.optimise.patient import OptimiserSettings, Patient, PlannedPatient, PlanStyle
+from doseledger.planning.optimise.problem import Arcs, Problem
+from doseledger.planning.optimise.sampling import sampled_points
+from doseledger.planning.optimise.start import start_arcs
+
+__all__ = ["Objective", "OptimiserSettings", "Patient", "PlanStyle", "PlannedPatient", "optimise_plan"]
+
+# The hottest target's dose is normalised to its prescription at this volume.
+NORMALISED_VOLUME = 95.0
+
+
+def optimise_plan(
+    patient: Patient,
+    machine: Machine,
+    style: PlanStyle,
+    settings: OptimiserSettings,
+    rng: np.random.Generator,
+    progress: Progress | None = None,
+) -> PlannedPatient:
+    """Return a deliverable plan of full arcs and its dose.
+
+    Parameters
+    ----------
+    patient
+        Who is planned.
+    machine
+        On what.
+    style
+        How.
+    settings
+        With how much work.
+    rng
+        Draws the points; the same generator gives the same plan to the bit on one machine.
+    progress
+        Called after each step with the step, all steps, and the penalty.
+
+    Raises
+    ------
+    BadCase
+        If the targets can't be reached, or come out too far from their dose to be normalised.
+    """
+    organs = [name for name in patient.masks if name not in patient.prescription_gy]
+    objectives = sib_objectives(patient.prescription_gy, organs, style)
+    return optimise_to(patient, machine, (style, settings), objectives, rng, progress)
+
+
+def optimise_to(
+    patient: Patient,
+    machine: Machine,
+    how: tuple[PlanStyle, OptimiserSettings],
+    objectives: list[Objective],
+    rng: np.random.Generator,
+    progress: Progress | None = None,
+) -> PlannedPatient:
+    """Return a deliverable plan for objectives of the caller's own; see `optimise_plan`."""
+    style, settings = how
+    targets = np.any([patient.masks[name] for name in patient.prescription_gy], axis=0)
+    isocentre = patient.isocentre_xyz_mm or _centre(patient.masks[patient.hottest_target], patient.grid)
+    arcs = start_arcs(_thinned(targets, patient.grid), isocentre, machine, style, settings.segments_per_arc)
+    points, asked = sampled_points(patient, objectives, settings.n_points, rng)
+    density = density_map(patient.ct_hu, patient.grid, machine.density)
+    operators = arc_operators(arcs, density, machine, points)
+    problem = Problem(machine, operators, asked, patient.n_fractions)
+    arcs, objective = descend(problem, _normalised_start(problem, arcs, patient), settings.iterations, progress)
+    plan = Plan(
+        label=patient.case_id[:16],
+        machine=machine.name,
+        energy_mv=machine.beam.energy_mv,
+        arcs=tuple(_discrete(arc) for arc in arcs),
+        n_fractions=patient.n_fractions,
+        prescription_gy=dict(patient.prescription_gy),
+    )
+    bound = None
+    if settings.bound_iterations:
+        bound = free_fluence_penalty(problem, arcs, settings.bound_iterations)
+    return _reported(patient, machine, (plan, density), settings, (objective, bound))
+
+
+def _normalised_start(problem: Problem, arcs: Arcs, patient: Patient) -> Arcs:
+    """Return feasible arcs whose mean dose to the hottest target is its prescription."""
+    arcs = tuple(problem.feasible(arc, arc.leaf_mm, arc.segment_mu) for arc in arcs)
+    hottest = patient.hottest_target
+    points = next((a.points for a in problem.asked if a.objective.structure == hottest), None)
+    if points is None:
+        return arcs
+    mean = float(problem.dose(arcs)[points].mean())
+    if mean <= 0:
+        raise BadCase(patient.case_id, f"no dose reaches {hottest}; are the CT and its isocentre where they should be?")
+    factor = patient.prescription_gy[hottest] / mean
+    return tuple(problem.feasible(arc, arc.leaf_mm, arc.segment_mu * factor) for arc in arcs)
+
+
+def _discrete(arc: Arc) -> Arc:
+    """Return an arc as it will be written: leaf tips on the grid of the file."""
+    return replace(arc, leaf_mm=np.round(arc.leaf_mm / TIP_MM) * TIP_MM)
+
+
+def _reported(
+    patient: Patient,
+    machine: Machine,
+    made: tuple[Plan, DensityMap],
+    settings: OptimiserSettings,
+    values: tuple[float, float | None],
+) -> PlannedPatient:
+    """Return the plan normalised to the hottest target's D95%, and its dose from the discrete control points."""
+    plan, density = made
+    grid = patient.dose_grid or _dose_grid(patient, settings)
+    inside = outline(np.where(patient.body, np.int16(0), np.int16(-1000)), patient.grid, grid)
+    dose = np.zeros(grid.shape_zyx, dtype=np.float32)
+    points = voxel_points_xyz(inside, grid)
+    dose[inside] = dose_at_points(plan, density, machine, points, settings.sub_angles) * np.float32(plan.n_fractions)
+    hottest = patient.hottest_target
+    at = grid.mm_to_index(patient.grid.index_to_mm(np.argwhere(patient.masks[hottest])))
+    in_target = ndimage.map_coordinates(dose, at.T, order=1, mode="nearest")
+    covered = float(np.percentile(in_target, 100.0 - NORMALISED_VOLUME))
+    if covered <= 0:
+        raise BadCase(patient.case_id, f"{hottest} lies outside the dose grid or gets no dose: its D95% is 0 Gy")
+    scale = patient.prescription_gy[hottest] / covered
+    if abs(np.log(scale)) > np.log1p(SCALE_ROOM):
+        raise BadCase(
+            patient.case_id,
+            f"{hottest} has D95% {covered:.1f} Gy, too far from {patient.prescription_gy[hottest]:g} Gy to be scaled; "
+            "give the optimiser more iterations, or its target more weight",
+        )
+    scaled = tuple(replace(arc, meterset_mu=arc.meterset_mu * scale) for arc in plan.arcs)
+    return PlannedPatient(
+        plan=replace(plan, arcs=scaled),
+        dose_gy=dose * np.float32(scale),
+        dose_grid=grid,
+        objective=values[0],
+        iterations=settings.iterations,
+        scale=scale,
+        free_fluence_objective=values[1],
+    )
+
+
+def _dose_grid(patient: Patient, settings: OptimiserSettings) -> Grid:
+    """Return the box of the body at the settings' spacing."""
+    box = box_around(patient.body)
+    start = (box[0].start, box[1].start, box[2].start)
+    shape = (box[0].stop - start[0], box[1].stop - start[1], box[2].stop - start[2])
+    return patient.grid.cropped(start, shape).resampled(settings.dose_spacing_mm)
+
+
+def _centre(mask: NDArray[np.bool_], grid: Grid) -> tuple[float, float, float]:
+    """Return the centre of a mask in mm, (x, y, z), to the whole mm that a couch can be set to."""
+    z, y, x = np.round(grid.index_to_mm(np.argwhere(mask)).mean(axis=0))
+    return float(x), float(y), float(z)
+
+
+def _thinned(mask: NDArray[np.bool_], grid: Grid) -> NDArray[np.float32]:
+    """Return points of a mask in mm, (n, 3), about 3 mm apart."""
+    step = [max(1, round(3.0 / s)) for s in grid.spacing_mm]
+    zyx = np.argwhere(mask[:: step[0], :: step[1], :: step[2]]) * step
+    return grid.index_to_mm(zyx)[:, ::-1].astype(np.float32)

@@ -1,0 +1,1 @@
+"""Pages and PDFs of runs, cohorts and comparisons."""

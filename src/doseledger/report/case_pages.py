@@ -1,0 +1,149 @@
+"""The report's pages on single cases: slices, DVHs and clinical goals of the best, the median and the worst one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from doseledger.core.case import Case
+from doseledger.core.errors import BadCase
+from doseledger.core.protocol import GoalSet, Protocol
+from doseledger.core.sheet import Table
+from doseledger.dosimetry.dvh.curves import dvh_curves
+from doseledger.dosimetry.gamma.criteria import GammaCriteria
+from doseledger.evaluate.predictions import load_prediction
+from doseledger.report.blocks import Picture
+from doseledger.report.figures.curves import StructureCurves, plot_dvh
+from doseledger.report.figures.slices import plot_slices
+from doseledger.report.figures.style import data_uri, house_style, page_uri, save_figure
+from doseledger.report.figures.viewer import Viewer
+from doseledger.report.figures.views import Comparison
+
+# Width of a dose bin of a drawn DVH in Gy: finer than a pixel.
+DVH_BIN_GY = 0.05
+
+
+@dataclass(frozen=True)
+class CasePage:
+    """One case in the report."""
+
+    title: str
+    case_id: str
+    text: str
+    figures: tuple[Picture, ...]
+    viewer: Viewer
+    goals: Table
+    has_spread: bool = False
+
+
+def pick_cases(errors: pd.Series) -> list[tuple[str, str]]:
+    """Return (title, case) of the best, the median and the worst case by an error; fewer where there are fewer cases.
+
+    Parameters
+    ----------
+    errors
+        Error by case id; a case without one is left out.
+
+    Notes
+    -----
+    Equal errors are ordered by case id; of an even number of cases the median is the worse of the middle two.
+    """
+    known = errors.dropna()
+    order = sorted((float(value), str(case_id)) for case_id, value in known.items())
+    if not order:
+        return []
+    picks = [("Best case", order[0]), ("Median case", order[len(order) // 2]), ("Worst case", order[-1])]
+    chosen: dict[str, str] = {}
+    for title, (_, case_id) in (picks[0], picks[2], picks[1]):
+        chosen.setdefault(case_id, title)
+    return [(title, case_id) for title, (_, case_id) in picks if chosen.get(case_id) == title]
+
+
+def load_comparison(cases: Path, predictions: Path, case_id: str, criteria: GammaCriteria) -> Comparison:
+    """Return a case with its prediction.
+
+    Raises
+    ------
+    BadCase
+        If one of them is absent, they don't lie on one grid, or the case has no dose.
+    """
+    return load_with_digest(cases, predictions, case_id, criteria)[0]
+
+
+def load_with_digest(cases: Path, predictions: Path, case_id: str, criteria: GammaCriteria) -> tuple[Comparison, str]:
+    """Return a case with its prediction, and the SHA256 of the file that the prediction was made for.
+
+    Raises
+    ------
+    BadCase
+        As `load_comparison`.
+    """
+    case = Case.load(cases / f"{case_id}.npz")
+    prediction = load_prediction(predictions / f"{case_id}.npz")
+    if not prediction.grid.same_as(case.grid):
+        raise BadCase(case_id, f"predicted on {prediction.grid}, the case lies on {case.grid}; run predict again")
+    return Comparison(case, prediction.dose_gy, criteria), prediction.case_sha256
+
+
+def draw_case(
+    comparison: Comparison, protocol: Protocol, goals: GoalSet, folder: Path, stem: str, dpi: int
+) -> tuple[Picture, ...]:
+    """Save slices and DVHs of a case under `folder` and return them as pictures for the page."""
+    case = comparison.case
+    criterion = comparison.criteria
+    with house_style():
+        slices = plot_slices(comparison)
+        save_figure(slices, folder, f"{stem}_slices", dpi)
+        slices_uri = page_uri(slices, dpi)
+        top_gy = 1.12 * max(float(comparison.plan_gy.max()), float(comparison.predicted_gy.max()))
+        dvh = save_figure(
+            plot_dvh(structure_curves(comparison, protocol), goals.goals, top_gy), folder, f"{stem}_dvh", dpi
+        )
+    kind = "local" if criterion.local else "global"
+    return (
+        Picture(
+            slices_uri,
+            f"{case.case_id}: slices through the centre of the target of the highest prescription, cut to where there "
+            "is dose. Patient's left is on the right of axial and coronal slices. Isodoses: plan solid, prediction "
+            "dashed. Difference: red where the prediction is hotter. Gamma "
+            f"{criterion.gamma_percent:g} %/{criterion.gamma_mm:g} mm, {kind}, above {criterion.cutoff_percent:g} % of "
+            "the plan's maximum; orange to brown fails. Dark outlines are targets.",
+            f"Axial, coronal and sagittal slices of {case.case_id} with isodoses, dose difference and gamma",
+        ),
+        Picture(
+            data_uri(dvh["svg"]),
+            f"{case.case_id}: cumulative DVHs, plan solid, prediction dashed. Triangles mark clinical goals: a curve "
+            "should pass below ▼ and above ▲.",
+            f"Dose-volume histograms of {case.case_id} for every structure, plan against prediction",
+        ),
+    )
+
+
+def structure_curves(
+    comparison: Comparison, protocol: Protocol, others: Sequence[NDArray[np.float32]] = ()
+) -> list[StructureCurves]:
+    """Return the DVHs of every structure that is present, of plan and prediction, and of other predictions in Gy."""
+    case = comparison.case
+    indices = np.flatnonzero(case.present)
+    masks = case.masks[indices]
+    volume_cc = case.grid.voxel_volume_cc
+    plan = dvh_curves(comparison.plan_gy, masks, volume_cc, DVH_BIN_GY)
+    doses = (comparison.predicted_gy, *others)
+    predicted = [dvh_curves(dose_gy, masks, volume_cc, DVH_BIN_GY) for dose_gy in doses]
+    return [
+        StructureCurves(
+            name=case.structure_names[index],
+            is_target=case.structure_names[index] in protocol.target_names,
+            plan_gy=p.edges_gy,
+            plan_percent=p.cumulative_percent,
+            predicted_gy=of[0].edges_gy,
+            predicted_percent=of[0].cumulative_percent,
+            others=tuple((q.edges_gy, q.cumulative_percent) for q in of[1:]),
+        )
+        for index, p, of in zip(indices, plan, zip(*predicted, strict=True), strict=True)
+    ]

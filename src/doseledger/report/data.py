@@ -1,0 +1,248 @@
+"""A cohort as one HTML page and one PDF: who is in it and who is not, how it is dealt, what its gates found."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pandas as pd
+
+from doseledger.core.case import Case
+from doseledger.core.errors import BadCase, BadInput, NotReady
+from doseledger.core.fanout import Tell, run_cases
+from doseledger.core.files import read_json, sha256_of_file
+from doseledger.core.protocol import Protocol
+from doseledger.core.tables import CASES, SKIPPED, SPLITS, TEST_SET, read_table
+from doseledger.gates.data.features import Row, measure_case
+from doseledger.ledger.runs.facts import fold_rows
+from doseledger.report.blocks import Picture
+from doseledger.report.figures.feature_figures import group_features, plot_features
+from doseledger.report.figures.style import data_uri, house_style, save_figure
+from doseledger.report.page import ReportOutputs, write_report
+from doseledger.report.tables import sections, verdict_tables
+from doseledger.report.tables.data_tables import (
+    drift_cases_table,
+    drift_features_table,
+    expectations_table,
+    features_table,
+    hashes_table,
+    prescription_table,
+)
+
+TEMPLATE = "data_report.html.j2"
+CONTENTS = (
+    ("summary", "Summary"), ("cohort", "Cohort"), ("features", "Features"), ("expectations", "Expectations"),
+    ("drift", "Drift"), ("record", "Record"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class DataInputs:
+    """Where the files of a cohort lie.
+
+    Parameters
+    ----------
+    cohort
+        Its name.
+    cases, splits, test_set
+        Folder of cases, table of splits, table of the locked test set.
+    protocol
+        The cohort's.
+    data_findings
+        What the data gate found.
+    drift_findings
+        What the drift gate found of the test cases; None leaves the section out.
+    pages
+        The gates' own pages, which this one leads to.
+    fold, repeat
+        Of the splits.
+    """
+
+    cohort: str
+    cases: Path
+    splits: Path
+    test_set: Path
+    protocol: Protocol
+    data_findings: Path
+    drift_findings: Path | None
+    pages: tuple[Path, ...]
+    fold: int
+    repeat: int
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """Everything that was read of a cohort; the names are those of the files."""
+
+    run: dict[str, Any]
+    cases: pd.DataFrame
+    skipped: pd.DataFrame
+    splits: pd.DataFrame
+    test_set: pd.DataFrame
+    verdict: dict[str, Any]
+    drift: dict[str, Any] | None
+    features: pd.DataFrame
+
+    @property
+    def parts(self) -> pd.Series:
+        """train, val or test by case, of the fold that is looked at."""
+        return fold_rows(self).set_index("case_id")["split"]
+
+
+def make_data_report(inputs: DataInputs, outputs: ReportOutputs, templates: Path, *, dpi: int, tell: Tell) -> None:
+    """Write the report of a cohort: self-contained HTML, PDF, and every figure as PNG, SVG and PDF.
+
+    Parameters
+    ----------
+    inputs, outputs
+        Where the cohort's files lie and the report goes.
+    templates
+        Folder of Jinja templates, with data_report.html.j2.
+    dpi
+        Resolution of figures.
+    tell
+        Called with one line per case and step.
+
+    Raises
+    ------
+    NotReady
+        Naming each file that is missing.
+    BadInput
+        If a case can't be read or is not the one in the tables, or the gates judged another cohort.
+
+    Notes
+    -----
+    Equal inputs give equal bytes: no clock and no host name stand in any of the files.
+    """
+    facts = load_data_facts(inputs, tell=tell)
+    pictures = _draw_features(facts, inputs.protocol, outputs.figures, dpi)
+    links = [(path.name, quote(Path(os.path.relpath(path, outputs.html.parent)).as_posix())) for path in inputs.pages]
+    write_report(templates, TEMPLATE, data_context(inputs, facts, pictures, links), outputs, tell)
+
+
+def load_data_facts(inputs: DataInputs, *, tell: Tell) -> DataFacts:
+    """Return the tables, verdicts and features of a cohort.
+
+    Raises
+    ------
+    NotReady, BadInput
+        As `make_data_report`.
+    """
+    tables = {
+        "cases": (inputs.cases / "cases.csv", CASES),
+        "skipped": (inputs.cases / "skipped.csv", SKIPPED),
+        "splits": (inputs.splits, SPLITS),
+        "test_set": (inputs.test_set, TEST_SET),
+    }
+    judged = [path for path in (inputs.data_findings, inputs.drift_findings) if path is not None]
+    missing = [str(path) for path in [*(path for path, _ in tables.values()), *judged] if not path.is_file()]
+    if missing:
+        raise NotReady(
+            f"no report on the cohort {inputs.cohort} yet, {len(missing)} file(s) are missing: {', '.join(missing)}. "
+            "Run `dvc repro report_data`, which makes them first"
+        )
+    read = {name: read_table(path, schema) for name, (path, schema) in tables.items()}
+    verdicts = [_verdict(path, inputs.cohort) for path in judged]
+    features = _measure(inputs, read["cases"], tell=tell)
+    return DataFacts(
+        run={"fold": inputs.fold, "repeat": inputs.repeat},
+        cases=read["cases"],
+        skipped=read["skipped"],
+        splits=read["splits"],
+        test_set=read["test_set"],
+        verdict=verdicts[0],
+        drift=verdicts[1] if len(verdicts) > 1 else None,
+        features=features,
+    )
+
+
+def _verdict(path: Path, cohort: str) -> dict[str, Any]:
+    verdict = read_json(path)
+    found = verdict.get("details", {}).get("cohort") if isinstance(verdict, dict) else None
+    if found != cohort:
+        raise BadInput(f"{path}: findings of the cohort {found!r}, wanted {cohort!r}; run the gate on this cohort")
+    return dict(verdict)
+
+
+def _measure(inputs: DataInputs, cases: pd.DataFrame, *, tell: Tell) -> pd.DataFrame:
+    """Features of every case, a row each, by case."""
+    digests = dict(zip(cases["case_id"], cases["sha256"], strict=True))
+    arguments = {
+        case_id: (inputs.cases / f"{case_id}.npz", digest, inputs.protocol) for case_id, digest in digests.items()
+    }
+    outcome = run_cases(measure_judged_case, arguments, workers=0, tell=tell)
+    if outcome.failed:
+        raise BadInput("; ".join(str(error) for error in outcome.failed.values()))
+    return pd.DataFrame(list(outcome.done.values())).set_index("case_id")
+
+
+def measure_judged_case(path: Path, sha256: str, protocol: Protocol) -> Row:
+    """Return the features of a case's file.
+
+    Raises
+    ------
+    BadCase
+        If it is absent, can't be read, or is not the one in the table.
+    """
+    case = Case.load(path)
+    if sha256_of_file(path) != sha256:
+        raise BadCase(case.case_id, f"{path.name} is not the one in cases.csv; run ingest again")
+    return measure_case(case, protocol)
+
+
+def _draw_features(facts: DataFacts, protocol: Protocol, folder: Path, dpi: int) -> list[Picture]:
+    parts = facts.parts.reindex(facts.features.index)
+    varied = [str(name) for name in facts.features.columns if facts.features[name].nunique() > 1]
+    pictures = []
+    for title, names in group_features(varied, list(protocol.prescription_gy)).items():
+        stem = "features_" + "".join(letter if letter.isalnum() else "_" for letter in title.lower()).strip("_")
+        with house_style():
+            paths = save_figure(plot_features(facts.features, parts, names), folder, stem, dpi)
+        caption = (
+            f"{title}: one point per case, a bar at the median of each part. Height within a row has no meaning; "
+            "features that are equal in all cases stand in the table alone."
+        )
+        pictures.append(Picture(data_uri(paths["svg"]), caption, f"{title} of the cases by part of the splits"))
+    return pictures
+
+
+def data_context(
+    inputs: DataInputs, facts: DataFacts, pictures: Sequence[Picture], links: Sequence[tuple[str, str]]
+) -> dict[str, Any]:
+    """Return everything that the template prints."""
+    verdicts = [verdict for verdict in (facts.verdict, facts.drift) if verdict is not None]
+    passed = all(verdict["ok"] for verdict in verdicts)
+    drift: Mapping[str, Any] = (facts.drift or {}).get("details", {})
+    return {
+        "version": metadata.version("doseledger"),
+        "cohort": inputs.cohort,
+        "protocol_title": inputs.protocol.title,
+        "contents": CONTENTS,
+        "verdict_ok": passed,
+        "alarms": verdict_tables.gate_alarms(verdicts),
+        "links": links,
+        "lock_text": sections.lock_sentence(facts),
+        "has_drift": bool(drift),
+        "tables": {
+            "verdicts": verdict_tables.verdicts_table(verdicts),
+            "counts": sections.counts_table(facts),
+            "prescription": prescription_table(inputs.protocol),
+            "splits": sections.splits_table(facts),
+            "skipped": sections.skipped_table(facts),
+            "findings": verdict_tables.findings_table(verdicts),
+            "features": features_table(facts.features, facts.parts),
+            "expectations": expectations_table(facts.verdict),
+            "drift_cases": drift_cases_table(drift),
+            "drift_features": drift_features_table(drift),
+            "hashes": hashes_table(facts.cases, facts.parts),
+        },
+        "pictures": pictures,
+        "running_left": f"cohort {inputs.cohort}",
+        "running_right": "data report" + ("" if passed else " · GATE FAILED"),
+        "running_alarm": not passed,
+    }

@@ -1,0 +1,254 @@
+"""Figures of curves and points: a training, the DVHs of a case, differences of statistics over a cohort."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from doseledger.core.errors import BadInput
+from doseledger.core.protocol import Goal
+from doseledger.dosimetry.dvh.grammar import parse_statistic
+from doseledger.report.figures.style import COLOURS, DASHED, new_figure, point_style
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+LEGEND_ROW_IN = 0.25
+# Letters of all names of predictions that fit in one row below a figure.
+LONGEST_ROW = 32
+# Of the first prediction, of a second and a third one; the plan is solid.
+LINE_STYLES: tuple[Any, ...] = (DASHED, (0, (1, 1.4)), (0, (6, 1.5, 1, 1.5)))
+TALLEST_IN = 7.2
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line of a panel of training curves: a column of the history and how it is called."""
+
+    column: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One panel of training curves, with its unit on the axis."""
+
+    axis_label: str
+    curves: tuple[Curve, ...]
+    logarithmic: bool = False
+
+
+def training_panels(columns: Sequence[str]) -> list[Panel]:
+    """Return the panels that a history's columns fill: loss, errors in Gy, learning rate."""
+    losses = [name for name in columns if name.endswith("loss")]
+    errors = [name for name in columns if name.endswith("_gy")]
+    others = [name for name in columns if "dice" in name.lower() and name not in losses]
+    rates = [name for name in columns if name in ("lr", "learning_rate") or name.startswith("lr-")]
+    panels = [
+        Panel("Loss", _curves(losses), logarithmic=True),
+        Panel("Error (Gy)", _curves(errors)),
+        Panel("Dice", _curves(others)),
+        Panel("Learning rate", _curves(rates)),
+    ]
+    return [panel for panel in panels if panel.curves]
+
+
+def _curves(columns: Sequence[str]) -> tuple[Curve, ...]:
+    return tuple(Curve(name, name.removesuffix("_gy").replace("_", " ")) for name in columns)
+
+
+def plot_training(history: pd.DataFrame, best_epoch: int | None) -> Figure:
+    """Return the curves of a training, one panel per unit, epoch on x.
+
+    Parameters
+    ----------
+    history
+        One row per epoch: `epoch`, losses, errors in Gy, learning rate; empty cells are left out of a line.
+    best_epoch
+        Epoch of the best checkpoint, marked by a vertical line; None where it isn't known.
+
+    Raises
+    ------
+    BadInput
+        If the history holds nothing to draw.
+    """
+    import pandas as pd
+
+    panels = training_panels([str(name) for name in history.columns])
+    if "epoch" not in history.columns or not panels or history.empty:
+        raise BadInput(f"a history needs `epoch` and a loss, found columns {', '.join(map(str, history.columns))}")
+    figure = new_figure(0.8 + 1.4 * len(panels))
+    axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    for axis, panel in zip(axes, panels, strict=True):
+        for colour, curve in zip(COLOURS * 2, panel.curves, strict=False):
+            values = pd.to_numeric(history[curve.column], errors="coerce")
+            there = values.notna()
+            marker = "o" if int(there.sum()) <= 12 else None
+            axis.plot(history["epoch"][there], values[there], color=colour, label=curve.label, marker=marker, ms=4)
+        # A logarithmic axis shows the slow end of training; it needs positive values throughout.
+        lowest = min(float(pd.to_numeric(history[curve.column], errors="coerce").min()) for curve in panel.curves)
+        if panel.logarithmic and lowest > 0:
+            axis.set_yscale("log")
+            _plain_log_ticks(axis)
+        if best_epoch is not None:
+            axis.axvline(best_epoch, color="#444444", linestyle=":", linewidth=1.2)
+        axis.set_ylabel(panel.axis_label)
+        axis.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), handlelength=1.2, borderaxespad=0.0)
+    axes[-1].set_xlabel("Epoch" if best_epoch is None else f"Epoch (dotted: best checkpoint, epoch {best_epoch})")
+    figure.align_ylabels(list(axes))
+    figure.tight_layout()
+    return figure
+
+
+def _plain_log_ticks(axis: Axes) -> None:
+    """Numbers such as 0.02 in place of powers; a range below one decade would else show no tick at all."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=6))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.yaxis.set_minor_formatter(NullFormatter())
+
+
+@dataclass(frozen=True)
+class StructureCurves:
+    """Cumulative DVHs of one structure for plan and prediction: dose in Gy, percent of its volume, each (bin + 1,).
+
+    `others` holds (dose, percent) of further predictions of the same case.
+    """
+
+    name: str
+    is_target: bool
+    plan_gy: NDArray[np.float64]
+    plan_percent: NDArray[np.float64]
+    predicted_gy: NDArray[np.float64]
+    predicted_percent: NDArray[np.float64]
+    others: tuple[tuple[NDArray[np.float64], NDArray[np.float64]], ...] = ()
+
+    @property
+    def predictions(self) -> tuple[tuple[NDArray[np.float64], NDArray[np.float64]], ...]:
+        """(dose, percent) of every prediction."""
+        return ((self.predicted_gy, self.predicted_percent), *self.others)
+
+
+def plot_dvh(
+    structures: Sequence[StructureCurves],
+    goals: Sequence[Goal],
+    top_gy: float,
+    labels: Sequence[str] = ("prediction",),
+) -> Figure:
+    """Return the DVHs of one case: plan solid, predictions dashed or dotted, targets and organs in two panels.
+
+    Parameters
+    ----------
+    structures
+        Every structure that is present.
+    goals
+        Clinical goals; those that are a point of a DVH are marked on it, ▼ an upper limit, ▲ a lower one.
+    top_gy
+        End of the dose axis in Gy.
+    labels
+        What the predictions are called, in the order of `StructureCurves.predictions`.
+    """
+    from matplotlib.lines import Line2D
+
+    groups = {"Targets": [s for s in structures if s.is_target], "Organs": [s for s in structures if not s.is_target]}
+    groups = {title: group for title, group in groups.items() if group}
+    legend_in = LEGEND_ROW_IN * max((len(group) + 1) // 2 for group in groups.values())
+    # Short names of lines stand in one row, long ones below each other.
+    lines_in_a_row = len(labels) + 2 if sum(map(len, labels)) < LONGEST_ROW else 1
+    line_rows = -(-(len(labels) + 2) // lines_in_a_row)
+    foot_in = 0.72 + legend_in + 0.17 + LEGEND_ROW_IN * line_rows
+    figure = new_figure(0.32 + 2.5 + foot_in)
+    height_in = figure.get_figheight()
+    axes = figure.subplots(1, len(groups), sharey=True, squeeze=False)[0]
+    figure.subplots_adjust(left=0.1, right=0.98, top=1 - 0.32 / height_in, bottom=foot_in / height_in, wspace=0.1)
+    for axis, (title, group) in zip(axes, groups.items(), strict=True):
+        for colour, item in zip(COLOURS, group, strict=False):
+            axis.plot(item.plan_gy, item.plan_percent, color=colour, label=item.name)
+            for style, (dose_gy, percent) in zip(LINE_STYLES, item.predictions, strict=False):
+                axis.plot(dose_gy, percent, color=colour, linestyle=style)
+            for goal in goals:
+                _mark_goal(axis, goal, item.name, colour)
+        start_gy = _shoulder_gy(group) if group[0].is_target else 0.0
+        axis.set(xlim=(start_gy, top_gy), ylim=(0, 102), xlabel="Dose (Gy)")
+        axis.set_title(title)
+        # 0.62 inches below the axis: under its label.
+        anchor = (0.5, -0.62 / 2.5)
+        axis.legend(loc="upper center", bbox_to_anchor=anchor, ncols=2, columnspacing=1.0, handlelength=1.2)
+    axes[0].set_ylabel("Volume (%)")
+    lines = [
+        Line2D([], [], color="#444444", label="plan"),
+        *(
+            Line2D([], [], color="#444444", linestyle=style, label=label)
+            for style, label in zip(LINE_STYLES, labels, strict=False)
+        ),
+    ]
+    if goals:
+        lines.append(Line2D([], [], color="#444444", marker="v", linestyle="", markerfacecolor="white", label="goal"))
+    figure.legend(handles=lines, loc="lower center", ncols=min(len(lines), lines_in_a_row))
+    return figure
+
+
+def _shoulder_gy(group: Sequence[StructureCurves]) -> float:
+    """Where the curves begin to fall, a round dose in Gy: what targets have below it is a straight line."""
+    falls = [
+        float(dose[np.flatnonzero(percent > 99.5)[-1]])
+        for item in group
+        for dose, percent in ((item.plan_gy, item.plan_percent), *item.predictions)
+    ]
+    return max(0.0, 10.0 * np.floor(min(falls) / 10.0) - 5.0)
+
+
+def _mark_goal(axis: Axes, goal: Goal, structure: str, colour: str) -> None:
+    if goal.structure != structure or goal.minus:
+        return
+    statistic = parse_statistic(goal.statistic)
+    if statistic.kind == "volume_at_gy" and goal.unit == "%":
+        point = (statistic.level, goal.limit)
+    elif statistic.kind == "dose_at_percent" and goal.unit == "Gy":
+        point = (goal.limit, statistic.level)
+    else:
+        return
+    marker = "v" if goal.operator == "<=" else "^"
+    axis.plot(*point, marker=marker, color=colour, markerfacecolor="white", markersize=8, clip_on=False, zorder=5)
+
+
+def plot_differences(labels: Sequence[str], values: Sequence[NDArray[np.float64]], axis_label: str) -> Figure:
+    """Return one row of points per label, one point a case, with the mean as a bar and zero marked.
+
+    Parameters
+    ----------
+    labels
+        What each row shows, the first at the top.
+    values
+        Differences of each row, (case,); NaN where a case has none.
+    axis_label
+        What is on x, with its unit.
+    """
+    # Rows come closer together where there are many, so that figure and caption fit one page.
+    row_in = min(0.27, max(0.2, TALLEST_IN / max(1, len(labels))))
+    figure = new_figure(0.75 + row_in * len(labels))
+    axis = figure.subplots()
+    rng = np.random.default_rng(0)
+    for row, points in enumerate(values):
+        there = points[np.isfinite(points)]
+        if row % 2 == 0:
+            axis.axhspan(row - 0.5, row + 0.5, color="#F4F6F8", zorder=0)
+        # Spread in height keeps equal values apart; it carries no meaning.
+        height = row + rng.uniform(-0.22, 0.22, size=len(there))
+        axis.plot(there, height, "o", color=COLOURS[0], **point_style(len(there)))
+        if len(there):
+            axis.plot([there.mean()] * 2, [row - 0.38, row + 0.38], color=COLOURS[1], linewidth=2.4)
+    axis.axvline(0.0, color="#444444", linewidth=1.0)
+    axis.set_yticks(range(len(labels)), labels)
+    axis.set(ylim=(len(labels) - 0.5, -0.5), xlabel=axis_label)
+    axis.grid(visible=False, axis="y")
+    axis.tick_params(axis="y", length=0)
+    figure.tight_layout()
+    return figure

@@ -1,0 +1,93 @@
+"""The picture of a calibration: what intervals hold against what they say, ranks, and spread against error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from doseledger.core.errors import BadInput
+from doseledger.core.files import read_json
+from doseledger.report.figures.style import COLOURS, DASHED, house_style, new_figure, save_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+GREY = "#555555"
+HEIGHT_IN = 7.5
+
+
+def calibration_figure(details: dict[str, Any]) -> Figure:
+    """Return the picture of a calibration: coverage, ranks, spread against error, and each case's error.
+
+    Parameters
+    ----------
+    details
+        What `doseledger calibrate` wrote as calibration_details.json.
+    """
+    figure = new_figure(HEIGHT_IN)
+    figure.set_layout_engine("constrained")
+    panels = figure.subplots(2, 2)
+    _draw_coverage(panels[0, 0], details["curves"])
+    _draw_ranks(panels[0, 1], details["ranks"])
+    _draw_spread(panels[1, 0], details["spread_against_error"])
+    _draw_cases(panels[1, 1], details["cases"])
+    return figure
+
+
+def _draw_coverage(axes: Axes, curves: list[dict[str, float]]) -> None:
+    said = [100 * row["level"] for row in curves]
+    axes.plot([0, 100], [0, 100], color=GREY, linewidth=1)
+    for what, colour in (("voxels", COLOURS[0]), ("structures", COLOURS[1])):
+        axes.plot(said, [100 * row[what] for row in curves], color=colour, label=what)
+        stretched = [100 * row[f"{what}_stretched"] for row in curves]
+        axes.plot(said, stretched, color=colour, linestyle=DASHED)
+    axes.plot([], [], color=GREY, linestyle=DASHED, label="stretched")
+    axes.set(xlabel="said to hold / %", ylabel="hold / %", title="Intervals", xlim=(0, 100), ylim=(0, 100))
+    axes.legend()
+
+
+def _draw_ranks(axes: Axes, shares: list[float]) -> None:
+    axes.bar(range(len(shares)), [100 * share for share in shares], color=COLOURS[0])
+    axes.axhline(100 / len(shares), color=GREY, linewidth=1)
+    axes.set(xlabel="drawn doses below the plan's", ylabel="voxels / %", title="Rank of the plan's dose")
+
+
+def _draw_spread(axes: Axes, classes: list[dict[str, float]]) -> None:
+    _draw_equal(axes, [row["spread_gy"] for row in classes], [row["error_gy"] for row in classes], line="-")
+    axes.set(xlabel="rms spread / Gy", ylabel="rms error / Gy", title="Voxels by spread")
+
+
+def _draw_cases(axes: Axes, cases: list[dict[str, Any]]) -> None:
+    _draw_equal(axes, [row["expected_mae_gy"] for row in cases], [row["mae_gy"] for row in cases], line="")
+    axes.set(xlabel="expected MAE / Gy", ylabel="MAE / Gy", title="Cases")
+
+
+def _draw_equal(axes: Axes, x: list[float], y: list[float], *, line: str) -> None:
+    """Points, and where they lie if both numbers are equal."""
+    most = 1.05 * max(*x, *y)
+    axes.plot([0, most], [0, most], color=GREY, linewidth=1)
+    axes.plot(x, y, color=COLOURS[0], marker="o", markersize=4, linestyle=line)
+    axes.set(xlim=(0, most), ylim=(0, most))
+
+
+def write_calibration_figure(metrics: Path, out: Path, *, dpi: int) -> dict[str, Path]:
+    """Write the picture of a calibration as PNG, SVG and PDF; return the path of each format.
+
+    Parameters
+    ----------
+    metrics
+        Folder that `doseledger calibrate` wrote.
+    out
+        Folder of the pictures.
+
+    Raises
+    ------
+    BadInput
+        If the details are not there.
+    """
+    source = metrics / "calibration_details.json"
+    if not source.is_file():
+        raise BadInput(f"{source}: no such file; run doseledger calibrate")
+    with house_style():
+        return save_figure(calibration_figure(read_json(source)), out, "calibration", dpi)

@@ -1,0 +1,138 @@
+"""A page filled from a Jinja template, and as PDF; equal content and an equal audit log give equal bytes."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from doseledger.core.errors import BadInput
+from doseledger.core.fanout import Tell
+from doseledger.core.files import atomic_path, write_text
+from doseledger.ledger.audit.anchors import anchor_line
+from doseledger.report.figures.style import NO_METADATA, house_style, new_figure
+
+# Any fixed moment: a PDF and the fonts in it would else carry the clock.
+FIXED_EPOCH = "315532800"
+
+
+@dataclass(frozen=True)
+class ReportOutputs:
+    """Where a report goes, the page, the PDF and the folder of its figures; and the audit log whose head it carries."""
+
+    html: Path
+    pdf: Path
+    figures: Path
+    log: Path
+
+
+def render_page(templates: Path, name: str, context: dict[str, Any]) -> str:
+    """Return the page that a template makes of its content.
+
+    Raises
+    ------
+    BadInput
+        If a template is missing, or asks for something that is not there.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
+
+    environment = Environment(
+        loader=FileSystemLoader(templates), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    try:
+        return environment.get_template(name).render(context)
+    except TemplateError as error:
+        raise BadInput(f"{templates}: {name} can't be filled ({type(error).__name__}: {error})") from error
+
+
+def write_report(templates: Path, name: str, context: dict[str, Any], outputs: ReportOutputs, tell: Tell) -> None:
+    """Write the page that a template makes of its content and of the audit log's head, and the same as PDF.
+
+    Parameters
+    ----------
+    templates, name, context
+        As `render_page` takes them.
+    outputs
+        Where the two go, and the log as it stands now.
+    tell
+        Called with one line a file.
+
+    Raises
+    ------
+    BadInput
+        As `render_page` and `write_pdf`.
+    """
+    page = render_page(templates, name, context | {"audit_head": anchor_line(outputs.log)})
+    write_text(outputs.html, page)
+    tell(f"wrote {outputs.html}")
+    note = write_pdf(page, outputs.pdf)
+    tell(note or f"wrote {outputs.pdf}")
+
+
+def write_pdf(page: str, target: Path) -> str:
+    """Write the page as PDF; where WeasyPrint or its libraries are absent, a one-page PDF that says so.
+
+    Returns
+    -------
+    str
+        Empty, or why the PDF is only a note.
+
+    Raises
+    ------
+    BadInput
+        If the page asks for a file or an address outside itself.
+
+    Notes
+    -----
+    A stage that declares an out must write it, so a machine without Pango gets a valid PDF with the reason and what to
+    install; the HTML page is complete either way.
+    """
+    try:
+        with warnings.catch_warnings():
+            # Where HarfBuzz's subsetter is not installed it says that a later version will want it.
+            warnings.filterwarnings("ignore", "HarfBuzz-Subset", DeprecationWarning)
+            import weasyprint
+    except (ImportError, OSError) as error:
+        reason = f"no PDF: WeasyPrint can't be loaded here ({str(error).splitlines()[0]})"
+        _write_note(target, reason)
+        return f"{reason}; the HTML report is complete"
+    # The page holds all it shows: anything that it would load from elsewhere is an error, not a gap.
+    fetcher = weasyprint.urls.URLFetcher(allowed_protocols=("data",), fail_on_errors=True)
+    try:
+        with atomic_path(target) as part, _fixed_clock():
+            weasyprint.HTML(string=page, url_fetcher=fetcher).write_pdf(part)
+    except weasyprint.urls.FatalURLFetchingError as error:
+        raise BadInput(f"{target}: the page must hold all that it shows, but asks for more ({error})") from error
+    return ""
+
+
+@contextmanager
+def _fixed_clock() -> Iterator[None]:
+    before = os.environ.get("SOURCE_DATE_EPOCH")
+    os.environ["SOURCE_DATE_EPOCH"] = FIXED_EPOCH
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["SOURCE_DATE_EPOCH"]
+        else:
+            os.environ["SOURCE_DATE_EPOCH"] = before
+
+
+def _write_note(target: Path, reason: str) -> None:
+    lines = (
+        "This report has no PDF.", "", *textwrap.wrap(reason, 68), "",
+        "The HTML report beside it is complete. For the PDF install Pango:",
+        "Debian and Ubuntu: libpango-1.0-0 libpangoft2-1.0-0 libharfbuzz0b", "libfontconfig1 fonts-dejavu-core",
+    )  # fmt: skip
+    with house_style():
+        figure = new_figure(4.0)
+        figure.text(0.06, 0.94, "\n".join(lines), va="top", linespacing=1.5)
+        with atomic_path(target) as part:
+            figure.savefig(part, format="pdf", metadata=NO_METADATA["pdf"])

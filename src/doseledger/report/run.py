@@ -1,0 +1,270 @@
+"""A run as one HTML page and one PDF: verdicts first, then data, code, results, cases, model card and record."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from doseledger.core.errors import BadInput
+from doseledger.core.fanout import Tell
+from doseledger.core.files import read_json
+from doseledger.core.protocol import SYNTHETIC_COHORT
+from doseledger.core.settings import EvaluateSettings, ReportSettings
+from doseledger.core.sheet import format_number
+from doseledger.dosimetry.gamma.criteria import GammaCriteria
+from doseledger.evaluate.case import gamma_criteria
+from doseledger.evaluate.summary import RANKED_BY
+from doseledger.gates.model.metrics import MetricsFiles, judge_metrics
+from doseledger.gates.model.shortcuts import JudgedFiles, judge_shortcuts
+from doseledger.gates.verdict import Finding, make_verdict, verdict_as_json
+from doseledger.ledger.provenance.baseline import settings_change
+from doseledger.ledger.provenance.commit_link import commit_link
+from doseledger.ledger.provenance.recorded import COMMON_STAGES, dvc_hashes
+from doseledger.ledger.provenance.stamp import LOCK_FILE, GitState, git_state
+from doseledger.ledger.registry.model_card import model_card
+from doseledger.ledger.runs.facts import ReportInputs, RunFacts, load_facts
+from doseledger.report.blocks import Alarm, Picture
+from doseledger.report.case_pages import CasePage, draw_case, load_comparison, pick_cases
+from doseledger.report.figures.curves import plot_differences, plot_training
+from doseledger.report.figures.style import data_uri, house_style, save_figure
+from doseledger.report.figures.viewer import make_viewer
+from doseledger.report.page import ReportOutputs, write_report
+from doseledger.report.spread import (
+    CALIBRATED,
+    NO_SPREAD,
+    NOT_CALIBRATED,
+    calibration_picture,
+    calibration_table,
+    draw_spread,
+    load_spread,
+)
+from doseledger.report.tables import results, sections, verdict_tables
+
+# The stages that a report rests on, beside the cohort's. Its own entry in dvc.lock is of the run before.
+MODEL_STAGES = ("preflight", "train", "predict", "evaluate")
+# What `doseledger shortcuts` and `doseledger calibrate` write beside the metrics, where they were asked.
+SHORTCUTS = "shortcuts.json"
+CALIBRATION = ("calibration.json", "calibration_details.json")
+# A diffusion's stages have names of their own; a model has those of one kind.
+KINDS = ("", "_diffusion")
+CONTENTS = (
+    ("summary", "Summary"), ("data", "Data"), ("code", "Code"), ("training", "Training"), ("accuracy", "Agreement"),
+    ("goals", "Goals"), ("cases", "Cases"), ("uncertainty", "Uncertainty"), ("card", "Model card"),
+    ("record", "Record"),
+)  # fmt: skip
+
+
+def make_report(
+    inputs: ReportInputs,
+    outputs: ReportOutputs,
+    templates: Path,
+    settings: ReportSettings,
+    evaluate: EvaluateSettings,
+    tell: Tell,
+) -> None:
+    """Write the report of a run: self-contained HTML, PDF, and every figure as PNG, SVG and PDF.
+
+    Parameters
+    ----------
+    inputs, outputs
+        Where the run's files lie and the report goes.
+    templates
+        Folder of Jinja templates, with report.html.j2.
+    settings
+        Resolution of figures.
+    evaluate
+        What was evaluated: its first gamma criterion is drawn.
+    tell
+        Called with one line per step.
+
+    Raises
+    ------
+    NotReady
+        Naming each file that is missing, and the stage that makes it.
+
+    Notes
+    -----
+    Equal inputs and an equal audit log give equal bytes: no clock and no host name stand in any of the files. Another
+    log changes the line of its head alone.
+    """
+    facts = load_facts(inputs)
+    tell(f"report on {inputs.model}: {len(facts.case_metrics)} test cases")
+    pages = _case_pages(inputs, facts, outputs.figures, settings.figure_dpi, _drawn_gamma(evaluate), tell)
+    pictures = _run_pictures(facts, outputs.figures, settings.figure_dpi)
+    uncertainty = describe_uncertainty(inputs.metrics, pages, outputs.figures, settings.figure_dpi)
+    context = build_context(inputs, facts, evaluate, pages, pictures) | {"uncertainty": uncertainty}
+    write_report(templates, "report.html.j2", context, outputs, tell)
+
+
+def _drawn_gamma(evaluate: EvaluateSettings) -> GammaCriteria:
+    if not evaluate.gamma:
+        raise BadInput("evaluate.gamma is empty: the report draws its first criterion, for example 3 %/3 mm")
+    return gamma_criteria(evaluate.gamma[0])
+
+
+def build_context(
+    inputs: ReportInputs,
+    facts: RunFacts,
+    evaluate: EvaluateSettings,
+    pages: list[CasePage],
+    pictures: dict[str, Picture],
+) -> dict[str, Any]:
+    """Return everything that the template prints."""
+    trained, now = sections.trained_git(facts), git_state(inputs.root)
+    gammas = results.gamma_names(evaluate)
+    measured, shortcuts = metrics_verdict(inputs, facts.run), shortcuts_verdict(inputs, facts.run)
+    verdicts = [facts.data_findings, facts.preflight_findings, measured, *([shortcuts] if shortcuts else [])]
+    predicted = sections.prediction_settings(facts, inputs.predictions)
+    change = settings_change(inputs.root, trained.commit, inputs.model, sections.settings_of_run(facts, predicted))
+    links = (commit_link(inputs.root, trained.commit), commit_link(inputs.root, now.commit))
+    passed = all(verdict["ok"] for verdict in verdicts)
+    stages = [*COMMON_STAGES, *(f"{stage}{kind}@{inputs.model}" for stage in MODEL_STAGES for kind in KINDS)]
+    commit = (trained.commit or "no commit")[:10]
+    state = " · DIRTY" if trained.dirty else ""
+    failed = "" if passed else " · GATE FAILED"
+    return {
+        "version": metadata.version("doseledger"),
+        "cohort": inputs.cohort,
+        "model": inputs.model,
+        "protocol_title": facts.protocol.title,
+        "contents": CONTENTS,
+        "verdict_ok": passed,
+        "code": trained,
+        "alarms": [*verdict_tables.gate_alarms(verdicts), *_dirty_alarms(trained)],
+        "headline": results.headline_cards(facts, gammas),
+        "headline_note": (
+            "All numbers are of the test cases, which the model was neither trained nor selected on. The plan's dose "
+            "is the reference, the prediction is evaluated."
+        ),
+        "lock_text": sections.lock_sentence(facts),
+        "goals_text": f"{facts.goals.title}. The plan and the prediction are judged by the same goals.",
+        "tables": {
+            "verdicts": verdict_tables.verdicts_table(verdicts),
+            "limits": verdict_tables.limits_table(measured),
+            "candidate": verdict_tables.candidate_table(measured),
+            "shortcuts": verdict_tables.shortcuts_table(shortcuts),
+            "red_flags": verdict_tables.red_flags_table(measured),
+            "settings_change": sections.settings_change_table(change),
+            "counts": sections.counts_table(facts),
+            "splits": sections.splits_table(facts),
+            "skipped": sections.skipped_table(facts),
+            "findings": verdict_tables.findings_table(verdicts),
+            "code": sections.code_table(facts, trained, now, links),
+            "packages": sections.packages_table(facts),
+            "training": sections.training_table(facts),
+            "errors": results.errors_table(facts),
+            "gamma": results.gamma_table(facts, gammas),
+            "dvh": results.dvh_table(facts.dvh),
+            "goals": results.goals_table(facts.goal_results),
+            "cases": results.cases_table(facts, gammas),
+            "hashes": sections.hashes_table(dvc_hashes(inputs.root / LOCK_FILE, stages)),
+        },
+        "figures": pictures,
+        "case_views": pages,
+        "card": model_card(facts, synthetic=inputs.cohort == SYNTHETIC_COHORT, released=passed and not trained.dirty),
+        "settings_change": change,
+        "settings_text": sections.settings_text(facts, predicted),
+        "running_left": f"{inputs.model} on {inputs.cohort}",
+        "running_right": f"commit {commit}{state}{failed}",
+        "running_alarm": trained.dirty or not passed,
+    }
+
+
+def metrics_verdict(inputs: ReportInputs, run: dict[str, Any]) -> dict[str, Any]:
+    """Return the verdict that the metrics gate will give; the gate itself runs after the report.
+
+    A model without limits can't be judged, which counts as failed: it has its report all the same.
+    """
+    checkpoint = inputs.run / "checkpoints" / "best.ckpt"
+    files = MetricsFiles(inputs.metrics, inputs.splits, checkpoint, inputs.thresholds, inputs.cohort, inputs.model)
+    try:
+        return verdict_as_json(judge_metrics(files, fold=int(run["fold"]), repeat=int(run["repeat"])))
+    except BadInput as error:
+        finding = Finding("limits", "", "error", str(error))
+        return verdict_as_json(make_verdict("metrics", verdict_tables.NOT_JUDGED, [finding], {}))
+
+
+def shortcuts_verdict(inputs: ReportInputs, run: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the verdict that the shortcut gate will give; None where `doseledger shortcuts` measured nothing.
+
+    A model without limits can't be judged, which counts as failed.
+    """
+    measured = inputs.metrics / SHORTCUTS
+    if not measured.is_file():
+        return None
+    checkpoint = inputs.run / "checkpoints" / "best.ckpt"
+    files = JudgedFiles(measured, checkpoint, inputs.splits, inputs.thresholds, inputs.cohort, inputs.model)
+    try:
+        return verdict_as_json(judge_shortcuts(files, fold=int(run["fold"]), repeat=int(run["repeat"])))
+    except BadInput as error:
+        finding = Finding("limits", "", "error", str(error))
+        return verdict_as_json(make_verdict("shortcuts", verdict_tables.NOT_JUDGED, [finding], {}))
+
+
+def describe_uncertainty(metrics: Path, pages: list[CasePage], folder: Path, dpi: int) -> dict[str, Any]:
+    """Return the section on how sure the model is: a sentence, the coverage of its intervals, and their picture.
+
+    Parameters
+    ----------
+    metrics
+        Folder that evaluation wrote; what `doseledger calibrate` wrote lies in it.
+    pages
+        The drawn cases; one with a spread tells that doses were drawn.
+    """
+    summary, details = (metrics / "calibration" / name for name in CALIBRATION)
+    if summary.is_file() and details.is_file():
+        picture = calibration_picture(read_json(details), folder, dpi)
+        return {"text": CALIBRATED, "table": calibration_table(read_json(summary)), "figures": (picture,)}
+    text = NOT_CALIBRATED if any(page.has_spread for page in pages) else NO_SPREAD
+    return {"text": text, "table": None, "figures": ()}
+
+
+def _dirty_alarms(trained: GitState) -> list[Alarm]:
+    if not trained.dirty:
+        return []
+    text = f"{trained.note[:1].upper()}{trained.note[1:]}. No commit describes the code that made this model."
+    return [Alarm("bad", "Trained on a dirty tree.", text, trained.dirty_paths[:10])]
+
+
+def _run_pictures(facts: RunFacts, folder: Path, dpi: int) -> dict[str, Picture]:
+    labels, values = results.difference_rows(facts.dvh)
+    with house_style():
+        training = save_figure(
+            plot_training(facts.history, sections.best_epoch(facts.history)), folder, "training", dpi
+        )
+        axis_label = "Prediction − plan (Gy)"
+        differences = save_figure(plot_differences(labels, values, axis_label), folder, "dvh_differences", dpi)
+    return {
+        "training": Picture(
+            data_uri(training["svg"]), "Training: loss, validation error and learning rate by epoch.", "Training curves"
+        ),
+        "differences": Picture(
+            data_uri(differences["svg"]),
+            "DVH statistics in Gy, prediction − plan, one point per test case; the bar is their mean. Height within a "
+            "row has no meaning.",
+            "Differences of DVH statistics between prediction and plan, per structure",
+        ),
+    }
+
+
+def _case_pages(
+    inputs: ReportInputs, facts: RunFacts, folder: Path, dpi: int, criteria: GammaCriteria, tell: Tell
+) -> list[CasePage]:
+    errors = facts.case_metrics.set_index("case_id")[RANKED_BY]
+    pages = []
+    for title, case_id in pick_cases(errors):
+        comparison = load_comparison(inputs.cases, inputs.predictions, case_id, criteria)
+        stem = f"{title.split()[0].lower()}_{case_id}"
+        figures = draw_case(comparison, facts.protocol, facts.goals, folder, stem, dpi)
+        spread_gy = load_spread(inputs.predictions / f"{case_id}.npz", comparison.predicted_gy.shape)
+        if spread_gy is not None:
+            figures = (*figures, draw_spread(comparison, spread_gy, folder, stem, dpi))
+        text = (
+            f"MAE {format_number(float(errors[case_id]), 2)} Gy where the plan's dose is above 10 % of the highest "
+            f"prescription, which cases are ranked by."
+        )
+        goals = results.goals_table(facts.goal_results, case_id=case_id)
+        pages.append(CasePage(title, case_id, text, figures, make_viewer(comparison), goals, spread_gy is not None))
+        tell(f"drew {case_id} ({title.lower()})")
+    return pages

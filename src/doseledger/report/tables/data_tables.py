@@ -1,0 +1,129 @@
+"""The data report's tables: prescription, features by part, expectations, drift, and the hash of every case."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from doseledger.core.protocol import Protocol
+from doseledger.core.sheet import MISSING, Cell, Table, format_number, make_table
+from doseledger.report.figures.feature_figures import spell_feature
+from doseledger.report.gate_pages import most_changed
+from doseledger.report.tables.sections import PARTS
+
+# Features that the drift table shows; all stand in the gate's own page.
+SHOWN_FEATURES = 20
+
+
+def prescription_table(protocol: Protocol) -> Table:
+    """Return the dose that each target is prescribed, in all and per fraction."""
+    fractions = protocol.n_fractions
+    rows = [
+        (name, f"{dose:g}", fractions or MISSING, format_number(dose / fractions if fractions else None, 2))
+        for name, dose in protocol.prescription_gy.items()
+    ]
+    columns = ("Target", "#Dose (Gy)", "#Fractions", "#Per fraction (Gy)")
+    return make_table("Prescription", columns, rows, note=f"Protocol: {protocol.title}.")
+
+
+def features_table(features: pd.DataFrame, parts: pd.Series) -> Table:
+    """Return each feature's median and range over all cases, and its median in each part."""
+    part_of = parts.reindex(features.index)
+    rows = []
+    for name in features.columns:
+        values = features[name].dropna().to_numpy(dtype=np.float64)
+        span = f"{_short(values.min())} to {_short(values.max())}" if len(values) else MISSING
+        medians = [features.loc[part_of == part, name].dropna() for part in PARTS]
+        rows.append(
+            (
+                spell_feature(str(name)),
+                len(values),
+                _short(np.median(values)) if len(values) else MISSING,
+                span,
+                *(_short(part.median()) if len(part) else MISSING for part in medians),
+            )
+        )
+    columns = ("Feature", "#Cases", "#Median", "#Range", *(f"#{part}" for part in PARTS))
+    note = "Medians by part on the right. A case without the structure does not count."
+    return make_table("Features of the cases", columns, rows, note=note)
+
+
+def _short(value: float) -> str:
+    return f"{float(value):.4g}".replace("-", "−")
+
+
+def expectations_table(verdict: Mapping[str, Any]) -> Table:
+    """Return what the data gate expects of a healthy cohort, what it found, and why."""
+    rows = []
+    for row in verdict.get("details", {}).get("expectations", []):
+        found = MISSING if row.get("min") is None else f"{_short(row['min'])} to {_short(row['max'])}"
+        bad = Cell(f"{row['n_unexpected']} beyond", "bad" if row["severity"] == "error" else "warn")
+        rows.append(
+            (
+                row["column"] or row["type"],
+                row["wanted"],
+                found,
+                Cell("met", "good") if row["ok"] else bad,
+                row["reason"],
+            )
+        )
+    columns = ("Feature", "#Wanted", "#Found", "Result", "Why")
+    return make_table("Expectations", columns, rows, empty="The data gate holds this cohort to no expectations.")
+
+
+def drift_cases_table(drift: Mapping[str, Any]) -> Table:
+    """Return how far each test case is from the training cases, the farthest first."""
+    rows = []
+    for case in sorted(drift.get("cases", []), key=lambda row: (-row["distance"], row["case_id"])):
+        off = ", ".join(f"{name} {by:+.1f}".replace("-", "−") for name, by in case["features"].items())
+        changed = ", ".join(f"{name} = {value:g}" for name, value in case["changed"].items())
+        ratio = Cell(format_number(case["ratio"], 2), "warn" if case["ratio"] > 1 else "")
+        rows.append(
+            (case["case_id"], format_number(case["distance"], 2), ratio, "; ".join(filter(None, (off, changed))))
+        )
+    columns = ("Case", "#Distance", "#Of the farthest", "What is off, in spreads of the training cases")
+    note = (
+        "Distance from the training cases (1 is typical), and that per the farthest training case's from the rest: "
+        "above 1 a case is beyond all of them."
+    )
+    return make_table("Test cases, the farthest first", columns, rows, note=note, empty="No test case was looked at.")
+
+
+def drift_features_table(drift: Mapping[str, Any]) -> Table:
+    """Return the features that differ most between training and test cases."""
+    alpha = drift.get("limits", {}).get("alpha", 0.0)
+    # JSON has no NaN: null stands for a number that there is not.
+    features = [{k: np.nan if v is None else v for k, v in row.items()} for row in drift.get("features", [])]
+    rows = [
+        (
+            spell_feature(str(row["feature"])),
+            _number(row["reference"]),
+            _number(row["new"]),
+            Cell(_number(row["ks_p_adjusted"]), "bad" if row["ks_p_adjusted"] < alpha else ""),
+            Cell(_number(row["psi"]), "warn" if row["psi"] > row["psi_limit"] else ""),
+            _number(row["psi_limit"]),
+        )
+        for row in most_changed(features)[:SHOWN_FEATURES]
+    ]
+    columns = ("Feature", "#Median, training", "#Median, test", "#KS p (Holm)", "#PSI", "#PSI limit")
+    more = len(features) - len(rows)
+    note = "Kolmogorov-Smirnov test and population stability index; – where a side has fewer than five cases."
+    note += f" The first {len(rows)}; {more} more stand in the gate's own page." if more > 0 else ""
+    return make_table("Features, the most changed first", columns, rows, note=note, empty="No feature was compared.")
+
+
+def _number(value: float) -> str:
+    return MISSING if np.isnan(value) else f"{value:.3g}".replace("-", "−")
+
+
+def hashes_table(cases: pd.DataFrame, parts: pd.Series) -> Table:
+    """Return who each case is, in which part it is, and the hash of its file."""
+    rows = [
+        (row.case_id, row.pseudonym, row.group, row.site, parts.get(row.case_id, "not dealt"), row.sha256)
+        for row in cases.sort_values("case_id").itertuples()
+    ]
+    columns = ("Case", "Patient", "Group", "Site", "Part", "@SHA256 of the file")
+    return make_table("Cases", columns, rows, note="What cases.csv says; every file was compared with its hash.")

@@ -1,0 +1,330 @@
+"""One fault at a time is put into a healthy case, and the data gate names it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from doseledger.core.case import Case, write_npz
+from doseledger.core.errors import BadCase
+from doseledger.core.grid import Grid
+from doseledger.core.protocol import Protocol
+from doseledger.gates.data.cohort import CaseReport, judge_case
+from doseledger.gates.data.doses import judge_dose
+from doseledger.gates.limits import DataLimits
+
+Judge = Callable[[Case], CaseReport]
+
+
+def index_of(case: Case, name: str) -> int:
+    return case.structure_names.index(name)
+
+
+def with_array(case: Case, field: str, name: str, change: Callable[[np.ndarray], np.ndarray]) -> Case:
+    array = np.array(getattr(case, field))
+    array[index_of(case, name)] = change(array[index_of(case, name)])
+    return replace(case, **{field: array})
+
+
+def with_dose(case: Case, change: Callable[[np.ndarray], np.ndarray]) -> Case:
+    return replace(case, dose_gy=change(np.array(case.dose_gy)).astype(np.float32))
+
+
+def with_sdf(case: Case, name: str, change: Callable[[np.ndarray], np.ndarray]) -> Case:
+    return with_array(case, "sdf_mm", name, lambda sdf: change(sdf.astype(np.float32)).astype(np.float16))
+
+
+def one_nan(array: np.ndarray) -> np.ndarray:
+    array[0, 0, 0] = np.nan
+    return array
+
+
+def moved(mask: np.ndarray, voxels: int, axis: int) -> np.ndarray:
+    return np.roll(mask, voxels, axis=axis)
+
+
+def overlapping(case: Case) -> Case:
+    bladder = case.mask("Bladder")
+    return with_array(
+        case, "masks", "Rectum", lambda rectum: rectum | (bladder & (np.indices(bladder.shape)[0] % 2 == 0))
+    )
+
+
+def swapped(case: Case, one: str, other: str) -> Case:
+    order = list(range(len(case.structure_names)))
+    a, b = index_of(case, one), index_of(case, other)
+    order[a], order[b] = b, a
+    parity = dict(case.meta["parity"])
+    parity[one], parity[other] = parity[other], parity[one]
+    return replace(case, masks=case.masks[order], sdf_mm=case.sdf_mm[order], meta={**case.meta, "parity": parity})
+
+
+def emptied(case: Case, name: str, present: bool) -> Case:
+    case = with_array(case, "masks", name, np.zeros_like)
+    case = with_sdf(case, name, lambda sdf: np.full_like(sdf, 50.0))
+    flags = np.array(case.present)
+    flags[index_of(case, name)] = present
+    return replace(case, present=flags)
+
+
+def with_meta(case: Case, **changes: Any) -> Case:
+    return replace(case, meta={**case.meta, **changes})
+
+
+def with_parity_of(case: Case, name: str, **changes: float) -> Case:
+    parity = case.meta["parity"]
+    return with_meta(case, parity={**parity, name: {**parity[name], **changes}})
+
+
+FAULTS: dict[str, tuple[Callable[[Case], Case], str, str]] = {
+    "one NaN in a corner of the dose": (
+        lambda c: with_dose(c, one_nan),
+        "nan",
+        r"case_0001: the dose has 1 NaN or infinite voxel\(s\), the first at \(z, y, x\) = \[0, 0, 0\]",
+    ),
+    "an infinite dose": (lambda c: with_dose(c, lambda d: np.where(d > 70, np.inf, d)), "nan", "NaN or infinite"),
+    "one NaN in an SDF": (lambda c: with_sdf(c, "Rectum", one_nan), "nan", "the SDF of Rectum has 1 NaN"),
+    "an SDF that is positive everywhere": (
+        lambda c: with_sdf(c, "Rectum", np.abs),
+        "sdf_all_positive",
+        "the SDF of Rectum is nowhere negative, though Rectum holds",
+    ),
+    "an SDF with its sign turned round": (
+        lambda c: with_sdf(c, "Bladder", np.negative),
+        "sdf_sign",
+        "the SDF of Bladder is positive inside and negative outside",
+    ),
+    "an SDF of the structure's neighbour": (
+        lambda c: replace(c, sdf_mm=c.sdf_mm[[0, 1, 2, 4, 4, 5, 6, 7]]),
+        "sdf_sign",
+        "the SDF of Rectum is positive inside and negative outside|has the wrong sign in",
+    ),
+    "an SDF in voxels": (
+        lambda c: with_sdf(c, "PTV70", lambda sdf: sdf / 6.0),
+        "sdf_not_mm",
+        "the SDF of PTV70 is 0.1[0-9] times the distance measured",
+    ),
+    "an SDF normalised to one": (
+        lambda c: with_sdf(c, "Femur_L", lambda sdf: sdf / 50.0),
+        "sdf_not_mm",
+        "the SDF of Femur_L is 0.0[0-9] times",
+    ),
+    "an SDF clipped too near": (
+        lambda c: with_sdf(c, "PTV70", lambda sdf: np.clip(sdf, -20, 20)),
+        "sdf_not_mm",
+        "clipped at 50",
+    ),
+    "an absent structure whose SDF is zero": (
+        lambda c: with_sdf(c, "Bowel", np.zeros_like),
+        "sdf_absent",
+        "Bowel is absent, but its SDF runs from 0.0 to 0.0 mm",
+    ),
+    "a structure marked present without a voxel": (
+        lambda c: emptied(c, "Rectum", True),
+        "mask_empty",
+        "Rectum is marked present, but its mask is empty",
+    ),
+    "a structure marked absent with voxels": (
+        lambda c: replace(c, present=c.present & (np.arange(8) != 4)),
+        "mask_absent",
+        "Bladder is marked absent, but its mask has",
+    ),
+    "a required structure that is absent": (
+        lambda c: emptied(c, "Femur_R", False),
+        "missing_structure",
+        "Femur_R is absent, and protocol prostate_sib requires it",
+    ),
+    "a channel missing": (
+        lambda c: replace(
+            c,
+            structure_names=c.structure_names[:-1],
+            masks=c.masks[:-1],
+            sdf_mm=c.sdf_mm[:-1],
+            present=c.present[:-1],
+        ),
+        "missing_channel",
+        "the case lacks Bowel, so channels would be mixed up",
+    ),
+    "channels in another order": (
+        lambda c: replace(c, structure_names=("PTV56", "PTV70", *c.structure_names[2:])),
+        "missing_channel",
+        "has them in another order",
+    ),
+    "a mask outside the body": (
+        lambda c: replace(c, body=c.body & (np.arange(48) < 40)),
+        "mask_outside_body",
+        r"[0-9.]+ % of Femur_L lies outside the body",
+    ),
+    "an empty body": (lambda c: replace(c, body=np.zeros_like(c.body)), "body_empty", "the body is empty"),
+    "rectum and bladder that overlap": (overlapping, "mask_overlap", "Rectum and Bladder overlap by"),
+    "one contour copied over another": (
+        lambda c: replace(c, masks=c.masks[[0, 1, 2, 3, 4, 5, 5, 7]], sdf_mm=c.sdf_mm[[0, 1, 2, 3, 4, 5, 5, 7]]),
+        "mask_twin",
+        "Femur_L and Femur_R are the very same voxels",
+    ),
+    "femurs whose names are swapped": (
+        lambda c: swapped(c, "Femur_L", "Femur_R"),
+        "mask_order",
+        "Femur_L should lie more to the patient's left than Femur_R",
+    ),
+    "an image flipped front to back": (
+        lambda c: replace(c, masks=c.masks[:, :, ::-1], sdf_mm=c.sdf_mm[:, :, ::-1], dose_gy=c.dose_gy[:, ::-1]),
+        "mask_order",
+        "Rectum should lie more posterior than Bladder",
+    ),
+    "an image flipped head to foot": (
+        lambda c: replace(c, masks=c.masks[:, ::-1], sdf_mm=c.sdf_mm[:, ::-1], dose_gy=c.dose_gy[::-1]),
+        "mask_order",
+        "Bladder should lie nearer the head than Prostate",
+    ),
+    "a target of another plan": (
+        lambda c: with_array(c, "masks", "Prostate", lambda mask: moved(mask, 6, 0)),
+        "mask_not_contained",
+        "PTV70 holds [0-9.]+ % of Prostate, wanted at least 90 %",
+    ),
+    "a spacing that is not the protocol's": (
+        lambda c: replace(c, grid=Grid(c.grid.shape_zyx, (3.0, 6.0, 6.0), c.grid.origin_mm)),
+        "grid",
+        "voxels are 3 × 6 × 6 mm .* wants 6 × 6 × 6 mm",
+    ),
+    "an image that is missing": (
+        lambda c: replace(c, ct_hu=np.zeros_like(c.ct_hu)),
+        "image_constant",
+        "the image is 0 everywhere",
+    ),
+    "no dose": (lambda c: replace(c, dose_gy=None), "missing_dose", "there is no dose, and protocol"),
+    "dose in cGy": (
+        lambda c: with_dose(c, lambda d: 100.0 * d),
+        "dose_unit",
+        "where 70 Gy are prescribed; it looks like cGy: divide by 100",
+    ),
+    "dose of one fraction": (
+        lambda c: with_dose(c, lambda d: d / 28.0),
+        "dose_unit",
+        "it looks like the dose of one fraction",
+    ),
+    "dose normalised to one": (lambda c: with_dose(c, lambda d: d / 75.0), "dose_unit", "it looks normalised"),
+    "a negative dose": (lambda c: with_dose(c, lambda d: d - 1.0), "dose_negative", "the dose falls to -"),
+    "another prescription": (
+        lambda c: replace(c, prescription_gy={"PTV70": 78.0, "PTV56": 56.0}),
+        "prescription",
+        "PTV70 is prescribed 78 Gy; protocol prostate_sib wants 70 Gy",
+    ),
+    "a prescription missing": (
+        lambda c: replace(c, prescription_gy={"PTV70": 70.0}),
+        "prescription",
+        "PTV56 is there, but has no prescribed dose",
+    ),
+    "another number of fractions": (
+        lambda c: replace(c, n_fractions=35),
+        "n_fractions",
+        "35 fractions are planned, protocol prostate_sib wants 28",
+    ),
+    "a target's D95 moved by resampling": (
+        lambda c: with_parity_of(c, "PTV70", **{"D95%": c.meta["parity"]["PTV70"]["D95%"] + 11.0}),
+        "parity",
+        r"resampling moved D95% of PTV70 from [0-9.]+ to [0-9.]+ Gy, by more than 1 Gy",
+    ),
+    "an organ's mean moved by resampling": (
+        lambda c: with_parity_of(c, "Rectum", mean=c.meta["parity"]["Rectum"]["mean"] - 0.8),
+        "parity",
+        "resampling moved mean of Rectum",
+    ),
+    "an organ's volume moved by resampling": (
+        lambda c: with_parity_of(c, "Bladder", volume_cc=c.meta["parity"]["Bladder"]["volume_cc"] * 1.3),
+        "parity",
+        "Bladder has [0-9.]+ cc on the case's grid and [0-9.]+ cc on the native one",
+    ),
+    "no DVH of the native grid": (
+        lambda c: with_meta(c, parity={}),
+        "parity_unknown",
+        "no D95% of PTV70 on the native dose grid",
+    ),
+    "a NaN in the DVH of the native grid": (
+        lambda c: with_meta(c, parity={**c.meta["parity"], "PTV70": {"D95%": None, "mean": 1.0, "volume_cc": 1.0}}),
+        "parity_unknown",
+        "no D95% of PTV70",
+    ),
+    "a plan whose meterset falls": (
+        lambda c: with_meta(c, plan={"faults": ["Beam 1, control point 5: the cumulative meterset falls."]}),
+        "plan_faults",
+        "case_0001: its RTPLAN: Beam 1, control point 5: the cumulative meterset falls. Export the plan again",
+    ),
+    "a plan that nobody checked": (
+        lambda c: with_meta(c, plan=None),
+        "plan_unknown",
+        "case_0001: nobody noted whether its RTPLAN is sound",
+    ),
+    "a case of another protocol": (
+        lambda c: with_meta(c, protocol="head_neck_openkbp"),
+        "identity",
+        "made with protocol head_neck_openkbp, wanted prostate_sib",
+    ),
+    "a case of another modality": (lambda c: with_meta(c, modality="MR"), "identity", "made with modality MR"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_gate_names(fault: str, healthy: Callable[[int], Case], judge: Judge) -> None:
+    spoil, gate, message = FAULTS[fault]
+    findings = [finding for finding in judge(spoil(healthy(1))).findings if finding.severity == "error"]
+    assert gate in {finding.gate for finding in findings}, findings
+    assert any(f.gate == gate and re.search(message, f.message) for f in findings), findings
+    assert all(f.case_id == "case_0001" and "case_0001" in f.message for f in findings)
+
+
+def test_parity_is_judged_on_the_images_own_grid_too(
+    healthy: Callable[[int], Case], protocol: Protocol, limits: DataLimits
+) -> None:
+    native = protocol.model_copy(update={"spacing_mm": "native", "crop": "none"})
+    assert judge_dose(healthy(1), native, limits) == []
+    moved = with_parity_of(healthy(1), "PTV70", **{"D95%": healthy(1).meta["parity"]["PTV70"]["D95%"] + 11.0})
+    (finding,) = judge_dose(moved, native, limits)
+    assert finding.gate == "parity"
+    assert "case_0001: resampling moved D95% of PTV70" in finding.message
+    unknown = judge_dose(with_meta(healthy(1), parity={}), native, limits)
+    assert {finding.gate for finding in unknown} == {"parity_unknown"}
+    assert judge_dose(moved, native, limits.model_copy(update={"parity": None})) == []
+
+
+def test_a_healthy_case_has_no_finding(healthy: Callable[[int], Case], judge: Judge) -> None:
+    for number in range(1, 5):
+        assert judge(healthy(number)).findings == ()
+
+
+def test_a_case_under_another_pseudonym_than_its_row_is_named(
+    healthy: Callable[[int], Case], protocol: Protocol, limits: DataLimits, tmp_path: Path
+) -> None:
+    case = healthy(1)
+    case.save(tmp_path / "case_0001.npz")
+    row = {**case.meta, "pseudonym": "phantom_case_0777", "sha256": "0" * 64}
+    messages = [finding.message for finding in judge_case(tmp_path / "case_0001.npz", row, protocol, limits).findings]
+    assert any("cases.csv says phantom_case_0777" in message for message in messages)
+    assert any("SHA256" in message for message in messages)
+
+
+@pytest.mark.parametrize("damage", ["meta", "spacing", "shape"])
+def test_garbage_with_the_form_of_a_case_is_a_bad_case_and_no_crash(
+    damage: str, healthy: Callable[[int], Case], protocol: Protocol, limits: DataLimits, tmp_path: Path
+) -> None:
+    case = healthy(1)
+    path = tmp_path / "case_0001.npz"
+    case.save(path)
+    with np.load(path) as npz:
+        arrays = dict(npz)
+    if damage == "meta":
+        arrays["meta"] = np.asarray(json.dumps({"nothing": 1}))
+    elif damage == "spacing":
+        arrays["spacing_mm"] = np.asarray([np.nan, 6.0, 6.0])
+    else:
+        arrays["dose_gy"] = arrays["dose_gy"][1:]
+    write_npz(path, arrays)
+    with pytest.raises(BadCase, match="case_0001"):
+        judge_case(path, {**case.meta, "sha256": "0" * 64}, protocol, limits)

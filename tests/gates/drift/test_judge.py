@@ -1,0 +1,321 @@
+"""New cases against the training cohort: what drifted is named, what did not is let through."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from typer.testing import CliRunner
+
+from doseledger.cli.shortcuts import check_app
+from doseledger.core.case import Case
+from doseledger.core.errors import BadCase, BadInput
+from doseledger.core.files import sha256_of_file, to_json
+from doseledger.core.protocol import Protocol
+from doseledger.core.tables import SPLITS, read_table, write_table
+from doseledger.gates.drift.case_inputs import HU_PREFIX, measure_inputs
+from doseledger.gates.drift.judge import DriftFiles, compare_features, compare_images, judge_drift
+from doseledger.gates.drift.statistics import (
+    adjust,
+    ks_p_value,
+    learn_reference,
+    measure_distances,
+    psi,
+    psi_by_chance,
+    psi_of_values,
+)
+from doseledger.gates.limits import DriftLimits
+from doseledger.gates.verdict import Verdict, verdict_as_json
+from doseledger.report.findings_page import write_page
+from doseledger.report.gate_pages import describe_drift
+
+LIMITS = DriftLimits(alpha=0.01, psi=0.25, hu_psi=0.1, far_ratio=1.5, source="the project")
+Healthy = Callable[[int], Case]
+
+
+def cohort(n: int, rng: np.random.Generator) -> pd.DataFrame:
+    """Patients with volumes that go together, a body that does not, and one protocol."""
+    size = rng.standard_normal(n)
+    table = {
+        "ptv_cc": 100 + 20 * size + rng.standard_normal(n),
+        "prostate_cc": 50 + 10 * size + rng.standard_normal(n),
+        "body_cc": 20000 + 2000 * rng.standard_normal(n),
+        "n_fractions": np.full(n, 28.0),
+    }
+    return pd.DataFrame(table, index=[f"case_{i:04d}" for i in range(n)])
+
+
+def test_psi_of_a_known_table_and_of_itself() -> None:
+    expected, found = np.array([0.2, 0.3, 0.5]), np.array([0.3, 0.3, 0.4])
+    # By hand: 0.1 ln 1.5 + 0 + (-0.1) ln 0.8.
+    assert psi(expected, found) == pytest.approx(0.1 * np.log(1.5) - 0.1 * np.log(0.8))
+    assert psi(expected, expected) == 0.0
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(0.01, 1.0), min_size=2, max_size=8), st.integers(0, 2**31))
+def test_psi_is_symmetric_and_never_negative(shares: list[float], seed: int) -> None:
+    one = np.asarray(shares) / np.sum(shares)
+    other = np.random.default_rng(seed).permutation(one)
+    assert psi(one, other) >= 0.0
+    assert psi(one, other) == pytest.approx(psi(other, one))
+
+
+def test_the_psi_that_chance_gives_is_as_often_exceeded_as_it_says() -> None:
+    rng = np.random.default_rng(1)
+    over = 0
+    for _ in range(400):
+        value, n_bins = psi_of_values(rng.standard_normal(200), rng.standard_normal(60))
+        over += value > psi_by_chance(200, 60, n_bins, 0.05)
+    assert 0.01 < over / 400 < 0.08
+
+
+def test_few_cases_are_not_compared() -> None:
+    assert np.isnan(psi_of_values(np.arange(20.0), np.arange(4.0))[0])
+    assert np.isnan(psi_of_values(np.arange(7.0), np.arange(20.0))[0])
+    assert np.isnan(ks_p_value(np.arange(4.0), np.arange(20.0)))
+    assert ks_p_value(np.arange(8.0), np.arange(100.0, 108.0)) == pytest.approx(2 / 12870)
+
+
+def test_holms_p_values_of_a_worked_table() -> None:
+    assert adjust(np.array([0.04, np.nan, 0.01, 0.03])) == pytest.approx([0.06, np.nan, 0.03, 0.06], nan_ok=True)
+
+
+def test_the_distance_is_mahalanobis_where_there_are_many_cases() -> None:
+    rng = np.random.default_rng(1)
+    known, new = cohort(4000, rng), cohort(5, rng)
+    reference = learn_reference(known.iloc[:400])
+    found = [row["distance"] for row in measure_distances(reference, new)]
+    columns = ["ptv_cc", "prostate_cc", "body_cc"]
+    away = (new[columns] - known[columns].median()).to_numpy()
+    precision = np.linalg.inv(np.cov(known[columns].to_numpy().T))
+    wanted = np.sqrt(np.einsum("ij,jk,ik->i", away, precision, away) / 3)
+    assert found == pytest.approx(wanted, rel=0.2)
+
+
+def test_what_does_not_go_together_is_far_though_each_number_is_common() -> None:
+    rng = np.random.default_rng(1)
+    known = cohort(60, rng)
+    odd = known.iloc[:1].assign(ptv_cc=130.0, prostate_cc=35.0, body_cc=20000.0)
+    (case,) = measure_distances(learn_reference(known), odd)
+    assert case["ratio"] > 1.5
+    assert case["rank_p"] == pytest.approx(1 / 61)
+    assert {"ptv_cc", "prostate_cc"} <= set(list(case["features"])[:2])
+
+
+def test_the_distance_does_not_ask_in_which_unit_a_feature_is() -> None:
+    rng = np.random.default_rng(1)
+    known, new = cohort(30, rng), cohort(4, rng)
+    litres = {"body_cc": 1000.0}
+    first = measure_distances(learn_reference(known), new)
+    second = measure_distances(
+        learn_reference(known.assign(**{k: known[k] / v for k, v in litres.items()})),
+        new.assign(**{k: new[k] / v for k, v in litres.items()}),
+    )
+    assert [row["distance"] for row in first] == pytest.approx([row["distance"] for row in second])
+
+
+def test_another_protocol_is_named_though_it_varies_not_at_all() -> None:
+    rng = np.random.default_rng(1)
+    new = cohort(2, rng).assign(n_fractions=20.0)
+    found = measure_distances(learn_reference(cohort(30, rng)), new)
+    assert [row["changed"] for row in found] == [{"n_fractions": 20.0}] * 2
+
+
+def test_a_structure_that_is_absent_is_neither_near_nor_far() -> None:
+    rng = np.random.default_rng(1)
+    known = cohort(20, rng)
+    known.loc[known.index[:3], "prostate_cc"] = np.nan
+    (case,) = measure_distances(learn_reference(known), known.iloc[:1])
+    assert np.isfinite(case["distance"])
+    only_one = known.assign(prostate_cc=np.nan)
+    only_one.loc[only_one.index[4:6], "prostate_cc"] = [40.0, 60.0]
+    assert np.isfinite(learn_reference(only_one).left_out).all()
+
+
+def test_too_few_training_cases_and_missing_features_are_refused() -> None:
+    rng = np.random.default_rng(1)
+    with pytest.raises(BadInput, match="4 training cases are too few"):
+        learn_reference(cohort(4, rng))
+    with pytest.raises(BadInput, match="the new cases have no body_cc"):
+        measure_distances(learn_reference(cohort(9, rng)), cohort(2, rng).drop(columns="body_cc"))
+
+
+def test_a_feature_that_moved_is_found_among_many_that_did_not() -> None:
+    rng = np.random.default_rng(1)
+    names = [f"feature_{i}" for i in range(30)]
+    known = pd.DataFrame(rng.standard_normal((40, 30)), columns=names)
+    new = pd.DataFrame(rng.standard_normal((20, 30)), columns=names).assign(feature_7=lambda t: t["feature_7"] + 2.5)
+    rows = {row["feature"]: row for row in compare_features(known, new, LIMITS)}
+    assert [name for name, row in rows.items() if row["ks_p_adjusted"] < LIMITS.alpha] == ["feature_7"]
+    assert [name for name, row in rows.items() if row["psi"] > row["psi_limit"]] == ["feature_7"]
+    assert rows["feature_7"]["ks_p"] == stats.ks_2samp(known["feature_7"], new["feature_7"]).pvalue
+
+
+def test_the_image_of_another_scanner_is_told_from_chance() -> None:
+    rng = np.random.default_rng(1)
+    shares = pd.DataFrame(rng.dirichlet([200, 300, 500], size=20), columns=[f"{HU_PREFIX}{i}" for i in range(3)])
+    same = compare_images(shares, shares.iloc[:6], LIMITS, np.random.default_rng(1))
+    assert same["psi"] < same["limit"] == LIMITS.hu_psi
+    moved = shares.iloc[:6, [2, 1, 0]].set_axis(shares.columns, axis=1)
+    assert compare_images(shares, moved, LIMITS, np.random.default_rng(1))["psi"] > 0.1
+
+
+def test_what_a_model_is_given_says_nothing_of_the_dose(healthy: Healthy, protocol: Protocol) -> None:
+    case = healthy(1)
+    assert case.dose_gy is not None
+    row = measure_inputs(case, protocol)
+    assert measure_inputs(replace(case, dose_gy=2 * case.dose_gy), protocol) == pytest.approx(row, nan_ok=True)
+    assert measure_inputs(replace(case, dose_gy=None), protocol) == pytest.approx(row, nan_ok=True)
+    assert sum(float(v) for k, v in row.items() if k.startswith(HU_PREFIX)) == pytest.approx(1.0)
+    assert row["PTV70_offset_y_mm"] == 0.0
+    assert float(row["Rectum_offset_y_mm"]) > 0 > float(row["Bladder_offset_y_mm"])
+    assert (row["PTV70_prescription_gy"], row["n_fractions"]) == (70.0, 28.0)
+    assert (row["Bowel_present"], row["Rectum_present"]) == (0.0, 1.0)
+
+
+# The whole gate on files.
+
+
+@pytest.fixture
+def write_batch(
+    healthy: Healthy, protocol: Protocol, repository: Path, tmp_path: Path
+) -> Callable[[Callable[[Case], Case]], DriftFiles]:
+    """Write eight training cases and six new ones, each of these changed by a function."""
+
+    def write(change: Callable[[Case], Case], new: tuple[int, ...] = tuple(range(9, 15))) -> DriftFiles:
+        rows = []
+        for number in range(1, 9):
+            case = healthy(number)
+            case.save(tmp_path / "cases" / f"{case.case_id}.npz")
+            digest = sha256_of_file(tmp_path / "cases" / f"{case.case_id}.npz")
+            shared = {"repeat": 0, "fold": 0, "pseudonym": case.case_id, "group": "A", "split": "train"}
+            rows.append({"case_id": case.case_id, "sha256": digest, **shared})
+        write_table(tmp_path / "splits.csv", pd.DataFrame(rows), SPLITS)
+        for number in new:
+            change(healthy(number)).save(tmp_path / "new" / f"case_{number:04d}.npz")
+        return DriftFiles(
+            new_dir=tmp_path / "new",
+            part=None,
+            reference_dir=tmp_path / "cases",
+            splits_csv=tmp_path / "splits.csv",
+            protocol=tmp_path / "prostate_sib.yaml",
+            thresholds=repository / "validation" / "thresholds.yaml",
+            cohort="prostate",
+        )
+
+    return write
+
+
+def judged(files: DriftFiles) -> Verdict:
+    return judge_drift(files, fold=0, repeat=0, workers=0, tell=lambda line: None)
+
+
+def test_a_batch_of_the_same_kind_passes(write_batch: Callable[..., DriftFiles]) -> None:
+    files = write_batch(lambda case: case)
+    verdict = judged(files)
+    assert verdict.ok, [finding.message for finding in verdict.errors]
+    assert (verdict.details["n_reference"], verdict.details["n_new"]) == (8, 6)
+    assert to_json(verdict_as_json(judged(files))) == to_json(verdict_as_json(verdict))
+
+
+def test_another_scanner_is_named_by_case_by_feature_and_by_image(
+    write_batch: Callable[..., DriftFiles], repository: Path, tmp_path: Path
+) -> None:
+    verdict = judged(write_batch(lambda case: replace(case, ct_hu=(case.ct_hu + 80).astype(np.int16))))
+    gates = {finding.gate for finding in verdict.errors}
+    assert {"drift_far", "drift_image"} <= gates
+    (image,) = [finding for finding in verdict.errors if finding.gate == "drift_image"]
+    assert "the images' HU are distributed otherwise than in training" in image.message
+    text = "\n".join(describe_drift(verdict))
+    assert "The gate **failed**" in text
+    assert "| case_0009 |" in text
+    assert "nan" not in text
+    write_page(verdict, repository / "reports" / "templates" / "drift.html.j2", tmp_path / "drift.html")
+    page = (tmp_path / "drift.html").read_text()
+    assert "drift_image" in page
+    assert "http" not in page.replace("http-equiv", "")
+    assert "nan" not in page
+
+
+def test_six_cases_are_too_few_for_one_of_many_features_to_be_named_and_twenty_are_not() -> None:
+    rng = np.random.default_rng(1)
+    many = {f"feature_{i}": rng.standard_normal(20) for i in range(75)}
+
+    def named(n_known: int, n_new: int) -> set[str]:
+        known, new = cohort(20, rng).assign(**many), cohort(20, rng).assign(**many, body_cc=40000.0 + np.arange(20))
+        rows = compare_features(known.iloc[:n_known], new.iloc[:n_new], LIMITS)
+        return {row["feature"] for row in rows if row["ks_p_adjusted"] < LIMITS.alpha}
+
+    assert named(8, 6) == set()
+    assert named(20, 20) == {"body_cc"}
+
+
+def test_another_prescription_is_named_on_each_case(write_batch: Callable[..., DriftFiles]) -> None:
+    verdict = judged(write_batch(lambda case: replace(case, n_fractions=20), new=(9, 10)))
+    found = [finding for finding in verdict.errors if finding.gate == "drift_changed"]
+    assert [finding.case_id for finding in found] == ["case_0009", "case_0010"]
+    assert "case_0009: n_fractions is 20; all training cases had one and the same other value" in found[0].message
+    assert "2 new cases are too few" in next(f.message for f in verdict.findings if f.gate == "drift_few")
+
+
+def test_a_training_case_among_the_new_ones_is_left_out_and_named(write_batch: Callable[..., DriftFiles]) -> None:
+    files = write_batch(lambda case: case, new=(8, 9, 10))
+    verdict = judged(files)
+    assert [finding.case_id for finding in verdict.findings if finding.gate == "drift_known"] == ["case_0008"]
+    assert [row["case_id"] for row in verdict.details["cases"]] == ["case_0009", "case_0010"]
+
+
+def test_the_digest_says_on_whom_was_trained(write_batch: Callable[..., DriftFiles], tmp_path: Path) -> None:
+    # One table of splits, two folds of it: the same new cases are held against other training cases.
+    files = write_batch(lambda case: case, new=(9,))
+    splits = read_table(files.splits_csv, SPLITS)
+    other = splits.assign(fold=1, split=["val", *["train"] * 7])
+    write_table(files.splits_csv, pd.concat([splits, other], ignore_index=True), SPLITS)
+    first, second = (
+        judge_drift(files, fold=fold, repeat=0, workers=0, tell=lambda line: None).digest for fold in (0, 1)
+    )
+    assert first != second
+    assert first == judged(files).digest
+
+
+def test_a_gate_that_can_not_see_its_data_fails(write_batch: Callable[..., DriftFiles], tmp_path: Path) -> None:
+    files = write_batch(lambda case: case, new=(9,))
+    with pytest.raises(BadInput, match="no new case of part test"):
+        judged(replace(files, part="test"))
+    with pytest.raises(BadInput, match=r"no limits under drift\.other"):
+        judged(replace(files, cohort="other"))
+    (tmp_path / "new" / "case_0009.npz").write_bytes(b"PK")
+    with pytest.raises(BadInput, match=r"1 case\(s\) can't be measured: case_0009"):
+        judged(files)
+    (tmp_path / "cases" / "case_0001.npz").unlink()
+    with pytest.raises(BadCase, match=r"case_0001: case_0001\.npz is absent or not the one in the splits"):
+        judged(files)
+
+
+def test_the_command_writes_page_table_token_and_findings(
+    write_batch: Callable[..., DriftFiles], repository: Path, tmp_path: Path
+) -> None:
+    files = write_batch(lambda case: case, new=(9, 10))
+    validation = repository / "validation"
+    words = ["drift", str(files.new_dir), "--reference", str(files.reference_dir), "--splits", str(files.splits_csv)]
+    words += ["--cohort", "prostate", "--protocols", str(validation / "protocols"), "--workers", "0"]
+    words += ["--thresholds", str(files.thresholds), "--params", str(repository / "params.yaml")]
+    outs = {name: tmp_path / "out" / name for name in ("token", "findings", "html", "markdown")}
+    words += [word for name, path in outs.items() for word in (f"--{name}", str(path))]
+    assert isinstance(CliRunner().invoke(check_app, words).exception, BadInput)
+    template = repository / "reports" / "templates" / "drift.html.j2"
+    shown = CliRunner().invoke(check_app, [*words, "--template", str(template), "--json"])
+    assert shown.exit_code == 0, shown.output
+    assert json.loads(shown.stdout) == json.loads(outs["findings"].read_text())
+    assert json.loads(outs["token"].read_text())["ok"] is True
+    assert outs["markdown"].read_text().startswith("# Drift: 2 new cases against 8 training cases of prostate\n")
+    assert "<title>Drift: prostate</title>" in outs["html"].read_text()

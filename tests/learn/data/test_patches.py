@@ -1,0 +1,160 @@
+"""Patches: where they are drawn, how they are mirrored, and that a key decides all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from doseledger.core.case import Case
+from doseledger.learn.data.inputs import OpenCase, spec_of
+from doseledger.learn.data.patches import (
+    PatchDataset,
+    PatchSampler,
+    WholeCases,
+    case_loader,
+    find_centres,
+    mirror_x,
+    patch_loader,
+    read_sample,
+    sample_box,
+)
+from doseledger.learn.recipes.dose import Recipe
+
+MakeRecipe = Callable[..., Recipe]
+
+
+def make_dataset(cases: list[OpenCase], recipe: Recipe, seed: int = 1) -> PatchDataset:
+    return PatchDataset(cases, spec_of(cases, recipe.inputs), recipe, seed)
+
+
+def test_centres_lie_in_targets_on_slopes_and_in_the_body(cohort: Any, make_recipe: MakeRecipe) -> None:
+    case = cohort.open()[0]
+    centres, loaded = find_centres(case, spec_of([case], make_recipe().inputs)), Case.load(case.file.path)
+    assert loaded.dose_gy is not None
+    assert (loaded.mask("PTV70") | loaded.mask("PTV56"))[tuple(centres.target.T)].all()
+    assert loaded.body[tuple(centres.body.T)].all()
+    slope = np.sqrt(sum(np.square(part) for part in np.gradient(loaded.dose_gy, *case.spacing_mm)))
+    assert slope[tuple(centres.steep.T)].min() > np.median(slope[loaded.body])
+
+
+@pytest.mark.parametrize(("share", "kind"), [("target_share", "target"), ("gradient_share", "steep")])
+def test_a_share_of_one_centres_every_patch_there(cohort: Any, make_recipe: MakeRecipe, share: str, kind: str) -> None:
+    shares = {"sampling.target_share": 0.0, "sampling.gradient_share": 0.0, "sampling.patch_zyx": [4, 4, 4]}
+    recipe = make_recipe({**shares, f"sampling.{share}": 1.0})
+    case = cohort.open()[0]
+    centres = find_centres(case, spec_of([case], recipe.inputs))
+    wanted = {tuple(voxel) for voxel in getattr(centres, kind).tolist()}
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        start, size = sample_box(case, centres, recipe.sampling, rng)
+        ends = [s + n == limit or s == 0 for s, n, limit in zip(start, size, case.shape_zyx, strict=True)]
+        assert tuple(s + 2 for s in start) in wanted or any(ends)
+
+
+def test_a_patch_lies_in_the_case_or_is_centred_on_it(cohort: Any, make_recipe: MakeRecipe) -> None:
+    case = cohort.open()[0]
+    recipe = make_recipe({"sampling.patch_zyx": [32, 24, 32]})
+    centres = find_centres(case, spec_of([case], recipe.inputs))
+    rng = np.random.default_rng(0)
+    starts = np.array([sample_box(case, centres, recipe.sampling, rng)[0] for _ in range(100)])
+    assert set(starts[:, 0]) == {-4}
+    assert starts[:, 1:].min() >= 0
+    assert (starts[:, 1:].max(axis=0) <= [40 - 24, 48 - 32]).all()
+    assert len(np.unique(starts, axis=0)) > 50
+
+
+def test_mirroring_twice_gives_the_sample_back_and_once_puts_left_on_the_right(
+    cohort: Any, make_recipe: MakeRecipe
+) -> None:
+    case = cohort.open()[0]
+    spec = spec_of([case], make_recipe().inputs)
+    orders = spec.mirrored_orders({"Femur_L": "Femur_R"})
+    sample = read_sample(case, spec, ((0, 0, 0), case.shape_zyx))
+    once = mirror_x(sample, orders, spec)
+    twice = mirror_x(once, orders, spec)
+    for name in ("image", "condition", "dose", "masks", "body", "valid_dose"):
+        np.testing.assert_array_equal(twice[name], sample[name])
+    left, right = (spec.structure_names.index(name) for name in ("Femur_L", "Femur_R"))
+    x = np.arange(case.shape_zyx[2])
+    for before, after in ((sample, once), (sample, sample)):
+        for masks in (before["masks"], after["masks"]):
+            # +x is the patient's left: after mirroring too, the left femur must lie there.
+            assert (masks[left].sum(axis=(0, 1)) * x).sum() / masks[left].sum() > 30
+            assert (masks[right].sum(axis=(0, 1)) * x).sum() / masks[right].sum() < 17
+    np.testing.assert_array_equal(once["masks"][left], sample["masks"][right][..., ::-1])
+    np.testing.assert_array_equal(once["image"][spec.first_structure + left] < 0, once["masks"][left])
+
+
+def test_a_patch_is_decided_by_seed_and_key_alone(cohort: Any, make_recipe: MakeRecipe) -> None:
+    cases, recipe = cohort.open(), make_recipe()
+    dataset = make_dataset(cases, recipe)
+    first = dataset[(3, 1, 2)]
+    dataset[(0, 0, 0)]
+    again, other_seed = dataset[(3, 1, 2)], make_dataset(cases, recipe, seed=2)[(3, 1, 2)]
+    assert torch.equal(first["image"], again["image"])
+    assert not torch.equal(first["image"], other_seed["image"])
+    assert not torch.equal(first["image"], dataset[(4, 1, 2)]["image"])
+
+
+@pytest.mark.parametrize("prescription", ["numbers_and_map", "numbers", "none"])
+def test_a_patchs_prescription_and_dose_rise_together_and_nothing_else_does(
+    cohort: Any, make_recipe: MakeRecipe, prescription: str
+) -> None:
+    inputs = {"inputs.prescription": prescription, "prior": "none", "sampling.core_dropout.share": 0.0}
+    cases, factors = cohort.open(), []
+    steady, varied = (
+        make_dataset(cases, make_recipe({**inputs, "sampling.prescription_jitter": jitter})) for jitter in (0.0, 0.2)
+    )
+    for position in range(16):
+        before, after = steady[(0, position, 0)], varied[(0, position, 0)]
+        where = before["dose"] > 0.1
+        factor = float((after["dose"][where] / before["dose"][where]).mean())
+        factors.append(factor)
+        torch.testing.assert_close(after["dose"], before["dose"] * factor)
+        scaled = {"image": torch.ones(len(before["image"])), "condition": torch.ones(len(before["condition"]))}
+        scaled["condition"][steady.spec.prescribed] = factor
+        if prescription == "numbers_and_map":
+            scaled["image"][2] = factor
+        torch.testing.assert_close(after["image"], before["image"] * scaled["image"][:, None, None, None])
+        torch.testing.assert_close(after["condition"], before["condition"] * scaled["condition"])
+    assert 0.8 <= min(factors) < 0.95 < 1.05 < max(factors) <= 1.2
+
+
+def test_workers_bring_the_same_batches_as_the_process_itself(cohort: Any, make_recipe: MakeRecipe) -> None:
+    batches = []
+    for workers in (0, 2):
+        # What a worker's own generators hold must not matter: they are seeded by the process that starts it.
+        torch.manual_seed(100 + workers)
+        recipe = make_recipe({"loader.workers": workers})
+        batches.append(list(patch_loader(make_dataset(cohort.open(), recipe), recipe)))
+    for alone, helped in zip(*batches, strict=True):
+        assert alone["case_id"] == helped["case_id"]
+        assert torch.equal(alone["image"], helped["image"])
+    images = [image for batch in batches[1] for image in batch["image"]]
+    assert all(not torch.equal(one, other) for i, one in enumerate(images) for other in images[:i])
+
+
+def test_every_case_comes_equally_often_in_another_order_each_epoch() -> None:
+    sampler = PatchSampler(n_cases=4, patches_per_case=3, seed=1)
+    orders = []
+    for epoch in (0, 1):
+        sampler.set_epoch(epoch)
+        keys = list(sampler)
+        assert sorted(case for _, _, case in keys) == sorted([0, 1, 2, 3] * 3)
+        assert {key[0] for key in keys} == {epoch}
+        orders.append([case for _, _, case in keys])
+    assert orders[0] != orders[1]
+    sampler.set_epoch(0)
+    assert [case for _, _, case in sampler] == orders[0]
+
+
+def test_whole_cases_are_widened_to_the_patch(cohort: Any, make_recipe: MakeRecipe) -> None:
+    recipe, cases = make_recipe(), cohort.open("val")
+    whole = WholeCases(cases, spec_of(cases, recipe.inputs), (32, 24, 32))
+    (batch,) = case_loader(whole, recipe.loader)
+    assert batch["image"].shape == (1, 14, 32, 40, 48)
+    assert not bool(batch["body"][:, :, :4].any())

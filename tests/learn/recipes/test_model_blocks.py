@@ -1,0 +1,77 @@
+"""The dose models of params.yaml: each block builds, each network and each ablation trains a step and predicts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from doseledger.core.settings import load_settings
+from doseledger.learn.data.inputs import spec_of
+from doseledger.learn.networks.unet import build_network
+from doseledger.learn.predict.cases import load_model, predict_case
+from doseledger.learn.recipes.dose import Recipe, load_recipe
+from doseledger.learn.run import MONITORED, TrainingRun
+from doseledger.learn.training.train import Places, train
+
+SMALL_UNET = {
+    "name": "film_unet", "stem_stride_zyx": [2, 2, 2], "channels": [4, 8], "convolutions": [1, 1], "embedding": 8,
+}  # fmt: skip
+CASCADE = {"name": "cascade", "first": SMALL_UNET, "second": SMALL_UNET, "first_weight": 0.5}
+MEDNEXT = {"name": "mednext", "filters": 4, "blocks": [1, 1], "expansion": 2, "kernel": 3}
+
+
+def dose_blocks(repository: Path) -> dict[str, Recipe]:
+    shipped = load_settings(repository / "params.yaml")
+    return {name: load_recipe(block, name) for name, block in sorted(shipped.blocks.items()) if block["kind"] == "dose"}
+
+
+def test_every_shipped_block_says_a_dose_for_each_voxel_of_its_own_patch(repository: Path) -> None:
+    blocks = dose_blocks(repository)
+    assert {recipe.network.name for recipe in blocks.values()} >= {"film_unet", "cascade", "mednext"}
+    for recipe in blocks.values():
+        size, patch_zyx = recipe.sampling.batch_size, recipe.sampling.patch_zyx
+        # On torch's meta device shapes are worked out and nothing is computed: the large ones need no memory.
+        with torch.device("meta"):
+            network = build_network(11, 14, recipe.network).eval()
+            dose = network(torch.empty(size, 11, *patch_zyx), torch.empty(size, 14))
+        assert dose.shape == (size, 1, *patch_zyx)
+
+
+def test_no_shipped_network_is_a_copy_of_another(repository: Path) -> None:
+    networks = [recipe.network.model_dump_json() for recipe in dose_blocks(repository).values()]
+    assert len(set(networks)) == len(networks)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"network": CASCADE},
+        {"network": MEDNEXT},
+        {"inputs.structures": "mask", "prior": "none"},
+        {"inputs.prescription": "none", "prior": "none"},
+        {"inputs.place": "none", "prior": "none"},
+        {"inputs.prescription": "numbers"},
+        {"sampling.core_dropout.share": 1.0},
+        {"loader.workers": 2, "loader.persistent": False},
+    ],
+    ids=lambda changes: " ".join(f"{key}={value if not isinstance(value, dict) else value['name']}"
+                                 for key, value in changes.items()),
+)  # fmt: skip
+def test_each_network_ablation_and_augmentation_trains_and_predicts(
+    make_run: Callable[..., TrainingRun], places: Places, cohort: Any, changes: dict[str, Any]
+) -> None:
+    run = make_run({"fit.max_epochs": 1, "sampling.patches_per_case": 1, **changes})
+    train(run, places, fresh=False, tell=lambda line: None)
+    assert np.isfinite(pd.read_csv(places.out / "history.csv")[MONITORED]).all()
+    (case,) = cohort.open("test")
+    model = load_model(places.out / "checkpoints" / "best.ckpt")
+    assert model.checkpoint.spec.n_channels == spec_of([case], run.recipe.inputs).n_channels
+    dose_gy = predict_case(model, case, run.recipe.predict)
+    assert dose_gy.shape == case.shape_zyx
+    assert dose_gy.max() > 0

@@ -1,0 +1,118 @@
+"""What can be read while training goes on: the same with and without Weights & Biases, and nothing that leaves here."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from doseledger.core.errors import NotReady
+from doseledger.core.files import read_json
+from doseledger.learn.run import MONITORED, TrainingRun
+from doseledger.learn.training.train import Places, train
+from doseledger.learn.watch.live import WANDB_ENVIRONMENT
+
+MakeRun = Callable[..., TrainingRun]
+
+
+class FakeWandb(ModuleType):
+    """Remembers what it was told."""
+
+    def __init__(self) -> None:
+        super().__init__("wandb")
+        self.started: dict[str, Any] = {}
+        self.rows: list[tuple[int, dict[str, float]]] = []
+        self.finished = False
+        self.mode_then = ""
+
+    def Settings(self, **settings: Any) -> dict[str, Any]:
+        return settings
+
+    def init(self, **arguments: Any) -> FakeWandb:
+        self.started, self.mode_then = arguments, os.environ["WANDB_MODE"]
+        return self
+
+    def log(self, row: dict[str, float], step: int) -> None:
+        self.rows.append((step, row))
+
+    def finish(self) -> None:
+        self.finished = True
+
+
+@pytest.fixture
+def wandb(monkeypatch: pytest.MonkeyPatch) -> FakeWandb:
+    for name in WANDB_ENVIRONMENT:
+        # Given back by monkeypatch when the test ends, as they were.
+        monkeypatch.setenv(name, "before")
+    fake = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    return fake
+
+
+def without_seconds(path: Path) -> list[str]:
+    return [line.rsplit(",", 1)[0] for line in path.read_text().splitlines()]
+
+
+def test_an_offline_record_holds_the_history_and_changes_nothing(
+    make_run: MakeRun, places: Places, wandb: FakeWandb
+) -> None:
+    run = make_run({"fit.max_epochs": 2})
+    train(run, places, fresh=False, tell=lambda line: None, wandb=True)
+    assert (wandb.mode_then, wandb.started["mode"], wandb.finished) == ("offline", "offline", True)
+    assert os.environ["WANDB_ERROR_REPORTING"] == "false"
+    assert wandb.started["dir"] == str(places.state_root.parent / "wandb")
+    assert wandb.started["config"]["recipe"]["network"]["channels"] == [4, 8]
+    assert [step for step, _ in wandb.rows] == [1, 2]
+    assert MONITORED in wandb.rows[0][1]
+    alone = Places(places.cases, places.splits, places.out.with_name("alone"), places.state_root)
+    wandb.rows.clear()
+    train(run, alone, fresh=False, tell=lambda line: None)
+    assert wandb.rows == []
+    assert without_seconds(places.out / "history.csv") == without_seconds(alone.out / "history.csv")
+    assert (places.out / "live.json").read_bytes() == (alone.out / "live.json").read_bytes()
+    best, other = (folder / "checkpoints" / "best.ckpt" for folder in (places.out, alone.out))
+    assert best.read_bytes() == other.read_bytes()
+
+
+def test_a_record_without_its_library_is_refused_before_the_first_step(
+    make_run: MakeRun, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in WANDB_ENVIRONMENT:
+        monkeypatch.setenv(name, "before")
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(NotReady, match=r"train\.wandb is on, but wandb is absent: pip install"):
+        train(make_run(), places, fresh=False, tell=lambda line: None, wandb=True)
+    assert not (places.out / "history.csv").exists()
+
+
+def test_dvc_reads_the_live_numbers_of_an_unfinished_training(
+    make_run: MakeRun, places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from doseledger.learn.training.callbacks import Recorder
+
+    seen: list[dict[str, Any]] = []
+    ended = Recorder.on_train_epoch_end
+
+    def look(recorder: Any, trainer: Any, task: Any) -> None:
+        ended(recorder, trainer, task)
+        seen.append(read_json(places.out / "live.json"))
+
+    monkeypatch.setattr(Recorder, "on_train_epoch_end", look)
+    train(make_run({"fit.max_epochs": 2, "fit.validate_every": 2}), places, fresh=False, tell=lambda line: None)
+    assert [one["percent_done"] for one in seen] == [50.0, 100.0]
+    assert MONITORED not in seen[0]["latest"]
+    assert seen[1]["best"][MONITORED] == seen[1]["latest"][MONITORED]
+    dvc = [sys.executable, "-m", "dvc"]
+    quiet = {**os.environ, "ITERATIVE_DO_NOT_TRACK": "1"}
+    subprocess.run([*dvc, "init", "--no-scm", "--quiet"], cwd=tmp_path, env=quiet, check=True)
+    shown = subprocess.run(
+        [*dvc, "metrics", "show", str(places.out / "live.json"), "--md"],
+        cwd=tmp_path, env=quiet, check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    assert f"latest.{MONITORED}" in shown

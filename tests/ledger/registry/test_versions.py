@@ -1,0 +1,704 @@
+"""The registry on a small project of its own: a real training, a real DVC cache, a clone that fetches."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import gto.api
+import pandas as pd
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from doseledger.cli.app import app
+from doseledger.core.case import Case
+from doseledger.core.errors import BadInput, DoseledgerError, NotReady
+from doseledger.core.files import read_json, read_yaml, sha256_of_file, write_json, write_text
+from doseledger.core.protocol import load_goals, load_protocol
+from doseledger.core.settings import load_settings
+from doseledger.core.tables import CASES, SKIPPED, SPLITS, TEST_SET, write_table
+from doseledger.evaluate.case import Yardsticks
+from doseledger.evaluate.cohort import TestSet, evaluate_cohort
+from doseledger.gates.model.metrics import MetricsFiles, judge_metrics
+from doseledger.gates.verdict import make_verdict, write_verdict
+from doseledger.learn.families.dose import DOSE
+from doseledger.learn.predict.cases import SplitPart, predict
+from doseledger.learn.recipes.dose import load_recipe
+from doseledger.learn.run import TrainingRun
+from doseledger.learn.training.train import Places, train
+from doseledger.ledger.audit.anchors import anchor_line, tag_anchors
+from doseledger.ledger.audit.check import verify
+from doseledger.ledger.provenance.stamp import run_provenance
+from doseledger.ledger.registry import fetch
+from doseledger.ledger.registry.criteria import Reproduction
+from doseledger.ledger.registry.fetch import Fetched, check_version
+from doseledger.ledger.registry.release import missing_for_version, open_release
+from doseledger.ledger.registry.reproduce import Comparison, this_machine
+from doseledger.ledger.registry.tag import Version, find_version
+
+# A training, DVC's import and its commands: about half a minute of CPU in all.
+pytestmark = pytest.mark.slow
+
+MakeCase = Callable[..., Case]
+DVC = [sys.executable, "-m", "dvc"]
+PARTS = {"case_0001": "train", "case_0002": "train", "case_0003": "val", "case_0004": "test", "case_0005": "test"}
+# The stages of the shipped pipeline by name, with the files that the registry looks for, and no code.
+PIPELINE = """
+stages:
+  ingest: {cmd: none, outs: ["data/cases/${cohort}"]}
+  split:
+    cmd: none
+    deps: ["data/cases/${cohort}/cases.csv", "validation/test_sets/${cohort}.csv"]
+    outs: ["data/splits/${cohort}.csv"]
+  check_data:
+    cmd: none
+    deps: ["data/splits/${cohort}.csv"]
+    outs:
+      - reports/verdicts/${cohort}/data.json: {cache: false}
+      - reports/verdicts/${cohort}/data_findings.json: {cache: false}
+  preflight:
+    foreach: ${models}
+    do:
+      cmd: none
+      deps: ["data/splits/${cohort}.csv"]
+      outs:
+        - reports/verdicts/${cohort}/${item}/preflight.json: {cache: false}
+        - reports/verdicts/${cohort}/${item}/preflight_findings.json: {cache: false}
+  train:
+    foreach: ${models}
+    do: {cmd: none, deps: [src/model.py, "data/splits/${cohort}.csv"], outs: ["models/${cohort}/${item}"]}
+  predict:
+    foreach: ${models}
+    do:
+      cmd: none
+      deps: ["models/${cohort}/${item}/checkpoints/best.ckpt"]
+      outs: ["data/predictions/${cohort}/${item}"]
+  evaluate:
+    foreach: ${models}
+    do:
+      cmd: none
+      deps: ["data/predictions/${cohort}/${item}"]
+      outs:
+        - reports/metrics/${cohort}/${item}/cases.csv: {cache: false}
+        - reports/metrics/${cohort}/${item}/dvh.csv: {cache: false}
+        - reports/metrics/${cohort}/${item}/goals.csv: {cache: false}
+      metrics:
+        - reports/metrics/${cohort}/${item}/summary.json: {cache: false}
+  report:
+    foreach: ${models}
+    do:
+      cmd: none
+      deps: ["reports/metrics/${cohort}/${item}/summary.json", validation/protocols, validation/goals]
+      outs:
+        - reports/html/${cohort}/${item}/report.html
+        - reports/pdf/${cohort}/${item}/report.pdf
+        - reports/figures/${cohort}/${item}
+  check_metrics:
+    foreach: ${models}
+    do:
+      cmd: none
+      deps: ["reports/metrics/${cohort}/${item}/summary.json"]
+      outs:
+        - reports/verdicts/${cohort}/${item}/metrics.json: {cache: false}
+        - reports/verdicts/${cohort}/${item}/metrics_findings.json: {cache: false}
+"""
+TINY = {"name": "film_unet", "stem_stride_zyx": [2, 2, 2], "channels": [4, 8], "convolutions": [1, 1], "embedding": 8}
+GOALS = """name: prostate_sib
+protocol: prostate_sib
+title: A test
+goals:
+  - {structure: PTV70, statistic: V66.5Gy, operator: ">=", limit: 98, acceptable: 95, unit: "%", source: a test}
+"""
+
+
+def quiet(_: str) -> None:
+    """Progress that nobody reads."""
+
+
+def git(root: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def dvc(root: Path, *arguments: str) -> None:
+    environment = {**os.environ, "ITERATIVE_DO_NOT_TRACK": "1"}
+    done = subprocess.run([*DVC, *arguments], cwd=root, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def commit_all(root: Path, message: str) -> None:
+    git(root, "add", "-A")
+    git(root, "commit", "-q", "-m", message)
+
+
+def write_project(root: Path, repository: Path) -> None:
+    """The files of a project that Git holds, committed."""
+    params = read_yaml(repository / "params.yaml")
+    # Without its prior: on it even this network reaches what a candidate must, as the dose hangs on distances alone.
+    small = dict(params["dose_unet"], network=TINY, prior="none")
+    small["sampling"] = {**small["sampling"], "patch_zyx": [16, 24, 32], "patches_per_case": 1}
+    small["fit"] = {**small["fit"], "max_epochs": 1, "validate_every": 1}
+    small["loader"] = {**small["loader"], "workers": 0}
+    # YAML holds JSON.
+    write_json(root / "params.yaml", {**params, "dose_unet": small})
+    write_text(root / "dvc.yaml", PIPELINE)
+    write_text(root / "src/model.py", "DEPTH = 1\n")
+    write_text(root / "requirements.lock", "numpy==2\n")
+    write_text(root / "docs/page.md", "# A page\n")
+    write_text(root / ".gitignore", "/.doseledger/\n__pycache__/\n")
+    shutil.copytree(repository / "validation/protocols", root / "validation/protocols")
+    write_text(root / "validation/goals/prostate_sib.yaml", GOALS)
+    shutil.copyfile(repository / "validation/exit_criteria.yaml", root / "validation/exit_criteria.yaml")
+    limits = [{"metric": "mae_body_gy", "operator": "<=", "limit": 100.0, "source": "a test"}]
+    thresholds = read_yaml(repository / "validation/thresholds.yaml")
+    thresholds["metrics"]["phantom"]["dose_unet"] = limits
+    write_json(root / "validation/thresholds.yaml", thresholds)
+    write_table(root / "validation/test_sets/phantom.csv", pd.DataFrame(columns=list(TEST_SET.columns)), TEST_SET)
+    git(root, "init", "-q", "-b", "main")
+    git(root, "config", "user.name", "Ada Example")
+    git(root, "config", "user.email", "ada@example.org")
+    dvc(root, "init", "-q")
+    dvc(root, "config", "core.analytics", "false")
+    commit_all(root, "the project")
+
+
+def write_cases(root: Path, make_case: MakeCase) -> None:
+    folder, rows, dealt = root / "data/cases/phantom", [], []
+    for seed, (case_id, part) in enumerate(PARTS.items()):
+        case = make_case(case_id, seed=seed, absent=())
+        case.save(folder / f"{case_id}.npz")
+        shared = {
+            "case_id": case_id, "pseudonym": case.meta["pseudonym"], "group": "A",
+            "sha256": sha256_of_file(folder / f"{case_id}.npz"),
+        }  # fmt: skip
+        rows.append({**shared, "site": "A", "source_sha256": case.meta["source_sha256"], "n_warnings": 0})
+        dealt.append({**shared, "repeat": 0, "fold": 0, "split": part})
+    write_table(folder / "cases.csv", pd.DataFrame(rows), CASES)
+    write_table(folder / "skipped.csv", pd.DataFrame(columns=list(SKIPPED.columns)), SKIPPED)
+    write_table(root / "data/splits/phantom.csv", pd.DataFrame(dealt), SPLITS)
+
+
+def run_pipeline(root: Path) -> None:
+    """Train, predict, evaluate and judge as the stages do, in this process."""
+    settings = load_settings(root / "params.yaml")
+    cases, splits, run = (
+        root / "data/cases/phantom",
+        root / "data/splits/phantom.csv",
+        root / "models/phantom/dose_unet",
+    )
+    verdicts, metrics = root / "reports/verdicts/phantom", root / "reports/metrics/phantom/dose_unet"
+    predictions, thresholds = root / "data/predictions/phantom/dose_unet", root / "validation/thresholds.yaml"
+    write_verdict(make_verdict("data", "d" * 64, [], {}), verdicts / "data.json", verdicts / "data_findings.json")
+    own = verdicts / "dose_unet"
+    write_verdict(make_verdict("preflight", "e" * 64, [], {}), own / "preflight.json", own / "preflight_findings.json")
+    recipe = load_recipe(settings.model("dose_unet"), "dose_unet")
+    provenance = run_provenance(root, ["doseledger", "train"], root / "requirements.lock")
+    training = TrainingRun(
+        model="dose_unet", recipe=recipe, lr=0.01, seed=1, fold=0, repeat=0, token=read_json(verdicts / "data.json"),
+        provenance=provenance, family=DOSE,
+    )  # fmt: skip
+    train(training, Places(cases, splits, run, root / ".doseledger/resume"), fresh=True, tell=quiet)
+    best = run / "checkpoints/best.ckpt"
+    predict(best, SplitPart(cases, splits, "test", 0, 0), predictions, recipe=recipe.predict, tell=quiet)
+    evaluate = settings.evaluate.model_copy(update={"workers": 0, "verify_gamma_points": 1})
+    protocol = load_protocol(root / "validation/protocols/prostate_sib.yaml")
+    yardsticks = Yardsticks(protocol, load_goals(root / "validation/goals/prostate_sib.yaml"), evaluate)
+    evaluate_cohort(TestSet(cases, predictions, splits, "test", 0, 0), metrics, yardsticks, tell=quiet)
+    judged = judge_metrics(MetricsFiles(metrics, splits, best, thresholds, "phantom", "dose_unet"), fold=0, repeat=0)
+    write_verdict(judged, own / "metrics.json", own / "metrics_findings.json")
+    record = read_json(run / "run.json")
+    page = f"<html>{record['cases_sha256']} {record['splits_sha256']}</html>"
+    write_text(root / "reports/html/phantom/dose_unet/report.html", page)
+    write_text(root / "reports/pdf/phantom/dose_unet/report.pdf", "%PDF-1.7\n")
+    write_text(root / "reports/figures/phantom/dose_unet/training.svg", "<svg/>")
+
+
+@dataclass(frozen=True)
+class Templates:
+    """Projects that the first test that needs one makes, and the others copy."""
+
+    folder: Path
+
+    @property
+    def finished(self) -> Path:
+        """A finished run that is not committed."""
+        return self.folder / "finished"
+
+    @property
+    def registered(self) -> Path:
+        """The same, committed, registered as v0.1.0 and pushed to a remote."""
+        return self.folder / "registered"
+
+    @property
+    def store(self) -> Path:
+        """That remote."""
+        return self.folder / "store"
+
+
+@pytest.fixture(scope="module")
+def templates(tmp_path_factory: pytest.TempPathFactory) -> Templates:
+    return Templates(tmp_path_factory.mktemp("templates"))
+
+
+def enter(root: Path, patch: pytest.MonkeyPatch) -> Path:
+    patch.chdir(root)
+    patch.setenv("DVC_ROOT", str(root))
+    return root
+
+
+@pytest.fixture
+def finished(
+    tmp_path: Path, templates: Templates, make_case: MakeCase, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """A project whose run is finished and not committed; it is the working folder."""
+    made = templates.finished
+    if not made.is_dir():
+        torch.set_num_threads(1)
+        write_project(made, repository)
+        write_cases(made, make_case)
+        run_pipeline(made)
+        dvc(made, "commit", "-q", "-f")
+    shutil.copytree(made, tmp_path / "project", symlinks=True)
+    # The commands below run in this process, and the number of threads is a part of what they record.
+    torch.set_num_threads(1)
+    return enter(tmp_path / "project", monkeypatch)
+
+
+@pytest.fixture
+def committed(finished: Path) -> Path:
+    """The same, committed: it can be registered."""
+    commit_all(finished, "a run")
+    return finished
+
+
+@pytest.fixture
+def registered(templates: Templates, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same, registered as v0.1.0; its data lie in a remote too."""
+    made = templates.registered
+    if not made.is_dir():
+        commit_all(finished, "a run")
+        call(*REGISTER)
+        # After the tag: what a version is fetched from is what this clone says now, not what the tag's commit said.
+        dvc(finished, "remote", "add", "-d", "store", str(templates.store))
+        commit_all(finished, "a remote")
+        dvc(finished, "push", "-q")
+        shutil.copytree(finished, made, symlinks=True)
+    shutil.copytree(made, tmp_path / "registered", symlinks=True)
+    return enter(tmp_path / "registered", monkeypatch)
+
+
+def call(*words: str) -> str:
+    """Call a command and return what it printed; its refusals are raised as in the program."""
+    done = CliRunner().invoke(app, list(words))
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def refusal(*words: str) -> str:
+    with pytest.raises(DoseledgerError) as caught:
+        call(*words)
+    return str(caught.value)
+
+
+def missing(root: Path) -> list[str]:
+    return missing_for_version(open_release(root, "dose_unet", root / "validation/thresholds.yaml"))
+
+
+REGISTER = ("registry", "register", "dose_unet", "--version", "v0.1.0")
+
+
+def test_a_finished_run_that_is_not_committed_is_refused_with_all_that_is_missing(finished: Path) -> None:
+    told = refusal(*REGISTER)
+    assert told.startswith("dose_unet@v0.1.0 can't be registered, 2 thing(s) are missing:")
+    assert "the tree is not clean" in told
+    assert "dvc.lock is not committed, so no commit names the checkpoint" in told
+    assert git(finished, "tag") == ""
+
+
+def test_a_committed_run_is_registered_by_a_tag_that_says_what_it_is_made_of(committed: Path) -> None:
+    assert missing(committed) == []
+    assert "dose_unet@v0.1.0 registered on commit" in call(*REGISTER)
+    version = find_version(committed, "dose_unet@v0.1.0")
+    best = committed / "models/phantom/dose_unet/checkpoints/best.ckpt"
+    assert version.commit == git(committed, "rev-parse", "HEAD").strip()
+    assert version.record["checkpoint"]["sha256"] == sha256_of_file(best)
+    assert version.record["run"]["commit"] == git(committed, "rev-parse", "HEAD~").strip()
+    summary = read_json(committed / "reports/metrics/phantom/dose_unet/summary.json")
+    assert version.record["metrics"]["summary"] == summary
+    assert set(version.record["verdicts"]) == {"data", "preflight", "metrics"}
+    assert version.record["verdicts"]["data"] == {"ok": True, "digest": "d" * 64}
+    assert version.record["reproduced"]["identical"] is True
+    assert version.by == "Ada Example <ada@example.org>"
+    assert any(part["title"] == "Limitations" for part in version.record["card"])
+
+
+def test_gto_itself_reads_the_versions_and_stages(registered: Path) -> None:
+    call("registry", "promote", "dose_unet@v0.1.0", "--stage", "research")
+    shown = gto.api.show(str(registered))["dose_unet"]
+    assert shown["version"] == "v0.1.0"
+    assert shown["stage"] == {"research": "v0.1.0"}
+
+
+def test_the_tag_anchors_the_audit_log_and_a_forged_line_is_found(committed: Path) -> None:
+    call(*REGISTER)
+    call("registry", "promote", "dose_unet@v0.1.0", "--stage", "research")
+    assert len(tag_anchors(committed)) == 2
+    told = call("audit", "verify")
+    assert "the log holds" in told
+    assert "from entry 4 on nothing is anchored yet" in told
+    log = committed / ".doseledger/audit.jsonl"
+    assert verify(log, tag_anchors(committed)).ok
+    lines = log.read_text().splitlines(keepends=True)
+    log.write_text("".join(lines[:1]))
+    assert "saw 3 entries, here are 1: the log was cut off" in CliRunner().invoke(app, ["audit", "verify"]).output
+    log.write_text("".join([lines[0].replace("ada@", "eve@"), *lines[1:]]))
+    told = refusal("registry", "promote", "dose_unet@v0.1.0", "--stage", "candidate")
+    assert "[audit_log_holds] the audit log does not hold" in told
+
+
+def test_a_report_alone_stops_a_promotion_on_a_log_that_was_cut(registered: Path) -> None:
+    log = registered / ".doseledger/audit.jsonl"
+    write_text(registered / "reports/html/compare.html", f"<p>{anchor_line(log)}</p>")
+    log.write_text(log.read_text().splitlines(keepends=True)[0])
+    assert verify(log, tag_anchors(registered)).ok
+    told = refusal("registry", "promote", "dose_unet@v0.1.0", "--stage", "research")
+    assert "entry 2 is not the one that" in told
+    assert "compare.html saw" in told
+
+
+def test_the_audit_log_says_who_registered_which_checkpoint(registered: Path) -> None:
+    shown = json.loads(call("audit", "show", "--command", "registry register", "--status", "done", "--json"))
+    best = registered / "models/phantom/dose_unet/checkpoints/best.ckpt"
+    assert shown[-1]["registered"]["checkpoint_sha256"] == sha256_of_file(best)
+    assert shown[-1]["who"] == {"name": "Ada Example", "email": "ada@example.org"}
+
+
+def test_a_version_is_registered_once_and_a_commit_holds_one(registered: Path) -> None:
+    git(registered, "checkout", "-q", "dose_unet@v0.1.0")
+    assert "dose_unet@v0.1.0 is registered already, and a version never changes" in refusal(*REGISTER)
+    told = refusal("registry", "register", "dose_unet", "--version", "v0.2.0")
+    assert "this commit is dose_unet@v0.1.0 already" in told
+    assert "is no version's name" in refusal("registry", "register", "dose_unet", "--version", "1.0")
+    assert "the pipeline trains no 'other'" in refusal("registry", "register", "other", "--version", "v0.1.0")
+
+
+def test_code_that_changed_since_the_run_is_refused_and_a_page_of_docs_is_not(committed: Path) -> None:
+    write_text(committed / "docs/page.md", "# A better page\n")
+    commit_all(committed, "a page")
+    assert missing(committed) == []
+    write_text(committed / "src/other.py", "WIDTH = 2\n")
+    commit_all(committed, "code")
+    (told,) = missing(committed)
+    assert "the code here is not the run's: 1 file(s) differ from commit" in told
+    assert "src/other.py" in told
+
+
+def test_the_out_of_a_stage_elsewhere_in_the_project_is_no_code(finished: Path) -> None:
+    stage = {"cmd": "none", "wdir": "../..", "outs": [{"data/raw/phantom.csv": {"cache": False}}]}
+    write_json(finished / "data/raw/dvc.yaml", {"stages": {"phantom": stage}})
+    git(finished, "add", "data/raw/dvc.yaml")
+    write_text(finished / "data/raw/phantom.csv", "case_id,sha256\n")
+    dvc(finished, "commit", "-q", "-f", "data/raw/dvc.yaml:phantom")
+    commit_all(finished, "a run with its list of raw cases")
+    (told,) = missing(finished)
+    assert "data/raw/dvc.yaml" in told
+    assert "phantom.csv" not in told
+
+
+def test_files_that_are_not_those_of_dvc_lock_are_refused(committed: Path) -> None:
+    write_text(committed / "src/model.py", "DEPTH = 2\n")
+    commit_all(committed, "code of a stage")
+    told = "\n".join(missing(committed))
+    assert "the files here are not those that dvc.lock records: train@dose_unet: changed deps: src/model.py" in told
+
+
+def test_an_untracked_file_is_no_clean_tree(committed: Path) -> None:
+    write_text(committed / "src/new.py", "")
+    (told,) = missing(committed)
+    assert "the tree is not clean, 1 file(s) changed or unknown to Git: src/new.py" in told
+
+
+def test_a_file_that_was_renamed_is_told_by_both_its_names(committed: Path) -> None:
+    git(committed, "mv", "docs/page.md", "docs/other.md")
+    (told,) = missing(committed)
+    assert "2 file(s) changed or unknown to Git: docs/other.md, docs/page.md; commit them" in told
+
+
+def test_a_run_of_a_dirty_tree_a_failed_gate_and_a_lost_report_are_all_told_at_once(committed: Path) -> None:
+    run = committed / "models/phantom/dose_unet/run.json"
+    record = read_json(run)
+    record["provenance"]["git"] |= {"dirty": True, "dirty_paths": ["src/model.py"], "note": "1 tracked file differs"}
+    write_json(run, record)
+    write_json(committed / "reports/verdicts/phantom/dose_unet/metrics.json", {"ok": False, "digest": "a" * 64})
+    (committed / "reports/html/phantom/dose_unet/report.html").unlink()
+    told = refusal(*REGISTER)
+    for words in ("DIRTY TREE", "metrics.json: found ok: false", "report.html: found no file", "the tree is not clean"):
+        assert words in told
+    assert git(committed, "tag") == ""
+
+
+def test_a_gate_besides_the_three_counts_where_there_is_one(committed: Path) -> None:
+    place = "reports/verdicts/phantom/dose_unet/shortcuts"
+    text = PIPELINE + (
+        "  check_shortcuts:\n    foreach: ${models}\n    do:\n      cmd: none\n      outs:\n"
+        '        - "reports/verdicts/${cohort}/${item}/shortcuts.json": {cache: false}\n'
+        '        - "reports/verdicts/${cohort}/${item}/shortcuts_findings.json": {cache: false}\n'
+    )
+    write_text(committed / "dvc.yaml", text)
+    write_json(committed / f"{place}.json", {"ok": False, "digest": "a" * 64})
+    write_json(committed / f"{place}_findings.json", {"ok": False, "digest": "a" * 64, "findings": []})
+    told = "\n".join(missing(committed))
+    assert "[verdicts] verdicts/shortcuts.json: found ok: false" in told
+    assert "dvc.lock knows no result of check_shortcuts@dose_unet" in told
+
+
+def test_a_prediction_that_the_checkpoint_does_not_make_again_is_refused(finished: Path) -> None:
+    from doseledger.core.case import write_npz
+
+    path = finished / "data/predictions/phantom/dose_unet/case_0004.npz"
+    import numpy as np
+
+    with np.load(path) as npz:
+        arrays = dict(npz)
+    arrays["dose_gy"] = arrays["dose_gy"] + np.float32(0.5)
+    path.unlink()
+    write_npz(path, arrays)
+    dvc(finished, "commit", "-q", "-f")
+    commit_all(finished, "a forged prediction")
+    told = refusal(*REGISTER)
+    assert "case_0004 predicted again differs by 0.5 Gy from its recorded prediction, wanted at most 0.001" in told
+
+
+def test_stages_are_refused_with_every_criterion_that_is_not_met(registered: Path) -> None:
+    told = refusal("registry", "promote", "dose_unet@v0.1.0", "--stage", "frozen")
+    assert told.startswith("dose_unet@v0.1.0 can't be given the stage frozen, 5 thing(s) are missing:")
+    for check in ("holds_stage", "test_set_locked", "test_cases", "better_than_baseline", "signed_off"):
+        assert f"[{check}] " in told
+    told = refusal("registry", "promote", "dose_unet@v0.1.0", "--stage", "candidate")
+    assert "[clinical_target] mae_above_10_percent_gy is" in told
+    assert "gamma_3_3_global_percent is" in told
+    assert "wanted >= 95" in told
+    assert "[holds_stage] it was never given the stage research" in told
+    assert "no stage 'clinical' in the exit criteria" in refusal(
+        "registry", "promote", "dose_unet@v0.1.0", "--stage", "clinical"
+    )
+    call("registry", "promote", "dose_unet@v0.1.0", "--stage", "research")
+    assert "holds the stage research already" in refusal(
+        "registry", "promote", "dose_unet@v0.1.0", "--stage", "research"
+    )
+    shown = call("registry", "show", "dose_unet@v0.1.0")
+    assert re.search(r"Stages: research \(Ada Example <ada@example\.org>, \d{4}-\d\d-\d\d\)\.", shown)
+    assert "- research: held" in shown
+    assert "- candidate: criteria not met:" in shown
+    assert "dose_unet@v0.1.0  " in call("registry", "show")
+
+
+def test_a_signature_counts_when_another_person_gives_it(registered: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sign = ("registry", "sign-off", "dose_unet@v0.1.0", "--statement", "worst case looked at")
+    call(*sign)
+    frozen = ("registry", "promote", "dose_unet@v0.1.0", "--stage", "frozen")
+    assert "[signed_off] signed off by 0 person(s) other than Ada Example <ada@example.org>, wanted 1" in refusal(
+        *frozen
+    )
+    git(registered, "config", "user.email", "grace@example.org")
+    assert "a signature without a statement is none" in refusal(*sign[:-1], " ")
+    call(*sign)
+    assert "[signed_off]" not in refusal(*frozen)
+
+
+def test_a_retired_version_is_neither_promoted_nor_fetched(registered: Path, tmp_path: Path) -> None:
+    call("registry", "retire", "dose_unet@v0.1.0", "--why", "femurs swapped")
+    assert "retired: femurs swapped" in call("registry", "show")
+    assert "dose_unet@v0.1.0 is retired (femurs swapped)" in refusal(
+        "registry", "promote", "dose_unet@v0.1.0", "--stage", "research"
+    )
+    assert "dose_unet@v0.1.0 is retired (femurs swapped)" in refusal(
+        "registry", "get", "dose_unet@v0.1.0", "--out", str(tmp_path / "model")
+    )
+
+
+def test_nobody_promotes_or_retires_a_version(
+    registered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git(registered, "config", "--unset", "user.email")
+    # Neither the settings of whoever runs the tests, nor those of the machine.
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "none"))
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    monkeypatch.delenv("GIT_AUTHOR_EMAIL", raising=False)
+    tags = git(registered, "tag")
+    promote = ("registry", "promote", "dose_unet@v0.1.0", "--stage", "research")
+    for words in (promote, ("registry", "retire", "dose_unet@v0.1.0", "--why", "femurs swapped")):
+        assert "Git does not know who works here; set `git config user.name`" in refusal(*words)
+    assert git(registered, "tag") == tags
+
+
+@pytest.fixture
+def clone(registered: Path, templates: Templates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A fresh clone of a project whose version lies in a remote of this test's own, and in no cache."""
+    there = tmp_path / "clone"
+    git(tmp_path, "clone", "-q", str(registered), str(there))
+    shutil.copytree(templates.store, tmp_path / "store")
+    dvc(there, "remote", "modify", "--local", "store", "url", str(tmp_path / "store"))
+    return enter(there, monkeypatch)
+
+
+def test_a_fresh_clone_fetches_a_version_and_predicts_the_same_to_the_bit(
+    clone: Path, registered: Path, tmp_path: Path
+) -> None:
+    torch.set_num_threads(2)
+    model, cases = tmp_path / "model", registered / "data/cases/phantom"
+    told = call("registry", "get", "dose_unet@v0.1.0", "--out", str(model), "--check", str(cases))
+    assert "2 cases predicted again: 2 to the bit" in told
+    trained = registered / "models/phantom/dose_unet/checkpoints/best.ckpt"
+    assert sha256_of_file(model / "best.ckpt") == sha256_of_file(trained)
+    card = (model / "MODEL_CARD.md").read_text()
+    assert card.startswith("# dose_unet@v0.1.0\n")
+    assert "## Intended use" in card
+    assert read_json(model / "version.json")["checkpoint"]["sha256"] == sha256_of_file(trained)
+    assert not (clone / "models/phantom/dose_unet").exists()
+
+
+@pytest.mark.parametrize(
+    ("here", "difference_gy", "told"),
+    [
+        ("another", 0.0005, None),
+        ("another", 0.002, "does not predict what it did: case_0004 by 0.002 Gy, wanted at most 0.001 Gy"),
+        (
+            "the same",
+            0.00001,
+            "does not predict what it did: case_0004 by 1e-05 Gy, wanted at most nothing (same machine)",
+        ),
+    ],
+)
+def test_a_difference_counts_to_the_bit_on_the_same_machine_and_within_a_limit_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, here: str, difference_gy: float, told: str | None
+) -> None:
+    machine = {"processor": "a", "device": "CPU", "threads": torch.get_num_threads(), "torch": "2"}
+    record = {"reproduced": {"machine": machine, "identical": True}, "predictions": {"path": "predictions"}}
+    version = Version("dose_unet", "v0.1.0", "a" * 40, "", "", record)
+    fetched = Fetched(tmp_path / "best.ckpt", tmp_path / "card.md", tmp_path / "version.json")
+    write_text(tmp_path / "cases/case_0004.npz", "")
+    monkeypatch.setattr(fetch, "this_machine", lambda: {**machine, "processor": "a" if here == "the same" else "b"})
+    monkeypatch.setattr(fetch, "_get_prediction", lambda *_: True)
+    monkeypatch.setattr(fetch, "predict_again", lambda *_: [Comparison("case_0004", False, difference_gy)])
+    reproduction = Reproduction(max_difference_gy=0.001, source="a test")
+
+    def check() -> list[Comparison]:
+        return check_version(tmp_path, version, fetched, tmp_path / "cases", reproduction, quiet)
+
+    if told is None:
+        assert check()[0].max_difference_gy == difference_gy
+    else:
+        with pytest.raises(BadInput, match=re.escape(told)):
+            check()
+
+
+def test_a_machine_held_to_older_instructions_counts_as_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = this_machine()
+    assert here == this_machine()
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "SSE41")
+    assert this_machine()["instructions"] == [*here["instructions"], "ONEDNN_MAX_CPU_ISA=SSE41"]
+
+
+def test_cases_without_a_recorded_prediction_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    machine = {"processor": "a", "device": "CPU", "threads": torch.get_num_threads(), "torch": "2"}
+    record = {"reproduced": {"machine": machine, "identical": True}, "predictions": {"path": "predictions"}}
+    version = Version("dose_unet", "v0.1.0", "a" * 40, "", "", record)
+    fetched = Fetched(tmp_path / "best.ckpt", tmp_path / "card.md", tmp_path / "version.json")
+    for name in ("case_0001", "case_0002", "case_0004"):
+        write_text(tmp_path / f"cases/{name}.npz", "")
+    monkeypatch.setattr(fetch, "_get_prediction", lambda root, version, case_id, folder: case_id == "case_0004")
+    monkeypatch.setattr(fetch, "predict_again", lambda *_: [Comparison("case_0004", True, 0.0)])
+    told: list[str] = []
+    reproduction = Reproduction(max_difference_gy=0.001, source="a test")
+    check_version(tmp_path, version, fetched, tmp_path / "cases", reproduction, told.append)
+    assert told[0] == "2 of 3 cases have no recorded prediction to compare with: case_0001, case_0002"
+
+
+def test_the_cache_serves_where_there_is_no_remote(registered: Path, templates: Templates, tmp_path: Path) -> None:
+    dvc(registered, "remote", "remove", "store")
+    call("registry", "get", "dose_unet@v0.1.0", "--out", str(tmp_path / "model"))
+    assert (tmp_path / "model/best.ckpt").is_file()
+
+
+def test_another_case_under_the_same_name_proves_nothing_and_is_refused(
+    clone: Path, registered: Path, tmp_path: Path, make_case: MakeCase
+) -> None:
+    cases = tmp_path / "cases"
+    make_case("case_0004", seed=99).save(cases / "case_0004.npz")
+    get = ("registry", "get", "dose_unet@v0.1.0", "--out", str(tmp_path / "model"), "--check", str(cases))
+    assert "not the case that was predicted (other bytes)" in refusal(*get)
+    (cases / "case_0004.npz").unlink()
+    assert "none of 0 cases was predicted with dose_unet@v0.1.0" in refusal(*get)
+
+
+def test_a_checkpoint_that_was_changed_in_the_remote_is_refused(clone: Path, tmp_path: Path) -> None:
+    version = find_version(clone, "dose_unet@v0.1.0")
+    for file in (tmp_path / "store").rglob("*"):
+        if file.is_file() and sha256_of_file(file) == version.record["checkpoint"]["sha256"]:
+            file.chmod(0o644)
+            file.write_bytes(file.read_bytes()[:-1] + b"?")
+    told = refusal("registry", "get", "dose_unet@v0.1.0", "--out", str(tmp_path / "model"))
+    assert "the checkpoint that came has SHA256" in told or "is neither in the cache nor in a remote" in told
+    assert not (tmp_path / "model/best.ckpt").exists()
+
+
+def test_a_clone_without_the_remote_says_how_to_name_it(clone: Path, tmp_path: Path) -> None:
+    shutil.rmtree(tmp_path / "store")
+    told = refusal("registry", "get", "dose_unet@v0.1.0", "--out", str(tmp_path / "model"))
+    assert "best.ckpt is neither in the cache nor in a remote" in told
+    assert "`dvc push` where the model was registered" in told
+
+
+def test_a_version_that_nobody_registered_is_told_with_those_that_are(registered: Path) -> None:
+    get = ("registry", "get", "dose_unet@v9.0.0", "--out", "model")
+    assert "dose_unet@v9.0.0 is not registered; registered are: dose_unet@v0.1.0" in refusal(*get)
+
+
+def test_a_tag_that_another_program_made_is_no_version_of_ours(registered: Path) -> None:
+    git(registered, "tag", "-a", "dose_unet@v3.0.0", "-m", "by hand")
+    with pytest.raises(DoseledgerError, match="holds no record of `doseledger registry register`"):
+        find_version(registered, "dose_unet@v3.0.0")
+
+
+def test_a_stage_tag_that_was_made_by_hand_gives_no_stage(registered: Path) -> None:
+    commit = git(registered, "rev-parse", "dose_unet@v0.1.0^{commit}").strip()
+    git(registered, "tag", "-a", "dose_unet#research#1", "-m", "by hand", commit)
+    record = {"format_version": 1, "model": "dose_unet", "version": "v0.1.0", "stage": "research"}
+    git(registered, "tag", "-a", "dose_unet#candidate#1", "-m", f"by hand\n\nrecord:\n{json.dumps(record)}", commit)
+    assert find_version(registered, "dose_unet@v0.1.0").promotions == ()
+    told = refusal("registry", "promote", "dose_unet@v0.1.0", "--stage", "candidate")
+    assert "[holds_stage] it was never given the stage research" in told
+
+
+def test_a_tag_that_says_other_than_its_commit_is_refused(registered: Path) -> None:
+    message = git(registered, "for-each-ref", "refs/tags/dose_unet@v0.1.0", "--format=%(contents)")
+    head, _, text = message.partition("\nrecord:\n")
+    record = json.loads(text)
+    record["version"] = "v0.2.0"
+    record["metrics"]["summary"]["mae_above_10_percent_gy"] = 1.0
+    git(registered, "tag", "-a", "dose_unet@v0.2.0", "-m", f"{head}\nrecord:\n{json.dumps(record)}")
+    told = refusal("registry", "promote", "dose_unet@v0.2.0", "--stage", "research")
+    assert "tag dose_unet@v0.2.0 does not say what its commit holds: " in told
+    assert "summary.json has other content" in told
+    del record["verdict_files"]["metrics"]
+    git(registered, "tag", "-f", "-a", "dose_unet@v0.2.0", "-m", f"{head}\nrecord:\n{json.dumps(record)}")
+    assert "no file is named for the verdict metrics" in refusal("registry", "show", "dose_unet@v0.2.0")
+    git(registered, "tag", "-f", "-a", "dose_unet@v0.1.0", "-m", message)
+    assert "its record is of commit" in refusal("registry", "show", "dose_unet@v0.1.0")
+
+
+def test_outside_a_git_repository_there_is_no_registry(tmp_path: Path) -> None:
+    with pytest.raises(NotReady, match="no Git repository, and versions are Git tags"):
+        find_version(tmp_path, "dose_unet@v0.1.0")

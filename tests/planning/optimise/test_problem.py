@@ -1,0 +1,63 @@
+"""What a descent works on: slopes by all variables, and arcs that are put together from them again."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from doseledger.planning.dose.operator import arc_operators
+from doseledger.planning.dose.raytrace import density_map
+from doseledger.planning.machine.linac import Machine
+from doseledger.planning.optimise.objectives import NORMAL_TISSUE, sib_objectives
+from doseledger.planning.optimise.patient import Patient, PlanStyle
+from doseledger.planning.optimise.problem import Arcs, Problem
+from doseledger.planning.optimise.sampling import sampled_points
+from doseledger.planning.optimise.start import start_arcs
+
+
+@pytest.fixture(scope="module")
+def posed(pelvis: Patient, machine: Machine) -> tuple[Problem, Arcs]:
+    targets = pelvis.grid.index_to_mm(np.argwhere(pelvis.masks["PTV56"]))[:, ::-1].astype(np.float32)
+    arcs = start_arcs(targets, (0.0, 5.0, 0.0), machine, PlanStyle(), 20)
+    points, asked = sampled_points(
+        pelvis, sib_objectives(pelvis.prescription_gy, ["Rectum"], PlanStyle()), 1500, np.random.default_rng(1)
+    )
+    density = density_map(pelvis.ct_hu, pelvis.grid, machine.density)
+    problem = Problem(machine, arc_operators(arcs, density, machine, points), asked, pelvis.n_fractions)
+    return problem, tuple(problem.feasible(arc, arc.leaf_mm, arc.segment_mu) for arc in arcs)
+
+
+def test_feasible_arcs_are_put_together_from_their_variables_as_they_were(posed: tuple[Problem, Arcs]) -> None:
+    problem, arcs = posed
+    again = problem.with_variables(arcs, problem.variables(arcs))
+    for a, b in zip(again, arcs, strict=True):
+        assert a.leaf_mm == pytest.approx(b.leaf_mm, abs=1e-9)
+        assert a.meterset_mu == pytest.approx(b.meterset_mu)
+
+
+def test_the_slope_of_the_penalty_agrees_with_differences(posed: tuple[Problem, Arcs]) -> None:
+    problem, arcs = posed
+    at = problem.variables(arcs)
+    _, slope = problem.value_and_slope(arcs)
+    assert slope.shape == at.shape == problem.units(arcs, 1.0, 0.1).shape
+    # Only variables that the machine lets move either way: beside a limit the projection would move others too.
+    strongest = np.argsort(-np.abs(slope))
+    compared = 0
+    for k in strongest[:40]:
+        ends = []
+        for change in (0.1, -0.1):
+            wanted = at.copy()
+            wanted[k] += change
+            moved = problem.with_variables(arcs, wanted)
+            if np.abs(problem.variables(moved) - wanted).max() > 1e-9:
+                break
+            ends.append(problem.value_and_slope(moved)[0])
+        if len(ends) == 2:
+            compared += 1
+            assert slope[k] == pytest.approx((ends[0] - ends[1]) / 0.2, rel=0.03)
+    assert compared >= 10
+
+
+def test_large_structures_get_more_points_than_small_ones(posed: tuple[Problem, Arcs]) -> None:
+    points = {one.objective.structure: len(one.points) for one in posed[0].asked}
+    assert points["Rectum"] < points["PTV70"] < points["PTV56"] < points[NORMAL_TISSUE]

@@ -1,0 +1,362 @@
+"""The report of a run: what it says, in which order, and what it refuses."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from doseledger.core.errors import BadInput, NotReady
+from doseledger.core.files import read_json, write_json, write_text
+from doseledger.core.settings import ReportSettings
+from doseledger.core.sheet import format_number, make_table, plural
+from doseledger.core.tables import TEST_SET, write_table
+from doseledger.ledger.audit.anchors import ANCHOR, file_anchors
+from doseledger.ledger.audit.log import append_entry, read_head, read_log_id
+from doseledger.ledger.runs.facts import ReportInputs, load_facts
+from doseledger.report.blocks import Picture
+from doseledger.report.case_pages import load_comparison, pick_cases
+from doseledger.report.page import ReportOutputs, render_page, write_pdf, write_report
+from doseledger.report.run import build_context, make_report
+
+Build = Callable[[Path], Any]
+
+
+class Page(HTMLParser):
+    """Headings, addresses and words of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.headings: list[str] = []
+        self.addresses: list[str] = []
+        self.ids: set[str] = set()
+        self.words = ""
+        self._heading = False
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._heading = tag in ("h1", "h2")
+        for name, value in attrs:
+            if name in ("src", "href", "data", "action", "poster") and value is not None:
+                self.addresses.append(value)
+            if name == "id" and value is not None:
+                self.ids.add(value)
+
+    def handle_data(self, data: str) -> None:
+        if self._heading and data.strip():
+            self.headings.append(data.strip())
+        self.words += f" {data.strip()}"
+
+
+@dataclass(frozen=True)
+class Made:
+    """A report on disk."""
+
+    outputs: ReportOutputs
+    told: list[str]
+
+    @property
+    def text(self) -> str:
+        return self.outputs.html.read_text()
+
+
+MADE: dict[str, Made] = {}
+
+
+def outputs_in(folder: Path) -> ReportOutputs:
+    """A report's places, and a log of its own that nothing was written to."""
+    return ReportOutputs(
+        folder / "html/report.html", folder / "pdf/report.pdf", folder / "figures", folder / "audit.jsonl"
+    )
+
+
+def make(finished_run: Any, repository: Path, folder: Path) -> Made:
+    told: list[str] = []
+    outputs = outputs_in(folder)
+    templates = repository / "reports/templates"
+    make_report(
+        finished_run.inputs, outputs, templates, ReportSettings(figure_dpi=40), finished_run.evaluate, told.append
+    )
+    return Made(outputs, told)
+
+
+@pytest.fixture
+def made(finished_run: Any, repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """A report that is made once a session."""
+    if "report" not in MADE:
+        MADE["report"] = make(finished_run, repository, tmp_path_factory.mktemp("report"))
+    return MADE["report"]
+
+
+def context_of(inputs: ReportInputs, evaluate: Any) -> dict[str, Any]:
+    picture = Picture("data:image/png;base64,", "caption", "alt")
+    context = build_context(inputs, load_facts(inputs), evaluate, [], {"training": picture, "differences": picture})
+    return context | {"uncertainty": {"text": "", "table": None, "figures": ()}, "audit_head": ""}
+
+
+def page_of(inputs: ReportInputs, evaluate: Any, repository: Path) -> str:
+    return render_page(repository / "reports/templates", "report.html.j2", context_of(inputs, evaluate))
+
+
+def test_the_page_needs_no_other_file_and_no_network(made: Made) -> None:
+    page = Page(made.text)
+    assert page.addresses
+    assert [address[:60] for address in page.addresses if not address.startswith(("data:image/", "#"))] == []
+    assert "@import" not in made.text
+    assert re.findall(r"url\((?!data:)", made.text) == []
+
+
+def test_every_entry_of_the_contents_leads_somewhere(made: Made) -> None:
+    page = Page(made.text)
+    assert {address[1:] for address in page.addresses if address.startswith("#")} <= page.ids
+
+
+def test_the_summary_with_its_verdicts_comes_first(made: Made) -> None:
+    assert Page(made.text).headings == [
+        "Dose prediction report", "1 Summary", "2 Data", "3 Code and environment", "4 Training",
+        "5 Agreement of prediction and plan", "6 Clinical goals", "7 Cases", "8 Uncertainty",
+        "9 Model card", "10 Record",
+    ]  # fmt: skip
+    assert made.text.index("ALL GATES PASSED") < made.text.index("Mean absolute error")
+
+
+def test_the_report_holds_what_a_reader_needs_to_trace_it(made: Made) -> None:
+    words = Page(made.text).words
+    for needed in (
+        "a" * 40,  # the commit
+        "doseledger train dose_unet",  # the command
+        "case_0013", "not a simultaneous integrated boost",  # who was left out, and why
+        "The test set is unlocked",
+        "dose above 10 % of the highest prescription",  # the mask of an error
+        "3 %/3 mm global, cutoff 10 %",  # the criterion of gamma
+        "PTV70 V66.5Gy ≥ 98 %",
+        "Not a medical device",
+        "The cohort is synthetic",
+        "lr: 0.002",
+        "2.13.0",
+    ):  # fmt: skip
+        assert needed in words, needed
+
+
+def test_best_median_and_worst_case_are_drawn_and_saved(made: Made) -> None:
+    names = sorted(path.stem.split("_")[0] for path in made.outputs.figures.glob("*.png"))
+    assert names == ["best", "best", "dvh", "median", "median", "training", "worst", "worst"]
+    assert {path.suffix for path in made.outputs.figures.iterdir()} == {".png", ".svg", ".pdf"}
+    for title in ("Best case", "Median case", "Worst case"):
+        assert title in made.text
+
+
+def test_names_from_a_clinic_never_become_markup(made: Made) -> None:
+    assert "<others>" not in made.text
+    assert "&lt;others&gt;" in made.text
+
+
+def test_the_pdf_is_one(made: Made) -> None:
+    content = made.outputs.pdf.read_bytes()
+    assert content.startswith(b"%PDF-")
+    assert len(content) > 50_000
+    assert made.told[-1] == f"wrote {made.outputs.pdf}"
+
+
+def test_the_page_and_the_pdf_hold_the_head_of_the_log_as_it_stood_and_differ_by_that_line_alone(
+    made: Made, finished_run: Any, repository: Path, tmp_path: Path
+) -> None:
+    context = context_of(finished_run.inputs, finished_run.evaluate)
+    pages = []
+    for name in ("first", "second", "third"):
+        outputs = replace(outputs_in(tmp_path / name), log=tmp_path / "audit.jsonl")
+        write_report(repository / "reports/templates", "report.html.j2", context, outputs, lambda line: None)
+        (tied,) = file_anchors(outputs.html)
+        assert (tied.head, tied.log_id) == (read_head(outputs.log), read_log_id(outputs.log))
+        assert [(anchor.head, anchor.log_id) for anchor in file_anchors(outputs.pdf)] == [(tied.head, tied.log_id)]
+        pages.append(outputs.html.read_text())
+        append_entry(outputs.log, {"event": "began"})
+    assert len(set(pages)) == 3
+    assert len({ANCHOR.sub("", page) for page in pages}) == 1
+
+
+def test_equal_inputs_and_an_equal_log_give_equal_bytes(
+    made: Made, finished_run: Any, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    again = make(finished_run, repository, tmp_path / "elsewhere")
+    assert again.outputs.html.read_bytes() == made.outputs.html.read_bytes()
+    assert again.outputs.pdf.read_bytes() == made.outputs.pdf.read_bytes()
+    for figure in made.outputs.figures.iterdir():
+        assert (again.outputs.figures / figure.name).read_bytes() == figure.read_bytes(), figure.name
+
+
+def test_no_path_of_this_machine_stands_in_the_page(made: Made, finished_run: Any, repository: Path) -> None:
+    assert str(finished_run.inputs.root) not in made.text
+    assert str(repository) not in made.text
+
+
+def test_a_missing_file_is_named_with_the_stage_that_makes_it(finished_run: Any, tmp_path: Path) -> None:
+    inputs = replace(finished_run.inputs, metrics=tmp_path / "none", run=tmp_path / "nothing")
+    with pytest.raises(NotReady, match=r"summary\.json \(made by the stage evaluate\)") as error:
+        load_facts(inputs)
+    assert "run.json (made by the stage train)" in str(error.value)
+    assert "8 file(s) are missing" in str(error.value)
+
+
+def test_a_model_beyond_its_limits_has_its_report_in_red(build_run: Build, repository: Path, tmp_path: Path) -> None:
+    run = build_run(tmp_path)
+    thresholds = read_json(run.inputs.thresholds)
+    thresholds["metrics"]["phantom"]["dose_unet"][0]["limit"] = 0.001
+    write_json(run.inputs.thresholds, thresholds)
+    text = page_of(run.inputs, run.evaluate, repository)
+    assert "NOT FIT FOR RELEASE" in text
+    assert "The metrics gate failed." in text
+    assert "GATE FAILED" in text  # in the header of every page of the PDF
+    assert re.search(r"mae_above_10_percent_gy.*?MISSED", text, re.DOTALL)
+
+    del thresholds["metrics"]["phantom"]
+    write_json(run.inputs.thresholds, thresholds)
+    text = page_of(run.inputs, run.evaluate, repository)
+    assert "no limits under metrics.phantom.dose_unet" in text
+    assert "NOT FIT FOR RELEASE" in text
+
+    write_json(run.inputs.data_findings, {**read_json(run.inputs.data_findings), "ok": False})
+    assert "The data gate failed." in page_of(run.inputs, run.evaluate, repository)
+
+
+def test_a_run_on_a_dirty_tree_is_red_on_every_page(build_run: Build, repository: Path, tmp_path: Path) -> None:
+    run = build_run(tmp_path)
+    record = read_json(run.inputs.run / "run.json")
+    record["provenance"]["git"] |= {
+        "dirty": True,
+        "dirty_paths": ["src/doseledger/learn/losses/dose.py"],
+        "note": "1 differs",
+    }
+    write_json(run.inputs.run / "run.json", record)
+    text = page_of(run.inputs, run.evaluate, repository)
+    assert "DIRTY TREE" in text
+    assert "src/doseledger/learn/losses/dose.py" in text
+    assert re.search(r'@top-right \{ content: "commit aaaaaaaaaa · DIRTY"; .*#b3261e', text)
+
+    del record["provenance"]
+    write_json(run.inputs.run / "run.json", record)
+    assert "The run does not record its code revision" in page_of(run.inputs, run.evaluate, repository)
+
+
+def test_a_locked_test_set_is_named_with_its_date_and_reason(
+    build_run: Build, repository: Path, tmp_path: Path
+) -> None:
+    run = build_run(tmp_path)
+    rows = [
+        {"pseudonym": f"p{n}", "source_sha256": f"{n:064x}", "locked_on": "2026-01-31", "reason": "first release"}
+        for n in (1, 2)
+    ]
+    write_table(run.inputs.test_set, pd.DataFrame(rows), TEST_SET)
+    text = page_of(run.inputs, run.evaluate, repository)
+    assert "The test set is locked since 2026-01-31: 2 cases (first release)." in text
+    assert "not locked" not in text
+
+
+def test_the_hashes_of_this_model_are_recorded_and_those_of_others_are_not(
+    build_run: Build, repository: Path, tmp_path: Path
+) -> None:
+    run = build_run(tmp_path)
+    stages = "".join(
+        f"  {name}:\n    deps:\n    - {{path: src/a.py, md5: code{k}}}\n"
+        f"    outs:\n    - {{path: out{k}, md5: digest{k}}}\n"
+        for k, name in enumerate(("split", "train@dose_unet", "train@other_model", "report@dose_unet"))
+    )
+    write_text(run.inputs.root / "dvc.lock", f"schema: '2.0'\nstages:\n{stages}")
+    text = page_of(run.inputs, run.evaluate, repository)
+    assert "digest0" in text
+    assert "digest1" in text
+    assert "digest2" not in text
+    # The hash of the report before this one: a report that held it would differ each time.
+    assert "digest3" not in text
+    assert "code0" not in text
+
+
+def test_settings_that_changed_after_evaluation_are_noticed(finished_run: Any) -> None:
+    gamma = finished_run.evaluate.gamma[0].model_copy(update={"gamma_mm": 2.0})
+    evaluate = finished_run.evaluate.model_copy(update={"gamma": [gamma]})
+    with pytest.raises(BadInput, match=r"cases\.csv has no gamma_3_2_global_percent"):
+        context_of(finished_run.inputs, evaluate)
+
+
+def test_a_report_without_a_gamma_criterion_is_refused(finished_run: Any, repository: Path, tmp_path: Path) -> None:
+    without = replace(finished_run, evaluate=finished_run.evaluate.model_copy(update={"gamma": []}))
+    with pytest.raises(BadInput, match=r"evaluate\.gamma is empty"):
+        make(without, repository, tmp_path)
+
+
+def test_a_prediction_on_another_grid_is_refused(build_run: Build, tmp_path: Path) -> None:
+    import numpy as np
+
+    from doseledger.core.case import write_npz
+    from doseledger.core.errors import BadCase
+
+    run = build_run(tmp_path)
+    path = run.inputs.predictions / "case_0006.npz"
+    with np.load(path) as npz:
+        arrays = dict(npz)
+    write_npz(path, {**arrays, "origin_mm": arrays["origin_mm"] + 3.0})
+    with pytest.raises(BadCase, match="run predict again"):
+        load_comparison(run.inputs.cases, run.inputs.predictions, "case_0006", None)  # type: ignore[arg-type]
+
+
+def test_a_machine_without_pango_gets_a_note_for_a_pdf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "weasyprint", None)
+    note = write_pdf("<p>a page</p>", tmp_path / "report.pdf")
+    assert "WeasyPrint can't be loaded" in note
+    assert "the HTML report is complete" in note
+    content = (tmp_path / "report.pdf").read_bytes()
+    assert content.startswith(b"%PDF-")
+    write_pdf("<p>a page</p>", tmp_path / "again.pdf")
+    assert (tmp_path / "again.pdf").read_bytes() == content
+
+
+def test_a_page_that_asks_for_the_network_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="must hold all that it shows"):
+        write_pdf('<img src="http://example.org/a.png">', tmp_path / "report.pdf")
+    assert not (tmp_path / "report.pdf").exists()
+
+
+def test_a_template_that_asks_for_more_than_there_is_is_refused(tmp_path: Path) -> None:
+    write_text(tmp_path / "page.j2", "{{ dose_gy }}")
+    with pytest.raises(BadInput, match="dose_gy"):
+        render_page(tmp_path, "page.j2", {})
+    with pytest.raises(BadInput, match=r"other\.j2"):
+        render_page(tmp_path, "other.j2", {})
+
+
+@pytest.mark.parametrize(
+    ("errors", "picked"),
+    [
+        ({"a": 3.0, "b": 1.0, "c": 2.0}, [("Best case", "b"), ("Median case", "c"), ("Worst case", "a")]),
+        ({"a": 1.0, "b": 1.0, "c": 1.0}, [("Best case", "a"), ("Median case", "b"), ("Worst case", "c")]),
+        ({"a": 1.0, "b": 2.0}, [("Best case", "a"), ("Worst case", "b")]),
+        ({"a": 1.0, "b": float("nan")}, [("Best case", "a")]),
+        ({}, []),
+    ],
+)
+def test_best_median_and_worst_are_different_cases(errors: dict[str, float], picked: list[tuple[str, str]]) -> None:
+    assert pick_cases(pd.Series(errors, dtype=float)) == picked
+
+
+def test_numbers_are_printed_with_a_true_minus_and_no_negative_zero() -> None:
+    assert format_number(-0.004, 2) == "0.00"
+    assert format_number(-1.5, 1, sign=True) == "−1.5"
+    assert format_number(float("nan"), 1) == "–"
+    assert (plural(1, "case"), plural(0, "case")) == ("1 case", "0 cases")
+
+
+def test_headings_say_which_columns_hold_numbers_and_hashes() -> None:
+    table = make_table("t", ("Case", "#Dose (Gy)", "@MD5"), [("a", 1, "ff")])
+    assert [(column.label, column.kind) for column in table.columns] == [
+        ("Case", ""),
+        ("Dose (Gy)", "number"),
+        ("MD5", "hash"),
+    ]
