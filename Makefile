@@ -32,7 +32,7 @@ env: .venv/.complete
 run: env
 	@[ -d .git ] || { echo "make run needs a Git clone: DVC ties every result to a commit"; exit 1; }
 	@# A model that fails its gate has a report all the same: say where, then fail.
-	@$(BIN)/dvc repro; status=$$?; $(BIN)/doseledger where --html reports/html --pdf reports/pdf; exit $$status
+	@$(BIN)/dvc repro; status=$$?; $(BIN)/doseledger where; exit $$status
 
 test: env
 	# Two at a time, a file staying on one process: its fixtures are made once.

@@ -12,26 +12,18 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from diffusion import SHARED, UNET, block, score, train_once
+from diffusion import SHARED, UNET, fit_of, score, train_once
+from shipped import shipped_recipe
 
-from doseledger.core.settings import load_settings
 from doseledger.dosimetry.intervals import bootstrap_interval, paired_test
-from doseledger.learn.families.dose import DOSE
-from doseledger.learn.predict.cases import SplitPart, predict
-from doseledger.learn.recipes.dose import load_recipe
+from doseledger.learn.kinds import open_predictor
+from doseledger.learn.predict.predictor import SplitPart, predict_part
 
-PARAMS = Path(__file__).resolve().parents[1] / "params.yaml"
-
-
-def cascade_changes() -> dict[str, Any]:
-    """Return the changes that give both networks of the shipped cascade the U-Net's shape of this benchmark."""
-    network = load_settings(PARAMS).model("dose_cascade")["network"]
-    both = {name: {**network[name], **SHARED["network"]} for name in ("first", "second")}
-    return {**UNET, "network": both}
+# Both networks of the shipped cascade in the shape of this benchmark's U-Net.
+CASCADE = {**UNET, "network": dict.fromkeys(("first", "second"), SHARED["network"])}
 
 
 def main() -> None:
@@ -43,12 +35,12 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     low: Path = args.low
-    recipe = load_recipe(block("dose_cascade", cascade_changes(), args.epochs, 2), "low_cascade")
-    checkpoint = train_once(low, "low_cascade", recipe, DOSE)
+    recipe = shipped_recipe("dose_cascade", {**CASCADE, "fit": fit_of(args.epochs, 2)})
+    checkpoint = train_once(low, "low_cascade", recipe)
     if args.train_only:
         return
     files = SplitPart(low / "cases", low / "splits.csv", "test", 0, 0)
-    predict(checkpoint, files, low / "predictions" / "low_cascade_test", recipe=recipe.predict, tell=print)
+    predict_part(open_predictor(checkpoint, recipe), files, low / "predictions" / "low_cascade_test", tell=print)
     rng, scores = np.random.default_rng(1), {name: score(low, name) for name in ("low_unet", "low_cascade")}
     for name, values in scores.items():
         for key in ("dose", "dvh"):

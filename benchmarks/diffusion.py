@@ -11,31 +11,27 @@ patients of the challenge.
 from __future__ import annotations
 
 import argparse
-import copy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from shipped import shipped_recipe
 
 from doseledger.core.case import Case
-from doseledger.core.settings import load_settings
 from doseledger.core.tables import SPLITS, read_table
 from doseledger.dosimetry.intervals import bootstrap_interval, paired_test
 from doseledger.dosimetry.openkbp_scores import score_patient
 from doseledger.evaluate.calibration import DrawnSets, calibrate_cohort
 from doseledger.evaluate.predictions import load_prediction, load_samples
-from doseledger.learn.families.diffusion import diffusion_family
-from doseledger.learn.families.dose import DOSE
-from doseledger.learn.predict.cases import SplitPart, predict
-from doseledger.learn.predict.draws import predict_diffusion
-from doseledger.learn.recipes.diffusion import load_diffusion
-from doseledger.learn.recipes.dose import CommonRecipe, load_recipe
-from doseledger.learn.run import Family, TrainingRun
+from doseledger.learn.kinds import make_family, open_predictor
+from doseledger.learn.predict.predictor import SplitPart, predict_part
+from doseledger.learn.recipes.dose import CommonRecipe
+from doseledger.learn.run import TrainingRun
 from doseledger.learn.training.train import Places, train
-from doseledger.report.figures.uncertainty import write_calibration_figure
+from doseledger.report.figures.style import house_style, save_figure
+from doseledger.report.figures.uncertainty import calibration_figure
 
-PARAMS = Path(__file__).resolve().parents[1] / "params.yaml"
 LR, SEED = 0.002, 1
 # Whole cases at low resolution, one patch each; the network at the cases' own resolution, in 16-bit arithmetic.
 SHARED: dict[str, Any] = {
@@ -49,20 +45,16 @@ DIFFUSION = {
 }
 
 
-def block(name: str, changes: dict[str, Any], n_epochs: int, validate_every: int) -> dict[str, Any]:
-    """Return a shipped block with the changes of this benchmark."""
-    value = copy.deepcopy(load_settings(PARAMS).model(name))
-    fit = {"max_epochs": n_epochs, "validate_every": validate_every, "precision": "bf16-mixed"}
-    for part, of_part in {**changes, "fit": fit}.items():
-        value[part] = {**value[part], **of_part} if isinstance(of_part, dict) else of_part
-    return value
+def fit_of(n_epochs: int, validate_every: int) -> dict[str, Any]:
+    """Return how long is trained, in 16-bit arithmetic."""
+    return {"max_epochs": n_epochs, "validate_every": validate_every, "precision": "bf16-mixed"}
 
 
-def train_once(low: Path, name: str, recipe: CommonRecipe, family: Family) -> Path:
-    """Train a model unless it is there; return its checkpoint."""
+def train_once(low: Path, name: str, recipe: CommonRecipe, base: Path | None = None) -> Path:
+    """Train a model, from its base where it has one, unless it is there; return its checkpoint."""
     out = low / "models" / name
     if not (out / "checkpoints" / "best.ckpt").is_file():
-        run = TrainingRun(name, recipe, LR, SEED, 0, 0, {"ok": True}, {}, family)
+        run = TrainingRun(name, recipe, LR, SEED, 0, 0, {"ok": True}, {}, make_family(recipe, base))
         train(run, Places(low / "cases", low / "splits.csv", out, low / "resume"), fresh=False, tell=print)
     return out / "checkpoints" / "best.ckpt"
 
@@ -96,21 +88,20 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     low, only = args.low, args.only
-    unet = load_recipe(block("dose_unet", UNET, args.unet_epochs, 4), "low_unet")
-    diffusion = load_diffusion(
-        block("dose_diffusion", DIFFUSION, args.diffusion_epochs, args.diffusion_epochs), "low_diffusion"
-    )
-    base = train_once(low, "low_unet", unet, DOSE)
+    unet = shipped_recipe("dose_unet", {**UNET, "fit": fit_of(args.unet_epochs, 4)})
+    fit = fit_of(args.diffusion_epochs, args.diffusion_epochs)
+    diffusion = shipped_recipe("dose_diffusion", {**DIFFUSION, "fit": fit})
+    base = train_once(low, "low_unet", unet)
     if only == "unet":
         return
-    drawn = train_once(low, "low_diffusion", diffusion, diffusion_family(diffusion, base))
+    drawn = train_once(low, "low_diffusion", diffusion, base)
     for part in ("val", "test"):
         if only not in (None, part):
             continue
         files = SplitPart(low / "cases", low / "splits.csv", part, 0, 0)
-        predict(base, files, low / "predictions" / f"low_unet_{part}", recipe=unet.predict, tell=print)
-        out = low / "predictions" / f"low_diffusion_{part}"
-        predict_diffusion(drawn, files, out, recipe=diffusion.predict, tell=print)
+        for name, checkpoint, recipe in (("low_unet", base, unet), ("low_diffusion", drawn, diffusion)):
+            out = low / "predictions" / f"{name}_{part}"
+            predict_part(open_predictor(checkpoint, recipe), files, out, tell=print)
     if only not in (None, "score"):
         return
     rng, scores = np.random.default_rng(1), {name: score(low, name) for name in ("low_unet", "low_diffusion")}
@@ -125,9 +116,11 @@ def main() -> None:
     sets = DrawnSets(
         low / "cases", low / "splits.csv", predictions / "low_diffusion_val", predictions / "low_diffusion_test", 0, 0
     )
-    for name, value in calibrate_cohort(sets, low / "calibration", tell=print).items():
+    found = calibrate_cohort(sets, tell=print)
+    for name, value in found["summary"].items():
         print(f"{name} {value:.3f}")
-    write_calibration_figure(low / "calibration", low / "figures", dpi=100)
+    with house_style():
+        save_figure(calibration_figure(found["details"]), low / "figures", "calibration", 100)
 
 
 if __name__ == "__main__":

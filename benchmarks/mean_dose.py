@@ -14,15 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from shipped import shipped_recipe
 
 from doseledger.core.files import sha256_of_file
-from doseledger.core.settings import load_settings
 from doseledger.learn.data.inputs import CaseFile, OpenCase, open_case, spec_of, whole_box
 from doseledger.learn.data.patches import read_sample
 from doseledger.learn.networks.mean_dose import MeanDose
-from doseledger.learn.recipes.dose import load_recipe
 
-PARAMS = Path(__file__).resolve().parents[1] / "params.yaml"
 SHARES = {"by place": 1.0, "by distance": 0.0, "mixed": None}
 
 
@@ -46,7 +44,7 @@ def main() -> None:
     options = parser.parse_args()
     paths = sorted(options.cases.glob("*.npz"))
     cases = [open_case(CaseFile(path.stem, path, sha256_of_file(path))) for path in paths]
-    spec = spec_of(cases, load_recipe(load_settings(PARAMS).model(options.model), str(PARAMS)).inputs)
+    spec = spec_of(cases, shipped_recipe(options.model).inputs)
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in SHARES}
     shares = []
     for case in cases:

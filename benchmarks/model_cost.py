@@ -22,23 +22,16 @@ from typing import Any
 
 import torch
 from loader import make_case
+from shipped import shipped_dose_recipe
 
 from doseledger.core.files import sha256_of_file
-from doseledger.core.settings import load_settings
 from doseledger.learn.data.inputs import CaseFile, OpenCase, open_case, spec_of
 from doseledger.learn.data.patches import PatchDataset, patch_loader
 from doseledger.learn.families.dose import DoseTask
-from doseledger.learn.recipes.dose import Recipe, load_recipe
+from doseledger.learn.recipes.dose import Recipe
 from doseledger.learn.training.optimiser import build_optimiser
 
-PARAMS = Path(__file__).resolve().parents[1] / "params.yaml"
 Batch = dict[str, Any]
-
-
-def recipe_of(name: str) -> Recipe:
-    """A model's block, read in this process."""
-    recipe = load_recipe(load_settings(PARAMS).model(name), name)
-    return recipe.model_copy(update={"loader": recipe.loader.model_copy(update={"workers": 0})})
 
 
 def seconds_a_step(step: Callable[[Batch], None], batches: Iterator[Batch], n_steps: int) -> float:
@@ -86,8 +79,9 @@ def open_synthetic(folder: Path) -> OpenCase:
 def measure(name: str, n_steps: int, folder: Path) -> None:
     """Print one line of the table."""
     torch.set_num_threads(1)
-    recipe, case = recipe_of(name), open_synthetic(folder)
-    recipe = recipe.model_copy(update={"sampling": recipe.sampling.model_copy(update={"patches_per_case": 64})})
+    # Patches are read in this process, and enough of them.
+    changes = {"loader": {"workers": 0, "persistent": False}, "sampling": {"patches_per_case": 64}}
+    recipe, case = shipped_dose_recipe(name, changes), open_synthetic(folder)
     spec = spec_of([case], recipe.inputs)
     task = DoseTask(recipe.trained_part(), spec, 1e-4).to("cuda" if torch.cuda.is_available() else "cpu").train()
     batches = endlessly(patch_loader(PatchDataset([case], spec, recipe, 1), recipe))
@@ -105,7 +99,7 @@ def measure(name: str, n_steps: int, folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", action="append", help="a block of params.yaml; repeat for several")
+    parser.add_argument("--model", action="append", help="a block of params.yaml or models/recipes; repeat for several")
     parser.add_argument("--steps", type=int, default=5)
     arguments = parser.parse_args()
     context = multiprocessing.get_context("spawn")

@@ -30,7 +30,7 @@ from doseledger.ingest.openkbp_files import SIDE, to_zyx
 LOW_FACTORS_ZYX = (4, 2, 2)
 DOSE_STEP_GY = 0.002
 N_SELECTION = 20
-PROTOCOL = Path(__file__).resolve().parents[1] / "validation" / "protocols" / "head_neck_openkbp.yaml"
+PROTOCOL = Path(__file__).resolve().parents[1] / "validation/cohorts/openkbp/protocol.yaml"
 
 
 def block_mean(array: NDArray[np.float32], factors_zyx: tuple[int, int, int]) -> NDArray[np.float32]:

@@ -25,14 +25,14 @@ import psutil
 import pytorch_lightning as pl
 import torch
 from loader import make_case
+from shipped import shipped_dose_recipe
 
 from doseledger.core.files import sha256_of_file
-from doseledger.core.settings import load_settings
 from doseledger.learn.data.inputs import CaseFile, InputSpec, OpenCase, open_case, spec_of, whole_box
 from doseledger.learn.data.patches import PatchDataset, patch_loader, read_sample
 from doseledger.learn.families.dose import DoseTask
 from doseledger.learn.networks.with_prior import dose_network
-from doseledger.learn.recipes.dose import Recipe, load_recipe
+from doseledger.learn.recipes.dose import Recipe
 from doseledger.learn.training.optimiser import build_optimiser
 from doseledger.learn.training.train import quiet_lightning
 
@@ -168,16 +168,11 @@ def compare(cases: list[OpenCase], recipe: Recipe, n_steps: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=Path, help="folder of cases as ingest writes them")
-    parser.add_argument("--model", default="dose_unet", help="a block of params.yaml")
+    parser.add_argument("--model", default="dose_unet", help="a block of params.yaml or models/recipes")
     parser.add_argument("--steps", type=int, default=3, help="steps a turn")
     arguments = parser.parse_args()
-    settings = Path(__file__).resolve().parents[1] / "params.yaml"
-    recipe = load_recipe(
-        {**load_settings(settings).model(arguments.model), "loader": {"workers": 0, "persistent": False}}, str(settings)
-    )
-    recipe = recipe.model_copy(
-        update={"sampling": recipe.sampling.model_copy(update={"patches_per_case": 2 * (arguments.steps + 1)})}
-    )
+    loader, sampling = {"workers": 0, "persistent": False}, {"patches_per_case": 2 * (arguments.steps + 1)}
+    recipe = shipped_dose_recipe(arguments.model, {"loader": loader, "sampling": sampling})
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", message=".*no `val_dataloader`.*")
     with tempfile.TemporaryDirectory() as name:

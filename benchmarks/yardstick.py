@@ -21,12 +21,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusion import block, score, train_once
+from diffusion import fit_of, score, train_once
+from shipped import shipped_recipe
 
 from doseledger.dosimetry.intervals import bootstrap_interval
-from doseledger.learn.families.dose import DOSE
-from doseledger.learn.predict.cases import SplitPart, predict
-from doseledger.learn.recipes.dose import load_recipe
+from doseledger.learn.kinds import open_predictor
+from doseledger.learn.predict.predictor import SplitPart, predict_part
 
 # Babier et al., Med Phys 48:5549, 2021.
 PUBLISHED = "the challenge's winner, on its 100 test patients: dose score 2.43, DVH score 1.48"
@@ -53,7 +53,7 @@ def main() -> None:
     """Train, predict and print the scores."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("full", type=Path)
-    parser.add_argument("--model", default="dose_unet_large", help="block of params.yaml")
+    parser.add_argument("--model", default="dose_unet_large", help="a block of params.yaml or models/recipes")
     parser.add_argument("--epochs", type=int, required=True)
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--workers", type=int, default=12)
@@ -64,19 +64,21 @@ def main() -> None:
         "sampling": {"patch_zyx": list(args.patch), "batch_size": args.batch, "patches_per_case": 1},
         "loader": {"workers": args.workers, "persistent": args.workers > 0},
         "loss": {"target_weight": 1.0},
+        "fit": fit_of(args.epochs, max(1, args.epochs // 8)),
     }
-    recipe = load_recipe(block(args.model, changes, args.epochs, max(1, args.epochs // 8)), args.model)
+    recipe = shipped_recipe(args.model, changes)
     began = time.perf_counter()
     name = f"{args.model}_{args.epochs}"
     with watched_gpu(args.full / f"{name}_busy.txt"):
-        checkpoint = train_once(args.full, name, recipe, DOSE)
+        checkpoint = train_once(args.full, name, recipe)
     print(f"trained in {time.perf_counter() - began:.0f} s, {args.epochs} epochs")
     if torch.cuda.is_available():
         print(f"GPU memory at most {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")
     if args.train_only:
         return
     files = SplitPart(args.full / "cases", args.full / "splits.csv", "test", 0, 0)
-    predict(checkpoint, files, args.full / "predictions" / f"{name}_test", recipe=recipe.predict, tell=print)
+    out = args.full / "predictions" / f"{name}_test"
+    predict_part(open_predictor(checkpoint, recipe), files, out, tell=print)
     scores, rng = score(args.full, name), np.random.default_rng(1)
     for key in ("dose", "dvh"):
         low, high = bootstrap_interval(scores[key], rng)

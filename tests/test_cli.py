@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
-from doseledger.cli.app import app
+from doseledger.cli.app import GONE, RENAMED, app
 from doseledger.core.case import Case
+from doseledger.core.errors import NotReady
 
 EXECUTABLE = Path(sys.executable).with_name("doseledger")
 
@@ -35,7 +39,7 @@ def test_every_command_has_help_with_an_example(command: tuple[str, ...]) -> Non
     assert shown.exit_code == 0
     assert "Example: " in shown.output
     example = " ".join(shown.output.split("Example: ", 1)[1].split())
-    assert example.startswith((f"doseledger {' '.join(command)} ", "see the "))
+    assert f"{example} ".startswith(f"doseledger {' '.join(command)} ")
 
 
 def test_help_loads_no_heavy_library() -> None:
@@ -55,14 +59,14 @@ def test_an_error_is_one_message_and_exit_1(tmp_path: Path) -> None:
         [EXECUTABLE, "inspect", str(tmp_path / "case_0001.npz")], capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
-    assert done.stderr.startswith("error: case_0001: no such file")
+    assert "\nerror: case_0001: no such file" in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_inspect_describes_a_case_in_json(make_case: Callable[..., Case], tmp_path: Path) -> None:
     case = make_case()
     case.save(tmp_path / "case_0001.npz")
-    shown = CliRunner().invoke(app, ["inspect", str(tmp_path / "case_0001.npz"), "--json"])
+    shown = CliRunner().invoke(app, ["case", "show", str(tmp_path / "case_0001.npz"), "--json"])
     described = json.loads(shown.output)
     rectum = described["structures"]["Rectum"]
     assert rectum["voxels"] == case.mask("Rectum").sum()
@@ -74,7 +78,7 @@ def test_inspect_describes_a_case_in_json(make_case: Callable[..., Case], tmp_pa
 def test_gamma_of_a_case_with_itself_is_zero(make_case: Callable[..., Case], tmp_path: Path) -> None:
     path = tmp_path / "case_0001.npz"
     make_case().save(path)
-    shown = CliRunner().invoke(app, ["gamma", str(path), str(path), "--json"])
+    shown = CliRunner().invoke(app, ["dose", "gamma", str(path), str(path), "--json"])
     found = json.loads(shown.output)
     assert found["pass_rate_percent"] == 100.0
     assert found["highest_gamma"] == 0.0
@@ -90,7 +94,7 @@ def test_gamma_of_a_case_with_itself_is_zero(make_case: Callable[..., Case], tmp
 )
 def test_gamma_of_measured_planes_is_the_published_one(shared_data: Path, options: list[str], expected: float) -> None:
     planes = [str(shared_data / "gamma" / f"H&N_VMAT_{which}_1mmPx.dcm") for which in ("Reference", "Evaluated")]
-    shown = CliRunner().invoke(app, ["gamma", *planes, *options, "--cutoff", "20", "--verify", "20", "--json"])
+    shown = CliRunner().invoke(app, ["dose", "gamma", *planes, *options, "--cutoff", "20", "--verify", "20", "--json"])
     found = json.loads(shown.output)
     assert round(found["pass_rate_percent"], 2) == expected
     assert found["largest_difference_from_pymedphys"] < 1e-10
@@ -111,7 +115,7 @@ def test_a_plane_is_not_compared_with_a_volume(
 def test_dvh_reads_the_clinics_own_files(shared_data: Path) -> None:
     folder = shared_data / "dicom" / "dicompyler_breast_imrt"
     files = [str(folder / "rtss.dcm"), str(folder / "rtdose.dcm")]
-    shown = CliRunner().invoke(app, ["dvh", *files, "--statistic", "mean", "--json"])
+    shown = CliRunner().invoke(app, ["dose", "dvh", *files, "--statistic", "mean", "--json"])
     heart = json.loads(shown.output)["structures"]["Heart"]["statistics"]["mean"]
     assert heart["unit"] == "Gy"
     # 4.619 % of 14 Gy in the planning system's own DVH (DVHMeanDose, in percent although DoseUnits says GY).
@@ -125,12 +129,57 @@ def test_dvh_reads_the_clinics_own_files(shared_data: Path) -> None:
     assert heart["value"] == pytest.approx(mean_gy, rel=0.01, abs=0.02)
 
 
-def test_make_run_ends_by_saying_where_the_report_is(repository: Path) -> None:
+def test_make_run_ends_by_saying_where_the_report_is(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = (repository / "Makefile").read_text()
-    command = recipe.split("$(BIN)/doseledger where ", 1)[1].split(";")[0].split()
-    shown = CliRunner().invoke(app, ["where", *command, "--params", str(repository / "params.yaml")])
+    assert "$(BIN)/doseledger where;" in recipe
+    # From any folder inside the project.
+    monkeypatch.chdir(repository / "docs" / "how-to")
+    shown = CliRunner().invoke(app, ["where"])
     assert shown.exit_code == 0
     assert "dose_unet: " in shown.output
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_a_former_name_is_told_and_leads_to_a_command(old: str, new: str) -> None:
+    assert tuple(new.split()) in ALL
+    done = subprocess.run([EXECUTABLE, *old.split(), "--help"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert done.stderr == f"`doseledger {old}` is called `doseledger {new}` now\n"
+
+
+@pytest.mark.parametrize(("old", "now"), GONE.items())
+def test_a_command_that_is_gone_says_what_to_type(old: str, now: str) -> None:
+    assert tuple(now.split()[1:2]) in ALL
+    done = subprocess.run([EXECUTABLE, *old.split(), "x"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, f"error: `doseledger {old}` is gone; now: {now}\n")
+
+
+@pytest.mark.parametrize("command", ALL, ids=" ".join)
+def test_summaries_are_short(command: tuple[str, ...]) -> None:
+    found: Any = typer.main.get_command(app)
+    for word in command:
+        found = found.commands[word]
+    assert len(found.help.split("\n")[0]) <= 50, found.help
+
+
+def test_outside_a_project_a_stage_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(NotReady, match=r"no dvc\.yaml with a params\.yaml here or in a folder above"):
+        CliRunner().invoke(app, ["train", "dose_unet"], catch_exceptions=False)
+
+
+def test_another_clones_own_code_is_run_in_its_folder(tmp_path: Path, repository: Path) -> None:
+    shutil.copytree(repository / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    with (tmp_path / "src/doseledger/cli/app.py").open("a") as stream:
+        stream.write("\n\n# the other clone's\n")
+    edited = (tmp_path / "src/doseledger/cli/app.py").read_text()
+    edited = edited.replace("def main() -> NoReturn:", "def main() -> NoReturn:\n    print(__file__)", 1)
+    (tmp_path / "src/doseledger/cli/app.py").write_text(edited)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [EXECUTABLE, "--help"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.startswith(str(tmp_path / "src/doseledger/cli/app.py")), done.stderr
 
 
 def test_json_stands_alone_on_stdout(shared_data: Path, repository: Path, tmp_path: Path) -> None:

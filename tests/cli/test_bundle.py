@@ -105,15 +105,17 @@ def test_the_parity_gate_fails_beyond_limits_and_still_writes_the_page(
         "out",
         "--templates",
     )
-    failed = call(*arguments, templates, "--gate", "--token", "token.json", "--findings", "findings.json")
+    failed = call(*arguments, templates, "--gate", "--findings", "findings.json")
     assert isinstance(failed.exception, GateFailed)
     assert "case_0002.npz: dose_gy: rms_difference <= 0.5 is not kept, found 2" in str(failed.exception)
     assert "NOT ALIKE" in (project / "out" / "parity.md").read_text()
-    assert json.loads((project / "token.json").read_text())["ok"] is False
+    assert json.loads((project / "findings.json").read_text())["ok"] is False
     looked = call(*arguments, templates, "--limit", "1", "--json")
     assert json.loads(looked.stdout)["n_compared"] == 1
     refused = call(*arguments, templates, "--limit", "1", "--gate")
     assert isinstance(refused.exception, BadInput)
+    ungated = call(*arguments, templates, "--findings", "findings.json")
+    assert "--findings holds the gate's verdict: give --gate as well" in str(ungated.exception)
 
 
 def test_verify_outside_a_project_says_so() -> None:

@@ -67,16 +67,18 @@ def test_seeds_are_pooled_and_a_run_without_its_predictions_is_refused(tmp_path:
 
 
 def test_the_linter_exits_1_and_says_what_is_wrong(repository: Path, tmp_path: Path) -> None:
-    goals, protocols = repository / "validation" / "goals" / "prostate_sib.yaml", repository / "validation/protocols"
-    assert "prostate_sib.yaml: sound" in call("goals", "lint", goals, "--protocols", protocols)
+    goals = repository / "validation/cohorts/phantom/goals.yaml"
+    protocol = goals.with_name("protocol.yaml")
+    # The protocol that lies beside it.
+    assert "goals.yaml: sound" in call("goals", "lint", goals)
     bad = tmp_path / "prostate_sib.yaml"
     bad.write_text(goals.read_text().replace("structure: Rectum", "structure: Rectm"))
     with pytest.raises(GateFailed, match=r"fault\(s\) in 1 of 2 files of goals"):
-        call("goals", "lint", goals, bad, "--protocols", protocols)
+        call("goals", "lint", goals, bad, "--protocol", protocol)
 
 
 def test_goals_are_converted_and_shown(repository: Path, tmp_path: Path) -> None:
-    goals, out = repository / "validation" / "goals" / "prostate_sib_chhip.yaml", tmp_path / "chhip_20.yaml"
+    goals, out = repository / "validation/cohorts/prostate/goals_chhip.yaml", tmp_path / "chhip_20.yaml"
     words = ["goals", "convert", goals, out, "--fractions", 20, "--from-fractions", 28, "--alpha-beta", "Rectum=3"]
     shown = call(*words, "--keep", "PTV70", "--keep", "PTV56")
     assert "statistic: V60Gy" in shown

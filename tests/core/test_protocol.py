@@ -7,12 +7,13 @@ import pytest
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_yaml, write_json
+from doseledger.core.layout import Layout
 from doseledger.core.protocol import Protocol, folded, load_goals, load_protocol
 
 
 @pytest.fixture
 def prostate(repository: Path) -> dict[str, Any]:
-    return read_yaml(repository / "validation/protocols/prostate_sib.yaml")
+    return read_yaml(repository / "validation/cohorts/phantom/protocol.yaml")
 
 
 def load(values: dict[str, Any], tmp_path: Path) -> Protocol:
@@ -20,10 +21,13 @@ def load(values: dict[str, Any], tmp_path: Path) -> Protocol:
     return load_protocol(tmp_path / "protocol.yaml")
 
 
-@pytest.mark.parametrize("name", ["prostate_sib", "head_neck_openkbp"])
-def test_each_shipped_protocol_and_its_goals_load(repository: Path, name: str) -> None:
-    protocol = load_protocol(repository / f"validation/protocols/{name}.yaml")
-    goals = load_goals(repository / f"validation/goals/{name}.yaml")
+@pytest.mark.parametrize(
+    ("cohort", "name"),
+    [("phantom", "prostate_sib"), ("prostate", "prostate_sib"), ("openkbp", "head_neck_openkbp")],
+)
+def test_each_shipped_protocol_and_its_goals_load(repository: Path, cohort: str, name: str) -> None:
+    layout = Layout(repository, cohort)
+    protocol, goals = load_protocol(layout.protocol), load_goals(layout.goals)
     assert protocol.name == goals.protocol == name
     assert {goal.structure for goal in goals.goals} <= set(protocol.structure_names)
     assert all(goal.source for goal in goals.goals)
@@ -87,7 +91,7 @@ def test_a_reason_that_says_nothing_is_refused(prostate: dict[str, Any], tmp_pat
 
 
 def test_a_goal_without_a_source_is_refused(repository: Path, tmp_path: Path) -> None:
-    goals = read_yaml(repository / "validation/goals/prostate_sib.yaml")
+    goals = read_yaml(repository / "validation/cohorts/phantom/goals.yaml")
     goals["goals"][2]["source"] = " "
     write_json(tmp_path / "goals.yaml", goals)
     with pytest.raises(BadInput, match=r"goals\.2\.source: String should have at least 1 character"):

@@ -51,34 +51,31 @@ def test_a_missing_key_is_named(params: str, tmp_path: Path) -> None:
 
 def test_a_model_without_a_block_is_refused(params: str, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"\['dose_unat'\] have no block"):
-        load(params.replace("  - dose_unet\n", "  - dose_unat\n"), tmp_path)
+        load(params.replace("- dose_unet\n", "- dose_unat\n"), tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("lists", "message"),
+    ("bases", "message"),
     [
-        ("models:\n  - dose_diffusion\ndiffusion_models: []", "kind diffusion belongs into diffusion_models"),
-        ("models:\n  - dose_unet\ndiffusion_models:\n  - dose_unet_large", "any other into models"),
-        ("models:\n  - dose_unet_large\ndiffusion_models:\n  - dose_diffusion", "'dose_unet' is not among the models"),
-        ("models:\n  - dose_unet\ndiffusion_models:\n  - dose_dream", "no block of their own"),
+        ("{dose_dream: dose_unet}", "dose_dream starts from dose_unet; both must be among the models"),
+        ("{dose_unet: dose_dream}", "dose_unet starts from dose_dream; both must be among the models"),
+        ("{dose_unet: dose_unet}", "dose_unet starts from dose_unet; both .* and dose_unet must start from nothing"),
     ],
 )
-def test_a_model_in_the_wrong_list_is_refused(params: str, tmp_path: Path, lists: str, message: str) -> None:
-    shipped = "models:\n  - dose_unet\n", "diffusion_models: []\n"
-    text = params.replace(shipped[1], "").replace(shipped[0], f"{lists}\n")
+def test_a_base_that_is_not_trained_is_refused(params: str, tmp_path: Path, bases: str, message: str) -> None:
     with pytest.raises(BadInput, match=message):
-        load(text, tmp_path)
+        load(params.replace("bases: {}", f"bases: {bases}"), tmp_path)
+
+
+def test_a_model_without_its_block_is_told_where_to_get_one(params: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"\['dose_dream'\] have no block .*`doseledger recipe use NAME`"):
+        load(params.replace("models:\n- dose_unet", "models:\n- dose_dream"), tmp_path)
 
 
 def test_inverted_fractions_are_refused(params: str, tmp_path: Path) -> None:
     swapped = params.replace("train: 0.7", "train: 0.15").replace("test: 0.15", "test: 0.7")
     with pytest.raises(BadInput, match="inverted"):
         load(swapped, tmp_path)
-
-
-def test_an_unknown_cohort_is_refused(params: str, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="cohort 'lung' is not in cohorts"):
-        load(params.replace("cohort: phantom", "cohort: lung"), tmp_path)
 
 
 @pytest.mark.parametrize("empty", ['""', '" "'])
@@ -89,9 +86,7 @@ def test_a_failed_case_is_not_accepted_without_a_reason(params: str, tmp_path: P
 
 
 def test_gamma_criteria_that_differ_in_their_cutoff_alone_are_refused(params: str, tmp_path: Path) -> None:
-    again = (
-        "    - {gamma_percent: 3, gamma_mm: 3, cutoff_percent: 20, local: false, interp_fraction: 10, max_gamma: 2}\n"
-    )
+    again = "  - {gamma_percent: 3, gamma_mm: 3, cutoff_percent: 20, local: false, interp_fraction: 10, max_gamma: 2}\n"
     first = next(line for line in params.splitlines(keepends=True) if line.lstrip().startswith("- gamma_percent: 3.0"))
     with pytest.raises(BadInput, match="gamma 3 %/3 mm global stands there twice"):
         load(params.replace(first, again + first), tmp_path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import shutil
 import subprocess
@@ -20,10 +19,10 @@ from typer.testing import CliRunner
 from doseledger.cli.app import app
 from doseledger.core.case import Case
 from doseledger.core.errors import BadInput
-from doseledger.core.files import sha256_of_file
+from doseledger.core.files import read_yaml, sha256_of_file
 from doseledger.core.grid import Grid
 from doseledger.core.protocol import Protocol, load_protocol
-from doseledger.core.settings import load_settings
+from doseledger.core.settings import Settings, load_settings
 from doseledger.deliver.dose import (
     DicomRequest,
     dose_on_grid,
@@ -32,16 +31,16 @@ from doseledger.deliver.dose import (
     protocol_of_prediction,
     read_prescription_options,
 )
-from doseledger.deliver.predictor import dose_predictor, open_predictor
 from doseledger.deliver.seen import SeenCases, seen_cases
 from doseledger.dicom.read_dose import read_dose
 from doseledger.ingest.case import Origin, convert_case
 from doseledger.learn.data.inputs import CaseFile, InputSpec, OpenCase, open_case
+from doseledger.learn.kinds import load_recipe, open_predictor, recipe_of
 from doseledger.learn.networks.denoiser import build_noise_network
 from doseledger.learn.networks.with_prior import dose_network
-from doseledger.learn.predict.cases import Model, load_model, predict_case
-from doseledger.learn.recipes.diffusion import load_diffusion
-from doseledger.learn.recipes.dose import PredictRecipe, Recipe, load_recipe
+from doseledger.learn.predict.cases import Model, dose_predictor, load_model, predict_case
+from doseledger.learn.recipes.diffusion import DiffusionRecipe
+from doseledger.learn.recipes.dose import PredictRecipe, Recipe
 from doseledger.learn.training.checkpoint import Checkpoint, save_checkpoint
 
 PREDICT = PredictRecipe(overlap=0.25, windows_at_once=2, mirror_average=True, spacing_tolerance=0.25)
@@ -62,12 +61,19 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def recipe(repository: Path) -> Recipe:
-    """The shipped block with a network that is built in an instant."""
-    block = copy.deepcopy(load_settings(repository / "params.yaml").model("dose_unet"))
-    block["network"] = SMALL
-    block["sampling"]["patch_zyx"] = [8, 16, 16]
-    return load_recipe(block, "test")
+def settings(repository: Path) -> Settings:
+    """The shipped settings with a network that is built in an instant."""
+    shipped = load_settings(repository / "params.yaml")
+    sampling = {**shipped.model_base["sampling"], "patch_zyx": [8, 16, 16]}
+    return shipped.model_copy(update={"model_base": {**shipped.model_base, "network": SMALL, "sampling": sampling}})
+
+
+@pytest.fixture(scope="module")
+def recipe(settings: Settings) -> Recipe:
+    """A dose network's, small."""
+    found = recipe_of(settings, "dose_unet")
+    assert isinstance(found, Recipe)
+    return found
 
 
 def save_model(path: Path, recipe: Recipe, names: tuple[str, ...], targets: tuple[str, ...]) -> Path:
@@ -451,29 +457,34 @@ def test_the_same_prediction_has_the_same_bytes_and_another_one_other_uids(facto
 
 
 def test_the_command_predicts_one_patient_or_a_batch_and_fails_when_one_failed(
-    factory: Any, checkpoint: Path, repository: Path, tmp_path: Path
+    factory: Any, checkpoint: Path, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from ruamel.yaml import YAML
 
+    # The command looks for its project from where it is run.
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy(repository / name, tmp_path)
+    (tmp_path / "notes").mkdir()
+    monkeypatch.chdir(tmp_path / "notes")
     with (tmp_path / "tiny.yaml").open("w") as stream:
         YAML(typ="safe").dump(factory.PROTOCOL, stream)
     factory.make_patient().save(tmp_path / "in" / "anon_1")
     (tmp_path / "in" / "anon_2").mkdir()
     (tmp_path / "in" / "anon_2" / "letter.txt").write_text("no DICOM")
-    fixed = ["--protocol", str(tmp_path / "tiny.yaml"), "--params", str(repository / "params.yaml"), "--json"]
+    fixed = ["--protocol", str(tmp_path / "tiny.yaml"), "--json"]
     one, all_of_them = str(tmp_path / "in" / "anon_1"), str(tmp_path / "in")
     runner = CliRunner()
-    single = runner.invoke(app, ["predict-dicom", str(checkpoint), one, str(tmp_path / "one"), *fixed])
+    single = runner.invoke(app, ["deliver", "dose", str(checkpoint), one, str(tmp_path / "one"), *fixed])
     assert single.exit_code == 0, single.output
     assert list(json.loads(single.stdout)["predicted"]) == ["anon_1"]
     batch = runner.invoke(
-        app, ["predict-dicom", str(checkpoint), all_of_them, str(tmp_path / "all"), "--batch", *fixed]
+        app, ["deliver", "dose", str(checkpoint), all_of_them, str(tmp_path / "all"), "--batch", *fixed]
     )
     assert batch.exit_code == 1
     assert isinstance(batch.exception, BadInput)
     assert "anon_2: none of the 1 files is DICOM" in str(batch.exception)
     assert (tmp_path / "all" / "anon_1" / "rtdose.dcm").is_file()
-    wrong = runner.invoke(app, ["predict-dicom", str(checkpoint), one, str(tmp_path / "x"), *fixed, "--bits", "8"])
+    wrong = runner.invoke(app, ["deliver", "dose", str(checkpoint), one, str(tmp_path / "x"), *fixed, "--bits", "8"])
     assert "wanted 16 or 32 bits" in str(wrong.exception)
 
 
@@ -507,12 +518,12 @@ def test_a_real_patient_gets_a_dose_in_the_frame_of_their_image(
 
 
 def test_a_diffusion_gives_the_mean_of_its_doses_and_keeps_their_spread_beside_it(
-    repository: Path, predicted: Any, factory: Any, tmp_path: Path
+    repository: Path, settings: Settings, predicted: Any, factory: Any, tmp_path: Path
 ) -> None:
-    block = copy.deepcopy(load_settings(repository / "params.yaml").model("dose_diffusion"))
-    block["network"], block["sampling"]["patch_zyx"] = SMALL, [8, 16, 16]
+    block = read_yaml(repository / "models/recipes/dose_diffusion.yaml")["dose_diffusion"]
     block["diffusion"]["residual"] = False
-    recipe = load_diffusion(block, "test")
+    recipe = load_recipe(block, settings.model_base, "test")
+    assert isinstance(recipe, DiffusionRecipe)
     spec = InputSpec(NAMES, TARGETS, recipe.inputs)
     spacing = (3.0, 2.5, 2.5)
     content = Checkpoint(
@@ -522,11 +533,10 @@ def test_a_diffusion_gives_the_mean_of_its_doses_and_keeps_their_spread_beside_i
         extras={"base": None, "scale": {"centre": 0.5, "width": 0.5, "most": 1.2}},
     )  # fmt: skip
     save_checkpoint(tmp_path / "diffusion.ckpt", content)
-    settings = load_settings(repository / "params.yaml")
     drawn = {"samples": 2, "steps": 2, "sampler": "euler"}
-    shipped = {**settings.model("dose_diffusion"), "predict": {**block["predict"], **drawn}}
-    settings = settings.model_copy(update={"blocks": {**settings.blocks, "dose_diffusion": shipped}})
-    predictor = open_predictor(tmp_path / "diffusion.ckpt", settings, "test")
+    short = {**block, "predict": {**block["predict"], **drawn}}
+    with_diffusion = settings.model_copy(update={"blocks": {**settings.blocks, "dose_diffusion": short}})
+    predictor = open_predictor(tmp_path / "diffusion.ckpt", recipe_of(with_diffusion, "dose_diffusion"))
     summary, out, _ = predicted({"anon_1": factory.make_patient()}, predictor=predictor)
     assert summary["settings"]["samples"] == 2
     with np.load(out / "anon_1.npz") as npz:

@@ -60,13 +60,13 @@ CHHIP = {"Rectum": {24.6: 80, 32.4: 70, 40.8: 60, 52.8: 30, 60: 3}}
 
 @pytest.mark.parametrize(
     ("name", "published", "from_fractions"),
-    [("prostate_sib_quantec", QUANTEC, None), ("prostate_sib_chhip", CHHIP, 20)],
+    [("goals_quantec", QUANTEC, None), ("goals_chhip", CHHIP, 20)],
 )
 def test_the_shipped_alternatives_are_the_published_limits_converted(
     name: str, published: dict[str, dict[float, float]], from_fractions: int | None, repository: Path
 ) -> None:
-    goals = load_goals(repository / "validation" / "goals" / f"{name}.yaml")
-    protocol = load_protocol(repository / "validation" / "protocols" / "prostate_sib.yaml")
+    goals = load_goals(repository / f"validation/cohorts/prostate/{name}.yaml")
+    protocol = load_protocol(repository / "validation/cohorts/phantom/protocol.yaml")
     assert lint_goals(goals, protocol) == []
     found = [(g.structure, g.statistic, g.limit) for g in goals.goals if g.structure in published]
     wanted = []
@@ -78,7 +78,7 @@ def test_the_shipped_alternatives_are_the_published_limits_converted(
 
 
 def test_a_set_of_goals_is_converted_there_and_back(repository: Path) -> None:
-    goals = load_goals(repository / "validation" / "goals" / "prostate_sib_chhip.yaml")
+    goals = load_goals(repository / "validation/cohorts/prostate/goals_chhip.yaml")
     kept = frozenset({"PTV70", "PTV56"})
     there = convert_goals(goals, 20, {"Rectum": 3.0}, keep=kept, from_fractions=28)
     # The levels of CHHiP's arm of 20 fractions, which the file's sources list.

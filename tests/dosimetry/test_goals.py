@@ -126,7 +126,7 @@ def test_a_structure_or_a_statistic_that_is_not_known_is_refused(masks: dict[str
 
 @pytest.fixture(scope="module")
 def protocol(repository: Any) -> Protocol:
-    return load_protocol(repository / "validation" / "protocols" / "prostate_sib.yaml")
+    return load_protocol(repository / "validation/cohorts/phantom/protocol.yaml")
 
 
 SOUND = goal("PTV70", "D95%", ">=", 70.0, "Gy")

@@ -1,4 +1,4 @@
-"""Calibration of a diffusion's predictions on disk: the files that it writes, the picture, and each refusal."""
+"""Calibration of a diffusion's predictions on disk: its numbers, the picture, and each refusal."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import pytest
 
 from doseledger.core.case import Case, write_npz
 from doseledger.core.errors import BadCase, BadInput
-from doseledger.core.files import read_json, sha256_of_file
+from doseledger.core.files import sha256_of_file, to_json
 from doseledger.core.tables import SPLITS, read_table, write_table
 from doseledger.evaluate.calibration import DrawnSets, calibrate_cohort
 from doseledger.evaluate.predictions import load_samples
-from doseledger.report.figures.uncertainty import write_calibration_figure
+from doseledger.report.spread import calibration_picture
 
 CHECKPOINT, STEP_GY, N_SAMPLES, SAID = "c" * 64, 0.002, 8, 0.5
 PARTS = {1: "train", 2: "val", 3: "val", 4: "test", 5: "test", 6: "test"}
@@ -70,64 +70,65 @@ def spoil(sets: DrawnSets, part: str, case_id: str, **changes: Any) -> None:
     write_drawn(folder / f"{case_id}.npz", Case.load(path), sha256_of_file(path), **changes)
 
 
-def test_a_spread_of_half_is_told_and_mended_by_validation_cases(sets: DrawnSets, tmp_path: Path) -> None:
+def test_a_spread_of_half_is_told_and_mended_by_validation_cases(sets: DrawnSets) -> None:
     told: list[str] = []
-    summary = calibrate_cohort(sets, tmp_path / "a", tell=told.append)
-    calibrate_cohort(sets, tmp_path / "b", tell=told.append)
-    for name in ("calibration.json", "calibration_details.json"):
-        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
-    assert read_json(tmp_path / "a" / "calibration.json") == summary
+    found = calibrate_cohort(sets, tell=told.append)
+    assert to_json(calibrate_cohort(sets, tell=told.append)) == to_json(found)
+    assert set(found) == {"summary", "details"}
+    summary, details = found["summary"], found["details"]
     assert summary["n_cases"] == 3
     assert summary["coverage_80_voxels_percent"] < 60
     assert summary["factor_voxels"] > 1.5
     assert summary["coverage_80_voxels_stretched_percent"] == pytest.approx(80, abs=4)
-    details = read_json(tmp_path / "a" / "calibration_details.json")
     assert details["fitted_on"] == ["case_0002", "case_0003"]
     assert [row["case_id"] for row in details["cases"]] == ["case_0004", "case_0005", "case_0006"]
     assert len(details["ranks"]) == N_SAMPLES + 1
     assert "from 2 validation cases" in told[-1]
 
 
+def test_nothing_is_written_beside_the_drawn_doses(sets: DrawnSets, tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    calibrate_cohort(sets, tell=print)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_the_picture_is_written_in_three_formats_and_the_same_each_time(sets: DrawnSets, tmp_path: Path) -> None:
-    calibrate_cohort(sets, tmp_path / "metrics", tell=print)
-    one = write_calibration_figure(tmp_path / "metrics", tmp_path / "one", dpi=60)
-    other = write_calibration_figure(tmp_path / "metrics", tmp_path / "other", dpi=60)
-    assert set(one) == {"png", "svg", "pdf"}
-    for kind, path in one.items():
-        assert path.read_bytes() == other[kind].read_bytes()
-    text = one["svg"].read_text()
-    assert "Intervals" in text
-    with pytest.raises(BadInput, match="run doseledger calibrate"):
-        write_calibration_figure(tmp_path / "nothing", tmp_path, dpi=60)
+    details = calibrate_cohort(sets, tell=print)["details"]
+    pictures = [calibration_picture(details, tmp_path / name, dpi=60) for name in ("one", "other")]
+    names = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert names == ["calibration.pdf", "calibration.png", "calibration.svg"]
+    for name in names:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
+    assert pictures[0] == pictures[1]
+    assert "Intervals" in (tmp_path / "one" / "calibration.svg").read_text()
 
 
-def test_a_case_that_the_model_has_seen_is_refused(sets: DrawnSets, tmp_path: Path) -> None:
+def test_a_case_that_the_model_has_seen_is_refused(sets: DrawnSets) -> None:
     table = read_table(sets.splits, SPLITS).set_index("case_id")["sha256"]
     # A validation case has chosen the epoch, and may still tell how far doses spread; a test case may not have.
     spoil(sets, "val", "case_0002", selected_on=[table["case_0002"]])
-    calibrate_cohort(sets, tmp_path / "out", tell=print)
+    calibrate_cohort(sets, tell=print)
     spoil(sets, "test", "case_0004", selected_on=[table["case_0004"]])
     with pytest.raises(BadCase, match="case_0004: the model was selected on this case"):
-        calibrate_cohort(sets, tmp_path / "out", tell=print)
+        calibrate_cohort(sets, tell=print)
     spoil(sets, "test", "case_0004")
     spoil(sets, "val", "case_0002", trained_on=[table["case_0002"]])
     with pytest.raises(BadCase, match="case_0002: the model was trained on this case"):
-        calibrate_cohort(sets, tmp_path / "out", tell=print)
+        calibrate_cohort(sets, tell=print)
 
 
-def test_what_can_not_be_compared_is_refused(sets: DrawnSets, tmp_path: Path) -> None:
+def test_what_can_not_be_compared_is_refused(sets: DrawnSets) -> None:
     spoil(sets, "test", "case_0005", without="samples")
     with pytest.raises(BadCase, match="holds no drawn doses; only a diffusion's prediction has a spread"):
-        calibrate_cohort(sets, tmp_path / "out", tell=print)
+        calibrate_cohort(sets, tell=print)
     spoil(sets, "test", "case_0005", case_sha256="d" * 64)
     with pytest.raises(BadCase, match=r"case_0005: .*the prediction is of dddddddddddd"):
-        calibrate_cohort(sets, tmp_path / "out", tell=print)
+        calibrate_cohort(sets, tell=print)
     spoil(sets, "test", "case_0005", checkpoint_sha256="d" * 64)
     with pytest.raises(BadInput, match="come from different checkpoints"):
-        calibrate_cohort(sets, tmp_path / "out", tell=print)
+        calibrate_cohort(sets, tell=print)
     with pytest.raises(BadInput, match="no val cases in fold 1"):
-        calibrate_cohort(replace(sets, fold=1), tmp_path / "out", tell=print)
-    assert not (tmp_path / "out").exists()
+        calibrate_cohort(replace(sets, fold=1), tell=print)
 
 
 def test_samples_come_back_in_gy_where_they_were_drawn(sets: DrawnSets) -> None:

@@ -30,8 +30,8 @@ GAMMA = GammaSettings(
 @pytest.fixture
 def yardsticks(repository: Path) -> Yardsticks:
     return Yardsticks(
-        protocol=load_protocol(repository / "validation" / "protocols" / "prostate_sib.yaml"),
-        goals=load_goals(repository / "validation" / "goals" / "prostate_sib.yaml"),
+        protocol=load_protocol(repository / "validation/cohorts/phantom/protocol.yaml"),
+        goals=load_goals(repository / "validation/cohorts/phantom/goals.yaml"),
         settings=EvaluateSettings(
             workers=0,
             gamma=[GAMMA],

@@ -97,7 +97,7 @@ def test_a_constant_prediction_scores_what_the_definitions_say(challenge: Path, 
 
 
 def test_cases_and_npz_predictions_score_the_same_as_csv(challenge: Path, tmp_path: Path, repository: Path) -> None:
-    protocol = load_protocol(repository / "validation" / "protocols" / "head_neck_openkbp.yaml")
+    protocol = load_protocol(repository / "validation/cohorts/openkbp/protocol.yaml")
     folder = sorted((challenge / "validation-pats").glob("pt_*"))[0]
     case = convert_case(folder, Origin(folder.name), protocol)
     case.save(tmp_path / "cases" / f"{folder.name}.npz")

@@ -9,15 +9,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from fixtures import projects
+from fixtures.projects import copy_cohorts
 from scipy.ndimage import gaussian_filter
 
 from doseledger.core.case import Case
-from doseledger.core.files import read_yaml, sha256_of_file, write_json
+from doseledger.core.files import sha256_of_file, write_json
+from doseledger.core.layout import Layout
 from doseledger.core.protocol import Protocol, load_protocol
 from doseledger.core.tables import CASES, SKIPPED, SPLITS, TEST_SET, write_table
 from doseledger.gates.data.cohort import CaseReport, judge_case
-from doseledger.gates.digests import CohortFiles
-from doseledger.gates.limits import DataLimits, data_limits
+from doseledger.gates.limits import DataLimits, load_thresholds
 
 SPLIT_OF = {1: "train", 2: "train", 3: "train", 4: "train", 5: "val", 6: "test"}
 
@@ -76,21 +78,27 @@ def healthy(make_case: Callable[..., Case]) -> Callable[[int], Case]:
 
 
 @pytest.fixture
-def protocol(repository: Path, tmp_path: Path) -> Protocol:
-    """The prostate protocol, on the coarse grid of the test cases."""
-    return load_protocol(coarse_protocol(repository, tmp_path / "prostate_sib.yaml"))
-
-
-def coarse_protocol(repository: Path, path: Path) -> Path:
-    value = read_yaml(repository / "validation" / "protocols" / "prostate_sib.yaml")
-    write_json(path, {**value, "spacing_mm": [6.0, 6.0, 6.0]})  # JSON is YAML too
-    return path
+def layout(repository: Path, tmp_path: Path) -> Layout:
+    """A project in the test's folder with the files of every cohort, the protocol on the coarse grid of the cases."""
+    return copy_cohorts(repository, tmp_path)
 
 
 @pytest.fixture
-def limits(repository: Path) -> DataLimits:
+def enter_project(repository: Path, layout: Layout, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Make the project one that commands run in, and the working folder."""
+    return lambda: projects.enter_project(repository, layout, monkeypatch)
+
+
+@pytest.fixture
+def protocol(layout: Layout) -> Protocol:
+    """The prostate protocol, on the coarse grid of the test cases."""
+    return load_protocol(layout.protocol)
+
+
+@pytest.fixture
+def limits(layout: Layout) -> DataLimits:
     """The limits that ship."""
-    return data_limits(repository / "validation" / "thresholds.yaml", "prostate")
+    return load_thresholds(layout).data
 
 
 @pytest.fixture
@@ -111,30 +119,22 @@ def row_of(case: Case, path: Path) -> dict[str, object]:
 
 
 @pytest.fixture
-def write_cohort(repository: Path, tmp_path: Path) -> Callable[[list[Case]], CohortFiles]:
+def write_cohort(layout: Layout) -> Callable[[list[Case]], Layout]:
     """Write cases and the tables that go with them; the sixth is the test set."""
 
-    def write(cases: list[Case]) -> CohortFiles:
-        folder = tmp_path / "cases"
+    def write(cases: list[Case]) -> Layout:
         rows = []
         for case in cases:
-            case.save(folder / f"{case.case_id}.npz")
-            rows.append(row_of(case, folder / f"{case.case_id}.npz"))
+            case.save(layout.cases / f"{case.case_id}.npz")
+            rows.append(row_of(case, layout.cases / f"{case.case_id}.npz"))
         table = pd.DataFrame(rows)
-        write_table(folder / "cases.csv", table, CASES)
-        write_table(folder / "skipped.csv", pd.DataFrame(columns=list(SKIPPED.columns), dtype=str), SKIPPED)
+        write_table(layout.cases_csv, table, CASES)
+        nobody = pd.DataFrame(columns=list(SKIPPED.columns), dtype=str)
+        write_table(layout.cases / "skipped.csv", nobody, SKIPPED)
         parts = [SPLIT_OF[i] for i in range(1, len(cases) + 1)]
-        write_table(tmp_path / "splits.csv", table.assign(repeat=0, fold=0, split=parts)[list(SPLITS.columns)], SPLITS)
-        write_table(tmp_path / "lock.csv", pd.DataFrame(columns=list(TEST_SET.columns), dtype=str), TEST_SET)
-        write_json(tmp_path / "suite.json", LIGHT_SUITE)
-        return CohortFiles(
-            cases_dir=folder,
-            splits_csv=tmp_path / "splits.csv",
-            test_set_csv=tmp_path / "lock.csv",
-            protocol=coarse_protocol(repository, tmp_path / "prostate_sib.yaml"),
-            suite=tmp_path / "suite.json",
-            thresholds=repository / "validation" / "thresholds.yaml",
-            cohort="prostate",
-        )
+        write_table(layout.splits, table.assign(repeat=0, fold=0, split=parts)[list(SPLITS.columns)], SPLITS)
+        write_table(layout.test_set, pd.DataFrame(columns=list(TEST_SET.columns), dtype=str), TEST_SET)
+        write_json(layout.suite, LIGHT_SUITE)
+        return layout
 
     return write

@@ -40,7 +40,7 @@ def test_every_check_of_the_gates_stands_on_the_page(repository: Path, page: str
     for file in sorted((repository / "src" / "doseledger" / "gates").rglob("*.py")):
         text = file.read_text()
         names |= set(re.findall(r'Finding\(\s*"([a-z_0-9]+)"', text)) | set(re.findall(r'gate = "([a-z_]+)"', text))
-    for suite in sorted((repository / "validation" / "suites").glob("*.json")):
+    for suite in sorted((repository / "validation" / "cohorts").glob("*/suite.json")):
         names |= set(re.findall(r'"gate": "([a-z_]+)"', suite.read_text()))
     assert len(names) > 50
     assert sorted(name for name in names if f"`{name}`" not in page) == []

@@ -1,4 +1,4 @@
-"""Limits are typed: one that does not say where it comes from is refused."""
+"""Limits are typed, merged block by block over the cohorts that one is like, and each says where it comes from."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pytest
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_yaml, write_json
-from doseledger.gates.limits import load_thresholds
+from doseledger.core.layout import Layout
+from doseledger.gates.limits import Thresholds, load_thresholds
 
 
 def blank_sources(value: Any, path: str = "") -> Iterator[str]:
@@ -24,11 +25,120 @@ def blank_sources(value: Any, path: str = "") -> Iterator[str]:
             yield from blank_sources(item, f"{path}{key}.")
 
 
-def test_every_limit_must_say_where_it_comes_from(repository: Path, tmp_path: Path) -> None:
-    thresholds = read_yaml(repository / "validation" / "thresholds.yaml")
+def put(layout: Layout, cohort: str, thresholds: Any = None, *, like: str | None = None) -> None:
+    """Write a cohort's thresholds.yaml and cohort.yaml, where given; JSON is YAML too."""
+    (layout.cohorts / cohort).mkdir(exist_ok=True)
+    for name, value in (("thresholds", thresholds), ("cohort", like and {"like": like})):
+        if value is not None:
+            write_json(layout.cohorts / cohort / f"{name}.yaml", value)
+
+
+def test_every_limit_must_say_where_it_comes_from(layout: Layout) -> None:
+    thresholds = read_yaml(layout.cohorts / "phantom/thresholds.yaml")
     where = list(blank_sources(thresholds))
     assert len(where) > 20
-    write_json(tmp_path / "thresholds.yaml", thresholds)
+    put(layout, "phantom", thresholds)
     with pytest.raises(BadInput, match="String should have at least 1 character") as caught:
-        load_thresholds(tmp_path / "thresholds.yaml")
+        load_thresholds(layout)
     assert [path for path in where if f"{path}: String should" not in str(caught.value)] == []
+
+
+@pytest.mark.parametrize("cohort", ["phantom", "prostate", "openkbp"])
+def test_the_limits_that_ship_are_whole_and_hold_for_every_model(cohort: str, repository: Path) -> None:
+    thresholds = load_thresholds(Layout(repository, cohort))
+    for model in ("dose_unet", "a_model_of_tomorrow"):
+        limits = [*thresholds.metrics_of(model), *thresholds.shortcuts_of(model), *thresholds.candidate]
+        assert all(len(limit.source) > 10 for limit in limits)
+
+
+def test_a_block_of_ones_own_wins_and_a_missing_one_comes_from_the_cohort_that_it_is_like(layout: Layout) -> None:
+    others = load_thresholds(layout)
+    probes = {"warn_auc": 0.6, "red_auc": 0.7, "source": "this clinic"}
+    put(layout, "clinic", {"probes": probes}, like="phantom")
+    own = load_thresholds(Layout(layout.root, "clinic"))
+    assert own.probes.model_dump() == probes
+    assert own.model_dump(exclude={"probes"}) == others.model_dump(exclude={"probes"})
+    assert load_thresholds(layout) == others
+
+
+def test_a_block_is_taken_as_a_whole_and_not_key_by_key(layout: Layout) -> None:
+    put(layout, "clinic", {"probes": {"warn_auc": 0.6, "source": "x"}}, like="phantom")
+    with pytest.raises(BadInput, match=r"clinic/thresholds\.yaml: probes\.red_auc: the key is missing"):
+        load_thresholds(Layout(layout.root, "clinic"))
+
+
+def test_of_a_chain_of_cohorts_the_nearest_block_wins(layout: Layout) -> None:
+    far = {"warn_auc": 0.6, "red_auc": 0.9, "source": "far"}
+    drift = load_thresholds(layout).drift.model_dump() | {"alpha": 0.02, "source": "far"}
+    put(layout, "far", {"probes": far, "drift": drift}, like="phantom")
+    put(layout, "near", {"probes": far | {"source": "near"}}, like="far")
+    put(layout, "own", like="near")
+    found = load_thresholds(Layout(layout.root, "own"))
+    assert (found.probes.source, found.drift.source) == ("near", "far")
+    assert found.preflight == load_thresholds(layout).preflight
+
+
+def test_limits_that_are_no_mapping_or_unknown_or_missing_are_refused(layout: Layout) -> None:
+    put(layout, "phantom", [1, 2])
+    with pytest.raises(BadInput, match=r"phantom/thresholds\.yaml: wanted a mapping of limits, found list"):
+        load_thresholds(layout)
+    put(layout, "alone", {"prbes": {}})
+    with pytest.raises(BadInput, match="probes: the key is missing") as caught:
+        load_thresholds(Layout(layout.root, "alone"))
+    assert "prbes: Extra inputs are not permitted" in str(caught.value)
+
+
+def test_a_circle_of_cohorts_is_refused(layout: Layout) -> None:
+    put(layout, "one", like="two")
+    put(layout, "two", like="one")
+    with pytest.raises(BadInput, match=r"one/cohort\.yaml: one is like itself in the end; name another cohort"):
+        load_thresholds(Layout(layout.root, "one"))
+
+
+def test_an_unknown_cohort_is_told_the_nearest_name(layout: Layout) -> None:
+    with pytest.raises(BadInput, match=r"cohort 'phantm' has no folder in .*; there are .*\. Did you mean phantom\?"):
+        load_thresholds(Layout(layout.root, "phantm"))
+    with pytest.raises(BadInput, match="cohort 'zzz' has no folder") as caught:
+        load_thresholds(Layout(layout.root, "zzz"))
+    assert "Did you mean" not in str(caught.value)
+    put(layout, "clinic", like="opnkbp")
+    with pytest.raises(BadInput, match=r"Did you mean openkbp\?"):
+        load_thresholds(Layout(layout.root, "clinic"))
+
+
+LIMIT = {"metric": "mae_body_gy", "operator": "<=", "limit": 3.0, "source": "the clinic"}
+BEATEN = [
+    {"metric": f"{name}_mae_ratio", "operator": "<=", "limit": 1.0, "source": "the clinic", "severity": "error"}
+    for name in ("template", "distance")
+]
+
+
+def with_models(layout: Layout, **blocks: Any) -> Thresholds:
+    put(layout, "clinic", blocks, like="phantom")
+    return load_thresholds(Layout(layout.root, "clinic"))
+
+
+def test_limits_under_a_models_name_hold_for_it_and_those_under_default_for_all_others(layout: Layout) -> None:
+    metrics = {"dose_unet": [LIMIT | {"limit": 2.0}], "default": [LIMIT]}
+    shortcuts = {"dose_unet": [{**item, "limit": 0.5} for item in BEATEN], "default": BEATEN}
+    found = with_models(layout, metrics=metrics, shortcuts=shortcuts)
+    assert [limit.limit for limit in found.metrics_of("dose_unet")] == [2.0]
+    assert [limit.limit for limit in found.metrics_of("dose_mednext")] == [3.0]
+    assert [limit.limit for limit in found.shortcuts_of("dose_unet")] == [0.5, 0.5]
+    assert [limit.limit for limit in found.shortcuts_of("dose_mednext")] == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("limits", [{}, {"other": [LIMIT]}, {"dose_unet": [], "default": [LIMIT]}])
+def test_a_model_without_limits_is_refused(limits: dict[str, Any], layout: Layout) -> None:
+    found = with_models(layout, metrics=limits, shortcuts={"other": BEATEN})
+    with pytest.raises(BadInput, match=r"no limits under metrics\.dose_unet, nor under metrics\.default"):
+        found.metrics_of("dose_unet")
+    with pytest.raises(BadInput, match=r"no limits under shortcuts\.dose_unet, nor under shortcuts\.default"):
+        found.shortcuts_of("dose_unet")
+
+
+@pytest.mark.parametrize("left", [0, 1])
+def test_shortcut_limits_must_say_what_a_model_must_beat(left: int, layout: Layout) -> None:
+    found = with_models(layout, shortcuts={"default": [BEATEN[left]]})
+    with pytest.raises(BadInput, match=f"have no limit of {BEATEN[1 - left]['metric']}"):
+        found.shortcuts_of("dose_unet")

@@ -16,6 +16,7 @@ from doseledger.core.case import Case
 from doseledger.core.errors import BadInput
 from doseledger.core.files import write_text
 from doseledger.core.grid import Grid
+from doseledger.core.layout import Layout
 from doseledger.core.protocol import Protocol, load_protocol
 from doseledger.gates.data.features import measure_case
 from doseledger.gates.suites import judge_features, read_suite
@@ -95,7 +96,7 @@ FAULTS: dict[str, tuple[Callable[[Case], Case], str, str]] = {
 
 @pytest.fixture
 def suite(repository: Path) -> list[dict[str, object]]:
-    return read_suite(repository / "validation" / "suites" / "prostate_sib.json")
+    return read_suite(repository / "validation/cohorts/phantom/suite.json")
 
 
 def test_the_suite_names_each_fault_and_no_healthy_case(
@@ -166,12 +167,13 @@ def test_an_expectation_without_its_reason_is_refused(item: dict[str, object], m
         read_suite(tmp_path / "suite.json")
 
 
-@pytest.mark.parametrize("name", ["prostate_sib", "head_neck_openkbp"])
+@pytest.mark.parametrize("cohort", ["phantom", "prostate", "openkbp"])
 def test_every_column_of_a_suite_that_ships_is_a_feature(
-    name: str, repository: Path, healthy: Make, protocol: Protocol
+    cohort: str, repository: Path, healthy: Make, protocol: Protocol
 ) -> None:
-    wanted = {item["kwargs"]["column"] for item in read_suite(repository / "validation" / "suites" / f"{name}.json")}
-    shipped = load_protocol(repository / "validation" / "protocols" / f"{name}.yaml")
+    layout = Layout(repository, cohort)
+    wanted = {item["kwargs"]["column"] for item in read_suite(layout.suite)}
+    shipped = load_protocol(layout.protocol)
     ends = ("volume_cc", "median_hu", "mean_gy")
     target_ends = ("d98_percent", "d95_percent", "d50_percent", "d2_percent", "v95_percent")
     features = {

@@ -8,8 +8,18 @@ from pathlib import Path
 import pytest
 
 from doseledger.core.errors import GateFailed, NotReady
-from doseledger.core.files import write_text
-from doseledger.gates.verdict import Finding, enforce, make_verdict, passed_token, verdict_as_json, without_explanations
+from doseledger.core.files import write_json, write_text
+from doseledger.core.layout import VerdictPaths
+from doseledger.gates.verdict import (
+    Finding,
+    enforce,
+    make_verdict,
+    passed_token,
+    read_verdict,
+    verdict_as_json,
+    without_explanations,
+    write_verdict,
+)
 
 
 def test_findings_come_in_one_order_whatever_order_they_were_made_in() -> None:
@@ -53,3 +63,26 @@ def test_a_token_that_says_no_stops_whoever_asks(tmp_path: Path) -> None:
 def test_words_that_explain_a_limit_are_no_part_of_it() -> None:
     value = {"limit": 3, "source": "somewhere", "rules": [{"max": 1, "meta": {"notes": "why", "gate": "volume"}}]}
     assert without_explanations(value) == {"limit": 3, "rules": [{"max": 1, "meta": {"gate": "volume"}}]}
+
+
+def test_a_verdict_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    paths = VerdictPaths(tmp_path / "model.json", tmp_path / "model_findings.json")
+    with pytest.raises(NotReady, match=r"no .*model\.json: nothing has been judged yet"):
+        read_verdict(paths)
+    finding = Finding("nan", "case_1", "error", "bad", {"n": 3})
+    verdict = make_verdict("model", "d", [finding], {"metrics": {"ok": True}})
+    write_verdict(verdict, paths)
+    assert read_verdict(paths) == verdict
+    assert json.loads(paths.token.read_text()) == {"ok": False, "digest": "d"}
+
+
+@pytest.mark.parametrize("token", [{"ok": True, "digest": "d"}, {"ok": False, "digest": "e"}])
+def test_a_token_and_findings_that_differ_are_no_verdict(token: dict[str, object], tmp_path: Path) -> None:
+    paths = VerdictPaths(tmp_path / "model.json", tmp_path / "model_findings.json")
+    write_verdict(make_verdict("model", "d", [Finding("nan", "case_1", "error", "bad")], {}), paths)
+    write_json(paths.token, token)
+    with pytest.raises(NotReady, match="say different things"):
+        read_verdict(paths)
+    paths.findings.unlink()
+    with pytest.raises(NotReady, match=r"no .*model_findings\.json"):
+        read_verdict(paths)

@@ -70,7 +70,7 @@ def test_a_breast_case_with_one_of_its_98_slices_is_refused_clearly(shared_data)
 
 
 def test_one_slice_is_refused_for_that_under_any_protocol(shared_data, repository):
-    protocol = load_protocol(repository / "validation" / "protocols" / "prostate_sib.yaml")
+    protocol = load_protocol(repository / "validation/cohorts/phantom/protocol.yaml")
     with pytest.raises(BadCase, match="1 image slice found, wanted at least 2"):
         convert_case(shared_data / "dicom" / "dicompyler_breast_imrt", Origin("breast"), protocol)
 

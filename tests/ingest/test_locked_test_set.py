@@ -9,6 +9,7 @@ import pytest
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import sha256_of_bytes
+from doseledger.core.layout import Layout
 from doseledger.core.settings import SplitSettings
 from doseledger.core.tables import CASES, SPLITS, TEST_SET, UNLOCKED, read_table, write_table
 from doseledger.ingest.locked_test_set import lock, unlock
@@ -121,7 +122,7 @@ def test_splits_older_than_the_cases_are_not_locked(cohort: Path) -> None:
 
 @pytest.mark.parametrize("name", ["phantom", "openkbp", "prostate"])
 def test_every_shipped_lock_is_a_test_set_table(repository: Path, name: str) -> None:
-    read_table(repository / "validation" / "test_sets" / f"{name}.csv", TEST_SET)
+    read_table(Layout(repository, name).test_set, TEST_SET)
 
 
 def test_a_patient_locked_by_name_stays_with_whichever_data_he_has(cohort: Path) -> None:

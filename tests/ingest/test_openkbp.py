@@ -31,7 +31,7 @@ def write_sparse(path: Path, array: np.ndarray, with_values: bool) -> None:
 
 @pytest.fixture
 def protocol(repository: Path) -> Protocol:
-    return load_protocol(repository / "validation" / "protocols" / "head_neck_openkbp.yaml")
+    return load_protocol(repository / "validation/cohorts/openkbp/protocol.yaml")
 
 
 @pytest.fixture

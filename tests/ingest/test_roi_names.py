@@ -13,7 +13,7 @@ PLAIN = ["PTV70", "PTV56", "Prostate", "Rectum", "Bladder", "Femur_L", "Femur_R"
 
 @pytest.fixture(scope="module")
 def protocol(repository) -> Protocol:
-    return load_protocol(repository / "validation" / "protocols" / "prostate_sib.yaml")
+    return load_protocol(repository / "validation/cohorts/phantom/protocol.yaml")
 
 
 def renamed(old: str, new: str) -> list[str]:

@@ -14,12 +14,13 @@ import pytest
 import torch
 
 from doseledger.core.case import Case
-from doseledger.core.files import sha256_of_file
-from doseledger.core.settings import load_settings
+from doseledger.core.files import read_yaml, sha256_of_file
+from doseledger.core.settings import Settings, load_settings
 from doseledger.core.tables import SPLITS, write_table
 from doseledger.learn.data.inputs import OpenCase, case_files, open_case
 from doseledger.learn.families.dose import DOSE
-from doseledger.learn.recipes.dose import Recipe, load_recipe
+from doseledger.learn.kinds import full_block, load_recipe
+from doseledger.learn.recipes.dose import Recipe
 from doseledger.learn.run import TrainingRun
 from doseledger.learn.training.train import Places
 
@@ -58,9 +59,22 @@ def one_thread() -> None:
 
 
 @pytest.fixture(scope="session")
-def default_block(repository: Path) -> dict[str, Any]:
-    """The block `dose_unet` of params.yaml."""
-    return load_settings(repository / "params.yaml").model("dose_unet")
+def settings(repository: Path) -> Settings:
+    """The shipped params.yaml."""
+    return load_settings(repository / "params.yaml")
+
+
+@pytest.fixture(scope="session")
+def default_block(settings: Settings) -> dict[str, Any]:
+    """The block `dose_unet` of params.yaml, complete."""
+    return full_block(settings.model("dose_unet"), settings.model_base, "dose_unet")
+
+
+@pytest.fixture(scope="session")
+def shipped_diffusion(repository: Path, settings: Settings) -> dict[str, Any]:
+    """The ready-made block `dose_diffusion`, complete."""
+    block = read_yaml(repository / "models/recipes/dose_diffusion.yaml")["dose_diffusion"]
+    return full_block(block, settings.model_base, "dose_diffusion")
 
 
 @pytest.fixture(scope="session")
@@ -68,7 +82,9 @@ def make_recipe(default_block: dict[str, Any]) -> Callable[..., Recipe]:
     """Factory of small recipes: make_recipe({"fit.max_epochs": 1})."""
 
     def make(changes: dict[str, Any] | None = None) -> Recipe:
-        return load_recipe(changed(default_block, {**SMALL, **(changes or {})}), "test")
+        recipe = load_recipe(changed(default_block, {**SMALL, **(changes or {})}), {}, "test")
+        assert isinstance(recipe, Recipe)
+        return recipe
 
     return make
 

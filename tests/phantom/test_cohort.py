@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from doseledger.cli.app import app
 from doseledger.core.errors import BadCase, BadInput, SkippedCase
 from doseledger.core.files import write_stored_zip
+from doseledger.core.layout import Layout
 from doseledger.core.protocol import GoalSet, Protocol, load_goals, load_protocol
 from doseledger.core.settings import PhantomSettings
 from doseledger.core.tables import RAW, read_table
@@ -51,7 +52,7 @@ NON_SIB = 13
 
 @pytest.fixture(scope="module")
 def protocol() -> Protocol:
-    return load_protocol(Path(__file__).resolve().parents[2] / "validation" / "protocols" / "prostate_sib.yaml")
+    return load_protocol(Path(__file__).resolve().parents[2] / "validation/cohorts/phantom/protocol.yaml")
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +113,7 @@ def test_a_plan_whose_monitor_units_were_changed_on_disk_is_told_from_its_dose(f
     beam.BeamMeterset = f"{float(beam.BeamMeterset) * 1.01:.6f}"
     write_stored_zip(tmp_path / "case_0001.zip", files | {"RP.dcm": to_bytes(plan)})
     assert 0.2 < recompute_dose(tmp_path / "case_0001.zip").worst_gy < 0.75
-    shown = CliRunner().invoke(app, ["recompute-dose", str(tmp_path / "case_0001.zip")])
+    shown = CliRunner().invoke(app, ["dose", "recompute", str(tmp_path / "case_0001.zip")])
     assert shown.exit_code == 1
     assert "RTDOSE is not the dose of its RTPLAN to 0.01 Gy: case_0001 (0." in str(shown.exception)
     assert "case_0001: " in shown.stdout
@@ -187,7 +188,7 @@ def test_the_same_settings_give_the_same_bytes(tmp_path: Path, poor_plans: Phant
 def test_a_plan_that_misses_its_goals_is_dropped_with_its_reason(
     tmp_path: Path, repository: Path, poor_plans: PhantomSettings
 ) -> None:
-    goals = load_goals(repository / "validation" / "goals" / "prostate_sib.yaml")
+    goals = load_goals(repository / "validation/cohorts/phantom/goals.yaml")
     strict = goals.model_copy(
         update={"goals": [goals.goals[0].model_copy(update={"acceptable": None, "limit": 100.5})]}
     )
@@ -274,10 +275,10 @@ def test_the_default_cohort_has_its_dirt(protocol: Protocol) -> None:
             assert alias in protocol.structure(name).aliases
 
 
-@pytest.mark.parametrize("name", ["prostate_sib", "head_neck_openkbp"])
-def test_the_goals_that_come_with_the_project_are_sound(repository: Path, name: str) -> None:
-    goals = load_goals(repository / "validation" / "goals" / f"{name}.yaml")
-    assert lint_goals(goals, load_protocol(repository / "validation" / "protocols" / f"{name}.yaml")) == []
+@pytest.mark.parametrize("cohort", ["phantom", "prostate", "openkbp"])
+def test_the_goals_that_come_with_the_project_are_sound(repository: Path, cohort: str) -> None:
+    layout = Layout(repository, cohort)
+    assert lint_goals(load_goals(layout.goals), load_protocol(layout.protocol)) == []
 
 
 def test_dciodvfy_finds_no_error(folder: Path, tmp_path: Path) -> None:
@@ -319,7 +320,7 @@ def test_dicompyler_reads_the_same_dvh(folder: Path, monkeypatch: pytest.MonkeyP
 
 def measured_by_ours(path: Path) -> dict[str, tuple[float, float]]:
     """Mean dose in Gy and volume in cm³ of each structure as our own ingest reads them."""
-    protocol = load_protocol(Path(__file__).resolve().parents[2] / "validation" / "protocols" / "prostate_sib.yaml")
+    protocol = load_protocol(Path(__file__).resolve().parents[2] / "validation/cohorts/phantom/protocol.yaml")
     case = convert_case(path, Origin(path.stem), protocol)
     assert case.dose_gy is not None
     masks = dict(zip(case.structure_names, case.masks, strict=True))

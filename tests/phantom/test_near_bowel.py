@@ -77,7 +77,7 @@ def test_bowel_that_lies_clear_needs_no_compromise() -> None:
 
 
 def test_only_the_coverage_of_ptv56_yields(repository: Path) -> None:
-    goals = load_goals(repository / "validation" / "goals" / "prostate_sib.yaml")
+    goals = load_goals(repository / "validation/cohorts/phantom/goals.yaml")
     changed = [
         (before, after)
         for before, after in zip(goals.goals, yielded_goals(goals).goals, strict=True)
@@ -88,7 +88,7 @@ def test_only_the_coverage_of_ptv56_yields(repository: Path) -> None:
 
 
 def test_a_goal_of_the_least_dose_to_ptv56_does_not_become_a_percentage(repository: Path) -> None:
-    goals = load_goals(repository / "validation" / "goals" / "prostate_sib.yaml")
+    goals = load_goals(repository / "validation/cohorts/phantom/goals.yaml")
     (coverage,) = (goal for goal in goals.goals if goal.name == "PTV56 V53.2Gy ≥ 98 %")
     least = coverage.model_copy(update={"statistic": "D98%", "limit": 53.2, "acceptable": 50.0, "unit": "Gy"})
     more = goals.model_copy(update={"goals": [least, coverage]})
@@ -98,7 +98,7 @@ def test_a_goal_of_the_least_dose_to_ptv56_does_not_become_a_percentage(reposito
 def test_the_compromise_stands_in_the_plan_and_only_there(
     tmp_path: Path, repository: Path, poor_plans: PhantomSettings, all_near: PhantomSettings
 ) -> None:
-    goals = load_goals(repository / "validation" / "goals" / "prostate_sib.yaml")
+    goals = load_goals(repository / "validation/cohorts/phantom/goals.yaml")
     lenient = goals.model_copy(update={"goals": [g.model_copy(update={"gating": False}) for g in goals.goals]})
     made = make_case("case_0001", 1, tmp_path / "near", all_near, lenient)
     plain = make_case("case_0001", 1, tmp_path / "plain", poor_plans, lenient)

@@ -18,9 +18,9 @@ from doseledger.cli.app import app
 from doseledger.core.case import write_npz
 from doseledger.core.errors import BadCase, BadInput, NotReady
 from doseledger.core.files import read_json, write_json
+from doseledger.core.layout import ModelLayout, VerdictPaths
 from doseledger.core.protocol import load_goals, load_protocol
 from doseledger.evaluate.compare import compare_models
-from doseledger.ledger.audit.anchors import file_anchors
 from doseledger.ledger.runs.compared_runs import (  # fmt: skip
     ComparedRun,
     compared_run,
@@ -28,7 +28,7 @@ from doseledger.ledger.runs.compared_runs import (  # fmt: skip
     refuse_unlike,
     run_of_metrics,
 )
-from doseledger.ledger.runs.files import RunFiles, VerdictFiles
+from doseledger.ledger.runs.files import RunFiles, files_of_model
 from doseledger.report.blocks import Picture
 from doseledger.report.comparison import DrawnFrom, choose_cases, comparison_context, make_comparison
 from doseledger.report.page import ReportOutputs, render_page
@@ -64,45 +64,34 @@ def edit(folder: Path, table: str, change: Callable[[pd.DataFrame], pd.DataFrame
 @pytest.fixture
 def pair(finished_run: Any, tmp_path: Path) -> list[ComparedRun]:
     """A baseline and a better run, both with predictions."""
-    inputs = finished_run.inputs
-    better = halve_errors(inputs.metrics, tmp_path / "better")
+    at = finished_run.at
+    better = halve_errors(at.metrics, tmp_path / "better")
     return [
-        run_of_metrics(inputs.metrics, "baseline", inputs.predictions),
-        run_of_metrics(better, "better", inputs.predictions),
+        run_of_metrics(at.metrics, "baseline", at.predictions),
+        run_of_metrics(better, "better", at.predictions),
     ]
 
 
-def files_of(inputs: Any, **changes: Any) -> RunFiles:
-    files = RunFiles(
-        cohort=inputs.cohort,
-        model=inputs.model,
-        run=inputs.run,
-        summary=inputs.metrics / "summary.json",
-        tables={name: inputs.metrics / f"{name}.csv" for name in ("cases", "dvh", "goals")},
-        verdicts={"data": VerdictFiles(inputs.data_findings, inputs.data_findings)},
-        html=inputs.root / "report.html",
-        pdf=inputs.root / "report.pdf",
-        splits=inputs.splits,
-        predictions=inputs.predictions,
-    )
-    return replace(files, **changes)
+def files_of(at: ModelLayout, **changes: Any) -> RunFiles:
+    # The gate on data alone: what the others say is not what these tests are about.
+    return replace(files_of_model(at), verdicts={"data": at.layout.data_verdict}, **changes)
 
 
-def drawn_from(inputs: Any, *chosen: str) -> DrawnFrom:
-    return DrawnFrom(inputs.cases, load_protocol(inputs.protocol), load_goals(inputs.goals), chosen)
+def drawn_from(at: ModelLayout, *chosen: str) -> DrawnFrom:
+    of = at.layout
+    return DrawnFrom(of.cases, load_protocol(of.protocol), load_goals(of.goals), chosen)
 
 
-def make(runs: list[ComparedRun], inputs: Any, repository: Path, folder: Path) -> ReportOutputs:
-    outputs = ReportOutputs(folder / "compare.html", folder / "compare.pdf", folder / "figures", folder / "audit.jsonl")
-    templates = repository / "reports/templates"
-    make_comparison(runs, outputs, templates, drawn_from(inputs), dpi=40, tell=lambda line: None)
+def make(runs: list[ComparedRun], at: ModelLayout, folder: Path) -> ReportOutputs:
+    outputs = ReportOutputs(folder / "compare.html", folder / "compare.pdf", folder / "figures")
+    make_comparison(runs, outputs, at.layout.templates, drawn_from(at), dpi=40, tell=lambda line: None)
     return outputs
 
 
 def test_known_numbers_stand_in_a_page_that_needs_no_network_and_is_the_same_again(
-    pair: list[ComparedRun], finished_run: Any, repository: Path, tmp_path: Path
+    pair: list[ComparedRun], finished_run: Any, tmp_path: Path
 ) -> None:
-    outputs = make(pair, finished_run.inputs, repository, tmp_path / "out")
+    outputs = make(pair, finished_run.at, tmp_path / "out")
     text = outputs.html.read_text()
     mean = float(pair[0].cases["mae_body_gy"].mean())
     row = re.search(r"<td>MAE, body \(Gy\)</td>(.*?)</tr>", text, re.DOTALL)
@@ -121,10 +110,9 @@ def test_known_numbers_stand_in_a_page_that_needs_no_network_and_is_the_same_aga
     assert str(tmp_path) not in text
     names = sorted(path.name for path in outputs.figures.glob("*.png"))
     assert names == ["dvh_case_0006.png", "dvh_case_0007.png", "dvh_case_0008.png", "errors_better.png"]
-    again = make(pair, finished_run.inputs, repository, tmp_path / "again")
+    again = make(pair, finished_run.at, tmp_path / "again")
     assert again.html.read_bytes() == outputs.html.read_bytes()
     assert again.pdf.read_bytes() == outputs.pdf.read_bytes()
-    assert [a.head for a in file_anchors(outputs.html)] == [a.head for a in file_anchors(outputs.pdf)]
 
 
 def test_a_single_pair_is_adjusted_as_the_comparison_of_models_does(pair: list[ComparedRun]) -> None:
@@ -156,32 +144,34 @@ def test_eight_cases_are_enough_for_the_test_to_speak() -> None:
 
 
 def test_settings_that_differ_are_listed_and_equal_ones_are_not(finished_run: Any, tmp_path: Path) -> None:
-    inputs = finished_run.inputs
-    one = compared_run(files_of(inputs), "one")
+    at = finished_run.at
+    one = compared_run(files_of(at), "one")
     run = tmp_path / "run"
-    shutil.copytree(inputs.run, run)
+    shutil.copytree(at.run, run)
     (run / "config_resolved.yaml").write_text("model: dose_unet\nlr: 1e-04\nseed: 1.0\nrecipe:\n  kind: diffusion\n")
-    other = compared_run(files_of(inputs, run=run), "other")
+    other = compared_run(files_of(at, run=run), "other")
     assert differing_settings([one, other]) == {"lr": [0.002, 0.0001], "recipe.kind": ["dose", "diffusion"]}
-    silent = run_of_metrics(inputs.metrics, "silent")
+    silent = run_of_metrics(at.metrics, "silent")
     assert differing_settings([one, silent]) == {}
 
 
-def test_verdicts_and_a_dirty_tree_are_said_in_red(finished_run: Any, repository: Path, tmp_path: Path) -> None:
-    inputs = finished_run.inputs
+def test_verdicts_and_a_dirty_tree_are_said_in_red(finished_run: Any, tmp_path: Path) -> None:
+    at = finished_run.at
     run = tmp_path / "run"
-    shutil.copytree(inputs.run, run)
+    shutil.copytree(at.run, run)
     record = read_json(run / "run.json")
     record["provenance"]["git"]["dirty"] = True
     write_json(run / "run.json", {**record, "cases_sha256": "f" * 64})
     findings = tmp_path / "findings.json"
-    write_json(findings, {**read_json(inputs.data_findings), "ok": False, "counts": {"error": 2, "warning": 0}})
-    verdicts = {"data": VerdictFiles(findings, findings)}
-    other = compared_run(files_of(inputs, run=run, verdicts=verdicts), "other")
-    runs = [compared_run(files_of(inputs), "first"), other]
+    write_json(
+        findings, {**read_json(at.layout.data_verdict.findings), "ok": False, "counts": {"error": 2, "warning": 0}}
+    )
+    verdicts = {"data": VerdictPaths(findings, findings)}
+    other = compared_run(replace(files_of(at, run=run), verdicts=verdicts), "other")
+    runs = [compared_run(files_of(at), "first"), other]
     picture = Picture("data:image/png;base64,", "caption", "alt")
-    context = comparison_context(runs, paired_statistics(runs), [picture], []) | {"audit_head": ""}
-    text = render_page(repository / "reports/templates", "comparison.html.j2", context)
+    context = comparison_context(runs, paired_statistics(runs), [picture], [])
+    text = render_page(at.layout.templates, "comparison.html.j2", context)
     for words in (
         "other was trained on a dirty tree.", "other failed a gate.", "FAILED, 2 errors",
         "The runs were trained on different cases.", "DIRTY · GATE FAILED",
@@ -223,25 +213,23 @@ def test_other_dvh_statistics_are_refused_by_name(pair: list[ComparedRun]) -> No
         refuse_unlike([pair[0], replace(pair[1], dvh=dvh)])
 
 
-def test_predictions_on_another_grid_are_refused(
-    pair: list[ComparedRun], finished_run: Any, repository: Path, tmp_path: Path
-) -> None:
-    inputs = finished_run.inputs
+def test_predictions_on_another_grid_are_refused(pair: list[ComparedRun], finished_run: Any, tmp_path: Path) -> None:
+    at = finished_run.at
     moved = tmp_path / "moved"
-    shutil.copytree(inputs.predictions, moved)
+    shutil.copytree(at.predictions, moved)
     for path in moved.glob("*.npz"):
         with np.load(path) as npz:
             arrays = dict(npz)
         write_npz(path, {**arrays, "origin_mm": arrays["origin_mm"] + 3.0})
     with pytest.raises(BadCase, match="the case lies on"):
-        make([pair[0], replace(pair[1], predictions=moved)], inputs, repository, tmp_path / "out")
+        make([pair[0], replace(pair[1], predictions=moved)], at, tmp_path / "out")
 
 
 def test_a_run_without_predictions_has_no_dvh_to_draw(
-    pair: list[ComparedRun], finished_run: Any, repository: Path, tmp_path: Path
+    pair: list[ComparedRun], finished_run: Any, tmp_path: Path
 ) -> None:
     with pytest.raises(BadInput, match="no predictions of better are known"):
-        make([pair[0], replace(pair[1], predictions=None)], finished_run.inputs, repository, tmp_path / "out")
+        make([pair[0], replace(pair[1], predictions=None)], finished_run.at, tmp_path / "out")
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
@@ -251,23 +239,23 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
 
 def test_an_unfinished_run_is_refused_with_what_is_missing(finished_run: Any, tmp_path: Path) -> None:
     with pytest.raises(NotReady, match=r"no finished run, 2 file\(s\) are missing: .*run\.json"):
-        compared_run(files_of(finished_run.inputs, run=tmp_path), "unfinished")
+        compared_run(files_of(finished_run.at, run=tmp_path), "unfinished")
 
 
 def test_a_model_of_another_kind_is_refused(finished_run: Any) -> None:
     with pytest.raises(BadInput, match="only dose models are compared"):
-        compared_run(files_of(finished_run.inputs, tables={}), "segmentation")
+        compared_run(files_of(finished_run.at, tables={}), "segmentation")
 
 
 def test_a_chosen_case_must_be_a_test_case(pair: list[ComparedRun], finished_run: Any) -> None:
-    assert choose_cases(pair, drawn_from(finished_run.inputs, "case_0007")) == [("Chosen case", "case_0007")]
+    assert choose_cases(pair, drawn_from(finished_run.at, "case_0007")) == [("Chosen case", "case_0007")]
     with pytest.raises(BadInput, match="case_0001 are no test cases of these runs: case_0006"):
-        choose_cases(pair, drawn_from(finished_run.inputs, "case_0001"))
+        choose_cases(pair, drawn_from(finished_run.at, "case_0001"))
 
 
 def test_the_largest_gain_the_middle_and_the_largest_loss_are_drawn(pair: list[ComparedRun], finished_run: Any) -> None:
     errors = pair[0].cases.set_index("case_id")["mae_above_10_percent_gy"]
-    picked = choose_cases(pair, drawn_from(finished_run.inputs))
+    picked = choose_cases(pair, drawn_from(finished_run.at))
     # Halved, the largest error gains most.
     assert [case_id for _, case_id in picked] == list(errors.sort_values(ascending=False).index)
     assert [title for title, _ in picked] == ["Most in favour of better", "In the middle", "Least in favour of better"]
@@ -282,17 +270,17 @@ def with_errors(pair: list[ComparedRun], **errors: float) -> list[ComparedRun]:
 
 
 def test_a_case_without_an_error_is_neither_a_gain_nor_a_loss(pair: list[ComparedRun], finished_run: Any) -> None:
-    picked = choose_cases(with_errors(pair, case_0006=float("nan")), drawn_from(finished_run.inputs))
+    picked = choose_cases(with_errors(pair, case_0006=float("nan")), drawn_from(finished_run.at))
     assert {case_id for _, case_id in picked} == {"case_0007", "case_0008"}
     assert [title for title, _ in picked] == ["Most in favour of better", "Least in favour of better"]
 
 
 def test_a_single_case_is_the_best_there_is(pair: list[ComparedRun], finished_run: Any) -> None:
     alone = with_errors(pair, case_0006=float("nan"), case_0007=float("nan"))
-    assert choose_cases(alone, drawn_from(finished_run.inputs)) == [("Most in favour of better", "case_0008")]
+    assert choose_cases(alone, drawn_from(finished_run.at)) == [("Most in favour of better", "case_0008")]
     none = with_errors(alone, case_0008=float("nan"))
     with pytest.raises(BadInput, match="no test case has a prediction and an error of every run"):
-        choose_cases(none, drawn_from(finished_run.inputs))
+        choose_cases(none, drawn_from(finished_run.at))
 
 
 def run_command(*words: str | Path) -> Result:
@@ -300,19 +288,31 @@ def run_command(*words: str | Path) -> Result:
 
 
 def test_the_command_takes_folders_and_says_what_is_missing(
-    pair: list[ComparedRun], finished_run: Any, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pair: list[ComparedRun],
+    finished_run: Any,
+    repository: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.chdir(repository)
-    metrics = [run.metrics for run in pair]
-    targets = ["--html", tmp_path / "c.html", "--pdf", tmp_path / "c.pdf", "--figures", tmp_path / "figures"]
-    shared = [*metrics, *targets, "--templates", repository / "reports/templates", "--label", "old"]
+    root = tmp_path / "project"
+    shutil.copytree(finished_run.at.layout.root, root)
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(repository / name, root)
+    monkeypatch.chdir(root)
+    metrics, out = [run.metrics for run in pair], tmp_path / "compared"
+    shared = [*metrics, "--out", out, "--label", "old"]
     with pytest.raises(BadInput, match="2 runs and 1 --label; give --label once a run"):
         raise run_command(*shared).exception  # type: ignore[misc]
     shared += ["--label", "new"]
-    with pytest.raises(BadInput, match="give --cohort, --protocols and --goals to --cases"):
-        raise run_command(*shared, "--cases", finished_run.inputs.cases).exception  # type: ignore[misc]
-    done = run_command(*shared)
+    with pytest.raises(BadInput, match=r"no predictions of old, new are known, .* or --no-dvh"):
+        raise run_command(*shared).exception  # type: ignore[misc]
+    done = run_command(*shared, "--no-dvh")
     assert done.exit_code == 0, done.exception
-    text = (tmp_path / "c.html").read_text()
+    text = (out / "compare.html").read_text()
     assert "new against old" in text
-    assert "DVHs were not drawn: no folder of cases was given." in text
+    assert "DVHs were not drawn" in text
+    predictions = finished_run.at.predictions
+    done = run_command(*shared, "--predictions", predictions, "--predictions", predictions)
+    assert done.exit_code == 0, done.exception
+    assert len(list((out / "figures").glob("dvh_*.png"))) == 3
+    assert (out / "compare.pdf").read_bytes().startswith(b"%PDF-")

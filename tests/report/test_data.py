@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import replace
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +13,15 @@ import pytest
 
 from doseledger.core.case import Case
 from doseledger.core.errors import BadInput, NotReady
-from doseledger.core.files import read_json, write_json
+from doseledger.core.files import read_json, write_json, write_text
+from doseledger.core.layout import Layout
 from doseledger.core.protocol import load_protocol
-from doseledger.ledger.audit.anchors import file_anchors
-from doseledger.report.data import DataInputs, data_context, load_data_facts, make_data_report
+from doseledger.core.settings import Settings
+from doseledger.report.data import DataFacts, data_context, load_data_facts, make_data_report
 from doseledger.report.figures.feature_figures import MOST_PANELS, group_features
-from doseledger.report.page import ReportOutputs, render_page
+from doseledger.report.page import render_page
 from doseledger.report.tables.data_tables import drift_features_table, features_table
 
-Build = Callable[[Path], Any]
 DRIFT = {
     "cases": [
         {"case_id": "case_0006", "distance": 1.2, "ratio": 1.3, "features": {"Rectum_volume_cc": 3.1}, "changed": {}},
@@ -38,114 +37,116 @@ DRIFT = {
 }  # fmt: skip
 
 
-def data_inputs(inputs: Any, **changes: Any) -> DataInputs:
-    found = read_json(inputs.data_findings)
+def judged(root: Path) -> Layout:
+    """A finished run's cohort, with findings of both gates."""
+    layout = Layout(root, "phantom")
+    found = read_json(layout.data_verdict.findings)
     expectation = {
         "column": "PTV70_volume_cc", "type": "expect", "wanted": "10 to 400", "min": 1.0, "max": 500.0, "n_cases": 8,
         "n_unexpected": 1, "ok": False, "severity": "warning", "reason": "A prostate with a margin.",
     }  # fmt: skip
-    details = {"cohort": inputs.cohort, "expectations": [expectation]}
-    write_json(inputs.root / "data_findings.json", {**found, "details": details})
-    drift = {**found, "gate": "drift", "findings": [], "details": {**DRIFT, "cohort": inputs.cohort}}
-    write_json(inputs.root / "drift_findings.json", drift)
-    made = DataInputs(
-        cohort=inputs.cohort,
-        cases=inputs.cases,
-        splits=inputs.splits,
-        test_set=inputs.test_set,
-        protocol=load_protocol(inputs.protocol),
-        data_findings=inputs.root / "data_findings.json",
-        drift_findings=inputs.root / "drift_findings.json",
-        pages=(inputs.root / "pages" / "data gate.html",),
-        fold=0,
-        repeat=0,
-    )
-    return replace(made, **changes)
+    details = {"cohort": layout.cohort, "expectations": [expectation]}
+    write_json(layout.data_verdict.findings, {**found, "details": details})
+    drift = {**found, "gate": "drift", "findings": [], "details": {**DRIFT, "cohort": layout.cohort}}
+    write_json(layout.drift_verdict.findings, drift)
+    return layout
 
 
-def make(inputs: DataInputs, repository: Path, folder: Path) -> ReportOutputs:
-    outputs = ReportOutputs(folder / "html/data.html", folder / "data.pdf", folder / "figures", folder / "audit.jsonl")
-    make_data_report(inputs, outputs, repository / "reports/templates", dpi=40, tell=lambda line: None)
-    return outputs
+@pytest.fixture
+def layout(finished_run: Any, tmp_path: Path) -> Layout:
+    """A cohort that a test may change."""
+    shutil.copytree(finished_run.at.layout.root, tmp_path / "project")
+    return judged(tmp_path / "project")
 
 
-def page_of(inputs: DataInputs, repository: Path) -> str:
+def make(layout: Layout, settings: Settings) -> Layout:
+    make_data_report(layout, settings, lambda line: None)
+    return layout
+
+
+def facts_of(layout: Layout) -> DataFacts:
+    protocol = load_protocol(layout.protocol)
+    return load_data_facts(layout, protocol, fold=0, repeat=0, tell=lambda line: None)
+
+
+def page_of(layout: Layout) -> str:
     """The page without its figures."""
-    facts = load_data_facts(inputs, tell=lambda line: None)
-    context = data_context(inputs, facts, [], []) | {"audit_head": ""}
-    return render_page(repository / "reports/templates", "data_report.html.j2", context)
+    facts = facts_of(layout)
+    context = data_context(layout.cohort, load_protocol(layout.protocol), facts, [], [])
+    return render_page(layout.templates, "data_report.html.j2", context)
 
 
 def test_the_page_holds_the_cohort_leads_to_the_gates_pages_and_is_the_same_again(
-    finished_run: Any, repository: Path, tmp_path: Path
+    layout: Layout, finished_run: Any, tmp_path: Path
 ) -> None:
-    inputs = data_inputs(finished_run.inputs, pages=(tmp_path / "html" / "data gate.html", tmp_path / "drift.html"))
-    outputs = make(inputs, repository, tmp_path)
-    text = outputs.html.read_text()
+    for page in (layout.data_page, layout.drift_page):
+        write_text(page, "<html></html>")
+    make(layout, finished_run.settings)
+    text = layout.data_report.read_text()
     # It leads to the gates' pages beside it, and nowhere else.
     outside = [a for a in re.findall(r'(?:src|href)="([^"]{0,80})', text) if not a.startswith(("data:image/", "#"))]
-    assert outside == ["data%20gate.html", "../drift.html"]
+    assert outside == ["data.html", "drift.html"]
     assert str(tmp_path) not in text
-    cases = pd.read_csv(inputs.cases / "cases.csv")
+    cases = pd.read_csv(layout.cases_csv)
     for needed in (
         *cases["sha256"], *cases["pseudonym"], "not a simultaneous integrated boost", "The test set is unlocked",
         "case_0006, case_0007, case_0008", "A prostate with a margin.", "1 beyond", "Rectum_volume_cc +3.1",
         "n_fractions = 5", "a warning to read", "PTV70",
     ):  # fmt: skip
         assert str(needed) in text, needed
-    loaded = [Case.load(inputs.cases / f"{case_id}.npz") for case_id in cases["case_id"]]
+    loaded = [Case.load(layout.cases / f"{case_id}.npz") for case_id in cases["case_id"]]
     volumes = [case.mask("PTV70").sum() * case.grid.voxel_volume_cc for case in loaded]
     row = re.search(r"<td>PTV70 volume \(cc\)</td>(.*?)</tr>", text)
     assert row is not None
     cells = re.findall(r">([^<]*)</td>", row[1])
     assert cells[:3] == ["8", f"{np.median(volumes):.4g}", f"{min(volumes):.4g} to {max(volumes):.4g}"]
-    assert outputs.pdf.read_bytes().startswith(b"%PDF-")
-    assert {path.suffix for path in outputs.figures.iterdir()} == {".png", ".svg", ".pdf"}
-    assert [a.head for a in file_anchors(outputs.html)] == [a.head for a in file_anchors(outputs.pdf)]
-    before = outputs.html.read_bytes(), outputs.pdf.read_bytes()
-    make(inputs, repository, tmp_path)
-    assert (outputs.html.read_bytes(), outputs.pdf.read_bytes()) == before
+    assert layout.data_report_pdf.read_bytes().startswith(b"%PDF-")
+    assert {path.suffix for path in layout.data_figures.iterdir()} == {".png", ".svg", ".pdf"}
+    before = layout.data_report.read_bytes(), layout.data_report_pdf.read_bytes()
+    make(layout, finished_run.settings)
+    assert (layout.data_report.read_bytes(), layout.data_report_pdf.read_bytes()) == before
 
 
-def test_without_the_drift_gate_the_page_says_so(finished_run: Any, repository: Path) -> None:
-    inputs = data_inputs(finished_run.inputs, drift_findings=None, pages=())
-    assert "The drift gate was not asked" in page_of(inputs, repository)
+def test_a_page_that_was_not_written_is_not_led_to(layout: Layout, finished_run: Any) -> None:
+    text = make(layout, finished_run.settings).data_report.read_text()
+    assert "drift.html" not in text
 
 
-def test_a_failed_gate_is_red(finished_run: Any, repository: Path, tmp_path: Path) -> None:
-    inputs = data_inputs(finished_run.inputs)
-    findings = read_json(inputs.data_findings)
-    inputs = replace(inputs, data_findings=tmp_path / "findings.json")
+def test_without_the_drift_gate_the_page_says_so(layout: Layout) -> None:
+    layout.drift_verdict.findings.unlink()
+    assert "The drift gate was not asked" in page_of(layout)
+
+
+def test_a_failed_gate_is_red(layout: Layout, finished_run: Any) -> None:
+    findings = read_json(layout.data_verdict.findings)
     error = {"gate": "sdf_sign", "case_id": "case_0001", "severity": "error", "message": "case_0001: inside out"}
-    write_json(
-        inputs.data_findings, {**findings, "ok": False, "findings": [error], "counts": {"error": 1, "warning": 0}}
-    )
-    text = make(inputs, repository, tmp_path).html.read_text()
+    changes = {"ok": False, "findings": [error], "counts": {"error": 1, "warning": 0}}
+    write_json(layout.data_verdict.findings, {**findings, **changes})
+    text = make(layout, finished_run.settings).data_report.read_text()
     assert "A GATE FAILED" in text
     assert "The data gate failed." in text
     assert "inside out" in text
     assert "data report · GATE FAILED" in text
 
 
-def test_a_missing_file_is_named(finished_run: Any, tmp_path: Path) -> None:
-    inputs = data_inputs(finished_run.inputs, data_findings=tmp_path / "none.json")
-    with pytest.raises(NotReady, match=r"1 file\(s\) are missing: .*none\.json.*`dvc repro report_data`"):
-        load_data_facts(inputs, tell=print)
+def test_a_missing_file_is_named(layout: Layout) -> None:
+    layout.data_verdict.findings.unlink()
+    with pytest.raises(NotReady, match=r"1 file\(s\) are missing: .*data_findings\.json.*`dvc repro report_data`"):
+        facts_of(layout)
 
 
-def test_findings_of_another_cohort_are_refused(finished_run: Any) -> None:
-    inputs = data_inputs(finished_run.inputs)
-    with pytest.raises(BadInput, match="findings of the cohort 'phantom', wanted 'prostate'"):
-        load_data_facts(replace(inputs, cohort="prostate"), tell=print)
+def test_findings_of_another_cohort_are_refused(layout: Layout) -> None:
+    findings = read_json(layout.data_verdict.findings)
+    write_json(layout.data_verdict.findings, {**findings, "details": {"cohort": "prostate"}})
+    with pytest.raises(BadInput, match="findings of the cohort 'prostate', wanted 'phantom'"):
+        facts_of(layout)
 
 
-def test_a_case_that_is_not_the_one_in_the_table_is_refused(build_run: Build, tmp_path: Path) -> None:
-    inputs = data_inputs(build_run(tmp_path).inputs)
-    table = inputs.cases / "cases.csv"
-    digest = pd.read_csv(table)["sha256"].iloc[2]
-    table.write_text(table.read_text().replace(digest, "0" * 64))
+def test_a_case_that_is_not_the_one_in_the_table_is_refused(layout: Layout) -> None:
+    digest = pd.read_csv(layout.cases_csv)["sha256"].iloc[2]
+    layout.cases_csv.write_text(layout.cases_csv.read_text().replace(digest, "0" * 64))
     with pytest.raises(BadInput, match=r"case_0003: case_0003\.npz is not the one in cases\.csv"):
-        load_data_facts(inputs, tell=lambda line: None)
+        facts_of(layout)
 
 
 def test_features_without_a_test_come_last_and_have_a_dash() -> None:

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from fixtures.comparisons import without_gamma
+from fixtures.runs import judge_again
 from matplotlib.text import Text
 
 from doseledger.core.case import Case, write_npz
 from doseledger.core.errors import BadCase
 from doseledger.core.files import write_json, write_text
-from doseledger.dosimetry.gamma.criteria import GammaCriteria
 from doseledger.ledger.provenance.baseline import settings_change
 from doseledger.ledger.provenance.commit_link import commit_address, commit_link
 from doseledger.ledger.runs.facts import load_facts
@@ -26,10 +27,10 @@ from doseledger.report.figures.feature_figures import plot_features
 from doseledger.report.figures.slices import ISODOSE_COLOURS
 from doseledger.report.figures.style import COLOURS, FONT_PT, house_style
 from doseledger.report.figures.views import Comparison
-from doseledger.report.run import build_context, describe_uncertainty, shortcuts_verdict
+from doseledger.report.run import build_context, describe_uncertainty, make_report
 from doseledger.report.spread import NO_SPREAD, calibration_table, load_spread, plot_spread
 from doseledger.report.tables.results import dvh_table
-from doseledger.report.tables.verdict_tables import red_flags_table, shortcuts_table
+from doseledger.report.tables.verdict_tables import red_flags_table
 
 Build = Callable[[Path], Any]
 COMMIT = "a" * 40
@@ -107,13 +108,13 @@ def test_settings_without_a_history_are_said_to_have_none(history: tuple[Path, l
 
 
 def test_a_remote_gives_the_report_its_link_and_nothing_else_leads_outside(
-    build_run: Build, history: tuple[Path, list[str]], repository: Path
+    build_run: Build, history: tuple[Path, list[str]]
 ) -> None:
     root, _ = history
     git(root, "remote", "add", "origin", "https://token@gitlab.clinic.org/rt/dose.git")
     assert commit_link(root, COMMIT) == f"https://gitlab.clinic.org/rt/dose/-/commit/{COMMIT}"
     run = build_run(root)
-    context = build_context(run.inputs, load_facts(run.inputs), run.evaluate, [], {})
+    context = build_context(run.at, load_facts(run.at), run.evaluate, [], {})
     links = {cell.link for table in context["tables"].values() for row in table.rows for cell in row if cell.link}
     head = git(root, "rev-parse", "HEAD")
     assert links == {f"https://gitlab.clinic.org/rt/dose/-/commit/{commit}" for commit in (COMMIT, head)}
@@ -128,24 +129,28 @@ def test_red_flags_of_a_training_stand_in_a_table_of_their_own() -> None:
     assert "No red flag" in red_flags_table({"digest": "f", "findings": []}).empty
 
 
-def test_shortcuts_are_judged_where_they_were_measured(build_run: Build, tmp_path: Path) -> None:
+def test_shortcuts_and_drift_are_shown_as_they_were_judged(build_run: Build, tmp_path: Path) -> None:
     run = build_run(tmp_path)
-    assert shortcuts_verdict(run.inputs, {"fold": 0, "repeat": 0}) is None
-    assert "were not measured" in shortcuts_table(None).empty
-    write_json(run.inputs.metrics / "shortcuts.json", {"trivial": {}})
-    verdict = shortcuts_verdict(run.inputs, {"fold": 0, "repeat": 0})
-    assert verdict is not None
-    assert not verdict["ok"]
-    context = build_context(run.inputs, load_facts(run.inputs), run.evaluate, [], {})
+    context = build_context(run.at, load_facts(run.at), run.evaluate, [], {})
+    assert context["verdict_ok"]
+    judged = [[cell.text for cell in row[:2]] for row in context["tables"]["verdicts"].rows]
+    assert [name.partition(":")[0] for name, _ in judged] == ["Data", "Preflight", "Metrics", "Shortcuts", "Drift"]
+    assert {word for _, word in judged} == {"passed"}
+    assert len(context["tables"]["shortcuts"].rows) > 5
+    write_json(run.at.shortcuts, {"trivial": {}})
+    run.at.layout.drift_verdict.findings.unlink()
+    assert not judge_again(run.at).ok
+    context = build_context(run.at, load_facts(run.at), run.evaluate, [], {})
     assert not context["verdict_ok"]
-    assert any("shortcuts gate failed" in alarm.title for alarm in context["alarms"])
+    titles = [alarm.title for alarm in context["alarms"]]
+    assert titles == ["The shortcuts gate failed.", "The drift gate failed."]
 
 
 @pytest.fixture
 def comparison(make_case: Callable[..., Case]) -> Comparison:
     case = make_case()
     assert case.dose_gy is not None
-    return Comparison(case, (case.dose_gy * 0.97).astype(np.float32), GammaCriteria(3.0, 3.0, 10.0, False, 10, 2.0))
+    return without_gamma(case, (case.dose_gy * 0.97).astype(np.float32))
 
 
 def test_a_spread_is_drawn_beside_the_error_on_one_scale(comparison: Comparison) -> None:
@@ -163,7 +168,7 @@ def test_a_spread_is_drawn_beside_the_error_on_one_scale(comparison: Comparison)
 def test_a_model_without_a_spread_says_that_it_gives_none(tmp_path: Path) -> None:
     write_npz(tmp_path / "case_0001.npz", {"dose_gy": np.zeros((2, 2, 2), np.float32)})
     assert load_spread(tmp_path / "case_0001.npz", (2, 2, 2)) is None
-    assert describe_uncertainty(tmp_path, [], tmp_path, 40)["text"] == NO_SPREAD
+    assert describe_uncertainty({}, [], tmp_path, 40)["text"] == NO_SPREAD
 
 
 def test_a_spread_of_another_shape_is_refused(tmp_path: Path) -> None:
@@ -172,7 +177,7 @@ def test_a_spread_of_another_shape_is_refused(tmp_path: Path) -> None:
         load_spread(tmp_path / "case_0001.npz", (2, 2, 2))
 
 
-def calibration(folder: Path) -> Path:
+def calibration() -> dict[str, Any]:
     levels = [
         {"level": x, "voxels": x, "structures": x, "voxels_stretched": x, "structures_stretched": x} for x in (0.5, 0.8)
     ]
@@ -188,13 +193,11 @@ def calibration(folder: Path) -> Path:
         for ending in ("", "_stretched"):
             name = f"coverage_80_{what}{ending}_percent"
             summary |= {name: 71.5, f"{name}_low": 60.1, f"{name}_high": 83.2}
-    write_json(folder / "calibration" / "calibration.json", summary)
-    write_json(folder / "calibration" / "calibration_details.json", details)
-    return folder
+    return {"summary": summary, "details": details}
 
 
 def test_a_calibrated_model_shows_what_its_intervals_hold(tmp_path: Path) -> None:
-    found = describe_uncertainty(calibration(tmp_path), [], tmp_path / "figures", 40)
+    found = describe_uncertainty(calibration(), [], tmp_path / "figures", 40)
     rows = [[cell.text for cell in row] for row in found["table"].rows]
     assert ["voxels", "as drawn", "80", "71.5", "60.1 to 83.2"] in rows
     assert "1.25" in found["table"].note
@@ -264,21 +267,14 @@ def test_features_have_a_row_for_each_part() -> None:
     assert sorted(x for line in axis.lines[::2] for x in np.asarray(line.get_xdata()).tolist()) == [1.0, 2.0, 3.0]
 
 
-def test_a_drawn_models_report_shows_its_spread(build_run: Build, tmp_path: Path, repository: Path) -> None:
-    from doseledger.core.settings import ReportSettings
-    from doseledger.report.page import ReportOutputs
-    from doseledger.report.run import make_report
-
+def test_a_drawn_models_report_shows_its_spread(build_run: Build, tmp_path: Path) -> None:
     run = build_run(tmp_path)
-    for path in run.inputs.predictions.glob("*.npz"):
+    for path in run.at.predictions.glob("*.npz"):
         with np.load(path) as npz:
             arrays = dict(npz)
         write_npz(path, {**arrays, "dose_sd_gy": np.full(arrays["dose_gy"].shape, 0.5, np.float32)})
-    calibration(run.inputs.metrics)
-    outputs = ReportOutputs(tmp_path / "r.html", tmp_path / "r.pdf", tmp_path / "figures", tmp_path / "audit.jsonl")
-    make_report(
-        run.inputs, outputs, repository / "reports/templates", ReportSettings(figure_dpi=40), run.evaluate, print
-    )
-    text = outputs.html.read_text()
+    write_json(run.at.metrics / "calibration.json", calibration())
+    make_report(run.at, run.settings, print)
+    text = run.at.html.read_text()
     assert "What intervals of the drawn doses hold" in text
-    assert len(list(outputs.figures.glob("*_spread.pdf"))) == 3
+    assert len(list(run.at.figures.glob("*_spread.pdf"))) == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -10,20 +11,22 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+from fixtures.runs import judge_again
 
-from doseledger.core.errors import BadInput, NotReady
+from doseledger.core.case import write_npz
+from doseledger.core.errors import BadCase, BadInput, NotReady
 from doseledger.core.files import read_json, write_json, write_text
-from doseledger.core.settings import ReportSettings
+from doseledger.core.layout import Layout, ModelLayout
 from doseledger.core.sheet import format_number, make_table, plural
 from doseledger.core.tables import TEST_SET, write_table
-from doseledger.ledger.audit.anchors import ANCHOR, file_anchors
-from doseledger.ledger.audit.log import append_entry, read_head, read_log_id
-from doseledger.ledger.runs.facts import ReportInputs, load_facts
+from doseledger.evaluate.summary import shown_cases
+from doseledger.ledger.runs.facts import load_facts
 from doseledger.report.blocks import Picture
-from doseledger.report.case_pages import load_comparison, pick_cases
-from doseledger.report.page import ReportOutputs, render_page, write_pdf, write_report
+from doseledger.report.case_pages import NO_GAMMA, load_comparison
+from doseledger.report.page import render_page, write_pdf
 from doseledger.report.run import build_context, make_report
 
 Build = Callable[[Path], Any]
@@ -59,50 +62,41 @@ class Page(HTMLParser):
 class Made:
     """A report on disk."""
 
-    outputs: ReportOutputs
+    at: ModelLayout
     told: list[str]
 
     @property
     def text(self) -> str:
-        return self.outputs.html.read_text()
+        return self.at.html.read_text()
 
 
 MADE: dict[str, Made] = {}
 
 
-def outputs_in(folder: Path) -> ReportOutputs:
-    """A report's places, and a log of its own that nothing was written to."""
-    return ReportOutputs(
-        folder / "html/report.html", folder / "pdf/report.pdf", folder / "figures", folder / "audit.jsonl"
-    )
-
-
-def make(finished_run: Any, repository: Path, folder: Path) -> Made:
-    told: list[str] = []
-    outputs = outputs_in(folder)
-    templates = repository / "reports/templates"
-    make_report(
-        finished_run.inputs, outputs, templates, ReportSettings(figure_dpi=40), finished_run.evaluate, told.append
-    )
-    return Made(outputs, told)
+def make(finished_run: Any, folder: Path) -> Made:
+    """The report of a copy of the run: the run itself stays as it is."""
+    shutil.copytree(finished_run.at.layout.root, folder)
+    at, told = Layout(folder, finished_run.at.layout.cohort).model(finished_run.at.name), []
+    make_report(at, finished_run.settings, told.append)
+    return Made(at, told)
 
 
 @pytest.fixture
-def made(finished_run: Any, repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
+def made(finished_run: Any, tmp_path_factory: pytest.TempPathFactory) -> Made:
     """A report that is made once a session."""
     if "report" not in MADE:
-        MADE["report"] = make(finished_run, repository, tmp_path_factory.mktemp("report"))
+        MADE["report"] = make(finished_run, tmp_path_factory.mktemp("report") / "project")
     return MADE["report"]
 
 
-def context_of(inputs: ReportInputs, evaluate: Any) -> dict[str, Any]:
+def context_of(at: ModelLayout, evaluate: Any) -> dict[str, Any]:
     picture = Picture("data:image/png;base64,", "caption", "alt")
-    context = build_context(inputs, load_facts(inputs), evaluate, [], {"training": picture, "differences": picture})
-    return context | {"uncertainty": {"text": "", "table": None, "figures": ()}, "audit_head": ""}
+    context = build_context(at, load_facts(at), evaluate, [], {"training": picture, "differences": picture})
+    return context | {"uncertainty": {"text": "", "table": None, "figures": ()}}
 
 
-def page_of(inputs: ReportInputs, evaluate: Any, repository: Path) -> str:
-    return render_page(repository / "reports/templates", "report.html.j2", context_of(inputs, evaluate))
+def page_of(at: ModelLayout, evaluate: Any) -> str:
+    return render_page(at.layout.templates, "report.html.j2", context_of(at, evaluate))
 
 
 def test_the_page_needs_no_other_file_and_no_network(made: Made) -> None:
@@ -146,9 +140,9 @@ def test_the_report_holds_what_a_reader_needs_to_trace_it(made: Made) -> None:
 
 
 def test_best_median_and_worst_case_are_drawn_and_saved(made: Made) -> None:
-    names = sorted(path.stem.split("_")[0] for path in made.outputs.figures.glob("*.png"))
+    names = sorted(path.stem.split("_")[0] for path in made.at.figures.glob("*.png"))
     assert names == ["best", "best", "dvh", "median", "median", "training", "worst", "worst"]
-    assert {path.suffix for path in made.outputs.figures.iterdir()} == {".png", ".svg", ".pdf"}
+    assert {path.suffix for path in made.at.figures.iterdir()} == {".png", ".svg", ".pdf"}
     for title in ("Best case", "Median case", "Worst case"):
         assert title in made.text
 
@@ -159,121 +153,116 @@ def test_names_from_a_clinic_never_become_markup(made: Made) -> None:
 
 
 def test_the_pdf_is_one(made: Made) -> None:
-    content = made.outputs.pdf.read_bytes()
+    content = made.at.pdf.read_bytes()
     assert content.startswith(b"%PDF-")
     assert len(content) > 50_000
-    assert made.told[-1] == f"wrote {made.outputs.pdf}"
+    assert made.told[-1] == f"wrote {made.at.pdf}"
 
 
-def test_the_page_and_the_pdf_hold_the_head_of_the_log_as_it_stood_and_differ_by_that_line_alone(
-    made: Made, finished_run: Any, repository: Path, tmp_path: Path
-) -> None:
-    context = context_of(finished_run.inputs, finished_run.evaluate)
-    pages = []
-    for name in ("first", "second", "third"):
-        outputs = replace(outputs_in(tmp_path / name), log=tmp_path / "audit.jsonl")
-        write_report(repository / "reports/templates", "report.html.j2", context, outputs, lambda line: None)
-        (tied,) = file_anchors(outputs.html)
-        assert (tied.head, tied.log_id) == (read_head(outputs.log), read_log_id(outputs.log))
-        assert [(anchor.head, anchor.log_id) for anchor in file_anchors(outputs.pdf)] == [(tied.head, tied.log_id)]
-        pages.append(outputs.html.read_text())
-        append_entry(outputs.log, {"event": "began"})
-    assert len(set(pages)) == 3
-    assert len({ANCHOR.sub("", page) for page in pages}) == 1
-
-
-def test_equal_inputs_and_an_equal_log_give_equal_bytes(
-    made: Made, finished_run: Any, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_equal_inputs_give_equal_bytes(
+    made: Made, finished_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
-    again = make(finished_run, repository, tmp_path / "elsewhere")
-    assert again.outputs.html.read_bytes() == made.outputs.html.read_bytes()
-    assert again.outputs.pdf.read_bytes() == made.outputs.pdf.read_bytes()
-    for figure in made.outputs.figures.iterdir():
-        assert (again.outputs.figures / figure.name).read_bytes() == figure.read_bytes(), figure.name
+    again = make(finished_run, tmp_path / "elsewhere")
+    assert again.at.html.read_bytes() == made.at.html.read_bytes()
+    assert again.at.pdf.read_bytes() == made.at.pdf.read_bytes()
+    for figure in made.at.figures.iterdir():
+        assert (again.at.figures / figure.name).read_bytes() == figure.read_bytes(), figure.name
 
 
 def test_no_path_of_this_machine_stands_in_the_page(made: Made, finished_run: Any, repository: Path) -> None:
-    assert str(finished_run.inputs.root) not in made.text
+    assert str(finished_run.at.layout.root) not in made.text
+    assert str(made.at.layout.root) not in made.text
     assert str(repository) not in made.text
 
 
-def test_a_missing_file_is_named_with_the_stage_that_makes_it(finished_run: Any, tmp_path: Path) -> None:
-    inputs = replace(finished_run.inputs, metrics=tmp_path / "none", run=tmp_path / "nothing")
-    with pytest.raises(NotReady, match=r"summary\.json \(made by the stage evaluate\)") as error:
-        load_facts(inputs)
+def test_a_missing_file_is_named_with_the_stage_that_makes_it(build_run: Build, tmp_path: Path) -> None:
+    at = build_run(tmp_path).at
+    shutil.rmtree(at.metrics)
+    shutil.rmtree(at.run)
+    at.model_verdict.findings.unlink()
+    with pytest.raises(NotReady, match=r"details\.json \(made by the stage evaluate\)") as error:
+        load_facts(at)
     assert "run.json (made by the stage train)" in str(error.value)
-    assert "8 file(s) are missing" in str(error.value)
+    assert "model_findings.json (made by the stage judge)" in str(error.value)
+    assert "10 file(s) are missing" in str(error.value)
 
 
-def test_a_model_beyond_its_limits_has_its_report_in_red(build_run: Build, repository: Path, tmp_path: Path) -> None:
+def test_a_model_beyond_its_limits_has_its_report_in_red(build_run: Build, tmp_path: Path) -> None:
     run = build_run(tmp_path)
-    thresholds = read_json(run.inputs.thresholds)
-    thresholds["metrics"]["phantom"]["dose_unet"][0]["limit"] = 0.001
-    write_json(run.inputs.thresholds, thresholds)
-    text = page_of(run.inputs, run.evaluate, repository)
+    at, path = run.at, run.at.layout.cohorts / "phantom/thresholds.yaml"
+    thresholds = read_json(path)
+    thresholds["metrics"]["dose_unet"][0]["limit"] = 0.001
+    write_json(path, thresholds)
+    # It is judged once: the report shows what stands in the verdict.
+    assert "ALL GATES PASSED" in page_of(at, run.evaluate)
+    judge_again(at)
+    text = page_of(at, run.evaluate)
     assert "NOT FIT FOR RELEASE" in text
     assert "The metrics gate failed." in text
     assert "GATE FAILED" in text  # in the header of every page of the PDF
     assert re.search(r"mae_above_10_percent_gy.*?MISSED", text, re.DOTALL)
 
-    del thresholds["metrics"]["phantom"]
-    write_json(run.inputs.thresholds, thresholds)
-    text = page_of(run.inputs, run.evaluate, repository)
-    assert "no limits under metrics.phantom.dose_unet" in text
+    del thresholds["metrics"]["dose_unet"]
+    write_json(path, thresholds)
+    judge_again(at)
+    text = page_of(at, run.evaluate)
+    assert "no limits under metrics.dose_unet" in text
     assert "NOT FIT FOR RELEASE" in text
 
-    write_json(run.inputs.data_findings, {**read_json(run.inputs.data_findings), "ok": False})
-    assert "The data gate failed." in page_of(run.inputs, run.evaluate, repository)
+    findings = at.layout.data_verdict.findings
+    write_json(findings, {**read_json(findings), "ok": False})
+    assert "The data gate failed." in page_of(at, run.evaluate)
 
 
-def test_a_run_on_a_dirty_tree_is_red_on_every_page(build_run: Build, repository: Path, tmp_path: Path) -> None:
+def test_a_run_on_a_dirty_tree_is_red_on_every_page(build_run: Build, tmp_path: Path) -> None:
     run = build_run(tmp_path)
-    record = read_json(run.inputs.run / "run.json")
+    record = read_json(run.at.run / "run.json")
     record["provenance"]["git"] |= {
         "dirty": True,
         "dirty_paths": ["src/doseledger/learn/losses/dose.py"],
         "note": "1 differs",
     }
-    write_json(run.inputs.run / "run.json", record)
-    text = page_of(run.inputs, run.evaluate, repository)
+    write_json(run.at.run / "run.json", record)
+    text = page_of(run.at, run.evaluate)
     assert "DIRTY TREE" in text
     assert "src/doseledger/learn/losses/dose.py" in text
     assert re.search(r'@top-right \{ content: "commit aaaaaaaaaa · DIRTY"; .*#b3261e', text)
 
     del record["provenance"]
-    write_json(run.inputs.run / "run.json", record)
-    assert "The run does not record its code revision" in page_of(run.inputs, run.evaluate, repository)
+    write_json(run.at.run / "run.json", record)
+    assert "The run does not record its code revision" in page_of(run.at, run.evaluate)
 
 
-def test_a_locked_test_set_is_named_with_its_date_and_reason(
-    build_run: Build, repository: Path, tmp_path: Path
-) -> None:
+def test_a_locked_test_set_is_named_with_its_date_and_reason(build_run: Build, tmp_path: Path) -> None:
     run = build_run(tmp_path)
     rows = [
         {"pseudonym": f"p{n}", "source_sha256": f"{n:064x}", "locked_on": "2026-01-31", "reason": "first release"}
         for n in (1, 2)
     ]
-    write_table(run.inputs.test_set, pd.DataFrame(rows), TEST_SET)
-    text = page_of(run.inputs, run.evaluate, repository)
+    write_table(run.at.layout.test_set, pd.DataFrame(rows), TEST_SET)
+    text = page_of(run.at, run.evaluate)
     assert "The test set is locked since 2026-01-31: 2 cases (first release)." in text
     assert "not locked" not in text
 
 
-def test_the_hashes_of_this_model_are_recorded_and_those_of_others_are_not(
-    build_run: Build, repository: Path, tmp_path: Path
-) -> None:
+def test_the_hashes_of_this_model_are_recorded_and_those_of_others_are_not(build_run: Build, tmp_path: Path) -> None:
     run = build_run(tmp_path)
+    names = (
+        "split@phantom", "train@phantom-dose_unet", "train@phantom-other_model", "report@phantom-dose_unet",
+        "train@prostate-dose_unet",
+    )  # fmt: skip
     stages = "".join(
         f"  {name}:\n    deps:\n    - {{path: src/a.py, md5: code{k}}}\n"
         f"    outs:\n    - {{path: out{k}, md5: digest{k}}}\n"
-        for k, name in enumerate(("split", "train@dose_unet", "train@other_model", "report@dose_unet"))
+        for k, name in enumerate(names)
     )
-    write_text(run.inputs.root / "dvc.lock", f"schema: '2.0'\nstages:\n{stages}")
-    text = page_of(run.inputs, run.evaluate, repository)
+    write_text(run.at.layout.lock, f"schema: '2.0'\nstages:\n{stages}")
+    text = page_of(run.at, run.evaluate)
     assert "digest0" in text
     assert "digest1" in text
     assert "digest2" not in text
+    assert "digest4" not in text
     # The hash of the report before this one: a report that held it would differ each time.
     assert "digest3" not in text
     assert "code0" not in text
@@ -283,28 +272,44 @@ def test_settings_that_changed_after_evaluation_are_noticed(finished_run: Any) -
     gamma = finished_run.evaluate.gamma[0].model_copy(update={"gamma_mm": 2.0})
     evaluate = finished_run.evaluate.model_copy(update={"gamma": [gamma]})
     with pytest.raises(BadInput, match=r"cases\.csv has no gamma_3_2_global_percent"):
-        context_of(finished_run.inputs, evaluate)
+        context_of(finished_run.at, evaluate)
 
 
-def test_a_report_without_a_gamma_criterion_is_refused(finished_run: Any, repository: Path, tmp_path: Path) -> None:
-    without = replace(finished_run, evaluate=finished_run.evaluate.model_copy(update={"gamma": []}))
+def test_a_report_without_a_gamma_criterion_is_refused(finished_run: Any, tmp_path: Path) -> None:
+    evaluate = finished_run.evaluate.model_copy(update={"gamma": []})
+    without = replace(finished_run, settings=finished_run.settings.model_copy(update={"evaluate": evaluate}))
     with pytest.raises(BadInput, match=r"evaluate\.gamma is empty"):
-        make(without, repository, tmp_path)
+        make(without, tmp_path / "project")
 
 
 def test_a_prediction_on_another_grid_is_refused(build_run: Build, tmp_path: Path) -> None:
-    import numpy as np
-
-    from doseledger.core.case import write_npz
-    from doseledger.core.errors import BadCase
-
-    run = build_run(tmp_path)
-    path = run.inputs.predictions / "case_0006.npz"
+    at = build_run(tmp_path).at
+    path = at.predictions / "case_0006.npz"
     with np.load(path) as npz:
         arrays = dict(npz)
     write_npz(path, {**arrays, "origin_mm": arrays["origin_mm"] + 3.0})
     with pytest.raises(BadCase, match="run predict again"):
-        load_comparison(run.inputs.cases, run.inputs.predictions, "case_0006", None)  # type: ignore[arg-type]
+        load_comparison(at, "case_0006", NO_GAMMA)
+
+
+def test_the_gamma_that_was_scored_is_drawn_and_one_of_another_grid_is_refused(
+    build_run: Build, tmp_path: Path
+) -> None:
+    at = build_run(tmp_path).at
+    path = at.gamma / "case_0006.npz"
+    with np.load(path) as npz:
+        gamma = npz["gamma"]
+    row = pd.read_csv(at.metrics / "cases.csv").set_index("case_id").loc["case_0006"]
+    drawn = load_comparison(at, "case_0006", NO_GAMMA).gamma
+    assert np.array_equal(drawn, gamma, equal_nan=True)
+    passed = 100 * (drawn[~np.isnan(drawn)] <= 1).mean()
+    assert passed == pytest.approx(row["gamma_3_3_global_percent"], abs=1e-4)
+    write_npz(path, {"gamma": gamma[1:]})
+    with pytest.raises(BadCase, match=r"its gamma map has .* evaluate again"):
+        load_comparison(at, "case_0006", NO_GAMMA)
+    path.unlink()
+    with pytest.raises(BadCase, match=r"no gamma map case_0006\.npz; run evaluate"):
+        load_comparison(at, "case_0006", NO_GAMMA)
 
 
 def test_a_machine_without_pango_gets_a_note_for_a_pdf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -343,7 +348,7 @@ def test_a_template_that_asks_for_more_than_there_is_is_refused(tmp_path: Path) 
     ],
 )
 def test_best_median_and_worst_are_different_cases(errors: dict[str, float], picked: list[tuple[str, str]]) -> None:
-    assert pick_cases(pd.Series(errors, dtype=float)) == picked
+    assert shown_cases(errors) == picked
 
 
 def test_numbers_are_printed_with_a_true_minus_and_no_negative_zero() -> None:

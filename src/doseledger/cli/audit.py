@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from doseledger.cli.audited import REPORTS, audit_log, audit_root
-from doseledger.cli.shared import Json, show
+from doseledger.cli.audited import this_machine
+from doseledger.cli.shared import RECORD, Json, show
 from doseledger.core.errors import GateFailed
 
 if TYPE_CHECKING:
     from doseledger.ledger.audit.check import Anchor, AuditCheck
 
 app = typer.Typer()
-audit_app = typer.Typer(no_args_is_help=True, help="The log of what was run, judged, opened and promoted, by whom.")
-app.add_typer(audit_app, name="audit")
+audit_app = typer.Typer(no_args_is_help=True, help="The log of what was run, by whom.")
+app.add_typer(audit_app, name="audit", rich_help_panel=RECORD)
 
 
 @audit_app.command("verify")
@@ -27,23 +27,23 @@ def verify_log(
     elsewhere: Annotated[
         list[str] | None, typer.Option(help="Id of another clone's log: anchors of that one are left out.")
     ] = None,
-    reports: Annotated[
-        Path | None, typer.Option(help="Folder of reports, each of which holds a head; that of this project if absent.")
-    ] = None,
     log: Annotated[Path | None, typer.Option(help="Another log than this project's.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Find every edit, removal, cut and reordering of the audit log, by all tags and reports here; exit 1 if any.
+    """Find every edit, cut or reordering of the log.
+
+    Held against the tags, the kept heads and the files named; exit 1 if any.
 
     Example: doseledger audit verify released/manifest.json
     """
-    from doseledger.ledger.audit.anchors import file_anchors, report_anchors, tag_anchors
+    from doseledger.ledger.audit.anchors import file_anchors, ref_anchors, tag_anchors
     from doseledger.ledger.audit.check import verify
 
-    found = [*tag_anchors(audit_root()), *report_anchors(reports or audit_root() / REPORTS)]
+    machine = this_machine()
+    found = [*tag_anchors(machine.root), *ref_anchors(machine.root)]
     found += [anchor for path in anchors or [] for anchor in file_anchors(path)]
     here = [anchor for anchor in found if not anchor.log_id or anchor.log_id not in (elsewhere or [])]
-    check = verify(log or audit_log(), here)
+    check = verify(log or machine.audit_log, here)
     show(_check_as_json(check, here), as_json, "\n".join(_describe(check, here)))
     if not check.ok:
         raise GateFailed(
@@ -63,7 +63,7 @@ def show_log(
     last: Annotated[int | None, typer.Option(help="Only so many, the latest.", min=1)] = None,
     as_json: Json = False,
 ) -> None:
-    """Show who ran what, when, on which data, and how it ended.
+    """Show who ran what, when, and how it ended.
 
     Example: doseledger audit show --command train --since 2026-01-01
     """
@@ -71,20 +71,22 @@ def show_log(
     from doseledger.ledger.audit.view import Filter, describe_entry, matches
 
     wanted = Filter(command=command, who=who, since=since, until=until, status=status, about=about)
-    entries = [entry for entry in read_entries(audit_log()) if matches(entry, wanted)]
+    entries = [entry for entry in read_entries(this_machine().audit_log) if matches(entry, wanted)]
     entries = entries[-last:] if last else entries
     show(entries, as_json, "\n".join(describe_entry(entry) for entry in entries) or "no such entry")
 
 
 @audit_app.command("head")
 def show_head(as_json: Json = False) -> None:
-    """Show the log's length and the hash of its last entry: what a tag, a manifest or a paper copy should hold.
+    """Show the log's head, to be kept elsewhere.
+
+    Its length and the hash of its last entry.
 
     Example: doseledger audit head --json > head.json
     """
     from doseledger.ledger.audit.anchors import ANCHOR_KEY, anchor_line, anchor_values
 
-    show({ANCHOR_KEY: anchor_values(audit_log())}, as_json, anchor_line(audit_log()))
+    show({ANCHOR_KEY: anchor_values(this_machine().audit_log)}, as_json, anchor_line(this_machine().audit_log))
 
 
 def _check_as_json(check: AuditCheck, anchors: list[Anchor]) -> dict[str, Any]:
@@ -105,7 +107,7 @@ def _describe(check: AuditCheck, anchors: list[Anchor]) -> list[str]:
     if check.anchored < check.head.length:
         lines.append(
             f"from entry {check.anchored + 1} on nothing is anchored yet: whoever can write the log could still write "
-            "these anew; a report, a version, a bundle or `doseledger audit head` kept elsewhere anchors them"
+            "these anew; a version, a bundle or `doseledger audit head` kept elsewhere anchors them"
         )
     else:
         lines.append("every entry is anchored")

@@ -1,46 +1,32 @@
-"""The hook by which a command is recorded in the audit log: one decorator, which names its arguments."""
+"""The audit log's hook: one decorator that records a command as it begins and ends."""
 
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from doseledger.ledger.audit.recording import Footprint, record_command
+from doseledger.cli.shared import project
+from doseledger.core.errors import DoseledgerError
+from doseledger.core.layout import Machine, VerdictPaths, main_root
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
-# Below the project's root, where it is no one's dependency: Git and DVC both leave this folder alone.
-AUDIT_LOG = Path(".doseledger/audit.jsonl")
-# Where pages lie that hold a head of the log.
-REPORTS = Path("reports")
 
 
-def audit_root() -> Path:
-    """Return the project whose log a command writes, wherever in it the command is called.
-
-    In a stage it is the main repository (DVC_ROOT), in temporary and queued runs too; else the nearest folder above
-    with `.dvc`, else with `.git`, else this folder.
-    """
-    if "DVC_ROOT" in os.environ:
-        return Path(os.environ["DVC_ROOT"])
-    here = Path.cwd()
-    for mark in (".dvc", ".git"):
-        for folder in (here, *here.parents):
-            if (folder / mark).exists():
-                return folder
-    return here
-
-
-def audit_log() -> Path:
-    """Return the audit log of the project."""
-    return audit_root() / AUDIT_LOG
+def this_machine() -> Machine:
+    """Return the paths that belong to this machine for the project at work."""
+    return Machine(main_root())
 
 
 def audited(
-    name: str, *, inputs: tuple[str, ...] = (), outputs: tuple[str, ...] = (), reads: str = ""
+    name: str,
+    *,
+    inputs: tuple[str, ...] = (),
+    outputs: tuple[str, ...] = (),
+    reads: str = "",
+    cohort: str | None = None,
 ) -> Callable[[Callable[Arguments, Result]], Callable[Arguments, Result]]:
     """Return a decorator that records a command in the audit log as it begins and as it ends.
 
@@ -49,23 +35,34 @@ def audited(
     name
         The command as a person types it, without the program's name.
     inputs, outputs
-        Names of the command's arguments that hold paths which it reads and writes; one that is None is left out.
+        Names of paths that it reads and writes: of its arguments, where absent of the layout of the model or the
+        cohort (`out|cases` where the layout has another name); what neither has is left out.
     reads
         Which cases' data it opens, in words; or the name of the argument that says it.
+    cohort
+        The cohort of a command that takes none.
     """
 
     def decorate(command: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
         @functools.wraps(command)
         def recorded(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+            from doseledger.ledger.audit.anchors import keep_head
+            from doseledger.ledger.audit.recording import Footprint, record_command
+
+            places = _places({"cohort": cohort, **kwargs})
             footprint = Footprint(
                 command=name,
-                arguments=kwargs,
-                inputs=_paths(kwargs, inputs),
-                outputs=_paths(kwargs, outputs),
+                arguments={key: value for key, value in kwargs.items() if value is not None},
+                inputs=_paths(kwargs, inputs, places),
+                outputs=_paths(kwargs, outputs, places),
                 reads=str(kwargs.get(reads, reads) or ""),
             )
-            with record_command(audit_log(), Path.cwd(), footprint):
-                return command(*args, **kwargs)
+            machine = this_machine()
+            try:
+                with record_command(machine.audit_log, Path.cwd(), footprint):
+                    return command(*args, **kwargs)
+            finally:
+                keep_head(machine.root, machine.audit_log)
 
         # A test holds these against the command line.
         recorded.__dict__["audited_as"] = (name, (*inputs, *outputs))
@@ -74,5 +71,32 @@ def audited(
     return decorate
 
 
-def _paths(arguments: dict[str, Any], names: tuple[str, ...]) -> dict[str, Path]:
-    return {name: Path(arguments[name]) for name in names if arguments[name] is not None}
+def _places(arguments: dict[str, Any]) -> list[Any]:
+    """The layouts that a command's paths are looked up in: its model's, its cohort's; none outside a project."""
+    try:
+        layout = project(arguments.get("cohort")).layout
+    except DoseledgerError:
+        return []
+    model = arguments.get("model")
+    return [layout.model(str(model)), layout] if model else [layout]
+
+
+def _paths(arguments: dict[str, Any], names: tuple[str, ...], places: list[Any]) -> dict[str, Path]:
+    found = {}
+    for name in names:
+        argument, _, attribute = name.partition("|")
+        value = arguments.get(argument)
+        if value is None:
+            value = next(filter(None, (_of(place, attribute or argument) for place in places)), None)
+        if value is not None:
+            found[argument] = Path(value)
+    return found
+
+
+def _of(place: Any, attribute: str) -> Path | None:
+    try:
+        value = getattr(place, attribute, None)
+    except DoseledgerError:
+        # A cohort that is not there: the command itself says so.
+        return None
+    return value.token if isinstance(value, VerdictPaths) else value

@@ -7,16 +7,17 @@ from typing import Annotated
 
 import typer
 
-from doseledger.cli.audited import audit_log, audited
-from doseledger.cli.shared import Findings, Json, Templates, Token, deliver, need_both, show, tell
+from doseledger.cli.audited import audited, this_machine
+from doseledger.cli.check import Findings, enforce_shown
+from doseledger.cli.shared import JUDGE, RECORD, Json, project, show, tell
 from doseledger.core.errors import BadInput, GateFailed
 
 app = typer.Typer()
-bundle_app = typer.Typer(no_args_is_help=True, help="Data, run and report as one archive that a receiver can check.")
-app.add_typer(bundle_app, name="bundle")
+bundle_app = typer.Typer(no_args_is_help=True, help="Sealed archives of data, run and report.")
+app.add_typer(bundle_app, name="bundle", rich_help_panel=RECORD)
 
-TEMPLATES = Path("reports/templates")
 MEGABYTE = 1_000_000
+Templates = Annotated[Path | None, typer.Option(help="Another folder of templates.")]
 Digest = Annotated[str, typer.Option("--sha256", help="SHA256 of the index, as the sender gave it by another way.")]
 
 
@@ -43,10 +44,12 @@ def pack_bundle(
     dicom_protocol: Annotated[
         Path | None, typer.Option(help="Let raw DICOM in that passes the PHI scan by this protocol.")
     ] = None,
-    templates: Templates = TEMPLATES,
+    templates: Templates = None,
     as_json: Json = False,
 ) -> None:
-    """Pack data, run and report into one archive with manifest, table of files and README, split when large.
+    """Pack data, run and report into one archive.
+
+    With manifest, table of files and README, split when large.
 
     Example: doseledger bundle pack release/phantom.tar --data data/cases/phantom --run models/phantom/dose_unet
     --report reports/html/phantom/dose_unet --contract validation/contracts/case.yaml --part-size-mb 1000
@@ -60,7 +63,7 @@ def pack_bundle(
     from doseledger.ledger.bundle.record import Order, check_scenario
     from doseledger.ledger.bundle.sources import Wanted, pair_files
 
-    root = Path.cwd()
+    root, log = Path.cwd(), this_machine().audit_log
     order = Order(
         wanted=Wanted(
             data=tuple(data or ()),
@@ -71,9 +74,9 @@ def pack_bundle(
         ),
         root=root,
         contract=contract,
-        templates=templates,
+        templates=templates or project().layout.templates,
         scenario=check_scenario(scenario),
-        audit=anchor_values(audit_log()) if audit_log().is_file() else None,
+        audit=anchor_values(log) if log.is_file() else None,
         dicom_protocol=load_protocol(dicom_protocol) if dicom_protocol else None,
         part_bytes=part_size_mb * MEGABYTE if part_size_mb else None,
     )
@@ -94,7 +97,9 @@ def verify_a_bundle(
     sha256: Digest = "",
     as_json: Json = False,
 ) -> None:
-    """Name every changed, missing or added file of a bundle, without unpacking it; exit 1 if there is one.
+    """Re-read every file of a bundle, still packed.
+
+    Names every changed, missing or added one; exit 1 if there is one.
 
     Example: doseledger bundle verify release/phantom.tar --sha256 3f0c…
     """
@@ -115,7 +120,7 @@ def rehydrate_bundle(
     sha256: Digest = "",
     as_json: Json = False,
 ) -> None:
-    """Unpack a bundle elsewhere, measure every file and array again, and compare with the manifest.
+    """Unpack a bundle and measure all of it again.
 
     Example: doseledger bundle rehydrate release/phantom.tar /somewhere/phantom --sha256 3f0c…
     """
@@ -132,7 +137,9 @@ def check_contract(
     contract: Annotated[Path, typer.Option(help="The YAML that they are held to.")],
     as_json: Json = False,
 ) -> None:
-    """Hold a data set to a contract: arrays, types, axes, ranges, NaN in any sample; exit 1 if it is broken.
+    """Judge a data set by a contract; exit 1 if broken.
+
+    Arrays, types, axes, ranges, NaN in any sample.
 
     Example: doseledger bundle check data/cases/phantom --contract validation/contracts/case.yaml
     """
@@ -149,7 +156,7 @@ def check_contract(
         raise GateFailed(f"{data}: breaks the contract {rules.name} in {len(lines)} place(s)")
 
 
-@app.command()
+@app.command(rich_help_panel=RECORD)
 def verify(
     root: Annotated[Path, typer.Argument(help="The project.")] = Path(),
     whole_cache: Annotated[
@@ -157,7 +164,9 @@ def verify(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Read every file that DVC recorded again, in cache and workspace, and name those that rotted; exit 1 if any did.
+    """Re-read every file that DVC recorded.
+
+    In cache and workspace; exit 1 if any rotted.
 
     Example: doseledger verify . --whole-cache
     """
@@ -180,8 +189,8 @@ def verify(
         raise GateFailed(f"{len(findings)} file(s) are not what DVC recorded; see above")
 
 
-@app.command()
-@audited("parity", inputs=("a", "b", "contract"), outputs=("out", "token", "findings"), reads="both data sets")
+@app.command(rich_help_panel=JUDGE)
+@audited("parity", inputs=("a", "b", "contract"), outputs=("out", "findings"), reads="both data sets")
 def parity(
     a: Annotated[Path, typer.Argument(help="The reference: a folder of NPZ files.")],
     b: Annotated[Path, typer.Argument(help="The other.")],
@@ -190,12 +199,13 @@ def parity(
     limit: Annotated[int | None, typer.Option(help="Look at the first so many files only.", min=1)] = None,
     scenario: Annotated[str, typer.Option(help="An identifier of your own, kept in page and JSON.")] = "",
     gate: Annotated[bool, typer.Option("--gate", help="Exit 1 beyond the contract's limits.")] = False,
-    token: Token = None,
     findings: Findings = None,
-    templates: Templates = TEMPLATES,
+    templates: Templates = None,
     as_json: Json = False,
 ) -> None:
-    """Compare two data sets or runs: statistics of every file and array, and how alike their images are.
+    """Compare two data sets, file by file.
+
+    Statistics of every array, and how alike images are.
 
     Example: doseledger parity data/predictions/phantom/dose_unet data/predictions/phantom/dose_unet_large
     --contract validation/contracts/prediction.yaml --out parity/ --gate
@@ -206,17 +216,16 @@ def parity(
     from doseledger.parity.contract import load_contract
     from doseledger.report.parity_page import write_parity
 
-    need_both(token, findings, "--token and --findings")
-    if token is not None and not gate:
-        raise BadInput("--token and --findings hold the gate's verdict: give --gate as well")
+    if findings is not None and not gate:
+        raise BadInput("--findings holds the gate's verdict: give --gate as well")
     if gate and limit is not None:
         raise BadInput("--gate judges all files: leave --limit out, or leave --gate out for a look at some")
     rules = load_contract(contract)
     result = compare_sets((a, b), rules, limit=limit, scenario=check_scenario(scenario), tell=tell)
     verdict = judge_parity(result.pairs, result.unpaired, rules) if gate else None
-    write_parity(out, result, verdict, templates)
+    write_parity(out, result, verdict, templates or project().layout.templates)
     if verdict is not None:
-        deliver(verdict, token, findings, as_json)
+        enforce_shown(verdict, findings, as_json)
         return
     equal = sum(bool(row["equal"]) for row in result.pairs)
     text = f"{result.n_compared} file(s): {equal} of {len(result.pairs)} arrays equal; see {out / 'parity.md'}"

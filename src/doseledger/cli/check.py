@@ -1,151 +1,189 @@
-"""The gates: data and preflight before training, metrics after it."""
+"""Gates: data before training, drift of new cases, probes of stacks and metadata, clinical goals."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from doseledger.cli.audited import audited
-from doseledger.cli.runs import refresh_runs
 from doseledger.cli.shared import (
-    PARAMS,
-    Cases,
+    GATES,
     Cohort,
-    DataToken,
-    Findings,
     Json,
-    Lock,
-    Params,
-    Protocols,
-    RunsPage,
-    RunsTemplates,
-    Splits,
-    Suites,
-    Thresholds,
-    Token,
     Workers,
-    cohort_files,
-    deliver,
-    need_both,
-    settings_of,
+    project,
+    show_verdict,
+    stage,
     tell,
-    training_run,
     workers_of,
+    write_verdict_of,
 )
+from doseledger.core.errors import BadInput
+
+if TYPE_CHECKING:
+    from doseledger.gates.verdict import Verdict
 
 app = typer.Typer()
-check_app = typer.Typer(no_args_is_help=True, help="The gates: data before training, metrics after it.")
-app.add_typer(check_app, name="check")
+check_app = typer.Typer(no_args_is_help=True, help="Judge data; exit 1 if unfit.")
+app.add_typer(check_app, name="check", rich_help_panel=GATES)
+
+Findings = Annotated[Path | None, typer.Option(help="Findings to write as JSON.")]
+Seed = Annotated[int, typer.Option(help="Seed of the probe's folds.")]
+# The same stack or cohort always gives the same verdict.
+PROBE_SEED = 20250801
+
+
+def enforce_shown(verdict: Verdict, findings: Path | None, as_json: bool) -> None:
+    """Show a verdict that no stage depends on, and fail with it."""
+    from doseledger.core.files import write_json
+    from doseledger.gates.verdict import enforce, verdict_as_json
+
+    if findings is not None:
+        write_json(findings, verdict_as_json(verdict))
+    show_verdict(verdict, as_json)
+    enforce(verdict, findings)
 
 
 @check_app.command("data")
 @audited(
     "check data",
-    inputs=("cases", "splits", "protocols", "suites", "thresholds", "lock", "params"),
-    outputs=("token", "findings", "html"),
+    inputs=("cases_csv", "splits", "protocol", "suite", "thresholds|cohorts", "test_set", "params"),
+    outputs=("data_verdict", "data_page"),
     reads="all",
 )
-def check_data(
-    cases: Annotated[Path, typer.Argument(help="Folder of cases.")],
-    splits: Annotated[Path, typer.Argument(help="Table of splits.")],
-    cohort: Cohort,
-    protocols: Protocols,
-    suites: Suites,
-    thresholds: Thresholds,
-    lock: Lock,
-    token: Token = None,
-    findings: Findings = None,
-    html: Annotated[Path | None, typer.Option(help="Page of the findings to write, with --template.")] = None,
-    template: Annotated[Path | None, typer.Option(help="Template of that page.")] = None,
-    workers: Workers = None,
-    params: Params = PARAMS,
-    as_json: Json = False,
-) -> None:
-    """Judge a cohort before anything trains on it; exit 1 if it may not be trained on.
+def check_data(cohort: Cohort = None, workers: Workers = None, as_json: Json = False) -> None:
+    """Judge a cohort before anything trains on it.
 
-    Example: doseledger check data data/cases/phantom data/splits/phantom.csv --cohort phantom
-    --protocols validation/protocols --suites validation/suites --thresholds validation/thresholds.yaml
-    --lock validation/test_sets/phantom.csv
+    Example: doseledger check data
     """
     from doseledger.gates.data.cohort import judge_cohort
+    from doseledger.gates.verdict import enforce
     from doseledger.report.findings_page import write_page
 
-    need_both(html, template, "--html and --template")
-    need_both(token, findings, "--token and --findings")
-    settings = settings_of(params)
-    files = cohort_files(settings, cohort, cases, splits, (protocols, suites, thresholds, lock))
-    verdict = judge_cohort(files, settings.ingest.accept_failed, workers=workers_of(settings, workers), tell=tell)
-    if html is not None and template is not None:
-        write_page(verdict, template, html)
-    deliver(verdict, token, findings, as_json)
+    at = stage("check_data", cohort)
+    layout, accepted = at.layout, at.settings.ingest.accept_failed
+    verdict = judge_cohort(layout, accepted, workers=workers_of(at.settings, workers), tell=tell)
+    write_page(verdict, layout.templates / "data_findings.html.j2", layout.data_page)
+    write_verdict_of(verdict, layout.data_verdict, as_json)
+    enforce(verdict, layout.data_verdict.findings)
 
 
-@check_app.command("metrics")
+@app.command(rich_help_panel=GATES)
 @audited(
-    "check metrics", inputs=("metrics", "splits", "checkpoint", "thresholds", "params"), outputs=("token", "findings")
+    "drift",
+    inputs=("cases_csv", "splits", "protocol", "thresholds|cohorts", "params"),
+    outputs=("drift_verdict", "drift_page"),
+    reads="train and test",
 )
-def check_metrics(
-    metrics: Annotated[Path, typer.Argument(help="Folder that `evaluate` wrote.")],
-    model: Annotated[str, typer.Option(help="The model's name.")],
-    cohort: Cohort,
-    splits: Splits,
-    checkpoint: Annotated[Path, typer.Option(help="The model that was evaluated.")],
-    thresholds: Thresholds,
-    token: Token = None,
+def drift(cohort: Cohort = None, workers: Workers = None, as_json: Json = False) -> None:
+    """Judge whether test cases are like the training's.
+
+    The verdict goes into each model's; `check drift` judges new cases.
+
+    Example: doseledger drift
+    """
+    from doseledger.gates.drift.judge import judge_drift
+    from doseledger.report.findings_page import write_page
+
+    at = stage("drift", cohort)
+    layout, settings = at.layout, at.settings
+    n_workers = workers_of(settings, workers)
+    verdict = judge_drift(layout, fold=settings.fold, repeat=settings.repeat, workers=n_workers, tell=tell)
+    write_page(verdict, layout.templates / "drift.html.j2", layout.drift_page)
+    write_verdict_of(verdict, layout.drift_verdict, as_json)
+
+
+@check_app.command("drift")
+@audited(
+    "check drift",
+    inputs=("new", "splits", "protocol", "thresholds|cohorts", "params"),
+    outputs=("findings", "html", "markdown"),
+    reads="the new cases and train",
+)
+def check_drift(
+    new: Annotated[Path, typer.Argument(help="Folder of new cases.")],
+    cohort: Cohort = None,
     findings: Findings = None,
-    runs_page: RunsPage = None,
-    templates: RunsTemplates = None,
-    params: Params = PARAMS,
+    html: Annotated[Path | None, typer.Option(help="Page to write.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="The same as Markdown.")] = None,
+    workers: Workers = None,
     as_json: Json = False,
 ) -> None:
-    """Judge a model's metrics against its thresholds; exit 1 if it may not be released.
+    """Judge whether new cases are like those trained on.
 
-    Example: doseledger check metrics reports/metrics/phantom/dose_unet --model dose_unet --cohort phantom
-    --splits data/splits/phantom.csv --checkpoint models/phantom/dose_unet/checkpoints/best.ckpt
-    --thresholds validation/thresholds.yaml
+    Example: doseledger check drift new_cases/ --html drift.html
     """
-    from doseledger.gates.model.metrics import MetricsFiles, judge_metrics
+    from doseledger.core.files import write_text
+    from doseledger.gates.drift.judge import judge_drift
+    from doseledger.report.findings_page import write_page
+    from doseledger.report.gate_pages import describe_drift
 
-    need_both(token, findings, "--token and --findings")
-    need_both(runs_page, templates, "--runs-page and --templates")
-    settings = settings_of(params)
-    files = MetricsFiles(metrics, splits, checkpoint, thresholds, cohort, model)
-    verdict = judge_metrics(files, fold=settings.fold, repeat=settings.repeat)
-    try:
-        deliver(verdict, token, findings, as_json)
-    finally:
-        # Here and in no stage of its own: the page speaks of commits and experiments too, which no stage depends on.
-        refresh_runs(runs_page, templates)
+    at = project(cohort)
+    settings, n_workers = at.settings, workers_of(at.settings, workers)
+    verdict = judge_drift(at.layout, new=new, fold=settings.fold, repeat=settings.repeat, workers=n_workers, tell=tell)
+    if html is not None:
+        write_page(verdict, at.layout.templates / "drift.html.j2", html)
+    if markdown is not None:
+        write_text(markdown, "\n".join(describe_drift(verdict)) + "\n")
+    enforce_shown(verdict, findings, as_json)
 
 
-@app.command()
-@audited(
-    "preflight",
-    inputs=("cases", "splits", "thresholds", "data_token", "params"),
-    outputs=("token", "findings"),
-    reads="train",
-)
-def preflight(
-    model: Annotated[str, typer.Argument(help="A block of the settings.")],
-    cases: Cases,
-    splits: Splits,
-    thresholds: Thresholds,
-    data_token: DataToken,
-    token: Token = None,
+@check_app.command("stack")
+@audited("check stack", inputs=("stack", "thresholds|cohorts"), outputs=("findings",), reads="the stack")
+def check_stack(
+    stack: Annotated[Path, typer.Argument(help="NPZ: images (n, [z,] y, x), labels (n,), groups.")],
+    region: Annotated[str, typer.Option(help="core, border or both.")] = "both",
+    cohort: Cohort = None,
     findings: Findings = None,
-    params: Params = PARAMS,
+    seed: Seed = PROBE_SEED,
     as_json: Json = False,
 ) -> None:
-    """Try real loaders and 20 steps of a model on one fixed batch, and look at the machine.
+    """Judge whether labels show in core or border alone.
 
-    Example: doseledger preflight dose_unet --cases data/cases/phantom --splits data/splits/phantom.csv
-    --thresholds validation/thresholds.yaml --data-token reports/verdicts/phantom/data.json
+    Example: doseledger check stack images.npz --region border --json
     """
-    from doseledger.gates.model.preflight import judge_preflight
+    import numpy as np
 
-    need_both(token, findings, "--token and --findings")
-    run = training_run(settings_of(params), model, params, data_token)
-    verdict = judge_preflight(run, cases, splits, thresholds, tell=tell)
-    deliver(verdict, token, findings, as_json)
+    from doseledger.gates.drift.stacks import REGIONS, judge_stack
+    from doseledger.gates.limits import load_thresholds
+
+    regions = tuple(name for name in REGIONS if region in (name, "both"))
+    if not regions:
+        raise BadInput(f"region {region!r}: wanted {', '.join(REGIONS)} or both")
+    limits = load_thresholds(project(cohort).layout).probes
+    verdict = judge_stack(stack, regions, limits, np.random.default_rng(seed))
+    enforce_shown(verdict, findings, as_json)
+
+
+@check_app.command("metadata")
+@audited(
+    "check metadata",
+    inputs=("cases_csv", "protocol", "thresholds|cohorts", "params"),
+    outputs=("findings",),
+    reads="all",
+)
+def check_metadata(
+    cohort: Cohort = None,
+    findings: Findings = None,
+    workers: Workers = None,
+    seed: Seed = PROBE_SEED,
+    as_json: Json = False,
+) -> None:
+    """Judge if site, scanner or order show in inputs.
+
+    Example: doseledger check metadata
+    """
+    import numpy as np
+
+    from doseledger.core.protocol import load_protocol
+    from doseledger.gates.drift.metadata import judge_metadata
+    from doseledger.gates.limits import load_thresholds
+
+    at = project(cohort)
+    layout, rng = at.layout, np.random.default_rng(seed)
+    protocol, limits = load_protocol(layout.protocol), load_thresholds(layout).probes
+    n_workers = workers_of(at.settings, workers)
+    verdict = judge_metadata(layout.cases, protocol, limits, rng, workers=n_workers, tell=tell)
+    enforce_shown(verdict, findings, as_json)

@@ -1,4 +1,4 @@
-"""Results beside each other: two models, several runs as one, and clinical goals of another fractionation."""
+"""Results side by side: two models, several runs as one, clinical goals of another fractionation."""
 
 from __future__ import annotations
 
@@ -7,51 +7,55 @@ from typing import Annotated
 
 import typer
 
-from doseledger.cli.shared import Json, Protocols, show
+from doseledger.cli.runs import metrics_of
+from doseledger.cli.shared import JUDGE, Cohort, Json, Protocol, show
 from doseledger.core.errors import BadInput, GateFailed
 
 app = typer.Typer()
 goals_app = typer.Typer(no_args_is_help=True, help="Files of clinical goals.")
-app.add_typer(goals_app, name="goals")
+app.add_typer(goals_app, name="goals", rich_help_panel=JUDGE)
 # The bootstrap is drawn with this unless another is asked for: the same tables always give the same interval.
 DRAW_SEED = 20250101
+RUN = "A model, an archived run, or a folder of tables."
 
 
-@app.command()
+@app.command(rich_help_panel=JUDGE)
 def compare(
-    first: Annotated[Path, typer.Argument(help="Folder that `evaluate` wrote of a model, or its cases.csv.")],
-    second: Annotated[Path, typer.Argument(help="The same of another model, on the same test cases.")],
+    first: Annotated[str, typer.Argument(help=RUN)],
+    second: Annotated[str, typer.Argument(help="Another, on the same test cases.")],
+    cohort: Cohort = None,
     markdown: Annotated[Path | None, typer.Option(help="Markdown table to write.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = DRAW_SEED,
     as_json: Json = False,
 ) -> None:
-    """Compare two models case by case: difference with its interval, Wilcoxon test, effect size.
+    """Compare two models case by case, with intervals.
 
-    Example: doseledger compare reports/metrics/phantom/dose_unet reports/metrics/phantom/other --json
+    Example: doseledger compare dose_unet dose_unet_large --json
     """
     import numpy as np
 
     from doseledger.core.files import write_text
     from doseledger.evaluate.compare import compare_models, describe_comparison
 
-    found = compare_models(first, second, np.random.default_rng(seed))
-    text = "\n".join(describe_comparison(found, (str(first), str(second))))
+    tables = [metrics_of(name, cohort) for name in (first, second)]
+    found = compare_models(tables[0], tables[1], np.random.default_rng(seed))
+    text = "\n".join(describe_comparison(found, (first, second)))
     if markdown is not None:
         write_text(markdown, text + "\n")
     show(found, as_json, text)
 
 
-@app.command()
+@app.command(rich_help_panel=JUDGE)
 def pool(
-    runs: Annotated[list[Path], typer.Argument(help="Folders that `evaluate` wrote, one a run.")],
-    predictions: Annotated[
-        list[Path], typer.Option(help="Folder of the predictions of each run, in the order of the runs.")
-    ],
+    runs: Annotated[list[Path], typer.Argument(help="Folders of tables, one a run.")],
+    predictions: Annotated[list[Path], typer.Option(help="Folder of each run's predictions.")],
     markdown: Annotated[Path | None, typer.Option(help="Markdown table to write.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = DRAW_SEED,
     as_json: Json = False,
 ) -> None:
-    """Pool seeds on one test set, or the folds of a cross-validation; a case that any model has seen is refused.
+    """Pool seeds on one test set, or folds.
+
+    A case that any of the models has seen is refused.
 
     Example: doseledger pool runs/1/metrics runs/2/metrics --predictions runs/1/predictions
     --predictions runs/2/predictions
@@ -74,16 +78,16 @@ def pool(
 @goals_app.command("lint")
 def lint_goals(
     files: Annotated[list[Path], typer.Argument(help="Files of clinical goals.")],
-    protocols: Protocols,
+    protocol: Protocol = None,
     as_json: Json = False,
 ) -> None:
-    """Say what is wrong with files of clinical goals; exit 1 if anything is.
+    """Say what is wrong with files of clinical goals.
 
-    Example: doseledger goals lint validation/goals/prostate_sib.yaml --protocols validation/protocols
+    Example: doseledger goals lint validation/cohorts/prostate/goals.yaml
     """
     from doseledger.evaluate.files.goals import lint_goal_file
 
-    found = {str(path): lint_goal_file(path, protocols) for path in files}
+    found = {str(path): lint_goal_file(path, protocol or path.with_name("protocol.yaml")) for path in files}
     lines = [f"{path}: {fault}" for path, faults in found.items() for fault in faults]
     sound = [f"{path}: sound" for path, faults in found.items() if not faults]
     show(found, as_json, "\n".join([*lines, *sound]))
@@ -103,7 +107,9 @@ def convert_goals(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Convert the dose levels of clinical goals to another number of fractions (EQD2, linear-quadratic model).
+    """Convert goals to another number of fractions.
+
+    By the linear-quadratic model (EQD2).
 
     Example: doseledger goals convert quantec.yaml quantec_28.yaml --fractions 28 --alpha-beta Rectum=3
     --alpha-beta Bladder=5 --keep PTV70

@@ -1,4 +1,4 @@
-"""Where cases come from: phantoms, packing, ingest, de-identification, splits."""
+"""Cases: phantoms, packing, ingest, de-identification, splits, the locked test set."""
 
 from __future__ import annotations
 
@@ -8,209 +8,196 @@ from typing import Annotated
 
 import typer
 
-from doseledger.cli.audited import audited
-from doseledger.cli.shared import (
-    PARAMS,
-    Json,
-    Params,
-    Splits,
-    Workers,
-    project_root,
-    protocol_of,
-    settings_of,
-    show,
-    tell,
-    workers_of,
-)
+from doseledger.cli.audited import audited, this_machine
+from doseledger.cli.shared import DATA, Cohort, Json, Workers, project, show, stage, tell, workers_of
 from doseledger.core.errors import BadInput
+from doseledger.core.layout import SYNTHETIC_COHORT
 
 app = typer.Typer()
-splits_app = typer.Typer(no_args_is_help=True, help="Lock or unlock a cohort's test set.")
-app.add_typer(splits_app, name="splits")
+raw_app = typer.Typer(no_args_is_help=True, help="Raw DICOM: packed, de-identified.")
+case_app = typer.Typer(no_args_is_help=True, help="One case.")
+test_set_app = typer.Typer(no_args_is_help=True, help="The locked test set.")
+app.add_typer(raw_app, name="raw", rich_help_panel=DATA)
+app.add_typer(case_app, name="case", rich_help_panel=DATA)
+app.add_typer(test_set_app, name="test-set", rich_help_panel=DATA)
 
 
-@app.command()
-@audited("phantom", inputs=("goals", "params"), outputs=("raw_list",))
-def phantom(
-    out: Annotated[Path, typer.Argument(help="Folder of packed cases to write.")],
-    raw_list: Annotated[Path, typer.Option(help="Table of the cases and their SHA256 to write.")],
-    goals: Annotated[Path, typer.Option(help="Clinical goals that every plan must pass.")],
-    params: Params = PARAMS,
-    as_json: Json = False,
-) -> None:
-    """Plan the synthetic cohort and write it as DICOM-RT.
+@app.command(rich_help_panel=DATA)
+@audited("phantom", inputs=("goals", "params"), outputs=("raw_list",), cohort=SYNTHETIC_COHORT)
+def phantom(as_json: Json = False) -> None:
+    """Plan the synthetic cohort, written as DICOM-RT.
 
-    Example: doseledger phantom data/raw/phantom --raw-list data/raw/phantom.csv
-    --goals validation/goals/prostate_sib.yaml
+    Example: doseledger phantom
     """
     from doseledger.core.protocol import load_goals
     from doseledger.phantom.cohort import make_cohort, tabulate_goals
 
-    wanted = load_goals(goals)
-    made = make_cohort(out, raw_list, settings_of(params).phantom, wanted, tell=tell)
+    at = stage("phantom", SYNTHETIC_COHORT)
+    wanted, layout = load_goals(at.layout.goals), at.layout
+    made = make_cohort(layout.raw, layout.raw_list, at.settings.phantom, wanted, tell=tell)
     table = tabulate_goals(made, wanted)
     show(table.to_dict("records"), as_json, table.to_string(index=False))
 
 
-@app.command()
-@audited("pack", outputs=("raw_list",), reads="all")
+@raw_app.command("pack")
+@audited("raw pack", outputs=("out|raw_list",), reads="all")
 def pack(
     raw: Annotated[Path, typer.Argument(help="Folder with one folder or one zip a case.")],
-    out: Annotated[Path, typer.Argument(help="Folder that gets <case>.zip.")],
-    raw_list: Annotated[Path, typer.Option(help="Table of the cases and their SHA256 to write.")],
+    cohort: Cohort = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the zips; else the cohort's.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Pack raw cases as one deterministic, stored zip each, and list them.
+    """Pack raw cases as one stored zip each.
 
-    Example: doseledger pack raw/ data/raw/prostate --raw-list data/raw/prostate.csv
+    Example: doseledger raw pack raw/ --cohort prostate
     """
     from doseledger.ingest.pack import pack as pack_cases
 
-    count = pack_cases(raw, out, raw_list, tell)
-    show({"packed": count}, as_json, f"{count} cases packed into {out}, listed in {raw_list}")
+    layout = project(cohort).layout if out is None else None
+    target = out or (layout.raw if layout else Path())
+    raw_list = layout.raw_list if layout else target.with_suffix(".csv")
+    count = pack_cases(raw, target, raw_list, tell)
+    show({"packed": count}, as_json, f"{count} cases packed into {target}, listed in {raw_list}")
 
 
-@app.command()
-@audited("ingest", inputs=("raw_list", "protocol", "protocols", "params"), outputs=("out",), reads="all")
+@app.command(rich_help_panel=DATA)
+@audited("ingest", inputs=("raw_list", "protocol", "params"), outputs=("out|cases",), reads="all")
 def ingest(
-    raw: Annotated[Path, typer.Argument(help="Folder with one folder or one zip a case.")],
-    out: Annotated[Path, typer.Argument(help="Folder that gets <case>.npz, cases.csv and skipped.csv.")],
+    raw: Annotated[Path | None, typer.Argument(help="Raw cases; else the cohort's.")] = None,
+    out: Annotated[Path | None, typer.Argument(help="Folder of cases to write.")] = None,
     protocol: Annotated[Path | None, typer.Option(help="The protocol's file.")] = None,
-    cohort: Annotated[str | None, typer.Option(help="Or the cohort, whose protocol the settings name.")] = None,
-    protocols: Annotated[Path | None, typer.Option(help="Folder of protocols, with --cohort.")] = None,
-    raw_list: Annotated[Path | None, typer.Option(help="Table of the cases that must be there.")] = None,
-    index: Annotated[Path | None, typer.Option(help="Record of earlier conversions, below the project's root.")] = None,
-    cache: Annotated[Path | None, typer.Option(help="DVC's store by MD5, below the project's root.")] = None,
+    cohort: Cohort = None,
     workers: Workers = None,
-    shard: Annotated[str | None, typer.Option(help="Only every n-th case from the i-th on: i/n.")] = None,
+    shard: Annotated[str | None, typer.Option(help="Every n-th case from the i-th on: i/n.")] = None,
     cluster: Annotated[str | None, typer.Option(help="Address of a Dask scheduler.")] = None,
-    params: Params = PARAMS,
     as_json: Json = False,
 ) -> None:
-    """Convert raw cases to NPZ on the protocol's grid; bad cases are listed with their reason, the rest goes on.
+    """Convert raw cases to NPZ on the protocol's grid.
 
-    Example: doseledger ingest raw/ cases/ --protocol validation/protocols/prostate_sib.yaml
+    Bad cases are listed with their reason, the rest goes on.
+
+    Example: doseledger ingest raw/ cases/ --protocol validation/cohorts/prostate/protocol.yaml
     """
     from doseledger.core.protocol import load_protocol
     from doseledger.ingest.cohort import IngestRun
     from doseledger.ingest.cohort import ingest as ingest_cohort
 
-    if protocol is not None:
-        chosen = load_protocol(protocol)
-        workers = workers or 0
-    elif cohort is not None and protocols is not None:
-        settings = settings_of(params)
-        chosen = protocol_of(settings, cohort, protocols)
-        workers = workers_of(settings, workers)
+    if raw is not None:
+        if out is None:
+            raise BadInput("ingest RAW OUT: name the folder of cases to write too")
+        chosen = load_protocol(protocol or project(cohort).layout.protocol)
+        run = IngestRun(workers=workers or 0, shard=shard, cluster=cluster)
     else:
-        raise BadInput("name the protocol's file with --protocol, or --cohort and --protocols")
-    root = project_root()
-    run = IngestRun(
-        workers=workers,
-        raw_list=raw_list,
-        index=root / index if index else None,
-        cache_dir=root / cache if cache else None,
-        shard=shard,
-        cluster=cluster,
-    )
+        from doseledger.ledger.bundle.bitrot import cache_folder
+
+        if protocol is not None:
+            raise BadInput("--protocol goes with RAW and OUT: the cohort has its own")
+        at, machine = stage("ingest", cohort), this_machine()
+        layout = at.layout
+        raw, out, chosen = layout.raw, layout.cases, load_protocol(layout.protocol)
+        run = IngestRun(
+            workers=workers_of(at.settings, workers),
+            raw_list=layout.raw_list,
+            index=machine.ingest_indices / f"{layout.cohort}.json",
+            cache_dir=cache_folder(machine.root),
+            shard=shard,
+            cluster=cluster,
+        )
     count = ingest_cohort(raw, out, chosen, run, tell)
     text = f"{count.converted} converted, {count.reused} unchanged, {count.skipped} skipped, {count.failed} failed"
     more = "" if not count.skipped + count.failed else f"; reasons in {out / 'skipped.csv'}"
     show(dataclasses.asdict(count), as_json, text + more)
 
 
-@app.command()
-@audited("deidentify", inputs=("raw", "protocol"), outputs=("out",), reads="all")
+@raw_app.command("deidentify")
+@audited("raw deidentify", inputs=("raw", "protocol"), outputs=("out",), reads="all")
 def deidentify(
     raw: Annotated[Path, typer.Argument(help="Folder with one folder or one zip a case.")],
     out: Annotated[Path, typer.Argument(help="Folder for the clean copies.")],
-    protocol: Annotated[Path, typer.Option(help="The protocol, whose `phi` block says what may stay.")],
-    salt: Annotated[Path, typer.Option(help="Secret of this cohort, made once; keep it, and keep it private.")],
+    salt: Annotated[Path, typer.Option(help="Secret of this cohort, made once; keep it private.")],
+    protocol: Annotated[
+        Path | None, typer.Option(help="Its `phi` block says what may stay; else the cohort's.")
+    ] = None,
+    cohort: Cohort = None,
 ) -> None:
-    """Write copies without what could identify a patient: UIDs stay linked, dates are shifted.
+    """Write copies without what identifies a patient.
 
-    Example: doseledger deidentify raw/ clean/ --protocol validation/protocols/prostate_sib.yaml
-    --salt ~/prostate.salt
+    UIDs stay linked, dates are shifted.
+
+    Example: doseledger raw deidentify raw/ clean/ --salt ~/prostate.salt --cohort prostate
     """
     from doseledger.core.protocol import load_protocol
     from doseledger.ingest.deidentify import deidentify as deidentify_cases
     from doseledger.ingest.deidentify import read_salt
 
-    written = deidentify_cases(raw, out, load_protocol(protocol), read_salt(salt), tell)
+    rules = load_protocol(protocol or project(cohort).layout.protocol)
+    written = deidentify_cases(raw, out, rules, read_salt(salt), tell)
     print(f"clean copies written to {out}: {len(written)}")
 
 
-@app.command()
-@audited("split", inputs=("cases_csv", "lock", "params"), outputs=("out",))
-def split(
-    cases_csv: Annotated[Path, typer.Argument(help="Table of cases.")],
-    out: Annotated[Path, typer.Argument(help="Table of splits to write.")],
-    lock: Annotated[Path, typer.Option(help="The locked test set; a header alone means unlocked.")],
-    params: Params = PARAMS,
-    as_json: Json = False,
-) -> None:
-    """Deal patients to train, val and test.
+@app.command(rich_help_panel=DATA)
+@audited("split", inputs=("cases_csv", "test_set", "params"), outputs=("splits",))
+def split(cohort: Cohort = None, as_json: Json = False) -> None:
+    """Assign patients to train, val and test.
 
-    Example: doseledger split data/cases/phantom/cases.csv data/splits/phantom.csv
-    --lock validation/test_sets/phantom.csv
+    Example: doseledger split
     """
     from doseledger.ingest.splits import make_splits
 
-    counts = make_splits(cases_csv, lock, out, settings_of(params).splits, tell)
+    at = stage("split", cohort)
+    layout = at.layout
+    counts = make_splits(layout.cases_csv, layout.test_set, layout.splits, at.settings.splits, tell)
     text = ", ".join(f"{part} {n['patients']} patients ({n['cases']} cases)" for part, n in counts.items())
-    show(counts, as_json, f"{out}: {text}")
+    show(counts, as_json, f"{layout.splits}: {text}")
 
 
-@splits_app.command("lock")
-@audited("splits lock", inputs=("cases", "splits"), outputs=("lock",))
+@test_set_app.command("lock")
+@audited("test-set lock", inputs=("cases_csv", "splits"), outputs=("test_set",))
 def lock_splits(
-    lock: Annotated[Path, typer.Argument(help="The locked test set to write.")],
-    cases: Annotated[Path, typer.Option(help="Table of cases.")],
-    splits: Splits,
     reason: Annotated[str, typer.Option(help="Why it is locked now.")],
+    cohort: Cohort = None,
     by_name: Annotated[bool, typer.Option("--by-name", help="Without digests: synthetic patients only.")] = False,
 ) -> None:
-    """Lock the test patients of the present splits: from now on they never move.
+    """Lock the test patients: they never move again.
 
-    Example: doseledger splits lock validation/test_sets/phantom.csv --cases data/cases/phantom/cases.csv
-    --splits data/splits/phantom.csv --reason "first evaluation"
+    Example: doseledger test-set lock --reason "first evaluation"
     """
     from datetime import date
 
     from doseledger.ingest.locked_test_set import lock as lock_test_set
 
-    today = date.today().isoformat()
-    table = lock_test_set(lock, cases, splits, locked_on=today, reason=reason, by_name=by_name)
-    print(f"{len(table)} test cases locked in {lock}; commit it")
+    layout, today = project(cohort).layout, date.today().isoformat()
+    table = lock_test_set(
+        layout.test_set, layout.cases_csv, layout.splits, locked_on=today, reason=reason, by_name=by_name
+    )
+    print(f"{len(table)} test cases locked in {layout.test_set}; commit it")
 
 
-@splits_app.command("unlock")
-@audited("splits unlock", outputs=("lock",))
+@test_set_app.command("unlock")
+@audited("test-set unlock", outputs=("test_set",))
 def unlock_splits(
-    lock: Annotated[Path, typer.Argument(help="The locked test set.")],
     why: Annotated[str, typer.Option(help="Why the lock may be given up.")],
     pseudonym: Annotated[list[str] | None, typer.Option(help="Only these patients.")] = None,
+    cohort: Cohort = None,
 ) -> None:
     """Unlock a test set, or some of its patients.
 
-    Example: doseledger splits unlock validation/test_sets/phantom.csv --why "cohort replaced"
+    Example: doseledger test-set unlock --why "cohort replaced"
     """
     from datetime import date
 
     from doseledger.ingest.locked_test_set import unlock
 
-    removed = unlock(lock, unlocked_on=date.today().isoformat(), why=why, pseudonyms=pseudonym)
+    lock, today = project(cohort).layout.test_set, date.today().isoformat()
+    removed = unlock(lock, unlocked_on=today, why=why, pseudonyms=pseudonym)
     print(f"{len(removed)} rows unlocked, kept in {lock.with_suffix('.unlocked.csv')}; commit both files")
 
 
-@app.command()
-def inspect(
-    case: Annotated[Path, typer.Argument(help="A case's NPZ.")],
-    as_json: Json = False,
-) -> None:
-    """Show a case's grid, structures, dose, prescription and source.
+@case_app.command("show")
+def show_case(case: Annotated[Path, typer.Argument(help="A case's NPZ.")], as_json: Json = False) -> None:
+    """Show a case's grid, structures, dose and source.
 
-    Example: doseledger inspect data/cases/phantom/case_0001.npz --json
+    Example: doseledger case show data/cases/phantom/case_0001.npz --json
     """
     from doseledger.core.case import Case
     from doseledger.core.files import to_json

@@ -8,30 +8,31 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from doseledger.cli.runs import STATES, Archives, gather
-from doseledger.cli.shared import Json, project_root, show
+from doseledger.cli.audited import this_machine
+from doseledger.cli.runs import Archives, gather
+from doseledger.cli.shared import RECORD, START, Json, project, show
 from doseledger.core.errors import GateFailed
 
 if TYPE_CHECKING:
     from doseledger.ledger.runs.prerun import Readiness
 
 app = typer.Typer()
-experiment_app = typer.Typer(no_args_is_help=True, help="A dated note: hypothesis and criteria first, results after.")
-app.add_typer(experiment_app, name="experiment")
-
-Lock = Annotated[Path, typer.Option("--packages", help="The lock of Python packages.")]
-PACKAGES = Path("requirements.lock")
+experiment_app = typer.Typer(no_args_is_help=True, help="Dated notes: hypothesis first, results after.")
+app.add_typer(experiment_app, name="experiment", rich_help_panel=RECORD)
 
 
 @experiment_app.command("ready")
-def ready(packages: Lock = PACKAGES, as_json: Json = False) -> None:
-    """Say whether a run begun now would count: committed code, the locked packages; exit 1 if not.
+def ready(as_json: Json = False) -> None:
+    """Say whether a run begun now would count.
+
+    Committed code, the locked packages; exit 1 if not.
 
     Example: doseledger experiment ready && dvc exp run -S lr=1e-4
     """
     from doseledger.ledger.runs.prerun import examine_readiness
 
-    readiness = examine_readiness(Path.cwd(), packages)
+    layout = project().layout
+    readiness = examine_readiness(layout.root, layout.packages)
     found = {
         "ready": not readiness.problems,
         "problems": [asdict(problem) for problem in readiness.problems],
@@ -51,9 +52,8 @@ def new(
     criterion: Annotated[
         list[str] | None, typer.Option(help='Condition that decides: "mae_gy < 3"; can be given several times.')
     ] = None,
-    packages: Lock = PACKAGES,
 ) -> None:
-    """Write the note of an experiment before it is run; refused on a dirty tree.
+    """Write an experiment's note before it is run.
 
     Example: doseledger experiment new dvh-term --model dose_unet --notes docs/experiments
     --hypothesis "a DVH term lowers the error of D95%" --criterion "dvh_PTV70_D95% < 2"
@@ -63,8 +63,9 @@ def new(
     from doseledger.ledger.runs.experiment import Plan, new_note
     from doseledger.ledger.runs.prerun import examine_readiness
 
+    layout = project().layout
     plan = Plan(name, model, hypothesis, tuple(criterion or []))
-    path = new_note(notes, plan, examine_readiness(Path.cwd(), packages), Path.cwd(), date.today())
+    path = new_note(notes, plan, examine_readiness(layout.root, layout.packages), layout.root, date.today())
     print(f"{path} written: fill in what is left, commit it, then dvc exp run --name {name}")
 
 
@@ -74,7 +75,7 @@ def fill(
     run: Annotated[str, typer.Option(help="The run: its id, experiment, tag or archived folder.")],
     archives: Archives = None,
 ) -> None:
-    """Write a run's results into its note, in place of what stood there.
+    """Write a run's results into its note.
 
     Example: doseledger experiment fill docs/experiments/2026-03-01-dvh-term.md --run dvh-term
     """
@@ -86,16 +87,18 @@ def fill(
     print(f"{note}: results of run {row.id} written in; the conclusion is yours")
 
 
-@app.command("doctor")
+@app.command("doctor", rich_help_panel=START)
 def doctor(as_json: Json = False) -> None:
-    """Look for what killed runs have left behind, and say what to do; changes nothing, exit 1 if a person is needed.
+    """Find what killed runs left behind; change nothing.
+
+    Exit 1 if a person is needed.
 
     Example: doseledger doctor --json
     """
     from doseledger.ledger.runs.doctor import examine
 
-    root = project_root()
-    found = examine(root, root / STATES)
+    machine = this_machine()
+    found = examine(machine.root, machine.states)
     lines = []
     for symptom in found:
         lines.append(f"{symptom.severity}: {symptom.what}: {symptom.found}")

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from doseledger.cli.audited import REPORTS, audit_log, audit_root, audited
-from doseledger.cli.shared import Json, show, tell
+from doseledger.cli.audited import audited, this_machine
+from doseledger.cli.shared import RECORD, Cohort, Json, Model, project, show, tell
 
 if TYPE_CHECKING:
     from doseledger.ledger.registry.tag import Version
@@ -16,25 +16,22 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 registry_app = typer.Typer(no_args_is_help=True, help="Model versions and their stages, as Git tags.")
-app.add_typer(registry_app, name="registry")
+app.add_typer(registry_app, name="registry", rich_help_panel=RECORD)
 
 Name = Annotated[str, typer.Argument(help="MODEL@VERSION, dose_unet@v0.1.0 for example.")]
-Criteria = Annotated[Path, typer.Option(help="The exit criteria of each stage.")]
-Thresholds = Annotated[Path, typer.Option(help="The limits; its `candidate` is the clinical target.")]
-CRITERIA = Path("validation/exit_criteria.yaml")
-THRESHOLDS = Path("validation/thresholds.yaml")
 
 
 @registry_app.command("register")
-@audited("registry register", inputs=("criteria", "thresholds"))
+@audited("registry register", inputs=("exit_criteria", "thresholds|cohorts"))
 def register_version(
-    model: Annotated[str, typer.Argument(help="A name of `models` in the settings.")],
+    model: Model,
     version: Annotated[str, typer.Option(help="v0.1.0: never used before for this model.")],
-    criteria: Criteria = CRITERIA,
-    thresholds: Thresholds = THRESHOLDS,
+    cohort: Cohort = None,
     as_json: Json = False,
 ) -> None:
-    """Register a finished, committed run as a version: an annotated tag on HEAD; refuse with all that is missing.
+    """Register a finished, committed run as a version.
+
+    An annotated tag on HEAD; refused with all that is missing.
 
     Example: doseledger registry register dose_unet --version v0.1.0
     """
@@ -42,30 +39,30 @@ def register_version(
     from doseledger.ledger.registry.release import open_release
     from doseledger.ledger.registry.versions import register
 
-    files = _files(criteria, thresholds)
-    made = register(files, open_release(files.root, model, thresholds), version, tell)
+    files = _files(cohort)
+    made = register(files, open_release(files.layout, model), version, tell)
     note_fact("registered", _fact(made))
     hint = f"publish it: `dvc push` and `git push origin {made.name}`"
     show(made.as_dict(), as_json, f"{made.name} registered on commit {made.commit[:12]}; {hint}")
 
 
 @registry_app.command("promote")
-@audited("registry promote", inputs=("criteria", "thresholds"))
+@audited("registry promote", inputs=("exit_criteria", "thresholds|cohorts"))
 def promote_version(
     name: Name,
     stage: Annotated[str, typer.Option(help="A phase of the exit criteria: research, candidate or frozen.")],
     baseline: Annotated[str | None, typer.Option(help="MODEL@VERSION that it must beat, where that is asked.")] = None,
-    criteria: Criteria = CRITERIA,
-    thresholds: Thresholds = THRESHOLDS,
 ) -> None:
-    """Give a version a stage, if it meets every criterion of it; refuse with all that are not met.
+    """Give a version a stage that it has earned.
+
+    Refused with every criterion that is not met.
 
     Example: doseledger registry promote dose_unet@v0.1.0 --stage research
     """
     from doseledger.ledger.audit.recording import note_fact
     from doseledger.ledger.registry.versions import promote
 
-    made = promote(_files(criteria, thresholds), name, stage, baseline)
+    made = promote(_files(), name, stage, baseline)
     note_fact("promoted", {**_fact(made), "stage": stage, "baseline": baseline})
     print(f"{name} is {stage}; publish it: `git push origin '{made.promotions[-1].tag}'`")
 
@@ -76,33 +73,33 @@ def sign_off_version(
     name: Name,
     statement: Annotated[str, typer.Option(help="What was looked at and found.")],
 ) -> None:
-    """Sign a version off in the audit log, as the person whom Git names.
+    """Sign a version off in the audit log.
 
     Example: doseledger registry sign-off dose_unet@v0.1.0 --statement "report read, worst case looked at"
     """
     from doseledger.ledger.audit.recording import note_fact
     from doseledger.ledger.registry.versions import sign_off
 
-    note_fact("signed_off", sign_off(_files(CRITERIA, THRESHOLDS), name, statement))
-    print(f"{name} signed off, in {audit_log()}")
+    note_fact("signed_off", sign_off(_files(), name, statement))
+    print(f"{name} signed off, in {this_machine().audit_log}")
 
 
 @registry_app.command("show")
 def show_versions(
     name: Annotated[str | None, typer.Argument(help="MODEL@VERSION for all of one; all versions if absent.")] = None,
     baseline: Annotated[str | None, typer.Option(help="MODEL@VERSION that it would be compared with.")] = None,
-    criteria: Criteria = CRITERIA,
-    thresholds: Thresholds = THRESHOLDS,
     as_json: Json = False,
 ) -> None:
-    """Show what is registered; of one version also its card, and what each stage would still ask of it.
+    """Show what is registered, or one version's card.
+
+    With what each stage would still ask of it.
 
     Example: doseledger registry show dose_unet@v0.1.0
     """
     from doseledger.ledger.registry.fetch import write_card
     from doseledger.ledger.registry.tag import find_version, read_versions
 
-    files = _files(criteria, thresholds)
+    files = _files()
     if name is None:
         versions = read_versions(files.root)
         lines = [_describe(version) for version in versions]
@@ -123,14 +120,14 @@ def retire_version(
     name: Name,
     why: Annotated[str, typer.Option(help="The reason, for whoever uses it.")],
 ) -> None:
-    """Retire a version: it stays on record, and is neither promoted nor fetched any more.
+    """Retire a version; it stays on record.
 
     Example: doseledger registry retire dose_unet@v0.1.0 --why "femurs swapped in the training data"
     """
     from doseledger.ledger.audit.recording import note_fact
     from doseledger.ledger.registry.versions import retire
 
-    made = retire(_files(CRITERIA, THRESHOLDS), name, why)
+    made = retire(_files(), name, why)
     note_fact("retired", {**_fact(made), "why": why})
     print(f"{name} is retired; publish it: `git push origin '{name}!'`")
 
@@ -141,9 +138,10 @@ def get_version(
     name: Name,
     out: Annotated[Path, typer.Option(help="Folder that gets best.ckpt, MODEL_CARD.md and version.json.")],
     check: Annotated[Path | None, typer.Option(help="Cases to predict, and compare with what was recorded.")] = None,
-    criteria: Criteria = CRITERIA,
 ) -> None:
-    """Fetch a version from cache or remote, check every byte by its hash, and with --check that it predicts the same.
+    """Fetch a version, every byte checked by its hash.
+
+    With --check also that it predicts the same.
 
     Example: doseledger registry get dose_unet@v0.1.0 --out model/ --check cases/
     """
@@ -151,20 +149,21 @@ def get_version(
     from doseledger.ledger.registry.fetch import check_version, fetch_version
     from doseledger.ledger.registry.tag import find_version
 
-    root = _files(criteria, THRESHOLDS).root
+    layout = _files().layout
+    root = layout.root
     version = find_version(root, name)
     fetched = fetch_version(root, version, out, tell)
     if check is not None:
-        made = check_version(root, version, fetched, check, load_criteria(criteria).reproduction, tell)
+        made = check_version(root, version, fetched, check, load_criteria(layout.exit_criteria).reproduction, tell)
         exact = sum(comparison.identical for comparison in made)
         print(f"{len(made)} cases predicted again: {exact} to the bit, all within the limit")
     print(f"{name}: {fetched.checkpoint}, SHA256 as registered")
 
 
-def _files(criteria: Path, thresholds: Path) -> RegistryFiles:
+def _files(cohort: str | None = None) -> RegistryFiles:
     from doseledger.ledger.registry.versions import RegistryFiles
 
-    return RegistryFiles(Path.cwd(), audit_log(), criteria, thresholds, audit_root() / REPORTS)
+    return RegistryFiles(project(cohort).layout, this_machine().audit_log)
 
 
 def _fact(version: Version) -> dict[str, str]:
@@ -188,5 +187,5 @@ def _stages(files: RegistryFiles, version: Version, baseline: str | None) -> dic
             for result in judge_stage(files, version, stage, baseline)
             if result.missing
         ]
-        for stage in load_criteria(files.criteria).phases
+        for stage in load_criteria(files.layout.exit_criteria).phases
     }

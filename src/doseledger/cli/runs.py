@@ -9,35 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from doseledger.cli.audited import audit_log, audited
-from doseledger.cli.shared import (
-    PARAMS,
-    Json,
-    Params,
-    Templates,
-    goals_of,
-    project_root,
-    protocol_of,
-    settings_of,
-    show,
-    tell,
-)
+from doseledger.cli.audited import audited, this_machine
+from doseledger.cli.shared import RECORD, Cohort, Json, project, show, tell
 from doseledger.core.errors import BadInput, DoseledgerError, GateFailed
 
 if TYPE_CHECKING:
-    from doseledger.core.settings import Settings
     from doseledger.gates.verdict import Verdict
     from doseledger.ledger.runs.files import RunFiles
     from doseledger.ledger.runs.recompute import Recompute
     from doseledger.ledger.runs.rows import RunRow
 
 app = typer.Typer()
-runs_app = typer.Typer(no_args_is_help=True, help="Is a run whole and honest, where are all runs, which is best.")
-app.add_typer(runs_app, name="runs")
-
-# Below the project's root, left alone by Git and DVC: what interrupted trainings left, and what was read of commits.
-STATES = Path(".doseledger/resume")
-STORE = Path(".doseledger/runs.json")
+runs_app = typer.Typer(no_args_is_help=True, help="Runs: checked, archived, listed, compared.")
+app.add_typer(runs_app, name="runs", rich_help_panel=RECORD)
 
 Where = Annotated[str, typer.Option(help="Only runs for which this holds: \"mae_gy < 3 and model == 'dose_unet'\".")]
 Sort = Annotated[str, typer.Option(help="Column to sort by; the newest come first without it.")]
@@ -48,7 +32,7 @@ Form = Annotated[str, typer.Option("--format", help="table, markdown, csv or jso
 
 
 @runs_app.command("check")
-@audited("runs check", inputs=("cases", "params"), reads="test, as many as --recompute says")
+@audited("runs check", inputs=("cases|cases_csv", "params"), reads="test, as many as --recompute says")
 def check(
     target: Annotated[
         str | None, typer.Argument(help="A model, or the folder of an archived run; every model without it.")
@@ -58,27 +42,22 @@ def check(
         typer.Option(help="How many cases to measure again from their predictions, the worst first: 0, 1 … or all."),
     ] = "0",
     cases: Annotated[Path | None, typer.Option(help="Folder of cases; the pipeline's own without it.")] = None,
-    protocols: Annotated[Path | None, typer.Option(help="Folder of protocols, with --recompute.")] = None,
-    goals: Annotated[Path | None, typer.Option(help="Folder of clinical goals, with --recompute.")] = None,
-    params: Params = PARAMS,
+    cohort: Cohort = None,
     as_json: Json = False,
 ) -> None:
-    """Go through the checklist of a run: files, settings, epochs, metrics, checkpoints, verdicts, code.
+    """Go through a run's checklist; exit 1 if not met.
 
-    Exit 1 if a point of it is not met.
+    Files, settings, epochs, metrics, checkpoints, verdicts, code.
 
-    Example: doseledger runs check dose_unet --recompute 1 --protocols validation/protocols --goals validation/goals
+    Example: doseledger runs check dose_unet --recompute 1
     """
     from doseledger.gates.verdict import verdict_as_json
     from doseledger.ledger.runs.check import check_run
-    from doseledger.ledger.runs.files import pipeline_models
 
     verdicts = {}
-    for name in [target] if target is not None else pipeline_models(Path.cwd()):
-        files = _files_of(name)
-        again = None
-        if recompute != "0":
-            again = _recompute(recompute, cases, (protocols, goals), settings_of(params), files)
+    for name in [target] if target is not None else project(cohort).settings.models:
+        files = run_files_of(name, cohort)
+        again = None if recompute == "0" else _recompute(recompute, cases, files)
         verdicts[name] = check_run(files, recompute=again)
     values = {name: verdict_as_json(verdict) for name, verdict in verdicts.items()}
     text = "\n".join(line for verdict in verdicts.values() for line in _checklist(verdict))
@@ -96,9 +75,12 @@ def archive(
     examples: Annotated[
         int, typer.Option(help="How many predicted doses go along: best, worst, then others.", min=0)
     ] = 3,
+    cohort: Cohort = None,
     as_json: Json = False,
 ) -> None:
-    """Copy a complete run out of the pipeline, with its report, verdicts, checklist and a manifest of every byte.
+    """Copy a complete run out, with a manifest.
+
+    Report, verdicts and checklist go along, and a manifest of every byte.
 
     Example: doseledger runs archive dose_unet ../archive
     """
@@ -109,12 +91,12 @@ def archive(
     from doseledger.ledger.runs.archive import archive_run, example_cases
     from doseledger.ledger.runs.check import check_run
 
-    files = _files_of(model)
+    files = run_files_of(model, cohort)
     verdict = check_run(files)
     for finding in verdict.errors:
         tell(f"checklist: [{finding.gate}] {finding.message}")
     chosen = example_cases(files, examples)
-    anchor = anchor_values(audit_log())
+    anchor = anchor_values(this_machine().audit_log)
     folder = archive_run(files, verdict, target, when=datetime.now(UTC), examples=chosen, audit=anchor)
     note_fact("archived", str(folder))
     notes = "" if verdict.ok else f"; its checklist has {len(verdict.errors)} error(s), which the manifest holds"
@@ -131,7 +113,9 @@ def list_all(
     form: Form = "table",
     columns: Annotated[bool, typer.Option("--columns", help="Only the names that --where and --sort know.")] = False,
 ) -> None:
-    """List every run: of the workspace, of Git revisions, DVC experiments and archives, each once.
+    """List every run, each once.
+
+    Of the workspace, Git revisions, DVC experiments and archives.
 
     Example: doseledger runs list --where "mae_gy < 3 and model == 'dose_unet'" --sort mae_gy
     """
@@ -173,7 +157,7 @@ def compare(
     archives: Archives = None,
     form: Form = "table",
 ) -> None:
-    """Put runs side by side: every setting that differs, and the metrics with the step from the first.
+    """Put runs side by side: settings and metrics.
 
     Example: doseledger runs compare main workspace
     """
@@ -188,68 +172,76 @@ def compare(
 
 
 @runs_app.command("index")
-def index(
-    page: Annotated[Path, typer.Argument(help="HTML page to write, from the main repository's root.")],
-    templates: Templates,
-    archives: Archives = None,
-) -> None:
-    """Write the page of all runs; within a stage of an experiment it names that too, which DVC saves only later.
+def index(archives: Archives = None) -> None:
+    """Write the page of all runs, reports/runs.html.
 
-    Example: doseledger runs index reports/runs.html --templates reports/templates
+    Example: doseledger runs index
     """
-    print(f"{refresh_page(page, templates, archives)} runs in {page}")
+    page = this_machine().runs_page
+    print(f"{refresh_page(archives)} runs in {page}")
 
 
-def refresh_page(page: Path, templates: Path, archives: list[Path] | None = None) -> int:
-    """Write the page of all runs, below the main repository's root, and return how many it shows."""
+def refresh_page(archives: list[Path] | None = None) -> int:
+    """Write the page of all runs, below the main repository, and return how many it shows.
+
+    Within a stage of an experiment it names that too, which DVC saves only later.
+    """
     from doseledger.ledger.runs.index import rows_of_experiment_at_work
     from doseledger.ledger.runs.rows import merge_rows
     from doseledger.report.runs import write_index
 
-    rows = gather(archives)
-    experiment = os.environ.get("DVC_EXP_NAME")
+    rows, machine = gather(archives), this_machine()
+    layout, experiment = project().layout, os.environ.get("DVC_EXP_NAME")
     if experiment:
-        rows = merge_rows([*rows, *rows_of_experiment_at_work(Path.cwd(), experiment)])
-    write_index(rows, project_root() / page, templates, project_root())
+        rows = merge_rows([*rows, *rows_of_experiment_at_work(layout.root, experiment)])
+    write_index(rows, machine.runs_page, layout.templates, machine.root)
     return len(rows)
 
 
-def refresh_runs(page: Path | None, templates: Path | None) -> None:
-    """Write the page of all runs where a stage asks for it; no gate fails because that can't be done."""
-    if page is None or templates is None:
-        return
+def refresh_runs() -> None:
+    """Write the page of all runs; no gate fails because that can't be done."""
     try:
-        tell(f"{refresh_page(page, templates)} runs in {page}")
+        tell(f"{refresh_page()} runs in {this_machine().runs_page}")
     except DoseledgerError as error:
-        tell(f"warning: {page} was not written: {error}")
+        tell(f"warning: the page of all runs was not written: {error}")
 
 
-def _files_of(target: str) -> RunFiles:
+def run_files_of(target: str, cohort: str | None = None) -> RunFiles:
+    """Return the files of a run by what it was named: a model of the pipeline, or an archived folder."""
     from doseledger.ledger.runs.files import MANIFEST, files_of_archive, files_of_pipeline
 
-    root = Path.cwd()
     folder = Path(target)
     if (folder / MANIFEST).is_file() or (folder.is_dir() and folder.name.startswith("run_")):
+        try:
+            root = project().layout.root
+        except DoseledgerError:
+            return files_of_archive(folder, None)
         return files_of_archive(folder, root if (root / ".git").exists() else None)
-    return files_of_pipeline(root, target)
+    return files_of_pipeline(project(cohort).layout, target)
 
 
-def _recompute(
-    how_many: str, cases: Path | None, folders: tuple[Path | None, Path | None], settings: Settings, files: RunFiles
-) -> Recompute:
+def metrics_of(target: str, cohort: str | None = None) -> Path:
+    """Return the table of cases of a run: of a model, an archived run, or a folder of tables."""
+    folder = Path(target)
+    if folder.is_file() or (folder / "cases.csv").is_file():
+        return folder
+    return run_files_of(target, cohort).tables["cases"]
+
+
+def _recompute(how_many: str, cases: Path | None, files: RunFiles) -> Recompute:
+    from doseledger.core.protocol import load_goals, load_protocol
     from doseledger.evaluate.case import Yardsticks
     from doseledger.ledger.runs.recompute import Recompute
 
     if how_many != "all" and not how_many.isdigit():
         raise BadInput(f"--recompute {how_many}: wanted a number of cases, or all")
-    protocols, goals = folders
-    where = cases or files.cases
-    if protocols is None or goals is None or where is None or files.predictions is None:
-        raise BadInput("--recompute needs --protocols and --goals; for an archived run --cases as well")
-    yardsticks = Yardsticks(
-        protocol_of(settings, files.cohort, protocols), goals_of(settings, files.cohort, goals), settings.evaluate
-    )
-    return Recompute(where, files.predictions, yardsticks, None if how_many == "all" else int(how_many))
+    folder = cases or files.cases
+    if folder is None or files.predictions is None:
+        raise BadInput("--recompute of an archived run needs --cases")
+    at = project(files.cohort)
+    rules = load_protocol(at.layout.protocol), load_goals(at.layout.goals)
+    yardsticks = Yardsticks(*rules, at.settings.evaluate)
+    return Recompute(folder, files.predictions, yardsticks, None if how_many == "all" else int(how_many))
 
 
 def _points_failed(verdict: Verdict) -> str:
@@ -271,8 +263,8 @@ def gather(archives: list[Path] | None) -> list[RunRow]:
     """Return every run that the project knows of, and those of archives."""
     from doseledger.ledger.runs.index import gather_runs
 
-    root = project_root()
-    return gather_runs(root, archives or [], states=root / STATES, store=root / STORE)
+    machine = this_machine()
+    return gather_runs(machine.root, archives or [], states=machine.states, store=machine.run_store)
 
 
 def _form(form: str) -> Any:

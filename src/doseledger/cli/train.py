@@ -1,142 +1,180 @@
-"""Training, what interrupted trainings left behind, and prediction."""
+"""Models: preflight, training, interrupted trainings, prediction."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from doseledger.cli.audited import audited
-from doseledger.cli.shared import (
-    PARAMS,
-    Cases,
-    Cohort,
-    DataToken,
-    Devices,
-    Json,
-    Lock,
-    Nodes,
-    Params,
-    Protocols,
-    Splits,
-    Suites,
-    Thresholds,
-    cohort_files,
-    judged_run,
-    project_root,
-    settings_of,
-    show,
-    tell,
-    training_run,
-)
+from doseledger.cli.audited import audited, this_machine
+from doseledger.cli.shared import GATES, MODEL, Cohort, Json, Model, Project, show, stage, tell, write_verdict_of
 from doseledger.cli.watchdog import watched
 
+if TYPE_CHECKING:
+    from doseledger.learn.run import TrainingRun
+
 app = typer.Typer()
-resume_app = typer.Typer(no_args_is_help=True, help="What interrupted trainings have left behind.")
-app.add_typer(resume_app, name="resume")
+resume_app = typer.Typer(no_args_is_help=True, help="Interrupted trainings.")
+app.add_typer(resume_app, name="resume", rich_help_panel=MODEL)
+
+Devices = Annotated[int | None, typer.Option(help="Processes, one a GPU.", min=1)]
+Nodes = Annotated[int | None, typer.Option(help="Machines.", min=1)]
 
 
-@app.command()
+def training_run(at: Project, model: str, devices: int | None = None, nodes: int | None = None) -> TrainingRun:
+    """Return a model's training as the settings, its base and the data gate's verdict make it.
+
+    Raises
+    ------
+    NotReady
+        If the data gate has not judged exactly these data, or the model that it starts from is not trained.
+    GateFailed
+        If the data gate said no.
+    """
+    from doseledger.gates.digests import data_digest
+    from doseledger.gates.verdict import require_token
+    from doseledger.learn.kinds import make_family, recipe_of
+    from doseledger.learn.run import TrainingRun
+    from doseledger.ledger.provenance.stamp import run_provenance
+
+    layout, settings = at.layout, at.settings
+    token = require_token(layout.data_verdict.token, data_digest(layout), "data")
+    recipe, base = recipe_of(settings, model), settings.bases.get(model)
+    return TrainingRun(
+        model=model,
+        recipe=recipe,
+        lr=settings.lr,
+        seed=settings.seed,
+        fold=settings.fold,
+        repeat=settings.repeat,
+        token=token,
+        provenance=run_provenance(layout.root, sys.argv, layout.packages),
+        family=make_family(recipe, layout.model(base).checkpoint if base else None),
+        devices=devices or settings.train.devices,
+        nodes=nodes or settings.train.nodes,
+    )
+
+
+@app.command(rich_help_panel=GATES)
+@audited(
+    "preflight",
+    inputs=("cases_csv", "splits", "thresholds|cohorts", "data_verdict", "params"),
+    outputs=("preflight_verdict",),
+    reads="train",
+)
+def preflight(model: Model, cohort: Cohort = None, as_json: Json = False) -> None:
+    """Try 20 steps of a model, and look at the machine.
+
+    Example: doseledger preflight dose_unet
+    """
+    from doseledger.gates.model.preflight import judge_preflight
+    from doseledger.gates.verdict import enforce
+
+    at = stage("preflight", cohort, model)
+    paths = at.layout.model(model)
+    verdict = judge_preflight(training_run(at, model), paths, tell=tell)
+    write_verdict_of(verdict, paths.preflight_verdict, as_json)
+    enforce(verdict, paths.preflight_verdict.findings)
+
+
+@app.command(rich_help_panel=MODEL)
 @watched
 @audited(
     "train",
-    inputs=("cases", "splits", "lock", "data_token", "preflight_token", "params"),
-    outputs=("out",),
+    inputs=("cases_csv", "splits", "test_set", "data_verdict", "preflight_verdict", "params"),
+    outputs=("run",),
     reads="train and val",
 )
 def train(
-    model: Annotated[str, typer.Argument(help="A block of the settings.")],
-    out: Annotated[Path, typer.Argument(help="Folder of the run to write.")],
-    cases: Cases,
-    splits: Splits,
-    cohort: Cohort,
-    protocols: Protocols,
-    suites: Suites,
-    thresholds: Thresholds,
-    lock: Lock,
-    data_token: DataToken,
-    preflight_token: Annotated[Path, typer.Option(help="Preflight's verdict on exactly this model.")],
-    state: Annotated[Path, typer.Option(help="Root of resume states, below the project's root.")],
+    model: Model,
+    cohort: Cohort = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Throw an interrupted run's state away.")] = False,
     devices: Devices = None,
     nodes: Nodes = None,
-    params: Params = PARAMS,
 ) -> None:
-    """Train a model on the cases that passed the data gate; an interrupted run of the same settings goes on.
+    """Train a model on cases that passed the gate.
 
-    Example: see the train stage in dvc.yaml; `dvc repro train@dose_unet` runs it.
+    An interrupted run of the same settings, data and code goes on.
+
+    Example: doseledger train dose_unet
     """
-    from dataclasses import replace
-
+    from doseledger.gates.limits import load_thresholds
+    from doseledger.gates.run_digest import run_digest
+    from doseledger.gates.verdict import require_token
     from doseledger.learn.training.train import Places
     from doseledger.learn.training.train import train as train_model
 
-    settings = settings_of(params)
-    files = cohort_files(settings, cohort, cases, splits, (protocols, suites, thresholds, lock))
-    run, limits = judged_run(
-        files, data_token, preflight_token, lambda: training_run(settings, model, params, data_token)
-    )
-    run = replace(run, devices=devices or run.devices, nodes=nodes or run.nodes)
-    places = Places(cases, splits, out, project_root() / state)
-    train_model(run, places, fresh=fresh, tell=tell, red_flags=limits.training, wandb=settings.train.wandb)
+    at = stage("train", cohort, model)
+    layout, paths = at.layout, at.layout.model(model)
+    run, limits = training_run(at, model, devices, nodes), load_thresholds(layout)
+    judged = run_digest(run, layout.splits, limits.preflight)
+    require_token(paths.preflight_verdict.token, judged, "preflight")
+    places = Places(layout.cases, layout.splits, paths.run, this_machine().states)
+    wandb = at.settings.train.wandb
+    train_model(run, places, fresh=fresh, tell=tell, red_flags=limits.training, wandb=wandb)
 
 
-@app.command()
-@audited("predict", inputs=("checkpoint", "cases", "splits", "params"), outputs=("out",), reads="part")
+@app.command(rich_help_panel=MODEL)
+@audited(
+    "predict",
+    inputs=("checkpoint", "cases_csv", "splits", "params"),
+    outputs=("out|predictions",),
+    reads="part",
+)
 def predict(
-    checkpoint: Annotated[Path, typer.Argument(help="best.ckpt or last.ckpt of a run.")],
-    out: Annotated[Path, typer.Argument(help="Folder that gets <case>.npz.")],
-    cases: Cases,
-    splits: Splits,
-    model: Annotated[str, typer.Option(help="The block of the settings whose `predict` holds.")],
+    model: Model,
+    cohort: Cohort = None,
     part: Annotated[str, typer.Option(help="train, val or test.")] = "test",
-    params: Params = PARAMS,
+    out: Annotated[Path | None, typer.Option(help="Another folder for <case>.npz.")] = None,
 ) -> None:
-    """Predict the dose of the test cases, each on its own grid.
+    """Predict the dose of the test cases.
 
-    Example: doseledger predict models/phantom/dose_unet/checkpoints/best.ckpt predictions/ --model dose_unet
-    --cases data/cases/phantom --splits data/splits/phantom.csv
+    A model that draws doses predicts the validation cases too, to calibrate their spread.
+
+    Example: doseledger predict dose_unet
     """
-    from doseledger.learn.predict.cases import SplitPart
-    from doseledger.learn.predict.cases import predict as predict_cases
-    from doseledger.learn.recipes.dose import load_recipe
+    from doseledger.core.layout import VALIDATION
+    from doseledger.learn.kinds import open_predictor, recipe_of
+    from doseledger.learn.predict.predictor import SplitPart, predict_part
 
-    settings = settings_of(params)
-    recipe = load_recipe(settings.model(model), f"{params}: {model}").predict
-    chosen = SplitPart(cases, splits, part, settings.fold, settings.repeat)
-    predict_cases(checkpoint, chosen, out, recipe=recipe, tell=tell)
+    at = stage("predict", cohort, model)
+    layout, settings, paths = at.layout, at.settings, at.layout.model(model)
+    predictor = open_predictor(paths.checkpoint, recipe_of(settings, model))
+    folder = out or paths.predictions
+    asked = SplitPart(layout.cases, layout.splits, part, settings.fold, settings.repeat)
+    predict_part(predictor, asked, folder, tell=tell)
+    if predictor.draws and part == "test":
+        held = SplitPart(layout.cases, layout.splits, "val", settings.fold, settings.repeat)
+        predict_part(predictor, held, folder / VALIDATION, tell=tell)
 
 
 @resume_app.command("list")
 def list_resume(
-    state: Annotated[Path, typer.Option(help="Root of resume states, below the project's root.")],
     model: Annotated[str | None, typer.Argument(help="Only this model's.")] = None,
     as_json: Json = False,
 ) -> None:
-    """List what interrupted trainings have left to go on from, the latest first.
+    """List interrupted trainings, the latest first.
 
-    Example: doseledger resume list --state .doseledger/resume
+    Example: doseledger resume list
     """
     from doseledger.learn.training.resume import list_states
     from doseledger.learn.watch.heartbeat import describe_state
 
-    found = [describe_state(folder) for folder in list_states(project_root() / state, model)]
+    found = [describe_state(folder) for folder in list_states(this_machine().states, model)]
     lines = [f"{one['model']} {one['fingerprint']}: epoch {one['epoch']}, step {one['step']}" for one in found]
     show(found, as_json, "\n".join(lines) or "no interrupted run")
 
 
 @resume_app.command("clear")
-def clear_resume(
-    model: Annotated[str, typer.Argument(help="The model.")],
-    state: Annotated[Path, typer.Option(help="Root of resume states, below the project's root.")],
-    as_json: Json = False,
-) -> None:
-    """Throw a model's interrupted trainings away, so that the next one starts from the beginning.
+def clear_resume(model: Model, as_json: Json = False) -> None:
+    """Throw a model's interrupted trainings away.
 
-    Example: doseledger resume clear dose_unet --state .doseledger/resume
+    Example: doseledger resume clear dose_unet
     """
     from doseledger.learn.training.resume import clear_states
 
-    n_cleared = clear_states(project_root() / state, model)
-    show({"model": model, "cleared": n_cleared}, as_json, f"{n_cleared} interrupted runs of {model} thrown away")
+    n_cleared = clear_states(this_machine().states, model)
+    text = f"{n_cleared} interrupted runs of {model} thrown away"
+    show({"model": model, "cleared": n_cleared}, as_json, text)

@@ -13,8 +13,6 @@ from doseledger.core.files import read_yaml
 from doseledger.core.schema import Block, Reason, load_block
 
 DicomObject = Literal["ct", "rtstruct", "rtdose", "rtplan"]
-# The cohort that is made up; all others are patients.
-SYNTHETIC_COHORT = "phantom"
 Positive = Annotated[float, Field(gt=0)]
 
 

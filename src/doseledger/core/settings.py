@@ -17,13 +17,6 @@ Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class CohortSettings(Block):
-    """Which protocol and goals a cohort follows: names of files in validation/protocols and validation/goals."""
-
-    protocol: str
-    goals: str
-
-
 class PhantomSettings(Block):
     """The synthetic cohort; see phantom/cohort.py."""
 
@@ -121,45 +114,42 @@ class ReportSettings(Block):
 
 
 class Settings(Block):
-    """All of params.yaml. Blocks named in `models` are read with `learn`'s own type, through `model`."""
+    """All of params.yaml. Blocks named in `models` are read with `learn`'s own types, over `model_base`."""
 
     seed: int
     lr: Positive
     cohort: str
     models: Annotated[list[str], Field(min_length=1)]
-    diffusion_models: list[str]
-    diffusion_base: str
+    bases: dict[str, str]
     fold: CountOrZero
     repeat: CountOrZero
-    cohorts: dict[str, CohortSettings]
     phantom: PhantomSettings
     ingest: IngestSettings
     splits: SplitSettings
     train: TrainSettings
     evaluate: EvaluateSettings
     report: ReportSettings
+    model_base: dict[str, Any]
     blocks: dict[str, dict[str, Any]]
 
     @model_validator(mode="after")
     def _names_are_known(self) -> Settings:
-        if self.cohort not in self.cohorts:
-            raise ValueError(f"cohort {self.cohort!r} is not in cohorts: {', '.join(self.cohorts)}")
-        strangers = [name for name in [*self.models, *self.diffusion_models] if name not in self.blocks]
+        strangers = [name for name in self.models if name not in self.blocks]
         if strangers:
-            raise ValueError(f"models {strangers} have no block of their own in params.yaml")
-        # Each stage of the pipeline trains one kind; a model in the wrong list would only fail there, after the data.
-        misplaced = [name for name in self.models if self.blocks[name]["kind"] == "diffusion"]
-        misplaced += [name for name in self.diffusion_models if self.blocks[name]["kind"] != "diffusion"]
-        if misplaced:
-            raise ValueError(f"{misplaced}: kind diffusion belongs into diffusion_models, any other into models")
-        if self.diffusion_models and self.diffusion_base not in self.models:
             raise ValueError(
-                f"diffusion_base {self.diffusion_base!r} is not among the models that are trained: {self.models}"
+                f"models {strangers} have no block of their own in params.yaml; "
+                "`doseledger recipe use NAME` puts a ready-made one in"
             )
+        for name, base in self.bases.items():
+            if name not in self.models or base not in self.models or base in self.bases:
+                raise ValueError(
+                    f"bases: {name} starts from {base}; both must be among the models that are trained "
+                    f"({', '.join(self.models)}), and {base} must start from nothing"
+                )
         return self
 
     def model(self, name: str) -> dict[str, Any]:
-        """Return a model's block as plain values; `learn.recipe.Recipe` gives it its types.
+        """Return a model's block as it stands there; `learn.kinds.recipe_of` merges and types it.
 
         Raises
         ------

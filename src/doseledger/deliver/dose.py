@@ -25,7 +25,6 @@ from doseledger.core.files import atomic_path, sha256_of_bytes, sha256_of_file, 
 from doseledger.core.grid import Grid, resample_linear
 from doseledger.core.protocol import Protocol
 from doseledger.core.schema import load_block
-from doseledger.deliver.predictor import Predictor
 from doseledger.deliver.seen import SeenCases
 from doseledger.dicom.objects import to_bytes
 from doseledger.dicom.read import CaseObjects, gather_objects
@@ -36,6 +35,7 @@ from doseledger.ingest.case import Origin, convert_case
 from doseledger.ingest.pack import find_sources
 from doseledger.ingest.roi_names import match_names
 from doseledger.learn.data.inputs import CaseFile, open_case
+from doseledger.learn.predict.predictor import Predictor
 
 TARGET_DOSE = re.compile(r"^(?P<name>[^=]+)=(?P<gy>\d+(?:\.\d+)?)$")
 

@@ -1,4 +1,4 @@
-"""A diffusion's predictions -> how well their spread is calibrated: a factor from validation, coverage on the test."""
+"""Calibration of drawn doses: a factor from validation cases, coverage on test cases."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from doseledger.core.case import Case
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.fanout import Tell
-from doseledger.core.files import sha256_of_file, write_json
+from doseledger.core.files import sha256_of_file
 from doseledger.core.tables import SPLITS, read_table
 from doseledger.dosimetry.spread import (
     CaseSpread,
@@ -53,16 +53,18 @@ class DrawnSets:
     repeat: int
 
 
-def calibrate_cohort(sets: DrawnSets, out: Path, *, tell: Tell) -> dict[str, float]:
-    """Return the calibration of a diffusion on the test cases, after writing `calibration.json` and its details.
+def calibrate_cohort(sets: DrawnSets, *, tell: Tell) -> dict[str, Any]:
+    """Return the calibration of a diffusion on the test cases.
 
     Parameters
     ----------
     sets
         Where the drawn doses lie.
-    out
-        Folder of `calibration.json`, numbers by name, and `calibration_details.json`: curves, classes of spread, ranks
-        and a row a case.
+
+    Returns
+    -------
+    dict
+        `summary`: numbers by name; `details`: curves, classes of spread, ranks and a row a case.
 
     Raises
     ------
@@ -98,7 +100,6 @@ def calibrate_cohort(sets: DrawnSets, out: Path, *, tell: Tell) -> dict[str, flo
         f"{factors.voxels:.2f} (from {len(found['val'])} validation cases) "
         f"{summary['coverage_80_voxels_stretched_percent']:.1f} %"
     )
-    write_json(out / "calibration.json", summary)
     details: dict[str, Any] = {
         "curves": calibration_curves(found["test"], factors),
         "spread_against_error": spread_against_error(found["test"]),
@@ -109,8 +110,7 @@ def calibrate_cohort(sets: DrawnSets, out: Path, *, tell: Tell) -> dict[str, flo
         ],
         "fitted_on": [case.case_id for case in found["val"]],
     }
-    write_json(out / "calibration_details.json", _rounded(details))
-    return summary
+    return {"summary": summary, "details": _rounded(details)}
 
 
 def _rounded(value: Any) -> Any:

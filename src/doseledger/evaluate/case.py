@@ -170,11 +170,17 @@ def all_gamma_criteria(settings: EvaluateSettings) -> str:
     return "; ".join(texts) or "none"
 
 
+def dose_pair(case: Case, prediction_gy: NDArray[np.float32]) -> DosePair:
+    """Return plan and prediction as gamma compares them: every voxel of the case, in the body or not."""
+    axes = case.grid.axes_mm()
+    return DosePair(axes, _dose(case), axes, prediction_gy)
+
+
 def _gamma(
     case: Case, prediction_gy: NDArray[np.float32], settings: EvaluateSettings, rng: np.random.Generator
 ) -> dict[str, Any]:
     """Return each criterion's pass rate, and at how many points the reference implementation differs by how much."""
-    pair = DosePair(case.grid.axes_mm(), _dose(case), case.grid.axes_mm(), prediction_gy)
+    pair = dose_pair(case, prediction_gy)
     rates: dict[str, float] = {}
     n_verified, differences = 0, []
     for item in settings.gamma:

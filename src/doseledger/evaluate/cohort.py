@@ -9,16 +9,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from doseledger.core.case import Case
+from doseledger.core.case import Case, write_npz
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.fanout import Tell, run_cases
-from doseledger.core.files import sha256_of_file, write_json, write_text
+from doseledger.core.files import atomic_path, sha256_of_file, write_json, write_text
+from doseledger.core.settings import EvaluateSettings
 from doseledger.core.tables import CASE_METRICS, DVH_METRICS, GOAL_METRICS, SPLITS, check_table, read_table
-from doseledger.evaluate.case import CaseMetrics, Yardsticks, evaluate_case
+from doseledger.dosimetry.gamma.map import PASS_GAMMA, gamma_map
+from doseledger.evaluate.case import CaseMetrics, Yardsticks, dose_pair, evaluate_case, gamma_criteria
 from doseledger.evaluate.predictions import load_prediction
 from doseledger.evaluate.refusals import refuse_seen, refuse_unfit
-from doseledger.evaluate.summary import summarise
+from doseledger.evaluate.summary import DETAILS, RANKED_BY, SUMMARY, headline, shown_cases, summarise
 
 # The bootstrap and the points of gamma that are checked are drawn with this: the same data always give the same files.
 DRAW_SEED = 20250101
@@ -53,17 +56,21 @@ class TestSet:
     repeat: int
 
 
-def evaluate_cohort(test_set: TestSet, out: Path, yardsticks: Yardsticks, *, tell: Tell) -> dict[str, Any]:
-    """Return the summary of a model's predictions, after writing `cases.csv`, `dvh.csv`, `goals.csv`, `summary.json`.
+def evaluate_cohort(
+    test_set: TestSet, out: Path, yardsticks: Yardsticks, *, gamma_out: Path | None = None, tell: Tell
+) -> dict[str, Any]:
+    """Return all numbers of a model's predictions, after writing tables, `details.json` and the short `summary.json`.
 
     Parameters
     ----------
     test_set
         Which cases.
     out
-        Folder of the four files.
+        Folder of `cases.csv`, `dvh.csv`, `goals.csv`, `details.json` and `summary.json`.
     yardsticks
         Protocol, goals and settings of the evaluation.
+    gamma_out
+        Folder that gets the gamma map of each case that the report shows; None writes none.
     tell
         Called with one line a case.
 
@@ -96,12 +103,54 @@ def evaluate_cohort(test_set: TestSet, out: Path, yardsticks: Yardsticks, *, tel
     if len({metrics.row["checkpoint_sha256"] for metrics in found}) > 1:
         raise BadInput("the predictions come from different checkpoints; predict them all again with one")
     summary = summarise(found, np.random.default_rng(DRAW_SEED))
-    summary = {key: round(value, DECIMALS) if isinstance(value, float) else value for key, value in summary.items()}
+    details = {key: round(value, DECIMALS) if isinstance(value, float) else value for key, value in summary.items()}
     _write(out / "cases.csv", [metrics.row for metrics in found], CASE_METRICS)
     _write(out / "dvh.csv", [row for metrics in found for row in metrics.dvh], DVH_METRICS)
     _write(out / "goals.csv", [row for metrics in found for row in metrics.goals], GOAL_METRICS)
-    write_json(out / "summary.json", summary)
-    return summary
+    write_json(out / DETAILS, details)
+    write_json(out / SUMMARY, headline(details))
+    if gamma_out is not None:
+        errors = {str(metrics.row["case_id"]): float(metrics.row[RANKED_BY]) for metrics in found}
+        for _, case_id in shown_cases(errors):
+            case_path, prediction_path, _, _ = arguments[case_id]
+            write_gamma(gamma_out / f"{case_id}.npz", case_path, prediction_path, yardsticks.settings)
+    return details
+
+
+def write_gamma(path: Path, case_path: Path, prediction_path: Path, settings: EvaluateSettings) -> None:
+    """Write the map of the first gamma criterion of a case that was evaluated: what its pass rate was taken of.
+
+    Raises
+    ------
+    BadInput
+        If the settings name no criterion.
+    """
+    if not settings.gamma:
+        raise BadInput("evaluate.gamma is empty: the report draws its first criterion, for example 3 %/3 mm")
+    case, prediction = Case.load(case_path), load_prediction(prediction_path)
+    gamma = gamma_map(dose_pair(case, prediction.dose_gy), gamma_criteria(settings.gamma[0]))
+    single = gamma.astype(np.float32)
+    # A point that fails by less than single precision tells would pass: the map's pass rate is the one in cases.csv.
+    single[(gamma > PASS_GAMMA) & (single <= PASS_GAMMA)] = np.nextafter(np.float32(PASS_GAMMA), np.float32(np.inf))
+    with atomic_path(path) as part:
+        write_npz(part, {"gamma": single})
+
+
+def read_gamma(path: Path, shape_zyx: tuple[int, int, int]) -> NDArray[np.float32]:
+    """Return the gamma map of a case (z, y, x) as it was scored; NaN below the cutoff.
+
+    Raises
+    ------
+    BadCase
+        If there is none, or it is of another grid.
+    """
+    if not path.is_file():
+        raise BadCase(path.stem, f"no gamma map {path.name}; run evaluate")
+    with np.load(path, allow_pickle=False) as npz:
+        gamma: NDArray[np.float32] = npz["gamma"]
+    if gamma.shape != shape_zyx:
+        raise BadCase(path.stem, f"its gamma map has {gamma.shape} voxels, the case {shape_zyx}; evaluate again")
+    return gamma
 
 
 def evaluate_files(case_path: Path, prediction_path: Path, sha256: str, yardsticks: Yardsticks) -> CaseMetrics:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,12 @@ from doseledger.dosimetry.intervals import bootstrap_interval, wilson_interval
 from doseledger.dosimetry.openkbp_scores import combine_scores
 from doseledger.evaluate.case import CaseMetrics
 
+# The few numbers that DVC and the editor show, and all of them.
+SUMMARY, DETAILS = "summary.json", "details.json"
+HEADLINE = (
+    "n_cases", "mae_body_gy", "mae_above_10_percent_gy", "plan_goals_met_percent", "prediction_goals_met_percent",
+    "prediction_acceptable_percent", "openkbp_dose_score", "openkbp_dvh_score",
+)  # fmt: skip
 # The error that cases are ranked by.
 RANKED_BY = "mae_above_10_percent_gy"
 WORST_PART = 0.10
@@ -69,6 +75,34 @@ def summarise(cases: Sequence[CaseMetrics], rng: np.random.Generator) -> dict[st
         total = combine_scores(scores)
         summary |= {"openkbp_dose_score": total.dose_score_gy, "openkbp_dvh_score": total.dvh_score_gy}
     return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in summary.items()}
+
+
+def headline(details: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the few numbers of a test set that are shown first: errors, goals met, and each gamma's pass rate."""
+    gammas = [name for name in details if name.startswith("gamma_") and name.endswith("_percent")]
+    return {name: details[name] for name in (*HEADLINE, *gammas) if details.get(name) is not None}
+
+
+def shown_cases(errors: Mapping[str, float]) -> list[tuple[str, str]]:
+    """Return (title, case) of the best, the median and the worst case by an error; fewer where there are fewer cases.
+
+    Parameters
+    ----------
+    errors
+        Error by case id; a case without one (NaN) is left out.
+
+    Notes
+    -----
+    Equal errors are ordered by case id; of an even number of cases the median is the worse of the middle two.
+    """
+    order = sorted((float(value), case_id) for case_id, value in errors.items() if not math.isnan(value))
+    if not order:
+        return []
+    picks = [("Best case", order[0]), ("Median case", order[len(order) // 2]), ("Worst case", order[-1])]
+    chosen: dict[str, str] = {}
+    for title, (_, case_id) in (picks[0], picks[2], picks[1]):
+        chosen.setdefault(case_id, title)
+    return [(title, case_id) for title, (_, case_id) in picks if chosen.get(case_id) == title]
 
 
 def is_measure(column: str) -> bool:

@@ -2,60 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from doseledger.core.code import code_digest
 from doseledger.core.errors import BadInput
 from doseledger.core.files import sha256_of_file, sha256_of_json
+from doseledger.core.layout import Layout
 from doseledger.core.protocol import load_protocol
-from doseledger.gates.limits import data_limits
+from doseledger.gates.limits import load_thresholds
 from doseledger.gates.suites import read_suite
 from doseledger.gates.verdict import without_explanations
 
 # Whose code makes an old verdict stale: named and not imported, so that training, which makes the digest anew, does not
 # load every judge.
 DATA_JUDGE = "doseledger.gates.data.cohort"
-METRICS_JUDGE = "doseledger.gates.model.metrics"
 
 
-@dataclass(frozen=True)
-class CohortFiles:
-    """What the data gate looks at.
-
-    Parameters
-    ----------
-    cases_dir
-        Folder of `<case>.npz`, `cases.csv` and `skipped.csv`.
-    splits_csv, test_set_csv
-        The table of splits, and the locked test set.
-    protocol, suite, thresholds
-        The cohort's protocol (YAML), its suite of expectations (JSON), and thresholds.yaml.
-    cohort
-        Whose limits in thresholds.yaml hold.
-    """
-
-    cases_dir: Path
-    splits_csv: Path
-    test_set_csv: Path
-    protocol: Path
-    suite: Path
-    thresholds: Path
-    cohort: str
-
-    @property
-    def cases_csv(self) -> Path:
-        """The table of cases."""
-        return self.cases_dir / "cases.csv"
-
-    @property
-    def skipped_csv(self) -> Path:
-        """The table of raw cases that became none."""
-        return self.cases_dir / "skipped.csv"
-
-
-def data_digest(files: CohortFiles) -> str:
+def data_digest(layout: Layout) -> str:
     """Return the digest of what the data gate judges, from small files alone.
 
     Raises
@@ -72,42 +35,12 @@ def data_digest(files: CohortFiles) -> str:
     """
     return sha256_of_json(
         {
-            "cases": sha256_of(files.cases_csv),
-            "splits": sha256_of(files.splits_csv),
-            "suite": without_explanations(read_suite(files.suite)),
-            "protocol": without_explanations(load_protocol(files.protocol).model_dump(mode="json")),
-            "limits": without_explanations(data_limits(files.thresholds, files.cohort).model_dump(mode="json")),
+            "cases": sha256_of(layout.cases_csv),
+            "splits": sha256_of(layout.splits),
+            "suite": without_explanations(read_suite(layout.suite)),
+            "protocol": without_explanations(load_protocol(layout.protocol).model_dump(mode="json")),
+            "limits": without_explanations(load_thresholds(layout).data.model_dump(mode="json")),
             "code": code_digest(DATA_JUDGE),
-        }
-    )
-
-
-def metrics_digest(
-    tables: tuple[Path, ...],
-    history: list[dict[str, float]],
-    limits: list[dict[str, Any]],
-    seen: dict[str, str],
-) -> str:
-    """Return the digest of what the metrics gate judges.
-
-    Parameters
-    ----------
-    tables
-        The summary, the metrics of each case, and the splits.
-    history
-        The training's history, without its clock.
-    limits
-        Every limit that is applied, as JSON values.
-    seen
-        SHA256 by case of what the model was trained or selected on.
-    """
-    return sha256_of_json(
-        {
-            "tables": [sha256_of(table) for table in tables],
-            "history": history,
-            "limits": without_explanations(limits),
-            "seen": seen,
-            "code": code_digest(METRICS_JUDGE),
         }
     )
 

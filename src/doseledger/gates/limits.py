@@ -1,16 +1,22 @@
-"""The limits of validation/thresholds.yaml as typed blocks; every one says where it comes from."""
+"""The limits of a cohort's thresholds.yaml as typed blocks; every one says where it comes from."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_yaml
+from doseledger.core.layout import Layout
 from doseledger.core.schema import Block, Reason, load_block
 
+THRESHOLDS_FILE = "thresholds.yaml"
+# Limits of a model that has none of its own.
+DEFAULT = "default"
+# Without these two, nobody has said what a model must beat.
+NEEDED = ("template_mae_ratio", "distance_mae_ratio")
 Percent = Annotated[float, Field(ge=0, le=100)]
 Correlation = Annotated[float, Field(gt=0, lt=1)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -177,82 +183,73 @@ class TrainingLimits(Block):
     most_gamma_percent: SignLimit
 
 
-class Thresholds(Block):
-    """All of thresholds.yaml: by cohort, or by cohort and model; a candidate, a probe and the machine by one rule."""
+Limits = TypeVar("Limits", bound=MetricLimit)
 
-    data: dict[str, DataLimits]
+
+class Thresholds(Block):
+    """All limits of a cohort; those of a model stand under its name, or under `default`."""
+
+    data: DataLimits
     preflight: PreflightLimits
     training: TrainingLimits
     evaluation: EvaluationLimits
-    metrics: dict[str, dict[str, list[MetricLimit]]]
+    metrics: dict[str, list[MetricLimit]]
     candidate: list[MetricLimit]
-    shortcuts: dict[str, dict[str, list[ShortcutLimit]]]
+    shortcuts: dict[str, list[ShortcutLimit]]
     probes: ProbeLimits
-    drift: dict[str, DriftLimits]
+    drift: DriftLimits
+
+    def metrics_of(self, model: str) -> list[MetricLimit]:
+        """Return the limits of a model's metrics.
+
+        Raises
+        ------
+        BadInput
+            If there are none: a model without limits can't be judged.
+        """
+        return _of_model(self.metrics, "metrics", model)
+
+    def shortcuts_of(self, model: str) -> list[ShortcutLimit]:
+        """Return the limits of a model's shortcuts.
+
+        Raises
+        ------
+        BadInput
+            If there are none, or they leave out what a model must beat.
+        """
+        limits = _of_model(self.shortcuts, "shortcuts", model)
+        missing = [name for name in NEEDED if name not in {limit.metric for limit in limits}]
+        if missing:
+            raise BadInput(
+                f"shortcuts of {model} have no limit of {', '.join(missing)}; write into the cohort's thresholds.yaml "
+                "by how much the model must beat the trivial ones"
+            )
+        return limits
 
 
-def load_thresholds(path: Path) -> Thresholds:
-    """Return thresholds.yaml.
-
-    Raises
-    ------
-    BadInput
-        Naming the key, what was found and what was wanted.
-    """
-    return load_block(Thresholds, read_yaml(path), str(path))
-
-
-def data_limits(path: Path, cohort: str) -> DataLimits:
-    """Return the limits of a cohort's data.
-
-    Raises
-    ------
-    BadInput
-        If the cohort has none: a gate without limits judges nothing.
-    """
-    thresholds = load_thresholds(path)
-    if cohort not in thresholds.data:
-        raise BadInput(f"{path}: no limits under data.{cohort}; there are {', '.join(sorted(thresholds.data))}")
-    return thresholds.data[cohort]
+def _of_model(limits: Mapping[str, list[Limits]], name: str, model: str) -> list[Limits]:
+    found = limits.get(model, limits.get(DEFAULT, []))
+    if not found:
+        raise BadInput(
+            f"no limits under {name}.{model}, nor under {name}.{DEFAULT}, in the cohort's thresholds.yaml; write down "
+            "what this model must achieve"
+        )
+    return found
 
 
-def metric_limits(path: Path, cohort: str, model: str) -> list[MetricLimit]:
-    """Return the limits of a model's metrics on a cohort.
-
-    Raises
-    ------
-    BadInput
-        If there are none: a model without limits can't be judged.
-    """
-    limits = load_thresholds(path).metrics.get(cohort, {}).get(model, [])
-    if not limits:
-        raise BadInput(f"{path}: no limits under metrics.{cohort}.{model}; write down what this model must achieve")
-    return limits
-
-
-def shortcut_limits(path: Path, cohort: str, model: str) -> list[ShortcutLimit]:
-    """Return the limits of a model's shortcuts on a cohort.
+def load_thresholds(layout: Layout) -> Thresholds:
+    """Return the limits of a cohort: each block of its own thresholds.yaml, or of the cohort that it is `like`.
 
     Raises
     ------
     BadInput
-        If there are none.
+        Naming the key, what was found and what was wanted; a gate without limits judges nothing.
     """
-    limits = load_thresholds(path).shortcuts.get(cohort, {}).get(model, [])
-    if not limits:
-        raise BadInput(f"{path}: no limits under shortcuts.{cohort}.{model}; write down what this model must answer")
-    return limits
-
-
-def drift_limits(path: Path, cohort: str) -> DriftLimits:
-    """Return the limits of a new batch against a cohort.
-
-    Raises
-    ------
-    BadInput
-        If the cohort has none.
-    """
-    thresholds = load_thresholds(path)
-    if cohort not in thresholds.drift:
-        raise BadInput(f"{path}: no limits under drift.{cohort}; there are {', '.join(sorted(thresholds.drift))}")
-    return thresholds.drift[cohort]
+    merged: dict[str, Any] = {}
+    for folder in reversed(layout.folders):
+        path = folder / THRESHOLDS_FILE
+        content = read_yaml(path) if path.is_file() else {}
+        if not isinstance(content, dict):
+            raise BadInput(f"{path}: wanted a mapping of limits, found {type(content).__name__}")
+        merged |= content
+    return load_block(Thresholds, merged, str(layout.folders[0] / THRESHOLDS_FILE))

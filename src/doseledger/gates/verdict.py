@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from doseledger.core.errors import GateFailed, NotReady
 from doseledger.core.files import read_json, write_json
+from doseledger.core.layout import VerdictPaths
 
 Severity = Literal["error", "warning"]
 # Words that explain a limit and judge nothing: to mend one must not make a verdict stale.
@@ -80,13 +81,13 @@ def make_verdict(gate: str, digest: str, findings: Iterable[Finding], details: d
     return Verdict(gate, digest, tuple(ordered), details)
 
 
-def write_verdict(verdict: Verdict, token_path: Path, findings_path: Path) -> None:
+def write_verdict(verdict: Verdict, paths: VerdictPaths) -> None:
     """Write the token that later stages depend on, and the findings that only the report reads.
 
     Both are written whether the gate passed or not; `enforce` comes after.
     """
-    write_json(findings_path, verdict_as_json(verdict))
-    write_json(token_path, {"ok": verdict.ok, "digest": verdict.digest})
+    write_json(paths.findings, verdict_as_json(verdict))
+    write_json(paths.token, {"ok": verdict.ok, "digest": verdict.digest})
 
 
 def verdict_as_json(verdict: Verdict) -> dict[str, Any]:
@@ -100,6 +101,24 @@ def verdict_as_json(verdict: Verdict) -> dict[str, Any]:
         "findings": [asdict(finding) for finding in verdict.findings],
         "details": verdict.details,
     }
+
+
+def read_verdict(paths: VerdictPaths) -> Verdict:
+    """Return a verdict as it was written.
+
+    Raises
+    ------
+    NotReady
+        If there is none, or its two files say different things.
+    """
+    for path in (paths.token, paths.findings):
+        if not path.is_file():
+            raise NotReady(f"no {path}: nothing has been judged yet; run `dvc repro`")
+    token, found = read_json(paths.token), read_json(paths.findings)
+    if any(token.get(name) != found.get(name) for name in ("ok", "digest")):
+        raise NotReady(f"{paths.token} and {paths.findings} say different things; run `dvc repro`")
+    findings = tuple(Finding(**item) for item in found["findings"])
+    return Verdict(found["gate"], found["digest"], findings, found["details"])
 
 
 def enforce(verdict: Verdict, findings_path: Path | None = None) -> None:

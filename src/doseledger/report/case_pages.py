@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from doseledger.core.case import Case
 from doseledger.core.errors import BadCase
+from doseledger.core.layout import ModelLayout
 from doseledger.core.protocol import GoalSet, Protocol
 from doseledger.core.sheet import Table
 from doseledger.dosimetry.dvh.curves import dvh_curves
 from doseledger.dosimetry.gamma.criteria import GammaCriteria
+from doseledger.evaluate.cohort import read_gamma
 from doseledger.evaluate.predictions import load_prediction
 from doseledger.report.blocks import Picture
 from doseledger.report.figures.curves import StructureCurves, plot_dvh
@@ -26,6 +27,10 @@ from doseledger.report.figures.views import Comparison
 
 # Width of a dose bin of a drawn DVH in Gy: finer than a pixel.
 DVH_BIN_GY = 0.05
+
+
+# Where no gamma is drawn.
+NO_GAMMA = GammaCriteria(3.0, 3.0, 10.0, False, 10, 2.0)
 
 
 @dataclass(frozen=True)
@@ -41,42 +46,21 @@ class CasePage:
     has_spread: bool = False
 
 
-def pick_cases(errors: pd.Series) -> list[tuple[str, str]]:
-    """Return (title, case) of the best, the median and the worst case by an error; fewer where there are fewer cases.
-
-    Parameters
-    ----------
-    errors
-        Error by case id; a case without one is left out.
-
-    Notes
-    -----
-    Equal errors are ordered by case id; of an even number of cases the median is the worse of the middle two.
-    """
-    known = errors.dropna()
-    order = sorted((float(value), str(case_id)) for case_id, value in known.items())
-    if not order:
-        return []
-    picks = [("Best case", order[0]), ("Median case", order[len(order) // 2]), ("Worst case", order[-1])]
-    chosen: dict[str, str] = {}
-    for title, (_, case_id) in (picks[0], picks[2], picks[1]):
-        chosen.setdefault(case_id, title)
-    return [(title, case_id) for title, (_, case_id) in picks if chosen.get(case_id) == title]
-
-
-def load_comparison(cases: Path, predictions: Path, case_id: str, criteria: GammaCriteria) -> Comparison:
-    """Return a case with its prediction.
+def load_comparison(at: ModelLayout, case_id: str, criteria: GammaCriteria) -> Comparison:
+    """Return a case with its prediction and the gamma map that was scored.
 
     Raises
     ------
     BadCase
         If one of them is absent, they don't lie on one grid, or the case has no dose.
     """
-    return load_with_digest(cases, predictions, case_id, criteria)[0]
+    comparison, _ = load_with_digest(at.layout.cases, at.predictions, case_id)
+    gamma = read_gamma(at.gamma / f"{case_id}.npz", comparison.case.grid.shape_zyx)
+    return replace(comparison, criteria=criteria, gamma=gamma)
 
 
-def load_with_digest(cases: Path, predictions: Path, case_id: str, criteria: GammaCriteria) -> tuple[Comparison, str]:
-    """Return a case with its prediction, and the SHA256 of the file that the prediction was made for.
+def load_with_digest(cases: Path, predictions: Path, case_id: str) -> tuple[Comparison, str]:
+    """Return a case with its prediction, no gamma, and the SHA256 of the file that the prediction was made for.
 
     Raises
     ------
@@ -87,7 +71,8 @@ def load_with_digest(cases: Path, predictions: Path, case_id: str, criteria: Gam
     prediction = load_prediction(predictions / f"{case_id}.npz")
     if not prediction.grid.same_as(case.grid):
         raise BadCase(case_id, f"predicted on {prediction.grid}, the case lies on {case.grid}; run predict again")
-    return Comparison(case, prediction.dose_gy, criteria), prediction.case_sha256
+    no_gamma = np.full(case.grid.shape_zyx, np.nan, dtype=np.float32)
+    return Comparison(case, prediction.dose_gy, NO_GAMMA, no_gamma), prediction.case_sha256
 
 
 def draw_case(
@@ -111,8 +96,9 @@ def draw_case(
             f"{case.case_id}: slices through the centre of the target of the highest prescription, cut to where there "
             "is dose. Patient's left is on the right of axial and coronal slices. Isodoses: plan solid, prediction "
             "dashed. Difference: red where the prediction is hotter. Gamma "
-            f"{criterion.gamma_percent:g} %/{criterion.gamma_mm:g} mm, {kind}, above {criterion.cutoff_percent:g} % of "
-            "the plan's maximum; orange to brown fails. Dark outlines are targets.",
+            f"{criterion.gamma_percent:g} %/{criterion.gamma_mm:g} mm, {kind}, in every voxel above "
+            f"{criterion.cutoff_percent:g} % of the plan's maximum, as it is scored; orange to brown "
+            "fails. Dark outlines are targets.",
             f"Axial, coronal and sagittal slices of {case.case_id} with isodoses, dose difference and gamma",
         ),
         Picture(

@@ -13,7 +13,6 @@ from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.fanout import Tell
 from doseledger.core.protocol import GoalSet, Protocol
 from doseledger.core.sheet import format_number, plural
-from doseledger.dosimetry.gamma.criteria import GammaCriteria
 from doseledger.ledger.runs.compared_runs import ComparedRun, refuse_unlike
 from doseledger.report.blocks import Alarm, Picture
 from doseledger.report.case_pages import load_with_digest, structure_curves
@@ -24,8 +23,6 @@ from doseledger.report.page import ReportOutputs, write_report
 from doseledger.report.tables import comparison_tables as tables
 
 TEMPLATE = "comparison.html.j2"
-# The DVHs need no gamma; a comparison of a case with its prediction asks for a criterion all the same.
-NO_GAMMA = GammaCriteria(3.0, 3.0, 10.0, False, 10, 2.0)
 CONTENTS = (
     ("summary", "Summary"), ("runs", "Runs and settings"), ("statistics", "Paired statistics"),
     ("structures", "Structures"), ("goals", "Goals"), ("cases", "Cases"),
@@ -192,8 +189,7 @@ def _dvh_pictures(runs: Sequence[ComparedRun], drawn: DrawnFrom, folder: Path, d
     silent = [run.label for run in runs if run.predictions is None]
     if silent:
         raise BadInput(
-            f"no predictions of {', '.join(silent)} are known, so no DVH can be drawn; give --predictions, or leave "
-            "--cases out"
+            f"no predictions of {', '.join(silent)} are known, so no DVH can be drawn; give --predictions, or --no-dvh"
         )
     pictures = []
     for title, case_id in choose_cases(runs, drawn):
@@ -261,7 +257,7 @@ def _dvh_picture(
 def _comparison(run: ComparedRun, cases: Path, case_id: str) -> Comparison:
     if run.predictions is None:
         raise BadInput(f"no predictions of {run.label} are known, so no DVH can be drawn")
-    comparison, case_sha256 = load_with_digest(cases, run.predictions, case_id, NO_GAMMA)
+    comparison, case_sha256 = load_with_digest(cases, run.predictions, case_id)
     if case_sha256 != run.digests[case_id]:
         raise BadCase(case_id, f"the prediction of {run.label} is of another file than was evaluated; predict again")
     return comparison

@@ -16,7 +16,9 @@ from doseledger.core.case import Case
 from doseledger.core.errors import BadCase, BadInput, NotReady
 from doseledger.core.fanout import Tell, run_cases
 from doseledger.core.files import read_json, sha256_of_file
-from doseledger.core.protocol import Protocol
+from doseledger.core.layout import Layout
+from doseledger.core.protocol import Protocol, load_protocol
+from doseledger.core.settings import Settings
 from doseledger.core.tables import CASES, SKIPPED, SPLITS, TEST_SET, read_table
 from doseledger.gates.data.features import Row, measure_case
 from doseledger.ledger.runs.facts import fold_rows
@@ -42,40 +44,6 @@ CONTENTS = (
 
 
 @dataclass(frozen=True)
-class DataInputs:
-    """Where the files of a cohort lie.
-
-    Parameters
-    ----------
-    cohort
-        Its name.
-    cases, splits, test_set
-        Folder of cases, table of splits, table of the locked test set.
-    protocol
-        The cohort's.
-    data_findings
-        What the data gate found.
-    drift_findings
-        What the drift gate found of the test cases; None leaves the section out.
-    pages
-        The gates' own pages, which this one leads to.
-    fold, repeat
-        Of the splits.
-    """
-
-    cohort: str
-    cases: Path
-    splits: Path
-    test_set: Path
-    protocol: Protocol
-    data_findings: Path
-    drift_findings: Path | None
-    pages: tuple[Path, ...]
-    fold: int
-    repeat: int
-
-
-@dataclass(frozen=True)
 class DataFacts:
     """Everything that was read of a cohort; the names are those of the files."""
 
@@ -94,17 +62,15 @@ class DataFacts:
         return fold_rows(self).set_index("case_id")["split"]
 
 
-def make_data_report(inputs: DataInputs, outputs: ReportOutputs, templates: Path, *, dpi: int, tell: Tell) -> None:
+def make_data_report(layout: Layout, settings: Settings, tell: Tell) -> None:
     """Write the report of a cohort: self-contained HTML, PDF, and every figure as PNG, SVG and PDF.
 
     Parameters
     ----------
-    inputs, outputs
+    layout
         Where the cohort's files lie and the report goes.
-    templates
-        Folder of Jinja templates, with data_report.html.j2.
-    dpi
-        Resolution of figures.
+    settings
+        Fold and repeat of the splits, and the resolution of figures.
     tell
         Called with one line per case and step.
 
@@ -119,13 +85,18 @@ def make_data_report(inputs: DataInputs, outputs: ReportOutputs, templates: Path
     -----
     Equal inputs give equal bytes: no clock and no host name stand in any of the files.
     """
-    facts = load_data_facts(inputs, tell=tell)
-    pictures = _draw_features(facts, inputs.protocol, outputs.figures, dpi)
-    links = [(path.name, quote(Path(os.path.relpath(path, outputs.html.parent)).as_posix())) for path in inputs.pages]
-    write_report(templates, TEMPLATE, data_context(inputs, facts, pictures, links), outputs, tell)
+    protocol = load_protocol(layout.protocol)
+    facts = load_data_facts(layout, protocol, fold=settings.fold, repeat=settings.repeat, tell=tell)
+    pictures = _draw_features(facts, protocol, layout.data_figures, settings.report.figure_dpi)
+    pages = [path for path in (layout.data_page, layout.drift_page) if path.is_file()]
+    html = layout.data_report
+    links = [(path.name, quote(Path(os.path.relpath(path, html.parent)).as_posix())) for path in pages]
+    outputs = ReportOutputs(html, layout.data_report_pdf, layout.data_figures)
+    context = data_context(layout.cohort, protocol, facts, pictures, links)
+    write_report(layout.templates, TEMPLATE, context, outputs, tell)
 
 
-def load_data_facts(inputs: DataInputs, *, tell: Tell) -> DataFacts:
+def load_data_facts(layout: Layout, protocol: Protocol, *, fold: int, repeat: int, tell: Tell) -> DataFacts:
     """Return the tables, verdicts and features of a cohort.
 
     Raises
@@ -134,23 +105,24 @@ def load_data_facts(inputs: DataInputs, *, tell: Tell) -> DataFacts:
         As `make_data_report`.
     """
     tables = {
-        "cases": (inputs.cases / "cases.csv", CASES),
-        "skipped": (inputs.cases / "skipped.csv", SKIPPED),
-        "splits": (inputs.splits, SPLITS),
-        "test_set": (inputs.test_set, TEST_SET),
+        "cases": (layout.cases_csv, CASES),
+        "skipped": (layout.cases / "skipped.csv", SKIPPED),
+        "splits": (layout.splits, SPLITS),
+        "test_set": (layout.test_set, TEST_SET),
     }
-    judged = [path for path in (inputs.data_findings, inputs.drift_findings) if path is not None]
+    judged, drift = [layout.data_verdict.findings], layout.drift_verdict.findings
+    judged += [drift] if drift.is_file() else []
     missing = [str(path) for path in [*(path for path, _ in tables.values()), *judged] if not path.is_file()]
     if missing:
         raise NotReady(
-            f"no report on the cohort {inputs.cohort} yet, {len(missing)} file(s) are missing: {', '.join(missing)}. "
+            f"no report on the cohort {layout.cohort} yet, {len(missing)} file(s) are missing: {', '.join(missing)}. "
             "Run `dvc repro report_data`, which makes them first"
         )
     read = {name: read_table(path, schema) for name, (path, schema) in tables.items()}
-    verdicts = [_verdict(path, inputs.cohort) for path in judged]
-    features = _measure(inputs, read["cases"], tell=tell)
+    verdicts = [_verdict(path, layout.cohort) for path in judged]
+    features = _measure(layout, protocol, read["cases"], tell=tell)
     return DataFacts(
-        run={"fold": inputs.fold, "repeat": inputs.repeat},
+        run={"fold": fold, "repeat": repeat},
         cases=read["cases"],
         skipped=read["skipped"],
         splits=read["splits"],
@@ -169,12 +141,10 @@ def _verdict(path: Path, cohort: str) -> dict[str, Any]:
     return dict(verdict)
 
 
-def _measure(inputs: DataInputs, cases: pd.DataFrame, *, tell: Tell) -> pd.DataFrame:
+def _measure(layout: Layout, protocol: Protocol, cases: pd.DataFrame, *, tell: Tell) -> pd.DataFrame:
     """Features of every case, a row each, by case."""
     digests = dict(zip(cases["case_id"], cases["sha256"], strict=True))
-    arguments = {
-        case_id: (inputs.cases / f"{case_id}.npz", digest, inputs.protocol) for case_id, digest in digests.items()
-    }
+    arguments = {case_id: (layout.cases / f"{case_id}.npz", digest, protocol) for case_id, digest in digests.items()}
     outcome = run_cases(measure_judged_case, arguments, workers=0, tell=tell)
     if outcome.failed:
         raise BadInput("; ".join(str(error) for error in outcome.failed.values()))
@@ -212,7 +182,11 @@ def _draw_features(facts: DataFacts, protocol: Protocol, folder: Path, dpi: int)
 
 
 def data_context(
-    inputs: DataInputs, facts: DataFacts, pictures: Sequence[Picture], links: Sequence[tuple[str, str]]
+    cohort: str,
+    protocol: Protocol,
+    facts: DataFacts,
+    pictures: Sequence[Picture],
+    links: Sequence[tuple[str, str]],
 ) -> dict[str, Any]:
     """Return everything that the template prints."""
     verdicts = [verdict for verdict in (facts.verdict, facts.drift) if verdict is not None]
@@ -220,8 +194,8 @@ def data_context(
     drift: Mapping[str, Any] = (facts.drift or {}).get("details", {})
     return {
         "version": metadata.version("doseledger"),
-        "cohort": inputs.cohort,
-        "protocol_title": inputs.protocol.title,
+        "cohort": cohort,
+        "protocol_title": protocol.title,
         "contents": CONTENTS,
         "verdict_ok": passed,
         "alarms": verdict_tables.gate_alarms(verdicts),
@@ -231,7 +205,7 @@ def data_context(
         "tables": {
             "verdicts": verdict_tables.verdicts_table(verdicts),
             "counts": sections.counts_table(facts),
-            "prescription": prescription_table(inputs.protocol),
+            "prescription": prescription_table(protocol),
             "splits": sections.splits_table(facts),
             "skipped": sections.skipped_table(facts),
             "findings": verdict_tables.findings_table(verdicts),
@@ -242,7 +216,7 @@ def data_context(
             "hashes": hashes_table(facts.cases, facts.parts),
         },
         "pictures": pictures,
-        "running_left": f"cohort {inputs.cohort}",
+        "running_left": f"cohort {cohort}",
         "running_right": "data report" + ("" if passed else " · GATE FAILED"),
         "running_alarm": not passed,
     }

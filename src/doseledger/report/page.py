@@ -1,4 +1,4 @@
-"""A page filled from a Jinja template, and as PDF; equal content and an equal audit log give equal bytes."""
+"""Pages from Jinja templates, and the same as PDF: equal content, equal bytes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from typing import Any
 from doseledger.core.errors import BadInput
 from doseledger.core.fanout import Tell
 from doseledger.core.files import atomic_path, write_text
-from doseledger.ledger.audit.anchors import anchor_line
 from doseledger.report.figures.style import NO_METADATA, house_style, new_figure
 
 # Any fixed moment: a PDF and the fonts in it would else carry the clock.
@@ -23,12 +22,11 @@ FIXED_EPOCH = "315532800"
 
 @dataclass(frozen=True)
 class ReportOutputs:
-    """Where a report goes, the page, the PDF and the folder of its figures; and the audit log whose head it carries."""
+    """Where a report goes: the page, the PDF and the folder of its figures."""
 
     html: Path
     pdf: Path
     figures: Path
-    log: Path
 
 
 def render_page(templates: Path, name: str, context: dict[str, Any]) -> str:
@@ -52,14 +50,14 @@ def render_page(templates: Path, name: str, context: dict[str, Any]) -> str:
 
 
 def write_report(templates: Path, name: str, context: dict[str, Any], outputs: ReportOutputs, tell: Tell) -> None:
-    """Write the page that a template makes of its content and of the audit log's head, and the same as PDF.
+    """Write the page that a template makes of its content, and the same as PDF.
 
     Parameters
     ----------
     templates, name, context
         As `render_page` takes them.
     outputs
-        Where the two go, and the log as it stands now.
+        Where the two go.
     tell
         Called with one line a file.
 
@@ -68,7 +66,7 @@ def write_report(templates: Path, name: str, context: dict[str, Any], outputs: R
     BadInput
         As `render_page` and `write_pdf`.
     """
-    page = render_page(templates, name, context | {"audit_head": anchor_line(outputs.log)})
+    page = render_page(templates, name, context)
     write_text(outputs.html, page)
     tell(f"wrote {outputs.html}")
     note = write_pdf(page, outputs.pdf)

@@ -8,24 +8,20 @@ from typing import Any
 
 from doseledger.core.errors import BadInput
 from doseledger.core.fanout import Tell
-from doseledger.core.files import read_json
-from doseledger.core.protocol import SYNTHETIC_COHORT
-from doseledger.core.settings import EvaluateSettings, ReportSettings
+from doseledger.core.layout import SYNTHETIC_COHORT, ModelLayout
+from doseledger.core.settings import EvaluateSettings, Settings
 from doseledger.core.sheet import format_number
 from doseledger.dosimetry.gamma.criteria import GammaCriteria
 from doseledger.evaluate.case import gamma_criteria
-from doseledger.evaluate.summary import RANKED_BY
-from doseledger.gates.model.metrics import MetricsFiles, judge_metrics
-from doseledger.gates.model.shortcuts import JudgedFiles, judge_shortcuts
-from doseledger.gates.verdict import Finding, make_verdict, verdict_as_json
+from doseledger.evaluate.summary import RANKED_BY, shown_cases
 from doseledger.ledger.provenance.baseline import settings_change
 from doseledger.ledger.provenance.commit_link import commit_link
-from doseledger.ledger.provenance.recorded import COMMON_STAGES, dvc_hashes
-from doseledger.ledger.provenance.stamp import LOCK_FILE, GitState, git_state
+from doseledger.ledger.provenance.recorded import dvc_hashes, stage_names
+from doseledger.ledger.provenance.stamp import GitState, git_state
 from doseledger.ledger.registry.model_card import model_card
-from doseledger.ledger.runs.facts import ReportInputs, RunFacts, load_facts
+from doseledger.ledger.runs.facts import RunFacts, load_facts
 from doseledger.report.blocks import Alarm, Picture
-from doseledger.report.case_pages import CasePage, draw_case, load_comparison, pick_cases
+from doseledger.report.case_pages import CasePage, draw_case, load_comparison
 from doseledger.report.figures.curves import plot_differences, plot_training
 from doseledger.report.figures.style import data_uri, house_style, save_figure
 from doseledger.report.figures.viewer import make_viewer
@@ -41,13 +37,8 @@ from doseledger.report.spread import (
 )
 from doseledger.report.tables import results, sections, verdict_tables
 
-# The stages that a report rests on, beside the cohort's. Its own entry in dvc.lock is of the run before.
-MODEL_STAGES = ("preflight", "train", "predict", "evaluate")
-# What `doseledger shortcuts` and `doseledger calibrate` write beside the metrics, where they were asked.
-SHORTCUTS = "shortcuts.json"
-CALIBRATION = ("calibration.json", "calibration_details.json")
-# A diffusion's stages have names of their own; a model has those of one kind.
-KINDS = ("", "_diffusion")
+# Stages whose entries in dvc.lock are of the run before.
+LATER_STAGES = ("report", "gate")
 CONTENTS = (
     ("summary", "Summary"), ("data", "Data"), ("code", "Code"), ("training", "Training"), ("accuracy", "Agreement"),
     ("goals", "Goals"), ("cases", "Cases"), ("uncertainty", "Uncertainty"), ("card", "Model card"),
@@ -55,26 +46,15 @@ CONTENTS = (
 )  # fmt: skip
 
 
-def make_report(
-    inputs: ReportInputs,
-    outputs: ReportOutputs,
-    templates: Path,
-    settings: ReportSettings,
-    evaluate: EvaluateSettings,
-    tell: Tell,
-) -> None:
+def make_report(at: ModelLayout, settings: Settings, tell: Tell) -> None:
     """Write the report of a run: self-contained HTML, PDF, and every figure as PNG, SVG and PDF.
 
     Parameters
     ----------
-    inputs, outputs
-        Where the run's files lie and the report goes.
-    templates
-        Folder of Jinja templates, with report.html.j2.
+    at
+        Where the run's files lie and the report goes; the model was judged before.
     settings
-        Resolution of figures.
-    evaluate
-        What was evaluated: its first gamma criterion is drawn.
+        Resolution of figures, and what was evaluated: its first gamma criterion is drawn.
     tell
         Called with one line per step.
 
@@ -85,16 +65,16 @@ def make_report(
 
     Notes
     -----
-    Equal inputs and an equal audit log give equal bytes: no clock and no host name stand in any of the files. Another
-    log changes the line of its head alone.
+    Equal inputs give equal bytes: no clock and no host name stand in any of the files.
     """
-    facts = load_facts(inputs)
-    tell(f"report on {inputs.model}: {len(facts.case_metrics)} test cases")
-    pages = _case_pages(inputs, facts, outputs.figures, settings.figure_dpi, _drawn_gamma(evaluate), tell)
-    pictures = _run_pictures(facts, outputs.figures, settings.figure_dpi)
-    uncertainty = describe_uncertainty(inputs.metrics, pages, outputs.figures, settings.figure_dpi)
-    context = build_context(inputs, facts, evaluate, pages, pictures) | {"uncertainty": uncertainty}
-    write_report(templates, "report.html.j2", context, outputs, tell)
+    facts, dpi = load_facts(at), settings.report.figure_dpi
+    tell(f"report on {at.name}: {len(facts.case_metrics)} test cases")
+    pages = _case_pages(at, facts, settings, tell)
+    pictures = _run_pictures(facts, at.figures, dpi)
+    uncertainty = describe_uncertainty(facts.calibration, pages, at.figures, dpi)
+    context = build_context(at, facts, settings.evaluate, pages, pictures) | {"uncertainty": uncertainty}
+    outputs = ReportOutputs(at.html, at.pdf, at.figures)
+    write_report(at.layout.templates, "report.html.j2", context, outputs, tell)
 
 
 def _drawn_gamma(evaluate: EvaluateSettings) -> GammaCriteria:
@@ -104,29 +84,32 @@ def _drawn_gamma(evaluate: EvaluateSettings) -> GammaCriteria:
 
 
 def build_context(
-    inputs: ReportInputs,
+    at: ModelLayout,
     facts: RunFacts,
     evaluate: EvaluateSettings,
     pages: list[CasePage],
     pictures: dict[str, Picture],
 ) -> dict[str, Any]:
     """Return everything that the template prints."""
-    trained, now = sections.trained_git(facts), git_state(inputs.root)
+    root, cohort = at.layout.root, at.layout.cohort
+    trained, now = sections.trained_git(facts), git_state(root)
     gammas = results.gamma_names(evaluate)
-    measured, shortcuts = metrics_verdict(inputs, facts.run), shortcuts_verdict(inputs, facts.run)
-    verdicts = [facts.data_findings, facts.preflight_findings, measured, *([shortcuts] if shortcuts else [])]
-    predicted = sections.prediction_settings(facts, inputs.predictions)
-    change = settings_change(inputs.root, trained.commit, inputs.model, sections.settings_of_run(facts, predicted))
-    links = (commit_link(inputs.root, trained.commit), commit_link(inputs.root, now.commit))
+    judged = facts.model_findings["details"]
+    measured, shortcuts, drift = (judged[name] for name in ("metrics", "shortcuts", "drift"))
+    verdicts = [facts.data_findings, facts.preflight_findings, measured, shortcuts, drift]
+    predicted = sections.prediction_settings(facts, at.predictions)
+    change = settings_change(root, trained.commit, at.name, sections.settings_of_run(facts, predicted))
+    links = (commit_link(root, trained.commit), commit_link(root, now.commit))
     passed = all(verdict["ok"] for verdict in verdicts)
-    stages = [*COMMON_STAGES, *(f"{stage}{kind}@{inputs.model}" for stage in MODEL_STAGES for kind in KINDS)]
+    # Its own entry in dvc.lock, and what follows, are of the run before.
+    made = [name for name in stage_names(cohort, at.name) if name.partition("@")[0] not in LATER_STAGES]
     commit = (trained.commit or "no commit")[:10]
     state = " · DIRTY" if trained.dirty else ""
     failed = "" if passed else " · GATE FAILED"
     return {
         "version": metadata.version("doseledger"),
-        "cohort": inputs.cohort,
-        "model": inputs.model,
+        "cohort": cohort,
+        "model": at.name,
         "protocol_title": facts.protocol.title,
         "contents": CONTENTS,
         "verdict_ok": passed,
@@ -158,64 +141,32 @@ def build_context(
             "dvh": results.dvh_table(facts.dvh),
             "goals": results.goals_table(facts.goal_results),
             "cases": results.cases_table(facts, gammas),
-            "hashes": sections.hashes_table(dvc_hashes(inputs.root / LOCK_FILE, stages)),
+            "hashes": sections.hashes_table(dvc_hashes(at.layout.lock, made)),
         },
         "figures": pictures,
         "case_views": pages,
-        "card": model_card(facts, synthetic=inputs.cohort == SYNTHETIC_COHORT, released=passed and not trained.dirty),
+        "card": model_card(facts, synthetic=cohort == SYNTHETIC_COHORT, released=passed and not trained.dirty),
         "settings_change": change,
         "settings_text": sections.settings_text(facts, predicted),
-        "running_left": f"{inputs.model} on {inputs.cohort}",
+        "running_left": f"{at.name} on {cohort}",
         "running_right": f"commit {commit}{state}{failed}",
         "running_alarm": trained.dirty or not passed,
     }
 
 
-def metrics_verdict(inputs: ReportInputs, run: dict[str, Any]) -> dict[str, Any]:
-    """Return the verdict that the metrics gate will give; the gate itself runs after the report.
-
-    A model without limits can't be judged, which counts as failed: it has its report all the same.
-    """
-    checkpoint = inputs.run / "checkpoints" / "best.ckpt"
-    files = MetricsFiles(inputs.metrics, inputs.splits, checkpoint, inputs.thresholds, inputs.cohort, inputs.model)
-    try:
-        return verdict_as_json(judge_metrics(files, fold=int(run["fold"]), repeat=int(run["repeat"])))
-    except BadInput as error:
-        finding = Finding("limits", "", "error", str(error))
-        return verdict_as_json(make_verdict("metrics", verdict_tables.NOT_JUDGED, [finding], {}))
-
-
-def shortcuts_verdict(inputs: ReportInputs, run: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the verdict that the shortcut gate will give; None where `doseledger shortcuts` measured nothing.
-
-    A model without limits can't be judged, which counts as failed.
-    """
-    measured = inputs.metrics / SHORTCUTS
-    if not measured.is_file():
-        return None
-    checkpoint = inputs.run / "checkpoints" / "best.ckpt"
-    files = JudgedFiles(measured, checkpoint, inputs.splits, inputs.thresholds, inputs.cohort, inputs.model)
-    try:
-        return verdict_as_json(judge_shortcuts(files, fold=int(run["fold"]), repeat=int(run["repeat"])))
-    except BadInput as error:
-        finding = Finding("limits", "", "error", str(error))
-        return verdict_as_json(make_verdict("shortcuts", verdict_tables.NOT_JUDGED, [finding], {}))
-
-
-def describe_uncertainty(metrics: Path, pages: list[CasePage], folder: Path, dpi: int) -> dict[str, Any]:
+def describe_uncertainty(calibration: dict[str, Any], pages: list[CasePage], folder: Path, dpi: int) -> dict[str, Any]:
     """Return the section on how sure the model is: a sentence, the coverage of its intervals, and their picture.
 
     Parameters
     ----------
-    metrics
-        Folder that evaluation wrote; what `doseledger calibrate` wrote lies in it.
+    calibration
+        What evaluation found of drawn doses; empty where none were drawn.
     pages
         The drawn cases; one with a spread tells that doses were drawn.
     """
-    summary, details = (metrics / "calibration" / name for name in CALIBRATION)
-    if summary.is_file() and details.is_file():
-        picture = calibration_picture(read_json(details), folder, dpi)
-        return {"text": CALIBRATED, "table": calibration_table(read_json(summary)), "figures": (picture,)}
+    if calibration:
+        picture = calibration_picture(calibration["details"], folder, dpi)
+        return {"text": CALIBRATED, "table": calibration_table(calibration["summary"]), "figures": (picture,)}
     text = NOT_CALIBRATED if any(page.has_spread for page in pages) else NO_SPREAD
     return {"text": text, "table": None, "figures": ()}
 
@@ -248,16 +199,15 @@ def _run_pictures(facts: RunFacts, folder: Path, dpi: int) -> dict[str, Picture]
     }
 
 
-def _case_pages(
-    inputs: ReportInputs, facts: RunFacts, folder: Path, dpi: int, criteria: GammaCriteria, tell: Tell
-) -> list[CasePage]:
+def _case_pages(at: ModelLayout, facts: RunFacts, settings: Settings, tell: Tell) -> list[CasePage]:
     errors = facts.case_metrics.set_index("case_id")[RANKED_BY]
+    criteria, folder, dpi = _drawn_gamma(settings.evaluate), at.figures, settings.report.figure_dpi
     pages = []
-    for title, case_id in pick_cases(errors):
-        comparison = load_comparison(inputs.cases, inputs.predictions, case_id, criteria)
+    for title, case_id in shown_cases({str(name): float(value) for name, value in errors.items()}):
+        comparison = load_comparison(at, case_id, criteria)
         stem = f"{title.split()[0].lower()}_{case_id}"
         figures = draw_case(comparison, facts.protocol, facts.goals, folder, stem, dpi)
-        spread_gy = load_spread(inputs.predictions / f"{case_id}.npz", comparison.predicted_gy.shape)
+        spread_gy = load_spread(at.predictions / f"{case_id}.npz", comparison.predicted_gy.shape)
         if spread_gy is not None:
             figures = (*figures, draw_spread(comparison, spread_gy, folder, stem, dpi))
         text = (

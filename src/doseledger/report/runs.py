@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from doseledger.core.files import write_text
+from doseledger.core.layout import Layout
 from doseledger.core.sheet import format_number, plural
-from doseledger.ledger.runs.files import files_of_pipeline
 from doseledger.ledger.runs.rows import RunRow
 from doseledger.ledger.runs.tables import HEADLINE, larger_is_better, runs_table
 from doseledger.report.blocks import Alarm, Card
@@ -104,7 +104,7 @@ def _reports(rows: Sequence[RunRow], page: Path, root: Path) -> list[tuple[str, 
     found = []
     for row in rows:
         if "workspace" in row.where:
-            report = files_of_pipeline(root, row.model).html
+            report = Layout(root, row.cohort).model(row.model).html
             if report.is_file():
                 address = Path(os.path.relpath(report, page.parent)).as_posix()
                 found.append((f"{row.model} on {row.cohort}, run {row.id}", address))

@@ -26,7 +26,7 @@ NO_SPREAD = (
 )
 NOT_CALIBRATED = (
     "Doses were drawn, and their spread is shown with the cases; how far it can be trusted was not measured "
-    "(doseledger calibrate)."
+    "(doseledger evaluate)."
 )
 CALIBRATED = (
     "Doses were drawn for each case. An interval of the drawn doses is honest if it holds the plan's dose as often as "

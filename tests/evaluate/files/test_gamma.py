@@ -11,7 +11,7 @@ import pydicom
 import pytest
 from typer.testing import CliRunner
 
-from doseledger.cli.evaluate import app
+from doseledger.cli.app import app
 from doseledger.core.case import Case
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.dosimetry.gamma.criteria import GammaCriteria
@@ -145,5 +145,5 @@ def test_files_of_different_patients_frames_or_cases_are_told(shared_data: Path,
     assert differ(plane, plane) == differ(plane, tmp_path / "silent.dcm") == []
     assert differ(plane, tmp_path / "other.dcm") == ["frame of reference", "patient"]
     assert differ(tmp_path / "one.npz", tmp_path / "two.npz") == ["case"]
-    told = CliRunner().invoke(app, ["gamma", str(tmp_path / "one.npz"), str(tmp_path / "two.npz")])
+    told = CliRunner().invoke(app, ["dose", "gamma", str(tmp_path / "one.npz"), str(tmp_path / "two.npz")])
     assert "; the two files are of different case: make sure that they belong together" in told.output

@@ -127,7 +127,7 @@ def test_a_plane_says_so_before_its_numbers(tmp_path: Path) -> None:
     )
     assert lines[2].startswith("Disc: area 6.33 cm², min 25.80 Gy")
     assert "D2cc" not in lines[2]
-    shown = CliRunner().invoke(app, ["dvh", str(structures), str(rtdose), "--json"])
+    shown = CliRunner().invoke(app, ["dose", "dvh", str(structures), str(rtdose), "--json"])
     statistics = json.loads(shown.output)["structures"]["Disc"]["statistics"]
     assert statistics["D2cc"] == {"value": None, "unit": "Gy", "reason": "one plane has no volume"}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -14,19 +15,20 @@ import pytest
 
 from doseledger.core.case import Case
 from doseledger.core.errors import BadInput, GateFailed, NotReady
-from doseledger.core.files import write_text
+from doseledger.core.files import read_yaml, write_json, write_text
+from doseledger.core.layout import Layout, VerdictPaths
 from doseledger.core.tables import CASES, SKIPPED, SPLITS, TEST_SET, read_table, write_table
 from doseledger.gates.data.cohort import judge_cohort
 from doseledger.gates.data.leakage import judge_splits
-from doseledger.gates.digests import CohortFiles, data_digest
-from doseledger.gates.verdict import Verdict, enforce, require_token, write_verdict
+from doseledger.gates.digests import data_digest
+from doseledger.gates.verdict import Verdict, enforce, read_verdict, require_token, write_verdict
 
-Write = Callable[[list[Case]], CohortFiles]
+Write = Callable[[list[Case]], Layout]
 Make = Callable[[int], Case]
 
 
-def judged(files: CohortFiles, accept: dict[str, str] | None = None) -> Verdict:
-    return judge_cohort(files, accept or {}, workers=0, tell=lambda line: None)
+def judged(cohort: Layout, accept: dict[str, str] | None = None) -> Verdict:
+    return judge_cohort(cohort, accept or {}, workers=0, tell=lambda line: None)
 
 
 def errors(verdict: Verdict) -> dict[str, str]:
@@ -34,87 +36,89 @@ def errors(verdict: Verdict) -> dict[str, str]:
 
 
 @pytest.fixture
-def files(write_cohort: Write, healthy: Make) -> CohortFiles:
+def cohort(write_cohort: Write, healthy: Make) -> Layout:
     return write_cohort([healthy(i) for i in range(1, 7)])
 
 
 def test_a_healthy_cohort_passes_and_the_token_holds_ok_and_digest_only(
-    files: CohortFiles, repository: Path, tmp_path: Path
+    cohort: Layout, repository: Path, tmp_path: Path
 ) -> None:
-    files = replace(files, suite=repository / "validation" / "suites" / "prostate_sib.json")
-    verdict = judged(files)
+    shutil.copy(repository / "validation/cohorts/phantom/suite.json", cohort.suite)
+    verdict = judged(cohort)
     assert verdict.ok, errors(verdict)
-    write_verdict(verdict, tmp_path / "data.json", tmp_path / "data_findings.json")
+    token, findings_path = cohort.data_verdict.token, cohort.data_verdict.findings
+    write_verdict(verdict, cohort.data_verdict)
     enforce(verdict)
-    assert json.loads((tmp_path / "data.json").read_text()) == {"ok": True, "digest": data_digest(files)}
-    findings = json.loads((tmp_path / "data_findings.json").read_text())
+    assert json.loads(token.read_text()) == {"ok": True, "digest": data_digest(cohort)}
+    findings = json.loads(findings_path.read_text())
     assert findings["details"]["counts"]["cases"] == 6
     assert len(findings["details"]["expectations"]) > 30
-    require_token(tmp_path / "data.json", data_digest(files), "data")
-    assert str(tmp_path) not in (tmp_path / "data_findings.json").read_text()
+    require_token(token, data_digest(cohort), "data")
+    assert str(tmp_path) not in findings_path.read_text()
+    assert read_verdict(cohort.data_verdict) == verdict
 
 
-def test_the_verdict_is_the_same_to_the_byte_on_every_run(files: CohortFiles, tmp_path: Path) -> None:
+def test_the_verdict_is_the_same_to_the_byte_on_every_run(cohort: Layout, tmp_path: Path) -> None:
     for name in ("one", "two"):
-        write_verdict(judged(files), tmp_path / f"{name}.json", tmp_path / f"{name}_findings.json")
+        paths = VerdictPaths(tmp_path / f"{name}.json", tmp_path / f"{name}_findings.json")
+        write_verdict(judged(cohort), paths)
     assert (tmp_path / "one_findings.json").read_bytes() == (tmp_path / "two_findings.json").read_bytes()
 
 
-def test_one_nan_in_a_corner_fails_the_gate_and_both_files_are_written(
-    write_cohort: Write, healthy: Make, tmp_path: Path
-) -> None:
+def test_one_nan_in_a_corner_fails_the_gate_and_both_files_are_written(write_cohort: Write, healthy: Make) -> None:
     cases = [healthy(i) for i in range(1, 7)]
     dose = np.array(cases[2].dose_gy)
     dose[-1, -1, -1] = np.nan
-    verdict = judged(write_cohort([*cases[:2], replace(cases[2], dose_gy=dose), *cases[3:]]))
-    write_verdict(verdict, tmp_path / "data.json", tmp_path / "data_findings.json")
-    assert json.loads((tmp_path / "data.json").read_text())["ok"] is False
-    assert json.loads((tmp_path / "data_findings.json").read_text())["counts"]["error"] == 1
+    cohort = write_cohort([*cases[:2], replace(cases[2], dose_gy=dose), *cases[3:]])
+    verdict, paths = judged(cohort), cohort.data_verdict
+    write_verdict(verdict, paths)
+    assert json.loads(paths.token.read_text())["ok"] is False
+    assert json.loads(paths.findings.read_text())["counts"]["error"] == 1
     with pytest.raises(GateFailed, match=r"\[nan\] case_0003: the dose has 1 NaN"):
-        enforce(verdict, tmp_path / "data_findings.json")
+        enforce(verdict, paths.findings)
     with pytest.raises(GateFailed, match="the data gate failed"):
-        require_token(tmp_path / "data.json", verdict.digest, "data")
+        require_token(paths.token, verdict.digest, "data")
 
 
-def test_a_file_that_was_cut_short_is_a_finding_and_the_rest_is_still_judged(files: CohortFiles) -> None:
-    path = files.cases_dir / "case_0002.npz"
+def test_a_file_that_was_cut_short_is_a_finding_and_the_rest_is_still_judged(cohort: Layout) -> None:
+    path = cohort.cases / "case_0002.npz"
     path.write_bytes(path.read_bytes()[:20000])
-    verdict = judged(files)
+    verdict = judged(cohort)
     assert "case_0002" in errors(verdict)["unreadable"]
     assert verdict.details["features"]["Rectum_volume_cc"]["n"] == 5
 
 
-def test_a_case_changed_after_ingest_is_named(files: CohortFiles, healthy: Make) -> None:
+def test_a_case_changed_after_ingest_is_named(cohort: Layout, healthy: Make) -> None:
     case = healthy(4)
-    replace(case, ct_hu=case.ct_hu + np.int16(1)).save(files.cases_dir / "case_0004.npz")
-    assert "case_0004: the file's SHA256" in errors(judged(files))["hash"]
+    replace(case, ct_hu=case.ct_hu + np.int16(1)).save(cohort.cases / "case_0004.npz")
+    assert "case_0004: the file's SHA256" in errors(judged(cohort))["hash"]
 
 
-def test_a_file_without_a_row_and_a_row_without_a_file_are_named(files: CohortFiles, healthy: Make) -> None:
-    (files.cases_dir / "case_0001.npz").unlink()
-    healthy(9).save(files.cases_dir / "case_0009.npz")
-    found = errors(judged(files))
+def test_a_file_without_a_row_and_a_row_without_a_file_are_named(cohort: Layout, healthy: Make) -> None:
+    (cohort.cases / "case_0001.npz").unlink()
+    healthy(9).save(cohort.cases / "case_0009.npz")
+    found = errors(judged(cohort))
     assert "case_0001: in cases.csv, but there is no" in found["missing_file"]
     assert "case_0009: case_0009.npz is there, but not in cases.csv" in found["unlisted_file"]
 
 
-def test_a_failed_case_stops_the_gate_until_it_is_accepted_with_a_reason(files: CohortFiles) -> None:
+def test_a_failed_case_stops_the_gate_until_it_is_accepted_with_a_reason(cohort: Layout) -> None:
     rows = [
         {"case_id": "case_0007", "status": "failed", "reason": "no ROI matches Rectum"},
         {"case_id": "case_0008", "status": "skipped", "reason": "not a simultaneous integrated boost"},
     ]
-    write_table(files.cases_dir / "skipped.csv", pd.DataFrame(rows), SKIPPED)
-    verdict = judged(files)
+    write_table(cohort.cases / "skipped.csv", pd.DataFrame(rows), SKIPPED)
+    verdict = judged(cohort)
     assert "case_0007: failed: no ROI matches Rectum" in errors(verdict)["failed_case"]
     assert verdict.details["counts"]["skipped"] == 1
-    accepted = judged(files, {"case_0007": "scan repeated as case_0003"})
+    accepted = judged(cohort, {"case_0007": "scan repeated as case_0003"})
     assert accepted.ok
     assert accepted.details["counts"]["accepted"] == 1
     assert accepted.digest == verdict.digest
 
 
-def test_accepting_a_case_that_did_not_fail_is_a_warning(files: CohortFiles) -> None:
-    verdict = judged(files, {"case_0099": "old list"})
+def test_accepting_a_case_that_did_not_fail_is_a_warning(cohort: Layout) -> None:
+    verdict = judged(cohort, {"case_0099": "old list"})
     assert verdict.ok
     assert any("case_0099: named in ingest.accept_failed" in finding.message for finding in verdict.findings)
 
@@ -155,24 +159,24 @@ def test_one_patient_on_both_sides_is_leakage(write_cohort: Write, healthy: Make
     assert "patient phantom_case_0001 (case_0001, case_0006) is in test and train" in message
 
 
-def by_group(files: CohortFiles, column: str) -> pd.DataFrame:
+def by_group(cohort: Layout, column: str) -> pd.DataFrame:
     """Write cases of three groups in `column`, and folds that hold out one each; return the splits."""
-    cases = read_table(files.cases_csv, CASES).assign(**{column: list("AABBCC")})
-    write_table(files.cases_csv, cases, CASES)
+    cases = read_table(cohort.cases_csv, CASES).assign(**{column: list("AABBCC")})
+    write_table(cohort.cases_csv, cases, CASES)
     folds = []
     for fold, held in enumerate("ABC"):
         parts = ["test" if group == held else "val" if i % 2 else "train" for i, group in enumerate(cases[column])]
         folds.append(cases.assign(repeat=0, fold=fold, split=parts)[list(SPLITS.columns)])
     splits = pd.concat(folds, ignore_index=True)
-    write_table(files.splits_csv, splits, SPLITS)
+    write_table(cohort.splits, splits, SPLITS)
     return splits
 
 
 @pytest.mark.parametrize("column", ["group", "site"])
 @pytest.mark.parametrize("part", ["train", "val"])
-def test_a_held_out_group_on_both_sides_is_leakage(files: CohortFiles, column: str, part: str) -> None:
-    splits = by_group(files, column)
-    judge = partial(judge_splits, read_table(files.cases_csv, CASES), locked=read_table(files.test_set_csv, TEST_SET))
+def test_a_held_out_group_on_both_sides_is_leakage(cohort: Layout, column: str, part: str) -> None:
+    splits = by_group(cohort, column)
+    judge = partial(judge_splits, read_table(cohort.cases_csv, CASES), locked=read_table(cohort.test_set, TEST_SET))
     assert judge(splits) == []
     splits.loc[(splits["fold"] == 1) & (splits["case_id"] == "case_0004"), "split"] = part
     (finding,) = judge(splits)
@@ -180,81 +184,94 @@ def test_a_held_out_group_on_both_sides_is_leakage(files: CohortFiles, column: s
     assert finding.message.startswith(f"case_0004: of {column} B, which repeat 0 fold 1 holds out as its test, but in")
 
 
-def test_folds_of_patients_at_random_may_mix_groups(files: CohortFiles) -> None:
-    cases = read_table(files.cases_csv, CASES).assign(group=list("ABABAB"))
+def test_folds_of_patients_at_random_may_mix_groups(cohort: Layout) -> None:
+    cases = read_table(cohort.cases_csv, CASES).assign(group=list("ABABAB"))
     folds = []
     for fold in range(2):
         parts = ["test" if i // 3 == fold else "val" if i % 3 == 0 else "train" for i in range(6)]
         folds.append(cases.assign(repeat=0, fold=fold, split=parts)[list(SPLITS.columns)])
-    assert judge_splits(cases, pd.concat(folds), read_table(files.test_set_csv, TEST_SET)) == []
+    assert judge_splits(cases, pd.concat(folds), read_table(cohort.test_set, TEST_SET)) == []
 
 
-def test_splits_dealt_for_other_cases_are_stale(files: CohortFiles) -> None:
-    splits = read_table(files.splits_csv, SPLITS)
+def test_splits_dealt_for_other_cases_are_stale(cohort: Layout) -> None:
+    splits = read_table(cohort.splits, SPLITS)
     splits.loc[0, "sha256"] = "0" * 64
-    write_table(files.splits_csv, splits.iloc[:-1], SPLITS)
-    messages = " | ".join(finding.message for finding in judged(files).errors if finding.gate == "splits_stale")
+    write_table(cohort.splits, splits.iloc[:-1], SPLITS)
+    messages = " | ".join(finding.message for finding in judged(cohort).errors if finding.gate == "splits_stale")
     assert "case_0001: sha256 changed since the splits were dealt" in messages
     assert "case_0006: in cases.csv, but in no part of repeat 0 fold 0" in messages
 
 
-def test_a_fold_without_val_is_named(files: CohortFiles) -> None:
-    splits = read_table(files.splits_csv, SPLITS)
-    write_table(files.splits_csv, splits.assign(split=splits["split"].replace("val", "train")), SPLITS)
-    assert "no case in val" in errors(judged(files))["splits_empty"]
+def test_a_fold_without_val_is_named(cohort: Layout) -> None:
+    splits = read_table(cohort.splits, SPLITS)
+    write_table(cohort.splits, splits.assign(split=splits["split"].replace("val", "train")), SPLITS)
+    assert "no case in val" in errors(judged(cohort))["splits_empty"]
 
 
-def test_a_locked_patient_in_train_breaks_the_lock(files: CohortFiles, healthy: Make) -> None:
+def test_a_locked_patient_in_train_breaks_the_lock(cohort: Layout, healthy: Make) -> None:
     row = {"pseudonym": "phantom_case_0001", "source_sha256": healthy(1).meta["source_sha256"]}
     gone = {"pseudonym": "phantom_case_0042", "source_sha256": "a" * 64}
     when = {"locked_on": "2026-01-01", "reason": "release"}
-    write_table(files.test_set_csv, pd.DataFrame([row | when, gone | when]), TEST_SET)
-    messages = " | ".join(finding.message for finding in judged(files).errors if finding.gate == "lock_broken")
+    write_table(cohort.test_set, pd.DataFrame([row | when, gone | when]), TEST_SET)
+    messages = " | ".join(finding.message for finding in judged(cohort).errors if finding.gate == "lock_broken")
     assert "case_0001: of the locked test patient phantom_case_0001, but in train" in messages
     assert "phantom_case_0042 is not among the cases as he was locked" in messages
 
 
-def test_an_empty_cohort_fails(files: CohortFiles) -> None:
-    for path in files.cases_dir.glob("*.npz"):
+def test_an_empty_cohort_fails(cohort: Layout) -> None:
+    for path in cohort.cases.glob("*.npz"):
         path.unlink()
-    header = (files.cases_dir / "cases.csv").read_text().splitlines()[0]
-    write_text(files.cases_dir / "cases.csv", header + "\n")
-    found = errors(judged(files))
+    header = (cohort.cases_csv).read_text().splitlines()[0]
+    write_text(cohort.cases_csv, header + "\n")
+    found = errors(judged(cohort))
     assert {"no_cases", "suite_blind", "splits_stale"} <= set(found)
 
 
-def test_a_gate_that_cannot_see_its_data_fails(files: CohortFiles) -> None:
-    files.splits_csv.unlink()
-    with pytest.raises(BadInput, match=r"splits\.csv: no such table"):
-        judged(files)
-    with pytest.raises(BadInput, match=r"no limits under data\.unheard_of"):
-        judged(replace(files, cohort="unheard_of"))
+def test_a_gate_that_cannot_see_its_data_fails(cohort: Layout) -> None:
+    cohort.splits.unlink()
+    with pytest.raises(BadInput, match=r"splits/phantom\.csv: no such table"):
+        judged(cohort)
+    with pytest.raises(BadInput, match="cohort 'unheard_of' has no folder"):
+        judged(Layout(cohort.root, "unheard_of"))
+    limits = read_yaml(cohort.cohorts / "phantom/thresholds.yaml")
+    del limits["data"]
+    write_json(cohort.cohorts / "phantom/thresholds.yaml", limits)  # JSON is YAML too
+    with pytest.raises(BadInput, match=r"phantom/thresholds\.yaml: data: the key is missing"):
+        judged(cohort)
 
 
-def test_an_old_token_is_refused_when_data_or_limits_changed(files: CohortFiles, tmp_path: Path) -> None:
-    token = tmp_path / "data.json"
+def test_an_old_token_is_refused_when_data_or_limits_changed(cohort: Layout) -> None:
+    token = cohort.data_verdict.token
     with pytest.raises(NotReady, match="the data gate has not judged yet"):
-        require_token(token, data_digest(files), "data")
-    write_text(token, json.dumps({"ok": True, "digest": data_digest(files)}))
-    require_token(token, data_digest(files), "data")
-    splits = read_table(files.splits_csv, SPLITS)
-    write_table(files.splits_csv, splits.assign(split="train"), SPLITS)
+        require_token(token, data_digest(cohort), "data")
+    write_text(token, json.dumps({"ok": True, "digest": data_digest(cohort)}))
+    require_token(token, data_digest(cohort), "data")
+    splits = read_table(cohort.splits, SPLITS)
+    write_table(cohort.splits, splits.assign(split="train"), SPLITS)
     with pytest.raises(NotReady, match="judged something else"):
-        require_token(token, data_digest(files), "data")
+        require_token(token, data_digest(cohort), "data")
 
 
-def test_a_reworded_reason_leaves_the_digest_and_a_moved_limit_changes_it(files: CohortFiles, tmp_path: Path) -> None:
-    suite = json.loads(files.suite.read_text())
+def test_a_reworded_reason_leaves_the_digest_and_a_moved_limit_changes_it(cohort: Layout) -> None:
+    before = data_digest(cohort)
+    suite = json.loads(cohort.suite.read_text())
     suite["expectations"][0]["meta"]["notes"] = "said in other words"
-    write_text(tmp_path / "other.json", json.dumps(suite))
-    reworded = replace(files, suite=tmp_path / "other.json")
-    assert data_digest(reworded) == data_digest(files)
+    write_json(cohort.suite, suite)
+    assert data_digest(cohort) == before
+    limits_path = cohort.cohorts / "phantom/thresholds.yaml"
+    limits = read_yaml(limits_path)
+    limits["data"]["near_copy"]["source"] = "said in other words"
+    write_json(limits_path, limits)  # JSON is YAML too
+    assert data_digest(cohort) == before
+    limits["data"]["near_copy"]["ct_correlation"] = 0.9
+    write_json(limits_path, limits)
+    moved = data_digest(cohort)
     suite["expectations"][0]["kwargs"]["min_value"] -= 1
-    write_text(tmp_path / "other.json", json.dumps(suite))
-    assert data_digest(reworded) != data_digest(files)
+    write_json(cohort.suite, suite)
+    assert len({before, moved, data_digest(cohort)}) == 3
 
 
-def test_a_pool_of_processes_says_the_same(files: CohortFiles) -> None:
-    alone = judged(files)
-    pooled = judge_cohort(files, {}, workers=1, tell=lambda line: None)
+def test_a_pool_of_processes_says_the_same(cohort: Layout) -> None:
+    alone = judged(cohort)
+    pooled = judge_cohort(cohort, {}, workers=1, tell=lambda line: None)
     assert pooled == alone

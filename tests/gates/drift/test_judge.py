@@ -15,14 +15,15 @@ from hypothesis import strategies as st
 from scipy import stats
 from typer.testing import CliRunner
 
-from doseledger.cli.shortcuts import check_app
+from doseledger.cli.check import app
 from doseledger.core.case import Case
-from doseledger.core.errors import BadCase, BadInput
+from doseledger.core.errors import BadCase, BadInput, GateFailed
 from doseledger.core.files import sha256_of_file, to_json
+from doseledger.core.layout import Layout
 from doseledger.core.protocol import Protocol
 from doseledger.core.tables import SPLITS, read_table, write_table
 from doseledger.gates.drift.case_inputs import HU_PREFIX, measure_inputs
-from doseledger.gates.drift.judge import DriftFiles, compare_features, compare_images, judge_drift
+from doseledger.gates.drift.judge import compare_features, compare_images, judge_drift
 from doseledger.gates.drift.statistics import (
     adjust,
     ks_p_value,
@@ -185,50 +186,45 @@ def test_what_a_model_is_given_says_nothing_of_the_dose(healthy: Healthy, protoc
 # The whole gate on files.
 
 
-@pytest.fixture
-def write_batch(
-    healthy: Healthy, protocol: Protocol, repository: Path, tmp_path: Path
-) -> Callable[[Callable[[Case], Case]], DriftFiles]:
-    """Write eight training cases and six new ones, each of these changed by a function."""
+Batch = tuple[Layout, Path]
 
-    def write(change: Callable[[Case], Case], new: tuple[int, ...] = tuple(range(9, 15))) -> DriftFiles:
+
+@pytest.fixture
+def write_batch(healthy: Healthy, layout: Layout) -> Callable[..., Batch]:
+    """Write eight training cases and a folder of six new ones, each of these changed by a function."""
+
+    def write(change: Callable[[Case], Case], new: tuple[int, ...] = tuple(range(9, 15))) -> Batch:
         rows = []
         for number in range(1, 9):
             case = healthy(number)
-            case.save(tmp_path / "cases" / f"{case.case_id}.npz")
-            digest = sha256_of_file(tmp_path / "cases" / f"{case.case_id}.npz")
+            path = layout.cases / f"{case.case_id}.npz"
+            case.save(path)
             shared = {"repeat": 0, "fold": 0, "pseudonym": case.case_id, "group": "A", "split": "train"}
-            rows.append({"case_id": case.case_id, "sha256": digest, **shared})
-        write_table(tmp_path / "splits.csv", pd.DataFrame(rows), SPLITS)
+            rows.append({"case_id": case.case_id, "sha256": sha256_of_file(path), **shared})
+        write_table(layout.splits, pd.DataFrame(rows), SPLITS)
+        folder = layout.root / "new"
         for number in new:
-            change(healthy(number)).save(tmp_path / "new" / f"case_{number:04d}.npz")
-        return DriftFiles(
-            new_dir=tmp_path / "new",
-            part=None,
-            reference_dir=tmp_path / "cases",
-            splits_csv=tmp_path / "splits.csv",
-            protocol=tmp_path / "prostate_sib.yaml",
-            thresholds=repository / "validation" / "thresholds.yaml",
-            cohort="prostate",
-        )
+            change(healthy(number)).save(folder / f"case_{number:04d}.npz")
+        return layout, folder
 
     return write
 
 
-def judged(files: DriftFiles) -> Verdict:
-    return judge_drift(files, fold=0, repeat=0, workers=0, tell=lambda line: None)
+def judged(batch: Batch, fold: int = 0) -> Verdict:
+    layout, new = batch
+    return judge_drift(layout, new=new, fold=fold, repeat=0, workers=0, tell=lambda line: None)
 
 
-def test_a_batch_of_the_same_kind_passes(write_batch: Callable[..., DriftFiles]) -> None:
-    files = write_batch(lambda case: case)
-    verdict = judged(files)
+def test_a_batch_of_the_same_kind_passes(write_batch: Callable[..., Batch]) -> None:
+    batch = write_batch(lambda case: case)
+    verdict = judged(batch)
     assert verdict.ok, [finding.message for finding in verdict.errors]
     assert (verdict.details["n_reference"], verdict.details["n_new"]) == (8, 6)
-    assert to_json(verdict_as_json(judged(files))) == to_json(verdict_as_json(verdict))
+    assert to_json(verdict_as_json(judged(batch))) == to_json(verdict_as_json(verdict))
 
 
 def test_another_scanner_is_named_by_case_by_feature_and_by_image(
-    write_batch: Callable[..., DriftFiles], repository: Path, tmp_path: Path
+    write_batch: Callable[..., Batch], repository: Path, tmp_path: Path
 ) -> None:
     verdict = judged(write_batch(lambda case: replace(case, ct_hu=(case.ct_hu + 80).astype(np.int16))))
     gates = {finding.gate for finding in verdict.errors}
@@ -259,7 +255,7 @@ def test_six_cases_are_too_few_for_one_of_many_features_to_be_named_and_twenty_a
     assert named(20, 20) == {"body_cc"}
 
 
-def test_another_prescription_is_named_on_each_case(write_batch: Callable[..., DriftFiles]) -> None:
+def test_another_prescription_is_named_on_each_case(write_batch: Callable[..., Batch]) -> None:
     verdict = judged(write_batch(lambda case: replace(case, n_fractions=20), new=(9, 10)))
     found = [finding for finding in verdict.errors if finding.gate == "drift_changed"]
     assert [finding.case_id for finding in found] == ["case_0009", "case_0010"]
@@ -267,55 +263,111 @@ def test_another_prescription_is_named_on_each_case(write_batch: Callable[..., D
     assert "2 new cases are too few" in next(f.message for f in verdict.findings if f.gate == "drift_few")
 
 
-def test_a_training_case_among_the_new_ones_is_left_out_and_named(write_batch: Callable[..., DriftFiles]) -> None:
-    files = write_batch(lambda case: case, new=(8, 9, 10))
-    verdict = judged(files)
+def test_a_training_case_among_the_new_ones_is_left_out_and_named(write_batch: Callable[..., Batch]) -> None:
+    verdict = judged(write_batch(lambda case: case, new=(8, 9, 10)))
     assert [finding.case_id for finding in verdict.findings if finding.gate == "drift_known"] == ["case_0008"]
     assert [row["case_id"] for row in verdict.details["cases"]] == ["case_0009", "case_0010"]
 
 
-def test_the_digest_says_on_whom_was_trained(write_batch: Callable[..., DriftFiles], tmp_path: Path) -> None:
+def test_the_digest_says_on_whom_was_trained(write_batch: Callable[..., Batch]) -> None:
     # One table of splits, two folds of it: the same new cases are held against other training cases.
-    files = write_batch(lambda case: case, new=(9,))
-    splits = read_table(files.splits_csv, SPLITS)
+    batch = write_batch(lambda case: case, new=(9,))
+    splits_csv = batch[0].splits
+    splits = read_table(splits_csv, SPLITS)
     other = splits.assign(fold=1, split=["val", *["train"] * 7])
-    write_table(files.splits_csv, pd.concat([splits, other], ignore_index=True), SPLITS)
-    first, second = (
-        judge_drift(files, fold=fold, repeat=0, workers=0, tell=lambda line: None).digest for fold in (0, 1)
-    )
+    write_table(splits_csv, pd.concat([splits, other], ignore_index=True), SPLITS)
+    first, second = (judged(batch, fold).digest for fold in (0, 1))
     assert first != second
-    assert first == judged(files).digest
+    assert first == judged(batch).digest
 
 
-def test_a_gate_that_can_not_see_its_data_fails(write_batch: Callable[..., DriftFiles], tmp_path: Path) -> None:
-    files = write_batch(lambda case: case, new=(9,))
-    with pytest.raises(BadInput, match="no new case of part test"):
-        judged(replace(files, part="test"))
-    with pytest.raises(BadInput, match=r"no limits under drift\.other"):
-        judged(replace(files, cohort="other"))
-    (tmp_path / "new" / "case_0009.npz").write_bytes(b"PK")
+def test_a_gate_that_can_not_see_its_data_fails(write_batch: Callable[..., Batch], tmp_path: Path) -> None:
+    layout, new = batch = write_batch(lambda case: case, new=(9,))
+    with pytest.raises(BadInput, match="no test case to look at"):
+        judge_drift(layout, fold=0, repeat=0, workers=0, tell=print)
+    with pytest.raises(BadInput, match="nothing: no new case to look at"):
+        judged((layout, tmp_path / "nothing"))
+    with pytest.raises(BadInput, match="cohort 'other' has no folder"):
+        judged((Layout(layout.root, "other"), new))
+    (new / "case_0009.npz").write_bytes(b"PK")
     with pytest.raises(BadInput, match=r"1 case\(s\) can't be measured: case_0009"):
-        judged(files)
-    (tmp_path / "cases" / "case_0001.npz").unlink()
+        judged(batch)
+    (layout.cases / "case_0001.npz").unlink()
     with pytest.raises(BadCase, match=r"case_0001: case_0001\.npz is absent or not the one in the splits"):
-        judged(files)
+        judged(batch)
 
 
-def test_the_command_writes_page_table_token_and_findings(
-    write_batch: Callable[..., DriftFiles], repository: Path, tmp_path: Path
+def with_test_case(layout: Layout, case: Case) -> None:
+    """Put a case into the cohort, as its test."""
+    path = layout.cases / f"{case.case_id}.npz"
+    case.save(path)
+    splits = read_table(layout.splits, SPLITS)
+    row = splits.iloc[:1].assign(case_id=case.case_id, split="test", sha256=sha256_of_file(path))
+    write_table(layout.splits, pd.concat([splits, row], ignore_index=True), SPLITS)
+
+
+def test_without_new_cases_the_cohorts_own_test_cases_are_looked_at(
+    write_batch: Callable[..., Batch], healthy: Healthy
 ) -> None:
-    files = write_batch(lambda case: case, new=(9, 10))
-    validation = repository / "validation"
-    words = ["drift", str(files.new_dir), "--reference", str(files.reference_dir), "--splits", str(files.splits_csv)]
-    words += ["--cohort", "prostate", "--protocols", str(validation / "protocols"), "--workers", "0"]
-    words += ["--thresholds", str(files.thresholds), "--params", str(repository / "params.yaml")]
-    outs = {name: tmp_path / "out" / name for name in ("token", "findings", "html", "markdown")}
+    layout, _ = write_batch(lambda case: case, new=())
+    with_test_case(layout, replace(healthy(9), n_fractions=20))
+    verdict = judge_drift(layout, fold=0, repeat=0, workers=0, tell=lambda line: None)
+    assert [row["case_id"] for row in verdict.details["cases"]] == ["case_0009"]
+    assert [finding.gate for finding in verdict.errors] == ["drift_changed"]
+    (layout.cases / "case_0009.npz").unlink()
+    with pytest.raises(BadCase, match=r"case_0009: no case_0009\.npz among the new cases; ingest it"):
+        judge_drift(layout, fold=0, repeat=0, workers=0, tell=lambda line: None)
+
+
+def test_the_command_writes_page_table_and_findings_of_new_cases(
+    write_batch: Callable[..., Batch], enter_project: Callable[[], None], tmp_path: Path
+) -> None:
+    _, new = write_batch(lambda case: case, new=(9, 10))
+    enter_project()
+    words = ["check", "drift", str(new), "--workers", "0"]
+    outs = {name: tmp_path / "out" / name for name in ("findings", "html", "markdown")}
     words += [word for name, path in outs.items() for word in (f"--{name}", str(path))]
-    assert isinstance(CliRunner().invoke(check_app, words).exception, BadInput)
-    template = repository / "reports" / "templates" / "drift.html.j2"
-    shown = CliRunner().invoke(check_app, [*words, "--template", str(template), "--json"])
+    shown = CliRunner().invoke(app, [*words, "--json"])
     assert shown.exit_code == 0, shown.output
     assert json.loads(shown.stdout) == json.loads(outs["findings"].read_text())
-    assert json.loads(outs["token"].read_text())["ok"] is True
-    assert outs["markdown"].read_text().startswith("# Drift: 2 new cases against 8 training cases of prostate\n")
-    assert "<title>Drift: prostate</title>" in outs["html"].read_text()
+    assert outs["markdown"].read_text().startswith("# Drift: 2 new cases against 8 training cases of phantom\n")
+    assert "<title>Drift: phantom</title>" in outs["html"].read_text()
+
+
+def test_the_command_that_judges_new_cases_fails_with_them(
+    write_batch: Callable[..., Batch], enter_project: Callable[[], None], tmp_path: Path
+) -> None:
+    _, new = write_batch(lambda case: replace(case, n_fractions=20), new=(9,))
+    enter_project()
+    words = ["check", "drift", str(new), "--workers", "0", "--findings", str(tmp_path / "findings.json")]
+    assert isinstance(CliRunner().invoke(app, words).exception, GateFailed)
+    assert json.loads((tmp_path / "findings.json").read_text())["ok"] is False
+
+
+def test_the_stage_writes_page_token_and_findings_of_the_test_cases_and_fails_nothing(
+    write_batch: Callable[..., Batch], enter_project: Callable[[], None], healthy: Healthy
+) -> None:
+    layout, _ = write_batch(lambda case: case, new=())
+    with_test_case(layout, replace(healthy(9), n_fractions=20))
+    enter_project()
+    shown = CliRunner().invoke(app, ["drift", "--workers", "0", "--json"])
+    assert shown.exit_code == 0, shown.output
+    assert json.loads(shown.stdout) == json.loads(layout.drift_verdict.findings.read_text())
+    assert json.loads(layout.drift_verdict.token.read_text())["ok"] is False
+    assert "<title>Drift: phantom</title>" in layout.drift_page.read_text()
+
+
+def test_test_cases_beside_few_training_cases_are_not_judged_and_it_is_told(
+    write_batch: Callable[..., Batch], repository: Path, tmp_path: Path
+) -> None:
+    layout, _ = write_batch(lambda case: case)
+    splits = read_table(layout.splits, SPLITS)
+    splits.loc[splits.index[4:], "split"] = "test"
+    write_table(layout.splits, splits, SPLITS)
+    verdict = judge_drift(layout, fold=0, repeat=0, workers=0, tell=lambda line: None)
+    assert verdict.ok
+    message = next(f.message for f in verdict.findings if f.gate == "drift_few_training")
+    assert "4 training cases tell nothing of how cases vary, wanted 5" in message
+    assert verdict.details["cases"] == []
+    write_page(verdict, repository / "reports/templates/drift.html.j2", tmp_path / "drift.html")
+    assert "drift_few_training" in (tmp_path / "drift.html").read_text()

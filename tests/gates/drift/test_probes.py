@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from doseledger.cli.shortcuts import check_app
+from doseledger.cli.check import app
 from doseledger.core.case import Case
 from doseledger.core.errors import BadInput, GateFailed
 from doseledger.core.files import sha256_of_file
@@ -172,14 +172,15 @@ def test_a_region_shows_nothing_of_the_other() -> None:
     assert np.array_equal(*region_features(images, "core"))
 
 
-def test_the_command_exits_1_on_a_shortcut_and_prints_json(repository: Path, tmp_path: Path) -> None:
+def test_the_command_exits_1_on_a_shortcut_and_prints_json(enter_project: Callable[[], None], tmp_path: Path) -> None:
     path = write_stack(tmp_path / "s.npz", brighter_border)
-    words = ["stack", str(path), "--thresholds", str(repository / "validation" / "thresholds.yaml"), "--region"]
-    shown = CliRunner().invoke(check_app, [*words, "border", "--json"])
+    enter_project()
+    words = ["check", "stack", str(path), "--region"]
+    shown = CliRunner().invoke(app, [*words, "border", "--json"])
     assert isinstance(shown.exception, GateFailed)
     assert json.loads(shown.output)["details"]["regions"]["border"]["auc"] > 0.8
-    assert CliRunner().invoke(check_app, [*words, "core"]).exit_code == 0
-    assert isinstance(CliRunner().invoke(check_app, [*words, "middle"]).exception, BadInput)
+    assert CliRunner().invoke(app, [*words, "core"]).exit_code == 0
+    assert isinstance(CliRunner().invoke(app, [*words, "middle"]).exception, BadInput)
 
 
 # Labels of a cohort's cases.

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from doseledger.core.layout import Layout
 from doseledger.gates.limits import PreflightLimits, load_thresholds
 from doseledger.gates.model.machine import Machine, describe_machine, judge_machine, look_at_machine, mount_type
 
@@ -15,7 +16,7 @@ GOOD = Machine("ext4", 100.0, 32.0, 8.0, has_nvidia_driver=True, torch_cuda="12.
 
 @pytest.fixture
 def limits(repository: Path) -> PreflightLimits:
-    return load_thresholds(repository / "validation" / "thresholds.yaml").preflight
+    return load_thresholds(Layout(repository, "phantom")).preflight
 
 
 def test_a_good_machine_has_no_finding(limits: PreflightLimits) -> None:

@@ -14,22 +14,24 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from doseledger.cli import shortcuts as commands
+from doseledger.cli.evaluate import app
 from doseledger.core.case import Case, write_npz
-from doseledger.core.errors import BadCase, BadInput, GateFailed
-from doseledger.core.files import sha256_of_file, write_json
+from doseledger.core.errors import BadCase, BadInput, NotReady
+from doseledger.core.files import read_yaml, sha256_of_file, write_json
+from doseledger.core.layout import Layout, ModelLayout
 from doseledger.core.settings import load_settings
 from doseledger.core.tables import SPLITS, write_table
 from doseledger.evaluate.shortcuts.ablation import ALTERATIONS, Dose, ablate_case, cut_window, without_nearest_organ
-from doseledger.evaluate.shortcuts.measure import ShortcutFiles, measure_shortcuts, predictor
+from doseledger.evaluate.shortcuts.measure import measure_shortcuts, predict_by
 from doseledger.evaluate.shortcuts.trivial import TemplateFit, compare_doses, draw_voxels, fit_distances, mae_ratios
-from doseledger.gates.limits import ShortcutLimit, load_thresholds
-from doseledger.gates.model.shortcuts import JudgedFiles, judge_numbers, judge_shortcuts
+from doseledger.gates.limits import ShortcutLimit
+from doseledger.gates.model.shortcuts import judge_numbers, judge_shortcuts
 from doseledger.gates.verdict import Verdict
 from doseledger.learn.data.inputs import CaseFile, InputSpec, open_case
+from doseledger.learn.kinds import full_block, load_recipe, open_predictor
 from doseledger.learn.networks.with_prior import dose_network
-from doseledger.learn.predict.cases import load_model
-from doseledger.learn.recipes.dose import Recipe, load_recipe
+from doseledger.learn.predict.cases import dose_predictor, load_model
+from doseledger.learn.recipes.dose import Recipe
 from doseledger.learn.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 MakeCase = Callable[..., Case]
@@ -168,33 +170,36 @@ def test_ratios_are_of_mean_errors_and_a_perfect_rival_can_not_be_beaten(make_ca
 
 @pytest.fixture
 def recipe(repository: Path) -> Recipe:
-    block = load_settings(repository / "params.yaml").model("dose_unet")
-    block = json.loads(json.dumps(block))
+    settings = load_settings(repository / "params.yaml")
+    block = json.loads(json.dumps(full_block(settings.model("dose_unet"), settings.model_base, "test")))
     block["sampling"]["patch_zyx"] = [16, 24, 32]
     block["network"] |= {"channels": [4, 8], "convolutions": [1, 1], "embedding": 8}
     # On a prior even an untrained network follows the targets; wanted here is one that does not.
     block["prior"] = "none"
-    return load_recipe(block, "test")
+    recipe = load_recipe(block, {}, "test")
+    assert isinstance(recipe, Recipe)
+    return recipe
 
 
 @pytest.fixture
-def files(repository: Path, tmp_path: Path, make_case: MakeCase, recipe: Recipe) -> ShortcutFiles:
+def at(layout: Layout, make_case: MakeCase, recipe: Recipe) -> ModelLayout:
     """Five patients, an untrained network, and the plans themselves as its predictions."""
     torch.set_num_threads(1)
+    at = layout.model("dose_unet")
     rows, digests = [], {}
     for seed, (case_id, part) in enumerate(PARTS.items()):
         case = make_case(case_id, seed=seed)
-        path = tmp_path / "cases" / f"{case_id}.npz"
+        path = layout.cases / f"{case_id}.npz"
         case.save(path)
         digests[case_id] = sha256_of_file(path)
         shared = {"repeat": 0, "fold": 0, "pseudonym": case_id, "group": "A", "split": part}
         rows.append({"case_id": case_id, "sha256": digests[case_id], **shared})
-    write_table(tmp_path / "splits.csv", pd.DataFrame(rows), SPLITS)
+    write_table(layout.splits, pd.DataFrame(rows), SPLITS)
     spec = InputSpec(case.structure_names, ("PTV70", "PTV56"), recipe.inputs)
     torch.manual_seed(1)
     network = dose_network(recipe, spec)
     save_checkpoint(
-        tmp_path / "best.ckpt",
+        at.checkpoint,
         Checkpoint(
             model="dose_unet",
             recipe=recipe.trained_part(),
@@ -209,42 +214,25 @@ def files(repository: Path, tmp_path: Path, make_case: MakeCase, recipe: Recipe)
             weights=network.state_dict(),
         ),
     )
-    found = ShortcutFiles(
-        checkpoint=tmp_path / "best.ckpt",
-        predictions_dir=tmp_path / "predictions",
-        cases_dir=tmp_path / "cases",
-        splits_csv=tmp_path / "splits.csv",
-    )
     assert case.dose_gy is not None
-    write_prediction(found, case, case.dose_gy)
-    write_limits(repository, found)
-    return found
+    write_prediction(at, case, case.dose_gy)
+    return at
 
 
-def judged_files(files: ShortcutFiles) -> JudgedFiles:
-    folder = files.checkpoint.parent
-    return JudgedFiles(
-        measured=folder / "shortcuts.json",
-        checkpoint=files.checkpoint,
-        splits_csv=files.splits_csv,
-        thresholds=folder / "thresholds.yaml",
-        cohort="phantom",
-        model="dose_unet",
-    )
+def case_path(at: ModelLayout, case_id: str) -> Path:
+    return at.layout.cases / f"{case_id}.npz"
 
 
-def write_limits(repository: Path, files: ShortcutFiles, limits: list[dict[str, Any]] | None = None) -> None:
-    value = load_thresholds(repository / "validation" / "thresholds.yaml").model_dump(mode="json")
-    if limits is not None:
-        value["shortcuts"] = {"phantom": {"dose_unet": limits}}
-    write_json(judged_files(files).thresholds, value)  # JSON is YAML too
+def write_limits(at: ModelLayout, limits: list[dict[str, Any]]) -> None:
+    path = at.layout.cohorts / "phantom/thresholds.yaml"
+    write_json(path, {**read_yaml(path), "shortcuts": {"dose_unet": limits}})  # JSON is YAML too
 
 
-def write_prediction(files: ShortcutFiles, case: Case, dose_gy: np.ndarray, **changes: Any) -> None:
+def write_prediction(at: ModelLayout, case: Case, dose_gy: np.ndarray, **changes: Any) -> None:
     meta = {
         "case_id": case.case_id,
-        "case_sha256": sha256_of_file(files.case_path(case.case_id)),
-        "checkpoint_sha256": sha256_of_file(files.checkpoint),
+        "case_sha256": sha256_of_file(case_path(at, case.case_id)),
+        "checkpoint_sha256": sha256_of_file(at.checkpoint),
         "trained_on": [],
         "selected_on": [],
         **changes,
@@ -255,112 +243,106 @@ def write_prediction(files: ShortcutFiles, case: Case, dose_gy: np.ndarray, **ch
         "origin_mm": np.asarray(case.grid.origin_mm),
         "meta": np.asarray(json.dumps(meta)),
     }
-    files.predictions_dir.mkdir(exist_ok=True)
-    write_npz(files.prediction_path(case.case_id), arrays)
+    at.predictions.mkdir(parents=True, exist_ok=True)
+    write_npz(at.predictions / f"{case.case_id}.npz", arrays)
 
 
-def measured(files: ShortcutFiles, recipe: Recipe) -> JudgedFiles:
-    found = measure_shortcuts(files, recipe.predict, fold=0, repeat=0, tell=lambda line: None)
-    write_json(judged_files(files).measured, found)
-    return judged_files(files)
+def measure(at: ModelLayout, recipe: Recipe) -> None:
+    predictor = open_predictor(at.checkpoint, recipe)
+    write_json(at.shortcuts, measure_shortcuts(at, predictor, fold=0, repeat=0, tell=lambda line: None))
 
 
-def judged(files: ShortcutFiles, recipe: Recipe) -> Verdict:
-    return judge_shortcuts(measured(files, recipe), fold=0, repeat=0)
+def judged(at: ModelLayout, recipe: Recipe) -> Verdict:
+    measure(at, recipe)
+    return judge_shortcuts(at, fold=0, repeat=0)
 
 
-def test_an_untrained_network_fails_as_it_does_not_look_at_the_targets(files: ShortcutFiles, recipe: Recipe) -> None:
-    verdict = judged(files, recipe)
+def test_an_untrained_network_fails_as_it_does_not_look_at_the_targets(at: ModelLayout, recipe: Recipe) -> None:
+    verdict = judged(at, recipe)
     assert not verdict.ok
     missed = {finding.numbers["metric"] for finding in verdict.errors}
     assert "target_move_share" in missed
     assert verdict.details["numbers"]["template_mae_ratio"] == 0.0
     assert verdict.details["training_cases"] == ["case_0001", "case_0002", "case_0003"]
-    assert judged(files, recipe) == verdict
+    assert judged(at, recipe) == verdict
 
 
-def test_one_dose_everywhere_loses_against_both_trivial_models(files: ShortcutFiles, recipe: Recipe) -> None:
-    case = Case.load(files.case_path("case_0005"))
-    write_prediction(files, case, constant_dose(case))
-    found = [finding for finding in judged(files, recipe).errors if finding.gate == "trivial_model"]
+def test_one_dose_everywhere_loses_against_both_trivial_models(at: ModelLayout, recipe: Recipe) -> None:
+    case = Case.load(case_path(at, "case_0005"))
+    write_prediction(at, case, constant_dose(case))
+    found = [finding for finding in judged(at, recipe).errors if finding.gate == "trivial_model"]
     assert {finding.numbers["metric"] for finding in found} == {"distance_mae_ratio", "template_mae_ratio"}
     assert all(finding.numbers["found"] > 2.0 for finding in found)
 
 
-def test_the_template_passed_off_as_a_model_is_warned_of(files: ShortcutFiles, recipe: Recipe) -> None:
+def test_the_template_passed_off_as_a_model_is_warned_of(at: ModelLayout, recipe: Recipe) -> None:
     fit = TemplateFit()
     for number in (1, 2, 3):
-        fit.add(Case.load(files.case_path(f"case_{number:04d}")))
-    case = Case.load(files.case_path("case_0005"))
+        fit.add(Case.load(case_path(at, f"case_{number:04d}")))
+    case = Case.load(case_path(at, "case_0005"))
     voxels = draw_voxels(case, 10**9, np.random.default_rng(1))
     dose = np.zeros(case.grid.shape_zyx)
     dose.ravel()[voxels.index] = fit.result().predict(voxels)
-    write_prediction(files, case, dose)
-    verdict = judged(files, recipe)
+    write_prediction(at, case, dose)
+    verdict = judged(at, recipe)
     assert verdict.details["numbers"]["template_mae_ratio"] == pytest.approx(1.0, abs=1e-3)
     (finding,) = [item for item in verdict.findings if item.numbers["metric"] == "template_mae_ratio"]
     assert finding.severity == "warning"
 
 
 @pytest.mark.parametrize("prior", ["mean_dose", "none"])
-def test_what_a_network_adds_to_passed_off_as_a_model_is_warned_of(
-    files: ShortcutFiles, recipe: Recipe, prior: str
-) -> None:
+def test_what_a_network_adds_to_passed_off_as_a_model_is_warned_of(at: ModelLayout, recipe: Recipe, prior: str) -> None:
     names = ("case_0001", "case_0002", "case_0003")
-    training = [open_case(CaseFile(n, files.case_path(n), sha256_of_file(files.case_path(n)))) for n in names]
-    checkpoint = load_checkpoint(files.checkpoint)
+    training = [open_case(CaseFile(n, case_path(at, n), sha256_of_file(case_path(at, n)))) for n in names]
+    checkpoint = load_checkpoint(at.checkpoint)
     part = checkpoint.recipe.model_copy(update={"prior": prior})
     network = dose_network(part, checkpoint.spec, training)
-    save_checkpoint(files.checkpoint, replace(checkpoint, recipe=part, weights=network.state_dict()))
-    alone = load_model(files.checkpoint).prior_alone()
-    case = Case.load(files.case_path("case_0005"))
-    dose = np.zeros(case.grid.shape_zyx) if alone is None else predictor(alone, recipe.predict)(case)
-    write_prediction(files, case, dose)
-    verdict = judged(files, recipe)
+    save_checkpoint(at.checkpoint, replace(checkpoint, recipe=part, weights=network.state_dict()))
+    alone = load_model(at.checkpoint).prior_alone()
+    case = Case.load(case_path(at, "case_0005"))
+    dose = np.zeros(case.grid.shape_zyx) if alone is None else predict_by(dose_predictor(alone, recipe.predict))(case)
+    write_prediction(at, case, dose)
+    verdict = judged(at, recipe)
     assert (alone is None) == (prior == "none")
     assert verdict.details["numbers"]["prior_mae_ratio"] == 1.0
     (finding,) = [item for item in verdict.findings if item.numbers["metric"] == "prior_mae_ratio"]
     assert finding.severity == "warning"
-    write_prediction(files, case, 0.5 * (dose + case.dose_gy))
-    assert judged(files, recipe).details["numbers"]["prior_mae_ratio"] == pytest.approx(0.5, abs=1e-3)
+    write_prediction(at, case, 0.5 * (dose + case.dose_gy))
+    assert judged(at, recipe).details["numbers"]["prior_mae_ratio"] == pytest.approx(0.5, abs=1e-3)
 
 
-def test_limits_that_leave_out_a_trivial_model_are_refused(files: ShortcutFiles, repository: Path) -> None:
+def test_limits_that_leave_out_a_trivial_model_are_refused(at: ModelLayout) -> None:
     limit = {"metric": "template_mae_ratio", "operator": "<=", "limit": 1.0, "severity": "error", "source": "x"}
-    write_limits(repository, files, [limit])
-    with pytest.raises(BadInput, match="has no limit of distance_mae_ratio"):
-        judge_shortcuts(judged_files(files), fold=0, repeat=0)
-    with pytest.raises(BadInput, match=r"no limits under shortcuts\.phantom\.other"):
-        judge_shortcuts(replace(judged_files(files), model="other"), fold=0, repeat=0)
+    write_limits(at, [limit])
+    with pytest.raises(BadInput, match="have no limit of distance_mae_ratio"):
+        judge_shortcuts(at, fold=0, repeat=0)
+    with pytest.raises(BadInput, match=r"no limits under shortcuts\.other, nor under shortcuts\.default"):
+        judge_shortcuts(at.layout.model("other"), fold=0, repeat=0)
 
 
-def test_numbers_of_another_model_or_of_other_test_cases_are_stale(files: ShortcutFiles, recipe: Recipe) -> None:
-    found = measured(files, recipe)
-    value = json.loads(found.measured.read_text())
-    write_json(found.measured, {**value, "checkpoint_sha256": "e" * 64})
-    stale = [
-        finding.message
-        for finding in judge_shortcuts(found, fold=0, repeat=0).errors
-        if finding.gate == "shortcut_stale"
-    ]
-    assert stale == ["dose_unet: shortcuts.json is of another checkpoint; measure the shortcuts again"]
-    write_json(found.measured, {**value, "test_cases": {"case_0004": "a" * 64}})
-    (other,) = [
-        finding.message
-        for finding in judge_shortcuts(found, fold=0, repeat=0).errors
-        if finding.gate == "shortcut_stale"
-    ]
+def test_numbers_of_another_model_or_of_other_test_cases_are_stale(at: ModelLayout, recipe: Recipe) -> None:
+    measure(at, recipe)
+    value = json.loads(at.shortcuts.read_text())
+
+    def stale(fold: int = 0) -> list[str]:
+        verdict = judge_shortcuts(at, fold=fold, repeat=0)
+        return [finding.message for finding in verdict.errors if finding.gate == "shortcut_stale"]
+
+    write_json(at.shortcuts, {**value, "checkpoint_sha256": "e" * 64})
+    assert stale() == ["dose_unet: shortcuts.json is of another checkpoint; measure the shortcuts again"]
+    write_json(at.shortcuts, {**value, "test_cases": {"case_0004": "a" * 64}})
+    (other,) = stale()
     assert "is not of the present test cases (case_0004, case_0005)" in other
-    (finding,) = [f for f in judge_shortcuts(found, fold=4, repeat=0).errors if f.gate == "shortcut_stale"]
-    assert "case_0004" in finding.message
+    (message,) = stale(fold=4)
+    assert "case_0004" in message
 
 
-def test_what_is_no_measurement_is_refused(files: ShortcutFiles) -> None:
+def test_what_is_no_measurement_is_refused(at: ModelLayout) -> None:
     with pytest.raises(BadInput, match="no such file"):
-        judge_shortcuts(judged_files(files), fold=0, repeat=0)
-    write_json(judged_files(files).measured, {"numbers": {"template_mae_ratio": 0.1}})
+        judge_shortcuts(at, fold=0, repeat=0)
+    write_json(at.shortcuts, {"numbers": {"template_mae_ratio": 0.1}})
     with pytest.raises(BadInput, match="not what `doseledger shortcuts` writes"):
-        judge_shortcuts(judged_files(files), fold=0, repeat=0)
+        judge_shortcuts(at, fold=0, repeat=0)
 
 
 def test_a_limit_of_a_number_that_there_is_not_is_an_error() -> None:
@@ -371,45 +353,32 @@ def test_a_limit_of_a_number_that_there_is_not_is_an_error() -> None:
 
 
 def test_a_prediction_of_another_checkpoint_or_with_nan_or_a_changed_case_is_refused(
-    files: ShortcutFiles, recipe: Recipe
+    at: ModelLayout, recipe: Recipe
 ) -> None:
-    case = Case.load(files.case_path("case_0005"))
-    write_prediction(files, case, case.dose_gy, checkpoint_sha256="e" * 64)  # type: ignore[arg-type]
+    case = Case.load(case_path(at, "case_0005"))
+    write_prediction(at, case, case.dose_gy, checkpoint_sha256="e" * 64)  # type: ignore[arg-type]
     with pytest.raises(BadCase, match="predicted with another checkpoint"):
-        judged(files, recipe)
+        judged(at, recipe)
     assert case.dose_gy is not None
-    write_prediction(files, case, np.where(case.mask("PTV70"), np.nan, case.dose_gy))
+    write_prediction(at, case, np.where(case.mask("PTV70"), np.nan, case.dose_gy))
     with pytest.raises(BadCase, match="the prediction is not finite"):
-        judged(files, recipe)
-    write_prediction(files, case, case.dose_gy)
-    replace(Case.load(files.case_path("case_0002")), n_fractions=30).save(files.case_path("case_0002"))
+        judged(at, recipe)
+    write_prediction(at, case, case.dose_gy)
+    replace(Case.load(case_path(at, "case_0002")), n_fractions=30).save(case_path(at, "case_0002"))
     with pytest.raises(BadCase, match=r"case_0002: case_0002\.npz is .* the model knows"):
-        judged(files, recipe)
+        judged(at, recipe)
 
 
-def test_a_fold_without_a_test_case_is_no_judgement(files: ShortcutFiles, recipe: Recipe) -> None:
+def test_a_fold_without_a_test_case_is_no_judgement(at: ModelLayout, recipe: Recipe) -> None:
     with pytest.raises(BadInput, match="no test case in fold 4"):
-        measure_shortcuts(files, recipe.predict, fold=4, repeat=0, tell=print)
+        measure_shortcuts(at, open_predictor(at.checkpoint, recipe), fold=4, repeat=0, tell=print)
 
 
-def test_both_commands_measure_and_judge_as_the_pipeline_calls_them(files: ShortcutFiles, repository: Path) -> None:
-    folder = files.checkpoint.parent
-    shared = ["--model", "dose_unet", "--splits", str(files.splits_csv), "--params", str(repository / "params.yaml")]
-    out = folder / "shortcuts.json"
-    words = [str(files.checkpoint), str(files.predictions_dir), str(out), "--cases", str(files.cases_dir), *shared]
-    shown = CliRunner().invoke(commands.app, words)
+def test_the_command_measures_as_the_pipeline_calls_it(at: ModelLayout, enter_project: Callable[[], None]) -> None:
+    enter_project()
+    shown = CliRunner().invoke(app, ["shortcuts", "dose_unet"])
     assert shown.exit_code == 0, shown.output
     assert "template_mae_ratio: 0" in shown.output
-    limits = [
-        "--cohort",
-        "phantom",
-        "--thresholds",
-        str(folder / "thresholds.yaml"),
-        "--checkpoint",
-        str(files.checkpoint),
-    ]
-    written = ["--token", str(folder / "token.json"), "--findings", str(folder / "findings.json")]
-    shown = CliRunner().invoke(commands.check_app, ["shortcuts", str(out), *shared, *limits, *written, "--json"])
-    assert isinstance(shown.exception, GateFailed)
-    assert json.loads(shown.stdout) == json.loads((folder / "findings.json").read_text())
-    assert json.loads((folder / "token.json").read_text())["ok"] is False
+    assert json.loads(at.shortcuts.read_text())["training_cases"] == ["case_0001", "case_0002", "case_0003"]
+    at.layout.model("dose_unet").code.joinpath("shortcuts.json").unlink()
+    assert isinstance(CliRunner().invoke(app, ["shortcuts", "dose_unet"]).exception, NotReady)

@@ -15,20 +15,20 @@ import torch
 
 from doseledger.core.code import reached_code
 from doseledger.core.errors import BadCase, BadInput, NotReady
-from doseledger.core.settings import load_settings
 from doseledger.learn.data.inputs import InputSpec, open_case
-from doseledger.learn.families.diffusion import DiffusionTask, diffusion_family
+from doseledger.learn.families.diffusion import DiffusionTask, make_family
 from doseledger.learn.families.dose import DOSE
+from doseledger.learn.kinds import load_recipe
 from doseledger.learn.networks.denoiser import DoseScale, DrawSettings, draw_doses, noise_fields
-from doseledger.learn.predict.cases import SplitPart
 from doseledger.learn.predict.draws import (
     SAMPLE_STEP_GY,
     central_dose,
     draw_case,
     load_diffusion_model,
-    predict_diffusion,
+    open_predictor,
 )
-from doseledger.learn.recipes.diffusion import DiffusionRecipe, TrainedDiffusion, load_diffusion
+from doseledger.learn.predict.predictor import SplitPart, predict_part
+from doseledger.learn.recipes.diffusion import DiffusionRecipe, TrainedDiffusion
 from doseledger.learn.run import TrainingRun
 from doseledger.learn.training.checkpoint import load_checkpoint, read_seen
 from doseledger.learn.training.probe import probe_steps
@@ -52,10 +52,9 @@ SMALL: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="session")
-def diffusion_block(repository: Path) -> dict[str, Any]:
+def diffusion_block(shipped_diffusion: dict[str, Any]) -> dict[str, Any]:
     """The shipped block, small."""
-    block = load_settings(repository / "params.yaml").model("dose_diffusion")
-    return {**block, **{name: {**block[name], **changes} for name, changes in SMALL.items()}}
+    return {**shipped_diffusion, **{name: {**shipped_diffusion[name], **changes} for name, changes in SMALL.items()}}
 
 
 @pytest.fixture
@@ -68,8 +67,8 @@ def base(make_run: MakeRun, places: Places) -> Path:
 
 def make_diffusion(block: dict[str, Any], base: Path, **changes: dict[str, Any]) -> TrainingRun:
     """A small diffusion's run: make_diffusion(block, base, diffusion={"residual": False})."""
-    recipe = load_diffusion({**block, **{name: {**block[name], **value} for name, value in changes.items()}}, "test")
-    family = diffusion_family(recipe, base)
+    recipe = load_recipe({**block, **{name: {**block[name], **value} for name, value in changes.items()}}, {}, "test")
+    family = make_family(recipe, base)
     return TrainingRun("dose_diffusion", recipe, 0.01, 1, 0, 0, {"ok": True}, {}, family)
 
 
@@ -149,6 +148,19 @@ def test_either_kind_of_block_is_refused_by_the_other_kinds_training(
         quietly(replace(diffusion, family=DOSE), places)
     with pytest.raises(BadInput, match="its kind is dose, wanted diffusion"):
         quietly(replace(make_run(), family=diffusion.family), places)
+    with pytest.raises(BadInput, match="its kind is dose, wanted diffusion"):
+        make_family(make_run().recipe, base)
+
+
+def test_a_diffusion_of_a_residual_asks_for_its_base_and_one_of_the_dose_for_none(
+    diffusion_block: dict[str, Any], base: Path
+) -> None:
+    residual = make_diffusion(diffusion_block, base)
+    with pytest.raises(BadInput, match=r"starts from a model: name it under `bases` in params\.yaml"):
+        make_family(residual.recipe, None)
+    whole = make_diffusion(diffusion_block, base, diffusion={"residual": False})
+    assert whole.family.parts == make_family(whole.recipe, None).parts == {}
+    assert residual.family.parts["base"]["model"] == "dose_unet"
 
 
 def test_neither_family_hangs_on_the_others_code(diffusion_block: dict[str, Any], base: Path) -> None:
@@ -172,9 +184,9 @@ def test_preflight_lowers_the_loss_of_one_batch(diffusion_block: dict[str, Any],
 def test_a_plateau_is_no_schedule_for_scores_of_one_drawn_dose(diffusion_block: dict[str, Any]) -> None:
     block = {**diffusion_block, "optimiser": {**diffusion_block["optimiser"], "schedule": "plateau"}}
     with pytest.raises(BadInput, match="schedule plateau waits for a validation score"):
-        load_diffusion(block, "test")
+        load_recipe(block, {}, "test")
     with pytest.raises(BadInput, match="lr stands at the top"):
-        load_diffusion({**diffusion_block, "lr": 0.1}, "test")
+        load_recipe({**diffusion_block, "lr": 0.1}, {}, "test")
 
 
 def test_drawn_doses_depend_on_seed_case_and_number_alone(
@@ -185,8 +197,8 @@ def test_drawn_doses_depend_on_seed_case_and_number_alone(
     assert isinstance(run.recipe, DiffusionRecipe)
     how, checkpoint = run.recipe.predict, places.out / "checkpoints" / "last.ckpt"
     part = SplitPart(places.cases, places.splits, "test", 0, 0)
-    predict_diffusion(checkpoint, part, tmp_path / "a", recipe=how, tell=lambda line: None)
-    predict_diffusion(checkpoint, part, tmp_path / "b", recipe=how, tell=lambda line: None)
+    for name in ("a", "b"):
+        predict_part(open_predictor(checkpoint, how), part, tmp_path / name, tell=lambda line: None)
     assert (tmp_path / "a" / "case_0005.npz").read_bytes() == (tmp_path / "b" / "case_0005.npz").read_bytes()
     with np.load(tmp_path / "a" / "case_0005.npz") as npz:
         dose_gy, sd_gy, samples, sampled = (npz[name] for name in ("dose_gy", "dose_sd_gy", "samples", "sampled"))
@@ -312,7 +324,7 @@ def test_in_3d_it_draws_the_mean_and_the_spread_that_its_image_tells(diffusion_b
         "network": network,
         "diffusion": {**diffusion_block["diffusion"], "residual": False, "shift": 0.0},
     }
-    recipe = load_diffusion(block, "toy").trained_part()
+    recipe = load_recipe(block, {}, "toy").trained_part()
     spec, scale, n_steps = InputSpec((), (), recipe.inputs), DoseScale(centre=0.5, width=0.25, most=1.5), 250
     torch.manual_seed(1)
     task = DiffusionTask(recipe, spec, 0.005, seed=1, base=None, scale=scale)

@@ -18,7 +18,8 @@ from doseledger.core.files import sha256_of_file
 from doseledger.core.grid import Grid
 from doseledger.learn.data.inputs import CaseFile, OpenCase, open_case, spec_of
 from doseledger.learn.networks.with_prior import dose_network
-from doseledger.learn.predict.cases import Model, SplitPart, load_model, predict, predict_case
+from doseledger.learn.predict.cases import Model, load_model, open_predictor, predict_case
+from doseledger.learn.predict.predictor import SplitPart, predict_part
 from doseledger.learn.recipes.dose import PredictRecipe, Recipe
 from doseledger.learn.run import TrainingRun
 from doseledger.learn.training.checkpoint import Checkpoint, save_checkpoint
@@ -78,7 +79,8 @@ def test_a_prediction_is_on_the_cases_grid_and_says_what_it_was_made_from(
     train(make_run({"fit.max_epochs": 1}), places, fresh=False, tell=lambda line: None)
     out, lines = places.out.with_name("predictions"), []
     best = places.out / "checkpoints" / "best.ckpt"
-    predict(best, SplitPart(places.cases, places.splits, "test", 0, 0), out, recipe=MIRRORED, tell=lines.append)
+    part = SplitPart(places.cases, places.splits, "test", 0, 0)
+    predict_part(open_predictor(best, MIRRORED), part, out, tell=lines.append)
     case = Case.load(places.cases / "case_0005.npz")
     with np.load(out / "case_0005.npz") as npz:
         dose_gy, meta = npz["dose_gy"], json.loads(str(npz["meta"]))
@@ -99,7 +101,7 @@ def test_a_prediction_is_on_the_cases_grid_and_says_what_it_was_made_from(
 def test_the_same_prediction_has_the_same_bytes(model: Model, cohort: Any, tmp_path: Path) -> None:
     part = SplitPart(cohort.cases, cohort.splits, "test", 0, 0)
     for name in ("one", "two"):
-        predict(tmp_path / "best.ckpt", part, tmp_path / name, recipe=PLAIN, tell=lambda line: None)
+        predict_part(open_predictor(tmp_path / "best.ckpt", PLAIN), part, tmp_path / name, tell=lambda line: None)
     assert (tmp_path / "one/case_0005.npz").read_bytes() == (tmp_path / "two/case_0005.npz").read_bytes()
 
 
@@ -163,7 +165,6 @@ def test_voxels_of_another_size_than_in_training_are_refused(model: Model, cohor
         predict_case(model, saved(replace(loaded, grid=coarse), tmp_path / "coarse"), PLAIN)
 
 
-def test_without_a_checkpoint_there_is_nothing_to_predict_with(cohort: Any, tmp_path: Path) -> None:
-    part = SplitPart(cohort.cases, cohort.splits, "test", 0, 0)
+def test_without_a_checkpoint_there_is_nothing_to_predict_with(tmp_path: Path) -> None:
     with pytest.raises(NotReady, match="no such checkpoint; run train first"):
-        predict(tmp_path / "none.ckpt", part, tmp_path / "out", recipe=PLAIN, tell=lambda line: None)
+        open_predictor(tmp_path / "none.ckpt", PLAIN)

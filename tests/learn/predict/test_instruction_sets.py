@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from doseledger.evaluate.predictions import load_prediction
-from doseledger.learn.predict.cases import SplitPart, predict
+from doseledger.learn.predict.cases import open_predictor
+from doseledger.learn.predict.predictor import SplitPart, predict_part
 from doseledger.learn.recipes.dose import PredictRecipe
 from doseledger.learn.run import TrainingRun
 from doseledger.learn.training.train import Places, train
@@ -26,12 +27,14 @@ AGAIN = """
 import sys
 from pathlib import Path
 import torch
-from doseledger.learn.predict.cases import SplitPart, predict
+from doseledger.learn.predict.cases import open_predictor
+from doseledger.learn.predict.predictor import SplitPart, predict_part
 from doseledger.learn.recipes.dose import PredictRecipe
 checkpoint, cases, splits, out = map(Path, sys.argv[1:5])
 torch.set_num_threads(1)
 recipe = PredictRecipe.model_validate_json(sys.argv[5])
-predict(checkpoint, SplitPart(cases, splits, "test", 0, 0), out, recipe=recipe, tell=lambda line: None)
+part = SplitPart(cases, splits, "test", 0, 0)
+predict_part(open_predictor(checkpoint, recipe), part, out, tell=lambda line: None)
 print(torch.backends.cpu.get_cpu_capability())
 """
 
@@ -43,7 +46,7 @@ def test_older_instructions_predict_within_the_limit_for_another_machine(
     best = places.out / "checkpoints/best.ckpt"
     torch.set_num_threads(1)
     part = SplitPart(cohort.cases, cohort.splits, "test", 0, 0)
-    predict(best, part, tmp_path / "here", recipe=PLAIN, tell=lambda line: None)
+    predict_part(open_predictor(best, PLAIN), part, tmp_path / "here", tell=lambda line: None)
     command = [sys.executable, "-c", AGAIN, best, cohort.cases, cohort.splits, tmp_path / "there"]
     done = subprocess.run(
         [*map(str, command), PLAIN.model_dump_json()], env={**os.environ, **OLDER}, capture_output=True, text=True,

@@ -1,4 +1,4 @@
-"""The model's block of params.yaml: complete, typed, and nothing unknown."""
+"""A dose model's block: complete, typed, and nothing unknown."""
 
 from __future__ import annotations
 
@@ -8,27 +8,31 @@ from typing import Any
 import pytest
 
 from doseledger.core.errors import BadInput
-from doseledger.learn.recipes.dose import Recipe, load_recipe
+from doseledger.core.settings import Settings
+from doseledger.learn.kinds import load_recipe
+from doseledger.learn.recipes.dose import Recipe
 
 
-def test_the_shipped_block_is_complete(default_block: dict[str, Any]) -> None:
-    assert load_recipe(default_block, "params.yaml: dose_unet").kind == "dose"
+def test_the_shipped_block_is_complete(settings: Settings, default_block: dict[str, Any]) -> None:
+    shipped = load_recipe(settings.model("dose_unet"), settings.model_base, "params.yaml: dose_unet")
+    assert shipped.kind == "dose"
+    assert load_recipe(default_block, {}, "params.yaml: dose_unet") == shipped
 
 
 def test_a_misspelt_key_is_refused_by_name(default_block: dict[str, Any]) -> None:
     with pytest.raises(BadInput, match=r"dose_unet: fit\.max_epoch: Extra inputs are not permitted"):
-        load_recipe({**default_block, "fit": {**default_block["fit"], "max_epoch": 3}}, "dose_unet")
+        load_recipe({**default_block, "fit": {**default_block["fit"], "max_epoch": 3}}, {}, "dose_unet")
 
 
 def test_a_key_that_is_left_out_is_refused_as_there_is_no_second_default(default_block: dict[str, Any]) -> None:
     block = {key: value for key, value in default_block.items() if key != "loss"}
     with pytest.raises(BadInput, match="loss: the key is missing"):
-        load_recipe(block, "dose_unet")
+        load_recipe(block, {}, "dose_unet")
 
 
 def test_a_blocks_own_learning_rate_is_refused_with_the_reason(default_block: dict[str, Any]) -> None:
     with pytest.raises(BadInput, match=r"lr stands at the top of params\.yaml"):
-        load_recipe({**default_block, "lr": 0.1}, "dose_unet")
+        load_recipe({**default_block, "lr": 0.1}, {}, "dose_unet")
 
 
 def test_a_patch_that_the_network_cannot_halve_is_refused(make_recipe: Callable[..., Recipe]) -> None:
@@ -68,10 +72,10 @@ def test_a_loader_can_be_had_by_name(
 ) -> None:
     loader = make_recipe({"loader.workers": workers, "loader.persistent": persistent}).loader
     block = make_recipe().model_dump(mode="json")
-    assert load_recipe({**block, "loader": name}, "test").loader == loader
+    assert load_recipe({**block, "loader": name}, {}, "test").loader == loader
 
 
 def test_a_loader_of_an_unknown_name_is_refused_with_those_there_are(make_recipe: Callable[..., Recipe]) -> None:
     block = make_recipe().model_dump(mode="json")
     with pytest.raises(BadInput, match="no loader of that name; there are in_process, wsl, workstation, or workers"):
-        load_recipe({**block, "loader": "windows"}, "test")
+        load_recipe({**block, "loader": "windows"}, {}, "test")

@@ -1,4 +1,4 @@
-"""The dose models of params.yaml: each block builds, each network and each ablation trains a step and predicts."""
+"""The dose models that are shipped: each block builds, each network and each ablation trains a step and predicts."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ import pandas as pd
 import pytest
 import torch
 
-from doseledger.core.settings import load_settings
+from doseledger.core.files import read_yaml
+from doseledger.core.settings import Settings
 from doseledger.learn.data.inputs import spec_of
+from doseledger.learn.kinds import load_recipe
 from doseledger.learn.networks.unet import build_network
 from doseledger.learn.predict.cases import load_model, predict_case
-from doseledger.learn.recipes.dose import Recipe, load_recipe
+from doseledger.learn.recipes.dose import Recipe
 from doseledger.learn.run import MONITORED, TrainingRun
 from doseledger.learn.training.train import Places, train
 
@@ -26,15 +28,19 @@ CASCADE = {"name": "cascade", "first": SMALL_UNET, "second": SMALL_UNET, "first_
 MEDNEXT = {"name": "mednext", "filters": 4, "blocks": [1, 1], "expansion": 2, "kernel": 3}
 
 
-def dose_blocks(repository: Path) -> dict[str, Recipe]:
-    shipped = load_settings(repository / "params.yaml")
-    return {name: load_recipe(block, name) for name, block in sorted(shipped.blocks.items()) if block["kind"] == "dose"}
+@pytest.fixture
+def dose_recipes(repository: Path, settings: Settings) -> dict[str, Recipe]:
+    """Every dose model that is shipped."""
+    blocks = dict(settings.blocks)
+    for path in (repository / "models/recipes").glob("*.yaml"):
+        blocks[path.stem] = read_yaml(path)[path.stem]
+    recipes = {name: load_recipe(block, settings.model_base, name) for name, block in sorted(blocks.items())}
+    return {name: recipe for name, recipe in recipes.items() if isinstance(recipe, Recipe)}
 
 
-def test_every_shipped_block_says_a_dose_for_each_voxel_of_its_own_patch(repository: Path) -> None:
-    blocks = dose_blocks(repository)
-    assert {recipe.network.name for recipe in blocks.values()} >= {"film_unet", "cascade", "mednext"}
-    for recipe in blocks.values():
+def test_every_shipped_block_says_a_dose_for_each_voxel_of_its_own_patch(dose_recipes: dict[str, Recipe]) -> None:
+    assert {recipe.network.name for recipe in dose_recipes.values()} >= {"film_unet", "cascade", "mednext"}
+    for recipe in dose_recipes.values():
         size, patch_zyx = recipe.sampling.batch_size, recipe.sampling.patch_zyx
         # On torch's meta device shapes are worked out and nothing is computed: the large ones need no memory.
         with torch.device("meta"):
@@ -43,8 +49,8 @@ def test_every_shipped_block_says_a_dose_for_each_voxel_of_its_own_patch(reposit
         assert dose.shape == (size, 1, *patch_zyx)
 
 
-def test_no_shipped_network_is_a_copy_of_another(repository: Path) -> None:
-    networks = [recipe.network.model_dump_json() for recipe in dose_blocks(repository).values()]
+def test_no_shipped_network_is_a_copy_of_another(dose_recipes: dict[str, Recipe]) -> None:
+    networks = [recipe.network.model_dump_json() for recipe in dose_recipes.values()]
     assert len(set(networks)) == len(networks)
 
 

@@ -21,10 +21,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from doseledger.core.errors import BadInput
-from doseledger.core.settings import load_settings
 from doseledger.learn.data.patches import PatchSampler
-from doseledger.learn.families.diffusion import diffusion_family
-from doseledger.learn.recipes.diffusion import TrainedDiffusion, load_diffusion
+from doseledger.learn.kinds import load_recipe, make_family
+from doseledger.learn.recipes.diffusion import TrainedDiffusion
 from doseledger.learn.recipes.dose import CommonTrained, TrainedRecipe
 from doseledger.learn.run import TrainingRun
 from doseledger.learn.training.callbacks import CaseGroups, Recorder
@@ -248,18 +247,17 @@ def test_two_processes_train_one_diffusion(
     make_run: Callable[..., TrainingRun],
     places: Places,
     start: Callable[..., subprocess.Popen[str]],
-    repository: Path,
+    shipped_diffusion: dict[str, Any],
 ) -> None:
     base = replace(places, out=places.out.with_name("base"))
     train(make_run({"fit.max_epochs": 1}), base, fresh=False, tell=lambda line: None)
-    block = load_settings(repository / "params.yaml").model("dose_diffusion")
     small: dict[str, dict[str, Any]] = {
         "sampling": {"patch_zyx": [16, 24, 32], "batch_size": 1, "patches_per_case": 2},
         "network": {"stem_stride_zyx": [2, 2, 2], "channels": [4, 8], "convolutions": [1, 1], "embedding": 8},
         "fit": {"max_epochs": 2, "validate_every": 1},
         "diffusion": {"validation_steps": 2},
     }
-    recipe = load_diffusion({**block, **{name: {**block[name], **change} for name, change in small.items()}}, "test")
-    family = diffusion_family(recipe, base.out / "checkpoints" / "best.ckpt")
+    recipe = load_recipe(small | {"kind": "diffusion"}, shipped_diffusion, "test")
+    family = make_family(recipe, base.out / "checkpoints" / "best.ckpt")
     finished(start(TrainingRun("dose_diffusion", recipe, 0.01, 1, 0, 0, {"ok": True}, {}, family, devices=2), places))
     assert_one_run_with_equal_weights(places, 2, kind=TrainedDiffusion)

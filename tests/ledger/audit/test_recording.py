@@ -19,18 +19,29 @@ import typer
 from typer.testing import CliRunner
 
 from doseledger.cli.app import app
-from doseledger.cli.audited import audit_log, audit_root
+from doseledger.cli.audited import this_machine
 from doseledger.core.errors import BadInput, GateFailed
 from doseledger.core.files import sha256_of_bytes, sha256_of_file, write_json, write_text
+from doseledger.core.layout import Layout
 from doseledger.core.tables import CASES, TEST_SET, write_table
-from doseledger.ledger.audit.anchors import anchor_line, anchor_values, file_anchors
+from doseledger.ledger.audit.anchors import anchor_line, anchor_values, file_anchors, keep_head, ref_anchors
 from doseledger.ledger.audit.check import verify
-from doseledger.ledger.audit.log import NO_ENTRY, append_entry, hash_of, read_entries, read_head, serialise
+from doseledger.ledger.audit.log import (
+    NO_ENTRY,
+    append_entry,
+    hash_of,
+    read_entries,
+    read_head,
+    read_log_id,
+    serialise,
+)
 from doseledger.ledger.audit.recording import Footprint, digest_of, note_fact, record_command
 from doseledger.ledger.audit.view import Filter, describe_entry, matches
+from doseledger.ledger.provenance.stages import code_of, write_files
 from doseledger.report.page import write_pdf
 
 PAGE = '<html><head><meta name="description" content="{}"></head><body>a report</body></html>'
+COHORTS = ("phantom", "prostate")
 EXECUTABLE = Path(sys.executable).with_name("doseledger")
 
 
@@ -48,19 +59,25 @@ AUDITED = audited_commands(typer.main.get_command(app))
 
 
 @pytest.mark.parametrize("path", sorted(AUDITED))
-def test_a_command_is_recorded_under_its_own_name_and_with_arguments_that_it_has(path: str) -> None:
-    name, arguments, command = AUDITED[path]
+def test_a_command_is_recorded_under_its_own_name_and_with_paths_that_there_are(path: str) -> None:
+    name, paths, command = AUDITED[path]
     assert name == path
     parameters = {parameter.name for parameter in command.params}
-    assert set(arguments) <= parameters
     assert inspect.signature(command.callback).parameters.keys() == parameters
+    # A path that is no argument is one of the layout's; what were neither would be left out of the log unsaid.
+    layout = Layout(Path(), "phantom")
+    places = [layout.model("dose_unet"), layout] if "model" in parameters else [layout]
+    given = {place for place in paths if "|" not in place and place in parameters}
+    looked_up = [place.partition("|")[2] or place for place in paths if place not in given]
+    assert [place for place in looked_up if not any(place in dir(where) for where in places)] == []
 
 
 def test_what_changes_data_models_or_verdicts_is_recorded() -> None:
     assert {
-        "ingest", "split", "deidentify", "check data", "check metrics", "preflight", "train", "predict", "evaluate",
-        "report", "splits lock", "splits unlock", "registry register", "registry promote", "registry sign-off",
-        "registry retire", "registry get", "runs check", "runs archive",
+        "ingest", "split", "raw deidentify", "check data", "drift", "preflight", "train", "predict", "evaluate",
+        "shortcuts", "judge", "gate", "report", "report-data", "test-set lock", "test-set unlock", "recipe use",
+        "deliver dose", "registry register", "registry promote", "registry sign-off", "registry retire",
+        "registry get", "runs check", "runs archive",
     } <= set(AUDITED)  # fmt: skip
     judges = typer.main.get_command(app).commands["check"].commands  # type: ignore[attr-defined]
     assert {f"check {name}" for name in judges} <= set(AUDITED)
@@ -192,17 +209,17 @@ def test_the_log_is_the_projects_own_from_any_folder_and_any_stage(
     inner.mkdir(parents=True)
     monkeypatch.chdir(inner)
     monkeypatch.setenv("DVC_ROOT", str(tmp_path / "main"))
-    assert audit_root() == tmp_path / "main"
+    assert this_machine().root == tmp_path / "main"
     monkeypatch.delenv("DVC_ROOT")
     (tmp_path / "project/.git").mkdir()
-    assert audit_log() == tmp_path / "project/.doseledger/audit.jsonl"
+    assert this_machine().audit_log == tmp_path / "project/.doseledger/audit.jsonl"
     (tmp_path / "project/data/.dvc").mkdir()
-    assert audit_root() == tmp_path / "project/data"
+    assert this_machine().root == tmp_path / "project/data"
 
 
 @pytest.fixture
 def project(tmp_path: Path, repository: Path) -> Path:
-    """A folder in which `doseledger split` runs."""
+    """A folder in which `doseledger split` runs, for two cohorts."""
     rows = [
         {
             "case_id": f"case_{n:04d}", "pseudonym": f"p{n}", "group": "A", "site": "A", "source_sha256": f"{n:064x}",
@@ -210,9 +227,14 @@ def project(tmp_path: Path, repository: Path) -> Path:
         }
         for n in range(1, 11)
     ]  # fmt: skip
-    write_table(tmp_path / "cases.csv", pd.DataFrame(rows), CASES)
-    write_table(tmp_path / "lock.csv", pd.DataFrame(columns=list(TEST_SET.columns)), TEST_SET)
-    shutil.copyfile(repository / "params.yaml", tmp_path / "params.yaml")
+    shutil.copytree(repository / "validation/cohorts", tmp_path / "validation/cohorts")
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copyfile(repository / name, tmp_path / name)
+    for cohort in COHORTS:
+        layout = Layout(tmp_path, cohort)
+        write_table(layout.cases_csv, pd.DataFrame(rows), CASES)
+        write_table(layout.test_set, pd.DataFrame(columns=list(TEST_SET.columns)), TEST_SET)
+    write_files({layout.code / "split.json": code_of("split")})
     return tmp_path
 
 
@@ -220,10 +242,10 @@ def test_stages_at_once_share_one_log(project: Path) -> None:
     environment = {**os.environ, "DVC_ROOT": str(project)}
     running = [
         subprocess.Popen(
-            [EXECUTABLE, "split", "cases.csv", f"out{n}.csv", "--lock", "lock.csv"], cwd=project, env=environment,
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            [EXECUTABLE, "split", "--cohort", cohort], cwd=project, env=environment, stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
         )
-        for n in (1, 2)
+        for cohort in COHORTS
     ]  # fmt: skip
     for process in running:
         _, errors = process.communicate()
@@ -232,14 +254,36 @@ def test_stages_at_once_share_one_log(project: Path) -> None:
     assert verify(log, []).ok
     entries = list(read_entries(log))
     assert sorted(entry["event"] for entry in entries) == ["began", "began", "ended", "ended"]
-    splits = {entry["outputs"]["out"]["sha256"] for entry in entries if entry["event"] == "ended"}
-    assert splits == {sha256_of_file(project / "out1.csv")}
+    splits = {entry["outputs"]["splits"]["sha256"] for entry in entries if entry["event"] == "ended"}
+    assert splits == {sha256_of_file(project / "data/splits/phantom.csv")}
+    read = {entry["inputs"]["cases_csv"]["path"] for entry in entries if entry["event"] == "began"}
+    assert read == {f"data/cases/{cohort}/cases.csv" for cohort in COHORTS}
+
+
+def test_a_judges_limits_are_recorded_whatever_cohorts_they_come_from(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("DVC_ROOT", str(project))
+    log = this_machine().audit_log
+
+    def recorded() -> str:
+        # Nothing was measured here: what it was given is recorded all the same.
+        assert CliRunner().invoke(app, ["judge", "dose_unet"]).exit_code != 0
+        began = [entry for entry in read_entries(log) if entry["event"] == "began"][-1]
+        return str(began["inputs"]["thresholds"]["sha256"])
+
+    before = recorded()
+    assert recorded() == before
+    limits = project / "validation/cohorts/phantom/thresholds.yaml"
+    write_text(limits, limits.read_text().replace("limit: 4.5", "limit: 9.5"))
+    assert recorded() != before
 
 
 def test_verify_tells_from_which_entry_on_nothing_is_anchored(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project)
     monkeypatch.setenv("DVC_ROOT", str(project))
-    log = audit_log()
+    log = this_machine().audit_log
     for number in range(3):
         append_entry(log, {"event": "began", "number": number})
     head = CliRunner().invoke(app, ["audit", "head", "--json"]).output
@@ -282,34 +326,147 @@ def gone(lines: list[bytes]) -> list[bytes]:
     return []
 
 
-@pytest.mark.parametrize("forge", [cut, cut_and_gone_on, rewritten, gone])
-@pytest.mark.parametrize("kept", ["html", "pdf"])
-def test_a_report_alone_finds_a_log_that_was_forged_after_it(
-    forge: Callable[[list[bytes]], list[bytes]],
-    kept: str,
-    project: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.chdir(project)
-    monkeypatch.setenv("DVC_ROOT", str(project))
-    log = audit_log()
-    for number in range(3):
-        append_entry(log, {"event": "began", "number": number})
-    page = project / "reports/html/phantom/dose_unet/report.html"
-    write_text(page, PAGE.format(anchor_line(log)))
-    if kept == "pdf":
-        assert write_pdf(page.read_text(), page.with_suffix(".pdf")) == ""
-        page.unlink()
-    append_entry(log, {"event": "ended"})
-    told = CliRunner().invoke(app, ["audit", "verify"])
-    assert told.exit_code == 0, told.output
-    assert "4 entries, 1 anchors" in told.output
+FORGERIES = pytest.mark.parametrize("forge", [cut, cut_and_gone_on, rewritten, gone])
+Forge = Callable[[list[bytes]], list[bytes]]
+
+
+def forge_log(log: Path, forge: Forge) -> None:
     log.write_bytes(b"".join(forge(log.read_bytes().splitlines(keepends=True))))
     # The chain itself holds: whoever forged it wrote it anew.
     assert verify(log, []).ok
-    told = CliRunner().invoke(app, ["audit", "verify"])
+
+
+@FORGERIES
+@pytest.mark.parametrize("kept", ["html", "pdf"])
+def test_a_page_from_elsewhere_finds_a_log_that_was_forged_after_it(
+    forge: Forge, kept: str, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("DVC_ROOT", str(project))
+    log = this_machine().audit_log
+    for number in range(3):
+        append_entry(log, {"event": "began", "number": number})
+    page = project / "kept/report.html"
+    write_text(page, PAGE.format(anchor_line(log)))
+    if kept == "pdf":
+        assert write_pdf(page.read_text(), page.with_suffix(".pdf")) == ""
+    append_entry(log, {"event": "ended"})
+    words = ["audit", "verify", f"kept/report.{kept}"]
+    told = CliRunner().invoke(app, words)
+    assert told.exit_code == 0, told.output
+    assert "4 entries, 1 anchors" in told.output
+    forge_log(log, forge)
+    told = CliRunner().invoke(app, words)
     assert isinstance(told.exception, GateFailed)
     assert f"report.{kept} saw" in told.output
+
+
+def git(root: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def repository_of_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository of Git without a commit, on a machine where Git does not know who works."""
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+    monkeypatch.setenv("GIT_CONFIG_SYSTEM", "/dev/null")
+    root = tmp_path / "repository"
+    root.mkdir()
+    git(root, "init", "-q", "-b", "main")
+    return root
+
+
+def test_each_head_is_kept_as_a_commit_under_a_ref_of_its_own(repository_of_nobody: Path) -> None:
+    root, log = repository_of_nobody, repository_of_nobody / ".doseledger/audit.jsonl"
+    heads = []
+    for number in range(3):
+        append_entry(log, {"event": "began", "number": number})
+        keep_head(root, log)
+        heads.append(read_head(log))
+    kept = ref_anchors(root)
+    assert [anchor.head for anchor in kept] == heads[::-1]
+    assert {anchor.log_id for anchor in kept} == {read_log_id(log)}
+    assert {anchor.where for anchor in kept} == {"refs/doseledger/audit"}
+    assert git(root, "rev-list", "--count", "refs/doseledger/audit") == "3"
+    # It names no person, holds no file, and is no branch.
+    said = git(root, "log", "--format=%an <%ae>", "-1", "refs/doseledger/audit")
+    assert said == "doseledger <doseledger@localhost>"
+    assert git(root, "ls-tree", "-r", "refs/doseledger/audit") == ""
+    assert git(root, "branch", "--all") == ""
+    assert git(root, "for-each-ref", "--format=%(refname)") == "refs/doseledger/audit"
+
+
+def test_a_log_without_an_entry_has_no_head_to_keep(repository_of_nobody: Path) -> None:
+    keep_head(repository_of_nobody, repository_of_nobody / ".doseledger/audit.jsonl")
+    assert ref_anchors(repository_of_nobody) == []
+    assert git(repository_of_nobody, "for-each-ref") == ""
+
+
+@pytest.mark.parametrize("without", ["a repository", "git"])
+def test_without_git_no_head_is_kept_and_nothing_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without: str
+) -> None:
+    if without == "git":
+        git(tmp_path, "init", "-q")
+        monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    log = tmp_path / "audit.jsonl"
+    append_entry(log, {"event": "began"})
+    keep_head(tmp_path, log)
+    assert ref_anchors(tmp_path) == []
+
+
+@FORGERIES
+def test_the_kept_heads_find_a_log_that_was_forged_after_them(
+    forge: Forge, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("DVC_ROOT", str(project))
+    git(project, "init", "-q")
+    log = this_machine().audit_log
+    for number in range(3):
+        append_entry(log, {"event": "began", "number": number})
+        keep_head(project, log)
+    append_entry(log, {"event": "ended"})
+    told = CliRunner().invoke(app, ["audit", "verify"])
+    assert told.exit_code == 0, told.output
+    assert "4 entries, 3 anchors" in told.output
+    assert "from entry 4 on nothing is anchored yet" in told.output
+    forge_log(log, forge)
+    told = CliRunner().invoke(app, ["audit", "verify"])
+    assert isinstance(told.exception, GateFailed)
+    assert "refs/doseledger/audit saw" in told.output
+
+
+def test_the_kept_heads_of_another_clones_log_are_left_out_by_name_only(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("DVC_ROOT", str(project))
+    git(project, "init", "-q")
+    other = project / "other.jsonl"
+    append_entry(other, {"event": "elsewhere"})
+    keep_head(project, other)
+    append_entry(this_machine().audit_log, {"event": "here"})
+    told = CliRunner().invoke(app, ["audit", "verify"])
+    assert isinstance(told.exception, GateFailed)
+    told = CliRunner().invoke(app, ["audit", "verify", "--elsewhere", read_log_id(other)])
+    assert told.exit_code == 0, told.output
+
+
+def test_a_command_keeps_the_head_of_its_last_entry(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("DVC_ROOT", str(project))
+    git(project, "init", "-q")
+    done = CliRunner().invoke(app, ["split"])
+    assert done.exit_code == 0, done.exception
+    log = this_machine().audit_log
+    assert [anchor.head for anchor in ref_anchors(project)] == [read_head(log)]
+    assert read_head(log).length == 2
+    # One that fails leaves its head too.
+    assert CliRunner().invoke(app, ["judge", "dose_unet"]).exit_code != 0
+    assert [anchor.head.length for anchor in ref_anchors(project)] == [4, 2]
 
 
 def test_an_anchor_of_another_clones_log_is_left_out_by_name_only(
@@ -320,7 +477,7 @@ def test_an_anchor_of_another_clones_log_is_left_out_by_name_only(
     write_json(project / "theirs.json", {"audit": anchor_values(other)})
     monkeypatch.chdir(project)
     monkeypatch.setenv("DVC_ROOT", str(project))
-    append_entry(audit_log(), {"event": "here"})
+    append_entry(this_machine().audit_log, {"event": "here"})
     told = CliRunner().invoke(app, ["audit", "verify", "theirs.json"])
     assert isinstance(told.exception, GateFailed)
     assert "name that log with --elsewhere" in str(told.exception)

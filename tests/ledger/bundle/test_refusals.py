@@ -260,7 +260,7 @@ def patient(factory: ModuleType, tmp_path: Path) -> Path:
 
 
 def protocol_with_phi(repository: Path, pseudonym: str) -> Protocol:
-    protocol = load_protocol(repository / "validation/protocols/prostate_sib.yaml")
+    protocol = load_protocol(repository / "validation/cohorts/phantom/protocol.yaml")
     assert protocol.phi is not None
     return protocol.model_copy(update={"phi": protocol.phi.model_copy(update={"pseudonym": pseudonym})})
 

@@ -16,7 +16,7 @@ from doseledger.ledger.provenance.stamp import git_state, run_provenance
 
 LOCK = """schema: '2.0'
 stages:
-  evaluate@dose_unet:
+  evaluate@phantom-dose_unet:
     cmd: doseledger evaluate
     deps:
     - path: src/model.py
@@ -26,7 +26,7 @@ stages:
     - path: reports/metrics/phantom/dose_unet
       hash: md5
       md5: bbbb.dir
-  split:
+  split@phantom:
     cmd: doseledger split
     outs:
     - path: data/splits/phantom.csv
@@ -169,14 +169,14 @@ def test_a_machine_without_git_says_so(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_dvc_hashes_of_the_named_stages(project: Path) -> None:
-    hashes = dvc_hashes(project / "dvc.lock", ["evaluate@dose_unet", "train@dose_unet"])
+    hashes = dvc_hashes(project / "dvc.lock", ["evaluate@phantom-dose_unet", "train@phantom-dose_unet"])
     assert hashes == {
-        "evaluate@dose_unet": {
+        "evaluate@phantom-dose_unet": {
             "deps": {"src/model.py": "aaaa"},
             "outs": {"reports/metrics/phantom/dose_unet": "bbbb.dir"},
         }
     }
-    assert set(dvc_hashes(project / "dvc.lock")) == {"evaluate@dose_unet", "split"}
+    assert set(dvc_hashes(project / "dvc.lock")) == {"evaluate@phantom-dose_unet", "split@phantom"}
 
 
 def test_an_out_that_was_not_hashed_has_no_hash_and_not_the_name_of_one(tmp_path: Path) -> None:

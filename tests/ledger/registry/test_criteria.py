@@ -10,6 +10,7 @@ import pytest
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_yaml, write_json
+from doseledger.core.layout import Layout
 from doseledger.gates.limits import load_thresholds
 from doseledger.ledger.registry.criteria import CHECKS, Criterion, Evidence, judge_phase, load_criteria
 from doseledger.ledger.registry.tag import Promotion, Version
@@ -19,7 +20,7 @@ RECORD = {
     "cohort": "prostate",
     "checkpoint": {"path": "best.ckpt", "sha256": "c" * 64},
     "metrics": {"summary": {"mae_above_10_percent_gy": 2.5, "gamma_3_3_global_percent": 96.0}},
-    "verdicts": {gate: {"ok": True, "digest": "d" * 64} for gate in ("data", "preflight", "metrics")},
+    "verdicts": {gate: {"ok": True, "digest": "d" * 64} for gate in ("data", "preflight", "model")},
     "test_set": {"cases": 25, "locked": 25, "locked_by_digest": 25, "digest": "e" * 64},
     "reproduced": {"case": "case_0004", "identical": True, "max_difference_gy": 0.0, "machine": {}},
 }
@@ -41,7 +42,7 @@ def good(repository: Path) -> Evidence:
     return Evidence(
         version=make_version(),
         baseline=make_version("baseline", metrics=metrics(4.0)),
-        target=load_thresholds(repository / "validation/thresholds.yaml").candidate,
+        target=load_thresholds(Layout(repository, "prostate")).candidate,
         reproduction=load_criteria(repository / "validation/exit_criteria.yaml").reproduction,
         signatures=[{"who": {"name": "Grace", "email": "grace@example.org"}}],
         log_findings=[],
@@ -75,10 +76,10 @@ def test_a_candidate_must_reach_the_clinical_target_of_the_thresholds(repository
         ({"metrics": metrics(2.5, 94.9)}, "[clinical_target] gamma_3_3_global_percent is 94.9, wanted >= 95"),
         ({"metrics": {"summary": {}}}, "mae_above_10_percent_gy is not measured, wanted <= 3"),
         (
-            {"verdicts": {**RECORD["verdicts"], "metrics": {"ok": False, "digest": "d" * 64}}},  # type: ignore[dict-item]
-            "[gates_passed] the gates metrics did not pass",
+            {"verdicts": {**RECORD["verdicts"], "model": {"ok": False, "digest": "d" * 64}}},  # type: ignore[dict-item]
+            "[gates_passed] the gates model did not pass",
         ),
-        ({"verdicts": {}}, "[gates_passed] the gates data, preflight, metrics did not pass"),
+        ({"verdicts": {}}, "[gates_passed] the gates data, preflight, model did not pass"),
         (
             {"reproduced": {**RECORD["reproduced"], "max_difference_gy": 0.002}},  # type: ignore[dict-item]
             "[reproduced] case_0004 predicted again differed by 0.002 Gy, wanted at most 0.001",

@@ -16,26 +16,27 @@ import gto.api
 import pandas as pd
 import pytest
 import torch
+from fixtures.runs import judge_again, write_shortcuts
 from typer.testing import CliRunner
 
 from doseledger.cli.app import app
 from doseledger.core.case import Case
 from doseledger.core.errors import BadInput, DoseledgerError, NotReady
 from doseledger.core.files import read_json, read_yaml, sha256_of_file, write_json, write_text
+from doseledger.core.layout import Layout
 from doseledger.core.protocol import load_goals, load_protocol
 from doseledger.core.settings import load_settings
 from doseledger.core.tables import CASES, SKIPPED, SPLITS, TEST_SET, write_table
 from doseledger.evaluate.case import Yardsticks
 from doseledger.evaluate.cohort import TestSet, evaluate_cohort
-from doseledger.gates.model.metrics import MetricsFiles, judge_metrics
 from doseledger.gates.verdict import make_verdict, write_verdict
-from doseledger.learn.families.dose import DOSE
-from doseledger.learn.predict.cases import SplitPart, predict
-from doseledger.learn.recipes.dose import load_recipe
+from doseledger.learn.kinds import make_family, open_predictor, recipe_of
+from doseledger.learn.predict.predictor import SplitPart, predict_part
 from doseledger.learn.run import TrainingRun
 from doseledger.learn.training.train import Places, train
-from doseledger.ledger.audit.anchors import anchor_line, tag_anchors
+from doseledger.ledger.audit.anchors import keep_head, tag_anchors
 from doseledger.ledger.audit.check import verify
+from doseledger.ledger.audit.log import append_entry
 from doseledger.ledger.provenance.stamp import run_provenance
 from doseledger.ledger.registry import fetch
 from doseledger.ledger.registry.criteria import Reproduction
@@ -53,62 +54,81 @@ PARTS = {"case_0001": "train", "case_0002": "train", "case_0003": "val", "case_0
 # The stages of the shipped pipeline by name, with the files that the registry looks for, and no code.
 PIPELINE = """
 stages:
-  ingest: {cmd: none, outs: ["data/cases/${cohort}"]}
+  ingest: {matrix: {cohort: ["${cohort}"]}, cmd: none, outs: ["data/cases/${item.cohort}"]}
   split:
+    matrix: {cohort: ["${cohort}"]}
     cmd: none
-    deps: ["data/cases/${cohort}/cases.csv", "validation/test_sets/${cohort}.csv"]
-    outs: ["data/splits/${cohort}.csv"]
+    deps: ["data/cases/${item.cohort}/cases.csv", "validation/cohorts/${item.cohort}/test_set.csv"]
+    outs: ["data/splits/${item.cohort}.csv"]
   check_data:
+    matrix: {cohort: ["${cohort}"]}
     cmd: none
-    deps: ["data/splits/${cohort}.csv"]
+    deps: ["data/splits/${item.cohort}.csv"]
     outs:
-      - reports/verdicts/${cohort}/data.json: {cache: false}
-      - reports/verdicts/${cohort}/data_findings.json: {cache: false}
+      - reports/verdicts/${item.cohort}/data.json: {cache: false}
+      - reports/verdicts/${item.cohort}/data_findings.json: {cache: false}
+  drift:
+    matrix: {cohort: ["${cohort}"]}
+    cmd: none
+    deps: ["data/splits/${item.cohort}.csv"]
+    outs:
+      - reports/verdicts/${item.cohort}/drift.json: {cache: false}
+      - reports/verdicts/${item.cohort}/drift_findings.json: {cache: false}
   preflight:
-    foreach: ${models}
-    do:
-      cmd: none
-      deps: ["data/splits/${cohort}.csv"]
-      outs:
-        - reports/verdicts/${cohort}/${item}/preflight.json: {cache: false}
-        - reports/verdicts/${cohort}/${item}/preflight_findings.json: {cache: false}
+    matrix: {cohort: ["${cohort}"], model: "${models}"}
+    cmd: none
+    deps: ["data/splits/${item.cohort}.csv"]
+    outs:
+      - reports/verdicts/${item.cohort}/${item.model}/preflight.json: {cache: false}
+      - reports/verdicts/${item.cohort}/${item.model}/preflight_findings.json: {cache: false}
   train:
-    foreach: ${models}
-    do: {cmd: none, deps: [src/model.py, "data/splits/${cohort}.csv"], outs: ["models/${cohort}/${item}"]}
+    matrix: {cohort: ["${cohort}"], model: "${models}"}
+    cmd: none
+    deps: [src/model.py, "data/splits/${item.cohort}.csv"]
+    outs: ["models/${item.cohort}/${item.model}"]
   predict:
-    foreach: ${models}
-    do:
-      cmd: none
-      deps: ["models/${cohort}/${item}/checkpoints/best.ckpt"]
-      outs: ["data/predictions/${cohort}/${item}"]
+    matrix: {cohort: ["${cohort}"], model: "${models}"}
+    cmd: none
+    deps: ["models/${item.cohort}/${item.model}/checkpoints/best.ckpt"]
+    outs: ["data/predictions/${item.cohort}/${item.model}"]
   evaluate:
-    foreach: ${models}
-    do:
-      cmd: none
-      deps: ["data/predictions/${cohort}/${item}"]
-      outs:
-        - reports/metrics/${cohort}/${item}/cases.csv: {cache: false}
-        - reports/metrics/${cohort}/${item}/dvh.csv: {cache: false}
-        - reports/metrics/${cohort}/${item}/goals.csv: {cache: false}
-      metrics:
-        - reports/metrics/${cohort}/${item}/summary.json: {cache: false}
+    matrix: {cohort: ["${cohort}"], model: "${models}"}
+    cmd: none
+    deps: ["data/predictions/${item.cohort}/${item.model}"]
+    outs:
+      - data/gamma/${item.cohort}/${item.model}
+      - reports/metrics/${item.cohort}/${item.model}/cases.csv: {cache: false}
+      - reports/metrics/${item.cohort}/${item.model}/dvh.csv: {cache: false}
+      - reports/metrics/${item.cohort}/${item.model}/goals.csv: {cache: false}
+      - reports/metrics/${item.cohort}/${item.model}/details.json: {cache: false}
+      - reports/metrics/${item.cohort}/${item.model}/calibration.json: {cache: false}
+    metrics:
+      - reports/metrics/${item.cohort}/${item.model}/summary.json: {cache: false}
+  shortcuts:
+    matrix: {cohort: ["${cohort}"], model: "${models}"}
+    cmd: none
+    deps: ["data/predictions/${item.cohort}/${item.model}"]
+    outs:
+      - reports/metrics/${item.cohort}/${item.model}/shortcuts.json: {cache: false}
+  judge:
+    matrix: {cohort: ["${cohort}"], model: "${models}"}
+    cmd: none
+    deps: ["reports/metrics/${item.cohort}/${item.model}/details.json"]
+    outs:
+      - reports/verdicts/${item.cohort}/${item.model}/model.json: {cache: false}
+      - reports/verdicts/${item.cohort}/${item.model}/model_findings.json: {cache: false}
   report:
-    foreach: ${models}
-    do:
-      cmd: none
-      deps: ["reports/metrics/${cohort}/${item}/summary.json", validation/protocols, validation/goals]
-      outs:
-        - reports/html/${cohort}/${item}/report.html
-        - reports/pdf/${cohort}/${item}/report.pdf
-        - reports/figures/${cohort}/${item}
-  check_metrics:
-    foreach: ${models}
-    do:
-      cmd: none
-      deps: ["reports/metrics/${cohort}/${item}/summary.json"]
-      outs:
-        - reports/verdicts/${cohort}/${item}/metrics.json: {cache: false}
-        - reports/verdicts/${cohort}/${item}/metrics_findings.json: {cache: false}
+    matrix: {cohort: ["${cohort}"], model: "${models}"}
+    cmd: none
+    deps: ["reports/metrics/${item.cohort}/${item.model}/details.json", validation/cohorts]
+    outs:
+      - reports/html/${item.cohort}/${item.model}/report.html
+      - reports/pdf/${item.cohort}/${item.model}/report.pdf
+      - reports/figures/${item.cohort}/${item.model}
+  gate:
+    matrix: {cohort: ["${cohort}"], model: "${models}"}
+    cmd: none
+    deps: ["reports/verdicts/${item.cohort}/${item.model}/model.json"]
 """
 TINY = {"name": "film_unet", "stem_stride_zyx": [2, 2, 2], "channels": [4, 8], "convolutions": [1, 1], "embedding": 8}
 GOALS = """name: prostate_sib
@@ -145,9 +165,9 @@ def write_project(root: Path, repository: Path) -> None:
     params = read_yaml(repository / "params.yaml")
     # Without its prior: on it even this network reaches what a candidate must, as the dose hangs on distances alone.
     small = dict(params["dose_unet"], network=TINY, prior="none")
-    small["sampling"] = {**small["sampling"], "patch_zyx": [16, 24, 32], "patches_per_case": 1}
-    small["fit"] = {**small["fit"], "max_epochs": 1, "validate_every": 1}
-    small["loader"] = {**small["loader"], "workers": 0}
+    small["sampling"] = {"patch_zyx": [16, 24, 32], "patches_per_case": 1}
+    small["fit"] = {"max_epochs": 1, "validate_every": 1}
+    small["loader"] = {"workers": 0}
     # YAML holds JSON.
     write_json(root / "params.yaml", {**params, "dose_unet": small})
     write_text(root / "dvc.yaml", PIPELINE)
@@ -155,14 +175,14 @@ def write_project(root: Path, repository: Path) -> None:
     write_text(root / "requirements.lock", "numpy==2\n")
     write_text(root / "docs/page.md", "# A page\n")
     write_text(root / ".gitignore", "/.doseledger/\n__pycache__/\n")
-    shutil.copytree(repository / "validation/protocols", root / "validation/protocols")
-    write_text(root / "validation/goals/prostate_sib.yaml", GOALS)
-    shutil.copyfile(repository / "validation/exit_criteria.yaml", root / "validation/exit_criteria.yaml")
+    layout = Layout(root, "phantom")
+    shutil.copytree(repository / "validation/cohorts", layout.cohorts)
+    write_text(layout.cohorts / "phantom/goals.yaml", GOALS)
+    shutil.copyfile(repository / "validation/exit_criteria.yaml", layout.exit_criteria)
     limits = [{"metric": "mae_body_gy", "operator": "<=", "limit": 100.0, "source": "a test"}]
-    thresholds = read_yaml(repository / "validation/thresholds.yaml")
-    thresholds["metrics"]["phantom"]["dose_unet"] = limits
-    write_json(root / "validation/thresholds.yaml", thresholds)
-    write_table(root / "validation/test_sets/phantom.csv", pd.DataFrame(columns=list(TEST_SET.columns)), TEST_SET)
+    thresholds = layout.cohorts / "phantom/thresholds.yaml"
+    write_json(thresholds, {**read_yaml(thresholds), "metrics": {"dose_unet": limits}})
+    write_table(layout.test_set, pd.DataFrame(columns=list(TEST_SET.columns)), TEST_SET)
     git(root, "init", "-q", "-b", "main")
     git(root, "config", "user.name", "Ada Example")
     git(root, "config", "user.email", "ada@example.org")
@@ -189,37 +209,31 @@ def write_cases(root: Path, make_case: MakeCase) -> None:
 
 def run_pipeline(root: Path) -> None:
     """Train, predict, evaluate and judge as the stages do, in this process."""
-    settings = load_settings(root / "params.yaml")
-    cases, splits, run = (
-        root / "data/cases/phantom",
-        root / "data/splits/phantom.csv",
-        root / "models/phantom/dose_unet",
-    )
-    verdicts, metrics = root / "reports/verdicts/phantom", root / "reports/metrics/phantom/dose_unet"
-    predictions, thresholds = root / "data/predictions/phantom/dose_unet", root / "validation/thresholds.yaml"
-    write_verdict(make_verdict("data", "d" * 64, [], {}), verdicts / "data.json", verdicts / "data_findings.json")
-    own = verdicts / "dose_unet"
-    write_verdict(make_verdict("preflight", "e" * 64, [], {}), own / "preflight.json", own / "preflight_findings.json")
-    recipe = load_recipe(settings.model("dose_unet"), "dose_unet")
-    provenance = run_provenance(root, ["doseledger", "train"], root / "requirements.lock")
+    settings, layout = load_settings(root / "params.yaml"), Layout(root, "phantom")
+    at = layout.model("dose_unet")
+    write_verdict(make_verdict("data", "d" * 64, [], {}), layout.data_verdict)
+    write_verdict(make_verdict("drift", "c" * 64, [], {}), layout.drift_verdict)
+    write_verdict(make_verdict("preflight", "e" * 64, [], {}), at.preflight_verdict)
+    recipe = recipe_of(settings, "dose_unet")
+    provenance = run_provenance(root, ["doseledger", "train"], layout.packages)
     training = TrainingRun(
-        model="dose_unet", recipe=recipe, lr=0.01, seed=1, fold=0, repeat=0, token=read_json(verdicts / "data.json"),
-        provenance=provenance, family=DOSE,
+        model="dose_unet", recipe=recipe, lr=0.01, seed=1, fold=0, repeat=0,
+        token=read_json(layout.data_verdict.token), provenance=provenance, family=make_family(recipe, None),
     )  # fmt: skip
-    train(training, Places(cases, splits, run, root / ".doseledger/resume"), fresh=True, tell=quiet)
-    best = run / "checkpoints/best.ckpt"
-    predict(best, SplitPart(cases, splits, "test", 0, 0), predictions, recipe=recipe.predict, tell=quiet)
+    train(training, Places(layout.cases, layout.splits, at.run, root / ".doseledger/resume"), fresh=True, tell=quiet)
+    part = SplitPart(layout.cases, layout.splits, "test", 0, 0)
+    predict_part(open_predictor(at.checkpoint, recipe), part, at.predictions, tell=quiet)
     evaluate = settings.evaluate.model_copy(update={"workers": 0, "verify_gamma_points": 1})
-    protocol = load_protocol(root / "validation/protocols/prostate_sib.yaml")
-    yardsticks = Yardsticks(protocol, load_goals(root / "validation/goals/prostate_sib.yaml"), evaluate)
-    evaluate_cohort(TestSet(cases, predictions, splits, "test", 0, 0), metrics, yardsticks, tell=quiet)
-    judged = judge_metrics(MetricsFiles(metrics, splits, best, thresholds, "phantom", "dose_unet"), fold=0, repeat=0)
-    write_verdict(judged, own / "metrics.json", own / "metrics_findings.json")
-    record = read_json(run / "run.json")
-    page = f"<html>{record['cases_sha256']} {record['splits_sha256']}</html>"
-    write_text(root / "reports/html/phantom/dose_unet/report.html", page)
-    write_text(root / "reports/pdf/phantom/dose_unet/report.pdf", "%PDF-1.7\n")
-    write_text(root / "reports/figures/phantom/dose_unet/training.svg", "<svg/>")
+    yardsticks = Yardsticks(load_protocol(layout.protocol), load_goals(layout.goals), evaluate)
+    test_set = TestSet(layout.cases, at.predictions, layout.splits, "test", 0, 0)
+    evaluate_cohort(test_set, at.metrics, yardsticks, gamma_out=at.gamma, tell=quiet)
+    write_json(at.metrics / "calibration.json", {})
+    write_shortcuts(at, ["case_0004", "case_0005"])
+    assert judge_again(at).ok
+    record = read_json(at.run / "run.json")
+    write_text(at.html, f"<html>{record['cases_sha256']} {record['splits_sha256']}</html>")
+    write_text(at.pdf, "%PDF-1.7\n")
+    write_text(at.figures / "training.svg", "<svg/>")
 
 
 @dataclass(frozen=True)
@@ -312,7 +326,7 @@ def refusal(*words: str) -> str:
 
 
 def missing(root: Path) -> list[str]:
-    return missing_for_version(open_release(root, "dose_unet", root / "validation/thresholds.yaml"))
+    return missing_for_version(open_release(Layout(root, "phantom"), "dose_unet"))
 
 
 REGISTER = ("registry", "register", "dose_unet", "--version", "v0.1.0")
@@ -334,9 +348,9 @@ def test_a_committed_run_is_registered_by_a_tag_that_says_what_it_is_made_of(com
     assert version.commit == git(committed, "rev-parse", "HEAD").strip()
     assert version.record["checkpoint"]["sha256"] == sha256_of_file(best)
     assert version.record["run"]["commit"] == git(committed, "rev-parse", "HEAD~").strip()
-    summary = read_json(committed / "reports/metrics/phantom/dose_unet/summary.json")
+    summary = read_json(committed / "reports/metrics/phantom/dose_unet/details.json")
     assert version.record["metrics"]["summary"] == summary
-    assert set(version.record["verdicts"]) == {"data", "preflight", "metrics"}
+    assert set(version.record["verdicts"]) == {"data", "preflight", "model"}
     assert version.record["verdicts"]["data"] == {"ok": True, "digest": "d" * 64}
     assert version.record["reproduced"]["identical"] is True
     assert version.by == "Ada Example <ada@example.org>"
@@ -356,9 +370,11 @@ def test_the_tag_anchors_the_audit_log_and_a_forged_line_is_found(committed: Pat
     assert len(tag_anchors(committed)) == 2
     told = call("audit", "verify")
     assert "the log holds" in told
-    assert "from entry 4 on nothing is anchored yet" in told
+    assert "every entry is anchored" in told
     log = committed / ".doseledger/audit.jsonl"
-    assert verify(log, tag_anchors(committed)).ok
+    by_tags = verify(log, tag_anchors(committed))
+    # A tag is made before its command's last entry, whose head is kept under a ref.
+    assert (by_tags.ok, by_tags.anchored) == (True, 3)
     lines = log.read_text().splitlines(keepends=True)
     log.write_text("".join(lines[:1]))
     assert "saw 3 entries, here are 1: the log was cut off" in CliRunner().invoke(app, ["audit", "verify"]).output
@@ -367,14 +383,22 @@ def test_the_tag_anchors_the_audit_log_and_a_forged_line_is_found(committed: Pat
     assert "[audit_log_holds] the audit log does not hold" in told
 
 
-def test_a_report_alone_stops_a_promotion_on_a_log_that_was_cut(registered: Path) -> None:
+def test_a_kept_head_alone_stops_a_promotion_on_a_log_that_was_cut(registered: Path) -> None:
     log = registered / ".doseledger/audit.jsonl"
-    write_text(registered / "reports/html/compare.html", f"<p>{anchor_line(log)}</p>")
+    keep_head(registered, log)
     log.write_text(log.read_text().splitlines(keepends=True)[0])
     assert verify(log, tag_anchors(registered)).ok
     told = refusal("registry", "promote", "dose_unet@v0.1.0", "--stage", "research")
-    assert "entry 2 is not the one that" in told
-    assert "compare.html saw" in told
+    assert "[audit_log_holds] the audit log does not hold" in told
+    assert "entry 2 is not the one that refs/doseledger/audit saw" in told
+
+
+def test_kept_heads_of_another_log_say_nothing_of_this_one(committed: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.jsonl"
+    for number in range(9):
+        append_entry(other, {"event": "began", "number": number})
+    keep_head(committed, other)
+    assert "dose_unet@v0.1.0 registered on commit" in call(*REGISTER)
 
 
 def test_the_audit_log_says_who_registered_which_checkpoint(registered: Path) -> None:
@@ -420,7 +444,10 @@ def test_files_that_are_not_those_of_dvc_lock_are_refused(committed: Path) -> No
     write_text(committed / "src/model.py", "DEPTH = 2\n")
     commit_all(committed, "code of a stage")
     told = "\n".join(missing(committed))
-    assert "the files here are not those that dvc.lock records: train@dose_unet: changed deps: src/model.py" in told
+    assert (
+        "the files here are not those that dvc.lock records: train@phantom-dose_unet: changed deps: src/model.py"
+        in told
+    )
 
 
 def test_an_untracked_file_is_no_clean_tree(committed: Path) -> None:
@@ -440,27 +467,30 @@ def test_a_run_of_a_dirty_tree_a_failed_gate_and_a_lost_report_are_all_told_at_o
     record = read_json(run)
     record["provenance"]["git"] |= {"dirty": True, "dirty_paths": ["src/model.py"], "note": "1 tracked file differs"}
     write_json(run, record)
-    write_json(committed / "reports/verdicts/phantom/dose_unet/metrics.json", {"ok": False, "digest": "a" * 64})
+    write_json(committed / "reports/verdicts/phantom/dose_unet/model.json", {"ok": False, "digest": "a" * 64})
     (committed / "reports/html/phantom/dose_unet/report.html").unlink()
     told = refusal(*REGISTER)
-    for words in ("DIRTY TREE", "metrics.json: found ok: false", "report.html: found no file", "the tree is not clean"):
+    for words in ("DIRTY TREE", "model.json: found ok: false", "report.html: found no file", "the tree is not clean"):
         assert words in told
     assert git(committed, "tag") == ""
 
 
-def test_a_gate_besides_the_three_counts_where_there_is_one(committed: Path) -> None:
-    place = "reports/verdicts/phantom/dose_unet/shortcuts"
-    text = PIPELINE + (
-        "  check_shortcuts:\n    foreach: ${models}\n    do:\n      cmd: none\n      outs:\n"
-        '        - "reports/verdicts/${cohort}/${item}/shortcuts.json": {cache: false}\n'
-        '        - "reports/verdicts/${cohort}/${item}/shortcuts_findings.json": {cache: false}\n'
-    )
-    write_text(committed / "dvc.yaml", text)
-    write_json(committed / f"{place}.json", {"ok": False, "digest": "a" * 64})
-    write_json(committed / f"{place}_findings.json", {"ok": False, "digest": "a" * 64, "findings": []})
+def test_a_model_that_takes_a_shortcut_is_refused(committed: Path) -> None:
+    at = Layout(committed, "phantom").model("dose_unet")
+    write_shortcuts(at, ["case_0004", "case_0005"], mae_gy=20.0)
+    assert not judge_again(at).ok
     told = "\n".join(missing(committed))
-    assert "[verdicts] verdicts/shortcuts.json: found ok: false" in told
-    assert "dvc.lock knows no result of check_shortcuts@dose_unet" in told
+    assert "[verdicts] verdicts/model.json: found ok: false; dose_unet: distance_mae_ratio is 5" in told
+
+
+def test_a_stage_without_a_result_is_told(committed: Path) -> None:
+    lock = read_yaml(committed / "dvc.lock")
+    for stage in ("judge", "gate"):
+        del lock["stages"][f"{stage}@phantom-dose_unet"]
+    write_json(committed / "dvc.lock", lock)
+    commit_all(committed, "without the last word")
+    told = "\n".join(missing(committed))
+    assert "dvc.lock knows no result of judge@phantom-dose_unet, gate@phantom-dose_unet; run `dvc repro`" in told
 
 
 def test_a_prediction_that_the_checkpoint_does_not_make_again_is_refused(finished: Path) -> None:
@@ -691,10 +721,10 @@ def test_a_tag_that_says_other_than_its_commit_is_refused(registered: Path) -> N
     git(registered, "tag", "-a", "dose_unet@v0.2.0", "-m", f"{head}\nrecord:\n{json.dumps(record)}")
     told = refusal("registry", "promote", "dose_unet@v0.2.0", "--stage", "research")
     assert "tag dose_unet@v0.2.0 does not say what its commit holds: " in told
-    assert "summary.json has other content" in told
-    del record["verdict_files"]["metrics"]
+    assert "details.json has other content" in told
+    del record["verdict_files"]["model"]
     git(registered, "tag", "-f", "-a", "dose_unet@v0.2.0", "-m", f"{head}\nrecord:\n{json.dumps(record)}")
-    assert "no file is named for the verdict metrics" in refusal("registry", "show", "dose_unet@v0.2.0")
+    assert "no file is named for the verdict model" in refusal("registry", "show", "dose_unet@v0.2.0")
     git(registered, "tag", "-f", "-a", "dose_unet@v0.1.0", "-m", message)
     assert "its record is of commit" in refusal("registry", "show", "dose_unet@v0.1.0")
 

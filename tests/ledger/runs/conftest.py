@@ -18,10 +18,11 @@ import pytest
 
 from doseledger.core.case import write_npz
 from doseledger.core.files import read_json, sha256_of_file, sha256_of_json, write_json, write_text
+from doseledger.core.layout import Layout, ModelLayout
 from doseledger.core.protocol import load_goals, load_protocol
 from doseledger.core.tables import SPLITS, read_table
 from doseledger.evaluate.case import Yardsticks
-from doseledger.gates.verdict import make_verdict, write_verdict
+from doseledger.gates.verdict import make_verdict, verdict_as_json, write_verdict
 from doseledger.learn.training.checkpoint import load_checkpoint, save_checkpoint
 from doseledger.ledger.runs.files import RunFiles, files_of_pipeline
 from doseledger.ledger.runs.recompute import Recompute
@@ -38,7 +39,11 @@ class Project:
 
     @property
     def files(self) -> RunFiles:
-        return files_of_pipeline(self.root, MODEL)
+        return files_of_pipeline(self.at.layout, MODEL)
+
+    @property
+    def at(self) -> ModelLayout:
+        return Layout(self.root, "phantom").model(MODEL)
 
     def recompute(self, how_many: int | None = 1) -> Recompute:
         files = self.files
@@ -49,6 +54,10 @@ class Project:
     def git(self, *arguments: str) -> str:
         done = subprocess.run(["git", "-C", str(self.root), *arguments], capture_output=True, text=True, check=True)
         return done.stdout.strip()
+
+    def record(self) -> None:
+        """As DVC does after a training."""
+        write_lock(self.at)
 
     def edit_json(self, path: Path, **changes: Any) -> None:
         write_json(path, {**read_json(path), **changes})
@@ -72,19 +81,21 @@ def project(
     if "root" not in project_cache:
         root = tmp_path_factory.mktemp("project")
         finished = build_run(root)
-        goals = load_goals(finished.inputs.goals)
-        project_cache["yardsticks"] = Yardsticks(load_protocol(finished.inputs.protocol), goals, finished.evaluate)
-        tell_one_story(root, finished.inputs, repository)
+        of = finished.at.layout
+        rules = load_protocol(of.protocol), load_goals(of.goals)
+        project_cache["yardsticks"] = Yardsticks(*rules, finished.evaluate)
+        tell_one_story(finished.at, repository)
         project_cache["root"] = root
     copy = tmp_path / "project"
     shutil.copytree(project_cache["root"], copy)
     return Project(copy, project_cache["yardsticks"])
 
 
-def tell_one_story(root: Path, inputs: Any, repository: Path) -> None:
+def tell_one_story(at: ModelLayout, repository: Path) -> None:
+    root = at.layout.root
     for name in ("dvc.yaml", "params.yaml", "requirements.lock"):
         shutil.copy(repository / name, root / name)
-    set_epochs(root / "params.yaml", 15)
+    small_params(root / "params.yaml", 15)
     write_text(root / ".gitignore", "/data/\n/models/\n/reports/html\n/reports/pdf\n/.dvc/\n")
     write_text(root / "code.py", "ANSWER = 42\n")
     project = Project(root, None)  # type: ignore[arg-type]
@@ -92,32 +103,34 @@ def tell_one_story(root: Path, inputs: Any, repository: Path) -> None:
     project.git("config", "user.name", "Ada")
     project.git("config", "user.email", "ada@example.org")
     project.git("add", "dvc.yaml", "params.yaml", "requirements.lock", ".gitignore", "code.py")
+    project.git("add", "validation", "reports/templates")
     project.git("commit", "-q", "-m", "Code")
-    retrain(inputs)
-    write_records(inputs, project.git("rev-parse", "HEAD"))
-    write_gates(inputs, project.files)
-    record = read_json(inputs.run / "run.json")
+    retrain(at)
+    write_records(at, project.git("rev-parse", "HEAD"))
+    write_gates(at)
+    record = read_json(at.run / "run.json")
     page = f"<html><body>{record['cases_sha256']} {record['splits_sha256']}</body></html>\n"
-    write_text(root / "reports/html/phantom/dose_unet/report.html", page)
-    write_text(root / "reports/pdf/phantom/dose_unet/report.pdf", "%PDF-1.7\n")
-    write_text(root / "reports/figures/phantom/dose_unet/training.png", "a figure")
-    write_lock(root, inputs)
+    write_text(at.html, page)
+    write_text(at.pdf, "%PDF-1.7\n")
+    write_text(at.figures / "training.png", "a figure")
+    write_lock(at)
 
 
-def set_epochs(params: Path, epochs: int) -> None:
-    """The epochs of the run in these tests, whatever is shipped."""
+def small_params(params: Path, epochs: int) -> None:
+    """The epochs and the evaluation of the run in these tests, whatever is shipped."""
     from ruamel.yaml import YAML
 
     yaml = YAML()
     values = yaml.load(params.read_text())
     values[MODEL]["fit"]["max_epochs"] = epochs
+    values["evaluate"].update(workers=0, verify_gamma_points=3)
     with params.open("w") as stream:
         yaml.dump(values, stream)
 
 
-def retrain(inputs: Any) -> None:
+def retrain(at: ModelLayout) -> None:
     """Checkpoints of a training that ended, in place of the fixture's stub; the predictions become theirs."""
-    path = inputs.run / "checkpoints/best.ckpt"
+    path = at.checkpoint
     before = sha256_of_file(path)
     stub = load_checkpoint(path)
     epochs = stub.recipe.fit.max_epochs
@@ -125,15 +138,15 @@ def retrain(inputs: Any) -> None:
     save_checkpoint(path, replace(stub, epoch=epochs, scores=scores))
     save_checkpoint(path.with_name("last.ckpt"), replace(stub, epoch=epochs, scores=scores))
     after = sha256_of_file(path)
-    table = inputs.metrics / "cases.csv"
+    table = at.metrics / "cases.csv"
     write_text(table, table.read_text().replace(before, after))
-    for file in sorted(inputs.predictions.glob("*.npz")):
+    for file in sorted(at.predictions.glob("*.npz")):
         with np.load(file) as npz:
             arrays = dict(npz)
         meta = {**json.loads(str(arrays["meta"])), "checkpoint_sha256": after}
         write_npz(file, {**arrays, "meta": np.asarray(json.dumps(meta))})
-    write_history(inputs.run / "history.csv", epochs)
-    write_text(inputs.run / "train.log", "trained\n")
+    write_history(at.run / "history.csv", epochs)
+    write_text(at.run / "train.log", "trained\n")
 
 
 def write_history(path: Path, epochs: int, best_gy: float = 2.25) -> None:
@@ -150,12 +163,12 @@ def write_history(path: Path, epochs: int, best_gy: float = 2.25) -> None:
     write_text(path, buffer.getvalue())
 
 
-def write_records(inputs: Any, commit: str) -> None:
-    best = load_checkpoint(inputs.run / "checkpoints/best.ckpt")
+def write_records(at: ModelLayout, commit: str) -> None:
+    best = load_checkpoint(at.checkpoint)
     recipe = best.recipe.model_dump(mode="json")
     # YAML holds JSON.
-    write_json(inputs.run / "config_resolved.yaml", {"model": MODEL, **best.settings, "recipe": recipe})
-    splits = read_table(inputs.splits, SPLITS)
+    write_json(at.run / "config_resolved.yaml", {"model": MODEL, **best.settings, "recipe": recipe})
+    splits = read_table(at.layout.splits, SPLITS)
     parts = {
         part: [
             {"case_id": row["case_id"], "sha256": row["sha256"]}
@@ -163,44 +176,42 @@ def write_records(inputs: Any, commit: str) -> None:
         ]
         for part in ("train", "val")
     }
-    write_json(inputs.run / "dataset_summary.json", parts)
-    record = read_json(inputs.run / "run.json")
+    write_json(at.run / "dataset_summary.json", parts)
+    record = read_json(at.run / "run.json")
     git = {"commit": commit, "branch": "main", "dirty": False, "dirty_paths": [], "note": ""}
     cases = {case["case_id"]: case["sha256"] for part in parts.values() for case in part}
     changes = {
         "recipe_sha256": sha256_of_json(recipe),
-        "splits_sha256": sha256_of_file(inputs.splits),
+        "splits_sha256": sha256_of_file(at.layout.splits),
         "cases_sha256": sha256_of_json(cases),
         "data_gate": {"ok": True, "digest": "f" * 64},
         "provenance": {**record["provenance"], "git": git},
     }
-    write_json(inputs.run / "run.json", {**record, **changes})
+    write_json(at.run / "run.json", {**record, **changes})
 
 
-def write_gates(inputs: Any, files: RunFiles) -> None:
-    """A verdict of every gate that the project's pipeline has; the one on metrics holds numbers."""
-    for gate, place in files.verdicts.items():
-        counts = {"error": 0, "warning": 0}
-        findings = {"gate": gate, "ok": True, "digest": "f" * 64, "counts": counts, "findings": [], "details": {}}
-        write_json(place.token, {"ok": True, "digest": "f" * 64})
-        write_json(place.findings, findings)
-    summary = read_json(inputs.metrics / "summary.json")
+def write_gates(at: ModelLayout) -> None:
+    """A verdict of every gate; the one on the model holds the numbers of its metrics."""
+    write_verdict(make_verdict("data", "f" * 64, [], {}), at.layout.data_verdict)
+    write_verdict(make_verdict("preflight", "f" * 64, [], {}), at.preflight_verdict)
+    summary = read_json(at.metrics / "details.json")
     limit = {"metric": "mae_body_gy", "found": summary["mae_body_gy"], "wanted": "<= 4", "ok": True, "source": "a test"}
     details = {"limits": [limit], "candidate": [], "n_cases": summary["n_cases"]}
-    verdict = make_verdict("metrics", "e" * 64, [], details)
-    write_verdict(verdict, files.verdicts["metrics"].token, files.verdicts["metrics"].findings)
+    metrics = verdict_as_json(make_verdict("metrics", "e" * 64, [], details))
+    verdict = make_verdict("model", "f" * 64, [], {"cohort": "phantom", "model": MODEL, "metrics": metrics})
+    write_verdict(verdict, at.model_verdict)
 
 
-def write_lock(root: Path, inputs: Any, **settings: Any) -> None:
+def write_lock(at: ModelLayout) -> None:
     """What DVC records of a repro, with training's folder in its cache."""
-    listing = []
-    for file in sorted(path for path in inputs.run.rglob("*") if path.is_file()):
-        listing.append({"md5": to_cache(root, file.read_bytes()), "relpath": file.relative_to(inputs.run).as_posix()})
+    root, listing = at.layout.root, []
+    for file in sorted(path for path in at.run.rglob("*") if path.is_file()):
+        listing.append({"md5": to_cache(root, file.read_bytes()), "relpath": file.relative_to(at.run).as_posix()})
     folder = to_cache(root, json.dumps(listing).encode(), ".dir")
-    params = {"seed": 1, "lr": 0.002, "fold": 0, "repeat": 0, f"{MODEL}.fit": {"max_epochs": 15}, **settings}
-    stage = {"cmd": "doseledger train", "params": {"params.yaml": params}}
     out = {"path": f"models/phantom/{MODEL}", "hash": "md5", "md5": folder}
-    write_json(root / "dvc.lock", {"schema": "2.0", "stages": {f"train@{MODEL}": {**stage, "outs": [out]}}})
+    splits = {"params": {"params.yaml": {"splits": {"seed": 11}}}}
+    stages = {"split@phantom": splits, f"train@phantom-{MODEL}": {"cmd": "doseledger train", "outs": [out]}}
+    write_json(root / "dvc.lock", {"schema": "2.0", "stages": stages})
 
 
 def to_cache(root: Path, content: bytes, suffix: str = "") -> str:

@@ -34,11 +34,11 @@ from doseledger.ledger.runs.tables import (
 WHEN = datetime(2026, 3, 1, 12, 30, 5, tzinfo=UTC)
 
 
-def commit_run(project, message: str, **lock: object) -> str:
-    if lock:
-        content = read_json(project.root / "dvc.lock")
-        content["stages"]["train@dose_unet"]["params"]["params.yaml"] |= lock
-        write_json(project.root / "dvc.lock", content)
+def commit_run(project, message: str, **settings: object) -> str:
+    """A commit of the run that lies there; with settings, of one that was trained with these."""
+    if settings:
+        project.edit_json(project.at.run / "config_resolved.yaml", **settings)
+        project.record()
     project.git("add", "-A")
     project.git("commit", "-q", "-m", message)
     return project.git("rev-parse", "HEAD")
@@ -48,9 +48,9 @@ def change_numbers(project, mae_gy: float) -> None:
     """Another run: other numbers, judged as they are."""
     files = project.files
     project.edit_json(files.summary, mae_body_gy=mae_gy, mae_above_10_percent_gy=mae_gy)
-    findings = read_json(files.verdicts["metrics"].findings)
-    findings["details"]["limits"][0]["found"] = mae_gy
-    write_json(files.verdicts["metrics"].findings, findings)
+    findings = read_json(files.verdicts["model"].findings)
+    findings["details"]["metrics"]["details"]["limits"][0]["found"] = mae_gy
+    write_json(files.verdicts["model"].findings, findings)
 
 
 def test_one_run_in_workspace_commit_tag_and_archive_is_one_row(project, tmp_path: Path) -> None:
@@ -64,6 +64,7 @@ def test_one_run_in_workspace_commit_tag_and_archive_is_one_row(project, tmp_pat
     assert rows[0].dirty is False
     assert rows[0].settings["lr"] == 0.002
     assert rows[0].settings["fit.max_epochs"] == 15
+    assert rows[0].settings["splits.seed"] == 11
 
 
 def test_runs_of_earlier_commits_are_found_with_their_own_settings_and_numbers(project) -> None:
@@ -140,8 +141,8 @@ def test_a_run_of_a_dirty_tree_is_red_everywhere(project) -> None:
 def test_a_verdict_on_other_numbers_does_not_count(project) -> None:
     project.edit_json(project.files.summary, mae_body_gy=1.0)
     (row,) = gather_runs(project.root)
-    assert row.verdicts["metrics"] is None
-    assert all(verdict for gate, verdict in row.verdicts.items() if gate != "metrics")
+    assert row.verdicts["model"] is None
+    assert all(verdict for gate, verdict in row.verdicts.items() if gate != "model")
     assert row.status == "incomplete"
 
 
@@ -156,7 +157,7 @@ def test_a_run_that_a_gate_has_not_judged_is_not_complete(project) -> None:
     project.files.verdicts["preflight"].token.unlink()
     (row,) = gather_runs(project.root)
     assert row.verdicts["preflight"] is None
-    assert row.verdicts["metrics"] is True
+    assert row.verdicts["model"] is True
     assert row.status == "incomplete"
 
 
@@ -212,13 +213,13 @@ def test_a_store_of_other_code_or_cut_short_is_not_believed(project, content: st
     assert gather_runs(project.root, store=store) == gather_runs(project.root)
 
 
-def test_a_commit_with_an_unreadable_pipeline_holds_no_run_and_stops_nothing(project) -> None:
+def test_a_commit_with_unreadable_settings_holds_no_run_and_stops_nothing(project) -> None:
     commit_run(project, "First run")
     write_text(project.root / "dvc.lock", "<<<<<<< conflict\n")
-    pipeline = (project.root / "dvc.yaml").read_text()
-    write_text(project.root / "dvc.yaml", "stages:\n  a: {cmd: true, outs: ['${nobody}']}\n")
+    params = (project.root / "params.yaml").read_text()
+    write_text(project.root / "params.yaml", f"<<<<<<< conflict\n{params}")
     commit_run(project, "Broken")
-    write_text(project.root / "dvc.yaml", pipeline)
+    write_text(project.root / "params.yaml", params)
     write_text(project.root / "dvc.lock", "schema: '2.0'\n")
     store = project.root / ".doseledger/runs.json"
     assert any("First run" in row.note for row in gather_runs(project.root, store=store))
@@ -226,15 +227,14 @@ def test_a_commit_with_an_unreadable_pipeline_holds_no_run_and_stops_nothing(pro
     assert read_json(store)["rows"][project.git("rev-parse", "HEAD")] == []
 
 
-def test_a_commit_whose_ingest_had_no_out_holds_no_run_and_stops_nothing(project) -> None:
+def test_a_commit_whose_settings_named_no_models_holds_no_run_and_stops_nothing(project) -> None:
     commit_run(project, "First run")
-    pipeline = (project.root / "dvc.yaml").read_text()
-    stages = YAML(typ="safe", pure=True).load(pipeline)
-    stages["stages"]["ingest"]["outs"] = []
-    write_json(project.root / "dvc.yaml", stages)
-    commit_run(project, "Without cases", lr=0.5)
-    write_text(project.root / "dvc.yaml", pipeline)
-    assert any("First run" in row.note for row in gather_runs(project.root))
+    params = (project.root / "params.yaml").read_text()
+    values = YAML(typ="safe", pure=True).load(params)
+    write_json(project.root / "params.yaml", {**values, "models": {"dose_unet": {}}, "cohort": None})
+    commit_run(project, "Of an early form", lr=0.5)
+    write_text(project.root / "params.yaml", params)
+    assert {row.note for row in gather_runs(project.root)} == {"First run"}
 
 
 def test_without_a_repository_there_is_still_the_workspace(project) -> None:
@@ -256,7 +256,7 @@ def test_a_folder_of_archives_that_is_not_there_is_told(project) -> None:
 
 def two_runs() -> list[RunRow]:
     common = {"cohort": "phantom", "model": "dose_unet", "status": "complete", "dirty": False}
-    verdicts = {"data": True, "preflight": True, "metrics": True}
+    verdicts = {"data": True, "preflight": True, "model": True}
     first = RunRow(
         id="aaaaaaaaaa", date="2026-03-01T10:00:00+00:00", where=("main",), verdicts=verdicts,
         settings={"lr": 0.001, "seed": 1}, metrics={"mae_above_10_percent_gy": 3.0, "n_cases": 3}, **common,
@@ -300,7 +300,7 @@ def test_every_format_holds_the_runs() -> None:
     table = runs_table(rows)
     assert json.loads(format_runs(rows, table, "json", colour=False))[0]["lr"] == 0.001
     lines = format_runs(rows, table, "csv", colour=False).splitlines()
-    assert lines[0].startswith("id,date,cohort,model,status,where,commit,dirty,data_ok,preflight_ok,metrics_ok,")
+    assert lines[0].startswith("id,date,cohort,model,status,where,commit,dirty,data_ok,preflight_ok,model_ok,")
     assert len(lines) == 3
     assert "| aaaaaaaaaa |" in format_runs(rows, table, "markdown", colour=False)
     assert "\033" not in format_runs(rows, table, "table", colour=False)

@@ -176,9 +176,9 @@ def test_a_gate_that_failed_is_named_with_its_findings(project) -> None:
 
 
 def test_a_verdict_on_other_numbers_is_named(project) -> None:
-    place = project.files.verdicts["metrics"]
+    place = project.files.verdicts["model"]
     findings = read_json(place.findings)
-    findings["details"]["limits"][0]["found"] = 0.5
+    findings["details"]["metrics"]["details"]["limits"][0]["found"] = 0.5
     write_json(place.findings, findings)
     assert "wanted a verdict on this summary" in messages(check_run(project.files), "verdicts")
 

@@ -49,9 +49,14 @@ def test_check_prints_json_for_scripts(call) -> None:
     assert json.loads(call("runs", "check", "--json").stdout) == {"dose_unet": verdict}
 
 
-def test_recompute_asks_for_what_it_needs(call) -> None:
-    refused = call("runs", "check", "dose_unet", "--recompute", "1", fails=BadInput)
-    assert "needs --protocols and --goals" in str(refused.exception)
+def test_recompute_asks_for_what_it_needs(call, project, tmp_path: Path) -> None:
+    folder = json.loads(call("runs", "archive", "dose_unet", str(tmp_path / "a"), "--json").stdout)["folder"]
+    refused = call("runs", "check", folder, "--recompute", "1", fails=BadInput)
+    assert "--recompute of an archived run needs --cases" in str(refused.exception)
+    cases = ("--cases", str(project.at.layout.cases))
+    checked = call("runs", "check", folder, "--recompute", "1", *cases).output
+    assert "ok    recomputed" in checked
+    assert "ok    recomputed" in call("runs", "check", "dose_unet", "--recompute", "all").output
     refused = call("runs", "check", "dose_unet", "--recompute", "most", fails=BadInput)
     assert "wanted a number of cases, or all" in str(refused.exception)
 
@@ -69,26 +74,26 @@ def test_runs_are_listed_searched_and_compared(call, project) -> None:
     assert "wanted table" in str(call("runs", "list", "--format", "xml", fails=BadInput).exception)
 
 
-def test_the_page_names_the_experiment_that_is_at_work(
-    call, project, repository: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_page_names_the_experiment_that_is_at_work(call, project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DVC_EXP_NAME", "brave-rat")
-    templates = str(repository / "reports/templates")
-    call("runs", "index", "reports/runs.html", "--templates", templates)
+    # From anywhere inside the project.
+    monkeypatch.chdir(project.root / "reports")
+    call("runs", "index")
     assert "workspace, experiment brave-rat" in (project.root / "reports/runs.html").read_text()
 
 
 def test_an_experiment_is_noted_filled_in_and_refused_on_a_dirty_tree(call, project) -> None:
     # The lock's own versions are what this test is not about.
-    write_text(project.root / "packages.lock", "")
-    new = ("experiment", "new", "one", "--model", "dose_unet", "--notes", "notes", "--packages", "packages.lock")
+    write_text(project.root / "requirements.lock", "")
+    project.git("commit", "-q", "-m", "Any packages", "requirements.lock")
+    new = ("experiment", "new", "one", "--model", "dose_unet", "--notes", "notes")
     call(*new, "--criterion", "mae_gy < 100")
     (note,) = (project.root / "notes").glob("*-one.md")
     run = json.loads(call("runs", "list", "--format", "json").stdout)[0]["id"]
     call("experiment", "fill", str(note), "--run", run)
     assert "| met |" in note.read_text()
     write_text(project.root / "code.py", "ANSWER = 43\n")
-    refused = call("experiment", "ready", "--packages", "packages.lock", fails=NotReady)
+    refused = call("experiment", "ready", fails=NotReady)
     assert "DIRTY TREE" in str(refused.exception)
 
 

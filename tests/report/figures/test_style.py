@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from fixtures.comparisons import compared, without_gamma
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from doseledger.core.case import Case
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.protocol import Goal
-from doseledger.dosimetry.gamma.criteria import GammaCriteria
 from doseledger.report.figures.curves import (  # fmt: skip
     StructureCurves,
     plot_differences,
@@ -36,7 +36,6 @@ from doseledger.report.figures.views import (
 )
 
 MakeCase = Callable[..., Case]
-CRITERIA = GammaCriteria(3.0, 3.0, 10.0, False, 10, 2.0)
 RECTUM = Goal(structure="Rectum", statistic="V45Gy", operator="<=", limit=45, unit="%", source="a test")
 
 
@@ -44,7 +43,7 @@ RECTUM = Goal(structure="Rectum", statistic="V45Gy", operator="<=", limit=45, un
 def comparison(make_case: MakeCase) -> Comparison:
     case = make_case()
     assert case.dose_gy is not None
-    return Comparison(case, (case.dose_gy * 0.97).astype(np.float32), CRITERIA)
+    return compared(case, (case.dose_gy * 0.97).astype(np.float32))
 
 
 @pytest.fixture
@@ -114,7 +113,7 @@ def test_pictures_keep_the_patients_proportions_on_uneven_voxels(make_case: Make
     case = dataclasses.replace(case, grid=grid)
     assert case.dose_gy is not None
     with house_style():
-        figure = plot_slices(Comparison(case, case.dose_gy, CRITERIA))
+        figure = plot_slices(compared(case, case.dose_gy))
     for axis in figure.axes[:9]:
         box = axis.get_position()
         width, height = box.width * figure.get_figwidth(), box.height * figure.get_figheight()
@@ -153,7 +152,7 @@ def test_two_doses_of_nothing_have_no_slices(make_case: MakeCase) -> None:
     nothing = np.zeros(case.grid.shape_zyx, np.float32)
     case = dataclasses.replace(case, dose_gy=nothing, masks=np.zeros_like(case.masks))
     with pytest.raises(BadCase, match=r"neither plan nor prediction reaches 14\.0 Gy"):
-        box_of_interest(Comparison(case, nothing, CRITERIA))
+        box_of_interest(without_gamma(case, nothing))
 
 
 def test_a_case_without_a_target_has_no_slices(make_case: MakeCase) -> None:
@@ -180,13 +179,13 @@ def test_slices_of_four_targets_and_more_are_drawn(make_case: MakeCase) -> None:
     targets = {"PTV70": 70.0, "PTV56": 56.0, "Prostate": 70.0, "Bladder": 50.0, "Rectum": 30.0, "Femur_L": 20.0}
     case = dataclasses.replace(case, prescription_gy=targets)
     with house_style():
-        figure = plot_slices(Comparison(case, case.dose_gy, CRITERIA))
+        figure = plot_slices(compared(case, case.dose_gy))
     assert figure.axes
 
 
 def test_a_prediction_of_another_shape_is_refused(make_case: MakeCase) -> None:
     with pytest.raises(BadCase, match="predict again"):
-        Comparison(make_case(), np.zeros((3, 3, 3), np.float32), CRITERIA)
+        without_gamma(make_case(), np.zeros((3, 3, 3), np.float32))
 
 
 def test_dvhs_are_solid_for_the_plan_and_dashed_for_the_prediction() -> None:

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fixtures.comparisons import compared
 
 from doseledger.core.case import Case
 from doseledger.core.files import write_text
-from doseledger.dosimetry.gamma.criteria import GammaCriteria
 from doseledger.report.figures.viewer import Viewer, make_viewer
 from doseledger.report.figures.views import Comparison, isocentre_index
 from doseledger.report.page import render_page
@@ -63,7 +63,7 @@ def comparison(make_case: MakeCase) -> Comparison:
     case = make_case()
     assert case.dose_gy is not None
     predicted = (case.dose_gy * np.linspace(0.9, 1.1, case.grid.shape_zyx[2])).astype(np.float32)
-    return Comparison(case, predicted, GammaCriteria(3.0, 3.0, 10.0, False, 10, 2.0))
+    return compared(case, predicted)
 
 
 @pytest.fixture

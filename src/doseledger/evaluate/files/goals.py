@@ -14,15 +14,15 @@ from doseledger.dosimetry.fractionation import convert_goals
 from doseledger.dosimetry.goals import lint_goals
 
 
-def lint_goal_file(path: Path, protocols: Path) -> list[str]:
+def lint_goal_file(path: Path, protocol: Path) -> list[str]:
     """Return everything that is wrong with a file of goals, one sentence each; empty when it is sound.
 
     Parameters
     ----------
     path
         The file.
-    protocols
-        Folder of the protocols; the file names its own.
+    protocol
+        The protocol whose plans they judge.
 
     Notes
     -----
@@ -30,11 +30,10 @@ def lint_goal_file(path: Path, protocols: Path) -> list[str]:
     """
     try:
         goals = load_goals(path)
-        protocol = load_protocol(protocols / f"{goals.protocol}.yaml")
+        rules = load_protocol(protocol)
     except BadInput as error:
         return [str(error)]
-    found = [] if goals.name == path.stem else [f"the goals are called {goals.name}, the file {path.stem}; rename one"]
-    return found + lint_goals(goals, protocol)
+    return lint_goals(goals, rules)
 
 
 def convert_goal_file(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +14,11 @@ from numpy.typing import NDArray
 from doseledger.core.case import Case
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.files import sha256_of_file
+from doseledger.core.layout import ModelLayout
 from doseledger.core.tables import SPLITS, read_table
 from doseledger.evaluate.predictions import load_prediction
 from doseledger.evaluate.refusals import refuse_seen, refuse_unfit
-from doseledger.evaluate.shortcuts.ablation import Dose, Predict, ablate_case
+from doseledger.evaluate.shortcuts.ablation import Dose, Predict, ablate_case, mean_answers
 from doseledger.evaluate.shortcuts.trivial import (
     DistanceRegression,
     Template,
@@ -26,12 +26,12 @@ from doseledger.evaluate.shortcuts.trivial import (
     compare_doses,
     draw_voxels,
     fit_distances,
+    mae_ratios,
 )
 
 if TYPE_CHECKING:
     from doseledger.core.fanout import Tell
-    from doseledger.learn.predict.cases import Model
-    from doseledger.learn.recipes.dose import PredictRecipe
+    from doseledger.learn.predict.predictor import Predictor
 
 # The voxels and the shuffled image are drawn with this: the same model always gives the same numbers.
 DRAW_SEED = 20250601
@@ -45,45 +45,15 @@ MOST_ALTERED_CASES = 3
 DIGITS = 4
 
 
-@dataclass(frozen=True)
-class ShortcutFiles:
-    """What is measured.
-
-    Parameters
-    ----------
-    checkpoint
-        The model.
-    predictions_dir
-        Its predictions of the test cases.
-    cases_dir, splits_csv
-        Folder of cases and table of splits.
-    """
-
-    checkpoint: Path
-    predictions_dir: Path
-    cases_dir: Path
-    splits_csv: Path
-
-    def case_path(self, case_id: str) -> Path:
-        """Return where a case lies."""
-        return self.cases_dir / f"{case_id}.npz"
-
-    def prediction_path(self, case_id: str) -> Path:
-        """Return where the prediction of a case lies."""
-        return self.predictions_dir / f"{case_id}.npz"
-
-
-def measure_shortcuts(
-    files: ShortcutFiles, recipe: PredictRecipe, *, fold: int, repeat: int, tell: Tell
-) -> dict[str, Any]:
+def measure_shortcuts(at: ModelLayout, predictor: Predictor, *, fold: int, repeat: int, tell: Tell) -> dict[str, Any]:
     """Return a model's errors beside trivial models' and its own prior's, and its answers to spoiled inputs, as JSON.
 
     Parameters
     ----------
-    files
-        What to look at.
-    recipe
-        How the model predicts.
+    at
+        Where the model's predictions and the cohort's cases and splits lie.
+    predictor
+        The model.
     fold, repeat
         Which part of the splits the model was trained and evaluated on.
     tell
@@ -93,8 +63,7 @@ def measure_shortcuts(
     -------
     dict
         `checkpoint_sha256`, `test_cases` (SHA256 by case), `training_cases` that the trivial models were fitted to,
-        `trivial` (a row per test case, see `gates.trivial.compare_doses`) and `ablation` (answers by case, see
-        `gates.ablation`).
+        `trivial` (a row per test case, see `trivial.compare_doses`) and `ablation` (answers by case, see `ablation`).
 
     Raises
     ------
@@ -103,20 +72,17 @@ def measure_shortcuts(
     BadCase
         If a case or a prediction is not the one that was trained on or evaluated.
     """
-    from doseledger.learn.predict.cases import load_model
-
-    model = load_model(files.checkpoint)
-    test = _test_cases(files, model, fold=fold, repeat=repeat)
+    test = _test_cases(at, predictor, fold=fold, repeat=repeat)
     rng = np.random.default_rng(DRAW_SEED)
-    template, regression, used = _fit(files, model.checkpoint.trained_on, rng)
-    tell(f"trivial models fitted to {len(used)} of {len(model.checkpoint.trained_on)} training cases")
+    template, regression, used = _fit(at, predictor.checkpoint.trained_on, rng)
+    tell(f"trivial models fitted to {len(used)} of {len(predictor.checkpoint.trained_on)} training cases")
     trivial = []
     for case_id, sha256 in test.items():
-        prior_gy = _prior_dose(files, model, recipe, case_id, sha256)
-        trivial.append(_compare(files, case_id, template, regression, prior_gy, rng))
-    answers = _ablate(files, model, recipe, list(test)[:MOST_ALTERED_CASES], tell)
+        prior_gy = _prior_dose(at, predictor, case_id, sha256)
+        trivial.append(_compare(at, case_id, template, regression, prior_gy, rng))
+    answers = _ablate(at, predictor, list(test)[:MOST_ALTERED_CASES], tell)
     return {
-        "checkpoint_sha256": model.sha256,
+        "checkpoint_sha256": predictor.sha256,
         "test_cases": test,
         "training_cases": used,
         "trivial": [_rounded(row) for row in trivial],
@@ -124,26 +90,26 @@ def measure_shortcuts(
     }
 
 
-def _test_cases(files: ShortcutFiles, model: Model, *, fold: int, repeat: int) -> dict[str, str]:
+def _test_cases(at: ModelLayout, predictor: Predictor, *, fold: int, repeat: int) -> dict[str, str]:
     """Return the test cases' SHA256 by name, after making sure that the model has seen none of them."""
-    splits = read_table(files.splits_csv, SPLITS)
+    splits = read_table(at.layout.splits, SPLITS)
     rows = splits[(splits["split"] == "test") & (splits["fold"] == fold) & (splits["repeat"] == repeat)]
     if rows.empty:
         raise BadInput(
-            f"{files.splits_csv}: no test case in fold {fold}, repeat {repeat}; there is nothing to judge by"
+            f"{at.layout.splits}: no test case in fold {fold}, repeat {repeat}; there is nothing to judge by"
         )
     test = {str(case_id): str(sha256) for case_id, sha256 in zip(rows["case_id"], rows["sha256"], strict=True)}
-    trained, selected = model.checkpoint.trained_on.values(), model.checkpoint.selected_on.values()
+    trained, selected = predictor.checkpoint.trained_on.values(), predictor.checkpoint.selected_on.values()
     for case_id, sha256 in test.items():
         refuse_seen(case_id, sha256, frozenset(trained), frozenset(selected))
-        prediction = load_prediction(files.prediction_path(case_id))
-        if prediction.checkpoint_sha256 != model.sha256 or prediction.case_sha256 != sha256:
+        prediction = load_prediction(at.predictions / f"{case_id}.npz")
+        if prediction.checkpoint_sha256 != predictor.sha256 or prediction.case_sha256 != sha256:
             raise BadCase(case_id, "predicted with another checkpoint, or of the case as it was; predict it again")
     return dict(sorted(test.items()))
 
 
-def _load(files: ShortcutFiles, case_id: str, sha256: str) -> Case:
-    path = files.case_path(case_id)
+def _load(at: ModelLayout, case_id: str, sha256: str) -> Case:
+    path = at.layout.cases / f"{case_id}.npz"
     found = sha256_of_file(path) if path.is_file() else "absent"
     if found != sha256:
         raise BadCase(
@@ -153,7 +119,7 @@ def _load(files: ShortcutFiles, case_id: str, sha256: str) -> Case:
 
 
 def _fit(
-    files: ShortcutFiles, trained_on: Mapping[str, str], rng: np.random.Generator
+    at: ModelLayout, trained_on: Mapping[str, str], rng: np.random.Generator
 ) -> tuple[Template, DistanceRegression, list[str]]:
     """Return both trivial models and the cases that they were fitted to: those of the network, thinned evenly."""
     names = sorted(trained_on)
@@ -161,31 +127,30 @@ def _fit(
         names = [names[i] for i in np.linspace(0, len(names) - 1, MOST_TRAINING_CASES).astype(int)]
     template, drawn = TemplateFit(), []
     for case_id in names:
-        case = _load(files, case_id, trained_on[case_id])
+        case = _load(at, case_id, trained_on[case_id])
         template.add(case)
         drawn.append(draw_voxels(case, TRAINING_VOXELS // len(names), rng))
     return template.result(), fit_distances(drawn), names
 
 
-def _prior_dose(files: ShortcutFiles, model: Model, recipe: PredictRecipe, case_id: str, sha256: str) -> Dose:
+def _prior_dose(at: ModelLayout, predictor: Predictor, case_id: str, sha256: str) -> Dose:
     """Return the dose of a case that the model's network adds to; a network that adds to nothing adds to no dose."""
     from doseledger.learn.data.inputs import CaseFile, open_case
-    from doseledger.learn.predict.cases import predict_case
 
-    case, alone = open_case(CaseFile(case_id, files.case_path(case_id), sha256)), model.prior_alone()
-    return predict_case(alone, case, recipe) if alone else np.zeros(case.shape_zyx, dtype=np.float32)
+    case = open_case(CaseFile(case_id, at.layout.cases / f"{case_id}.npz", sha256))
+    return predictor.prior(case) if predictor.prior else np.zeros(case.shape_zyx, dtype=np.float32)
 
 
 def _compare(
-    files: ShortcutFiles,
+    at: ModelLayout,
     case_id: str,
     template: Template,
     regression: DistanceRegression,
     prior_gy: Dose,
     rng: np.random.Generator,
 ) -> dict[str, Any]:
-    prediction = load_prediction(files.prediction_path(case_id))
-    case = _load(files, case_id, prediction.case_sha256)
+    prediction = load_prediction(at.predictions / f"{case_id}.npz")
+    case = _load(at, case_id, prediction.case_sha256)
     refuse_unfit(case, prediction.dose_gy, prediction.grid)
     voxels = draw_voxels(case, TEST_VOXELS, rng)
     doses: dict[str, NDArray[Any]] = {
@@ -197,30 +162,40 @@ def _compare(
     return compare_doses(voxels, doses)
 
 
-def _ablate(
-    files: ShortcutFiles, model: Model, recipe: PredictRecipe, case_ids: list[str], tell: Tell
-) -> dict[str, dict[str, float]]:
+def _ablate(at: ModelLayout, predictor: Predictor, case_ids: list[str], tell: Tell) -> dict[str, dict[str, float]]:
     answers = {}
-    predict, patch_zyx = predictor(model, recipe), model.checkpoint.recipe.sampling.patch_zyx
+    patch_zyx = predictor.checkpoint.recipe.sampling.patch_zyx
     for number, case_id in enumerate(case_ids):
+        case = Case.load(at.layout.cases / f"{case_id}.npz")
         rng = np.random.default_rng([DRAW_SEED, number])
-        answers[case_id] = ablate_case(Case.load(files.case_path(case_id)), predict, patch_zyx, rng)
+        answers[case_id] = ablate_case(case, predict_by(predictor), patch_zyx, rng)
         tell(f"{case_id}: " + ", ".join(f"{name} {value:.2f}" for name, value in answers[case_id].items()))
     return answers
 
 
-def predictor(model: Model, recipe: PredictRecipe) -> Predict:
-    """Return a loaded model as a function from a case to its dose; the case goes through a file, as any other does."""
+def predict_by(predictor: Predictor) -> Predict:
+    """Return a model as a function from a case to its dose; the case goes through a file, as any other does."""
     from doseledger.learn.data.inputs import CaseFile, open_case
-    from doseledger.learn.predict.cases import predict_case
 
     def predict(case: Case) -> Dose:
         with tempfile.TemporaryDirectory(prefix="ablation_") as folder:
             path = Path(folder) / f"{case.case_id}.npz"
             case.save(path)
-            return predict_case(model, open_case(CaseFile(case.case_id, path, sha256_of_file(path))), recipe)
+            opened = open_case(CaseFile(case.case_id, path, sha256_of_file(path)))
+            return predictor.predict(opened)["dose_gy"]
 
     return predict
+
+
+def shortcut_numbers(measured: Mapping[str, Any]) -> dict[str, float]:
+    """Return a model's numbers by name, taken anew from the rows of its cases; NaN where no case gave one."""
+
+    def known(row: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: math.nan if value is None else value for key, value in row.items()}
+
+    answers = {case_id: known(row) for case_id, row in measured["ablation"].items()}
+    numbers = mae_ratios([known(row) for row in measured["trivial"]]) | mean_answers(answers)
+    return {name: float(f"{value:.{DIGITS}g}") for name, value in numbers.items()}
 
 
 def _rounded(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,14 +13,15 @@ from doseledger.core.case import Case
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.fanout import run_cases
 from doseledger.core.files import sha256_of_file
+from doseledger.core.layout import Layout
 from doseledger.core.protocol import Protocol, load_protocol
 from doseledger.core.tables import CASES, SKIPPED, SPLITS, TEST_SET, read_table, with_present_digests
 from doseledger.gates import suites
 from doseledger.gates.data import distances, doses, grids, leakage, plans, structures
 from doseledger.gates.data.features import Row, measure_case
 from doseledger.gates.data.fingerprints import Fingerprint, take_fingerprint
-from doseledger.gates.digests import CohortFiles, data_digest
-from doseledger.gates.limits import DataLimits, data_limits
+from doseledger.gates.digests import data_digest
+from doseledger.gates.limits import DataLimits, load_thresholds
 from doseledger.gates.verdict import Finding, Verdict, make_verdict
 
 Tell = Callable[[str], None]
@@ -35,13 +36,13 @@ class CaseReport:
     fingerprint: Fingerprint
 
 
-def judge_cohort(files: CohortFiles, accept_failed: Mapping[str, str], *, workers: int, tell: Tell) -> Verdict:
+def judge_cohort(layout: Layout, accept_failed: Mapping[str, str], *, workers: int, tell: Tell) -> Verdict:
     """Return the data gate's verdict on a cohort.
 
     Parameters
     ----------
-    files
-        What to look at.
+    layout
+        Where cases, splits, protocol, suite, limits and locked test set lie.
     accept_failed
         Failed cases that may be missing, each with its reason (`ingest.accept_failed`).
     workers
@@ -58,17 +59,17 @@ def judge_cohort(files: CohortFiles, accept_failed: Mapping[str, str], *, worker
     -----
     Each process holds one case at a time. A case that can't be read is a finding, not an end.
     """
-    protocol, limits = load_protocol(files.protocol), data_limits(files.thresholds, files.cohort)
-    expectations = suites.read_suite(files.suite)
-    cases, splits = read_table(files.cases_csv, CASES), read_table(files.splits_csv, SPLITS)
-    skipped = read_table(files.skipped_csv, SKIPPED)
-    locked = with_present_digests(read_table(files.test_set_csv, TEST_SET), cases)
-    findings = _judge_lists(files.cases_dir, cases, skipped, accept_failed)
+    protocol, limits = load_protocol(layout.protocol), load_thresholds(layout).data
+    expectations = suites.read_suite(layout.suite)
+    cases, splits = read_table(layout.cases_csv, CASES), read_table(layout.splits, SPLITS)
+    skipped = read_table(layout.cases / "skipped.csv", SKIPPED)
+    locked = with_present_digests(read_table(layout.test_set, TEST_SET), cases)
+    findings = _judge_lists(layout.cases, cases, skipped, accept_failed)
     rows = {str(row["case_id"]): row for row in cases.to_dict("records")}
     arguments = {
-        case_id: (files.cases_dir / f"{case_id}.npz", row, protocol, limits)
+        case_id: (layout.cases / f"{case_id}.npz", row, protocol, limits)
         for case_id, row in rows.items()
-        if (files.cases_dir / f"{case_id}.npz").is_file()
+        if (layout.cases / f"{case_id}.npz").is_file()
     }
     outcome = run_cases(judge_case, arguments, workers=workers, tell=tell)
     for case_id, error in outcome.failed.items():
@@ -80,13 +81,13 @@ def judge_cohort(files: CohortFiles, accept_failed: Mapping[str, str], *, worker
     table = pd.DataFrame([report.row for report in outcome.done.values() if report.row is not None])
     found, results = _judge_table(table, expectations)
     details = {
-        "cohort": files.cohort,
+        "cohort": layout.cohort,
         "protocol": protocol.name,
         "counts": _count(cases, splits, skipped, locked, accept_failed),
         "expectations": results,
         "features": _summarise(table),
     }
-    return make_verdict("data", data_digest(files), [*findings, *found], details)
+    return make_verdict("data", data_digest(layout), [*findings, *found], details)
 
 
 def judge_case(path: Path, row: Mapping[str, object], protocol: Protocol, limits: DataLimits) -> CaseReport:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,12 @@ from doseledger.core.code import code_digest
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.fanout import Tell
 from doseledger.core.files import sha256_of_file, sha256_of_json
+from doseledger.core.layout import Layout
 from doseledger.core.protocol import load_protocol
 from doseledger.core.tables import SPLITS, read_table
 from doseledger.gates.drift.case_inputs import HU_PREFIX, tabulate_inputs
 from doseledger.gates.drift.statistics import (
+    LEAST_REFERENCE,
     LEAST_VALUES,
     adjust,
     ks_p_value,
@@ -30,7 +31,7 @@ from doseledger.gates.drift.statistics import (
     psi_by_chance,
     psi_of_values,
 )
-from doseledger.gates.limits import DriftLimits, drift_limits
+from doseledger.gates.limits import DriftLimits, load_thresholds
 from doseledger.gates.verdict import Finding, Severity, Verdict, make_verdict, without_explanations
 
 # How large the image's PSI is by chance is found by drawing as many training cases as there are new ones, so often.
@@ -43,40 +44,17 @@ CHOSEN = re.compile(r"spacing_[zyx]_mm|.+_prescription_gy|n_fractions")
 DIGITS = 4
 
 
-@dataclass(frozen=True)
-class DriftFiles:
-    """What the drift gate looks at.
-
-    Parameters
-    ----------
-    new_dir
-        Folder of new cases.
-    part
-        Of them only this part of the splits (`test`); None takes every case in the folder.
-    reference_dir, splits_csv
-        The cohort that was trained on: its cases, and who of them was trained on.
-    protocol
-        The cohort's protocol.
-    thresholds, cohort
-        thresholds.yaml, and whose limits hold.
-    """
-
-    new_dir: Path
-    part: str | None
-    reference_dir: Path
-    splits_csv: Path
-    protocol: Path
-    thresholds: Path
-    cohort: str
-
-
-def judge_drift(files: DriftFiles, *, fold: int, repeat: int, workers: int, tell: Tell) -> Verdict:
+def judge_drift(
+    layout: Layout, *, new: Path | None = None, fold: int, repeat: int, workers: int, tell: Tell
+) -> Verdict:
     """Return whether new cases are of the kind that was trained on.
 
     Parameters
     ----------
-    files
-        What to look at.
+    layout
+        The cohort that was trained on: its cases, who of them was trained on, protocol and limits.
+    new
+        Folder of new cases; None looks at the cohort's own test cases.
     fold, repeat
         Of the splits.
     workers
@@ -87,33 +65,43 @@ def judge_drift(files: DriftFiles, *, fold: int, repeat: int, workers: int, tell
     Raises
     ------
     BadInput
-        If a table, a case or the limits can't be read, or there are fewer than five training cases.
+        If a table, a case or the limits can't be read, or new cases are held against fewer than five training
+        cases.
     BadCase
         If a training case is not the one that was trained on.
     """
-    limits = drift_limits(files.thresholds, files.cohort)
-    reference, new, digests, known = _tables(files, fold=fold, repeat=repeat, workers=workers, tell=tell)
-    cases = measure_distances(learn_reference(reference), new)
-    features = compare_features(reference, new, limits)
-    image = compare_images(reference, new, limits, np.random.default_rng(DRAW_SEED))
-    findings = [*_judge_cases(cases, limits), *_judge_features(features, limits), *_judge_image(image)]
+    limits = load_thresholds(layout).drift
+    reference, measured, digests, known = _tables(layout, new, fold=fold, repeat=repeat, workers=workers, tell=tell)
+    features = compare_features(reference, measured, limits)
+    image = compare_images(reference, measured, limits, np.random.default_rng(DRAW_SEED))
+    if new is None and len(reference) < LEAST_REFERENCE:
+        cases: list[dict[str, Any]] = []
+        message = (
+            f"{len(reference)} training cases tell nothing of how cases vary, wanted {LEAST_REFERENCE}; whether the "
+            "test cases are like them was not judged"
+        )
+        findings = [Finding("drift_few_training", "", "warning", message)]
+    else:
+        cases = measure_distances(learn_reference(reference), measured)
+        findings = [*_judge_cases(cases, limits), *_judge_features(features, limits), *_judge_image(image)]
     for case_id in known:
         message = f"{case_id}: a training case, so it was left out; a batch of what is known drifts nowhere"
         findings.append(Finding("drift_known", case_id, "warning", message))
-    if len(new) < LEAST_VALUES:
-        message = f"{len(new)} new cases are too few for their features to be compared; each was judged by itself"
+    if len(measured) < LEAST_VALUES:
+        message = f"{len(measured)} new cases are too few for their features to be compared; each was judged by itself"
         findings.append(Finding("drift_few", "", "warning", message))
     details = {
-        "cohort": files.cohort,
+        "cohort": layout.cohort,
         "n_reference": len(reference),
-        "n_new": len(new),
+        "n_new": len(measured),
         "cases": cases,
         "features": features,
         "image": image,
         "limits": limits.model_dump(mode="json"),
     }
     trained = [str(name) for name in reference.index]
-    return make_verdict("drift", _digest(files, limits, trained, digests), findings, _rounded(details))
+    digest = _digest(layout, limits, trained, digests)
+    return make_verdict("drift", digest, findings, _rounded(details))
 
 
 def compare_features(reference: pd.DataFrame, new: pd.DataFrame, limits: DriftLimits) -> list[dict[str, Any]]:
@@ -232,30 +220,30 @@ def _judge_image(image: Mapping[str, Any]) -> list[Finding]:
 
 
 def _tables(
-    files: DriftFiles, *, fold: int, repeat: int, workers: int, tell: Tell
+    layout: Layout, new: Path | None, *, fold: int, repeat: int, workers: int, tell: Tell
 ) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, str], list[str]]:
     """Return the features of the training cases and of the new ones, the new ones' SHA256, and who was trained on."""
-    protocol = load_protocol(files.protocol)
-    splits = read_table(files.splits_csv, SPLITS)
+    protocol = load_protocol(layout.protocol)
+    splits = read_table(layout.splits, SPLITS)
     mine = splits[(splits["fold"] == fold) & (splits["repeat"] == repeat)]
     train = mine[mine["split"] == "train"]
     trained = dict(zip(train["case_id"], train["sha256"], strict=True))
     for case_id, sha256 in trained.items():
-        path = files.reference_dir / f"{case_id}.npz"
+        path = layout.cases / f"{case_id}.npz"
         if not path.is_file() or sha256_of_file(path) != sha256:
             raise BadCase(case_id, f"{path.name} is absent or not the one in the splits; run ingest and split again")
-    if files.part is None:
-        wanted = sorted(path.stem for path in files.new_dir.glob("*.npz"))
+    if new is None:
+        folder, wanted = layout.cases, sorted(mine.loc[mine["split"] == "test", "case_id"])
     else:
-        wanted = sorted(mine.loc[mine["split"] == files.part, "case_id"])
+        folder, wanted = new, sorted(path.stem for path in new.glob("*.npz"))
     if not wanted:
-        raise BadInput(f"{files.new_dir}: no new case{f' of part {files.part}' if files.part else ''} to look at")
-    found = {str(name): _digest_of(files.new_dir / f"{name}.npz") for name in wanted}
+        raise BadInput(f"{folder}: no {'test' if new is None else 'new'} case to look at")
+    found = {str(name): _digest_of(folder / f"{name}.npz") for name in wanted}
     seen = set(trained.values())
     digests = {name: digest for name, digest in found.items() if digest not in seen}
-    reference = tabulate_inputs(files.reference_dir, trained, protocol, workers=workers, tell=tell)
-    new = tabulate_inputs(files.new_dir, list(digests), protocol, workers=workers, tell=tell)
-    return reference, new, digests, [name for name in found if name not in digests]
+    reference = tabulate_inputs(layout.cases, trained, protocol, workers=workers, tell=tell)
+    measured = tabulate_inputs(folder, list(digests), protocol, workers=workers, tell=tell)
+    return reference, measured, digests, [name for name in found if name not in digests]
 
 
 def _digest_of(path: Path) -> str:
@@ -264,14 +252,14 @@ def _digest_of(path: Path) -> str:
     return sha256_of_file(path)
 
 
-def _digest(files: DriftFiles, limits: DriftLimits, trained: list[str], new: dict[str, str]) -> str:
+def _digest(layout: Layout, limits: DriftLimits, trained: list[str], new: dict[str, str]) -> str:
     return sha256_of_json(
         {
-            "splits": sha256_of_file(files.splits_csv),
+            "splits": sha256_of_file(layout.splits),
             # The table of splits holds every fold: of which one the training cases are stands here.
             "trained": sorted(trained),
             "new": new,
-            "protocol": without_explanations(load_protocol(files.protocol).model_dump(mode="json")),
+            "protocol": without_explanations(load_protocol(layout.protocol).model_dump(mode="json")),
             "limits": without_explanations(limits.model_dump(mode="json")),
             "code": code_digest(__name__),
         }

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from doseledger.core.code import code_digest
 from doseledger.core.errors import BadInput
-from doseledger.core.files import read_json, sha256_of_file
+from doseledger.core.files import read_json, sha256_of_file, sha256_of_json
+from doseledger.core.layout import ModelLayout
 from doseledger.core.tables import CASE_METRICS, SPLITS, read_table
-from doseledger.gates.digests import metrics_digest
-from doseledger.gates.limits import EvaluationLimits, MetricLimit, load_thresholds, metric_limits
+from doseledger.evaluate.summary import DETAILS
+from doseledger.gates.limits import EvaluationLimits, MetricLimit, load_thresholds
 from doseledger.gates.model.training import judge_plausible, judge_training, read_history
-from doseledger.gates.verdict import Finding, Verdict, make_verdict
+from doseledger.gates.verdict import Finding, Verdict, make_verdict, without_explanations
 
 # Columns of cases.csv whose mean the summary repeats under the same name.
 AVERAGED = ("mae_", "gamma_")
@@ -26,54 +26,13 @@ NOT_AVERAGED = frozenset({"gamma_points_verified", "gamma_largest_difference"})
 ROUNDING = 2e-6
 
 
-@dataclass(frozen=True)
-class MetricsFiles:
-    """What the metrics gate looks at.
+def judge_metrics(at: ModelLayout, *, fold: int, repeat: int) -> Verdict:
+    """Return whether a model's metrics keep their limits.
 
     Parameters
     ----------
-    metrics_dir
-        Folder of `summary.json` and `cases.csv`, as evaluate writes them.
-    splits_csv
-        The table of splits.
-    checkpoint
-        The model that was evaluated.
-    thresholds
-        thresholds.yaml.
-    cohort, model
-        Whose limits hold.
-    """
-
-    metrics_dir: Path
-    splits_csv: Path
-    checkpoint: Path
-    thresholds: Path
-    cohort: str
-    model: str
-
-    @property
-    def summary_json(self) -> Path:
-        """The model's summary."""
-        return self.metrics_dir / "summary.json"
-
-    @property
-    def history_csv(self) -> Path:
-        """The training's history, in the run's folder as the checkpoint is."""
-        return self.checkpoint.parents[1] / "history.csv"
-
-    @property
-    def cases_csv(self) -> Path:
-        """The model's metrics, a row per case."""
-        return self.metrics_dir / "cases.csv"
-
-
-def judge_metrics(files: MetricsFiles, *, fold: int, repeat: int) -> Verdict:
-    """Return the metrics gate's verdict on a model.
-
-    Parameters
-    ----------
-    files
-        What to look at.
+    at
+        Where the model's metrics, history and checkpoint and the cohort's splits and limits lie.
     fold, repeat
         Which part of the splits the model was trained and evaluated on.
 
@@ -84,36 +43,39 @@ def judge_metrics(files: MetricsFiles, *, fold: int, repeat: int) -> Verdict:
     """
     from doseledger.learn.training.checkpoint import read_seen
 
-    limits = metric_limits(files.thresholds, files.cohort, files.model)
-    thresholds = load_thresholds(files.thresholds)
-    evaluation, training = thresholds.evaluation, thresholds.training
-    history = read_history(files.history_csv)
-    summary, rows = read_json(files.summary_json), read_table(files.cases_csv, CASE_METRICS)
+    thresholds, splits_csv = load_thresholds(at.layout), at.layout.splits
+    limits, evaluation, training = thresholds.metrics_of(at.name), thresholds.evaluation, thresholds.training
+    details_json, cases_csv = at.metrics / DETAILS, at.metrics / "cases.csv"
+    history = read_history(at.run / "history.csv")
+    summary, rows = read_json(details_json), read_table(cases_csv, CASE_METRICS)
     if not isinstance(summary, dict):
-        raise BadInput(f"{files.summary_json}: wanted a mapping of metrics, found {type(summary).__name__}")
-    seen = read_seen(files.checkpoint)
-    splits = read_table(files.splits_csv, SPLITS)
+        raise BadInput(f"{details_json}: wanted a mapping of metrics, found {type(summary).__name__}")
+    seen = read_seen(at.checkpoint)
+    splits = read_table(splits_csv, SPLITS)
     test = splits[(splits["split"] == "test") & (splits["fold"] == fold) & (splits["repeat"] == repeat)]
-    findings = judge_limits(summary, limits, files.model)
+    findings = judge_limits(summary, limits, at.name)
     findings += judge_summary(summary, rows)
-    findings += judge_cases(rows, test, seen, sha256_of_file(files.checkpoint))
+    findings += judge_cases(rows, test, seen, sha256_of_file(at.checkpoint))
     findings += judge_gamma(rows, evaluation)
-    findings += judge_training(history, training, files.model)
-    findings += judge_plausible(rows, training, files.model)
+    findings += judge_training(history, training, at.name)
+    findings += judge_plausible(rows, training, at.name)
     details = {
-        "cohort": files.cohort,
-        "model": files.model,
+        "cohort": at.layout.cohort,
+        "model": at.name,
         "n_cases": len(rows),
         "limits": [_result(summary, limit) for limit in limits],
         # Told, not judged: a small or an early model may miss these and pass.
         "candidate": [_result(summary, limit) for limit in thresholds.candidate],
     }
     everything = [*limits, evaluation, training]
-    digest = metrics_digest(
-        (files.summary_json, files.cases_csv, files.splits_csv),
-        history,
-        [limit.model_dump(mode="json") for limit in everything],
-        seen,
+    digest = sha256_of_json(
+        {
+            "tables": [sha256_of_file(table) for table in (details_json, cases_csv, splits_csv)],
+            "history": history,
+            "limits": without_explanations([limit.model_dump(mode="json") for limit in everything]),
+            "seen": seen,
+            "code": code_digest(__name__),
+        }
     )
     return make_verdict("metrics", digest, findings, details)
 
@@ -161,10 +123,10 @@ def judge_summary(summary: Mapping[str, Any], rows: pd.DataFrame) -> list[Findin
         known = pd.to_numeric(rows[column], errors="coerce").dropna()
         said, mean = _number(summary, column), float(known.mean()) if len(known) else None
         if (said is None) != (mean is None) or (said is not None and mean is not None and abs(said - mean) > ROUNDING):
-            message = f"summary.json says {column} is {said}, the mean of cases.csv is {mean}; evaluate again"
+            message = f"the summary says {column} is {said}, the mean of cases.csv is {mean}; evaluate again"
             findings.append(Finding("summary_stale", "", "error", message, {"metric": column}))
     if summary.get("n_cases") != len(rows):
-        message = f"summary.json is of {summary.get('n_cases')} cases, cases.csv has {len(rows)}; evaluate again"
+        message = f"the summary is of {summary.get('n_cases')} cases, cases.csv has {len(rows)}; evaluate again"
         findings.append(Finding("summary_stale", "", "error", message))
     return findings
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from doseledger.core.errors import BadCase, BadInput, NotReady
+from doseledger.core.layout import ModelLayout
 from doseledger.gates.limits import PreflightLimits, load_thresholds
 from doseledger.gates.model.machine import Machine, describe_machine, judge_machine, look_at_machine
 from doseledger.gates.run_digest import run_digest
@@ -23,9 +23,7 @@ DIGITS = 4
 
 def judge_preflight(
     run: TrainingRun,
-    cases: Path,
-    splits: Path,
-    thresholds: Path,
+    at: ModelLayout,
     *,
     tell: Callable[[str], None],
     machine: Machine | None = None,
@@ -36,10 +34,8 @@ def judge_preflight(
     ----------
     run
         The model and all that decides its weights.
-    cases, splits
-        Folder of cases and table of splits that it will be trained on.
-    thresholds
-        thresholds.yaml, whose preflight block holds.
+    at
+        Where the cohort's cases, splits and limits lie.
     tell
         Called with a line for each thing seen.
     machine
@@ -52,15 +48,16 @@ def judge_preflight(
     """
     from doseledger.learn.training.probe import probe_steps
 
-    limits = load_thresholds(thresholds).preflight
-    seen = machine or look_at_machine(cases, splits.parent)
+    layout = at.layout
+    limits, findings = _limits(at)
+    seen = machine or look_at_machine(layout.cases, layout.splits.parent)
     tell(f"machine: {describe_machine(seen)}")
-    findings = judge_machine(seen, limits, run.recipe.loader.workers)
+    findings += judge_machine(seen, limits, run.recipe.loader.workers)
     for finding in findings:
         tell(f"{finding.severity}: {finding.message}")
     details: dict[str, object] = {"model": run.model, "steps": N_STEPS}
     try:
-        probe = probe_steps(run, cases, splits, n_steps=N_STEPS)
+        probe = probe_steps(run, layout.cases, layout.splits, n_steps=N_STEPS)
     except (BadCase, BadInput, NotReady) as error:
         message = f"{run.model} can't take its first batch: {error}"
         findings.append(Finding("first_batch", "", "error", message))
@@ -74,7 +71,19 @@ def judge_preflight(
             "n_weights": probe.n_weights,
             "cases": probe.case_ids,
         }
-    return make_verdict("preflight", run_digest(run, splits, limits), findings, details)
+    return make_verdict("preflight", run_digest(run, layout.splits, limits), findings, details)
+
+
+def _limits(at: ModelLayout) -> tuple[PreflightLimits, list[Finding]]:
+    """The limits of preflight, and whether the model has those that it will be judged by when it is trained."""
+    thresholds = load_thresholds(at.layout)
+    findings = []
+    for limits_of in (thresholds.metrics_of, thresholds.shortcuts_of):
+        try:
+            limits_of(at.name)
+        except BadInput as error:
+            findings.append(Finding("limits", "", "error", f"{at.name}: {error}"))
+    return thresholds.preflight, findings
 
 
 def judge_probe(model: str, probe: ProbeResult, limits: PreflightLimits) -> list[Finding]:

@@ -7,58 +7,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from doseledger.core.code import code_digest
-from doseledger.core.errors import BadInput
+from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import read_json, sha256_of_file, sha256_of_json
+from doseledger.core.layout import ModelLayout
 from doseledger.core.tables import SPLITS, read_table
 from doseledger.evaluate.shortcuts.ablation import ALTERATIONS
-from doseledger.evaluate.shortcuts.numbers import shortcut_numbers
-from doseledger.gates.limits import ShortcutLimit, shortcut_limits
+from doseledger.evaluate.shortcuts.measure import shortcut_numbers
+from doseledger.gates.limits import ShortcutLimit, load_thresholds
 from doseledger.gates.verdict import Finding, Verdict, make_verdict, without_explanations
 
 ANSWERS = frozenset(alteration.name for alteration in ALTERATIONS)
-# Without these two, nobody has said what the model must beat.
-NEEDED = ("template_mae_ratio", "distance_mae_ratio")
 MEASURED = ("checkpoint_sha256", "test_cases", "training_cases", "trivial", "ablation")
 
 
-@dataclass(frozen=True)
-class JudgedFiles:
-    """What the shortcut gate looks at.
+def judge_shortcuts(at: ModelLayout, *, fold: int, repeat: int) -> Verdict:
+    """Return whether a model looks at the patient, by its shortcut limits.
 
     Parameters
     ----------
-    measured
-        What `doseledger shortcuts` wrote of the model.
-    checkpoint
-        The model.
-    splits_csv
-        The table of splits.
-    thresholds
-        thresholds.yaml.
-    cohort, model
-        Whose limits hold.
-    """
-
-    measured: Path
-    checkpoint: Path
-    splits_csv: Path
-    thresholds: Path
-    cohort: str
-    model: str
-
-
-def judge_shortcuts(files: JudgedFiles, *, fold: int, repeat: int) -> Verdict:
-    """Return the shortcut gate's verdict on a model.
-
-    Parameters
-    ----------
-    files
-        What to look at.
+    at
+        Where the model's measured shortcuts and checkpoint and the cohort's splits and limits lie.
     fold, repeat
         Which part of the splits the model was trained and evaluated on.
 
@@ -67,23 +39,24 @@ def judge_shortcuts(files: JudgedFiles, *, fold: int, repeat: int) -> Verdict:
     BadInput
         If a file or the model's limits are absent, or the limits leave out what a model must beat: a gate that can't
         see its data fails.
+    NotReady
+        If there is no checkpoint.
     """
-    limits = shortcut_limits(files.thresholds, files.cohort, files.model)
-    missing = [name for name in NEEDED if name not in {limit.metric for limit in limits}]
-    if missing:
-        raise BadInput(
-            f"{files.thresholds}: shortcuts.{files.cohort}.{files.model} has no limit of {', '.join(missing)}; write "
-            "down by how much the model must beat the trivial ones"
-        )
-    measured = read_measured(files.measured)
-    splits = read_table(files.splits_csv, SPLITS)
+    limits = load_thresholds(at.layout).shortcuts_of(at.name)
+    measured = read_measured(at.shortcuts)
+    if not at.checkpoint.is_file():
+        raise NotReady(f"{at.checkpoint}: no such checkpoint; run train first")
+    splits = read_table(at.layout.splits, SPLITS)
     test = splits[(splits["split"] == "test") & (splits["fold"] == fold) & (splits["repeat"] == repeat)]
-    findings = _judge_age(files, measured, dict(zip(test["case_id"], test["sha256"], strict=True)))
-    numbers = shortcut_numbers(measured)
-    findings += judge_numbers(numbers, limits, files.model)
+    findings = _judge_age(at, measured, dict(zip(test["case_id"], test["sha256"], strict=True)))
+    try:
+        numbers = shortcut_numbers(measured)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise BadInput(f"{at.shortcuts}: not what `doseledger shortcuts` writes of a model; run it again") from error
+    findings += judge_numbers(numbers, limits, at.name)
     details = {
-        "cohort": files.cohort,
-        "model": files.model,
+        "cohort": at.layout.cohort,
+        "model": at.name,
         "training_cases": measured["training_cases"],
         "numbers": numbers,
         "limits": [_result(numbers, limit) for limit in limits],
@@ -92,9 +65,9 @@ def judge_shortcuts(files: JudgedFiles, *, fold: int, repeat: int) -> Verdict:
     }
     digest = sha256_of_json(
         {
-            "measured": sha256_of_file(files.measured),
-            "checkpoint": sha256_of_file(files.checkpoint),
-            "splits": sha256_of_file(files.splits_csv),
+            "measured": sha256_of_file(at.shortcuts),
+            "checkpoint": sha256_of_file(at.checkpoint),
+            "splits": sha256_of_file(at.layout.splits),
             "limits": without_explanations([limit.model_dump(mode="json") for limit in limits]),
             "code": code_digest(__name__),
         }
@@ -116,16 +89,16 @@ def read_measured(path: Path) -> dict[str, Any]:
     return measured
 
 
-def _judge_age(files: JudgedFiles, measured: Mapping[str, Any], test: Mapping[str, str]) -> list[Finding]:
+def _judge_age(at: ModelLayout, measured: Mapping[str, Any], test: Mapping[str, str]) -> list[Finding]:
     """Judge whether the numbers are of this model and of these test cases."""
     findings = []
-    if measured["checkpoint_sha256"] != sha256_of_file(files.checkpoint):
-        message = f"{files.model}: {files.measured.name} is of another checkpoint; measure the shortcuts again"
+    if measured["checkpoint_sha256"] != sha256_of_file(at.checkpoint):
+        message = f"{at.name}: {at.shortcuts.name} is of another checkpoint; measure the shortcuts again"
         findings.append(Finding("shortcut_stale", "", "error", message))
     changed = sorted(set(measured["test_cases"].items()) ^ set(test.items()))
     if changed or not test:
         names = ", ".join(sorted({case_id for case_id, _ in changed})) or "there is no test case"
-        message = f"{files.model}: {files.measured.name} is not of the present test cases ({names}); measure again"
+        message = f"{at.name}: {at.shortcuts.name} is not of the present test cases ({names}); measure again"
         findings.append(Finding("shortcut_stale", "", "error", message))
     return findings
 

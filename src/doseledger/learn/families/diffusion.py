@@ -30,6 +30,7 @@ from doseledger.learn.networks.denoiser import (
 from doseledger.learn.networks.schedule import add_noise, angle, loss_weight, velocity
 from doseledger.learn.networks.windows import VALIDATION_OVERLAP
 from doseledger.learn.recipes.diffusion import DiffusionRecipe, TrainedDiffusion
+from doseledger.learn.recipes.dose import CommonRecipe
 from doseledger.learn.run import CasesByPart, Family, TrainingRun, mean_scores
 from doseledger.learn.training.finite import refuse_infinite_loss, refuse_infinite_scores
 from doseledger.learn.training.optimiser import scheduled_optimiser
@@ -185,8 +186,8 @@ class DiffusionTask(pl.LightningModule):
         return scheduled_optimiser(self.network, how, fit, lr=self.lr, n_steps=n_steps)
 
 
-def diffusion_family(recipe: DiffusionRecipe, base: Path) -> Family:
-    """Return the family of diffusions that stand on a trained dose model.
+def make_family(recipe: CommonRecipe, base: Path | None) -> Family:
+    """Return the family of diffusions that start from a trained dose model.
 
     Parameters
     ----------
@@ -197,8 +198,14 @@ def diffusion_family(recipe: DiffusionRecipe, base: Path) -> Family:
     ------
     NotReady
         If the base is wanted and there is none.
+    BadInput
+        If the recipe is another family's, or names no base that it wants.
     """
-    stands_on = load_base(base) if recipe.diffusion.residual else None
+    if not isinstance(recipe, DiffusionRecipe):
+        raise BadInput(f"its kind is {recipe.kind}, wanted diffusion")
+    if recipe.diffusion.residual and base is None:
+        raise BadInput("a diffusion of a residual starts from a model: name it under `bases` in params.yaml")
+    stands_on = load_base(base) if recipe.diffusion.residual and base is not None else None
     parts = {"base": {"model": stands_on.checkpoint.model, "sha256": stands_on.sha256}} if stands_on else {}
     make_task = partial(make_diffusion_task, base=stands_on)
     return Family(module=__name__, make_task=make_task, parts=parts, passes=recipe.diffusion.validation_steps)
@@ -213,7 +220,7 @@ def make_diffusion_task(run: TrainingRun, spec: InputSpec, cases: CasesByPart, *
         If the run's block is another family's, or the base does not fit it or was trained on other cases.
     """
     if not isinstance(run.recipe, DiffusionRecipe):
-        raise BadInput(f"{run.model}: its kind is {run.recipe.kind}, wanted diffusion; train it with its own command")
+        raise BadInput(f"{run.model}: its kind is {run.recipe.kind}, wanted diffusion")
     if base is not None:
         check_base(run, spec, cases, base)
     trained = run.recipe.trained_part()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -13,7 +14,7 @@ from doseledger.learn.data.inputs import InputSpec, OpenCase
 from doseledger.learn.losses.dose import DoseLoss, weighted_mean
 from doseledger.learn.networks.windows import VALIDATION_OVERLAP, predict_whole
 from doseledger.learn.networks.with_prior import dose_network
-from doseledger.learn.recipes.dose import Recipe, TrainedRecipe
+from doseledger.learn.recipes.dose import CommonRecipe, Recipe, TrainedRecipe
 from doseledger.learn.run import CasesByPart, Family, TrainingRun, mean_scores
 from doseledger.learn.training.finite import refuse_infinite_loss, refuse_infinite_scores
 from doseledger.learn.training.optimiser import scheduled_optimiser
@@ -112,8 +113,13 @@ def make_dose_task(run: TrainingRun, spec: InputSpec, cases: CasesByPart) -> Dos
         If the run's block is another family's, or does not fit the cases.
     """
     if not isinstance(run.recipe, Recipe):
-        raise BadInput(f"{run.model}: its kind is {run.recipe.kind}, wanted dose; train it with its own command")
+        raise BadInput(f"{run.model}: its kind is {run.recipe.kind}, wanted dose")
     return DoseTask(run.recipe.trained_part(), spec, run.lr * run.recipe.lr_factor, cases["train"])
 
 
 DOSE = Family(module=__name__, make_task=make_dose_task)
+
+
+def make_family(recipe: CommonRecipe, base: Path | None) -> Family:
+    """Return the family of dose networks; they start from nothing."""
+    return DOSE

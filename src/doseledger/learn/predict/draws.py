@@ -1,8 +1,7 @@
-"""Draw doses of whole cases with a trained diffusion: one NPZ a case, their centre, their spread and the samples."""
+"""Doses of whole cases drawn by a trained diffusion: their centre, spread and samples."""
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,12 +13,10 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
 from doseledger.core.errors import BadInput
-from doseledger.core.fanout import Tell
 from doseledger.core.files import sha256_of_file
 from doseledger.core.grid import Triple
 from doseledger.core.schema import load_block
-from doseledger.core.tables import SPLITS, read_table
-from doseledger.learn.data.inputs import Box, OpenCase, case_files, check_fits, open_case, read_box, whole_box
+from doseledger.learn.data.inputs import Box, OpenCase, check_fits, read_box, whole_box
 from doseledger.learn.data.patches import as_tensors, read_inputs
 from doseledger.learn.networks.denoiser import (
     DoseScale,
@@ -30,14 +27,7 @@ from doseledger.learn.networks.denoiser import (
     noise_fields,
 )
 from doseledger.learn.networks.with_prior import dose_network
-from doseledger.learn.predict.cases import (
-    SplitPart,
-    check_spacing,
-    defined_voxels,
-    dose_on_case,
-    prediction_meta,
-    write_prediction,
-)
+from doseledger.learn.predict.predictor import Arrays, Predictor, check_spacing, defined_voxels, dose_on_case
 from doseledger.learn.recipes.diffusion import DiffusionPredict, TrainedDiffusion
 from doseledger.learn.recipes.dose import TrainedRecipe
 from doseledger.learn.training.checkpoint import Checkpoint, load_checkpoint
@@ -104,41 +94,22 @@ def load_diffusion_model(path: Path) -> DiffusionModel:
     return DiffusionModel(checkpoint, recipe, sha256_of_file(path), network.to(device).eval(), base, scale, device)
 
 
-def predict_diffusion(checkpoint: Path, part: SplitPart, out: Path, *, recipe: DiffusionPredict, tell: Tell) -> None:
-    """Draw doses of every case of one part of the splits and write `<case_id>.npz` for each.
-
-    Parameters
-    ----------
-    checkpoint
-        best.ckpt or last.ckpt of a diffusion's run.
-    part
-        Which cases.
-    out
-        Folder of predictions.
-    recipe
-        How doses are drawn.
+def open_predictor(path: Path, settings: DiffusionPredict) -> Predictor:
+    """Return the predictor of a diffusion: the centre of the doses that it draws, their spread, and samples.
 
     Raises
     ------
     NotReady
-        If the checkpoint or a case is absent, or a case's bytes are not those in the splits.
-    BadCase
-        If a case does not fit what the model was trained on.
+        If there is no checkpoint.
+    BadInput
+        If it can't be read, or is no diffusion's.
     """
-    model = load_diffusion_model(checkpoint)
-    table = read_table(part.splits, SPLITS)
-    files = case_files(part.cases, table, part.which, fold=part.fold, repeat=part.repeat)
-    for count, file in enumerate(files, start=1):
-        began = time.perf_counter()
-        case = open_case(file)
-        drawn = draw_case(model, case, recipe)
-        meta = prediction_meta(case, model.checkpoint, model.sha256) | {"settings": recipe.model_dump(mode="json")}
-        arrays = pack_samples(drawn, defined_voxels(case))
-        write_prediction(out / f"{case.case_id}.npz", case, arrays, meta)
-        spread = float(arrays["dose_sd_gy"][arrays["sampled"] > 0].mean())
-        seconds = time.perf_counter() - began
-        n_drawn, name = len(drawn.samples_gy), case.case_id
-        tell(f"[{count}/{len(files)}] {name}: {n_drawn} doses, spread {spread:.2f} Gy, {seconds:.1f} s")
+    model = load_diffusion_model(path)
+
+    def predict(case: OpenCase) -> Arrays:
+        return pack_samples(draw_case(model, case, settings), defined_voxels(case))
+
+    return Predictor(model.checkpoint, model.sha256, settings.model_dump(mode="json"), predict, draws=True)
 
 
 def draw_case(model: DiffusionModel, case: OpenCase, recipe: DiffusionPredict) -> Drawn:

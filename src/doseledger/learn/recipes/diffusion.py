@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from doseledger.core.schema import Block
-from doseledger.learn.recipes.dose import CommonRecipe, CommonTrained, Count, NotNegative, Positive, load_model_block
+from doseledger.learn.recipes.dose import CommonRecipe, CommonTrained, Count, NotNegative, Positive
 from doseledger.learn.recipes.network import DynUNetRecipe, FilmUNetRecipe
 
 
@@ -76,11 +76,18 @@ class DiffusionRecipe(TrainedDiffusion, CommonRecipe):
             raise ValueError("optimiser.schedule plateau waits for a validation score that one drawn dose makes noisy")
         return self
 
+    def quick(self) -> Self:
+        """Return the same with few draws, each as validation draws its dose."""
+        how = self.diffusion
+        few = {
+            "samples": 2,
+            "steps": how.validation_steps,
+            "sampler": how.validation_sampler,
+            "antithetic": False,
+            "centre": "mean",
+        }
+        return self.model_copy(update={"predict": self.predict.model_copy(update=few)})
+
     def trained_part(self) -> TrainedDiffusion:
         """Return what decides the weights: all but how patches are brought and how doses are drawn."""
         return TrainedDiffusion.model_validate(self.model_dump(exclude={"loader", "predict"}))
-
-
-def load_diffusion(value: dict[str, Any], where: str) -> DiffusionRecipe:
-    """Return a diffusion model's block with its types; `load_model_block` says what is refused."""
-    return load_model_block(DiffusionRecipe, value, where)

@@ -7,12 +7,11 @@ models at the top of params.yaml, and a block scales it by `lr_factor`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from doseledger.core.errors import BadInput
-from doseledger.core.schema import Block, load_block
+from doseledger.core.schema import Block
 from doseledger.learn.recipes.network import CascadeRecipe, NetworkRecipe
 
 Count = Annotated[int, Field(ge=1)]
@@ -226,6 +225,10 @@ class CommonRecipe(CommonTrained, ABC):
 
     loader: LoaderRecipe
 
+    def quick(self) -> Self:
+        """Return the same with the quickest way to predict: for answers to many altered inputs."""
+        return self
+
     @abstractmethod
     def trained_part(self) -> CommonTrained:
         """Return what decides the weights: all but how patches are brought and how cases are predicted."""
@@ -268,26 +271,3 @@ class Recipe(TrainedRecipe, CommonRecipe):
     def trained_part(self) -> TrainedRecipe:
         """Return what decides the weights: all but how patches are brought and how cases are predicted."""
         return TrainedRecipe.model_validate(self.model_dump(exclude={"loader", "predict"}))
-
-
-AnyRecipe = TypeVar("AnyRecipe", bound=CommonRecipe)
-
-
-def load_model_block(recipe_type: type[AnyRecipe], value: dict[str, Any], where: str) -> AnyRecipe:
-    """Return a model's block of one family with its types.
-
-    Raises
-    ------
-    BadInput
-        Naming each key that is missing, unknown or out of range; an `lr` is refused with the reason.
-    """
-    if "lr" in value:
-        raise BadInput(
-            f"{where}: lr stands at the top of params.yaml, for every model; scale this model's rate with lr_factor"
-        )
-    return load_block(recipe_type, value, where)
-
-
-def load_recipe(value: dict[str, Any], where: str) -> Recipe:
-    """Return a dose model's block with its types; `load_model_block` says what is refused."""
-    return load_model_block(Recipe, value, where)

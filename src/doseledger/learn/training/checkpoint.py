@@ -140,6 +140,17 @@ def read_seen(path: Path) -> dict[str, str]:
         return seen
 
 
+def model_of(path: Path) -> str:
+    """Return the name of the model that a checkpoint is of.
+
+    Raises
+    ------
+    NotReady, BadInput
+        As `read_content`.
+    """
+    return str(read_content(path)["model"])
+
+
 def read_content(path: Path) -> dict[str, Any]:
     """Return a checkpoint's content as plain values and tensors.
 

@@ -1,4 +1,4 @@
-"""Where heads of the audit log are kept besides the log: messages of Git tags, reports, manifests of what goes out."""
+"""Anchors of the audit log: heads in Git tags, under a Git ref, in manifests and printed pages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from doseledger.ledger.provenance.git import ask_git
 ANCHOR = re.compile(r"audit log: (\d+) entries, head ([0-9a-f]{64}), log ([0-9a-f]{64}|none)")
 # A PDF has its title and subject in a compressed stream of objects.
 PDF_OBJECTS = re.compile(rb"/ObjStm\b[^>]*>>\s*stream\r?\n")
-PAGES = (".html", ".pdf")
+# Where heads are kept in Git; `git push origin refs/doseledger/audit` takes them to where nobody here can write.
+HEADS_REF = "refs/doseledger/audit"
+# The identity of who ran a command stands in the log itself.
+WRITER = ("-c", "user.name=doseledger", "-c", "user.email=doseledger@localhost")
 # As JSON: this key of a manifest, with `length`, `sha256` and `log_id`.
 ANCHOR_KEY = "audit"
 
@@ -45,10 +48,29 @@ def tag_anchors(root: Path) -> list[Anchor]:
     return found
 
 
-def report_anchors(folder: Path) -> list[Anchor]:
-    """Return the anchors in all pages and PDFs below a folder; none where there is no such folder."""
-    pages = sorted(path for path in folder.rglob("*") if path.suffix in PAGES and path.is_file())
-    return [Anchor(str(path), head, log_id) for path in pages for head, log_id in _heads_in_text(_text_of(path))]
+def keep_head(root: Path, log: Path) -> None:
+    """Keep a log's head under a Git ref of the project, one commit a head; nothing is done without Git.
+
+    Notes
+    -----
+    Whoever can write the log can write the ref beside it: it counts where it was pushed to (docs/reference/audit.md).
+    """
+    head = read_head(log)
+    tree = (ask_git(root, "mktree", text="") or "").strip()
+    if not tree or not head.length:
+        return
+    before = (ask_git(root, "rev-parse", "--verify", "--quiet", HEADS_REF) or "").strip()
+    parent = ("-p", before) if before else ()
+    commit = (ask_git(root, *WRITER, "commit-tree", tree, *parent, "-m", anchor_line(log)) or "").strip()
+    if commit:
+        ask_git(root, "update-ref", HEADS_REF, commit, before or "0" * len(commit))
+
+
+def ref_anchors(root: Path) -> list[Anchor]:
+    """Return the heads that are kept under the project's ref, the latest first; none without Git."""
+    messages = ask_git(root, "log", "--format=%B%x00", HEADS_REF) or ""
+    heads = [item for message in messages.split("\0") for item in _heads_in_text(message)]
+    return [Anchor(HEADS_REF, head, log_id) for head, log_id in heads]
 
 
 def file_anchors(path: Path) -> list[Anchor]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from doseledger.ledger.provenance.git import ask_git
-from doseledger.ledger.provenance.recorded import COMMON_SETTINGS, flatten
+from doseledger.ledger.provenance.recorded import declared_settings
 from doseledger.ledger.provenance.stamp import PARAMS_FILE
 
 # How many changes of the settings file are looked through; each costs a fraction of a second.
@@ -78,9 +78,7 @@ def _settings_at(root: Path, revision: str, model: str) -> dict[str, Any] | None
         params = YAML(typ="safe", pure=True).load(text)
     except YAMLError:
         return None
-    if not isinstance(params, dict) or not isinstance(params.get(model), dict):
-        return None
-    return dict(flatten(params[model])) | {name: params[name] for name in COMMON_SETTINGS if name in params}
+    return declared_settings(params, model) or None if isinstance(params, dict) else None
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[tuple[str, str, str], ...]:

@@ -21,21 +21,21 @@ def git_environment() -> dict[str, str]:
     return {**outer, "LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
 
 
-def run_git(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Return what a Git command answered in a folder; exit status 127 where no Git is installed."""
+def run_git(root: Path, *arguments: str, text: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Return what a Git command answered in a folder, given `text`; exit status 127 where no Git is installed."""
     command = ["git", "-C", str(root), *arguments]
     try:
         return subprocess.run(
-            command, capture_output=True, text=True, check=False, env=git_environment(),
+            command, capture_output=True, text=True, check=False, env=git_environment(), input=text,
             encoding="utf-8", errors="surrogateescape",
         )  # fmt: skip
     except FileNotFoundError:
         return subprocess.CompletedProcess(command, NO_GIT, "", "the git command is not installed")
 
 
-def ask_git(root: Path, *arguments: str) -> str | None:
+def ask_git(root: Path, *arguments: str, text: str | None = None) -> str | None:
     """Return what a Git command answered in a folder; None where it failed, or no Git is installed."""
-    done = run_git(root, *arguments)
+    done = run_git(root, *arguments, text=text)
     return done.stdout if done.returncode == 0 else None
 
 

@@ -8,19 +8,25 @@ from typing import Any
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_yaml
-from doseledger.ledger.provenance.stamp import PARAMS_FILE
+from doseledger.core.layout import PARAMS_FILE
+from doseledger.learn.kinds import full_block
 
-# The stages of every model's run; its own are named with it.
-COMMON_STAGES = ("ingest", "split", "check_data")
-# Beginnings of the names of the stages that decide a run's numbers; its report and verdicts follow from them.
-DECIDING_STAGES = ("split", "train", "predict", "evaluate")
+# The stages of every model's run, by cohort, and those of its own, by cohort and model.
+COMMON_STAGES = ("ingest", "split", "check_data", "drift")
+MODEL_STAGES = ("preflight", "train", "predict", "evaluate", "shortcuts", "judge", "report", "gate")
 # Settings of a run that are not in its model's own block.
 COMMON_SETTINGS = ("seed", "lr", "fold", "repeat")
-# Settings of a run where DVC has recorded none yet, beside the model's own block.
-DECIDING_SETTINGS = (*COMMON_SETTINGS, "splits", "evaluate")
+# Stages whose params beside the model's own settings decide a run's numbers.
+DECIDING_STAGES = ("split", "evaluate")
 
 
-def stages_of_model(lock_file: Path, model: str) -> dict[str, Any]:
+def stage_names(cohort: str, model: str) -> list[str]:
+    """Return the names of the stages that a model's run goes through, in the order of the pipeline."""
+    common = [f"{stage}@{cohort}" for stage in COMMON_STAGES]
+    return common + [f"{stage}@{cohort}-{model}" for stage in MODEL_STAGES]
+
+
+def stages_of_model(lock_file: Path, cohort: str, model: str) -> dict[str, Any]:
     """Return dvc.lock's entries of the stages that a model's run went through; empty where there is no such file.
 
     Raises
@@ -28,7 +34,8 @@ def stages_of_model(lock_file: Path, model: str) -> dict[str, Any]:
     BadInput
         If the file is no dvc.lock.
     """
-    return _of_model(_read_stages(lock_file), model)
+    known = _read_stages(lock_file)
+    return {name: known[name] for name in stage_names(cohort, model) if name in known}
 
 
 def dvc_hashes(lock_file: Path, stages: Sequence[str] | None = None) -> dict[str, dict[str, dict[str, str]]]:
@@ -68,39 +75,38 @@ def _read_stages(lock_file: Path) -> dict[str, Any]:
     return lock.get("stages") or {}
 
 
-def _of_model(stages: Mapping[str, Any], model: str) -> dict[str, Any]:
-    return {name: stage for name, stage in stages.items() if name in COMMON_STAGES or name.endswith(f"@{model}")}
-
-
-def recorded_settings(lock_file: Path, params_file: Path, model: str) -> dict[str, Any]:
-    """Return the settings that decided a model's run, flat: `lr`, `network.channels`, `splits.seed`.
-
-    They are those that DVC recorded with the stages; before a model's first training, those of params.yaml.
-    """
-    return settings_of_stages(stages_of_model(lock_file, model), read_yaml(params_file), model)
-
-
-def settings_of_stages(stages: Mapping[str, Any], params: Mapping[str, Any], model: str) -> dict[str, Any]:
-    """Return the settings that decided a model's run, flat.
+def settings_of_run(config: Mapping[str, Any], predict: Mapping[str, Any], stages: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that decided a run, flat: `lr`, `network.channels`, `predict.overlap`, `splits.seed`.
 
     Parameters
     ----------
+    config
+        What training wrote of its settings (config_resolved.yaml); empty before a model's first training.
+    predict
+        How it predicts.
     stages
-        Entries of dvc.lock by stage.
-    params
-        Content of params.yaml, for a model that was not trained yet.
-    model
-        Its name; the settings of its own block are named without it.
+        dvc.lock's entries of the run's stages.
     """
-    found: dict[str, Any] = {}
-    mine = _of_model(stages, model)
-    for name, stage in mine.items():
-        if name.startswith(DECIDING_STAGES):
+    found: dict[str, Any] = {name: config[name] for name in COMMON_SETTINGS if name in config}
+    found |= dict(config.get("recipe") or {})
+    if predict:
+        found["predict"] = dict(predict)
+    for name, stage in stages.items():
+        if name.partition("@")[0] in DECIDING_STAGES:
             found |= (stage.get("params") or {}).get(PARAMS_FILE) or {}
-    if not any(name.startswith("train") for name in mine):
-        found |= {name: params[name] for name in (*DECIDING_SETTINGS, model) if name in params}
-    flat = dict(flatten(found))
-    return {name.removeprefix(f"{model}."): value for name, value in sorted(flat.items())}
+    return dict(sorted(flatten(found)))
+
+
+def declared_settings(params: Mapping[str, Any], model: str) -> dict[str, Any]:
+    """Return the settings of a model as a params.yaml declares them, flat; empty where it has no such model."""
+    block, base = params.get(model), params.get("model_base") or {}
+    if not isinstance(block, Mapping) or not isinstance(base, Mapping):
+        return {}
+    common = {name: params[name] for name in COMMON_SETTINGS if name in params}
+    try:
+        return common | dict(flatten(full_block(block, base, model)))
+    except BadInput:
+        return common | dict(flatten(block))
 
 
 def flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -17,7 +17,7 @@ EXPERIMENTS = "refs/exps/"
 NO_EXPERIMENTS = ("exec", "stash", "celery")
 SEPARATOR = "\x1f"
 # What a commit that records a run changes, wherever the pipeline puts its metrics.
-RECORDS = (LOCK_FILE, ":(glob)**/summary.json")
+RECORDS = (LOCK_FILE, ":(glob)**/details.json")
 
 
 @dataclass(frozen=True)

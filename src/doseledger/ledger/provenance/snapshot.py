@@ -72,7 +72,7 @@ def workspace_snapshot(root: Path) -> Snapshot:
 
 def _head(name: str, heads: Mapping[str, bytes]) -> dict[str, Any]:
     content = heads.get(name, b"")
-    return _yaml(LOCK_DEPS.sub(b"", content) if name == LOCK_FILE else content)
+    return parse_yaml(LOCK_DEPS.sub(b"", content) if name == LOCK_FILE else content)
 
 
 @lru_cache(maxsize=256)
@@ -87,7 +87,8 @@ def _yaml_text(content: bytes) -> Any:
         return None
 
 
-def _yaml(content: bytes) -> dict[str, Any]:
+def parse_yaml(content: bytes) -> dict[str, Any]:
+    """Return a file's mapping; empty where it holds none."""
     value = _yaml_text(content)
     return value if isinstance(value, dict) else {}
 

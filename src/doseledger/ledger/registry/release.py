@@ -7,18 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from doseledger.core.errors import BadInput, DoseledgerError, NotReady
-from doseledger.core.files import read_yaml, sha256_of_file, sha256_of_json
-from doseledger.core.protocol import SYNTHETIC_COHORT
+from doseledger.core.errors import DoseledgerError, NotReady
+from doseledger.core.files import sha256_of_file, sha256_of_json
+from doseledger.core.layout import SYNTHETIC_COHORT, Layout, ModelLayout
 from doseledger.core.tables import CASES, TEST_SET, read_table
 from doseledger.ledger.provenance.git import ask_git, changed_files, head_commit, identity
-from doseledger.ledger.provenance.pipeline import StageFiles, resolve_stages
-from doseledger.ledger.provenance.recorded import COMMON_STAGES, dvc_hashes
-from doseledger.ledger.provenance.stamp import LOCK_FILE, PARAMS_FILE, PIPELINE_FILE, repro_changes, stage_outs
+from doseledger.ledger.provenance.recorded import dvc_hashes, stage_names
+from doseledger.ledger.provenance.stamp import LOCK_FILE, repro_changes, stage_outs
 from doseledger.ledger.registry.model_card import model_card
 from doseledger.ledger.runs.check import check_run, run_digest
-from doseledger.ledger.runs.facts import ReportInputs, load_facts
-from doseledger.ledger.runs.files import RunFiles, run_files
+from doseledger.ledger.runs.facts import load_facts
+from doseledger.ledger.runs.files import RunFiles, files_of_pipeline
 from doseledger.ledger.runs.record import RunRecord
 
 # How many names a message spells out.
@@ -29,80 +28,49 @@ NO_CODE = ("docs", ".dvc")
 
 @dataclass(frozen=True)
 class Release:
-    """A model's run in the pipeline's own folders, with all that is known of where its files lie.
+    """A model's run in the pipeline's own folders.
 
     Parameters
     ----------
-    root
-        The project.
-    cohort, model
-        What was trained on what.
-    stages
-        Files of every stage of dvc.yaml.
+    at
+        Where its files lie.
     files
         Files of the run.
-    inputs
-        Files of its report.
     """
 
-    root: Path
-    cohort: str
-    model: str
-    stages: dict[str, StageFiles]
+    at: ModelLayout
     files: RunFiles
-    inputs: ReportInputs
+
+    @property
+    def root(self) -> Path:
+        """The project."""
+        return self.at.layout.root
+
+    @property
+    def cohort(self) -> str:
+        """What was trained on."""
+        return self.at.layout.cohort
+
+    @property
+    def model(self) -> str:
+        """What was trained."""
+        return self.at.name
 
     @property
     def own_stages(self) -> list[str]:
         """The stages that the run went through, in the order of the pipeline."""
-        return [name for name in self.stages if name in COMMON_STAGES or name.endswith(f"@{self.model}")]
+        return stage_names(self.cohort, self.model)
 
 
-def open_release(root: Path, model: str, thresholds: Path) -> Release:
-    """Return the run of a model on the settings' cohort, as dvc.yaml and params.yaml say.
+def open_release(layout: Layout, model: str) -> Release:
+    """Return the run of a model.
 
     Raises
     ------
     BadInput
         If the pipeline trains no such model.
     """
-    params = read_yaml(root / PARAMS_FILE)
-    cohort = str(params["cohort"])
-    stages = resolve_stages(read_yaml(root / PIPELINE_FILE), params)
-    files = run_files(stages, cohort, model, root)
-    html = files.html.relative_to(root).as_posix()
-    deps = next(stage.deps for stage in stages.values() if html in stage.outs)
-
-    def folder(name: str) -> Path:
-        found = [root / dep for dep in deps if PurePosixPath(dep).name == name]
-        if len(found) != 1:
-            raise BadInput(
-                f"{PIPELINE_FILE}: the stage that writes {html} has no dependency {name}; add it to its deps"
-            )
-        return found[0]
-
-    if files.predictions is None:
-        raise BadInput(
-            f"{PIPELINE_FILE}: no stage predicts what {model} is evaluated on; add its out to evaluate's deps"
-        )
-    names = params["cohorts"][cohort]
-    inputs = ReportInputs(
-        cohort=cohort,
-        model=model,
-        run=files.run,
-        metrics=files.summary.parent,
-        predictions=files.predictions,
-        cases=root / stages["ingest"].outs[0],
-        splits=files.splits,
-        test_set=next(root / dep for dep in stages["split"].deps if PurePosixPath(dep).name == f"{cohort}.csv"),
-        data_findings=files.verdicts["data"].findings,
-        preflight_findings=files.verdicts["preflight"].findings,
-        protocol=folder("protocols") / f"{names['protocol']}.yaml",
-        goals=folder("goals") / f"{names['goals']}.yaml",
-        thresholds=thresholds,
-        root=root,
-    )
-    return Release(root, cohort, model, stages, files, inputs)
+    return Release(layout.model(model), files_of_pipeline(layout, model))
 
 
 def missing_for_version(release: Release) -> list[str]:
@@ -210,9 +178,9 @@ def version_record(release: Release, reproduced: dict[str, Any]) -> dict[str, An
     """
     record, files = RunRecord(release.files), release.files
     root = release.root
-    predictions = release.inputs.predictions.relative_to(root).as_posix()
+    predictions = release.at.predictions.relative_to(root).as_posix()
     stages = dvc_hashes(root / LOCK_FILE, release.own_stages).values()
-    facts = load_facts(release.inputs)
+    facts = load_facts(release.at)
     card = model_card(facts, synthetic=release.cohort == SYNTHETIC_COHORT, released=True)
     return {
         "model": release.model,
@@ -243,8 +211,8 @@ def _hashed(root: Path, path: Path) -> dict[str, str]:
 def _test_set(release: Release, record: RunRecord) -> dict[str, Any]:
     """How many test cases there are, how many of them are locked, and the digest of which they are."""
     test = record.fold[record.fold["split"] == "test"]
-    locked = read_table(release.inputs.test_set, TEST_SET)
-    cases = read_table(release.inputs.cases / "cases.csv", CASES)
+    locked = read_table(release.at.layout.test_set, TEST_SET)
+    cases = read_table(release.at.layout.cases_csv, CASES)
     sources = dict(zip(cases["case_id"], cases["source_sha256"], strict=True))
     by_digest = set(locked["source_sha256"].dropna()) - {""}
     return {

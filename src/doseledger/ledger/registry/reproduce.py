@@ -16,7 +16,6 @@ import pandas as pd
 
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import sha256_of_file
-from doseledger.core.schema import Block, load_block
 from doseledger.core.tables import SPLITS, write_table
 from doseledger.evaluate.predictions import load_prediction
 
@@ -118,9 +117,9 @@ def predict_again(
     BadInput
         If a recorded prediction is another checkpoint's.
     """
-    from doseledger.learn.predict.cases import SplitPart
+    from doseledger.learn.kinds import open_as
+    from doseledger.learn.predict.predictor import SplitPart, predict_part
 
-    predict, recipe_type = _predictor(checkpoint)
     found = []
     with tempfile.TemporaryDirectory(prefix="doseledger-") as folder:
         for case_id in case_ids:
@@ -130,29 +129,11 @@ def predict_again(
             row = {"case_id": case_id, "pseudonym": case_id, "group": "", "sha256": before.case_sha256}
             splits, out = Path(folder) / f"{case_id}.csv", Path(folder) / "predictions"
             write_table(splits, pd.DataFrame([{**row, "repeat": 0, "fold": 0, "split": "test"}]), SPLITS)
-            recipe = load_block(recipe_type, before.settings, f"{case_id}: settings of its prediction")
-            predict(checkpoint, SplitPart(cases, splits, "test", 0, 0), out, recipe=recipe, tell=tell)
+            predictor = open_as(checkpoint, before.settings)
+            predict_part(predictor, SplitPart(cases, splits, "test", 0, 0), out, tell=tell)
             after = load_prediction(out / f"{case_id}.npz")
             found.append(_compare(case_id, before.dose_gy, after.dose_gy))
     return found
-
-
-def _predictor(checkpoint: Path) -> tuple[Callable[..., None], type[Block]]:
-    """The function that predicts with this kind of model, and the block of its settings."""
-    from doseledger.learn.training.checkpoint import read_content
-
-    kind = read_content(checkpoint)["recipe"].get("kind", "dose")
-    if kind == "dose":
-        from doseledger.learn.predict.cases import predict
-        from doseledger.learn.recipes.dose import PredictRecipe
-
-        return predict, PredictRecipe
-    if kind == "diffusion":
-        from doseledger.learn.predict.draws import predict_diffusion
-        from doseledger.learn.recipes.diffusion import DiffusionPredict
-
-        return predict_diffusion, DiffusionPredict
-    raise BadInput(f"{checkpoint}: a model of kind {kind!r}, whose predictions are not compared; check its hash alone")
 
 
 def _refuse_others(checkpoint: Path, case: Path, case_sha256: str, checkpoint_sha256: str) -> None:

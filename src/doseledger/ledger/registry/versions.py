@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from doseledger.core.errors import BadInput, NotReady
-from doseledger.core.files import sha256_of_file
-from doseledger.gates.limits import load_thresholds
-from doseledger.ledger.audit.anchors import anchor_line, anchor_values, report_anchors, tag_anchors
+from doseledger.core.files import sha256_of_file, sha256_of_json
+from doseledger.core.layout import Layout
+from doseledger.gates.limits import MetricLimit, load_thresholds
+from doseledger.ledger.audit.anchors import anchor_line, anchor_values, ref_anchors, tag_anchors
 from doseledger.ledger.audit.check import verify
 from doseledger.ledger.audit.log import read_entries, read_log_id
 from doseledger.ledger.provenance.git import head_commit, identity
@@ -32,25 +33,15 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True)
 class RegistryFiles:
-    """What the registry works with besides Git.
+    """What the registry works with besides Git: where the project's files lie, and the audit log."""
 
-    Parameters
-    ----------
-    root
-        The project.
-    log
-        The audit log.
-    criteria, thresholds
-        exit_criteria.yaml and thresholds.yaml.
-    reports
-        Folder of reports, whose heads the log must hold to as it must to those of the tags.
-    """
-
-    root: Path
+    layout: Layout
     log: Path
-    criteria: Path
-    thresholds: Path
-    reports: Path
+
+    @property
+    def root(self) -> Path:
+        """The project."""
+        return self.layout.root
 
 
 def register(files: RegistryFiles, release: Release, version: str, tell: Tell) -> Version:
@@ -77,7 +68,7 @@ def register(files: RegistryFiles, release: Release, version: str, tell: Tell) -
     name = f"{release.model}@{version}"
     if NAME.fullmatch(name) is None:
         raise BadInput(f"{name!r} is no version's name; wanted MODEL@vMAJOR.MINOR.PATCH, dose_unet@v0.1.0 for example")
-    reproduction = load_criteria(files.criteria).reproduction
+    reproduction = load_criteria(files.layout.exit_criteria).reproduction
     missing = [*missing_for_version(release), *_log_findings(files)]
     missing += _taken(files.root, name)
     if not missing:
@@ -142,8 +133,8 @@ def promote(files: RegistryFiles, name: str, stage: str, baseline: str | None) -
         "checkpoint": version.record["checkpoint"],
         "baseline": baseline,
         "criteria": [result.criterion.model_dump(mode="json", exclude_none=True) for result in results],
-        "criteria_sha256": sha256_of_file(files.criteria),
-        "thresholds_sha256": sha256_of_file(files.thresholds),
+        "criteria_sha256": sha256_of_file(files.layout.exit_criteria),
+        "target_sha256": sha256_of_json([limit.model_dump(mode="json") for limit in _target(files, version)]),
         "audit": anchor_values(files.log),
     }
     lines = [f"{len(results)} criteria met", anchor_line(files.log)]
@@ -165,16 +156,22 @@ def judge_stage(files: RegistryFiles, version: Version, stage: str, baseline: st
     NotReady
         If the baseline is not registered.
     """
-    criteria: ExitCriteria = load_criteria(files.criteria)
+    criteria: ExitCriteria = load_criteria(files.layout.exit_criteria)
     evidence = Evidence(
         version=version,
         baseline=find_version(files.root, baseline) if baseline else None,
-        target=load_thresholds(files.thresholds).candidate,
+        target=_target(files, version),
         reproduction=criteria.reproduction,
         signatures=signatures(files.log, version),
         log_findings=_log_findings(files),
     )
     return judge_phase(criteria, stage, evidence)
+
+
+def _target(files: RegistryFiles, version: Version) -> list[MetricLimit]:
+    """What a candidate must reach on the cohort that a version was trained on."""
+    layout = Layout(files.root, str(version.record["cohort"]))
+    return load_thresholds(layout).candidate
 
 
 def retire(files: RegistryFiles, name: str, why: str) -> Version:
@@ -233,8 +230,8 @@ def signatures(log: Path, version: Version) -> list[dict[str, Any]]:
 def _reproduce(release: Release, reproduction: Reproduction, tell: Tell) -> tuple[dict[str, Any], list[str]]:
     """Predict one test case again: the record of it, and what is wrong with it."""
     case_id = first_test_case(release)
-    inputs, checkpoint = release.inputs, release.files.best_checkpoint
-    (made,) = predict_again(checkpoint, inputs.cases, inputs.predictions, [case_id], tell)
+    at = release.at
+    (made,) = predict_again(at.checkpoint, at.layout.cases, at.predictions, [case_id], tell)
     record = {
         "case": case_id,
         "identical": made.identical,
@@ -246,7 +243,7 @@ def _reproduce(release: Release, reproduction: Reproduction, tell: Tell) -> tupl
     return record, [
         f"{case_id} predicted again differs by {made.max_difference_gy:.3g} Gy from its recorded prediction, wanted at "
         f"most {reproduction.max_difference_gy:g}; predict on this machine (`dvc repro -s -f "
-        f"predict@{release.model}`), evaluate, commit, and register then"
+        f"predict@{release.cohort}-{release.model}`), evaluate, commit, and register then"
     ]
 
 
@@ -263,7 +260,7 @@ def _taken(root: Path, name: str) -> list[str]:
 
 def _log_findings(files: RegistryFiles) -> list[str]:
     """What is wrong with the audit log by its own anchors; those of other clones' logs say nothing of this one."""
-    own, found = read_log_id(files.log), [*tag_anchors(files.root), *report_anchors(files.reports)]
+    own, found = read_log_id(files.log), [*tag_anchors(files.root), *ref_anchors(files.root)]
     anchors = [anchor for anchor in found if anchor.log_id in ("", own)]
     return [f"the audit log does not hold: {finding.message}" for finding in verify(files.log, anchors).findings]
 

@@ -14,8 +14,8 @@ from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import sha256_of_file, write_json
 from doseledger.gates.verdict import Verdict
 from doseledger.ledger.bundle.parts import scratch_folder
-from doseledger.ledger.provenance.recorded import recorded_settings, stages_of_model
-from doseledger.ledger.provenance.stamp import LOCK_FILE, PARAMS_FILE
+from doseledger.ledger.provenance.recorded import settings_of_run, stages_of_model
+from doseledger.ledger.provenance.stamp import LOCK_FILE
 from doseledger.ledger.runs.files import EXAMPLES, MANIFEST, RunFiles, run_id
 from doseledger.ledger.runs.recompute import cases_to_measure
 from doseledger.ledger.runs.record import RunRecord
@@ -95,7 +95,7 @@ def archive_run(
             shutil.copyfile(path, part / name)
         root = files.root
         lock = root / LOCK_FILE if root is not None else None
-        write_json(part / STAGES_FILE, stages_of_model(lock, files.model) if lock is not None else {})
+        write_json(part / STAGES_FILE, stages_of_model(lock, files.cohort, files.model) if lock is not None else {})
         head = _head(files, verdict, when)
         (part / "README.md").write_text(_readme(folder.name, head), encoding="utf-8")
         anchored = {} if audit is None else {"audit": dict(audit)}
@@ -139,7 +139,8 @@ def _head(files: RunFiles, verdict: Verdict, when: datetime) -> dict[str, Any]:
     record = RunRecord(files)
     git = record.run.get("provenance", {}).get("git", {})
     root = files.root
-    settings = recorded_settings(root / LOCK_FILE, root / PARAMS_FILE, files.model) if root is not None else {}
+    stages = stages_of_model(root / LOCK_FILE, files.cohort, files.model) if root is not None else {}
+    settings = settings_of_run(record.config, record.predict_settings, stages)
     return {
         "format_version": FORMAT_VERSION,
         "id": run_id(files.cohort, files.model, sha256_of_file(files.best_checkpoint), record.summary),

@@ -24,7 +24,7 @@ def check_run(files: RunFiles, *, recompute: Recompute | None = None) -> Verdict
     Parameters
     ----------
     files
-        Where the run lies: `files_of_pipeline` or `files_of_archive`.
+        Where the run lies: `files_of_model` or `files_of_archive`.
     recompute
         What it takes to measure cases again from their predictions; None leaves that point out, and says so.
 
@@ -139,15 +139,14 @@ def _verdicts(record: RunRecord) -> Iterator[Problem]:
         found = f"the data gate's verdict {str(token.get('digest'))[:12]}…"
         wanted = f"{str(trained_on.get('digest'))[:12]}…, which training was given"
         yield Problem("verdicts/data.json", found, wanted, training_check.AGAIN)
-    yield from _stale_metrics_verdict(record)
+    yield from _stale_model_verdict(record)
 
 
-def _stale_metrics_verdict(record: RunRecord) -> Iterator[Problem]:
-    _, findings = record.verdict("metrics")
-    details = findings.get("details", {})
+def _stale_model_verdict(record: RunRecord) -> Iterator[Problem]:
+    _, findings = record.verdict("model")
     if not verdict_speaks_of(findings, record.summary):
-        found = f"numbers of {details.get('n_cases')} cases that are not those of the summary"
-        yield Problem("verdicts/metrics.json", found, "a verdict on this summary", "run `dvc repro`")
+        found = "numbers that are not those of the evaluation"
+        yield Problem("verdicts/model.json", found, "a verdict on this summary", "run `dvc repro`")
 
 
 def _code(record: RunRecord) -> Iterator[Problem]:

@@ -13,7 +13,7 @@ from typing import Any
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_yaml, write_text
 from doseledger.core.sheet import MISSING, format_number
-from doseledger.ledger.provenance.recorded import settings_of_stages
+from doseledger.ledger.provenance.recorded import declared_settings
 from doseledger.ledger.provenance.stamp import PARAMS_FILE
 from doseledger.ledger.runs.files import GATES
 from doseledger.ledger.runs.prerun import Readiness
@@ -120,7 +120,7 @@ Decided before the run; each is a condition as in `doseledger runs list --where`
 As `{PARAMS_FILE}` had them when this note was made; what the run changes stands under Results.
 
 ```yaml
-{_yaml(settings_of_stages({}, params, plan.model))}```
+{_yaml(declared_settings(params, plan.model))}```
 
 ## Seeds and environment
 

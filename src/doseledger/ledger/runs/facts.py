@@ -12,6 +12,7 @@ import pandas as pd
 
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import read_json
+from doseledger.core.layout import ModelLayout
 from doseledger.core.protocol import GoalSet, Protocol, load_goals, load_protocol
 from doseledger.core.tables import (
     CASE_METRICS,
@@ -23,48 +24,9 @@ from doseledger.core.tables import (
     TEST_SET,
     read_table,
 )  # fmt: skip
+from doseledger.ledger.runs.files import DETAILS
 
 Reader = Callable[[Path], Any]
-
-
-@dataclass(frozen=True)
-class ReportInputs:
-    """Where the files of one run lie.
-
-    Parameters
-    ----------
-    cohort, model
-        What the report is about.
-    run
-        Folder that training wrote.
-    metrics
-        Folder that evaluation wrote.
-    predictions
-        Folder of predicted doses, one NPZ a case.
-    cases, splits, test_set
-        Folder of cases, table of splits, table of the locked test set.
-    data_findings, preflight_findings
-        What the two gates before training found.
-    protocol, goals, thresholds
-        YAML of validation/.
-    root
-        The project: its Git repository and dvc.lock.
-    """
-
-    cohort: str
-    model: str
-    run: Path
-    metrics: Path
-    predictions: Path
-    cases: Path
-    splits: Path
-    test_set: Path
-    data_findings: Path
-    preflight_findings: Path
-    protocol: Path
-    goals: Path
-    thresholds: Path
-    root: Path
 
 
 class CohortTables(TypedProtocol):
@@ -100,6 +62,7 @@ class RunFacts:
     dataset: dict[str, Any]
     history: pd.DataFrame
     summary: dict[str, Any]
+    calibration: dict[str, Any]
     case_metrics: pd.DataFrame
     dvh: pd.DataFrame
     goal_results: pd.DataFrame
@@ -109,11 +72,12 @@ class RunFacts:
     test_set: pd.DataFrame
     data_findings: dict[str, Any]
     preflight_findings: dict[str, Any]
+    model_findings: dict[str, Any]
     protocol: Protocol
     goals: GoalSet
 
 
-def load_facts(inputs: ReportInputs) -> RunFacts:
+def load_facts(at: ModelLayout) -> RunFacts:
     """Return the files of a run.
 
     Raises
@@ -123,23 +87,26 @@ def load_facts(inputs: ReportInputs) -> RunFacts:
     BadInput
         If a file is not of its form.
     """
+    of = at.layout
     sources: dict[str, tuple[Path, str, Reader]] = {
-        "run": (inputs.run / "run.json", "train", read_json),
-        "config_text": (inputs.run / "config_resolved.yaml", "train", _read_text),
-        "dataset": (inputs.run / "dataset_summary.json", "train", read_json),
-        "history": (inputs.run / "history.csv", "train", _read_csv),
-        "summary": (inputs.metrics / "summary.json", "evaluate", read_json),
-        "case_metrics": (inputs.metrics / "cases.csv", "evaluate", lambda path: read_table(path, CASE_METRICS)),
-        "dvh": (inputs.metrics / "dvh.csv", "evaluate", lambda path: read_table(path, DVH_METRICS)),
-        "goal_results": (inputs.metrics / "goals.csv", "evaluate", lambda path: read_table(path, GOAL_METRICS)),
-        "cases": (inputs.cases / "cases.csv", "ingest", lambda path: read_table(path, CASES)),
-        "skipped": (inputs.cases / "skipped.csv", "ingest", lambda path: read_table(path, SKIPPED)),
-        "splits": (inputs.splits, "split", lambda path: read_table(path, SPLITS)),
-        "test_set": (inputs.test_set, "", lambda path: read_table(path, TEST_SET)),
-        "data_findings": (inputs.data_findings, "check_data", read_json),
-        "preflight_findings": (inputs.preflight_findings, "preflight", read_json),
-        "protocol": (inputs.protocol, "", load_protocol),
-        "goals": (inputs.goals, "", load_goals),
+        "run": (at.run / "run.json", "train", read_json),
+        "config_text": (at.run / "config_resolved.yaml", "train", _read_text),
+        "dataset": (at.run / "dataset_summary.json", "train", read_json),
+        "history": (at.run / "history.csv", "train", _read_csv),
+        "summary": (at.metrics / DETAILS, "evaluate", read_json),
+        "calibration": (at.metrics / "calibration.json", "evaluate", read_json),
+        "case_metrics": (at.metrics / "cases.csv", "evaluate", lambda path: read_table(path, CASE_METRICS)),
+        "dvh": (at.metrics / "dvh.csv", "evaluate", lambda path: read_table(path, DVH_METRICS)),
+        "goal_results": (at.metrics / "goals.csv", "evaluate", lambda path: read_table(path, GOAL_METRICS)),
+        "cases": (of.cases_csv, "ingest", lambda path: read_table(path, CASES)),
+        "skipped": (of.cases / "skipped.csv", "ingest", lambda path: read_table(path, SKIPPED)),
+        "splits": (of.splits, "split", lambda path: read_table(path, SPLITS)),
+        "test_set": (of.test_set, "", lambda path: read_table(path, TEST_SET)),
+        "data_findings": (of.data_verdict.findings, "check_data", read_json),
+        "preflight_findings": (at.preflight_verdict.findings, "preflight", read_json),
+        "model_findings": (at.model_verdict.findings, "judge", read_json),
+        "protocol": (of.protocol, "", load_protocol),
+        "goals": (of.goals, "", load_goals),
     }
     missing = [
         f"{path} ({f'made by the stage {stage}' if stage else 'a file of the project'})"
@@ -148,7 +115,7 @@ def load_facts(inputs: ReportInputs) -> RunFacts:
     ]
     if missing:
         raise NotReady(
-            f"no report on {inputs.model} yet, {len(missing)} file(s) are missing: {'; '.join(missing)}. "
+            f"no report on {at.name} yet, {len(missing)} file(s) are missing: {'; '.join(missing)}. "
             "Run `dvc repro`, which makes what comes before"
         )
     return RunFacts(**{name: read(path) for name, (path, _, read) in sources.items()})

@@ -9,9 +9,12 @@ from typing import Any
 
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import read_json, read_yaml, sha256_of_json
-from doseledger.ledger.provenance.pipeline import StageFiles, resolve_stages
-from doseledger.ledger.provenance.stamp import PARAMS_FILE, PIPELINE_FILE
+from doseledger.core.layout import PARAMS_FILE, Layout, ModelLayout, VerdictPaths
 
+# As `evaluate` calls it, whose import would cost a second.
+DETAILS = "details.json"
+# As `judge` calls a part that it could not judge.
+NOT_JUDGED = "not judged"
 MANIFEST = "manifest.json"
 EXAMPLES = "examples"
 # What training writes, relative to its folder.
@@ -25,17 +28,10 @@ TRAINING_FILES = (
     "checkpoints/last.ckpt",
 )
 # The gates that every run has; a pipeline may have more.
-GATES = ("data", "preflight", "metrics")
+GATES = ("data", "preflight", "model")
+TABLES = ("cases", "dvh", "goals")
 # How a gate's findings are called; its token lies beside them.
 FINDINGS = "_findings.json"
-
-
-@dataclass(frozen=True)
-class VerdictFiles:
-    """The two files of one gate's verdict: the token that stages hang on, and the findings."""
-
-    token: Path
-    findings: Path
 
 
 @dataclass(frozen=True)
@@ -49,11 +45,11 @@ class RunFiles:
     run
         Folder that training wrote.
     summary
-        The metrics' summary (JSON).
+        All numbers of the evaluation (JSON).
     tables
         Tables of an evaluation by name; a dose model has `cases`, `dvh` and `goals`.
     verdicts
-        By gate, in the order of the pipeline; `data`, `preflight` and `metrics` are among them.
+        By gate, in the order of the pipeline; `data`, `preflight` and `model`.
     html, pdf
         The report.
     splits
@@ -75,7 +71,7 @@ class RunFiles:
     run: Path
     summary: Path
     tables: Mapping[str, Path]
-    verdicts: Mapping[str, VerdictFiles]
+    verdicts: Mapping[str, VerdictPaths]
     html: Path
     pdf: Path
     splits: Path
@@ -100,86 +96,56 @@ class RunFiles:
         return files | {"report.html": self.html, "report.pdf": self.pdf}
 
 
-def files_of_pipeline(root: Path, model: str) -> RunFiles:
-    """Return where dvc.yaml puts the run of a model on the settings' cohort.
-
-    Parameters
-    ----------
-    root
-        The project's root, with dvc.yaml and params.yaml.
-    model
-        A name of `models` in the settings.
+def files_of_pipeline(layout: Layout, model: str) -> RunFiles:
+    """Return where the pipeline puts the run of a model.
 
     Raises
     ------
     BadInput
-        If the pipeline trains no such model.
+        If the settings name no such model.
     """
-    params = read_yaml(root / PARAMS_FILE)
-    return run_files(resolve_stages(read_yaml(root / PIPELINE_FILE), params), str(params.get("cohort")), model, root)
-
-
-def pipeline_models(root: Path) -> list[str]:
-    """Return the models that the pipeline trains, of whatever kind.
-
-    Raises
-    ------
-    BadInput
-        If there is no pipeline.
-    """
-    return models_of(resolve_stages(read_yaml(root / PIPELINE_FILE), read_yaml(root / PARAMS_FILE)))
-
-
-def run_files(stages: Mapping[str, StageFiles], cohort: str, model: str, root: Path) -> RunFiles:
-    """Return where the stages of a pipeline put the run of a model.
-
-    Raises
-    ------
-    BadInput
-        If they train no such model.
-    """
-    mine = {name.partition("@")[0]: stage for name, stage in stages.items() if name.partition("@")[2] == model}
-    trained = models_of(stages)
+    trained = trained_models(layout.params)
     if model not in trained:
         raise BadInput(f"the pipeline trains no {model!r}; {PARAMS_FILE} names: {', '.join(trained)}")
-    evaluated, reported = (_stage_of(mine, role, model) for role in ("evaluate", "report"))
-    judges = [stages["check_data"], *mine.values()]
-    findings = [path for stage in judges for path in stage.outs if path.endswith(FINDINGS)]
-    # A model may be predicted more than once, for its calibration too: what is evaluated is what counts.
-    predicted = [out for name, stage in mine.items() if name.startswith("predict") for out in stage.outs]
+    return files_of_model(layout.model(model))
+
+
+def trained_models(params: Path) -> list[str]:
+    """Return the models that params.yaml names, of whatever kind.
+
+    Raises
+    ------
+    BadInput
+        If it can't be read, or names none.
+    """
+    content = read_yaml(params)
+    models = content.get("models") if isinstance(content, dict) else None
+    if not isinstance(models, list) or not models:
+        raise BadInput(f"{params}: wanted a list of `models`")
+    return [str(name) for name in models]
+
+
+def files_of_model(at: ModelLayout) -> RunFiles:
+    """Return where the pipeline puts the run of a model, trained or not."""
     return RunFiles(
-        cohort=cohort,
-        model=model,
-        run=root / _stage_of(mine, "train", model).outs[0],
-        summary=root / evaluated.out("summary.json"),
-        tables={Path(path).stem: root / path for path in evaluated.outs if path.endswith(".csv")},
-        verdicts={_gate(path): VerdictFiles(root / _token(path), root / path) for path in findings},
-        html=root / reported.out(".html"),
-        pdf=root / reported.out(".pdf"),
-        splits=root / stages["split"].out(".csv"),
-        root=root,
-        cases=root / stages["ingest"].outs[0],
-        predictions=next((root / path for path in predicted if path in evaluated.deps), None),
-        figures=next((root / path for path in reported.outs if not Path(path).suffix), None),
+        cohort=at.layout.cohort,
+        model=at.name,
+        run=at.run,
+        summary=at.metrics / DETAILS,
+        tables={name: at.metrics / f"{name}.csv" for name in TABLES},
+        verdicts={
+            "data": at.layout.data_verdict,
+            "preflight": at.preflight_verdict,
+            "model": at.model_verdict,
+        },
+        html=at.html,
+        pdf=at.pdf,
+        splits=at.layout.splits,
+        root=at.layout.root,
+        cases=at.layout.cases,
+        predictions=at.predictions,
+        figures=at.figures,
     )
-
-
-def models_of(stages: Mapping[str, StageFiles]) -> list[str]:
-    """Return the models that the stages of a pipeline train, of whatever kind."""
-    return sorted(name.partition("@")[2] for name in stages if "@" in name and _is_role(name, "train"))
-
-
-def _is_role(stage: str, role: str) -> bool:
-    # Each kind of model has stages of its own: train, train_diffusion.
-    name = stage.partition("@")[0]
-    return name == role or name.startswith(f"{role}_")
-
-
-def _stage_of(stages: Mapping[str, StageFiles], role: str, model: str) -> StageFiles:
-    found = [stage for name, stage in stages.items() if _is_role(name, role)]
-    if len(found) != 1:
-        raise BadInput(f"{PIPELINE_FILE} has {len(found)} stages that {role} {model}, wanted one")
-    return found[0]
 
 
 def _gate(findings: str) -> str:
@@ -216,7 +182,7 @@ def files_of_archive(folder: Path, root: Path | None = None) -> RunFiles:
         summary=folder / "metrics_summary.json",
         tables={Path(path).stem: folder / path for path in listed if path.startswith("metrics/")},
         verdicts={
-            _gate(path): VerdictFiles(folder / _token(path), folder / path)
+            _gate(path): VerdictPaths(folder / _token(path), folder / path)
             for path in listed
             if path.endswith(FINDINGS)
         },
@@ -245,8 +211,12 @@ def run_id(cohort: str, model: str, checkpoint_sha256: str, summary: Mapping[str
 
 
 def verdict_speaks_of(findings: Mapping[str, Any], summary: Mapping[str, Any]) -> bool:
-    """Return whether the metrics gate's findings are of these metrics: the limits that it judged hold their numbers."""
-    details = findings.get("details") or {}
+    """Return whether the verdict on a model is of these metrics: the limits that it judged hold their numbers."""
+    metrics = (findings.get("details") or {}).get("metrics") or {}
+    if metrics.get("digest") == NOT_JUDGED:
+        # It judged what was there, and could not see it.
+        return True
+    details = metrics.get("details") or {}
     limits = [*details.get("limits", []), *details.get("candidate", [])]
     # Both were written from one number, so they are equal to the last digit.
     same = all(limit.get("found") == summary.get(limit.get("metric")) for limit in limits)

@@ -13,14 +13,15 @@ import psutil
 from doseledger.core.code import code_digest
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import read_json, sha256_of_file, write_json
+from doseledger.core.layout import Layout
 from doseledger.learn.training.resume import PARTS_FILE
 from doseledger.learn.watch.heartbeat import BEAT_FILE, read_beat
 from doseledger.ledger.bundle.bitrot import cache_folder
 from doseledger.ledger.provenance.queue import queued_experiments
-from doseledger.ledger.provenance.recorded import COMMON_SETTINGS, flatten
+from doseledger.ledger.provenance.recorded import COMMON_SETTINGS, declared_settings, flatten
 from doseledger.ledger.provenance.revisions import Revision, read_blobs, recorded_revisions
 from doseledger.ledger.provenance.snapshot import HEAD_FILES, Snapshot, snapshot_of, workspace_snapshot
-from doseledger.ledger.runs.files import MANIFEST, files_of_archive, files_of_pipeline, read_manifest
+from doseledger.ledger.runs.files import MANIFEST, files_of_archive, files_of_model, read_manifest
 from doseledger.ledger.runs.rows import RunRow, merge_rows, paths_of_rows, row_of_manifest, rows_of_snapshot
 
 # Where DVC's objects would lie by default, where there is no project of DVC (any more) that could be asked.
@@ -67,7 +68,7 @@ def rows_of_workspace(root: Path) -> list[RunRow]:
     """Return the runs whose files lie in the working folder now."""
     rows = []
     for row in rows_of_snapshot(workspace_snapshot(root)):
-        files = files_of_pipeline(root, row.model)
+        files = files_of_model(Layout(root, row.cohort).model(row.model))
         known = files.summary if files.summary.is_file() else files.run / "run.json"
         moment = datetime.fromtimestamp(known.stat().st_mtime, UTC) if known.is_file() else datetime.now(UTC)
         row = replace(row, date=f"{moment:%Y-%m-%dT%H:%M:%S}+00:00", where=("workspace",))
@@ -204,11 +205,10 @@ def rows_of_queue(root: Path) -> list[RunRow]:
                 model=str(model),
                 status=entry.status,
                 where=(f"experiment {entry.name}",),
-                settings={name: params[name] for name in COMMON_SETTINGS if name in params}
-                | dict(flatten(params.get(str(model)) or {})),
+                settings=declared_settings(params, str(model)),
                 note="in DVC's queue",
             )
-            for model in (name for key, names in params.items() if key.endswith("models") for name in names or [])
+            for model in params.get("models") or []
         ]
     return rows
 

@@ -11,6 +11,7 @@ import pandas as pd
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_json, read_yaml
 from doseledger.core.tables import SPLITS, read_table
+from doseledger.evaluate.predictions import load_prediction
 from doseledger.learn.training.checkpoint import Checkpoint, load_checkpoint
 from doseledger.ledger.runs.files import RunFiles
 from doseledger.ledger.runs.recompute import Tables, read_tables
@@ -41,6 +42,13 @@ class RunRecord:
         """config_resolved.yaml: every setting that decided the weights."""
         path = self.files.run / "config_resolved.yaml"
         return _mapping(path, read_yaml(path))
+
+    @cached_property
+    def predict_settings(self) -> dict[str, Any]:
+        """How it predicted, as its predictions say; empty where none are here."""
+        folder = self.files.predictions
+        paths = sorted(folder.glob("*.npz")) if folder is not None and folder.is_dir() else []
+        return load_prediction(paths[0]).settings if paths else {}
 
     @cached_property
     def dataset(self) -> dict[str, Any]:

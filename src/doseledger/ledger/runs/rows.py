@@ -7,13 +7,14 @@ import io
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from doseledger.core.files import sha256_of_json
-from doseledger.ledger.provenance.pipeline import resolve_stages
-from doseledger.ledger.provenance.recorded import settings_of_stages
-from doseledger.ledger.provenance.snapshot import ROOT, Snapshot
-from doseledger.ledger.runs.files import GATES, RunFiles, models_of, run_files, run_id, verdict_speaks_of
+from doseledger.core.layout import Layout, ModelLayout
+from doseledger.ledger.provenance.recorded import settings_of_run, stage_names
+from doseledger.ledger.provenance.snapshot import ROOT, Snapshot, parse_yaml
+from doseledger.ledger.runs.files import GATES, RunFiles, files_of_model, run_id, verdict_speaks_of
 
 Status = Literal["complete", "failed", "incomplete", "running", "interrupted", "queued"]
 # Of two words for one run, the first of these stands.
@@ -79,45 +80,49 @@ class RunRow:
 
 def rows_of_snapshot(snapshot: Snapshot) -> list[RunRow]:
     """Return the runs of a state of the project, one for each model that it has trained or measured."""
-    if not snapshot.pipeline or not snapshot.params:
-        return []
-    stages = resolve_stages(snapshot.pipeline, snapshot.params)
-    cohort = str(snapshot.params.get("cohort"))
-    rows = [_row(snapshot, run_files(stages, cohort, model, ROOT)) for model in models_of(stages)]
+    rows = [_row(snapshot, at) for at in _models(snapshot)]
     return [row for row in rows if row is not None]
 
 
 def paths_of_rows(snapshot: Snapshot) -> list[str]:
     """Return the files that `rows_of_snapshot` will ask for, so that they can be read at one go."""
-    if not snapshot.pipeline or not snapshot.params:
-        return []
-    stages = resolve_stages(snapshot.pipeline, snapshot.params)
-    cohort = str(snapshot.params.get("cohort"))
-    wanted = [path for model in models_of(stages) for path in _asked_for(run_files(stages, cohort, model, ROOT))]
+    wanted = [path for at in _models(snapshot) for path in _asked_for(at)]
     return [path.relative_to(ROOT).as_posix() for path in wanted]
 
 
-def _asked_for(files: RunFiles) -> list[Any]:
+def _models(snapshot: Snapshot) -> list[ModelLayout]:
+    names = snapshot.params.get("models") or []
+    layout = Layout(ROOT, str(snapshot.params.get("cohort")))
+    return [layout.model(str(name)) for name in names] if isinstance(names, list) else []
+
+
+def _asked_for(at: ModelLayout) -> list[Path]:
+    files = files_of_model(at)
     verdicts = [path for place in files.verdicts.values() for path in (place.token, place.findings)]
-    return [files.summary, files.tables["cases"], *verdicts]
+    return [files.summary, files.tables["cases"], at.settings / "predict.json", *verdicts]
 
 
-def _row(snapshot: Snapshot, files: RunFiles) -> RunRow | None:
-    def read(path: Any) -> Any:
-        return _json(snapshot.read(path.relative_to(ROOT).as_posix()))
+def _row(snapshot: Snapshot, at: ModelLayout) -> RunRow | None:
+    def read(path: Path) -> bytes | None:
+        return snapshot.read(path.relative_to(ROOT).as_posix())
 
-    stages = snapshot.lock.get("stages") or {}
-    summary = read(files.summary)
-    record = read(files.run / "run.json") or {}
-    is_trained = any(name.startswith("train") and name.endswith(f"@{files.model}") for name in stages)
+    def read_json(path: Path) -> Any:
+        return _json(read(path))
+
+    files = files_of_model(at)
+    known = snapshot.lock.get("stages") or {}
+    stages = {name: known[name] for name in stage_names(files.cohort, files.model) if name in known}
+    summary = read_json(files.summary)
+    record = read_json(files.run / "run.json") or {}
+    is_trained = f"train@{files.cohort}-{files.model}" in stages
     if summary is None and not record and not is_trained:
         return None
-    verdicts = {gate: _verdict(read, files, gate, summary) for gate in files.verdicts}
+    verdicts = {gate: _verdict(read_json, files, gate, summary) for gate in files.verdicts}
     git = (record.get("provenance") or {}).get("git") or {}
-    settings = settings_of_stages(stages, snapshot.params, files.model)
-    cases = snapshot.read(files.tables["cases"].relative_to(ROOT).as_posix())
+    config = parse_yaml(read(files.run / "config_resolved.yaml") or b"")
+    settings = settings_of_run(config, read_json(at.settings / "predict.json") or {}, stages)
     return RunRow(
-        id=_id(files, settings, summary, _checkpoint(cases)),
+        id=_id(files, settings, summary, _checkpoint(read(files.tables["cases"]))),
         date="",
         cohort=files.cohort,
         model=files.model,
@@ -143,7 +148,7 @@ def _verdict(read: Callable[[Any], Any], files: RunFiles, gate: str, summary: An
     if not isinstance(token, dict) or "ok" not in token:
         return None
     # A gate that has not run since leaves its last word behind: it is not about these numbers.
-    if gate == "metrics" and not verdict_speaks_of(findings or {}, summary or {}):
+    if gate == "model" and not verdict_speaks_of(findings or {}, summary or {}):
         return None
     return token["ok"] is True
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from doseledger.core.errors import BadInput
-from doseledger.core.files import read_json
-from doseledger.report.figures.style import COLOURS, DASHED, house_style, new_figure, save_figure
+from doseledger.report.figures.style import COLOURS, DASHED, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,7 +20,7 @@ def calibration_figure(details: dict[str, Any]) -> Figure:
     Parameters
     ----------
     details
-        What `doseledger calibrate` wrote as calibration_details.json.
+        What `doseledger evaluate` wrote into calibration.json under that name.
     """
     figure = new_figure(HEIGHT_IN)
     figure.set_layout_engine("constrained")
@@ -69,25 +66,3 @@ def _draw_equal(axes: Axes, x: list[float], y: list[float], *, line: str) -> Non
     axes.plot([0, most], [0, most], color=GREY, linewidth=1)
     axes.plot(x, y, color=COLOURS[0], marker="o", markersize=4, linestyle=line)
     axes.set(xlim=(0, most), ylim=(0, most))
-
-
-def write_calibration_figure(metrics: Path, out: Path, *, dpi: int) -> dict[str, Path]:
-    """Write the picture of a calibration as PNG, SVG and PDF; return the path of each format.
-
-    Parameters
-    ----------
-    metrics
-        Folder that `doseledger calibrate` wrote.
-    out
-        Folder of the pictures.
-
-    Raises
-    ------
-    BadInput
-        If the details are not there.
-    """
-    source = metrics / "calibration_details.json"
-    if not source.is_file():
-        raise BadInput(f"{source}: no such file; run doseledger calibrate")
-    with house_style():
-        return save_figure(calibration_figure(read_json(source)), out, "calibration", dpi)

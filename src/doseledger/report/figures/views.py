@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,8 +17,6 @@ from doseledger.core.case import Case
 from doseledger.core.errors import BadCase
 from doseledger.core.grid import IntTriple, box_around
 from doseledger.dosimetry.gamma.criteria import GammaCriteria
-from doseledger.dosimetry.gamma.grids import DosePair
-from doseledger.dosimetry.gamma.map import gamma_map
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,13 +38,15 @@ class Comparison:
         With the plan's dose, the reference.
     predicted_gy
         Predicted dose in Gy on the case's grid, (z, y, x).
-    criteria
-        Which gamma is drawn.
+    criteria, gamma
+        Which gamma is drawn, and its map (z, y, x) as evaluation scored it, over every voxel above the
+        cutoff; NaN below it.
     """
 
     case: Case
     predicted_gy: NDArray[np.float32]
     criteria: GammaCriteria
+    gamma: NDArray[np.float32]
 
     def __post_init__(self) -> None:
         if self.case.dose_gy is None:
@@ -64,13 +63,6 @@ class Comparison:
         if self.case.dose_gy is None:  # __post_init__ has refused it
             raise BadCase(self.case.case_id, "has no plan dose")
         return self.case.dose_gy
-
-    @cached_property
-    def gamma(self) -> NDArray[np.float64]:
-        """Gamma inside the body, (z, y, x); NaN outside it and below the cutoff."""
-        spacing_mm = self.case.grid.spacing_mm
-        pair = DosePair.on_one_grid(self.plan_gy, self.predicted_gy, spacing_mm, self.case.body)
-        return gamma_map(pair, self.criteria)
 
 
 @dataclass(frozen=True)

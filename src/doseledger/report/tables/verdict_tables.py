@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from doseledger.core.sheet import Cell, Table, format_number, make_table, plural
+from doseledger.gates.model.judge import NOT_JUDGED
 from doseledger.report.blocks import Alarm
 
 # Findings that one table shows; the whole list is in the gate's own file.
 SHOWN_FINDINGS = 40
-# What stands for the digest of a verdict where the gate could not judge.
-NOT_JUDGED = "not judged"
 # Findings of the metrics gate that are of the training itself (gates/model/training.py).
 RED_FLAGS = ("score_implausible", "train_val_gap", "loss_vanishes", "diverges", "training_unseen")
 
@@ -61,7 +60,9 @@ def _limit_rows(title: str, verdict: dict[str, Any], key: str, missed: Cell) -> 
         for limit in verdict.get("details", {}).get(key, [])
     ]
     columns = ("Metric", "#Found", "#Limit", "Verdict", "Source of the limit")
-    return make_table(title, columns, rows, empty="No limits are written down for this model.")
+    judged = verdict["digest"] != NOT_JUDGED
+    empty = "No limits are written down for this model." if judged else "This could not be judged; see the findings."
+    return make_table(title, columns, rows, empty=empty)
 
 
 def red_flags_table(verdict: dict[str, Any]) -> Table:
@@ -81,13 +82,8 @@ def red_flags_table(verdict: dict[str, Any]) -> Table:
     return make_table("Red flags of the training", ("Sign", "Severity", "What was seen"), rows, empty=empty)
 
 
-def shortcuts_table(verdict: dict[str, Any] | None) -> Table:
-    """Return how the model stands beside trivial ones and with inputs spoiled; None where nobody measured it."""
-    if verdict is None:
-        empty = (
-            "Shortcuts were not measured (doseledger shortcuts): whether the model looks at the patient is not known."
-        )
-        return make_table("Shortcuts", ("Measure",), (), empty=empty)
+def shortcuts_table(verdict: dict[str, Any]) -> Table:
+    """Return how the model stands beside trivial ones and with inputs spoiled."""
     return _limit_rows("Shortcuts: does the model look at the patient?", verdict, "limits", Cell("MISSED", "bad"))
 
 

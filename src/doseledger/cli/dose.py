@@ -1,0 +1,165 @@
+"""Doses and plans of single files: gamma, DVH, recomputation, challenge scores, pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from doseledger.cli.audited import audited
+from doseledger.cli.shared import JUDGE, Cohort, Json, Protocol, project, show
+from doseledger.core.errors import BadInput
+
+if TYPE_CHECKING:
+    from doseledger.evaluate.files.gamma import Engine
+
+app = typer.Typer()
+dose_app = typer.Typer(no_args_is_help=True, help="Doses of single files.")
+plan_app = typer.Typer(no_args_is_help=True, help="Plans of single files.")
+app.add_typer(dose_app, name="dose", rich_help_panel=JUDGE)
+app.add_typer(plan_app, name="plan", rich_help_panel=JUDGE)
+
+
+@dose_app.command("gamma")
+def gamma(
+    reference: Annotated[Path, typer.Argument(help="RTDOSE, or NPZ of a case or prediction: its points are asked.")],
+    evaluation: Annotated[Path, typer.Argument(help="The dose that is judged, on any grid.")],
+    percent: Annotated[float, typer.Option(help="Dose criterion in percent.")] = 3.0,
+    mm: Annotated[float, typer.Option(help="Distance criterion in mm.")] = 3.0,
+    cutoff: Annotated[float, typer.Option(help="Points below this percent of the normalisation are left out.")] = 10.0,
+    local: Annotated[
+        bool, typer.Option("--local", help="Percent of each point's own dose, not of the maximum.")
+    ] = False,
+    interp: Annotated[int, typer.Option(help="Search steps per distance criterion.")] = 10,
+    max_gamma: Annotated[float, typer.Option(help="Gamma is searched up to this.")] = 2.0,
+    normalisation_gy: Annotated[
+        float | None, typer.Option(help="Dose of 100 %; the reference's maximum if absent.")
+    ] = None,
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="sampled; torch (the same on a GPU); auto (torch for volumes where there is a GPU); exact (continuous "
+            "minimum); pymedphys itself."
+        ),
+    ] = "auto",
+    verify: Annotated[int, typer.Option(help="Check so many random points against pymedphys.", min=0)] = 0,
+    as_json: Json = False,
+) -> None:
+    """Compare two doses by gamma index (passes at ≤ 1).
+
+    Example: doseledger dose gamma plan.dcm recomputed.dcm --percent 3 --mm 3 --json
+    """
+    from doseledger.dosimetry.gamma.criteria import GammaCriteria
+    from doseledger.evaluate.files.gamma import ENGINES, gamma_of_files
+
+    if engine not in ("auto", *ENGINES):
+        raise BadInput(f"engine {engine!r}: wanted one of auto, {', '.join(ENGINES)}")
+    criteria = GammaCriteria(percent, mm, cutoff, local, interp, max_gamma, normalisation_gy)
+    found = gamma_of_files(reference, evaluation, criteria, engine=cast("Engine", engine), verify=verify)
+    kind = "local" if local else "global"
+    text = (
+        f"gamma {percent:g} %/{mm:g} mm {kind}, cutoff {cutoff:g} %: {found['pass_rate_percent']:.2f} % of "
+        f"{found['n_points']} points pass (mean {found['mean_gamma']:.3f}, highest {found['highest_gamma']:.3f})"
+    )
+    if found["n_without"]:
+        text += f"; {found['n_without']} more have no gamma (out of the evaluation's reach) and are not counted"
+    if found["differ"]:
+        text += f"; the two files are of different {' and '.join(found['differ'])}: make sure that they belong together"
+    if verify:
+        text += f"; largest difference from pymedphys {found['largest_difference_from_pymedphys']:.1e}"
+    show(found, as_json, text)
+
+
+@dose_app.command("dvh")
+def dvh(
+    structures: Annotated[Path, typer.Argument(help="RTSTRUCT, or the NPZ of a case.")],
+    dose: Annotated[
+        Path | None, typer.Argument(help="RTDOSE, a volume or one plane, or the NPZ of a prediction.")
+    ] = None,
+    statistic: Annotated[
+        list[str] | None, typer.Option(help="In the clinic's grammar: D95%, V70Gy, D2cc, mean.")
+    ] = None,
+    prescription_gy: Annotated[float | None, typer.Option(help="Dose of 100 % for V95% and the like.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure the DVH of every structure.
+
+    On an RTDOSE of one plane it is that of the area that the plane cuts out of each.
+
+    Example: doseledger dose dvh RS.dcm RD.dcm --statistic D95% --statistic mean --json
+    """
+    from doseledger.evaluate.files.dvh import STATISTICS, describe_lines, dvh_of_case, dvh_of_rtdose
+
+    wanted = statistic or list(STATISTICS)
+    if structures.suffix == ".npz":
+        found = dvh_of_case(structures, wanted, dose_path=dose)
+    elif dose is None:
+        raise BadInput("an RTSTRUCT needs an RTDOSE beside it: doseledger dose dvh RS.dcm RD.dcm")
+    else:
+        found = dvh_of_rtdose(structures, dose, wanted, prescription_gy=prescription_gy)
+    show(found, as_json, "\n".join(describe_lines(found)))
+
+
+@dose_app.command("score")
+def score_openkbp(
+    predictions: Annotated[Path, typer.Argument(help="Folder of predictions: pt_N.npz, pt_N.csv or pt_N/dose.csv.")],
+    reference: Annotated[Path, typer.Argument(help="Folder of patients: the challenge's, or cases.")],
+    as_json: Json = False,
+) -> None:
+    """Score predictions as the OpenKBP challenge does.
+
+    Example: doseledger dose score predictions/ validation-pats/ --json
+    """
+    from doseledger.evaluate.openkbp import score_openkbp as score
+
+    scores = score(predictions, reference)
+    text = f"dose score {scores['dose_score']:.4f} Gy, DVH score {scores['dvh_score']:.4f} Gy"
+    show(scores, as_json, text)
+
+
+@dose_app.command("recompute")
+@audited("dose recompute", reads="all")
+def recompute_dose(
+    cases: Annotated[list[Path], typer.Argument(help="Folders or zips of one case each: CT, RTPLAN and RTDOSE.")],
+    limit_gy: Annotated[float, typer.Option(help="Exit 1 where a voxel differs by more.", min=0.0)] = 0.01,
+    as_json: Json = False,
+) -> None:
+    """Recompute RTPLANs and compare with their RTDOSE.
+
+    Example: doseledger dose recompute data/raw/phantom/case_0001.zip
+    """
+    from dataclasses import asdict
+
+    from doseledger.evaluate.files.plan_dose import recompute_dose as recompute
+
+    found = [recompute(case) for case in cases]
+    lines = [
+        f"{one.case_id}: {one.n_voxels} voxels up to {one.greatest_gy:.2f} Gy; off by at most {one.worst_gy:.4f} Gy, "
+        f"on average {one.mean_gy:.5f} Gy"
+        for one in found
+    ]
+    show([asdict(one) for one in found], as_json, "\n".join(lines))
+    beyond = [f"{one.case_id} ({one.worst_gy:.4f} Gy)" for one in found if one.worst_gy > limit_gy]
+    if beyond:
+        raise BadInput(f"RTDOSE is not the dose of its RTPLAN to {limit_gy:g} Gy: {', '.join(beyond)}")
+
+
+@plan_app.command("figure")
+@audited("plan figure", inputs=("protocol",), outputs=("out",), reads="all")
+def plan_figure(
+    case: Annotated[Path, typer.Argument(help="Folder or zip of one case: CT, RTSTRUCT, RTPLAN and RTDOSE.")],
+    out: Annotated[Path, typer.Argument(help="The PNG to write.")],
+    protocol: Protocol = None,
+    cohort: Cohort = None,
+) -> None:
+    """Draw a plan: isodoses and apertures.
+
+    Example: doseledger plan figure data/raw/phantom/case_0001.zip case_0001.png
+    """
+    from doseledger.core.protocol import load_protocol
+    from doseledger.report.figures.plan_figure import plot_plan
+
+    rules = load_protocol(protocol or project(cohort).layout.protocol)
+    plot_plan(case, rules, out)
+    print(out)

@@ -1,0 +1,107 @@
+"""The project: what its stages depend on, and ready-made models."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from doseledger.cli.audited import audited
+from doseledger.cli.shared import START, Cohort, Json, project, show, tell
+
+app = typer.Typer()
+recipe_app = typer.Typer(no_args_is_help=True, help="Ready-made models.")
+app.add_typer(recipe_app, name="recipe", rich_help_panel=START)
+
+
+@app.command(rich_help_panel=START)
+def code(as_json: Json = False) -> None:
+    """Write hashes of the code that stages reach.
+
+    Example: doseledger code
+    """
+    from doseledger.ledger.provenance.stages import code_files, write_files
+
+    at = project()
+    files = code_files(at.layout, at.settings)
+    # Of a model that is no longer trained nothing shall stay.
+    for path in set(at.layout.code.rglob("*.json")) - set(files):
+        path.unlink()
+    write_files(files)
+    found = {str(path): len(modules) for path, modules in files.items()}
+    show(found, as_json, f"{len(files)} files in {at.layout.code}")
+
+
+@app.command(rich_help_panel=START)
+def settings(
+    model: Annotated[str | None, typer.Argument(help="A model; else the cohort's own.")] = None,
+    cohort: Cohort = None,
+    as_json: Json = False,
+) -> None:
+    """Write the settings of a cohort or model, resolved.
+
+    Example: doseledger settings dose_unet
+    """
+    from doseledger.ledger.provenance.stages import cohort_files, model_files, write_files
+
+    at = project(cohort)
+    if model is None:
+        files = cohort_files(at.layout)
+    else:
+        paths = at.layout.model(model)
+        files = model_files(paths, at.settings)
+        if model not in at.settings.bases:
+            (paths.start / "base.json").unlink(missing_ok=True)
+    write_files(files)
+    show([str(path) for path in files], as_json, "\n".join(str(path) for path in files))
+
+
+@app.command(rich_help_panel=START)
+def base(
+    model: Annotated[str, typer.Argument(help="A name of `bases` in the settings.")],
+    cohort: Cohort = None,
+) -> None:
+    """Write which checkpoint a model starts from.
+
+    Example: doseledger base dose_diffusion
+    """
+    from doseledger.core.errors import BadInput
+    from doseledger.ledger.provenance.stages import base_files, write_files
+
+    at = project(cohort)
+    files = base_files(at.layout.model(model), at.settings)
+    if not files:
+        raise BadInput(f"{model} starts from nothing; `bases` in {at.layout.params} names what starts from a model")
+    write_files(files)
+    print("\n".join(str(path) for path in files))
+
+
+@recipe_app.command("list")
+def list_recipes(as_json: Json = False) -> None:
+    """List ready-made models.
+
+    Example: doseledger recipe list
+    """
+    from doseledger.ledger.provenance.recipes import describe_recipes
+
+    found = describe_recipes(project().layout)
+    show(found, as_json, "\n".join(f"{name}: {text}" for name, text in found.items()))
+
+
+@recipe_app.command("use")
+@audited("recipe use", inputs=("recipes",), outputs=("params",))
+def use_recipe(
+    name: Annotated[str, typer.Argument(help="A name of `recipe list`.")],
+) -> None:
+    """Put a ready-made model into params.yaml.
+
+    Its block is added, and its name to `models`; what it starts from to `bases`.
+
+    Example: doseledger recipe use dose_diffusion
+    """
+    from doseledger.ledger.provenance.recipes import put_recipe
+
+    layout = project().layout
+    for line in put_recipe(layout, name):
+        tell(line)
+    print(f"{layout.params} trains {name} now")

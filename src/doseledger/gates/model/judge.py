@@ -1,0 +1,68 @@
+"""The verdict on a model: its metrics, its shortcuts and the drift of its test cases, judged once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from doseledger.core.errors import BadInput, DoseledgerError
+from doseledger.core.files import read_json, sha256_of_json
+from doseledger.core.layout import ModelLayout
+from doseledger.gates.model.metrics import judge_metrics
+from doseledger.gates.model.shortcuts import judge_shortcuts
+from doseledger.gates.verdict import Finding, Verdict, make_verdict, verdict_as_json
+
+# What stands for the digest of a verdict where the gate could not judge.
+NOT_JUDGED = "not judged"
+
+
+def judge_model(at: ModelLayout, *, fold: int, repeat: int) -> Verdict:
+    """Return the verdict on a trained and evaluated model; the stage `gate` enforces it, after the report.
+
+    Parameters
+    ----------
+    at
+        Where the files of the model and its cohort lie; the drift of the test cases was judged before.
+    fold, repeat
+        Which part of the splits the model was trained and evaluated on.
+
+    Returns
+    -------
+    Verdict
+        Its findings are those of all three; `details` holds each one's verdict by name, as JSON values.
+
+    Notes
+    -----
+    It never raises for what is wrong with a model: a judge that can't see its files, or has no limits, fails.
+    """
+    parts = {
+        "metrics": _part("metrics", lambda: judge_metrics(at, fold=fold, repeat=repeat)),
+        "shortcuts": _part("shortcuts", lambda: judge_shortcuts(at, fold=fold, repeat=repeat)),
+        "drift": _drift(at),
+    }
+    findings = [Finding(**item) for part in parts.values() for item in part["findings"]]
+    digest = sha256_of_json({name: part["digest"] for name, part in parts.items()})
+    return make_verdict("model", digest, findings, {"cohort": at.layout.cohort, "model": at.name, **parts})
+
+
+def _part(name: str, judge: Callable[[], Verdict]) -> dict[str, Any]:
+    try:
+        return verdict_as_json(judge())
+    except DoseledgerError as error:
+        return _unseen(name, error)
+
+
+def _drift(at: ModelLayout) -> dict[str, Any]:
+    path = at.layout.drift_verdict.findings
+    try:
+        found = read_json(path)
+        if not isinstance(found, dict) or set(found) != set(verdict_as_json(make_verdict("drift", "", [], {}))):
+            raise BadInput(f"{path}: no verdict of the drift gate; run `dvc repro`")
+    except BadInput as error:
+        return _unseen("drift", error)
+    return found
+
+
+def _unseen(name: str, error: DoseledgerError) -> dict[str, Any]:
+    finding = Finding(f"{name}_unseen", "", "error", str(error))
+    return verdict_as_json(make_verdict(name, NOT_JUDGED, [finding], {}))

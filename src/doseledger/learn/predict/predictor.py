@@ -1,0 +1,155 @@
+"""A trained model of any kind, ready to predict cases, and the NPZ of a prediction."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from doseledger.core.case import map_member, write_npz
+from doseledger.core.errors import BadCase
+from doseledger.core.fanout import Tell
+from doseledger.core.files import atomic_path
+from doseledger.core.tables import SPLITS, read_table
+from doseledger.learn.data.inputs import Box, OpenCase, case_files, open_case
+from doseledger.learn.training.checkpoint import Checkpoint
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A model with the settings of its prediction.
+
+    Parameters
+    ----------
+    checkpoint, sha256
+        What it was trained on and with, and the file's digest.
+    settings
+        How it predicts, as JSON values.
+    predict
+        Arrays of a case, on its grid: `dose_gy`, float32 (z, y, x), and what else the kind says of it.
+    prior
+        The dose that the network adds to, float32 (z, y, x) in Gy; None where it adds to nothing.
+    draws
+        Whether its doses are drawn, and have a spread.
+    """
+
+    checkpoint: Checkpoint
+    sha256: str
+    settings: dict[str, Any]
+    predict: Callable[[OpenCase], Arrays]
+    prior: Callable[[OpenCase], NDArray[np.float32]] | None = None
+    draws: bool = False
+
+    def save(self, path: Path, case: OpenCase, arrays: Arrays) -> None:
+        """Write the arrays of a case, where its grid is, and the digests of all that made them."""
+        meta = {
+            "case_id": case.case_id,
+            "case_sha256": case.file.sha256,
+            "checkpoint_sha256": self.sha256,
+            "model": self.checkpoint.model,
+            "epoch": self.checkpoint.epoch,
+            "trained_on": sorted(self.checkpoint.trained_on.values()),
+            "selected_on": sorted(self.checkpoint.selected_on.values()),
+            "settings": self.settings,
+        }
+        placed: Arrays = {
+            **arrays,
+            "spacing_mm": np.asarray(case.spacing_mm, dtype=np.float64),
+            "origin_mm": np.asarray(case.origin_mm, dtype=np.float64),
+            "meta": np.asarray(json.dumps(meta, sort_keys=True)),
+        }
+        with atomic_path(path) as part:
+            write_npz(part, placed)
+
+
+@dataclass(frozen=True)
+class SplitPart:
+    """Which cases: the folder they lie in, `train`, `val` or `test`, of which fold and repeat."""
+
+    cases: Path
+    splits: Path
+    which: str
+    fold: int
+    repeat: int
+
+
+def predict_part(predictor: Predictor, part: SplitPart, out: Path, *, tell: Tell) -> None:
+    """Predict every case of one part of the splits and write `<case_id>.npz` for each.
+
+    Raises
+    ------
+    NotReady
+        If a case is absent, or its bytes are not those in the splits.
+    BadCase
+        If a case does not fit what the model was trained on.
+    """
+    table = read_table(part.splits, SPLITS)
+    files = case_files(part.cases, table, part.which, fold=part.fold, repeat=part.repeat)
+    for count, file in enumerate(files, start=1):
+        began = time.perf_counter()
+        case = open_case(file)
+        arrays = predictor.predict(case)
+        predictor.save(out / f"{case.case_id}.npz", case, arrays)
+        seconds, highest = time.perf_counter() - began, float(arrays["dose_gy"].max())
+        tell(f"[{count}/{len(files)}] {case.case_id}: highest dose {highest:.1f} Gy, {seconds:.1f} s")
+
+
+def dose_on_case(case: OpenCase, dose: NDArray[np.float32], box: Box, scale_gy: float) -> NDArray[np.float32]:
+    """Return doses of a widened box in Gy on the case's own grid; never negative, 0 where no dose is defined.
+
+    Parameters
+    ----------
+    dose
+        (…, z, y, x) of the box, in units of `scale_gy`.
+
+    Raises
+    ------
+    BadCase
+        If a dose is not finite.
+    """
+    within = (slice(-start, -start + n) for start, n in zip(box[0], case.shape_zyx, strict=True))
+    inside: tuple[Any, ...] = (..., *within)
+    dose_gy = dose[inside] * np.float32(scale_gy)
+    if not np.isfinite(dose_gy).all():
+        raise BadCase(
+            case.case_id,
+            "the prediction is not finite; the case's inputs or the checkpoint are broken",
+        )
+    return np.where(defined_voxels(case), np.maximum(dose_gy, 0.0), np.float32(0.0)).astype(np.float32)
+
+
+def defined_voxels(case: OpenCase) -> NDArray[np.bool_]:
+    """Return where a dose is defined (z, y, x): in the body, and where the case says so."""
+    defined: NDArray[np.bool_] = (map_member(case.file.path, "valid_dose") > 0) & (
+        map_member(case.file.path, "body") > 0
+    )
+    return defined
+
+
+def check_spacing(case: OpenCase, checkpoint: Checkpoint, tolerance: float) -> None:
+    """Refuse a case whose voxels lie further than a share outside those of training.
+
+    Raises
+    ------
+    BadCase
+        Naming both spacings.
+    """
+    least, most = checkpoint.spacing_range_mm
+    fits = (
+        low * (1 - tolerance) <= spacing <= high * (1 + tolerance)
+        for spacing, low, high in zip(case.spacing_mm, least, most, strict=True)
+    )
+    if not all(fits):
+        raise BadCase(
+            case.case_id,
+            f"voxels of {case.spacing_mm} mm (z, y, x), more than {tolerance:.0%} outside the "
+            f"{least} to {most} of training; ingest the case with the model's protocol",
+        )

@@ -1,0 +1,123 @@
+"""A ready-made model is put into params.yaml, and nothing else of it changes."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from doseledger.core.errors import BadInput
+from doseledger.core.files import read_yaml, write_text
+from doseledger.core.layout import Layout
+from doseledger.core.settings import load_settings
+from doseledger.learn.kinds import recipe_of
+from doseledger.ledger.provenance.recipes import describe_recipes, put_recipe
+
+RECIPES = ("dose_cascade", "dose_diffusion", "dose_mednext", "dose_unet_large")
+
+
+@pytest.fixture
+def layout(repository: Path, tmp_path: Path) -> Layout:
+    """A project with the settings and the recipes that ship."""
+    shutil.copyfile(repository / "params.yaml", tmp_path / "params.yaml")
+    shutil.copytree(repository / "models/recipes", tmp_path / "models/recipes")
+    return Layout(tmp_path, "phantom")
+
+
+def comments(path: Path) -> list[str]:
+    return [line.strip() for line in path.read_text().splitlines() if line.strip().startswith("#")]
+
+
+def as_dvc_writes(path: Path) -> str:
+    """The settings after `dvc exp run -S lr=…` with the rate that stands there."""
+    from dvc.utils.hydra import apply_overrides
+
+    copy = path.with_name("experiment.yaml")
+    shutil.copyfile(path, copy)
+    apply_overrides(copy, [f"lr={read_yaml(path)['lr']}"])
+    return copy.read_text()
+
+
+def test_the_settings_that_ship_are_as_dvcs_own_dumper_writes_them(layout: Layout) -> None:
+    assert as_dvc_writes(layout.params) == layout.params.read_text()
+
+
+def test_every_recipe_that_ships_is_told_by_its_first_comment(layout: Layout) -> None:
+    told = describe_recipes(layout)
+    assert tuple(told) == RECIPES
+    assert told["dose_cascade"].startswith("two U-Nets in a row")
+    assert all(text and "#" not in text for text in told.values())
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_is_put_in_and_all_else_stays_as_it_was(layout: Layout, name: str) -> None:
+    before, kept = read_yaml(layout.params), comments(layout.params)
+    recipe = layout.recipes / f"{name}.yaml"
+    done = put_recipe(layout, name)
+    assert done[:2] == [f"block {name} added", f"{name} added to models"]
+    settings = load_settings(layout.params)
+    assert settings.models == ["dose_unet", name]
+    assert settings.bases == read_yaml(recipe).get("bases", {})
+    assert settings.model(name) == read_yaml(recipe)[name]
+    recipe_of(settings, name)
+    after = read_yaml(layout.params)
+    changed = {key for key in after if key not in before or after[key] != before[key]}
+    assert changed == {name, "models", *(["bases"] if settings.bases else [])}
+    assert comments(layout.params) == kept + comments(recipe)
+    assert as_dvc_writes(layout.params) == layout.params.read_text()
+
+
+def test_recipes_are_put_in_one_after_the_other(layout: Layout) -> None:
+    for name in RECIPES:
+        put_recipe(layout, name)
+    settings = load_settings(layout.params)
+    assert settings.models == ["dose_unet", *RECIPES]
+    assert settings.bases == {"dose_diffusion": "dose_unet"}
+    assert as_dvc_writes(layout.params) == layout.params.read_text()
+
+
+def test_what_a_recipe_starts_from_is_told(layout: Layout) -> None:
+    assert put_recipe(layout, "dose_diffusion")[2:] == ["dose_diffusion starts from dose_unet"]
+    assert put_recipe(layout, "dose_cascade")[2:] == []
+
+
+def refused(layout: Layout, name: str, told: str) -> None:
+    """The recipe is refused, and the settings stay as they were."""
+    before = layout.params.read_bytes()
+    with pytest.raises(BadInput, match=told):
+        put_recipe(layout, name)
+    assert layout.params.read_bytes() == before
+
+
+def test_a_recipe_that_is_not_there_is_told_with_those_that_are(layout: Layout) -> None:
+    refused(layout, "dose_nothing", "no recipe 'dose_nothing'; there are dose_cascade, dose_diffusion, dose_mednext")
+    shutil.rmtree(layout.recipes)
+    refused(layout, "dose_cascade", "no recipe 'dose_cascade'; there are none")
+
+
+def test_a_block_that_is_there_is_not_put_in_again(layout: Layout) -> None:
+    put_recipe(layout, "dose_cascade")
+    refused(layout, "dose_cascade", r"params\.yaml has a block dose_cascade already; add it to `models`, or edit it")
+
+
+def test_a_recipe_whose_base_is_not_trained_is_refused(layout: Layout) -> None:
+    text = layout.params.read_text().replace("\n- dose_unet\n", "\n- dose_other\n")
+    write_text(layout.params, text.replace("\ndose_unet:\n", "\ndose_other:\n"))
+    refused(layout, "dose_diffusion", "dose_diffusion starts from dose_unet, which `models` does not train; add it")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("# mine\nmine: {kind: dose}\nother: {kind: dose}\n", r"mine\.yaml: wanted a block mine and, where it starts"),
+        ("# mine\nmine: dose\n", r"mine\.yaml: wanted a block mine"),
+        ("# mine\nother: {kind: dose}\n", r"mine\.yaml: wanted a block mine"),
+        ("# mine\nmine: {kind: painting}\n", r"mine\.yaml\.kind is 'painting', wanted one of dose, diffusion"),
+        ("# mine\nmine: {kind: dose, depth: 3}\n", "depth"),
+        ("# mine\nmine: {kind: dose, lr: 0.1}\n", "scale this model's rate with lr_factor"),
+    ],
+)
+def test_a_recipe_that_is_none_is_refused(layout: Layout, text: str, told: str) -> None:
+    write_text(layout.recipes / "mine.yaml", text)
+    refused(layout, "mine", told)
