@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -99,6 +100,10 @@ def _pymedphys_gamma(pair: DosePair, criteria: GammaCriteria, norm_gy: float) ->
     """Gamma by pymedphys itself, in float64 (given float32 it rounds gamma to float32)."""
     import pymedphys
 
+    # It leaves stand-ins in sys.modules that import altair, black, sklearn … when any attribute is read, so that a mere
+    # walk over the loaded modules (hypothesis before it draws, inspect, unittest) runs them and draws from `random`.
+    for name in [name for name in sys.modules if name.startswith("pymedphys._imports.")]:
+        del sys.modules[name]
     found = pymedphys.gamma(
         tuple(np.asarray(axis, dtype=np.float64) for axis in pair.axes_reference_mm),
         pair.reference_gy.astype(np.float64),
