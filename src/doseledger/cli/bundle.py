@@ -98,8 +98,7 @@ def verify_a_bundle(
 
     Example: doseledger bundle verify release/phantom.tar --sha256 3f0c…
     """
-    from doseledger.ledger.bundle.outcome import enforce_whole
-    from doseledger.ledger.bundle.verify import verify_bundle
+    from doseledger.ledger.bundle.verify import enforce_whole, verify_bundle
 
     check = verify_bundle(bundle, sha256, tell)
     state = f"whole: {check.n_files} files, {check.n_bytes / MEGABYTE:.1f} MB"

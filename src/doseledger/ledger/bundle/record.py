@@ -1,4 +1,4 @@
-"""What a bundle says of itself: README, manifest, table of files and digests; equal content gives equal bytes."""
+"""The description of a bundle: README, manifest, table of files and digests."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from doseledger.core.template import render_markdown
 from doseledger.ledger.bundle.bitrot import LOCK
 from doseledger.ledger.bundle.manifest import (
     CONTRACT,
+    FORMAT_VERSION,
     MANIFEST,
     PAGE,
     README,
     SUMS,
     TABLE,
     Entry,
+    Manifest,
     files_table,
     sums_text,
 )
@@ -28,7 +30,6 @@ from doseledger.ledger.bundle.sources import Wanted, bundle_name, evidence_summa
 from doseledger.ledger.provenance.stamp import git_state, run_provenance
 from doseledger.parity.contract import Contract, load_contract
 
-FORMAT_VERSION = 1
 SUFFIX = ".tar"
 SCENARIO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -95,23 +96,27 @@ def describe_bundle(name: str, order: Order, entries: list[Entry], n_dicom: int)
         How many raw DICOM files are among them.
     """
     contract = load_contract(order.contract) if order.contract is not None and order.wanted.data else None
-    content: dict[str, Any] = {
-        "format": FORMAT_VERSION,
-        "name": name,
-        "scenario": order.scenario,
-        "doseledger": metadata.version("doseledger"),
-        "code": git_state(order.root).as_dict(),
-        "environment": _environments(order, entries),
-        "audit": order.audit,
-        "contract": None
-        if order.contract is None or contract is None
-        else {"name": contract.name, "title": contract.title, "sha256": sha256_of_file(order.contract)},
-        "totals": _totals(entries),
-        "raw_dicom": n_dicom,
-        "stages": _stages(entries, order.root),
-        "evidence": [{"path": f"evidence/{log.name}", **evidence_summary(log)} for log in order.wanted.evidence],
-        "files": [entry.as_dict() for entry in entries],
-    }
+    manifest = Manifest.model_validate(
+        {
+            "format": FORMAT_VERSION,
+            "name": name,
+            "scenario": order.scenario,
+            "doseledger": metadata.version("doseledger"),
+            "code": git_state(order.root).as_dict(),
+            "environment": _environments(order),
+            "audit": order.audit,
+            "contract": None
+            if order.contract is None or contract is None
+            else {"name": contract.name, "title": contract.title, "sha256": sha256_of_file(order.contract)},
+            "totals": _totals(entries),
+            "raw_dicom": n_dicom,
+            "stages": _stages(entries, order.root),
+            "evidence": [{"path": f"evidence/{log.name}", **evidence_summary(log)} for log in order.wanted.evidence],
+            "files": entries,
+        }
+    )
+    # What a file has not got is left out.
+    content = manifest.model_dump(exclude_defaults=True)
     own: dict[str, bytes] = {
         MANIFEST: to_json(content).encode(),
         TABLE: files_table(entries).encode(),
@@ -210,7 +215,7 @@ def _totals(entries: list[Entry]) -> dict[str, Any]:
     }
 
 
-def _environments(order: Order, entries: list[Entry]) -> list[dict[str, Any]]:
+def _environments(order: Order) -> list[dict[str, Any]]:
     """Where each packed run was made by its own run.json; where the bundle was made, if there is no run."""
     found: list[dict[str, Any]] = []
     for folder in order.wanted.runs:
