@@ -1,4 +1,4 @@
-"""A mask to its signed distance in mm, unbiased by half a voxel at the surface, at any spacing."""
+"""Signed distance of a mask in mm, without the half-voxel bias at the surface."""
 
 from __future__ import annotations
 

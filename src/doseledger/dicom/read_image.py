@@ -1,4 +1,4 @@
-"""CT (or MR) slices of one series -> a volume in HU on a Grid; irregular geometry is refused, never patched."""
+"""CT or MR slices of one series to a volume on a Grid."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Dose measured as a clinic does: gamma, DVH, goals, intervals; arrays in, arrays out."""
+"""Clinical dosimetry of arrays: gamma, DVH, goals, intervals."""

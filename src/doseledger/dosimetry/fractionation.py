@@ -1,4 +1,4 @@
-"""Dose limits of one fractionation in another, by the linear-quadratic model."""
+"""Dose limits converted between fractionations by the linear-quadratic model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clinical goals of a protocol: met or missed and by how much, and what is wrong with a file of goals."""
+"""Clinical goals: met or missed and by how much; faults of a file of goals."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from doseledger.core.errors import BadInput
 from doseledger.core.grid import Triple, box_around
 from doseledger.core.protocol import Goal, GoalSet, Protocol
 from doseledger.dosimetry.dvh.grammar import Measure, Statistic, parse_statistic
-from doseledger.dosimetry.dvh.statistics import StructureDose, structure_dose, structure_statistic
+from doseledger.dosimetry.dvh.statistics import StructureDose, structure_dose
 
 # A plan that is scaled to its limit meets it, though float32 and interpolation leave it off by 1e-5. Planning systems
 # print two decimals; a tenth of the last one decides nothing in a clinic.
@@ -101,12 +101,7 @@ def evaluate_goals(
             samples[key] = mask, structure_dose(dose_gy, mask, voxel_cc)
         mask, dose = samples[key]
         reference = prescription_gy.get(goal.structure, max(prescription_gy.values(), default=math.nan))
-        if statistic.needs_whole_dose and mask.any():
-            measure = structure_statistic(dose_gy, mask, voxel_cc, statistic, reference)
-        elif statistic.needs_whole_dose:
-            measure = Measure(math.nan, statistic.unit, "")
-        else:
-            measure = dose.measure(statistic, reference)
+        measure = dose.measure(statistic, reference, (dose_gy, voxel_cc))
         results.append(_judge(goal, measure, _remark(goal, masks, mask)))
     return results
 

@@ -1,4 +1,4 @@
-"""How sure a number from a few patients is: bootstrap and Wilson intervals, and two models on the same patients."""
+"""Confidence intervals over patients, and paired tests of two models."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""The two scores of the OpenKBP challenge, as the challenge defines them (Babier et al., Med Phys 48:5549, 2021).
+"""The dose and DVH scores of the OpenKBP challenge.
 
-They use no statistic of `dvh`: the challenge's D_95 and D_0.1_cc are numpy percentiles of whole voxels, and stay so
-whatever becomes of the DVH elsewhere.
+Defined by Babier et al., Med Phys 48:5549, 2021. They use no statistic of `dvh`: the challenge's
+D_95 and D_0.1_cc are numpy percentiles of whole voxels, and stay so whatever becomes of the DVH
+elsewhere.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Whether drawn doses spread as far as they err: coverage of intervals, ranks, spread against error, and one factor.
+"""Calibration of drawn doses: coverage, ranks, spread against error.
 
-A model that draws doses says by their spread how sure it is. Here that is held against the plan: a 95 % interval must
-hold the plan's dose in 95 % of the voxels, and that of a structure's mean dose in 95 % of the structures.
+A model that draws doses says by their spread how sure it is. Here that is held against the plan: a
+95 % interval must hold the plan's dose in 95 % of the voxels, and that of a structure's mean dose
+in 95 % of the structures.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Any NPZ, read as data and never as code: what arrays it holds, and their values in blocks of bounded memory.
+"""Safe reading of any NPZ: heads without values, values in bounded blocks.
 
 A pickle inside an NPZ runs whatever its maker wished as it is read. An array of objects is one, so it is refused by its
 header, before a byte of its content is looked at.

@@ -1,4 +1,4 @@
-"""A data set against its contract: every array of every file, every sample of every array, a block at a time."""
+"""Check of a data set against its contract, sample by sample."""
 
 from __future__ import annotations
 

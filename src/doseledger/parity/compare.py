@@ -1,4 +1,4 @@
-"""Two data sets, or two runs, side by side: every file, every array, as it is, normalised and by group."""
+"""Comparison of two data sets, array by array: raw, normalised, grouped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a data set of NPZ files must hold: the YAML of validation/contracts.
+"""Contracts of NPZ data sets: the YAML of validation/contracts.
 
 A contract is about form and range, file by file: which arrays there are, their types, along which named axes they
 agree, and within which limits their values lie. It knows nothing of dose; ours is one contract among others.

@@ -1,4 +1,4 @@
-"""How far an array is from its reference, value by value and by its statistics."""
+"""Differences of an array from its reference, by value and by statistics."""
 
 from __future__ import annotations
 

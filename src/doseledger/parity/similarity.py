@@ -1,4 +1,4 @@
-"""How alike two images are: PSNR, structural similarity, and structural similarity over several scales."""
+"""Similarity of images: PSNR, SSIM and multi-scale SSIM."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numbers by which an array is described: as it is, normalised, by group, and together with others of its kind.
+"""Statistics of arrays: raw, normalised, grouped and pooled.
 
 Complex values are described by magnitude and phase, two parts of one array.
 """

@@ -1,4 +1,4 @@
-"""A male pelvis as implicit shapes: drawn from cited ranges, the same in every image made of it.
+"""A male pelvis as implicit shapes, drawn from cited ranges.
 
 Everything is in mm relative to the prostate's centre: +x left, +y posterior, +z to the head. The anatomy is schematic:
 organs lie, touch and vary as in planning CT, their fine form is invented (docs/explanation/phantom.md).

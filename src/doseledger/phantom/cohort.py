@@ -1,4 +1,4 @@
-"""The synthetic cohort: prostate SIB patients, planned on a machine, written as DICOM-RT, one packed zip a case.
+"""The synthetic cohort: prostate SIB patients, planned and packed as DICOM-RT.
 
 Each case is a CT series, an RTSTRUCT, an RTPLAN of two arcs and the RTDOSE of exactly those control points. A plan
 that misses a gating clinical goal is planned again in another style, and dropped with its reason if that fails too.

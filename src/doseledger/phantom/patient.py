@@ -1,4 +1,4 @@
-"""One synthetic patient as scanned and contoured: CT, structures and where the dose is wanted; no plan yet."""
+"""A synthetic patient before planning: CT, structures and dose grid."""
 
 from __future__ import annotations
 

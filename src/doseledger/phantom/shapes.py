@@ -1,4 +1,4 @@
-"""Implicit shapes in mm: signed distances, negative inside, from which phantoms are built.
+"""Implicit shapes in mm: signed distances, negative inside.
 
 Coordinates are arrays that broadcast against each other; distances of ellipsoids are first-order.
 """

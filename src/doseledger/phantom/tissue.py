@@ -1,4 +1,4 @@
-"""CT numbers of a phantom: fat, muscle, bone, organs and their contents, the couch, blur and noise.
+"""CT numbers of a phantom: tissues, contents, couch, blur and noise.
 
 Typical CT numbers in HU: fat −100 to −80, muscle 50 to 60, urine 5, soft organs 35 to 45, cancellous bone 100 to 350,
 cortex 800 to 1200, iodine contrast 150 to 300 (ICRU Report 44; Schneider et al., Phys Med Biol 45:459, 2000).

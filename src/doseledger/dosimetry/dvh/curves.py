@@ -1,4 +1,4 @@
-"""Cumulative and differential DVH curves of all structures in one pass over the dose."""
+"""Cumulative and differential DVHs of all structures in one pass over the dose."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dose of a structure of slabs, sampled along the lines of a scan that end where they cross a contour.
+"""Dose samples of a structure of slabs, along scan lines that end at its contours.
 
 However large the structure, its coldest and hottest point are where a trilinear dose has them, not among samples, and
 the hottest part is sampled densely enough for D0.03cc.
@@ -143,10 +143,11 @@ def _sample(dose: NDArray[Any], solid: Solid, point: float, hot: NDArray[np.bool
     Where `hot` has more than one cell, only the points in those that are hot are looked at.
     """
     found, counts = np.empty(65536), np.zeros(2, dtype=np.int64)
-    # Lines and points are as far from one another, in voxels.
+    # 1. lines and points are as far from one another, in voxels
     step = math.sqrt(point / solid.thickness)
     shift, state = 0.5, np.array([0.0, 0.5])
     for k in range(solid.z.size):
+        # 2. a slab: its contours, and the hot cells that it reaches
         edges = solid.edges[solid.starts[k] : solid.starts[k + 1]]
         bottom = solid.z[k] - solid.thickness / 2.0
         columns = _hot_columns(hot, bottom, bottom + solid.thickness)
@@ -154,11 +155,13 @@ def _sample(dose: NDArray[Any], solid: Solid, point: float, hot: NDArray[np.bool
         low, high = span(edges)
         ends, state[0] = np.empty(edges.shape[0]), step / 2.0
         for line in range(math.ceil((high - low) / step - shift) if edges.shape[0] else 0):
+            # 3. a line: where it enters and leaves the contours
             y = low + (line + shift) * step
             row = columns[_cell(y, columns.shape[0])]
             n = crossings(edges, y, ends) if np.any(row) else 0
             if n == 0:
                 continue
+            # 4. room for its points, then their doses
             most = counts[0] + int((ends[n - 1] - ends[0]) / step) + n
             if most > found.size:
                 found = np.concatenate((found, np.empty(most)))
@@ -191,22 +194,24 @@ def _sample_line(
     for i in range(0, ends.size - 1, 2):
         x = ends[i] + ahead
         while x < ends[i + 1]:
+            # 1. leap over columns that are not hot, to the first point of the next cell
             here = x
             if not everywhere and not row[_cell(x, nx + 1)]:
-                # On to the first point of the next cell.
                 x += step * max(math.ceil((math.floor(x) + 1.0 - x) / step), 1)
                 continue
+            # 2. the point's height within the slab, of low discrepancy
             x += step
             u += STEP_Z
             u -= int(u >= 1.0)
             z = bottom + u * thickness
+            # 3. count what the dose grid does not reach; leave out cells that are not hot
             if off or min(z, here) < -0.5 - 1e-6 or max(z - nz, here - nx) > -0.5 + 1e-6:
                 n_outside += 1
                 continue
             if not everywhere and not hot[_cell(z, nz + 1), rows, _cell(here, nx + 1)]:
                 continue
+            # 4. keep the dose if it is high enough; NaN is kept too, for the caller to name
             value = trilinear(dose, z, y, here)
-            # NaN is kept, for the caller to name.
             if not value < level:
                 found[n] = value
                 n += 1

@@ -1,6 +1,7 @@
-"""A structure as a stack of slabs, contours of one plane each extruded by the distance of the planes, on a dose.
+"""Structures as stacks of slabs: contours extruded by their plane distance.
 
-Nothing is put on a grid: a slab keeps its area and its rim to the last digit, however large the structure is.
+Nothing is put on a grid: a slab keeps its area and its rim to the last digit, however large the
+structure is.
 """
 
 from __future__ import annotations

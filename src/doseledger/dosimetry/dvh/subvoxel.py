@@ -1,7 +1,8 @@
-"""Dose of a structure sampled inside the voxels, so that neither its surface nor the dose moves in steps of a voxel.
+"""Dose samples of a structure inside its voxels.
 
-A voxel is more than its centre: 2.5 mm across in a gradient of 1 Gy/mm it spans 2.5 Gy. Points of a sequence of low
-discrepancy fill each voxel; dose and signed distance are interpolated at each point, and those inside are kept.
+Neither surface nor dose moves in steps of a voxel: 2.5 mm across in a gradient of 1 Gy/mm, it spans
+2.5 Gy. Points of a sequence of low discrepancy fill each voxel; dose and signed distance are
+interpolated at each point, and those inside are kept.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Gamma without sampling: the least γ over the whole trilinear dose, certified by branch and bound."""
+"""Continuous gamma over the trilinear dose, certified by branch and bound."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gamma on a GPU: the samples of `gamma_map`, all points of a shell at once, in PyTorch."""
+"""Gamma on a GPU in PyTorch: the samples of `gamma_map`, shell by shell."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two doses on their grids, checked, as the gamma search takes them."""
+"""Pairs of dose grids, checked and posed as a gamma problem."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""The compiled search of gamma: the least γ² over the samples around each reference point.
+"""Compiled gamma search: least γ² over the samples around each reference point.
 
-Hot code gets arrays and tuples of numbers only: an array inside a tuple costs a locked reference count at each access.
+Hot code gets arrays and tuples of numbers only: an array inside a tuple costs a locked reference
+count at each access.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ UNREACHED = 1e300
 
 # Fewer samples than this are searched rather than bounded: a bound costs about as much as two dozen of them.
 BOUND_SAMPLES = 24
-ITER = 3
 
 # No "ninf": unlike NaN, very large values do occur. Reordering of sums costs 1e-15, and lets loops run as SIMD.
 FAST = {"nnan", "nsz", "contract", "reassoc", "arcp"}
@@ -95,35 +95,42 @@ def search_cells(  # noqa: PLR0915  one hot loop: its arrays stay in local names
     high = (cells[:, 0].max(), cells[:, 1].max(), cells[:, 2].max())
     warm = 0
     for n in range(len(points)):
+        # 1. the point: its dose, 1 / its criterion, and its voxel on the evaluation grid
         least = best[n]
         index = grid_index(points[n], problem.reference_shape)
         dose = np.float64(reference[points[n]])
         scale = dose_scale(problem.threshold_gy, problem.local_fraction, dose)
         home = (index[0] * problem.stride[0], index[1] * problem.stride[1], index[2] * problem.stride[2])
         interior = all_interior(home, low, high, size)
-        # The neighbour's best cell is tried first: a low γ² early lets most other cells be skipped.
+        # 2. cells nearest first, before them the neighbour's best: a low γ² early lets most others be skipped
         start, visit = warm, -1
         while visit < len(cells) and least > stop_below:
             cell = start if visit < 0 else visit
             visit += 1
+            # 3. stop when no cell that is left can be closer
             if nearest_squared[cell] >= least:
                 if visit == 0:
                     continue
                 break
+            # 4. a cell at or beyond the end of an axis: each sample is tested in mm
             place = (home[0] + cells[cell, 0], home[1] + cells[cell, 1], home[2] + cells[cell, 2])
             if not (interior or all_interior(place, (0, 0, 0), (0, 0, 0), size)):
                 least = edge_cell_least(problem, table, cell, index, (dose, scale, least))
                 continue
+            # 5. skip a cell whose eight corners leave too large a difference
             terms, gap = cell_terms(evaluation, flat_index(place, steps), steps, dose, scale)
             if gap * gap + nearest_squared[cell] >= least:
                 continue
-            # One shell of margin: gamma_mm itself can be a shell more than the multiples of the step.
+            # 6. only the shells within reach count; one shell of margin, as gamma_mm itself can be a shell more than
+            # the multiples of the step
             shells = np.sqrt(least - gap * gap) * table.shells_per_gamma + 2 - table.first_shell
             n_samples = counts[cell, n_shells if shells >= n_shells else np.int64(max(shells, 0.0))]
+            # 7. skip a cell with many samples if the plane through its middle rules it out
             if n_samples > BOUND_SAMPLES:
                 q = (centres[cell, 0], centres[cell, 1], centres[cell, 2])
                 if _plane_bound(terms, q, sigma) >= least:
                     continue
+            # 8. all samples that are left, a chunk at a time (SIMD)
             first = starts[cell] // CHUNK
             found = chunks_least(samples, (first, first + (n_samples + CHUNK - 1) // CHUNK), terms, least)
             if found < least:

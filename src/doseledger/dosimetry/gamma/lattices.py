@@ -1,7 +1,7 @@
-"""Grids whose voxels meet alike again after a few: taken apart into lattices that the grouped search can take.
+"""Commensurable grids, split into sub-lattices that coincide.
 
 Of a grid of 2.5 mm on one of 3 mm, each sixth voxel lies alike in its cell. The 216 lattices of such voxels have a
-spacing of five evaluation voxels each, and all their points share one table of samples by cell.
+spacing of five evaluation voxels each, and all their points share one table of samples by cell: the grouped search.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The points that gamma is asked of: listed, looked at where they stand, and laid out as a map.
+"""Points of a gamma map: list them, compare each at its own voxel, lay them out.
 
 Whole doses pass through memory here, each once; where plans nearly agree, that is most of the time.
 """

@@ -1,4 +1,4 @@
-"""The reference implementation of gamma, pymedphys: a whole map, or spot checks of ours against it."""
+"""Gamma by pymedphys, the reference: a whole map, or spot checks of ours."""
 
 from __future__ import annotations
 

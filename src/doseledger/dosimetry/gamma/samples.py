@@ -1,4 +1,4 @@
-"""Where gamma looks: the search offsets around a reference point, and the same offsets grouped by grid cell."""
+"""Search offsets of gamma around a reference point, and their table by cell."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Threads of gamma: compiled parts of the search, which let go of Python's lock, side by side.
+"""Threads of the gamma search: compiled parts that release the GIL, side by side.
 
 What a point gets does not hang on its neighbours (they set only the order of its search), so any number of threads
 gives one result. NUMBA_NUM_THREADS bounds that number; fan-out over cases sets it to 1.

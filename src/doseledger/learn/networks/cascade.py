@@ -1,4 +1,4 @@
-"""A cascade of two U-Nets: the second one sees what the first one said."""
+"""A cascade of two U-Nets: the first one's dose is an input of the second."""
 
 from __future__ import annotations
 

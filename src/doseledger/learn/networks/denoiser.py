@@ -1,4 +1,4 @@
-"""The network of a diffusion: what x0 is in terms of dose, what the network sees, how whole volumes are drawn."""
+"""The denoising network of a diffusion: scale of x0, inputs, draws of volumes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The dose that is known before a network says a word: prescriptions in the targets, elsewhere other patients' mean."""
+"""The prior dose: prescription inside targets, training patients' mean elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Diffusion as pure functions: schedule, noise, conversions between parameterisations, steps of the samplers.
+"""Diffusion as pure functions: schedule, noise, parameterisations, samplers.
 
 Time t runs from 0 (the data) to 1 (noise alone). At time t the state is x = alpha·x0 + sigma·eps with alpha = cos(phi)
 and sigma = sin(phi): the angle phi(t) is the whole schedule. At t = 1 alpha is exactly 0, so that sampling begins where

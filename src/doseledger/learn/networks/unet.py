@@ -1,4 +1,4 @@
-"""The networks: (image, condition) -> dose in units of the dose scale, on the image's own voxels.
+"""Networks: (image, condition) -> dose in units of the dose scale.
 
 image is (batch, channel, z, y, x), condition (batch, number), the result (batch, 1, z, y, x). Sizes must be multiples
 of the recipe's `total_stride_zyx`.

@@ -1,4 +1,4 @@
-"""A whole case through a network, window by window, blended with a Gaussian; every voxel proven to be covered."""
+"""Sliding-window prediction of a whole case, every voxel proven to be covered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where heads of the audit log are kept besides the log: messages of Git tags, reports, manifests of what goes out."""
+"""Copies of the audit head in Git tags, reports and manifests."""
 
 from __future__ import annotations
 

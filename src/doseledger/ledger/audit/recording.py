@@ -1,4 +1,4 @@
-"""What a command leaves in the audit log: an entry as it begins, and one as it ends, whichever way it ends."""
+"""Audit entries of a command: one as it begins, one as it ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files that DVC answers for, and whether their copies here still have the hash that they are recorded under.
+"""Bit rot: recorded files and cache objects, hashed again.
 
 DVC trusts a file whose size and time did not change, and a cache object by its name: neither checkout, status nor pull
 notices a bit that has flipped on disk. Reading everything again does.

@@ -1,4 +1,4 @@
-"""The records of a bundle: index, manifest, table of files and SHA256SUMS."""
+"""Records of a bundle: index, manifest, table of files and SHA256SUMS."""
 
 from __future__ import annotations
 

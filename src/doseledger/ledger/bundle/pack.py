@@ -1,4 +1,4 @@
-"""Pack data, run and reports into one archive that describes itself.
+"""Packing of data, run and reports into one self-describing archive.
 
 NAME.tar (or NAME.tar.001, …) holds the files and, first of all, what they are: README.md, manifest.json and .md,
 files.csv, SHA256SUMS and the contract. NAME.tar.index.json beside it holds the digests of the parts, of each block of

@@ -1,4 +1,4 @@
-"""A plain tar in one or several parts, written, and read without unpacking.
+"""A plain tar in one or several parts: writer, reader, safe names.
 
 A plain tar, not compressed. Its bytes depend on the content alone and on no version of a compressor; a member lies in
 one piece and can be read where it is; parts joined are the archive, so `cat NAME.tar.* | tar x` needs nothing of ours;

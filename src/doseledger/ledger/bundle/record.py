@@ -1,4 +1,4 @@
-"""The description of a bundle: README, manifest, table of files and digests."""
+"""Description of a bundle: README, manifest, table of files and digests."""
 
 from __future__ import annotations
 

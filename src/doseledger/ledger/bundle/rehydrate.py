@@ -1,4 +1,4 @@
-"""Unpack a bundle elsewhere, whole and as it was packed, or not at all."""
+"""Unpacking of a bundle elsewhere, whole and as it was packed, or not at all."""
 
 from __future__ import annotations
 

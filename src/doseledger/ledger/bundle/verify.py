@@ -1,4 +1,4 @@
-"""Verify a bundle against its index and manifest, packed or unpacked.
+"""Verification of a bundle against its index and manifest, packed or unpacked.
 
 What vouches for what: the index for each part, each block and SHA256SUMS; SHA256SUMS for every file inside;
 manifest.json for stages and arrays. Whoever was told the index's digest by another way needs to trust nothing else.

@@ -1,4 +1,4 @@
-"""Photon dose of arcs on a CT: a divergent, factored pencil beam with radiological depth.
+"""Photon dose of arcs on a CT: divergent pencil beams at radiological depth.
 
 Known limits: scatter and electrons travel as in water of the same radiological depth (no lateral heterogeneity, so the
 dose in and behind gas and lung is too high); the beam does not soften off the axis; the head's scatter is folded into

@@ -1,4 +1,4 @@
-"""What passes a moving multileaf collimator: the exact mean over time of leaves that move straight from tip to tip.
+"""Fluence through a moving multileaf collimator, exact, with its derivative.
 
 A segment is the way between two control points. Over it each tip moves linearly with the meterset, so the fraction of
 time for which a place is open is a ramp, its mean over a cell piecewise quadratic, and its derivative by the tips' ends

@@ -1,4 +1,4 @@
-"""The pencil beam in factored form: depth times radius, the radius as a sum of Gaussians.
+"""Factored pencil beam: depth dose times a sum of radial Gaussians.
 
 D(x, y, d) = Σ_g a_g(d) · (fluence ∗ Gaussian_g)(x, y) · (SAD / t)², with the depth's share
 a_g(d) = Σ_c A_cg β_c / (β_c − μ) · (e^(−μ d) − e^(−β_c d)) and t the distance from the source.

@@ -1,4 +1,4 @@
-"""The inner loops of engine and optimiser, compiled by numba.
+"""Compiled inner loops of dose engine and optimiser.
 
 Numba's cache looks at the file of a compiled function alone: a loop that took a helper or a constant from another file
 would stay as it was compiled when that file changes.

@@ -1,4 +1,4 @@
-"""Dose at chosen points as a function of leaves and monitor units, and its exact adjoint.
+"""Dose at points as a function of leaves and MU, with its exact adjoint.
 
 What the optimiser repeats hundreds of times: per segment one beam at its middle, the leaves' whole way as one mean
 fluence. Geometry and depths are looked up once: 28 bytes for each point and segment instead of an influence matrix.

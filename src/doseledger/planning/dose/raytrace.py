@@ -1,4 +1,4 @@
-"""Radiological depth: the electron density along rays from the source, and its lookup at any point.
+"""Radiological depth along a fan of rays, and its lookup at any point.
 
 Depths are summed along a fan of rays of one gantry angle, then read off by trilinear interpolation; beams of the same
 angle share a fan whatever their collimator. A fan's nodes lie in planes that hold one axis of the CT, for a couch at 0°

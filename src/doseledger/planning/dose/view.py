@@ -1,4 +1,4 @@
-"""A point seen from the source: its place on the blurred maps and in the fan of depths, its inverse square.
+"""Beam's-eye coordinates of points: map index, depth index, inverse square.
 
 A view packs what the inner loops need of one beam direction into one array, (9, 3), with every scale folded in. Row 0
 is the source. Rows 1 and 2 are what a point's way from it gives, over its distance, in columns and rows of the maps;

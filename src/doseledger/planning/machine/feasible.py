@@ -1,4 +1,4 @@
-"""Leaves and monitor units that the machine can deliver: the projection that the optimiser takes after each step."""
+"""Projection of leaves and monitor units onto what the machine can deliver."""
 
 from __future__ import annotations
 

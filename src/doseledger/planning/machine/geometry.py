@@ -1,4 +1,4 @@
-"""Where a beam comes from: its frame in the patient, and points seen from the source.
+"""Beam frames in the patient, and points projected from the source.
 
 The patient lies head first, supine. In LPS the gantry at angle g has its X axis along (cos g, sin g, 0), its Y axis
 along +z and its source at the isocentre + SAD · (sin g, −cos g, 0); the collimator turns counter-clockwise as seen from

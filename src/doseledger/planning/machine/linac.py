@@ -1,4 +1,4 @@
-"""A linac as data: leaves, jaws, limits of speed and dose rate, its beam, and the CT's way to electron density.
+"""The linac as data: leaves, jaws, speed limits, beam, and CT to density.
 
 Angles are IEC 61217, lengths are mm at the isocentre plane in the beam limiting device's frame.
 """

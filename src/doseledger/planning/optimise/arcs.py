@@ -1,4 +1,4 @@
-"""Direct aperture optimisation: leaf tips and monitor units of full arcs together, by gradient, always deliverable.
+"""Direct aperture optimisation of full arcs: leaf tips and MU by gradient.
 
 Every step is projected onto what the machine can do, so that the plan is deliverable from the first step to the last.
 The reported dose is computed anew from the final, discrete control points.

@@ -1,4 +1,4 @@
-"""What no plan can beat: the least penalty of fluence free of any machine, with the same beams on the same points."""
+"""Lower bound of the penalty: fluence free of any machine, same beams and points."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The way down: a quasi-Newton method of limited memory whose every step is projected onto what the machine can do.
+"""Projected quasi-Newton descent of limited memory.
 
 Leaves and monitor units act on one another: neighbouring control points share their segment, all segments share the
 dose. What the last steps did to the slope tells how, and a step that knows it goes several times as far as one of a

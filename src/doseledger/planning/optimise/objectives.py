@@ -1,4 +1,4 @@
-"""What a plan is asked for: objectives on structures, and their value and slope by the dose at sampled points."""
+"""Planning objectives: penalty and slope by the dose at sampled points."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is planned and how: a patient as arrays, a planner's style, the optimiser's settings."""
+"""Inputs of planning: a patient as arrays, a planning style, optimiser settings."""
 
 from __future__ import annotations
 

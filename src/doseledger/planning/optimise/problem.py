@@ -1,4 +1,4 @@
-"""What a descent works on: the penalty of arcs, its slope by leaves and monitor units, and what is deliverable."""
+"""The optimisation problem: penalty of arcs, slope by leaves and MU, projection."""
 
 from __future__ import annotations
 

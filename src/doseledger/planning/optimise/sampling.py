@@ -1,4 +1,4 @@
-"""The points that stand for a patient's structures while a plan is optimised."""
+"""Sampling of the points that stand for a patient's structures."""
 
 from __future__ import annotations
 

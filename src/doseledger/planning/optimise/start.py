@@ -1,4 +1,4 @@
-"""Where the optimiser starts: two full arcs with jaws on the targets and half apertures that sweep over them."""
+"""Starting arcs: jaws on the targets, half apertures sweeping over them."""
 
 from __future__ import annotations
 
