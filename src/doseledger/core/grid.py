@@ -97,6 +97,12 @@ class Grid:
         origin = self.index_to_mm(np.asarray(start_zyx))
         return Grid(shape_zyx, self.spacing_mm, (origin[0], origin[1], origin[2]))
 
+    def inside(self, box: tuple[slice, slice, slice]) -> Grid:
+        """Return the part of this grid in a box of voxels, as `box_around` gives it."""
+        start, stop = [part.start for part in box], [part.stop for part in box]
+        shape = [b - a for a, b in zip(start, stop, strict=True)]
+        return self.cropped((start[0], start[1], start[2]), (shape[0], shape[1], shape[2]))
+
     def resampled(self, spacing_mm: Triple) -> Grid:
         """Return a grid of another spacing over the same box of voxels (edge to edge), centred in it.
 

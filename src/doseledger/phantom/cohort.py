@@ -7,7 +7,7 @@ that misses a gating clinical goal is planned again in another style, and droppe
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from doseledger.core.errors import BadCase
-from doseledger.core.fanout import run_cases
+from doseledger.core.fanout import Tell, run_cases
 from doseledger.core.files import write_stored_zip
 from doseledger.core.grid import box_around, resample_linear
 from doseledger.core.protocol import GoalSet
@@ -31,9 +31,9 @@ from doseledger.phantom.near_bowel import SPARED, compromise_of, with_near_bowel
 from doseledger.phantom.patient import Dirt, SyntheticPatient, draw_patient
 from doseledger.planning.machine.check import check_plan
 from doseledger.planning.machine.linac import Machine, load_machine
-from doseledger.planning.optimise.arcs import OptimiserSettings, Patient, PlannedPatient, PlanStyle, optimise_plan
+from doseledger.planning.optimise.arcs import optimise_plan
+from doseledger.planning.optimise.patient import OptimiserSettings, Patient, PlannedPatient, PlanStyle
 
-Tell = Callable[[str], None]
 # What these patients are prescribed; ingest refuses them where the protocol says otherwise.
 PRESCRIPTION_GY = {"PTV70": 70.0, "PTV56": 56.0}
 N_FRACTIONS = 28
@@ -249,10 +249,8 @@ def judge(
 ) -> list[GoalResult]:
     """Return how a plan does on the clinical goals, on the CT's voxels."""
     box = box_around(np.any(list(masks.values()), axis=0))
-    start = (box[0].start, box[1].start, box[2].start)
-    shape = (box[0].stop - start[0], box[1].stop - start[1], box[2].stop - start[2])
-    dose = resample_linear(planned.dose_gy, planned.dose_grid, patient.grid.cropped(start, shape), outside=0.0)
-    inside = {name: masks[name][box] if name in masks else np.zeros(shape, np.bool_) for name in STRUCTURES}
+    dose = resample_linear(planned.dose_gy, planned.dose_grid, patient.grid.inside(box), outside=0.0)
+    inside = {name: masks[name][box] if name in masks else np.zeros(dose.shape, np.bool_) for name in STRUCTURES}
     return evaluate_goals(dose, inside, patient.grid.spacing_mm, prescription_gy, goals)
 
 

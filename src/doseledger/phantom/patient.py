@@ -167,9 +167,7 @@ def _draw_surfaces(anatomy: Anatomy, space: Space) -> dict[str, Field]:
 
 def _dose_grid(body: NDArray[np.bool_], grid: Grid, spacing_mm: float) -> Grid:
     """The body's box, on the CT's own planes."""
-    box = box_around(body)
-    shape = tuple(part.stop - part.start for part in box)
-    around = grid.cropped((box[0].start, box[1].start, box[2].start), (shape[0], shape[1], shape[2]))
+    around = grid.inside(box_around(body))
     return _to_hundredths(around.resampled((grid.spacing_mm[0], spacing_mm, spacing_mm)))
 
 
@@ -177,9 +175,7 @@ def _odd_dose_grid(surfaces: Mapping[str, Field], grid: Grid, spacing_mm: float)
     """A box around the targets, off the CT's planes, and smaller than the patient."""
     targets = np.any([surface < 0 for name, surface in surfaces.items() if name.startswith("PTV")], axis=0)
     margin = [round(m / spacing) for m, spacing in zip(ODD_GRID_MARGIN_MM, grid.spacing_mm, strict=True)]
-    box = box_around(targets, (margin[0], margin[1], margin[2]))
-    shape = tuple(part.stop - part.start for part in box)
-    around = grid.cropped((box[0].start, box[1].start, box[2].start), (shape[0], shape[1], shape[2]))
+    around = grid.inside(box_around(targets, (margin[0], margin[1], margin[2])))
     moved = around.resampled((spacing_mm, spacing_mm, spacing_mm))
     z, y, x = (o + shift for o, shift in zip(moved.origin_mm, ODD_GRID_SHIFT_MM, strict=True))
     return _to_hundredths(Grid(moved.shape_zyx, moved.spacing_mm, (z, y, x)))

@@ -11,7 +11,6 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from doseledger.learn.networks.cascade import Cascade
 from doseledger.learn.recipes.network import CascadeRecipe, DynUNetRecipe, FilmUNetRecipe, MedNeXtRecipe, NetworkRecipe
 
 # Channels of one group of a GroupNorm: Wu & He 2018 found 16 a group as good as any; fewer where a level has fewer.
@@ -121,6 +120,32 @@ class FilmUNet(nn.Module):
             x = self.up[level](torch.cat([skips[level], self.grow[level](x)], dim=1), embedded)
         result: Tensor = self.head(x, image)
         return result
+
+
+class Cascade(nn.Module):
+    """Two networks in a row; the second sees the first one's dose as one more channel of its image.
+
+    Parameters
+    ----------
+    first
+        (image of n channels, condition) -> dose.
+    second
+        (image of n + 1 channels, condition) -> dose.
+
+    Notes
+    -----
+    Liu et al. 2021 (Med Phys 48:5574). The first one's dose is no fixed input: the second's loss trains both.
+    """
+
+    def __init__(self, first: nn.Module, second: nn.Module) -> None:
+        super().__init__()
+        self.first, self.second = first, second
+
+    def forward(self, image: Tensor, condition: Tensor) -> Tensor:
+        """Return the second one's dose (batch, 1, z, y, x); in training (batch, 2, …), the first one's beside it."""
+        coarse: Tensor = self.first(image, condition)
+        fine: Tensor = self.second(torch.cat([image, coarse], dim=1), condition)
+        return torch.cat([fine, coarse], dim=1) if self.training else fine
 
 
 class ConstantChannels(nn.Module):

@@ -74,8 +74,7 @@ def density_map(ct_hu: NDArray[np.int16], grid: Grid, density: Density) -> Densi
     if dense.any():
         # One more voxel all round, so that a ray's samples still see the edge from air to tissue.
         box = box_around(dense, (1, 1, 1))
-        relative = relative[box]
-        coarse = coarse.cropped((box[0].start, box[1].start, box[2].start), relative.shape)
+        relative, coarse = relative[box], coarse.inside(box)
     # Columns along z lie in one piece, as a fan of a couch at 0° reads them.
     columns = np.ascontiguousarray(relative.transpose(1, 2, 0))
     return DensityMap(columns.transpose(2, 0, 1), coarse)

@@ -12,20 +12,23 @@ from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from doseledger.core.files import read_yaml
 from doseledger.core.schema import Block, load_block
 
 Positive = Annotated[float, Field(gt=0)]
-Range = tuple[float, float]
 # The loops are unrolled over this many radial Gaussians.
 N_GAUSSIANS = 4
 
 
-def _check_range(name: str, value: Range) -> None:
+def _rising(value: tuple[float, float]) -> tuple[float, float]:
     if not value[0] < value[1]:
-        raise ValueError(f"{name} must rise, found {value}")
+        raise ValueError(f"must rise, found {value[0]:g} to {value[1]:g}")
+    return value
+
+
+Range = Annotated[tuple[float, float], AfterValidator(_rising)]
 
 
 class Leaves(Block):
@@ -37,11 +40,6 @@ class Leaves(Block):
     min_gap_mm: Annotated[float, Field(ge=0)]
     max_speed_mm_s: Positive
     interdigitation: bool
-
-    @model_validator(mode="after")
-    def _is_sound(self) -> Leaves:
-        _check_range("travel_mm", self.travel_mm)
-        return self
 
     @cached_property
     def boundary_mm(self) -> NDArray[np.float64]:
@@ -63,12 +61,6 @@ class Jaws(Block):
     y_mm: Range
     min_opening_mm: Positive
 
-    @model_validator(mode="after")
-    def _is_sound(self) -> Jaws:
-        _check_range("x_mm", self.x_mm)
-        _check_range("y_mm", self.y_mm)
-        return self
-
 
 class Gantry(Block):
     """Limits of the gantry's speed while it irradiates."""
@@ -78,7 +70,7 @@ class Gantry(Block):
 
     @model_validator(mode="after")
     def _is_sound(self) -> Gantry:
-        _check_range("gantry speed", (self.min_speed_deg_s, self.max_speed_deg_s))
+        _rising((self.min_speed_deg_s, self.max_speed_deg_s))
         return self
 
 
@@ -90,7 +82,7 @@ class DoseRate(Block):
 
     @model_validator(mode="after")
     def _is_sound(self) -> DoseRate:
-        _check_range("dose rate", (self.min_mu_min, self.max_mu_min))
+        _rising((self.min_mu_min, self.max_mu_min))
         return self
 
 

@@ -28,8 +28,6 @@ from doseledger.planning.optimise.problem import Arcs, Problem
 from doseledger.planning.optimise.sampling import sampled_points
 from doseledger.planning.optimise.start import start_arcs
 
-__all__ = ["Objective", "OptimiserSettings", "Patient", "PlanStyle", "PlannedPatient", "optimise_plan"]
-
 # The hottest target's dose is normalised to its prescription at this volume.
 NORMALISED_VOLUME = 95.0
 
@@ -129,7 +127,7 @@ def _reported(
 ) -> PlannedPatient:
     """Return the plan normalised to the hottest target's D95%, and its dose from the discrete control points."""
     plan, density = made
-    grid = patient.dose_grid or _dose_grid(patient, settings)
+    grid = patient.dose_grid or patient.grid.inside(box_around(patient.body)).resampled(settings.dose_spacing_mm)
     inside = outline(np.where(patient.body, np.int16(0), np.int16(-1000)), patient.grid, grid)
     dose = np.zeros(grid.shape_zyx, dtype=np.float32)
     points = voxel_points_xyz(inside, grid)
@@ -157,14 +155,6 @@ def _reported(
         scale=scale,
         free_fluence_objective=values[1],
     )
-
-
-def _dose_grid(patient: Patient, settings: OptimiserSettings) -> Grid:
-    """Return the box of the body at the settings' spacing."""
-    box = box_around(patient.body)
-    start = (box[0].start, box[1].start, box[2].start)
-    shape = (box[0].stop - start[0], box[1].stop - start[1], box[2].stop - start[2])
-    return patient.grid.cropped(start, shape).resampled(settings.dose_spacing_mm)
 
 
 def _centre(mask: NDArray[np.bool_], grid: Grid) -> tuple[float, float, float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -87,10 +89,7 @@ def _opened(
         place = abs(np.mod(phase, 2.0) - 1.0)
         leaf[k, 0] = left + place * (right - left - width)
         leaf[k, 1] = leaf[k, 0] + width
-    return Arc(
-        arc.name, arc.gantry_deg, arc.clockwise, arc.collimator_deg, arc.couch_deg,
-        leaf, jaw_x, jaw_y, arc.meterset_mu, arc.isocentre_xyz_mm,
-    )  # fmt: skip
+    return replace(arc, leaf_mm=leaf, jaw_x_mm=jaw_x, jaw_y_mm=jaw_y)
 
 
 def _jaws(
