@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -213,9 +213,9 @@ class _Comparison:
         for part, reference in parts_of(one).items():
             other = nearest_phase(reference, others[part]) if part == "phase" else others[part]
             row = {**head, "part": part}
-            row |= compare_values(reference, other, (described[0][part], described[1][part])).as_dict()
+            row |= asdict(compare_values(reference, other, (described[0][part], described[1][part])))
             if image is not None:
-                row |= compare_stacks(reference, other, len(image)).as_dict()
+                row |= asdict(compare_stacks(reference, other, len(image)))
             self._result.pairs.append(row)
 
     def close(self) -> None:

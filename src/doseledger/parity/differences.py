@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -40,10 +40,6 @@ class Difference:
     std_shift_percent: float
     percentile_shift: float
     n_one_sided: int
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the difference as JSON values."""
-        return asdict(self)
 
 
 def compare_values(reference: NDArray[Any], other: NDArray[Any], of: tuple[Statistics, Statistics]) -> Difference:
