@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.files import ZIP_DATE, atomic_path
-from doseledger.core.grid import Grid, IntTriple
+from doseledger.core.grid import Grid
+from doseledger.core.types import Array, GyArray, HuArray, IntTriple, Mask
 
 FORMAT_VERSION = 1
 # Local file header of a ZIP member: 30 bytes, then the name and the extra field (PKWARE APPNOTE 4.3.7).
@@ -62,17 +63,17 @@ class Case:
     """
 
     grid: Grid
-    ct_hu: NDArray[np.int16]
+    ct_hu: HuArray
     structure_names: tuple[str, ...]
-    masks: NDArray[np.bool_]
+    masks: Mask
     sdf_mm: NDArray[np.float16]
-    present: NDArray[np.bool_]
-    body: NDArray[np.bool_]
-    valid_dose: NDArray[np.bool_]
+    present: Mask
+    body: Mask
+    valid_dose: Mask
     full_shape_zyx: IntTriple
     crop_start_zyx: IntTriple
     meta: dict[str, Any]
-    dose_gy: NDArray[np.float32] | None = None
+    dose_gy: GyArray | None = None
     prescription_gy: dict[str, float] = field(default_factory=dict)
     n_fractions: int | None = None
 
@@ -81,7 +82,7 @@ class Case:
         """Pseudonymous identifier, the file's stem."""
         return str(self.meta["case_id"])
 
-    def mask(self, name: str) -> NDArray[np.bool_]:
+    def mask(self, name: str) -> Mask:
         """Return the bool mask (z, y, x) of a structure; all False when it is absent.
 
         Raises
@@ -122,8 +123,8 @@ class Case:
             write_npz(part, _arrays(self))
 
 
-def _arrays(case: Case) -> dict[str, NDArray[Any]]:
-    arrays: dict[str, NDArray[Any]] = {
+def _arrays(case: Case) -> dict[str, Array]:
+    arrays: dict[str, Array] = {
         "format_version": np.asarray(FORMAT_VERSION, dtype=np.int32),
         "ct_hu": case.ct_hu,
         "masks": case.masks.astype(np.uint8),
@@ -148,7 +149,7 @@ def _arrays(case: Case) -> dict[str, NDArray[Any]]:
     return arrays
 
 
-def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+def write_npz(path: Path, arrays: Mapping[str, Array]) -> None:
     """Write arrays as a stored (uncompressed) NPZ with fixed dates: equal arrays give equal bytes."""
     with zipfile.ZipFile(path, "w", compression=zipfile.ZIP_STORED, allowZip64=True) as archive:
         for name, array in arrays.items():
@@ -202,12 +203,12 @@ def _load(path: Path) -> Case:
     return case
 
 
-def _triple(values: NDArray[Any]) -> IntTriple:
+def _triple(values: Array) -> IntTriple:
     z, y, x = (int(value) for value in values)
     return z, y, x
 
 
-def _as_bool(path: Path, name: str, array: NDArray[Any]) -> NDArray[np.bool_]:
+def _as_bool(path: Path, name: str, array: Array) -> Mask:
     if array.dtype not in (np.uint8, np.bool_) or (array.size and array.max() > 1):
         raise BadCase(path.stem, f"{name} must hold 0 and 1 as uint8, found {array.dtype} up to {array.max()}")
     return array.astype(np.bool_)
@@ -222,7 +223,7 @@ def check_form(case: Case) -> None:
         Naming the array, what was found and what was wanted. What the numbers *mean* is for the gates to judge.
     """
     shape, n = case.grid.shape_zyx, len(case.structure_names)
-    wanted: list[tuple[str, NDArray[Any] | None, Any, tuple[int, ...]]] = [
+    wanted: list[tuple[str, Array | None, Any, tuple[int, ...]]] = [
         ("ct_hu", case.ct_hu, np.int16, shape),
         ("masks", case.masks, np.bool_, (n, *shape)),
         ("sdf_mm", case.sdf_mm, np.float16, (n, *shape)),
@@ -244,7 +245,7 @@ def check_form(case: Case) -> None:
         )
 
 
-def map_member(path: Path, name: str) -> NDArray[Any]:
+def map_member(path: Path, name: str) -> Array:
     """Return one array of an NPZ as a read-only memory map, so that a slice of it reads a slice.
 
     Raises

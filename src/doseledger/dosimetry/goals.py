@@ -9,11 +9,11 @@ from typing import Any
 
 import edt
 import numpy as np
-from numpy.typing import NDArray
 
 from doseledger.core.errors import BadInput
-from doseledger.core.grid import Triple, box_around
+from doseledger.core.grid import box_around
 from doseledger.core.protocol import Goal, GoalSet, Protocol
+from doseledger.core.types import Array, Mask, Triple
 from doseledger.dosimetry.dvh.grammar import Measure, Statistic, parse_statistic
 from doseledger.dosimetry.dvh.statistics import StructureDose, structure_dose
 
@@ -57,8 +57,8 @@ class GoalResult:
 
 
 def evaluate_goals(
-    dose_gy: NDArray[Any],
-    masks: Mapping[str, NDArray[np.bool_]],
+    dose_gy: Array,
+    masks: Mapping[str, Mask],
     spacing_mm: Triple,
     prescription_gy: Mapping[str, float],
     goals: GoalSet,
@@ -90,7 +90,7 @@ def evaluate_goals(
     Euclidean distance on the anisotropic grid). An absent one of them takes nothing away, which the result says.
     """
     voxel_cc = float(np.prod(spacing_mm)) / 1000.0
-    samples: dict[tuple[str, tuple[str, ...], float], tuple[NDArray[np.bool_], StructureDose]] = {}
+    samples: dict[tuple[str, tuple[str, ...], float], tuple[Mask, StructureDose]] = {}
     results = []
     for goal in goals.goals:
         statistic = _statistic(goal)
@@ -113,15 +113,13 @@ def _statistic(goal: Goal) -> Statistic:
         raise BadInput(f"goal {goal.name}: {error}") from error
 
 
-def _check_names(goal: Goal, masks: Mapping[str, NDArray[np.bool_]]) -> None:
+def _check_names(goal: Goal, masks: Mapping[str, Mask]) -> None:
     for name in (goal.structure, *goal.minus):
         if name not in masks:
             raise BadInput(f"goal {goal.name}: there is no structure {name}; there are {', '.join(masks)}")
 
 
-def _without(
-    mask: NDArray[np.bool_], others: list[NDArray[np.bool_]], goal: Goal, spacing_mm: Triple
-) -> NDArray[np.bool_]:
+def _without(mask: Mask, others: list[Mask], goal: Goal, spacing_mm: Triple) -> Mask:
     """Return a mask without the voxels that lie within the goal's margin of other masks."""
     if not others or not mask.any():
         return mask
@@ -139,7 +137,7 @@ def _without(
     return rest
 
 
-def _remark(goal: Goal, masks: Mapping[str, NDArray[np.bool_]], mask: NDArray[np.bool_]) -> str:
+def _remark(goal: Goal, masks: Mapping[str, Mask], mask: Mask) -> str:
     if not masks[goal.structure].any():
         return f"{goal.structure} is absent"
     if not mask.any():

@@ -13,13 +13,11 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
 from doseledger.core.errors import BadInput
+from doseledger.core.types import Floats, GyArray, Mask
 from doseledger.dosimetry.intervals import bootstrap_interval
-
-Floats = NDArray[np.float64]
 
 # The intervals that are reported.
 LEVELS = (0.50, 0.80, 0.95)
@@ -82,9 +80,7 @@ def half_width(level: float, n_samples: int) -> float:
     return float(stats.t.ppf(0.5 + level / 2, n_samples - 1)) * math.sqrt(1 + 1 / n_samples)
 
 
-def describe_spread(
-    case_id: str, plan_gy: NDArray[np.float32], samples_gy: NDArray[np.float32], masks: Mapping[str, NDArray[np.bool_]]
-) -> CaseSpread:
+def describe_spread(case_id: str, plan_gy: GyArray, samples_gy: GyArray, masks: Mapping[str, Mask]) -> CaseSpread:
     """Return what one case says of the spread of its drawn doses.
 
     Parameters

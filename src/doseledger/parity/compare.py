@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from doseledger.core.errors import BadInput
-from doseledger.core.fanout import Tell
+from doseledger.core.types import Array, Tell
 from doseledger.parity.arrays import ArrayHead, array_heads, read_member
 from doseledger.parity.check import find_npz
 from doseledger.parity.contract import ArrayRules, Contract, Groups
@@ -123,10 +122,10 @@ class _File:
             if rules.groups is not None
             for name in (rules.groups.labels, rules.groups.masks, rules.groups.names)
         }
-        self._kept: dict[str, NDArray[Any]] = {}
+        self._kept: dict[str, Array] = {}
         self._keep = wanted & set(self.heads)
 
-    def array(self, name: str) -> NDArray[Any]:
+    def array(self, name: str) -> Array:
         if name in self._kept:
             return self._kept[name]
         values = read_member(self.path, name)
@@ -173,7 +172,7 @@ class _Comparison:
             if one is not None and two is not None:
                 self._compare(name, array, (one, two), (described[0], described[1]))
 
-    def _describe(self, what: _What, values: NDArray[Any], rules: ArrayRules, file: _File) -> dict[str, Statistics]:
+    def _describe(self, what: _What, values: Array, rules: ArrayRules, file: _File) -> dict[str, Statistics]:
         """Statistics of each part of an array as it is; rows of all its stages are added."""
         found: dict[str, Statistics] = {}
         if values.dtype.kind in TEXT:
@@ -196,7 +195,7 @@ class _Comparison:
         self,
         name: str,
         array: str,
-        values: tuple[NDArray[Any], NDArray[Any]],
+        values: tuple[Array, Array],
         described: tuple[dict[str, Statistics], ...],
     ) -> None:
         one, two = values
@@ -225,7 +224,7 @@ class _Comparison:
             self._result.statistics.append(what.row("raw", "", pooled(statistics)))
 
 
-def _groups(values: NDArray[Any], rules: ArrayRules, groups: Groups, file: _File) -> Iterator[tuple[str, Index]]:
+def _groups(values: Array, rules: ArrayRules, groups: Groups, file: _File) -> Iterator[tuple[str, Index]]:
     """Names and indices of an array's groups; none where the array that they come from is absent."""
     needed = groups.labels or groups.masks
     if needed is not None and needed not in file.heads:
@@ -252,7 +251,7 @@ def _groups(values: NDArray[Any], rules: ArrayRules, groups: Groups, file: _File
             yield str(names[index]) if names is not None else str(index), (*[slice(None)] * axis, index)
 
 
-def _by_label(labels: NDArray[Any]) -> Iterator[tuple[str, Index]]:
+def _by_label(labels: Array) -> Iterator[tuple[str, Index]]:
     known = np.unique(labels)
     for some in np.array_split(known, min(len(known), MOST_GROUPS)):
         name = str(some[0]) if len(some) == 1 else f"{some[0]} to {some[-1]}"

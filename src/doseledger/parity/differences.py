@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from doseledger.core.errors import BadInput
+from doseledger.core.types import Array
 from doseledger.parity.statistics import Statistics
 
 
@@ -42,7 +41,7 @@ class Difference:
     n_one_sided: int
 
 
-def compare_values(reference: NDArray[Any], other: NDArray[Any], of: tuple[Statistics, Statistics]) -> Difference:
+def compare_values(reference: Array, other: Array, of: tuple[Statistics, Statistics]) -> Difference:
     """Return how far an array is from its reference, value by value.
 
     Parameters
@@ -87,7 +86,7 @@ def shifts(reference: Statistics, other: Statistics) -> dict[str, float]:
     }
 
 
-def nearest_phase(reference: NDArray[Any], phase: NDArray[Any]) -> NDArray[Any]:
+def nearest_phase(reference: Array, phase: Array) -> Array:
     """Return phases in radians turned by whole turns to within half a turn of the reference's: −π and π are one."""
     turns = np.round((phase - reference) / (2 * math.pi))
     return np.asarray(phase - turns * 2 * math.pi)

@@ -5,14 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from doseledger.core.errors import BadInput
-
-Floats = NDArray[np.float64]
+from doseledger.core.types import Array, Floats
 
 # Wang, Bovik, Sheikh & Simoncelli, IEEE Trans Image Process 13:600, 2004: a Gaussian window of σ 1.5 over 11 pixels,
 # and the two constants that keep the fractions finite.
@@ -45,7 +42,7 @@ class Similarity:
     scales: int
 
 
-def compare_images(reference: NDArray[Any], image: NDArray[Any], data_range: float) -> Similarity:
+def compare_images(reference: Array, image: Array, data_range: float) -> Similarity:
     """Return how alike two images are.
 
     Parameters
@@ -164,7 +161,7 @@ class ImageParity:
     scales: int
 
 
-def compare_stacks(reference: NDArray[Any], other: NDArray[Any], image_axes: int) -> ImageParity:
+def compare_stacks(reference: Array, other: Array, image_axes: int) -> ImageParity:
     """Return how alike two stacks of images are, image by image.
 
     Parameters

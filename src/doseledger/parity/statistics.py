@@ -11,14 +11,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from doseledger.core.errors import BadInput
+from doseledger.core.types import Array, Floats, Integers
 
 PERCENTS = (0.1, 1.0, 5.0, 25.0, 50.0, 75.0, 95.0, 99.0, 99.9)
 Scale = Literal["largest", "rms", "standard", "constant"]
 # What picks a group's values out of an array.
-Index = NDArray[Any] | slice | tuple[Any, ...]
+Index = Array | slice | tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -52,14 +52,14 @@ class Statistics:
         return {**{key: value for key, value in flat.items() if key != "percentiles"}, **self.percentiles}
 
 
-def parts_of(values: NDArray[Any]) -> dict[str, NDArray[Any]]:
+def parts_of(values: Array) -> dict[str, Array]:
     """Return the real arrays that describe an array: itself, or magnitude and phase (in radians) of a complex one."""
     if values.dtype.kind == "c":
         return {"magnitude": np.abs(values), "phase": np.angle(values)}
     return {"value": values}
 
 
-def describe(values: NDArray[Any]) -> Statistics:
+def describe(values: Array) -> Statistics:
     """Return the statistics of a real array of any shape; of booleans those of 0 and 1.
 
     Notes
@@ -76,7 +76,7 @@ def describe(values: NDArray[Any]) -> Statistics:
     return _from_sorted(np.sort(flat))
 
 
-def _counted(flat: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def _counted(flat: Array) -> tuple[Floats, Integers]:
     """The values that occur, in order, and how often each does."""
     bits = np.uint8 if flat.dtype.itemsize == 1 else np.uint16
     native = np.ascontiguousarray(flat).astype(flat.dtype.newbyteorder("="), copy=False)
@@ -87,7 +87,7 @@ def _counted(flat: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.int64]
     return levels[order], counts[patterns][order].astype(np.int64)
 
 
-def _from_levels(levels: NDArray[np.float64], counts: NDArray[np.int64], n: int) -> Statistics:
+def _from_levels(levels: Floats, counts: Integers, n: int) -> Statistics:
     """Statistics of values by how often each occurs."""
     nan, infinite = np.isnan(levels), np.isinf(levels)
     n_nan, n_infinite = int(counts[nan].sum()), int(counts[infinite].sum())
@@ -113,7 +113,7 @@ def _from_levels(levels: NDArray[np.float64], counts: NDArray[np.int64], n: int)
     )
 
 
-def _from_sorted(values: NDArray[Any]) -> Statistics:
+def _from_sorted(values: Array) -> Statistics:
     """Statistics of values in order, NaN last; no copy in double precision is kept."""
     n = int(values.size)
     inexact = values.dtype.kind == "f"
@@ -196,7 +196,7 @@ def normalised(statistics: Statistics, by: Scale, divisor: float | None) -> Stat
     )
 
 
-def grouped(values: NDArray[Any], groups: Iterator[tuple[str, Index]]) -> dict[str, Statistics]:
+def grouped(values: Array, groups: Iterator[tuple[str, Index]]) -> dict[str, Statistics]:
     """Return the statistics of each group of an array's values.
 
     Parameters

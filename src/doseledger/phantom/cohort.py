@@ -13,15 +13,15 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from doseledger.core.errors import BadCase
-from doseledger.core.fanout import Tell, run_cases
+from doseledger.core.fanout import run_cases
 from doseledger.core.files import write_stored_zip
 from doseledger.core.grid import box_around, resample_linear
 from doseledger.core.protocol import GoalSet
 from doseledger.core.settings import PhantomSettings
 from doseledger.core.tables import RAW, write_table
+from doseledger.core.types import Mask, Tell
 from doseledger.dicom.objects import Study, make_uid, to_bytes
 from doseledger.dicom.source import source_digest
 from doseledger.dicom.write import InterpretedType, Roi, make_ct, make_dose, make_structure_set
@@ -243,7 +243,7 @@ def firmer_style(style: PlanStyle, missed: set[str], targets: Mapping[str, float
 def judge(
     planned: PlannedPatient,
     patient: SyntheticPatient,
-    masks: Mapping[str, NDArray[np.bool_]],
+    masks: Mapping[str, Mask],
     prescription_gy: Mapping[str, float],
     goals: GoalSet,
 ) -> list[GoalResult]:

@@ -7,15 +7,14 @@ the hottest part is sampled densely enough for D0.03cc.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
 from doseledger.core.errors import BadInput
 from doseledger.core.grid import Grid
-from doseledger.dosimetry.dvh.slabs import Floats, Slabs, Solid, crossings, extremes, span
+from doseledger.core.types import Array, Floats, Integers, Mask
+from doseledger.dosimetry.dvh.slabs import Slabs, Solid, crossings, extremes, span
 from doseledger.dosimetry.dvh.statistics import StructureDose
 from doseledger.dosimetry.dvh.subvoxel import SampledDose, trilinear
 
@@ -32,7 +31,7 @@ N_HOT, MOST_POINTS = 1000, 1_000_000
 FLAT_GY = 0.02
 
 
-def slab_dose(dose_gy: NDArray[Any], grid: Grid, slabs: Slabs, n_points: int) -> SampledDose:
+def slab_dose(dose_gy: Array, grid: Grid, slabs: Slabs, n_points: int) -> SampledDose:
     """Return the dose of a structure of slabs at about `n_points` points, its coldest and hottest point among them.
 
     Parameters
@@ -83,9 +82,7 @@ def slab_dose(dose_gy: NDArray[Any], grid: Grid, slabs: Slabs, n_points: int) ->
     return SampledDose(samples, outside_cc)
 
 
-def _with_hot_end(
-    dose: NDArray[Any], solid: Solid, samples: StructureDose, voxel_cc: float, highest: float
-) -> StructureDose:
+def _with_hot_end(dose: Array, solid: Solid, samples: StructureDose, voxel_cc: float, highest: float) -> StructureDose:
     """Return the samples with their hot end taken anew and denser, where the smallest volume needs it."""
     wanted_cc, first_cc = SMALLEST_CC / POINTS_IN_SMALLEST, samples.voxel_volume_cc
     found = samples.dose_gy
@@ -110,7 +107,7 @@ def _with_hot_end(
 
 
 @njit(cache=True)
-def _hot_cells(dose: NDArray[Any], level: float) -> NDArray[np.bool_]:
+def _hot_cells(dose: Array, level: float) -> Mask:
     """Return which cells between neighbouring voxel centres reach a dose, the halves beyond the outermost included."""
     nz, ny, nx = dose.shape
     hot = np.zeros((nz + 1, ny + 1, nx + 1), dtype=np.bool_)
@@ -136,7 +133,7 @@ def _area(edges: Floats, n_lines: int) -> float:
 
 
 @njit(cache=True)
-def _sample(dose: NDArray[Any], solid: Solid, point: float, hot: NDArray[np.bool_], level: float) -> tuple[Floats, int]:
+def _sample(dose: Array, solid: Solid, point: float, hot: Mask, level: float) -> tuple[Floats, int]:
     """Return the dose of at least `level` at points that stand for `point` voxels each, and how many have no dose.
 
     Lines fill each slab, and points follow one another along the inside of the lines, each at a height of its own.
@@ -173,12 +170,12 @@ def _sample(dose: NDArray[Any], solid: Solid, point: float, hot: NDArray[np.bool
 # One call a line and no array made in it: counting references to arrays would cost more than the dose itself.
 @njit(cache=True)
 def _sample_line(
-    dose: NDArray[Any],
+    dose: Array,
     line_at: tuple[float, float, float, float, float],
     ends: Floats,
     state: Floats,
-    cells: tuple[NDArray[np.bool_], NDArray[np.bool_]],
-    into: tuple[Floats, NDArray[np.int64]],
+    cells: tuple[Mask, Mask],
+    into: tuple[Floats, Integers],
 ) -> None:
     """Append the dose along the inside of a line to `into`: doses, and the counts of points with a dose and without.
 
@@ -221,7 +218,7 @@ def _sample_line(
 
 
 @njit(cache=True)
-def _hot_columns(hot: NDArray[np.bool_], bottom: float, top: float) -> NDArray[np.bool_]:
+def _hot_columns(hot: Mask, bottom: float, top: float) -> Mask:
     """Return which cells of the plane, (y, x), have a hot one between two heights."""
     columns = np.zeros(hot.shape[1:], dtype=np.bool_)
     for layer in range(_cell(bottom, hot.shape[0]), _cell(top, hot.shape[0]) + 1):

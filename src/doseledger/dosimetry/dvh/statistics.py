@@ -10,12 +10,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from doseledger.core.errors import BadInput
+from doseledger.core.types import Array, Floats
 from doseledger.dosimetry.dvh.grammar import Measure, Statistic, parse_statistic
 
 EMPTY = "the structure is absent or smaller than a voxel: no sample lies in it"
@@ -35,8 +34,8 @@ class StructureDose:
         Volume of a whole voxel in cm³.
     """
 
-    dose_gy: NDArray[Any]
-    weights: NDArray[np.float64] | None
+    dose_gy: Array
+    weights: Floats | None
     voxel_volume_cc: float
 
     @cached_property
@@ -46,7 +45,7 @@ class StructureDose:
         return whole * self.voxel_volume_cc
 
     @cached_property
-    def _cold_volume(self) -> NDArray[np.float64]:
+    def _cold_volume(self) -> Floats:
         # Volume colder than the middle of each sample, from 0 at the first to 1 at the last.
         weights = np.ones(len(self.dose_gy)) if self.weights is None else self.weights
         middle = np.cumsum(weights) - weights / 2.0
@@ -87,7 +86,7 @@ class StructureDose:
         self,
         statistic: Statistic,
         prescription_gy: float | None = None,
-        whole: tuple[NDArray[Any], float] | None = None,
+        whole: tuple[Array, float] | None = None,
     ) -> Measure:
         """Return the value of a statistic.
 
@@ -144,7 +143,7 @@ class StructureDose:
             return Measure(math.nan, "1", "D50% is 0 Gy, HI would divide by it")
         return Measure((near_max - near_min) / median, "1")
 
-    def _index(self, statistic: Statistic, prescription_gy: float, whole: tuple[NDArray[Any], float] | None) -> Measure:
+    def _index(self, statistic: Statistic, prescription_gy: float, whole: tuple[Array, float] | None) -> Measure:
         # CI is Paddick's (J Neurosurg 93 Suppl 3:219, 2000): TV_PIV² / (TV · PIV), with PIV the volume of at least the
         # prescription anywhere on the grid. R50 (RTOG 0813) is the volume of at least half the prescription over TV.
         if whole is None:
@@ -159,7 +158,7 @@ class StructureDose:
         return Measure(self.fraction_at_dose(level_gy) ** 2 * self.volume_cc / isodose_cc, "1")
 
 
-def structure_dose(dose_gy: NDArray[Any], coverage: NDArray[Any], voxel_volume_cc: float) -> StructureDose:
+def structure_dose(dose_gy: Array, coverage: Array, voxel_volume_cc: float) -> StructureDose:
     """Return the sorted dose samples of one structure.
 
     Parameters
@@ -189,8 +188,8 @@ def structure_dose(dose_gy: NDArray[Any], coverage: NDArray[Any], voxel_volume_c
 
 
 def dvh_statistics(
-    dose_gy: NDArray[Any],
-    coverage: NDArray[Any],
+    dose_gy: Array,
+    coverage: Array,
     voxel_volume_cc: float,
     names: Sequence[str],
     prescription_gy: float | None = None,

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from doseledger.core.errors import NotReady
+from doseledger.core.types import Floats, Integers, IntTriple
 from doseledger.dosimetry.gamma.criteria import GammaCriteria
 from doseledger.dosimetry.gamma.grids import DosePair, farthest_mm, pose_problem
 from doseledger.dosimetry.gamma.kernels import UNREACHED, Problem, flat_steps
 from doseledger.dosimetry.gamma.map import open_map
 from doseledger.dosimetry.gamma.points import fill_points
-from doseledger.dosimetry.gamma.samples import FloatArray, IndexArray, sample_blocks
+from doseledger.dosimetry.gamma.samples import sample_blocks
 
 if TYPE_CHECKING:
     import torch
@@ -24,9 +25,7 @@ if TYPE_CHECKING:
 PAIRS_AT_ONCE = 2_000_000
 
 
-def torch_map(
-    pair: DosePair, criteria: GammaCriteria, *, device: str | None = None, single: bool = False
-) -> FloatArray:
+def torch_map(pair: DosePair, criteria: GammaCriteria, *, device: str | None = None, single: bool = False) -> Floats:
     """Gamma of each reference point, as `gamma_map` gives it, computed by PyTorch.
 
     Parameters
@@ -85,7 +84,7 @@ class _Volume:
         """The doses of a problem, as `dtype`, and the axes in float64."""
         import torch
 
-        def there(array: FloatArray, kind: torch.dtype) -> Tensor:
+        def there(array: Floats, kind: torch.dtype) -> Tensor:
             # A tensor may not share memory that NumPy says is not to be written.
             return torch.as_tensor(array if array.flags.writeable else array.copy(), device=device, dtype=kind)
 
@@ -111,12 +110,12 @@ def _search(points: Tensor, best: Tensor, volume: _Volume, problem: Problem, cri
             best[part] = torch.minimum(best[part], least + distance_squared)
 
 
-def _shells(problem: Problem, criteria: GammaCriteria) -> Iterator[tuple[FloatArray, float]]:
+def _shells(problem: Problem, criteria: GammaCriteria) -> Iterator[tuple[Floats, float]]:
     """Offsets in mm (3, n) and (d / gamma_mm)², one shell or part of a large shell after the other."""
     reach_mm = min(criteria.gamma_mm * criteria.max_gamma, farthest_mm(problem))
     ndim = int(np.count_nonzero(np.array(problem.evaluation_shape) > 1))
     for block in sample_blocks(criteria.gamma_mm, criteria.interp_fraction, reach_mm, ndim):
-        ends: IndexArray = np.append(np.flatnonzero(np.diff(block.shell)) + 1, len(block.shell))
+        ends: Integers = np.append(np.flatnonzero(np.diff(block.shell)) + 1, len(block.shell))
         start = 0
         for end in ends:
             for first in range(start, int(end), PAIRS_AT_ONCE):
@@ -149,7 +148,7 @@ def _least_difference_squared(points: Tensor, offsets_mm: Tensor, volume: _Volum
     return torch.where(inside, difference * difference, torch.inf).amin(dim=1)
 
 
-def _trilinear(evaluation: Tensor, corner: Tensor, steps: tuple[int, int, int], fractions: list[Tensor]) -> Tensor:
+def _trilinear(evaluation: Tensor, corner: Tensor, steps: IntTriple, fractions: list[Tensor]) -> Tensor:
     """Dose at fractions of the cells at `corner`, all (n_points, n_samples)."""
 
     def line(first: int) -> Tensor:

@@ -13,12 +13,9 @@ import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba.core import types
 from numba.extending import intrinsic
-from numpy.typing import NDArray
 
-from doseledger.dosimetry.gamma.samples import CHUNK, CellTable, FloatArray, IndexArray, SampleBlock
-
-Floats3 = tuple[float, float, float]
-Ints3 = tuple[int, int, int]
+from doseledger.core.types import Array, Floats, Integers, IntTriple, Triple
+from doseledger.dosimetry.gamma.samples import CHUNK, CellTable, SampleBlock
 
 # Stands for "no sample yet": finite, since the fast-math flags below promise the compiler that no NaN occurs.
 UNREACHED = 1e300
@@ -39,17 +36,17 @@ class Problem(NamedTuple):
     own reference dose is the criterion. Points of less reference dose than `cutoff_gy` are left out.
     """
 
-    reference: NDArray[Any]
-    evaluation: NDArray[Any]
-    axis0_mm: FloatArray
-    axis1_mm: FloatArray
-    axis2_mm: FloatArray
-    reference_shape: Ints3
-    evaluation_shape: Ints3
-    start_mm: Floats3
-    stop_mm: Floats3
-    spacing_mm: Floats3
-    stride: Ints3
+    reference: Array
+    evaluation: Array
+    axis0_mm: Floats
+    axis1_mm: Floats
+    axis2_mm: Floats
+    reference_shape: IntTriple
+    evaluation_shape: IntTriple
+    start_mm: Triple
+    stop_mm: Triple
+    spacing_mm: Triple
+    stride: IntTriple
     threshold_gy: float
     local_fraction: float
     cutoff_gy: float
@@ -69,7 +66,7 @@ def least_of(_typing_context: Any, _left: Any, _right: Any) -> Any:
 
 @numba.njit(cache=True, nogil=True, fastmath=FAST)
 def search_cells(  # noqa: PLR0915  one hot loop: its arrays stay in local names
-    points: IndexArray, best: FloatArray, problem: Problem, table: CellTable, stop_below: float
+    points: Integers, best: Floats, problem: Problem, table: CellTable, stop_below: float
 ) -> None:
     """Lower `best`, the γ² of each point, by the samples of a cell table; in place.
 
@@ -140,9 +137,7 @@ def search_cells(  # noqa: PLR0915  one hot loop: its arrays stay in local names
 
 
 @numba.njit(cache=True, nogil=True, fastmath=FAST)
-def search_samples(
-    points: IndexArray, best: FloatArray, problem: Problem, block: SampleBlock, stop_below: float
-) -> None:
+def search_samples(points: Integers, best: Floats, problem: Problem, block: SampleBlock, stop_below: float) -> None:
     """Lower `best`, the γ² of each point, one sample after the other, on grids of any two spacings; in place.
 
     Parameters are those of `search_cells`, with the samples ungrouped.
@@ -173,7 +168,7 @@ def search_samples(
 
 
 @numba.njit(cache=True, nogil=True)
-def flat_steps(shape: Ints3) -> Ints3:
+def flat_steps(shape: IntTriple) -> IntTriple:
     """Flat distance between neighbours along each axis; 0 on a missing axis, so that both corners are one voxel."""
     return shape[1] * shape[2] * (shape[0] > 1), shape[2] * (shape[1] > 1), 1 * (shape[2] > 1)
 
@@ -185,7 +180,7 @@ def dose_scale(threshold_gy: float, local_fraction: float, dose: float) -> float
 
 
 @numba.njit(cache=True, nogil=True, forceinline=True)
-def grid_index(point: int, shape: Ints3) -> Ints3:
+def grid_index(point: int, shape: IntTriple) -> IntTriple:
     """Index along the three axes of a flat index."""
     row = point // shape[2]
     plane = row // shape[1]
@@ -193,7 +188,7 @@ def grid_index(point: int, shape: Ints3) -> Ints3:
 
 
 @numba.njit(cache=True, nogil=True, fastmath=FAST, forceinline=True)
-def chunks_least(samples: FloatArray, chunks: tuple[int, int], terms: Any, least: float) -> float:
+def chunks_least(samples: Floats, chunks: tuple[int, int], terms: Any, least: float) -> float:
     """The least γ² over a cell's samples from one chunk up to another, all of them inside the grid, or `least`."""
     # An unsigned index can't be negative, which would stop the loop from running as SIMD.
     start = np.uint64(chunks[0] * CHUNK)
@@ -207,7 +202,7 @@ def chunks_least(samples: FloatArray, chunks: tuple[int, int], terms: Any, least
 
 
 @numba.njit(cache=True, nogil=True, fastmath=FAST, forceinline=True)
-def sample_least(samples: FloatArray, sample: int, terms: Any, least: float) -> float:
+def sample_least(samples: Floats, sample: int, terms: Any, least: float) -> float:
     """γ² of one sample, or `least`."""
     i = np.uint64(sample)
     f0, f1, f2 = samples[0, i], samples[1, i], samples[2, i]
@@ -217,9 +212,7 @@ def sample_least(samples: FloatArray, sample: int, terms: Any, least: float) -> 
 
 
 @numba.njit(cache=True, nogil=True, fastmath=FAST)
-def edge_cell_least(
-    problem: Problem, table: CellTable, cell: int, index: Ints3, bounds: tuple[float, float, float]
-) -> float:
+def edge_cell_least(problem: Problem, table: CellTable, cell: int, index: IntTriple, bounds: Triple) -> float:
     """The least γ² over a cell that meets or leaves the end of an axis, or the least so far.
 
     `index` is that of the reference point, `bounds` its dose, 1 / its criterion and the least so far.
@@ -251,7 +244,7 @@ def edge_cell_least(
 
 @numba.njit(cache=True, nogil=True, fastmath=FAST, forceinline=True)
 def _edge_samples_least(
-    samples: FloatArray, span: tuple[int, int], terms: Any, least: float, shift: Ints3, mm: tuple[Floats3, ...]
+    samples: Floats, span: tuple[int, int], terms: Any, least: float, shift: IntTriple, mm: tuple[Triple, ...]
 ) -> float:
     """As `_samples_least`, where samples may fall outside the grid: each is tested as pymedphys does, in mm."""
     position_mm, start_mm, stop_mm = mm
@@ -266,7 +259,7 @@ def _edge_samples_least(
 
 
 @numba.njit(cache=True, nogil=True, fastmath=FAST, forceinline=True)
-def cell_terms(evaluation: NDArray[Any], corner: int, steps: Ints3, dose: float, scale: float) -> Any:
+def cell_terms(evaluation: Array, corner: int, steps: IntTriple, dose: float, scale: float) -> Any:
     """Trilinear polynomial of (evaluation - dose) * scale in a cell, and its least absolute value there."""
     s0, s1, s2 = steps
     e000 = (np.float64(evaluation[corner]) - dose) * scale
@@ -293,7 +286,7 @@ def cell_terms(evaluation: NDArray[Any], corner: int, steps: Ints3, dose: float,
 
 
 @numba.njit(cache=True, nogil=True, fastmath=FAST, forceinline=True)
-def _plane_bound(terms: Any, q: Floats3, sigma: Floats3) -> float:
+def _plane_bound(terms: Any, q: Triple, sigma: Triple) -> float:
     """Lower bound of γ² in a cell, from the plane through its middle and the most that the dose strays from it.
 
     For any λ ≥ 0, D² + d² ≥ 2λD - λ² + d², whose minimum over the cell is found axis by axis.
@@ -316,7 +309,7 @@ def _plane_bound(terms: Any, q: Floats3, sigma: Floats3) -> float:
 
 
 @numba.njit(cache=True, nogil=True, fastmath=FAST, forceinline=True)
-def _trilinear(evaluation: NDArray[Any], corner: int, steps: Ints3, fractions: Floats3) -> float:
+def _trilinear(evaluation: Array, corner: int, steps: IntTriple, fractions: Triple) -> float:
     """Trilinear dose at fractions of the cell at `corner`."""
     s0, s1, s2 = steps
     f0, f1, f2 = fractions
@@ -330,13 +323,13 @@ def _trilinear(evaluation: NDArray[Any], corner: int, steps: Ints3, fractions: F
 
 
 @numba.njit(cache=True, nogil=True, forceinline=True)
-def flat_index(index: Ints3, steps: Ints3) -> int:
+def flat_index(index: IntTriple, steps: IntTriple) -> int:
     """Flat index of a voxel."""
     return index[0] * steps[0] + index[1] * steps[1] + index[2] * steps[2]
 
 
 @numba.njit(cache=True, nogil=True, forceinline=True)
-def all_interior(home: Ints3, low: Ints3, high: Ints3, size: Ints3) -> bool:
+def all_interior(home: IntTriple, low: IntTriple, high: IntTriple, size: IntTriple) -> bool:
     """Whether all cells from home + low to home + high keep a cell's distance from the ends of every axis."""
     return (
         (size[0] == 1 or (home[0] + low[0] >= 1 and home[0] + high[0] <= size[0] - 3))
@@ -346,7 +339,7 @@ def all_interior(home: Ints3, low: Ints3, high: Ints3, size: Ints3) -> bool:
 
 
 @numba.njit(cache=True, nogil=True, forceinline=True)
-def _is_inside(x_mm: Floats3, start_mm: Floats3, stop_mm: Floats3) -> bool:
+def _is_inside(x_mm: Triple, start_mm: Triple, stop_mm: Triple) -> bool:
     """Whether a position in mm lies on the evaluation grid, its ends included."""
     return (
         start_mm[0] <= x_mm[0] <= stop_mm[0]
@@ -356,7 +349,7 @@ def _is_inside(x_mm: Floats3, start_mm: Floats3, stop_mm: Floats3) -> bool:
 
 
 @numba.njit(cache=True, nogil=True, forceinline=True)
-def _onto_grid(cell: Ints3, size: Ints3) -> tuple[Ints3, Ints3]:
+def _onto_grid(cell: IntTriple, size: IntTriple) -> tuple[IntTriple, IntTriple]:
     """The nearest cell on the grid, and how many cells further `cell` is along each axis."""
     c0 = max(0, min(cell[0], size[0] - 2))
     c1 = max(0, min(cell[1], size[1] - 2))

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from doseledger.core.types import Floats
 from doseledger.dosimetry.gamma.grids import DosePair, normalisation_gy, whole_stride
 from doseledger.dosimetry.gamma.kernels import Problem
-from doseledger.dosimetry.gamma.samples import FloatArray
 from doseledger.dosimetry.gamma.threads import call_on_parts
 
 if TYPE_CHECKING:
@@ -48,8 +48,8 @@ def lattice_cuts(problem: Problem, ndim: int) -> list[Cut]:
 
 
 def map_of_lattices(
-    compute: Callable[[DosePair, GammaCriteria], FloatArray], pair: DosePair, criteria: GammaCriteria, cuts: list[Cut]
-) -> FloatArray:
+    compute: Callable[[DosePair, GammaCriteria], Floats], pair: DosePair, criteria: GammaCriteria, cuts: list[Cut]
+) -> Floats:
     """A map that is computed lattice by lattice."""
     gamma = np.empty(np.shape(pair.reference_gy))
     for cut, found in zip(cuts, call_on_lattices(compute, pair, criteria, cuts), strict=True):
@@ -72,7 +72,7 @@ def call_on_lattices(
     return call_on_parts(compute_lattice, cuts, n_points=pair.reference_gy.size)
 
 
-def _period(axis_mm: FloatArray, spacing_mm: float) -> int:
+def _period(axis_mm: Floats, spacing_mm: float) -> int:
     """After how many positions an axis meets the evaluation grid's spacing alike again; 0 if after too many."""
     # A lattice needs two positions along each axis.
     for period in range(1, len(axis_mm) // 2 + 1):

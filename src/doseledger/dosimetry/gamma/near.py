@@ -11,12 +11,10 @@ from typing import Any
 
 import numba
 import numpy as np
-from numpy.typing import NDArray
 
+from doseledger.core.types import Array, Floats, Integers, IntTriple, Triple
 from doseledger.dosimetry.gamma.kernels import (
     FAST,
-    Floats3,
-    Ints3,
     Problem,
     all_interior,
     chunks_least,
@@ -28,7 +26,7 @@ from doseledger.dosimetry.gamma.kernels import (
     least_of,
     sample_least,
 )
-from doseledger.dosimetry.gamma.samples import CHUNK, FloatArray, IndexArray, NearTable
+from doseledger.dosimetry.gamma.samples import CHUNK, NearTable
 
 # Points of one row whose slopes are computed together, as SIMD.
 RUN = 32
@@ -42,7 +40,7 @@ SHELL_MARGIN = 1e-6
 
 @numba.njit(cache=True, nogil=True, fastmath=FAST)
 def search_near(  # noqa: PLR0915  one hot loop: its arrays stay in local names
-    points: IndexArray, best: FloatArray, problem: Problem, near: NearTable, stop_below: float
+    points: Integers, best: Floats, problem: Problem, near: NearTable, stop_below: float
 ) -> None:
     """Lower `best`, the γ² of each point, by the samples in the eight cells about its own voxel; in place.
 
@@ -167,12 +165,12 @@ def search_near(  # noqa: PLR0915  one hot loop: its arrays stay in local names
 
 @numba.njit(cache=True, nogil=True, fastmath=FAST, forceinline=True)
 def _lay_out_cell(
-    evaluation: NDArray[Any],
+    evaluation: Array,
     run: tuple[int, int, int, int],
-    toward: Ints3,
-    sigma: Floats3,
-    scales: FloatArray,
-    work: FloatArray,
+    toward: IntTriple,
+    sigma: Triple,
+    scales: Floats,
+    work: Floats,
 ) -> None:
     """Write slope, gap and terms of one cell about each voxel of a run into `work`.
 
@@ -223,7 +221,7 @@ def _lay_out_cell(
 
 
 @numba.njit(cache=True, nogil=True, fastmath=FAST, forceinline=True)
-def _steepest_cell(work: FloatArray, n_cells: int, j: int) -> int:
+def _steepest_cell(work: Floats, n_cells: int, j: int) -> int:
     """The cell with the largest slope about the run's point `j`."""
     top = 0
     for cell in range(1, n_cells):
@@ -233,7 +231,7 @@ def _steepest_cell(work: FloatArray, n_cells: int, j: int) -> int:
 
 
 @numba.njit(cache=True, nogil=True, fastmath=FAST, forceinline=True)
-def _likely_bin(terms: Any, sigma: Floats3, bins: Ints3, cell: int) -> int:
+def _likely_bin(terms: Any, sigma: Triple, bins: IntTriple, cell: int) -> int:
     """Bin of the place in the cell where γ would be least if the dose there were a plane."""
     w0, w1, w2 = 1.0 / (sigma[0] * sigma[0]), 1.0 / (sigma[1] * sigma[1]), 1.0 / (sigma[2] * sigma[2])
     g0, g1, g2 = terms[4], terms[2], terms[1]

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from doseledger.core.errors import BadInput
+from doseledger.core.types import Array, Floats
 from doseledger.dosimetry.gamma.criteria import GammaCriteria
 from doseledger.dosimetry.gamma.grids import DosePair, counted_points, normalisation_gy, pose_problem
-from doseledger.dosimetry.gamma.samples import FloatArray
 
 
-def reference_map(pair: DosePair, criteria: GammaCriteria) -> FloatArray:
+def reference_map(pair: DosePair, criteria: GammaCriteria) -> Floats:
     """Gamma of each reference point as pymedphys computes it, with the refusals of `gamma_map` before it.
 
     Parameters and result are those of `gamma_map`. It takes minutes and about a gigabyte where ours takes a second.
@@ -34,7 +32,7 @@ def reference_map(pair: DosePair, criteria: GammaCriteria) -> FloatArray:
 
 
 def verify_points(
-    gamma: FloatArray, pair: DosePair, criteria: GammaCriteria, *, n_points: int, rng: np.random.Generator
+    gamma: Floats, pair: DosePair, criteria: GammaCriteria, *, n_points: int, rng: np.random.Generator
 ) -> float:
     """Largest difference in gamma between a map and pymedphys at randomly drawn points that have a gamma.
 
@@ -88,7 +86,7 @@ def verify_points(
     return worst
 
 
-def _window(axis_mm: NDArray[Any], place_mm: float, reach_mm: float) -> slice:
+def _window(axis_mm: Array, place_mm: float, reach_mm: float) -> slice:
     """The part of an ascending axis within reach of a place, with two positions more at either end."""
     first = int(np.searchsorted(axis_mm, place_mm - reach_mm)) - 2
     last = int(np.searchsorted(axis_mm, place_mm + reach_mm)) + 2
@@ -96,7 +94,7 @@ def _window(axis_mm: NDArray[Any], place_mm: float, reach_mm: float) -> slice:
     return slice(max(0, min(first, len(axis_mm) - 2)), max(2, min(last, len(axis_mm))))
 
 
-def _pymedphys_gamma(pair: DosePair, criteria: GammaCriteria, norm_gy: float) -> FloatArray:
+def _pymedphys_gamma(pair: DosePair, criteria: GammaCriteria, norm_gy: float) -> Floats:
     """Gamma by pymedphys itself, in float64 (given float32 it rounds gamma to float32)."""
     import pymedphys
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numba
 import numpy as np
 
-from doseledger.dosimetry.gamma.samples import FloatArray, IndexArray
+from doseledger.core.types import Floats, Integers
 
 Part = TypeVar("Part")
 Found = TypeVar("Found")
@@ -22,7 +22,7 @@ Found = TypeVar("Found")
 THREAD_POINTS = 5_000
 
 
-def search_in_threads(search: Callable[..., None], points: IndexArray, best: FloatArray, *rest: Any) -> None:
+def search_in_threads(search: Callable[..., None], points: Integers, best: Floats, *rest: Any) -> None:
     """Run a compiled search over parts of the points; `best` is lowered in place."""
     n_threads = _n_threads(len(points))
     # More parts than threads: hard points lie together, and one part may take far longer than another.

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from doseledger.core.grid import IntTriple
+from doseledger.core.types import IntTriple
 from doseledger.learn.data.inputs import InputSpec
 from doseledger.learn.networks.schedule import (
     EMBEDDING_SIZE,

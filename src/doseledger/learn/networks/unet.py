@@ -11,6 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from doseledger.core.types import IntTriple
 from doseledger.learn.recipes.network import CascadeRecipe, DynUNetRecipe, FilmUNetRecipe, MedNeXtRecipe, NetworkRecipe
 
 # Channels of one group of a GroupNorm: Wu & He 2018 found 16 a group as good as any; fewer where a level has fewer.
@@ -68,7 +69,7 @@ class Head(nn.Module):
     (Odena et al. 2016). The image's own channels stand beside them: interpolated features know no edge within a stride.
     """
 
-    def __init__(self, n_features: int, n_channels: int, stride_zyx: tuple[int, int, int]) -> None:
+    def __init__(self, n_features: int, n_channels: int, stride_zyx: IntTriple) -> None:
         super().__init__()
         self.stride_zyx = tuple(float(stride) for stride in stride_zyx)
         self.gather = nn.Conv3d(n_features, HEAD_CHANNELS, 1)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from doseledger.core.errors import BadInput
-from doseledger.core.grid import IntTriple
+from doseledger.core.types import IntTriple
 
 # A voxel that every window covers has weight 1 after blending; rounding in float32 is far below this.
 COVERED = 0.999

@@ -10,13 +10,14 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import read_yaml
+from doseledger.core.types import Tell
 
 DIR = ".dir"
 LOCK = "dvc.lock"
@@ -182,7 +183,7 @@ def recorded_files(root: Path, cache: Path) -> dict[str, Recorded]:
     return found
 
 
-def verify_recorded(root: Path, cache: Path, tell: Callable[[str], None]) -> RotReport:
+def verify_recorded(root: Path, cache: Path, tell: Tell) -> RotReport:
     """Return what of the recorded files has another hash than it should, in the cache and in the workspace.
 
     Parameters

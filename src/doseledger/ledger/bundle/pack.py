@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from doseledger.core.errors import BadInput
-from doseledger.core.fanout import Tell
 from doseledger.core.files import sha256_of_bytes, write_json
+from doseledger.core.types import Tell
 from doseledger.ledger.bundle.bitrot import recorded_files
 from doseledger.ledger.bundle.manifest import FORMAT_VERSION, OWN, SUMS, Entry, Index, Source, measure, stamp
 from doseledger.ledger.bundle.parts import (

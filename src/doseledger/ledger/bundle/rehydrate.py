@@ -7,8 +7,8 @@ import tarfile
 from pathlib import Path
 
 from doseledger.core.errors import BadInput
-from doseledger.core.fanout import Tell
 from doseledger.core.files import CHUNK_BYTES
+from doseledger.core.types import Tell
 from doseledger.ledger.bundle.parts import open_reader, opened, require_space, scratch_folder
 from doseledger.ledger.bundle.verify import (
     BundleCheck,

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from doseledger.core.errors import BadInput, GateFailed
-from doseledger.core.fanout import Tell
 from doseledger.core.files import read_json, sha256_of_file
 from doseledger.core.schema import load_block
+from doseledger.core.types import Tell
 from doseledger.ledger.bundle.manifest import (
     CONTRACT,
     FORMAT_VERSION,

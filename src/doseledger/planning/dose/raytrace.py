@@ -14,6 +14,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from doseledger.core.grid import Grid, box_around
+from doseledger.core.types import Floats, HuArray, Singles
 from doseledger.planning.machine.geometry import BeamFrame
 from doseledger.planning.machine.linac import Density
 
@@ -31,7 +32,7 @@ LEAST_DENSITY = 0.05
 class DensityMap:
     """Electron density relative to water, float32 (z, y, x) on its grid; vacuum outside."""
 
-    relative: NDArray[np.float32]
+    relative: Singles
     grid: Grid
 
 
@@ -51,13 +52,13 @@ class Fan:
         Distance of nodes along X, Y and the axis.
     """
 
-    depth_mm: NDArray[np.float32]
+    depth_mm: Singles
     frame: BeamFrame
-    start_mm: NDArray[np.float64]
-    spacing_mm: NDArray[np.float64]
+    start_mm: Floats
+    spacing_mm: Floats
 
 
-def density_map(ct_hu: NDArray[np.int16], grid: Grid, density: Density) -> DensityMap:
+def density_map(ct_hu: HuArray, grid: Grid, density: Density) -> DensityMap:
     """Return the electron density of a CT, averaged over blocks of fine voxels, cut to the box of what attenuates."""
     factor = [max(1, int(DENSITY_MM / s + 1e-6)) for s in grid.spacing_mm]
     shape = tuple(n // f for n, f in zip(grid.shape_zyx, factor, strict=True))
@@ -123,12 +124,12 @@ def _along_axis(frame: BeamFrame, axis: int) -> BeamFrame:
     return BeamFrame(frame.source_xyz_mm, np.cross(down, along), along, down, frame.source_axis_mm)
 
 
-def _corners(box_xyz: NDArray[np.floating]) -> NDArray[np.float64]:
+def _corners(box_xyz: NDArray[np.floating]) -> Floats:
     """Return the eight corners of a box, (8, 3), of its least and greatest x, y and z, (2, 3)."""
     return np.stack(np.meshgrid(*box_xyz.T), axis=-1).reshape(-1, 3).astype(np.float64)
 
 
-def _bounds_mm(own: BeamFrame, frame: BeamFrame, box_xyz: NDArray[np.floating], reach_mm: float) -> NDArray[np.float64]:
+def _bounds_mm(own: BeamFrame, frame: BeamFrame, box_xyz: NDArray[np.floating], reach_mm: float) -> Floats:
     """Return least and greatest X, Y and distance of a box in a fan's own frame, within reach of the beam, (2, 3)."""
     seen = own.project(_corners(box_xyz))
     square = np.array([[x, y] for x in (-reach_mm, reach_mm) for y in (-reach_mm, reach_mm)])

@@ -9,14 +9,14 @@ what row 7 gives, in rays across and along the fan; row 7 gives steps of the fan
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from doseledger.core.types import Singles
 from doseledger.planning.dose.kernels import Spread
 from doseledger.planning.dose.raytrace import Fan
 from doseledger.planning.machine.geometry import BeamFrame
 
 
-def view_of(frame: BeamFrame, fan: Fan, spread: Spread, collimator_deg: float) -> NDArray[np.float32]:
+def view_of(frame: BeamFrame, fan: Fan, spread: Spread, collimator_deg: float) -> Singles:
     """Return the view of one beam direction through one field, (9, 3)."""
     angle = np.deg2rad(collimator_deg)
     map_scale = frame.source_axis_mm / spread.spacing_mm

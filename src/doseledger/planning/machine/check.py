@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
 from doseledger.core.plan import Arc, Plan
+from doseledger.core.types import Mask
 from doseledger.planning.machine.geometry import gantry_turn_deg
 from doseledger.planning.machine.linac import Machine
 
@@ -58,7 +58,7 @@ def check_plan(plan: Plan, machine: Machine) -> list[str]:
 Faults = Iterator[tuple[int | None, str]]
 
 
-def _places(broken: NDArray[np.bool_]) -> list[int]:
+def _places(broken: Mask) -> list[int]:
     """Return the control points (or segments) of an array at which anything is broken."""
     return [int(k) for k in np.flatnonzero(broken.reshape(len(broken), -1).any(axis=1))]
 

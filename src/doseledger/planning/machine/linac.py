@@ -8,14 +8,14 @@ from __future__ import annotations
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, model_validator
 
 from doseledger.core.files import read_yaml
 from doseledger.core.schema import Block, load_block
+from doseledger.core.types import Array, Floats, Singles
 
 Positive = Annotated[float, Field(gt=0)]
 # The loops are unrolled over this many radial Gaussians.
@@ -42,7 +42,7 @@ class Leaves(Block):
     interdigitation: bool
 
     @cached_property
-    def boundary_mm(self) -> NDArray[np.float64]:
+    def boundary_mm(self) -> Floats:
         """Edges of the leaf pairs along Y in mm, (pair + 1,), centred on the axis."""
         widths = np.concatenate([np.full(count, width) for count, width in self.runs])
         edges = np.concatenate([[0.0], np.cumsum(widths)])
@@ -114,7 +114,7 @@ class Beam(Block):
             raise ValueError("fluence_distance_mm must rise, with as many values in fluence_relative")
         return self
 
-    def primary_fluence(self, distance_mm: NDArray[Any]) -> NDArray[np.float64]:
+    def primary_fluence(self, distance_mm: Array) -> Floats:
         """Return the primary fluence relative to the axis at distances from it in the isocentre plane."""
         return np.interp(distance_mm, self.fluence_distance_mm, self.fluence_relative).astype(np.float64)
 
@@ -131,7 +131,7 @@ class Density(Block):
             raise ValueError("hu must rise, with as many values in relative")
         return self
 
-    def of(self, ct_hu: NDArray[Any]) -> NDArray[np.float32]:
+    def of(self, ct_hu: Array) -> Singles:
         """Return the electron density relative to water of CT numbers; the end values hold beyond the knots."""
         return np.interp(ct_hu, self.hu, self.relative).astype(np.float32)
 
@@ -148,7 +148,7 @@ class Machine(Block):
     beam: Beam
     density: Density
 
-    def fastest_segment_s(self, turn_deg: NDArray[Any], mu: NDArray[Any]) -> NDArray[np.float64]:
+    def fastest_segment_s(self, turn_deg: Array, mu: Array) -> Floats:
         """Return the least time of segments in s: the gantry's or the meterset's, whichever takes longer.
 
         Parameters

@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage
 
 from doseledger.core.errors import BadCase
 from doseledger.core.grid import Grid, box_around
 from doseledger.core.plan import Arc, Plan
+from doseledger.core.types import Mask, Singles
 from doseledger.planning.dose.engine import dose_at_points, outline, voxel_points_xyz
 from doseledger.planning.dose.operator import arc_operators
 from doseledger.planning.dose.raytrace import DensityMap, density_map
@@ -157,13 +157,13 @@ def _reported(
     )
 
 
-def _centre(mask: NDArray[np.bool_], grid: Grid) -> tuple[float, float, float]:
+def _centre(mask: Mask, grid: Grid) -> tuple[float, float, float]:
     """Return the centre of a mask in mm, (x, y, z), to the whole mm that a couch can be set to."""
     z, y, x = np.round(grid.index_to_mm(np.argwhere(mask)).mean(axis=0))
     return float(x), float(y), float(z)
 
 
-def _thinned(mask: NDArray[np.bool_], grid: Grid) -> NDArray[np.float32]:
+def _thinned(mask: Mask, grid: Grid) -> Singles:
     """Return points of a mask in mm, (n, 3), about 3 mm apart."""
     step = [max(1, round(3.0 / s)) for s in grid.spacing_mm]
     zyx = np.argwhere(mask[:: step[0], :: step[1], :: step[2]]) * step
