@@ -109,8 +109,6 @@ def convert_goals(
 
     Parameters
     ----------
-    goals
-        The set.
     n_fractions
         For which it is wanted.
     alpha_beta_gy

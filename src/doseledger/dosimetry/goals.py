@@ -76,8 +76,6 @@ def evaluate_goals(
     prescription_gy
         Prescribed dose in Gy by target. What is relative in a goal refers to the structure's own prescription, and
         for any other structure to the highest one.
-    goals
-        The clinical goals.
 
     Raises
     ------
@@ -162,8 +160,6 @@ def lint_goals(goals: GoalSet, protocol: Protocol) -> list[str]:
 
     Parameters
     ----------
-    goals
-        The clinical goals.
     protocol
         The protocol whose plans they judge.
     """

@@ -24,8 +24,6 @@ def bootstrap_interval(values: Floats, rng: np.random.Generator) -> tuple[float,
     ----------
     values
         One value per patient, (patient,); NaN are left out.
-    rng
-        Source of the resampling.
 
     Returns
     -------

@@ -64,8 +64,6 @@ def check_data_set(folder: Path, contract: Contract) -> SetCheck:
     ----------
     folder
         Every NPZ below it belongs to the data set; files of other kinds are none of the contract's business.
-    contract
-        What is asked for.
 
     Raises
     ------
@@ -140,8 +138,6 @@ def check_form(head: ArrayHead, rules: ArrayRules, sizes: dict[str, tuple[int, s
 
     Parameters
     ----------
-    head
-        The array's own word.
     rules
         What the contract asks of it.
     sizes

@@ -77,10 +77,6 @@ def compare_sets(
         Which arrays there are, which of them are images, how they are normalised and grouped.
     limit
         Look at the first so many files only; None for all.
-    scenario
-        Kept in the result.
-    tell
-        Called with one line a file.
 
     Raises
     ------

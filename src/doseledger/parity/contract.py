@@ -130,8 +130,6 @@ def load_contract(path: Path, name: str = "") -> Contract:
 
     Parameters
     ----------
-    path
-        The YAML.
     name
         What the contract must be called; the file's own name if empty.
 

@@ -48,8 +48,6 @@ def compare_values(reference: Array, other: Array, of: tuple[Statistics, Statist
     ----------
     reference, other
         Real arrays of one shape.
-    of
-        Their statistics.
 
     Raises
     ------

@@ -201,8 +201,6 @@ def grouped(values: Array, groups: Iterator[tuple[str, Index]]) -> dict[str, Sta
 
     Parameters
     ----------
-    values
-        A real array.
     groups
         Names, and what of the array each is: an index of numpy's.
     """

@@ -105,8 +105,6 @@ def make_cohort(out: Path, raw_list: Path, settings: PhantomSettings, goals: Goa
         How many patients, their seed, and the work put into each.
     goals
         What a plan must achieve.
-    tell
-        Called with one line as each case ends.
 
     Notes
     -----

@@ -92,14 +92,10 @@ def draw_patient(rng: np.random.Generator, in_plane_pixels: int, dose_grid_mm: f
 
     Parameters
     ----------
-    rng
-        Everything random about the patient.
     in_plane_pixels
         Rows and columns of the CT.
     dose_grid_mm
         Spacing of the dose grid in the plane of the CT (along all axes where the grid is odd).
-    dirt
-        What is unusual.
     """
     anatomy = draw_anatomy(rng, prone=dirt.position.endswith("P"), bowel_gap_mm=dirt.bowel_gap_mm)
     centre = (np.round(rng.uniform(-300.0, 300.0), 1), *np.round(rng.uniform(-40.0, 40.0, 2), 1))

@@ -30,16 +30,12 @@ def paint_ct(
 
     Parameters
     ----------
-    anatomy
-        The patient.
     space
         The grid's voxel centres in the patient's axes.
     grid
         The grid, unrolled: the couch lies on it.
     drawn
         The skin (`BODY`), the bladder and the bowel as they are contoured, on the whole grid.
-    rng
-        For noise and texture.
     """
     ct = np.full(grid.shape_zyx, AIR_HU, dtype=np.float32)
     body = drawn["BODY"] < 0

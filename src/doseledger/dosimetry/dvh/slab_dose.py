@@ -38,10 +38,6 @@ def slab_dose(dose_gy: Array, grid: Grid, slabs: Slabs, n_points: int) -> Sample
     ----------
     dose_gy
         Dose in Gy, (z, y, x) of `grid`, interpolated trilinearly.
-    grid
-        Where the dose is.
-    slabs
-        The structure.
     n_points
         Points in the structure, about. Where they are too sparse for D0.03cc its hot end gets more, of less weight.
 

@@ -92,8 +92,6 @@ class StructureDose:
 
         Parameters
         ----------
-        statistic
-            What to measure.
         prescription_gy
             The dose that is 100 %.
         whole

@@ -76,8 +76,6 @@ def search_cells(  # noqa: PLR0915  one hot loop: its arrays stay in local names
         Flat indices of reference points.
     best
         (n_points,) the least γ² so far.
-    problem
-        The two doses, on commensurate grids.
     table
         Samples by cell, nearest first.
     stop_below

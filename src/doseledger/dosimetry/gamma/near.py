@@ -50,10 +50,6 @@ def search_near(  # noqa: PLR0915  one hot loop: its arrays stay in local names
         Flat indices of reference points, ascending; each is a voxel of the evaluation grid or lies beside the grid.
     best
         (n_points,) the least γ² so far.
-    problem
-        The two doses, on commensurate grids.
-    near
-        Samples of those cells.
     stop_below
         A point is finished once its γ² is at or below this; negative for the whole minimum.
 

@@ -44,12 +44,8 @@ def open_points(
 
     Parameters
     ----------
-    problem
-        The two doses.
     mask
         Flat, which points are asked; of no length for all.
-    bounds
-        Of γ².
     first_cell
         Evaluation voxel at which the reference grid begins; None where the grids do not share their voxels: no point
         is looked at then.

@@ -44,8 +44,6 @@ def verify_points(
         What the map was made of.
     n_points
         Points to draw; all where there are fewer.
-    rng
-        Source of the draw.
 
     Returns
     -------

@@ -53,8 +53,6 @@ def append_entry(log: Path, entry: Mapping[str, Any]) -> AuditHead:
 
     Parameters
     ----------
-    log
-        The log's file.
     entry
         What to record, as JSON values. The log adds `n`, `at`, `previous`, `sha256`, and `torn` where a killed writer
         left a line cut short.

@@ -66,12 +66,8 @@ def record_command(log: Path, root: Path, footprint: Footprint) -> Iterator[None
 
     Parameters
     ----------
-    log
-        The audit log.
     root
         The folder whose Git identity and commit are recorded.
-    footprint
-        What the command is about to do.
 
     Raises
     ------

@@ -188,12 +188,8 @@ def verify_recorded(root: Path, cache: Path, tell: Tell) -> RotReport:
 
     Parameters
     ----------
-    root
-        The project.
     cache
         Its cache of objects by MD5; see `cache_folder`.
-    tell
-        Called with one line an out.
 
     Raises
     ------

@@ -165,8 +165,6 @@ def measure(source: Source, check: FileCheck | None, before: Stamp) -> Entry:
 
     Parameters
     ----------
-    source
-        The file.
     check
         What the contract says of it, with the heads of its arrays; None where it is not under the contract.
     before

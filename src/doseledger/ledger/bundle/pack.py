@@ -45,12 +45,8 @@ def pack(out: Path, order: Order, cache: Path | None, tell: Tell) -> dict[str, A
     ----------
     out
         NAME.tar; nothing of that name may be there. Written beside it first, and moved when whole.
-    order
-        What goes in, and how.
     cache
         DVC's cache, by which the files of recorded folders are known; None where there is no DVC project.
-    tell
-        Called with one line a step.
 
     Raises
     ------

@@ -88,10 +88,6 @@ def describe_bundle(name: str, order: Order, entries: list[Entry], n_dicom: int)
     ----------
     name
         The bundle's name, without suffix.
-    order
-        What was asked for.
-    entries
-        Every file, measured.
     n_dicom
         How many raw DICOM files are among them.
     """

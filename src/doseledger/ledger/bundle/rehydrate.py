@@ -31,8 +31,6 @@ def rehydrate(bundle: Path, destination: Path, index_sha256: str, tell: Tell) ->
         A folder that is not there yet; it appears when all of it is there and is what was packed.
     index_sha256
         As for `verify_bundle`.
-    tell
-        Called with one line a step.
 
     Raises
     ------

@@ -74,10 +74,6 @@ def gather(wanted: Wanted, root: Path, recorded: dict[str, Recorded]) -> list[So
 
     Parameters
     ----------
-    wanted
-        Folders and files.
-    root
-        The project.
     recorded
         What DVC recorded, by path.
 

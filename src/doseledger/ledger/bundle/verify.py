@@ -88,8 +88,6 @@ def verify_bundle(bundle: Path, index_sha256: str, tell: Tell) -> BundleCheck:
         NAME.tar, one of its parts or its index; or a folder that it was unpacked to.
     index_sha256
         Digest of the index (of SHA256SUMS for a folder) as the sender gave it by another way; empty without one.
-    tell
-        Called with one line a step.
 
     Raises
     ------
@@ -261,8 +259,6 @@ def verify_folder(folder: Path, sums_sha256: str) -> BundleCheck:
 
     Parameters
     ----------
-    folder
-        Where it was unpacked.
     sums_sha256
         Digest that SHA256SUMS must have; empty where none is known.
 

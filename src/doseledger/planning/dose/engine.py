@@ -50,12 +50,6 @@ def compute_dose(
         The plan, its control points as they will be delivered.
     ct_hu
         CT numbers, (z, y, x) on `grid`.
-    grid
-        Grid of the CT.
-    machine
-        The machine of the plan.
-    dose_grid
-        Where the dose is wanted.
     sub_angles
         Beams for each segment between two control points; each takes its share of the leaves' way.
 
@@ -117,12 +111,6 @@ def dose_at_points(
 
     Parameters
     ----------
-    plan
-        The plan.
-    density
-        Electron density of the patient.
-    machine
-        The machine of the plan.
     points_xyz
         Positions in mm, LPS, (n, 3).
     sub_angles

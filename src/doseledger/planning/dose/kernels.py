@@ -130,8 +130,6 @@ def spread_for(
 
     Parameters
     ----------
-    machine
-        The machine.
     jaw_x_mm, jaw_y_mm
         The jaws. What lies behind them is dark, to the exact edge.
     spacing_mm

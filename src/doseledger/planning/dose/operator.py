@@ -122,10 +122,6 @@ def arc_operators(
     ----------
     arcs
         Their angles, jaws and isocentre count; leaves and meterset don't.
-    density
-        Electron density of the patient.
-    machine
-        The machine.
     points_xyz
         Positions in mm, LPS, (n, 3).
     """

@@ -86,10 +86,6 @@ def trace_fan(density: DensityMap, frame: BeamFrame, box_xyz: NDArray[np.floatin
 
     Parameters
     ----------
-    density
-        Electron density.
-    frame
-        The beam.
     box_xyz
         Least and greatest x, y and z of the points to be looked up, (2, 3).
     reach_mm

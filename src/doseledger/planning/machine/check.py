@@ -22,13 +22,6 @@ LEAST_MU = 1e-6
 def check_plan(plan: Plan, machine: Machine) -> list[str]:
     """Return what stops a machine from delivering a plan, a sentence each; empty if nothing does.
 
-    Parameters
-    ----------
-    plan
-        The plan, in memory.
-    machine
-        The machine it is to run on.
-
     Notes
     -----
     Leaves must keep up with the gantry at the speed that the meterset allows: the machine could slow the gantry for a

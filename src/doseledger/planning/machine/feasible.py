@@ -43,8 +43,6 @@ def feasible_leaves(leaf_mm: Floats, jaw_x_mm: tuple[float, float], reach_mm: Fl
         The tips stay between the jaws. No wider than the bank's span, so that it holds too.
     reach_mm
         How far a leaf gets in each segment, (control point − 1,).
-    machine
-        The machine.
 
     Returns
     -------

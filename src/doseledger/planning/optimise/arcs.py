@@ -44,14 +44,6 @@ def optimise_plan(
 
     Parameters
     ----------
-    patient
-        Who is planned.
-    machine
-        On what.
-    style
-        How.
-    settings
-        With how much work.
     rng
         Draws the points; the same generator gives the same plan to the bit on one machine.
     progress

@@ -36,8 +36,6 @@ def sampled_points(
         What is asked; one on a structure that is not there is left out.
     n_points
         About how many points to draw in all; a small structure gives all it has.
-    rng
-        Draws the points.
 
     Raises
     ------

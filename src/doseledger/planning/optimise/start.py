@@ -37,12 +37,8 @@ def start_arcs(
         Points of all targets in mm, (n, 3).
     isocentre_xyz_mm
         LPS.
-    machine
-        The machine.
     style
         Collimator angles and jaw margin.
-    segments_per_arc
-        Segments of each arc.
     """
     arcs = []
     for a, collimator in enumerate(style.collimator_deg):
