@@ -35,12 +35,7 @@ OUTLINE_HU = -400.0
 
 
 def compute_dose(
-    plan: Plan,
-    ct_hu: HuArray,
-    grid: Grid,
-    machine: Machine,
-    dose_grid: Grid,
-    sub_angles: int = 2,
+    plan: Plan, ct_hu: HuArray, grid: Grid, machine: Machine, dose_grid: Grid, sub_angles: int = 2
 ) -> Singles:
     """Return the dose of all fractions of a plan in Gy, float32 (z, y, x) on the dose grid.
 
