@@ -55,10 +55,10 @@ def pack_bundle(
     from doseledger.core.protocol import load_protocol
     from doseledger.ledger.audit.anchors import anchor_values
     from doseledger.ledger.audit.recording import note_fact
-    from doseledger.ledger.bundle.bitrot import cache_folder
     from doseledger.ledger.bundle.pack import index_path, pack
     from doseledger.ledger.bundle.record import Order, check_scenario
     from doseledger.ledger.bundle.sources import Wanted, pair_files
+    from doseledger.ledger.provenance.dvc_project import cache_folder
 
     root = Path.cwd()
     order = Order(
@@ -160,7 +160,8 @@ def verify(
 
     Example: doseledger verify . --whole-cache
     """
-    from doseledger.ledger.bundle.bitrot import cache_folder, verify_objects, verify_recorded
+    from doseledger.ledger.bundle.bitrot import verify_objects, verify_recorded
+    from doseledger.ledger.provenance.dvc_project import cache_folder
 
     cache = cache_folder(root)
     if cache is None:
