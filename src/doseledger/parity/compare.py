@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from doseledger.core.errors import BadInput
 from doseledger.core.types import Array, Tell
-from doseledger.parity.arrays import ArrayHead, array_heads, read_member
+from doseledger.parity.arrays import array_heads, read_member
 from doseledger.parity.check import find_npz
 from doseledger.parity.contract import ArrayRules, Contract, Groups
 from doseledger.parity.differences import compare_values, nearest_phase
@@ -96,10 +97,7 @@ def compare_sets(
     result = ParityResult(contract.name, scenario, (folders[0].name, folders[1].name), len(everything), len(files))
     comparison = _Comparison(contract, result)
     for number, name in enumerate(files, start=1):
-        a, b = (
-            _File(folder / name, contract) if name in there else None
-            for folder, there in zip(folders, found, strict=True)
-        )
+        a, b = (_File(folder / name) if name in there else None for folder, there in zip(folders, found, strict=True))
         comparison.add(name, a, b)
         tell(f"[{number}/{len(files)}] {name}")
     comparison.close()
@@ -107,27 +105,12 @@ def compare_sets(
 
 
 class _File:
-    """One file of one side; an array is read when it is first asked for, and those that groups need are kept."""
+    """One file of one side; an array is read when it is first asked for, and the last three are kept."""
 
-    def __init__(self, path: Path, contract: Contract) -> None:
-        self.path = path
-        self.heads: dict[str, ArrayHead] = array_heads(path)
-        wanted = {
-            name
-            for rules in contract.arrays.values()
-            if rules.groups is not None
-            for name in (rules.groups.labels, rules.groups.masks, rules.groups.names)
-        }
-        self._kept: dict[str, Array] = {}
-        self._keep = wanted & set(self.heads)
-
-    def array(self, name: str) -> Array:
-        if name in self._kept:
-            return self._kept[name]
-        values = read_member(self.path, name)
-        if name in self._keep:
-            self._kept[name] = values
-        return values
+    def __init__(self, path: Path) -> None:
+        self.path, self.heads = path, array_heads(path)
+        # The array that is compared, and labels or masks and names of its groups.
+        self.array = lru_cache(maxsize=3)(partial(read_member, path))
 
 
 @dataclass(frozen=True)

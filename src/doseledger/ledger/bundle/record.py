@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -136,10 +137,8 @@ def _stages(entries: list[Entry], root: Path) -> list[dict[str, Any]]:
         name: {
             "stage": name,
             "command": _command(stage.get("cmd", "")),
-            "reads": {
-                str(dep["path"]): _hash(dep) for dep in stage.get("deps") or [] if not _is_code(str(dep["path"]))
-            },
-            "writes": {str(out["path"]): _hash(out) for out in stage.get("outs") or []},
+            "reads": {path: md5 for path, md5 in _hashes(stage, "deps").items() if not _is_code(path)},
+            "writes": _hashes(stage, "outs"),
         }
         for name, stage in known.items()
     }
@@ -162,9 +161,9 @@ def _meet(out: str, needed: set[str]) -> bool:
     return any(path == out or path.startswith(f"{out}/") or out.startswith(f"{path}/") for path in needed)
 
 
-def _hash(item: dict[str, Any]) -> str:
+def _hashes(stage: dict[str, Any], kind: str) -> dict[str, str]:
     # What DVC calls `hash` there is the name of the algorithm.
-    return str(item.get("md5") or "")
+    return {str(item["path"]): str(item.get("md5") or "") for item in stage.get(kind) or []}
 
 
 def _is_code(path: str) -> bool:
@@ -195,19 +194,15 @@ def _range(low: float | None, high: float | None) -> str:
 
 
 def _totals(entries: list[Entry]) -> dict[str, Any]:
-    roles = sorted({entry.role for entry in entries})
+    files, sizes = Counter(entry.role for entry in entries), Counter[str]()
+    for entry in entries:
+        sizes[entry.role] += entry.size
     return {
         "files": len(entries),
-        "bytes": sum(entry.size for entry in entries),
+        "bytes": sizes.total(),
         "arrays": sum(len(entry.arrays) for entry in entries),
         "recorded": sum(bool(entry.md5) for entry in entries),
-        "roles": {
-            role: {
-                "files": sum(entry.role == role for entry in entries),
-                "bytes": sum(entry.size for entry in entries if entry.role == role),
-            }
-            for role in roles
-        },
+        "roles": {role: {"files": files[role], "bytes": sizes[role]} for role in sorted(files)},
     }
 
 
