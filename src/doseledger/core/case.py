@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.files import ZIP_DATE, atomic_path
-from doseledger.core.grid import Grid
-from doseledger.core.types import Array, GyArray, HuArray, IntTriple, Mask
+from doseledger.core.grid import Grid, IntTriple
 
 FORMAT_VERSION = 1
 # Local file header of a ZIP member: 30 bytes, then the name and the extra field (PKWARE APPNOTE 4.3.7).
@@ -63,17 +62,17 @@ class Case:
     """
 
     grid: Grid
-    ct_hu: HuArray
+    ct_hu: NDArray[np.int16]
     structure_names: tuple[str, ...]
-    masks: Mask
+    masks: NDArray[np.bool_]
     sdf_mm: NDArray[np.float16]
-    present: Mask
-    body: Mask
-    valid_dose: Mask
+    present: NDArray[np.bool_]
+    body: NDArray[np.bool_]
+    valid_dose: NDArray[np.bool_]
     full_shape_zyx: IntTriple
     crop_start_zyx: IntTriple
     meta: dict[str, Any]
-    dose_gy: GyArray | None = None
+    dose_gy: NDArray[np.float32] | None = None
     prescription_gy: dict[str, float] = field(default_factory=dict)
     n_fractions: int | None = None
 
@@ -82,7 +81,7 @@ class Case:
         """Pseudonymous identifier, the file's stem."""
         return str(self.meta["case_id"])
 
-    def mask(self, name: str) -> Mask:
+    def mask(self, name: str) -> NDArray[np.bool_]:
         """Return the bool mask (z, y, x) of a structure; all False when it is absent.
 
         Raises
@@ -123,8 +122,8 @@ class Case:
             write_npz(part, _arrays(self))
 
 
-def _arrays(case: Case) -> dict[str, Array]:
-    arrays: dict[str, Array] = {
+def _arrays(case: Case) -> dict[str, NDArray[Any]]:
+    arrays: dict[str, NDArray[Any]] = {
         "format_version": np.asarray(FORMAT_VERSION, dtype=np.int32),
         "ct_hu": case.ct_hu,
         "masks": case.masks.astype(np.uint8),
@@ -149,7 +148,7 @@ def _arrays(case: Case) -> dict[str, Array]:
     return arrays
 
 
-def write_npz(path: Path, arrays: Mapping[str, Array]) -> None:
+def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write arrays as a stored (uncompressed) NPZ with fixed dates: equal arrays give equal bytes."""
     with zipfile.ZipFile(path, "w", compression=zipfile.ZIP_STORED, allowZip64=True) as archive:
         for name, array in arrays.items():
@@ -203,12 +202,12 @@ def _load(path: Path) -> Case:
     return case
 
 
-def _triple(values: Array) -> IntTriple:
+def _triple(values: NDArray[Any]) -> IntTriple:
     z, y, x = (int(value) for value in values)
     return z, y, x
 
 
-def _as_bool(path: Path, name: str, array: Array) -> Mask:
+def _as_bool(path: Path, name: str, array: NDArray[Any]) -> NDArray[np.bool_]:
     if array.dtype not in (np.uint8, np.bool_) or (array.size and array.max() > 1):
         raise BadCase(path.stem, f"{name} must hold 0 and 1 as uint8, found {array.dtype} up to {array.max()}")
     return array.astype(np.bool_)
@@ -223,7 +222,7 @@ def check_form(case: Case) -> None:
         Naming the array, what was found and what was wanted. What the numbers *mean* is for the gates to judge.
     """
     shape, n = case.grid.shape_zyx, len(case.structure_names)
-    wanted: list[tuple[str, Array | None, Any, tuple[int, ...]]] = [
+    wanted: list[tuple[str, NDArray[Any] | None, Any, tuple[int, ...]]] = [
         ("ct_hu", case.ct_hu, np.int16, shape),
         ("masks", case.masks, np.bool_, (n, *shape)),
         ("sdf_mm", case.sdf_mm, np.float16, (n, *shape)),
@@ -245,7 +244,7 @@ def check_form(case: Case) -> None:
         )
 
 
-def map_member(path: Path, name: str) -> Array:
+def map_member(path: Path, name: str) -> NDArray[Any]:
     """Return one array of an NPZ as a read-only memory map, so that a slice of it reads a slice.
 
     Raises

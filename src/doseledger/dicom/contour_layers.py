@@ -1,4 +1,4 @@
-"""A structure's contours slice by slice, with gaps filled in."""
+"""A structure's contours slice by slice: as they are drawn, and as they are filled in where none is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Contours to masks on any grid: voxel centres inside, holes, keyholes, gaps.
+"""Contours to masks on any grid: which voxel centres lie inside; holes, keyholes, several contours, gaps.
 
 A structure is a stack of planes. On each plane its contours are combined even-odd at the pixel centres of the *target*
 grid, so nothing is resampled in the plane. Between two planes the shape is interpolated (Raya & Udupa 1990): signed

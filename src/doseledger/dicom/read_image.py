@@ -1,4 +1,4 @@
-"""CT or MR slices of one series to a volume on a Grid."""
+"""CT (or MR) slices of one series -> a volume in HU on a Grid; irregular geometry is refused, never patched."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from doseledger.core.fanout import run_cases
 from doseledger.core.files import sha256_of_file
 from doseledger.core.protocol import Protocol, load_protocol
 from doseledger.core.tables import CASES, SKIPPED, SPLITS, TEST_SET, read_table, with_present_digests
-from doseledger.core.types import Tell
 from doseledger.gates import suites
 from doseledger.gates.data import distances, doses, grids, leakage, plans, structures
 from doseledger.gates.data.features import Row, measure_case
@@ -23,6 +22,8 @@ from doseledger.gates.data.fingerprints import Fingerprint, take_fingerprint
 from doseledger.gates.digests import CohortFiles, data_digest
 from doseledger.gates.limits import DataLimits, data_limits
 from doseledger.gates.verdict import Finding, Verdict, make_verdict
+
+Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)

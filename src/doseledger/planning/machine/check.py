@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from doseledger.core.plan import Arc, Plan
-from doseledger.core.types import Mask
 from doseledger.planning.machine.geometry import gantry_turn_deg
 from doseledger.planning.machine.linac import Machine
 
@@ -21,6 +21,13 @@ LEAST_MU = 1e-6
 
 def check_plan(plan: Plan, machine: Machine) -> list[str]:
     """Return what stops a machine from delivering a plan, a sentence each; empty if nothing does.
+
+    Parameters
+    ----------
+    plan
+        The plan, in memory.
+    machine
+        The machine it is to run on.
 
     Notes
     -----
@@ -42,115 +49,139 @@ def check_plan(plan: Plan, machine: Machine) -> list[str]:
             found.append(f"Beam {arc.name} has {pairs} leaf pairs, {machine.name} has {machine.leaves.n_pairs}.")
             continue
         for check in (_numbers, _jaws, _leaves, _neighbours, _meterset, _speeds):
-            for at, text in check(arc, machine):
-                found.append(f"Beam {arc.name}{text}" if at is None else f"Beam {arc.name}, control point {at}: {text}")
+            found.extend(check(arc, machine))
     return found
 
 
-# A control point, or None for the whole beam, and the rest of the sentence.
-Faults = Iterator[tuple[int | None, str]]
-
-
-def _places(broken: Mask) -> list[int]:
+def _places(broken: NDArray[np.bool_]) -> list[int]:
     """Return the control points (or segments) of an array at which anything is broken."""
     return [int(k) for k in np.flatnonzero(broken.reshape(len(broken), -1).any(axis=1))]
 
 
-def _numbers(arc: Arc, machine: Machine) -> Faults:
+def _numbers(arc: Arc, machine: Machine) -> Iterator[str]:
     isocentre = np.asarray(arc.isocentre_xyz_mm)
     if isocentre.shape != (3,) or not np.all(np.isfinite(isocentre)):
-        yield None, f" has no isocentre: found {arc.isocentre_xyz_mm}, wanted x, y and z in mm."
+        yield f"Beam {arc.name} has no isocentre: found {arc.isocentre_xyz_mm}, wanted x, y and z in mm."
     for name, values in (("leaf", arc.leaf_mm), ("meterset", arc.meterset_mu), ("gantry", arc.gantry_deg)):
         for k in _places(~np.isfinite(values)):
-            yield k, f"a {name} value is not a number."
+            yield f"Beam {arc.name}, control point {k}: a {name} value is not a number."
     for k in _places((arc.gantry_deg < 0) | (arc.gantry_deg >= 360)):
-        yield k, f"gantry at {arc.gantry_deg[k]:g}°, wanted 0 ≤ angle < 360°."
+        yield f"Beam {arc.name}, control point {k}: gantry at {arc.gantry_deg[k]:g}°, wanted 0 ≤ angle < 360°."
 
 
-def _jaws(arc: Arc, machine: Machine) -> Faults:
-    least = machine.jaws.min_opening_mm
-    for name, (one, two), (low, high) in (
-        ("X", arc.jaw_x_mm, machine.jaws.x_mm),
-        ("Y", arc.jaw_y_mm, machine.jaws.y_mm),
-    ):
-        if one < low - SLACK_MM or two > high + SLACK_MM:
-            yield None, f": jaws {name} at {one:g} and {two:g} mm, limits {low:g} and {high:g} mm."
-        if two - one < least - SLACK_MM:
-            yield None, f": jaws {name} open by {two - one:g} mm, least opening {least:g} mm."
+def _jaws(arc: Arc, machine: Machine) -> Iterator[str]:
+    for name, jaw, limit in (("X", arc.jaw_x_mm, machine.jaws.x_mm), ("Y", arc.jaw_y_mm, machine.jaws.y_mm)):
+        if jaw[0] < limit[0] - SLACK_MM or jaw[1] > limit[1] + SLACK_MM:
+            yield (
+                f"Beam {arc.name}: jaws {name} at {jaw[0]:g} and {jaw[1]:g} mm, "
+                f"limits {limit[0]:g} and {limit[1]:g} mm."
+            )
+        if jaw[1] - jaw[0] < machine.jaws.min_opening_mm - SLACK_MM:
+            yield (
+                f"Beam {arc.name}: jaws {name} open by {jaw[1] - jaw[0]:g} mm, "
+                f"least opening {machine.jaws.min_opening_mm:g} mm."
+            )
 
 
-def _leaves(arc: Arc, machine: Machine) -> Faults:
-    leaves, (x1, x2) = machine.leaves, arc.jaw_x_mm
+def _leaves(arc: Arc, machine: Machine) -> Iterator[str]:
+    leaves = machine.leaves
     gap = arc.leaf_mm[:, 1] - arc.leaf_mm[:, 0]
     for k in _places(gap < leaves.min_gap_mm - SLACK_MM):
         pair = int(np.argmin(gap[k]))
         word = "crosses" if gap[k, pair] < 0 else "is closer than the least gap"
-        yield k, f"leaf pair {pair + 1} {word}: gap {gap[k, pair]:.2f} mm, least {leaves.min_gap_mm:g} mm."
-    low, high = leaves.travel_mm
-    for k in _places((arc.leaf_mm < low - SLACK_MM) | (arc.leaf_mm > high + SLACK_MM)):
+        yield (
+            f"Beam {arc.name}, control point {k}: leaf pair {pair + 1} {word}: "
+            f"gap {gap[k, pair]:.2f} mm, least {leaves.min_gap_mm:g} mm."
+        )
+    for k in _places((arc.leaf_mm < leaves.travel_mm[0] - SLACK_MM) | (arc.leaf_mm > leaves.travel_mm[1] + SLACK_MM)):
         tip = arc.leaf_mm[k].ravel()[np.argmax(np.abs(arc.leaf_mm[k]))]
-        yield k, f"a leaf tip at {tip:.2f} mm, travel {low:g} to {high:g} mm."
+        low, high = leaves.travel_mm
+        yield f"Beam {arc.name}, control point {k}: a leaf tip at {tip:.2f} mm, travel {low:g} to {high:g} mm."
     span = np.ptp(arc.leaf_mm, axis=2)
     for k in _places(span > leaves.max_span_mm + 2 * SLACK_MM):
-        yield k, f"tips of one bank {span[k].max():.2f} mm apart, at most {leaves.max_span_mm:g} mm."
-    # Leaf pairs between the Y jaws at least in part.
-    seen = (leaves.boundary_mm[1:] > arc.jaw_y_mm[0]) & (leaves.boundary_mm[:-1] < arc.jaw_y_mm[1])
-    outside = seen & ((arc.leaf_mm[:, 0] < x1 - SLACK_MM) | (arc.leaf_mm[:, 1] > x2 + SLACK_MM))
-    for k in _places(outside):
-        pair = int(np.flatnonzero(outside[k])[0])
+        yield (
+            f"Beam {arc.name}, control point {k}: tips of one bank {span[k].max():.2f} mm apart, "
+            f"at most {leaves.max_span_mm:g} mm."
+        )
+    seen = _within_jaw_y(arc, machine)
+    outside = (arc.leaf_mm[:, 0] < arc.jaw_x_mm[0] - SLACK_MM) | (arc.leaf_mm[:, 1] > arc.jaw_x_mm[1] + SLACK_MM)
+    for k in _places(outside & seen):
+        pair = int(np.flatnonzero(outside[k] & seen)[0])
         left, right = arc.leaf_mm[k, :, pair]
-        aperture = f"the aperture of leaf pair {pair + 1}, {left:.2f} to {right:.2f} mm"
-        yield k, f"{aperture}, reaches outside the jaws at {x1:g} and {x2:g} mm."
+        yield (
+            f"Beam {arc.name}, control point {k}: the aperture of leaf pair {pair + 1}, {left:.2f} to {right:.2f} mm, "
+            f"reaches outside the jaws at {arc.jaw_x_mm[0]:g} and {arc.jaw_x_mm[1]:g} mm."
+        )
 
 
-def _neighbours(arc: Arc, machine: Machine) -> Faults:
+def _within_jaw_y(arc: Arc, machine: Machine) -> NDArray[np.bool_]:
+    """Return which leaf pairs lie between the Y jaws at least in part."""
+    boundary = machine.leaves.boundary_mm
+    return np.asarray((boundary[1:] > arc.jaw_y_mm[0]) & (boundary[:-1] < arc.jaw_y_mm[1]), dtype=np.bool_)
+
+
+def _neighbours(arc: Arc, machine: Machine) -> Iterator[str]:
     if machine.leaves.interdigitation:
         return
     left, right = arc.leaf_mm[:, 0], arc.leaf_mm[:, 1]
+    above = right[:, 1:] - left[:, :-1]
+    below = right[:, :-1] - left[:, 1:]
     least = machine.leaves.min_gap_mm - SLACK_MM
-    tight = (right[:, 1:] - left[:, :-1] < least) | (right[:, :-1] - left[:, 1:] < least)
-    for k in _places(tight):
-        pair = int(np.flatnonzero(tight[k])[0])
-        yield k, f"leaf pairs {pair + 1} and {pair + 2} interdigitate, which {machine.name} does not allow."
+    for k in _places((above < least) | (below < least)):
+        pair = int(np.flatnonzero((above[k] < least) | (below[k] < least))[0])
+        yield (
+            f"Beam {arc.name}, control point {k}: leaf pairs {pair + 1} and {pair + 2} interdigitate, "
+            f"which {machine.name} does not allow."
+        )
 
 
-def _meterset(arc: Arc, machine: Machine) -> Faults:
-    mu = arc.meterset_mu
-    if abs(mu[0]) > LEAST_MU:
-        yield 0, f"the meterset begins at {mu[0]:g} MU, wanted 0."
+def _meterset(arc: Arc, machine: Machine) -> Iterator[str]:
+    if abs(arc.meterset_mu[0]) > LEAST_MU:
+        yield f"Beam {arc.name}, control point 0: the meterset begins at {arc.meterset_mu[0]:g} MU, wanted 0."
     for k in _places(arc.segment_mu < 0):
-        yield k + 1, f"the meterset falls from {mu[k]:.4f} to {mu[k + 1]:.4f} MU, it must not fall."
-    if mu[-1] <= LEAST_MU:
-        yield None, " delivers no monitor units."
+        yield (
+            f"Beam {arc.name}, control point {k + 1}: the meterset falls from {arc.meterset_mu[k]:.4f} "
+            f"to {arc.meterset_mu[k + 1]:.4f} MU, it must not fall."
+        )
+    if arc.meterset_mu[-1] <= LEAST_MU:
+        yield f"Beam {arc.name} delivers no monitor units."
 
 
-def _speeds(arc: Arc, machine: Machine) -> Faults:
+def _speeds(arc: Arc, machine: Machine) -> Iterator[str]:
     turn = np.abs(gantry_turn_deg(arc))
     if arc.clockwise is None and np.ptp(arc.gantry_deg) > 0:
-        yield None, f": the gantry moves from {arc.gantry_deg[0]:g}°, but has no sense of rotation."
+        yield f"Beam {arc.name}: the gantry moves from {arc.gantry_deg[0]:g}°, but has no sense of rotation."
+        return
     if arc.clockwise is None:
         # A gantry at rest waits for the leaves: dose rate and leaf speed bind nothing.
         return
     mu = np.maximum(arc.segment_mu, 0.0)
     for k in _places((turn <= 0) & (mu > LEAST_MU)):
-        yield k + 1, f"{mu[k]:.3f} MU while the gantry of an arc stands still."
+        yield f"Beam {arc.name}, control point {k + 1}: {mu[k]:.3f} MU while the gantry of an arc stands still."
     if turn.sum() > 360.0 + 1e-6:
-        yield None, f" turns by {turn.sum():.1f}°, at most 360°: do the angles follow its sense of rotation?"
+        yield f"Beam {arc.name} turns by {turn.sum():.1f}°, at most 360°: do the angles follow its sense of rotation?"
     time = machine.fastest_segment_s(turn, mu)
     moving = turn > 0
     speed = np.divide(turn, time, out=np.full(len(turn), np.inf), where=time > 0)
     slowest = machine.gantry.min_speed_deg_s
     for k in _places(moving & (speed < slowest * (1 - SLACK_RATE))):
-        asked = f"{mu[k]:.2f} MU over {turn[k]:.2f}° need the gantry at {speed[k]:.3f}°/s"
-        yield k + 1, f"{asked}, least {slowest:g}°/s."
+        yield (
+            f"Beam {arc.name}, control point {k + 1}: {mu[k]:.2f} MU over {turn[k]:.2f}° need the gantry at "
+            f"{speed[k]:.3f}°/s, least {slowest:g}°/s."
+        )
     rate = 60.0 * np.divide(mu, time, out=np.zeros(len(turn)), where=time > 0)
     least = machine.dose_rate.min_mu_min
     for k in _places(moving & (rate < least * (1 - SLACK_RATE))):
-        asked = f"{mu[k]:.4f} MU at the gantry's full speed are {rate[k]:.2f} MU/min"
-        yield k + 1, f"{asked}, least {least:g} MU/min."
-    way, fastest = np.abs(np.diff(arc.leaf_mm, axis=0)), machine.leaves.max_speed_mm_s
-    for k in _places(way > (fastest * time + 2 * SLACK_MM)[:, None, None]):
+        yield (
+            f"Beam {arc.name}, control point {k + 1}: {mu[k]:.4f} MU at the gantry's full speed are "
+            f"{rate[k]:.2f} MU/min, least {least:g} MU/min."
+        )
+    way = np.abs(np.diff(arc.leaf_mm, axis=0))
+    allowed = machine.leaves.max_speed_mm_s * time + 2 * SLACK_MM
+    for k in _places(way > allowed[:, None, None]):
         bank, pair = np.unravel_index(int(np.argmax(way[k])), way[k].shape)
-        far, pace = way[k].max(), way[k].max() / max(time[k], 1e-9)
-        moved = f"leaf {pair + 1} of bank X{bank + 1} moves {far:.2f} mm in {time[k]:.3f} s, {pace:.1f} mm/s"
-        yield k + 1, f"{moved}, at most {fastest:g} mm/s."
+        yield (
+            f"Beam {arc.name}, control point {k + 1}: leaf {pair + 1} of bank X{bank + 1} moves "
+            f"{way[k].max():.2f} mm in {time[k]:.3f} s, {way[k].max() / max(time[k], 1e-9):.1f} mm/s, at most "
+            f"{machine.leaves.max_speed_mm_s:g} mm/s."
+        )
