@@ -54,3 +54,16 @@ def test_our_own_code_imports_from_the_modules_so_that_the_walk_over_it_sees_the
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom):
                 assert not {(node.module, alias.name) for alias in node.names} & lazy, f"{path}: import from the module"
+
+
+def test_an_alias_has_one_meaning_wherever_it_is_defined(repository: Path) -> None:
+    def aliases(path: Path) -> dict[str, str]:
+        body = ast.parse(path.read_text(encoding="utf-8")).body
+        plain = [node for node in body if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)]
+        return {node.targets[0].id: ast.unparse(node.value) for node in plain}
+
+    shared = aliases(repository / "src" / "doseledger" / "core" / "types.py")
+    assert {"GyArray", "Mask", "Sdf", "Tell", "Box"} <= set(shared)
+    for path in (repository / "src").rglob("*.py"):
+        for name, meaning in aliases(path).items():
+            assert shared.get(name, meaning) == meaning, f"{path}: {name} is another thing in core/types.py"

@@ -20,10 +20,10 @@ Integers = NDArray[np.int64]
 # What picks elements: positions along an axis, and a mask that is True inside.
 Indices = NDArray[np.intp]
 Mask = NDArray[np.bool_]
-# Total plan dose in Gy; CT numbers in HU; signed distance to a surface in mm, negative inside.
+# Total plan dose in Gy; CT numbers in HU; signed distance in mm, negative inside, as a case keeps it.
 GyArray = NDArray[np.float32]
 HuArray = NDArray[np.int16]
-Sdf = NDArray[np.floating]
+Sdf = NDArray[np.float16]
 
 Triple = tuple[float, float, float]
 IntTriple = tuple[int, int, int]

@@ -18,7 +18,7 @@ from doseledger.core.errors import BadCase
 from doseledger.core.fanout import Tell
 from doseledger.core.files import atomic_path, sha256_of_file
 from doseledger.core.tables import SPLITS, read_table
-from doseledger.learn.data.inputs import Box, OpenCase, case_files, check_fits, open_case, whole_box
+from doseledger.learn.data.inputs import OpenCase, Window, case_files, check_fits, open_case, whole_box
 from doseledger.learn.data.patches import Sample, as_tensors, mirror_inputs, read_inputs
 from doseledger.learn.networks.windows import predict_whole
 from doseledger.learn.networks.with_prior import OverPrior, dose_network
@@ -122,7 +122,7 @@ def predict_case(model: Model, case: OpenCase, recipe: PredictRecipe) -> NDArray
     return dose_on_case(case, dose, box, checkpoint.recipe.inputs.dose_scale_gy)
 
 
-def dose_on_case(case: OpenCase, dose: NDArray[np.float32], box: Box, scale_gy: float) -> NDArray[np.float32]:
+def dose_on_case(case: OpenCase, dose: NDArray[np.float32], box: Window, scale_gy: float) -> NDArray[np.float32]:
     """Return doses of a widened box in Gy on the case's own grid; never negative, 0 where no dose is defined.
 
     Parameters

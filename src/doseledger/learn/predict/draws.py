@@ -19,7 +19,7 @@ from doseledger.core.files import sha256_of_file
 from doseledger.core.grid import Triple
 from doseledger.core.schema import load_block
 from doseledger.core.tables import SPLITS, read_table
-from doseledger.learn.data.inputs import Box, OpenCase, case_files, check_fits, open_case, read_box, whole_box
+from doseledger.learn.data.inputs import OpenCase, Window, case_files, check_fits, open_case, read_box, whole_box
 from doseledger.learn.data.patches import as_tensors, read_inputs
 from doseledger.learn.networks.denoiser import (
     DoseScale,
@@ -210,7 +210,7 @@ def central_dose(
     return np.maximum(mean_gy, np.float32(0.0))
 
 
-def _whole_batch(model: DiffusionModel, case: OpenCase, box: Box) -> dict[str, Tensor]:
+def _whole_batch(model: DiffusionModel, case: OpenCase, box: Window) -> dict[str, Tensor]:
     """Image, condition and valid dose of the whole case, widened to the patch, on the model's device."""
     sample: dict[str, Any] = read_inputs(case, model.checkpoint.spec, box)
     sample["valid_dose"] = read_box(case, "valid_dose", box, 0)[None] > 0
