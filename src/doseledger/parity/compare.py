@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -113,8 +113,7 @@ class _File:
         self.array = lru_cache(maxsize=3)(partial(read_member, path))
 
 
-@dataclass(frozen=True)
-class _What:
+class _What(NamedTuple):
     """Which numbers a row is about."""
 
     side: str
@@ -123,8 +122,7 @@ class _What:
     part: str
 
     def row(self, stage: str, group: str, statistics: Statistics) -> dict[str, Any]:
-        key = {"side": self.side, "file": self.file, "array": self.array, "part": self.part}
-        return {**key, "stage": stage, "group": group, **statistics.as_dict()}
+        return {**self._asdict(), "stage": stage, "group": group, **statistics.as_dict()}
 
 
 class _Comparison:
@@ -158,7 +156,7 @@ class _Comparison:
             return found
         rows = self._result.statistics
         for part, real in parts_of(values).items():
-            of_part = replace(what, part=part)
+            of_part = what._replace(part=part)
             found[part] = raw = describe(real)
             self._raw.setdefault((what.side, what.array, part), []).append(raw)
             rows.append(of_part.row("raw", "", raw))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -60,7 +59,13 @@ def torch_map(pair: DosePair, criteria: GammaCriteria, *, device: str | None = N
     gamma, points, squared = open_map(pair, problem, criteria, finished=-1.0, reach_mm=0.0)
     with torch.inference_mode():
         dtype = torch.float32 if single else torch.float64
-        volume = _Volume.of(problem, torch.device(device), dtype)
+
+        def there(array: Floats, kind: torch.dtype) -> Tensor:
+            # A tensor may not share memory that NumPy says is not to be written.
+            return torch.as_tensor(array if array.flags.writeable else array.copy(), device=device, dtype=kind)
+
+        axes_mm = tuple(there(axis_mm, torch.float64) for axis_mm in problem.axes_mm)
+        volume = _Volume(there(problem.reference, dtype), there(problem.evaluation, dtype), axes_mm)
         # What stands for "unreached" is more than a float32 holds.
         start = np.where(squared >= UNREACHED / 2, np.inf, squared)
         best = torch.as_tensor(start, device=device, dtype=dtype)
@@ -71,26 +76,12 @@ def torch_map(pair: DosePair, criteria: GammaCriteria, *, device: str | None = N
     return gamma
 
 
-@dataclass(frozen=True, eq=False)
-class _Volume:
+class _Volume(NamedTuple):
     """The two doses, flat, and the axes of the reference, on a device."""
 
     reference: Tensor
     evaluation: Tensor
-    axes_mm: tuple[Tensor, Tensor, Tensor]
-
-    @classmethod
-    def of(cls, problem: Problem, device: torch.device, dtype: torch.dtype) -> _Volume:
-        """The doses of a problem, as `dtype`, and the axes in float64."""
-        import torch
-
-        def there(array: Floats, kind: torch.dtype) -> Tensor:
-            # A tensor may not share memory that NumPy says is not to be written.
-            return torch.as_tensor(array if array.flags.writeable else array.copy(), device=device, dtype=kind)
-
-        axes_mm = (problem.axis0_mm, problem.axis1_mm, problem.axis2_mm)
-        along = [there(axis_mm, torch.float64) for axis_mm in axes_mm]
-        return cls(there(problem.reference, dtype), there(problem.evaluation, dtype), (along[0], along[1], along[2]))
+    axes_mm: tuple[Tensor, ...]
 
 
 def _search(points: Tensor, best: Tensor, volume: _Volume, problem: Problem, criteria: GammaCriteria) -> None:

@@ -180,10 +180,9 @@ def flat_mask(pair: DosePair) -> Mask:
 
 def distance_to_evaluation_mm(problem: Problem, points: Integers) -> Floats | None:
     """Distance in mm from each reference point to the box of the evaluation grid, 0 inside; None if all are inside."""
-    axes_mm = (problem.axis0_mm, problem.axis1_mm, problem.axis2_mm)
     beyond_mm = [
-        np.maximum(np.maximum(problem.start_mm[axis] - axes_mm[axis], axes_mm[axis] - problem.stop_mm[axis]), 0.0)
-        for axis in range(3)
+        np.maximum(np.maximum(start - axis_mm, axis_mm - stop), 0.0)
+        for axis_mm, start, stop in zip(problem.axes_mm, problem.start_mm, problem.stop_mm, strict=True)
     ]
     if not any(np.any(beyond) for beyond in beyond_mm):
         return None
@@ -193,16 +192,16 @@ def distance_to_evaluation_mm(problem: Problem, points: Integers) -> Floats | No
 
 def farthest_mm(problem: Problem) -> float:
     """Upper bound in mm of the distance from a reference point to a point of the evaluation grid."""
-    axes_mm = (problem.axis0_mm, problem.axis1_mm, problem.axis2_mm)
     spans = [
-        max(problem.stop_mm[axis] - axes_mm[axis][0], axes_mm[axis][-1] - problem.start_mm[axis]) for axis in range(3)
+        max(stop - axis_mm[0], axis_mm[-1] - start)
+        for axis_mm, start, stop in zip(problem.axes_mm, problem.start_mm, problem.stop_mm, strict=True)
     ]
     return float(np.sqrt(np.sum(np.square(spans))))
 
 
 def shift_voxels(problem: Problem) -> Floats:
     """(3,) position of the reference grid's first point on the evaluation grid, in evaluation voxels."""
-    first_mm = np.array([problem.axis0_mm[0], problem.axis1_mm[0], problem.axis2_mm[0]])
+    first_mm = np.array([axis_mm[0] for axis_mm in problem.axes_mm])
     return np.asarray((first_mm - np.array(problem.start_mm)) / np.array(problem.spacing_mm))
 
 

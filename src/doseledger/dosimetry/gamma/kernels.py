@@ -51,6 +51,11 @@ class Problem(NamedTuple):
     local_fraction: float
     cutoff_gy: float
 
+    @property
+    def axes_mm(self) -> tuple[Floats, Floats, Floats]:
+        """The reference positions along each axis in mm."""
+        return self.axis0_mm, self.axis1_mm, self.axis2_mm
+
 
 @intrinsic
 def least_of(_typing_context: Any, _left: Any, _right: Any) -> Any:

@@ -37,8 +37,8 @@ def lattice_cuts(problem: Problem, ndim: int) -> list[Cut]:
     """
     if min(problem.stride) > 0:
         return []
-    axes_mm = (problem.axis0_mm, problem.axis1_mm, problem.axis2_mm)
-    periods = [_period(axis, spacing) for axis, spacing in zip(axes_mm, problem.spacing_mm, strict=True)][3 - ndim :]
+    along = list(zip(problem.axes_mm, problem.spacing_mm, strict=True))[3 - ndim :]
+    periods = [_period(axis_mm, spacing_mm) for axis_mm, spacing_mm in along]
     if min(periods) < 1 or math.prod(periods) * LATTICE_POINTS > len(problem.reference):
         return []
     return [

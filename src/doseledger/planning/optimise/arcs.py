@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from doseledger.core.errors import BadCase
 from doseledger.core.grid import Grid, box_around
-from doseledger.core.plan import Arc, Plan
+from doseledger.core.plan import Plan
 from doseledger.core.types import Mask, Singles
 from doseledger.planning.dose.engine import dose_at_points, outline, voxel_points_xyz
 from doseledger.planning.dose.operator import arc_operators
@@ -81,7 +81,8 @@ def optimise_to(
         label=patient.case_id[:16],
         machine=machine.name,
         energy_mv=machine.beam.energy_mv,
-        arcs=tuple(_discrete(arc) for arc in arcs),
+        # As it will be written: leaf tips on the grid of the file.
+        arcs=tuple(replace(arc, leaf_mm=np.round(arc.leaf_mm / TIP_MM) * TIP_MM) for arc in arcs),
         n_fractions=patient.n_fractions,
         prescription_gy=dict(patient.prescription_gy),
     )
@@ -103,11 +104,6 @@ def _normalised_start(problem: Problem, arcs: Arcs, patient: Patient) -> Arcs:
         raise BadCase(patient.case_id, f"no dose reaches {hottest}; are the CT and its isocentre where they should be?")
     factor = patient.prescription_gy[hottest] / mean
     return tuple(problem.feasible(arc, arc.leaf_mm, arc.segment_mu * factor) for arc in arcs)
-
-
-def _discrete(arc: Arc) -> Arc:
-    """Return an arc as it will be written: leaf tips on the grid of the file."""
-    return replace(arc, leaf_mm=np.round(arc.leaf_mm / TIP_MM) * TIP_MM)
 
 
 def _reported(
