@@ -32,7 +32,8 @@ from doseledger.planning.dose.engine import compute_dose
 from doseledger.planning.machine.check import check_plan
 from doseledger.planning.machine.geometry import beam_frame
 from doseledger.planning.machine.linac import Machine, load_machine
-from doseledger.planning.optimise.arcs import OptimiserSettings, Patient, PlannedPatient, PlanStyle, optimise_plan
+from doseledger.planning.optimise.arcs import optimise_plan
+from doseledger.planning.optimise.patient import OptimiserSettings, Patient, PlannedPatient, PlanStyle
 
 
 def phantom_patient(number: int) -> Patient:

@@ -34,9 +34,10 @@ from doseledger.planning.dose.engine import voxel_points_xyz
 from doseledger.planning.dose.operator import ArcOperator, arc_operators
 from doseledger.planning.dose.raytrace import density_map
 from doseledger.planning.machine.linac import Machine, load_machine
-from doseledger.planning.optimise.arcs import OptimiserSettings, Patient, PlanStyle, optimise_to
+from doseledger.planning.optimise.arcs import optimise_to
 from doseledger.planning.optimise.descent import descend
 from doseledger.planning.optimise.objectives import NORMAL_TISSUE, Objective, PointObjective, total_value_and_slope
+from doseledger.planning.optimise.patient import OptimiserSettings, Patient, PlanStyle
 
 Weights = NDArray[np.float64]
 History = NDArray[np.float64]

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from doseledger.phantom.cohort import draw_style
 from doseledger.planning.machine.linac import load_machine
-from doseledger.planning.optimise.arcs import OptimiserSettings, optimise_plan
+from doseledger.planning.optimise.arcs import optimise_plan
+from doseledger.planning.optimise.patient import OptimiserSettings
 
 PRESCRIPTION_GY = 70.0
 

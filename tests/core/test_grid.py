@@ -61,6 +61,7 @@ def test_an_array_of_another_shape_is_refused() -> None:
 
 def test_a_crop_beyond_the_grid_is_refused() -> None:
     assert GRID.cropped((1, 1, 1), (2, 2, 2)).origin_mm == (-7.0, 22.0, -29.0)
+    assert GRID.inside((slice(1, 3),) * 3) == GRID.cropped((1, 1, 1), (2, 2, 2))
     with pytest.raises(BadInput, match="reaches beyond"):
         GRID.cropped((1, 1, 1), (4, 1, 1))
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
 from doseledger.core.errors import BadInput
-from doseledger.parity.similarity import compare_images, compare_stacks, multi_scale_ssim, peak_signal_to_noise, ssim
+from doseledger.parity.similarity import compare_images, compare_stacks
 
 
 def image(shape: tuple[int, ...], seed: int = 1, smooth: float = 3.0) -> np.ndarray:
@@ -20,14 +20,16 @@ def image(shape: tuple[int, ...], seed: int = 1, smooth: float = 3.0) -> np.ndar
 
 def test_psnr_of_a_known_error() -> None:
     # A constant error of a tenth of the range is a mean square of 1/100 of its square: 20 dB.
-    assert peak_signal_to_noise(np.zeros((4, 5)), np.full((4, 5), 0.1), 1.0) == pytest.approx(20.0)
-    assert peak_signal_to_noise(np.ones((4, 5)), np.ones((4, 5)), 1.0) == math.inf
+    assert compare_images(np.zeros((4, 5)), np.full((4, 5), 0.1), 1.0).psnr_db == pytest.approx(20.0)
+    assert compare_images(np.ones((4, 5)), np.ones((4, 5)), 1.0).psnr_db == math.inf
 
 
 def test_ssim_of_two_flat_images_is_the_luminance_term_alone() -> None:
     one, other = np.full((20, 20), 100.0), np.full((20, 20), 50.0)
     c1 = (0.01 * 255) ** 2
-    assert ssim(one, other, 255.0) == pytest.approx((2 * 100 * 50 + c1) / (100**2 + 50**2 + c1), rel=1e-12)
+    assert compare_images(one, other, 255.0).ssim == pytest.approx(
+        (2 * 100 * 50 + c1) / (100**2 + 50**2 + c1), rel=1e-12
+    )
 
 
 @pytest.mark.parametrize("shape", [(64, 51), (24, 20, 31)])
@@ -39,13 +41,13 @@ def test_ssim_equals_scikit_image(shape: tuple[int, ...]) -> None:
     theirs = structural_similarity(
         one, other, data_range=span, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
     )
-    assert ssim(one, other, span) == pytest.approx(theirs, abs=1e-12)
+    assert compare_images(one, other, span).ssim == pytest.approx(theirs, abs=1e-12)
 
 
 def test_psnr_equals_scikit_image() -> None:
     metrics = pytest.importorskip("skimage.metrics")
     one, other = image((40, 40), 1), image((40, 40), 2)
-    assert peak_signal_to_noise(one, other, 2.0) == pytest.approx(
+    assert compare_images(one, other, 2.0).psnr_db == pytest.approx(
         metrics.peak_signal_noise_ratio(one, other, data_range=2.0), rel=1e-12
     )
 
@@ -59,9 +61,9 @@ def test_multi_scale_ssim_equals_monai() -> None:
     span = float(np.ptp(one))
     metric = regression.MultiScaleSSIMMetric(spatial_dims=2, data_range=span, kernel_size=11, kernel_sigma=1.5)
     metric(y_pred=torch.tensor(other)[None, None], y=torch.tensor(one)[None, None])
-    ours, scales = multi_scale_ssim(one, other, span)
-    assert scales == 5
-    assert ours == pytest.approx(float(metric.aggregate()), abs=1e-5)
+    ours = compare_images(one, other, span)
+    assert ours.scales == 5
+    assert ours.ms_ssim == pytest.approx(float(metric.aggregate()), abs=1e-5)
 
 
 def test_images_that_are_too_small_say_so() -> None:
@@ -69,7 +71,7 @@ def test_images_that_are_too_small_say_so() -> None:
     assert math.isnan(small.ssim)
     assert math.isnan(small.ms_ssim)
     assert small.scales == 0
-    assert multi_scale_ssim(image((50, 90)), image((50, 90), 2), 1.0)[1] == 3
+    assert compare_images(image((50, 90)), image((50, 90), 2), 1.0).scales == 3
 
 
 @settings(max_examples=25, deadline=None)

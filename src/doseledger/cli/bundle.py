@@ -58,10 +58,10 @@ def pack_bundle(
     from doseledger.core.protocol import load_protocol
     from doseledger.ledger.audit.anchors import anchor_values
     from doseledger.ledger.audit.recording import note_fact
-    from doseledger.ledger.bundle.bitrot import cache_folder
     from doseledger.ledger.bundle.pack import index_path, pack
     from doseledger.ledger.bundle.record import Order, check_scenario
     from doseledger.ledger.bundle.sources import Wanted, pair_files
+    from doseledger.ledger.provenance.dvc_project import cache_folder
 
     root, log = Path.cwd(), this_machine().audit_log
     order = Order(
@@ -103,8 +103,7 @@ def verify_a_bundle(
 
     Example: doseledger bundle verify release/phantom.tar --sha256 3f0c…
     """
-    from doseledger.ledger.bundle.outcome import enforce_whole
-    from doseledger.ledger.bundle.verify import verify_bundle
+    from doseledger.ledger.bundle.verify import enforce_whole, verify_bundle
 
     check = verify_bundle(bundle, sha256, tell)
     state = f"whole: {check.n_files} files, {check.n_bytes / MEGABYTE:.1f} MB"
@@ -170,7 +169,8 @@ def verify(
 
     Example: doseledger verify . --whole-cache
     """
-    from doseledger.ledger.bundle.bitrot import cache_folder, verify_objects, verify_recorded
+    from doseledger.ledger.bundle.bitrot import verify_objects, verify_recorded
+    from doseledger.ledger.provenance.dvc_project import cache_folder
 
     cache = cache_folder(root)
     if cache is None:

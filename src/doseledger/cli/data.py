@@ -88,7 +88,7 @@ def ingest(
         chosen = load_protocol(protocol or project(cohort).layout.protocol)
         run = IngestRun(workers=workers or 0, shard=shard, cluster=cluster)
     else:
-        from doseledger.ledger.bundle.bitrot import cache_folder
+        from doseledger.ledger.provenance.dvc_project import cache_folder
 
         if protocol is not None:
             raise BadInput("--protocol goes with RAW and OUT: the cohort has its own")

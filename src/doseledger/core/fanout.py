@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from doseledger.core.errors import BadCase, BadInput, NotReady
+from doseledger.core.types import Tell as Tell
 
 Result = TypeVar("Result")
-Tell = Callable[[str], None]
 
 # Each worker works on one case with one thread; the pool is what is parallel.
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")

@@ -8,15 +8,14 @@ reader flips an image that descends before it makes a Grid of it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from doseledger.core.errors import BadInput
+from doseledger.core.types import Array, Box, Floats, Mask, Singles
+from doseledger.core.types import IntTriple as IntTriple
+from doseledger.core.types import Triple as Triple
 
-Triple = tuple[float, float, float]
-IntTriple = tuple[int, int, int]
 # Two grids whose voxel centres lie closer than this are the same grid: DICOM decimal strings carry about 1e-4 mm.
 SAME_GRID_MM = 1e-2
 
@@ -61,7 +60,7 @@ class Grid:
         last = tuple(o + (n - 1) * s for o, n, s in zip(self.origin_mm, self.shape_zyx, self.spacing_mm, strict=True))
         return self.origin_mm, (last[0], last[1], last[2])
 
-    def axes_mm(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    def axes_mm(self) -> tuple[Floats, Floats, Floats]:
         """Return the voxel centres along z, y and x in mm."""
         z, y, x = (
             origin + spacing * np.arange(n, dtype=np.float64)
@@ -69,11 +68,11 @@ class Grid:
         )
         return z, y, x
 
-    def index_to_mm(self, index_zyx: NDArray[Any]) -> NDArray[np.float64]:
+    def index_to_mm(self, index_zyx: Array) -> Floats:
         """Return positions (…, 3) in mm, as (z, y, x), of fractional voxel indices (…, 3)."""
         return np.asarray(self.origin_mm) + np.asarray(index_zyx, dtype=np.float64) * np.asarray(self.spacing_mm)
 
-    def mm_to_index(self, position_mm: NDArray[Any]) -> NDArray[np.float64]:
+    def mm_to_index(self, position_mm: Array) -> Floats:
         """Return fractional voxel indices (…, 3) of positions (…, 3) in mm, both (z, y, x)."""
         return (np.asarray(position_mm, dtype=np.float64) - np.asarray(self.origin_mm)) / np.asarray(self.spacing_mm)
 
@@ -97,6 +96,12 @@ class Grid:
         origin = self.index_to_mm(np.asarray(start_zyx))
         return Grid(shape_zyx, self.spacing_mm, (origin[0], origin[1], origin[2]))
 
+    def inside(self, box: Box) -> Grid:
+        """Return the part of this grid in a box of voxels, as `box_around` gives it."""
+        start, stop = [part.start for part in box], [part.stop for part in box]
+        shape = [b - a for a, b in zip(start, stop, strict=True)]
+        return self.cropped((start[0], start[1], start[2]), (shape[0], shape[1], shape[2]))
+
     def resampled(self, spacing_mm: Triple) -> Grid:
         """Return a grid of another spacing over the same box of voxels (edge to edge), centred in it.
 
@@ -113,7 +118,7 @@ class Grid:
         return Grid((shape[0], shape[1], shape[2]), spacing_mm, (origin[0], origin[1], origin[2]))
 
 
-def box_around(mask: NDArray[np.bool_], margin_voxels_zyx: IntTriple = (0, 0, 0)) -> tuple[slice, slice, slice]:
+def box_around(mask: Mask, margin_voxels_zyx: IntTriple = (0, 0, 0)) -> Box:
     """Return the smallest box of voxels that holds a mask, widened by a margin and cut at the grid's edge.
 
     Raises
@@ -133,7 +138,7 @@ def box_around(mask: NDArray[np.bool_], margin_voxels_zyx: IntTriple = (0, 0, 0)
     return slices[0], slices[1], slices[2]
 
 
-def resample_linear(array: NDArray[Any], source: Grid, target: Grid, outside: float) -> NDArray[np.float32]:
+def resample_linear(array: Array, source: Grid, target: Grid, outside: float) -> Singles:
     """Return an array sampled trilinearly at the voxel centres of another grid.
 
     Parameters

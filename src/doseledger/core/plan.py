@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from doseledger.core.errors import BadInput
+from doseledger.core.types import Floats
 
 
 @dataclass(frozen=True)
@@ -41,16 +41,16 @@ class Arc:
     """
 
     name: str
-    gantry_deg: NDArray[np.float64]
+    gantry_deg: Floats
     clockwise: bool | None
     collimator_deg: float
     couch_deg: float
-    leaf_mm: NDArray[np.float64]
+    leaf_mm: Floats
     jaw_x_mm: tuple[float, float]
     jaw_y_mm: tuple[float, float]
-    meterset_mu: NDArray[np.float64]
+    meterset_mu: Floats
     isocentre_xyz_mm: tuple[float, float, float]
-    moving_jaws_mm: NDArray[np.float64] | None = None
+    moving_jaws_mm: Floats | None = None
 
     def __post_init__(self) -> None:
         n = len(self.gantry_deg)
@@ -66,7 +66,7 @@ class Arc:
         return len(self.gantry_deg)
 
     @property
-    def segment_mu(self) -> NDArray[np.float64]:
+    def segment_mu(self) -> Floats:
         """Monitor units of each segment between control points, (control point − 1,)."""
         return np.diff(self.meterset_mu)
 

@@ -6,11 +6,11 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_yaml
-from doseledger.core.schema import Block, Reason, load_block
+from doseledger.core.schema import Block, Reason, Regex, load_block
 
 DicomObject = Literal["ct", "rtstruct", "rtdose", "rtplan"]
 Positive = Annotated[float, Field(gt=0)]
@@ -66,17 +66,8 @@ class PhiAllowance(Block):
 class Phi(Block):
     """What counts as pseudonymous: a pattern for names and ids, and attributes allowed with a reason."""
 
-    pseudonym: str
+    pseudonym: Regex
     allow: list[PhiAllowance] = Field(default=[])
-
-    @field_validator("pseudonym")
-    @classmethod
-    def _compiles(cls, value: str) -> str:
-        try:
-            re.compile(value)
-        except re.error as error:
-            raise ValueError(f"not a regular expression: {error}") from error
-        return value
 
 
 class Protocol(Block):

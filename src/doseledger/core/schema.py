@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from doseledger.core.errors import BadInput
 
 # A reason or a source that is empty, or blank, gives none.
 Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+
+
+def _compiles(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from error
+    return value
+
+
+Regex = Annotated[str, AfterValidator(_compiles)]
 
 
 class Block(BaseModel):

@@ -1,4 +1,4 @@
-"""Whether an RTPLAN on disk says what it must, and a machine could deliver it: faults that a validator of form misses.
+"""Semantic and deliverability check of an RTPLAN on disk.
 
 It looks at the data set itself and not at a `Plan` made of it, because a reader stops at the first thing that it can't
 hold; here every fault is named, one sentence each (docs/reference/rtplan-checks.md).

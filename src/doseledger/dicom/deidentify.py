@@ -1,4 +1,4 @@
-"""A data set without what could identify its patient: a pseudonym, new linked UIDs, shifted dates, the rest gone."""
+"""De-identification of a data set: pseudonym, linked UIDs, shifted dates."""
 
 from __future__ import annotations
 

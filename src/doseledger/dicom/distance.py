@@ -1,4 +1,4 @@
-"""A mask to its signed distance in mm, unbiased by half a voxel at the surface, at any spacing."""
+"""Signed distance of a mask in mm, without the half-voxel bias at the surface."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from doseledger.core.grid import Grid, box_around
+from doseledger.core.types import Mask, Sdf
 
 
-def signed_distance(mask: NDArray[np.bool_], grid: Grid, clip_mm: float) -> NDArray[np.float16]:
+def signed_distance(mask: Mask, grid: Grid, clip_mm: float) -> Sdf:
     """Return the distance of every voxel centre to a structure's surface in mm, negative inside, clipped.
 
     Parameters

@@ -1,4 +1,4 @@
-"""From DICOM's plane geometry to a Grid: direction cosines, plane positions, and the turn to ascending LPS axes."""
+"""DICOM plane geometry to a Grid: directions, positions, turn to ascending LPS."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every DICOM object of ours has: a pseudonymous identity, linked and deterministic UIDs, no clock.
+"""Common parts of our DICOM objects: pseudonym, deterministic UIDs, no clock.
 
 UIDs are made from names, so that the same content always gives the same bytes.
 """

@@ -1,4 +1,4 @@
-"""Masks and surfaces to closed planar contours, holes joined to their outer contour by keyholes."""
+"""Masks and surfaces to closed planar contours, holes joined by keyholes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What could still identify a patient in a DICOM file: which attribute, on which file, never its value.
+"""Scan for attributes that may identify a patient; values are never shown.
 
 Not findings, with the reason: UIDs (they keep the objects of a case linked, and whether one was replaced can't be seen;
 `deidentify` replaces them), ROI Name (structures are found by it; what no structure claims is listed in meta), and

@@ -1,4 +1,4 @@
-"""The attributes of DICOM PS3.15 Table E.1-1, Basic Application Level Confidentiality Profile (edition 2024c), as data.
+"""Attributes of DICOM PS3.15 Table E.1-1 (edition 2024c), as data.
 
 The table's dates and times (VR DA, TM, DT; but for the patient's birth), person names (PN) and UIDs (UI) are not
 listed one by one: `phi` goes by the VR, so it covers every attribute of those kinds, those that the table leaves out

@@ -1,4 +1,4 @@
-"""How a patient lies on the couch: the axes of images, and a plan's machine angles for that position.
+"""Patient positions: image axes, and machine angles of a plan.
 
 Patient coordinates (LPS) do not turn with the patient, so masks, contours and doses are the same in every position;
 what differs is the order of an image's rows and slices, and the machine's angles for one direction in the patient.

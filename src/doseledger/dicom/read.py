@@ -1,4 +1,4 @@
-"""Which of a case's data sets belong together: one image series, structure set, dose and plan, their links checked."""
+"""Assembly of a case's series, structure set, dose and plan by their links."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""RTDOSE -> total plan dose in Gy on its own Grid, whatever the patient's orientation."""
+"""RTDOSE to total plan dose in Gy on its own Grid, in any orientation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""RTPLAN -> the deliverable plan as data, its prescription, and a summary that even an unusual plan has."""
+"""RTPLAN to a deliverable plan, its prescription and a summary."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""RTSTRUCT -> ROIs by name and type; contours are parsed only for the ROIs that are asked for."""
+"""RTSTRUCT to ROIs by name and type; contours parsed on demand."""
 
 from __future__ import annotations
 

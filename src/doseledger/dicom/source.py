@@ -1,4 +1,4 @@
-"""One case's raw files, from a folder or a zip alike: their digest, and the DICOM data sets among them."""
+"""A case's raw files, from folder or zip: digest and DICOM data sets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A plan of arcs and static fields as RTPLAN: every control point, the fraction group, and what it refers to."""
+"""Plans of arcs and static fields as RTPLAN."""
 
 from __future__ import annotations
 

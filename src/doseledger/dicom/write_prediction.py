@@ -1,4 +1,4 @@
-"""A predicted dose as DICOM that planning systems read: the RTDOSE, and a plan without beams that holds its links.
+"""A predicted dose as RTDOSE, with a plan without beams that holds its links.
 
 An RTDOSE of a plan must name a plan (PS3.3 C.8.8.3), and the plan names the structure set. The plan in the patient's
 files did not give this dose, so it is never named: a plan of our own is, which has no beam and can't be delivered.

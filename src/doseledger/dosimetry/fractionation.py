@@ -1,4 +1,4 @@
-"""Dose limits of one fractionation in another, by the linear-quadratic model."""
+"""Dose limits converted between fractionations by the linear-quadratic model."""
 
 from __future__ import annotations
 
@@ -109,8 +109,6 @@ def convert_goals(
 
     Parameters
     ----------
-    goals
-        The set.
     n_fractions
         For which it is wanted.
     alpha_beta_gy

@@ -1,4 +1,4 @@
-"""Clinical goals of a protocol: met or missed and by how much, and what is wrong with a file of goals."""
+"""Clinical goals: met or missed and by how much; faults of a file of goals."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 import edt
 import numpy as np
-from numpy.typing import NDArray
 
 from doseledger.core.errors import BadInput
-from doseledger.core.grid import Triple, box_around
+from doseledger.core.grid import box_around
 from doseledger.core.protocol import Goal, GoalSet, Protocol
+from doseledger.core.types import Array, Mask, Triple
 from doseledger.dosimetry.dvh.grammar import Measure, Statistic, parse_statistic
-from doseledger.dosimetry.dvh.statistics import StructureDose, structure_dose, structure_statistic
+from doseledger.dosimetry.dvh.statistics import StructureDose, structure_dose
 
 # A plan that is scaled to its limit meets it, though float32 and interpolation leave it off by 1e-5. Planning systems
 # print two decimals; a tenth of the last one decides nothing in a clinic.
@@ -57,8 +57,8 @@ class GoalResult:
 
 
 def evaluate_goals(
-    dose_gy: NDArray[Any],
-    masks: Mapping[str, NDArray[np.bool_]],
+    dose_gy: Array,
+    masks: Mapping[str, Mask],
     spacing_mm: Triple,
     prescription_gy: Mapping[str, float],
     goals: GoalSet,
@@ -76,8 +76,6 @@ def evaluate_goals(
     prescription_gy
         Prescribed dose in Gy by target. What is relative in a goal refers to the structure's own prescription, and
         for any other structure to the highest one.
-    goals
-        The clinical goals.
 
     Raises
     ------
@@ -90,7 +88,7 @@ def evaluate_goals(
     Euclidean distance on the anisotropic grid). An absent one of them takes nothing away, which the result says.
     """
     voxel_cc = float(np.prod(spacing_mm)) / 1000.0
-    samples: dict[tuple[str, tuple[str, ...], float], tuple[NDArray[np.bool_], StructureDose]] = {}
+    samples: dict[tuple[str, tuple[str, ...], float], tuple[Mask, StructureDose]] = {}
     results = []
     for goal in goals.goals:
         statistic = _statistic(goal)
@@ -101,12 +99,7 @@ def evaluate_goals(
             samples[key] = mask, structure_dose(dose_gy, mask, voxel_cc)
         mask, dose = samples[key]
         reference = prescription_gy.get(goal.structure, max(prescription_gy.values(), default=math.nan))
-        if statistic.needs_whole_dose and mask.any():
-            measure = structure_statistic(dose_gy, mask, voxel_cc, statistic, reference)
-        elif statistic.needs_whole_dose:
-            measure = Measure(math.nan, statistic.unit, "")
-        else:
-            measure = dose.measure(statistic, reference)
+        measure = dose.measure(statistic, reference, (dose_gy, voxel_cc))
         results.append(_judge(goal, measure, _remark(goal, masks, mask)))
     return results
 
@@ -118,15 +111,13 @@ def _statistic(goal: Goal) -> Statistic:
         raise BadInput(f"goal {goal.name}: {error}") from error
 
 
-def _check_names(goal: Goal, masks: Mapping[str, NDArray[np.bool_]]) -> None:
+def _check_names(goal: Goal, masks: Mapping[str, Mask]) -> None:
     for name in (goal.structure, *goal.minus):
         if name not in masks:
             raise BadInput(f"goal {goal.name}: there is no structure {name}; there are {', '.join(masks)}")
 
 
-def _without(
-    mask: NDArray[np.bool_], others: list[NDArray[np.bool_]], goal: Goal, spacing_mm: Triple
-) -> NDArray[np.bool_]:
+def _without(mask: Mask, others: list[Mask], goal: Goal, spacing_mm: Triple) -> Mask:
     """Return a mask without the voxels that lie within the goal's margin of other masks."""
     if not others or not mask.any():
         return mask
@@ -144,7 +135,7 @@ def _without(
     return rest
 
 
-def _remark(goal: Goal, masks: Mapping[str, NDArray[np.bool_]], mask: NDArray[np.bool_]) -> str:
+def _remark(goal: Goal, masks: Mapping[str, Mask], mask: Mask) -> str:
     if not masks[goal.structure].any():
         return f"{goal.structure} is absent"
     if not mask.any():
@@ -169,8 +160,6 @@ def lint_goals(goals: GoalSet, protocol: Protocol) -> list[str]:
 
     Parameters
     ----------
-    goals
-        The clinical goals.
     protocol
         The protocol whose plans they judge.
     """

@@ -1,4 +1,4 @@
-"""How sure a number from a few patients is: bootstrap and Wilson intervals, and two models on the same patients."""
+"""Confidence intervals over patients, and paired tests of two models."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
 from doseledger.core.errors import BadInput
+from doseledger.core.types import Floats
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
@@ -17,15 +17,13 @@ RESAMPLES = 2000
 LEAST_VALUES = 3
 
 
-def bootstrap_interval(values: NDArray[np.float64], rng: np.random.Generator) -> tuple[float, float]:
+def bootstrap_interval(values: Floats, rng: np.random.Generator) -> tuple[float, float]:
     """Return the 95 % interval of the mean of some values, by resampling them.
 
     Parameters
     ----------
     values
         One value per patient, (patient,); NaN are left out.
-    rng
-        Source of the resampling.
 
     Returns
     -------
@@ -89,7 +87,7 @@ class PairedTest:
     effect_size: float
 
 
-def paired_test(first: NDArray[np.float64], second: NDArray[np.float64]) -> PairedTest:
+def paired_test(first: Floats, second: Floats) -> PairedTest:
     """Return whether two models differ on the same patients.
 
     Parameters

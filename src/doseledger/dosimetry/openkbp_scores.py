@@ -1,7 +1,8 @@
-"""The two scores of the OpenKBP challenge, as the challenge defines them (Babier et al., Med Phys 48:5549, 2021).
+"""The dose and DVH scores of the OpenKBP challenge.
 
-They use no statistic of `dvh`: the challenge's D_95 and D_0.1_cc are numpy percentiles of whole voxels, and stay so
-whatever becomes of the DVH elsewhere.
+Defined by Babier et al., Med Phys 48:5549, 2021. They use no statistic of `dvh`: the challenge's
+D_95 and D_0.1_cc are numpy percentiles of whole voxels, and stay so whatever becomes of the DVH
+elsewhere.
 """
 
 from __future__ import annotations
@@ -9,12 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from doseledger.core.errors import BadInput
+from doseledger.core.types import Array, Mask
 
 TARGETS = ("PTV70", "PTV63", "PTV56")
 ORGANS = ("Brainstem", "SpinalCord", "RightParotid", "LeftParotid", "Esophagus", "Larynx", "Mandible")
@@ -50,10 +50,10 @@ class OpenKbpScore:
 
 
 def score_patient(
-    reference_gy: NDArray[Any],
-    prediction_gy: NDArray[Any],
-    masks: Mapping[str, NDArray[np.bool_]],
-    possible_dose: NDArray[np.bool_],
+    reference_gy: Array,
+    prediction_gy: Array,
+    masks: Mapping[str, Mask],
+    possible_dose: Mask,
     voxel_volume_mm3: float,
 ) -> PatientScore:
     """Return the errors of one patient in Gy.
@@ -91,9 +91,7 @@ def score_patient(
     )
 
 
-def dvh_metrics_gy(
-    dose_gy: NDArray[Any], masks: Mapping[str, NDArray[np.bool_]], voxel_volume_mm3: float
-) -> dict[tuple[str, str], float]:
+def dvh_metrics_gy(dose_gy: Array, masks: Mapping[str, Mask], voxel_volume_mm3: float) -> dict[tuple[str, str], float]:
     """Return the challenge's DVH metrics in Gy by (structure, metric), of the structures that are there.
 
     Notes

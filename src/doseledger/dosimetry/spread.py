@@ -1,7 +1,8 @@
-"""Whether drawn doses spread as far as they err: coverage of intervals, ranks, spread against error, and one factor.
+"""Calibration of drawn doses: coverage, ranks, spread against error.
 
-A model that draws doses says by their spread how sure it is. Here that is held against the plan: a 95 % interval must
-hold the plan's dose in 95 % of the voxels, and that of a structure's mean dose in 95 % of the structures.
+A model that draws doses says by their spread how sure it is. Here that is held against the plan: a
+95 % interval must hold the plan's dose in 95 % of the voxels, and that of a structure's mean dose
+in 95 % of the structures.
 """
 
 from __future__ import annotations
@@ -12,13 +13,11 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
 from doseledger.core.errors import BadInput
+from doseledger.core.types import Floats, GyArray, Mask
 from doseledger.dosimetry.intervals import bootstrap_interval
-
-Floats = NDArray[np.float64]
 
 # The intervals that are reported.
 LEVELS = (0.50, 0.80, 0.95)
@@ -81,9 +80,7 @@ def half_width(level: float, n_samples: int) -> float:
     return float(stats.t.ppf(0.5 + level / 2, n_samples - 1)) * math.sqrt(1 + 1 / n_samples)
 
 
-def describe_spread(
-    case_id: str, plan_gy: NDArray[np.float32], samples_gy: NDArray[np.float32], masks: Mapping[str, NDArray[np.bool_]]
-) -> CaseSpread:
+def describe_spread(case_id: str, plan_gy: GyArray, samples_gy: GyArray, masks: Mapping[str, Mask]) -> CaseSpread:
     """Return what one case says of the spread of its drawn doses.
 
     Parameters

@@ -14,7 +14,7 @@ from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.protocol import GoalSet, Protocol
 from doseledger.core.settings import EvaluateSettings, GammaSettings
 from doseledger.dosimetry.dvh.grammar import Measure, Statistic, parse_statistic
-from doseledger.dosimetry.dvh.statistics import structure_dose, structure_statistic
+from doseledger.dosimetry.dvh.statistics import structure_dose
 from doseledger.dosimetry.gamma.criteria import GammaCriteria
 from doseledger.dosimetry.gamma.grids import DosePair
 from doseledger.dosimetry.gamma.map import gamma_map, pass_rate_percent, summarise
@@ -230,12 +230,7 @@ def _measure(case: Case, dose_gy: NDArray[np.float32], name: str, statistics: li
     mask, voxel_cc = case.mask(name), case.grid.voxel_volume_cc
     prescription_gy = case.prescription_gy.get(name, max(case.prescription_gy.values()))
     samples = structure_dose(dose_gy, mask, voxel_cc)
-    return [
-        structure_statistic(dose_gy, mask, voxel_cc, statistic, prescription_gy)
-        if statistic.needs_whole_dose
-        else samples.measure(statistic, prescription_gy)
-        for statistic in statistics
-    ]
+    return [samples.measure(statistic, prescription_gy, (dose_gy, voxel_cc)) for statistic in statistics]
 
 
 def _goal_rows(case: Case, prediction_gy: NDArray[np.float32], goals: GoalSet) -> list[dict[str, Any]]:

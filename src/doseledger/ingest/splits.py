@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +19,8 @@ from doseledger.core.tables import (
     with_present_digests,
     write_table,
 )
+from doseledger.core.types import Tell
 
-Tell = Callable[[str], None]
 PARTS = ("train", "val", "test")
 # Streams of the seed: who is tested and who is tuned on are drawn apart, so that neither hangs on the other.
 STREAM_TEST, STREAM_VAL = 0, 1

@@ -1,4 +1,4 @@
-"""Any NPZ, read as data and never as code: what arrays it holds, and their values in blocks of bounded memory.
+"""Safe reading of any NPZ: heads without values, values in bounded blocks.
 
 A pickle inside an NPZ runs whatever its maker wished as it is read. An array of objects is one, so it is refused by its
 header, before a byte of its content is looked at.
@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from doseledger.core.errors import BadInput
+from doseledger.core.types import Array
 
 SUFFIX = ".npy"
 # How much of an array is held at once while it is checked.
@@ -122,7 +122,7 @@ def _read_head(stream: IO[bytes], name: str, path: Path) -> ArrayHead:
     return ArrayHead(name, dtype, tuple(shape), bool(fortran))
 
 
-def iterate_blocks(path: Path, name: str, block_bytes: int = BLOCK_BYTES) -> Iterator[tuple[int, NDArray[Any]]]:
+def iterate_blocks(path: Path, name: str, block_bytes: int = BLOCK_BYTES) -> Iterator[tuple[int, Array]]:
     """Yield an array in blocks of whole rows: the index of a block's first row, and the block.
 
     Parameters
@@ -153,14 +153,14 @@ def iterate_blocks(path: Path, name: str, block_bytes: int = BLOCK_BYTES) -> Ite
                 yield start, _from_bytes(stream, head, n * row_bytes).reshape(n, *head.shape[1:])
 
 
-def _from_bytes(stream: IO[bytes], head: ArrayHead, wanted: int) -> NDArray[Any]:
+def _from_bytes(stream: IO[bytes], head: ArrayHead, wanted: int) -> Array:
     content = stream.read(wanted)
     if len(content) != wanted:
         raise EOFError(f"{wanted - len(content)} bytes are missing")
     return np.frombuffer(content, dtype=head.dtype)
 
 
-def read_member(path: Path, name: str) -> NDArray[Any]:
+def read_member(path: Path, name: str) -> Array:
     """Return one array of an NPZ whole.
 
     Raises

@@ -1,4 +1,4 @@
-"""A data set against its contract: every array of every file, every sample of every array, a block at a time."""
+"""Check of a data set against its contract, sample by sample."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from doseledger.core.errors import BadInput
+from doseledger.core.types import Array, Mask
 from doseledger.parity.arrays import ArrayHead, array_heads, iterate_blocks, read_member
 from doseledger.parity.contract import LETTERS, ArrayRules, Contract, MissingRules
 
@@ -65,8 +64,6 @@ def check_data_set(folder: Path, contract: Contract) -> SetCheck:
     ----------
     folder
         Every NPZ below it belongs to the data set; files of other kinds are none of the contract's business.
-    contract
-        What is asked for.
 
     Raises
     ------
@@ -141,8 +138,6 @@ def check_form(head: ArrayHead, rules: ArrayRules, sizes: dict[str, tuple[int, s
 
     Parameters
     ----------
-    head
-        The array's own word.
     rules
         What the contract asks of it.
     sizes
@@ -187,13 +182,13 @@ class _Tally:
     """Counts over the blocks of one array."""
 
     rules: ArrayRules
-    flags: NDArray[Any] | None
+    flags: Array | None
     rows: dict[str, list[int]] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     low: float = np.inf
     high: float = -np.inf
 
-    def add(self, start: int, block: NDArray[Any]) -> None:
+    def add(self, start: int, block: Array) -> None:
         values = np.atleast_1d(block)
         if values.size == 0:
             return
@@ -213,20 +208,19 @@ class _Tally:
             self.low = min(self.low, float(magnitude.min()))
             self.high = max(self.high, float(magnitude.max()))
 
-    def _note(self, what: str, start: int, bad: NDArray[np.bool_]) -> None:
+    def _note(self, what: str, start: int, bad: Mask) -> None:
         rows = np.flatnonzero(bad.reshape(bad.shape[0], -1).any(axis=1))
         if rows.size:
             self.counts[what] = self.counts.get(what, 0) + int(bad.sum())
             self.rows.setdefault(what, []).extend((rows + start).tolist())
 
-    def _set_missing_aside(
-        self, start: int, values: NDArray[Any], finite: NDArray[np.bool_] | None, rules: MissingRules
-    ) -> NDArray[np.bool_]:
+    def _set_missing_aside(self, start: int, values: Array, finite: Mask | None, rules: MissingRules) -> Mask:
         """Judge each slice (a band of a sample, say): measured and finite, or marked as missing and NaN throughout."""
         n = len(rules.flag_axes)
         flat = values.reshape(*values.shape[:n], -1)
         good = np.ones(flat.shape, bool) if finite is None else finite.reshape(flat.shape)
-        empty = np.isnan(flat).all(axis=-1) if values.dtype.kind in "fc" else np.zeros(flat.shape[:-1], bool)
+        nan: Mask = np.isnan(flat) if values.dtype.kind in "fc" else np.zeros(flat.shape, bool)
+        empty = np.logical_and.reduce(nan, axis=-1)
         there = ~empty if self.flags is None else self.flags[start : start + len(values)].astype(bool)
         whole = there & ~good.all(axis=-1)
         for what, bad in (("NaN", np.isnan(flat)), ("infinite", np.isinf(flat))):

@@ -1,19 +1,19 @@
-"""Two data sets, or two runs, side by side: every file, every array, as it is, normalised and by group."""
+"""Comparison of two data sets, array by array: raw, normalised, grouped."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from doseledger.core.errors import BadInput
-from doseledger.core.fanout import Tell
-from doseledger.parity.arrays import ArrayHead, array_heads, read_member
+from doseledger.core.types import Array, Tell
+from doseledger.parity.arrays import array_heads, read_member
 from doseledger.parity.check import find_npz
 from doseledger.parity.contract import ArrayRules, Contract, Groups
 from doseledger.parity.differences import compare_values, nearest_phase
@@ -78,10 +78,6 @@ def compare_sets(
         Which arrays there are, which of them are images, how they are normalised and grouped.
     limit
         Look at the first so many files only; None for all.
-    scenario
-        Kept in the result.
-    tell
-        Called with one line a file.
 
     Raises
     ------
@@ -101,10 +97,7 @@ def compare_sets(
     result = ParityResult(contract.name, scenario, (folders[0].name, folders[1].name), len(everything), len(files))
     comparison = _Comparison(contract, result)
     for number, name in enumerate(files, start=1):
-        a, b = (
-            _File(folder / name, contract) if name in there else None
-            for folder, there in zip(folders, found, strict=True)
-        )
+        a, b = (_File(folder / name) if name in there else None for folder, there in zip(folders, found, strict=True))
         comparison.add(name, a, b)
         tell(f"[{number}/{len(files)}] {name}")
     comparison.close()
@@ -112,31 +105,15 @@ def compare_sets(
 
 
 class _File:
-    """One file of one side; an array is read when it is first asked for, and those that groups need are kept."""
+    """One file of one side; an array is read when it is first asked for, and the last three are kept."""
 
-    def __init__(self, path: Path, contract: Contract) -> None:
-        self.path = path
-        self.heads: dict[str, ArrayHead] = array_heads(path)
-        wanted = {
-            name
-            for rules in contract.arrays.values()
-            if rules.groups is not None
-            for name in (rules.groups.labels, rules.groups.masks, rules.groups.names)
-        }
-        self._kept: dict[str, NDArray[Any]] = {}
-        self._keep = wanted & set(self.heads)
-
-    def array(self, name: str) -> NDArray[Any]:
-        if name in self._kept:
-            return self._kept[name]
-        values = read_member(self.path, name)
-        if name in self._keep:
-            self._kept[name] = values
-        return values
+    def __init__(self, path: Path) -> None:
+        self.path, self.heads = path, array_heads(path)
+        # The array that is compared, and labels or masks and names of its groups.
+        self.array = lru_cache(maxsize=3)(partial(read_member, path))
 
 
-@dataclass(frozen=True)
-class _What:
+class _What(NamedTuple):
     """Which numbers a row is about."""
 
     side: str
@@ -145,8 +122,7 @@ class _What:
     part: str
 
     def row(self, stage: str, group: str, statistics: Statistics) -> dict[str, Any]:
-        key = {"side": self.side, "file": self.file, "array": self.array, "part": self.part}
-        return {**key, "stage": stage, "group": group, **statistics.as_dict()}
+        return {**self._asdict(), "stage": stage, "group": group, **statistics.as_dict()}
 
 
 class _Comparison:
@@ -173,14 +149,14 @@ class _Comparison:
             if one is not None and two is not None:
                 self._compare(name, array, (one, two), (described[0], described[1]))
 
-    def _describe(self, what: _What, values: NDArray[Any], rules: ArrayRules, file: _File) -> dict[str, Statistics]:
+    def _describe(self, what: _What, values: Array, rules: ArrayRules, file: _File) -> dict[str, Statistics]:
         """Statistics of each part of an array as it is; rows of all its stages are added."""
         found: dict[str, Statistics] = {}
         if values.dtype.kind in TEXT:
             return found
         rows = self._result.statistics
         for part, real in parts_of(values).items():
-            of_part = replace(what, part=part)
+            of_part = what._replace(part=part)
             found[part] = raw = describe(real)
             self._raw.setdefault((what.side, what.array, part), []).append(raw)
             rows.append(of_part.row("raw", "", raw))
@@ -196,7 +172,7 @@ class _Comparison:
         self,
         name: str,
         array: str,
-        values: tuple[NDArray[Any], NDArray[Any]],
+        values: tuple[Array, Array],
         described: tuple[dict[str, Statistics], ...],
     ) -> None:
         one, two = values
@@ -213,9 +189,9 @@ class _Comparison:
         for part, reference in parts_of(one).items():
             other = nearest_phase(reference, others[part]) if part == "phase" else others[part]
             row = {**head, "part": part}
-            row |= compare_values(reference, other, (described[0][part], described[1][part])).as_dict()
+            row |= asdict(compare_values(reference, other, (described[0][part], described[1][part])))
             if image is not None:
-                row |= compare_stacks(reference, other, len(image)).as_dict()
+                row |= asdict(compare_stacks(reference, other, len(image)))
             self._result.pairs.append(row)
 
     def close(self) -> None:
@@ -225,7 +201,7 @@ class _Comparison:
             self._result.statistics.append(what.row("raw", "", pooled(statistics)))
 
 
-def _groups(values: NDArray[Any], rules: ArrayRules, groups: Groups, file: _File) -> Iterator[tuple[str, Index]]:
+def _groups(values: Array, rules: ArrayRules, groups: Groups, file: _File) -> Iterator[tuple[str, Index]]:
     """Names and indices of an array's groups; none where the array that they come from is absent."""
     needed = groups.labels or groups.masks
     if needed is not None and needed not in file.heads:
@@ -252,7 +228,7 @@ def _groups(values: NDArray[Any], rules: ArrayRules, groups: Groups, file: _File
             yield str(names[index]) if names is not None else str(index), (*[slice(None)] * axis, index)
 
 
-def _by_label(labels: NDArray[Any]) -> Iterator[tuple[str, Index]]:
+def _by_label(labels: Array) -> Iterator[tuple[str, Index]]:
     known = np.unique(labels)
     for some in np.array_split(known, min(len(known), MOST_GROUPS)):
         name = str(some[0]) if len(some) == 1 else f"{some[0]} to {some[-1]}"

@@ -1,4 +1,4 @@
-"""What a data set of NPZ files must hold: the YAML of validation/contracts.
+"""Contracts of NPZ data sets: the YAML of validation/contracts.
 
 A contract is about form and range, file by file: which arrays there are, their types, along which named axes they
 agree, and within which limits their values lie. It knows nothing of dose; ours is one contract among others.
@@ -6,7 +6,6 @@ agree, and within which limits their values lie. It knows nothing of dose; ours 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,7 +14,7 @@ from pydantic import Field, field_validator
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_yaml
-from doseledger.core.schema import Block, Reason, load_block
+from doseledger.core.schema import Block, Reason, Regex, load_block
 
 Kind = Literal["boolean", "integer", "unsigned", "real", "complex", "text"]
 # numpy's letters for each kind; an unsigned integer is an integer too.
@@ -32,18 +31,9 @@ Measure = Literal[
 class FileRules(Block):
     """Which files a data set is made of: what a whole path below its folder matches, and how many there are."""
 
-    pattern: str
+    pattern: Regex
     at_least: Annotated[int, Field(ge=1)] = 1
     required: list[str] = Field(default_factory=list)
-
-    @field_validator("pattern")
-    @classmethod
-    def _compiles(cls, value: str) -> str:
-        try:
-            re.compile(value)
-        except re.error as error:
-            raise ValueError(f"not a regular expression: {error}") from error
-        return value
 
 
 class MissingRules(Block):
@@ -140,8 +130,6 @@ def load_contract(path: Path, name: str = "") -> Contract:
 
     Parameters
     ----------
-    path
-        The YAML.
     name
         What the contract must be called; the file's own name if empty.
 

@@ -1,15 +1,14 @@
-"""How far an array is from its reference, value by value and by its statistics."""
+"""Differences of an array from its reference, by value and by statistics."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from doseledger.core.errors import BadInput
+from doseledger.core.types import Array
 from doseledger.parity.statistics import Statistics
 
 
@@ -41,20 +40,14 @@ class Difference:
     percentile_shift: float
     n_one_sided: int
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the difference as JSON values."""
-        return asdict(self)
 
-
-def compare_values(reference: NDArray[Any], other: NDArray[Any], of: tuple[Statistics, Statistics]) -> Difference:
+def compare_values(reference: Array, other: Array, of: tuple[Statistics, Statistics]) -> Difference:
     """Return how far an array is from its reference, value by value.
 
     Parameters
     ----------
     reference, other
         Real arrays of one shape.
-    of
-        Their statistics.
 
     Raises
     ------
@@ -91,7 +84,7 @@ def shifts(reference: Statistics, other: Statistics) -> dict[str, float]:
     }
 
 
-def nearest_phase(reference: NDArray[Any], phase: NDArray[Any]) -> NDArray[Any]:
+def nearest_phase(reference: Array, phase: Array) -> Array:
     """Return phases in radians turned by whole turns to within half a turn of the reference's: −π and π are one."""
     turns = np.round((phase - reference) / (2 * math.pi))
     return np.asarray(phase - turns * 2 * math.pi)

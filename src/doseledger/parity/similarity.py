@@ -1,18 +1,15 @@
-"""How alike two images are: PSNR, structural similarity, and structural similarity over several scales."""
+"""Similarity of images: PSNR, SSIM and multi-scale SSIM."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from doseledger.core.errors import BadInput
-
-Floats = NDArray[np.float64]
+from doseledger.core.types import Array, Floats
 
 # Wang, Bovik, Sheikh & Simoncelli, IEEE Trans Image Process 13:600, 2004: a Gaussian window of σ 1.5 over 11 pixels,
 # and the two constants that keep the fractions finite.
@@ -45,7 +42,7 @@ class Similarity:
     scales: int
 
 
-def compare_images(reference: NDArray[Any], image: NDArray[Any], data_range: float) -> Similarity:
+def compare_images(reference: Array, image: Array, data_range: float) -> Similarity:
     """Return how alike two images are.
 
     Parameters
@@ -62,81 +59,43 @@ def compare_images(reference: NDArray[Any], image: NDArray[Any], data_range: flo
 
     Notes
     -----
-    An image that equals its reference is alike by definition, whatever its range and size.
+    An image that equals its reference is alike by definition, whatever its range and size. PSNR is 10 log10(range² /
+    mean squared difference). SSIM is Wang et al. 2004, equation 13, over the points at which the whole window lies
+    inside the image. MS-SSIM is Wang et al. 2003, equation 7: contrast and structure at every scale, luminance at the
+    coarsest, each to the power of its weight. Scales at which the image would be smaller than the window are left out
+    and the other weights brought to the sum 1. A scale whose contrast term is negative counts as 0, as its power would
+    not be real.
     """
     if reference.shape != image.shape or reference.ndim not in (2, 3):
         raise BadInput(f"images of shape {reference.shape} and {image.shape}: wanted two of one shape, in 2D or 3D")
     if np.array_equal(reference, image):
         return Similarity(math.inf, 1.0, 1.0, len(SCALE_WEIGHTS))
-    one, other = _as_floats(reference), _as_floats(image)
+    one, other = reference.astype(np.float64), image.astype(np.float64)
     if not (np.isfinite(one).all() and np.isfinite(other).all()):
         raise BadInput("images with NaN or infinite values can't be compared; set missing ones aside first")
     if not data_range > 0:
         raise BadInput(f"a data range of {data_range:g}: wanted more than 0")
+    mean_square = float(np.mean((one - other) ** 2))
+    psnr_db = math.inf if mean_square == 0 else 10.0 * math.log10(data_range**2 / mean_square)
     scales = list(_scales(one, other, data_range))
-    ssim_finest = scales[0].ssim if scales else math.nan
-    return Similarity(peak_signal_to_noise(one, other, data_range), ssim_finest, _over_scales(scales), len(scales))
+    if not scales:
+        return Similarity(psnr_db, math.nan, math.nan, 0)
+    # Of each scale its contrast term, of the coarsest luminance as well.
+    terms = [*(contrast for _, contrast in scales[:-1]), scales[-1][0]]
+    weights = SCALE_WEIGHTS[: len(scales)]
+    powers = (max(term, 0.0) ** (weight / sum(weights)) for term, weight in zip(terms, weights, strict=True))
+    return Similarity(psnr_db, scales[0][0], math.prod(powers), len(scales))
 
 
-def peak_signal_to_noise(reference: NDArray[Any], image: NDArray[Any], data_range: float) -> float:
-    """Return the peak signal-to-noise ratio in dB: 10 log10(range² / mean squared difference)."""
-    mean_square = float(np.mean((_as_floats(reference) - image) ** 2))
-    return math.inf if mean_square == 0 else 10.0 * math.log10(data_range**2 / mean_square)
-
-
-def ssim(reference: NDArray[Any], image: NDArray[Any], data_range: float) -> float:
-    """Return the mean structural similarity of two images, from −1 to 1; NaN where they are smaller than the window.
-
-    Notes
-    -----
-    Wang et al. 2004, equation 13, over the points at which the whole window lies inside the image.
-    """
-    finest = next(_scales(_as_floats(reference), _as_floats(image), data_range), None)
-    return finest.ssim if finest is not None else math.nan
-
-
-def multi_scale_ssim(reference: NDArray[Any], image: NDArray[Any], data_range: float) -> tuple[float, int]:
-    """Return the structural similarity over several scales, and over how many.
-
-    Notes
-    -----
-    Wang et al. 2003, equation 7: contrast and structure at every scale, luminance at the coarsest, each to the power of
-    its weight. Scales at which the image would be smaller than the window are left out and the other weights brought to
-    the sum 1. A scale whose contrast term is negative counts as 0, as its power would not be real.
-    """
-    scales = list(_scales(_as_floats(reference), _as_floats(image), data_range))
-    return _over_scales(scales), len(scales)
-
-
-class _Scale(NamedTuple):
-    """Means over one scale: of luminance times contrast and structure, and of contrast and structure alone."""
-
-    ssim: float
-    contrast: float
-
-
-def _scales(one: Floats, other: Floats, data_range: float) -> Iterator[_Scale]:
-    """Every scale that the window fits into, the finest first; each is computed when it is asked for."""
+def _scales(one: Floats, other: Floats, data_range: float) -> Iterator[tuple[float, float]]:
+    """SSIM and its mean contrast term at every scale that the window fits into, the finest first."""
     for number in range(len(SCALE_WEIGHTS)):
         if number:
             one, other = _halved(one), _halved(other)
         if min(one.shape) < WINDOW_PIXELS:
             return
         luminance, contrast = _ssim_terms(one, other, data_range)
-        yield _Scale(float(np.mean(luminance * contrast)), float(np.mean(contrast)))
-
-
-def _over_scales(scales: list[_Scale]) -> float:
-    """What `multi_scale_ssim` gives, of the means of each scale."""
-    if not scales:
-        return math.nan
-    terms = [*(scale.contrast for scale in scales[:-1]), scales[-1].ssim]
-    weights = SCALE_WEIGHTS[: len(scales)]
-    return math.prod(max(term, 0.0) ** (weight / sum(weights)) for term, weight in zip(terms, weights, strict=True))
-
-
-def _as_floats(image: NDArray[Any]) -> Floats:
-    return np.asarray(image, dtype=np.float64)
+        yield float(np.mean(luminance * contrast)), float(np.mean(contrast))
 
 
 def _ssim_terms(x: Floats, y: Floats, data_range: float) -> tuple[Floats, Floats]:
@@ -167,12 +126,9 @@ def _windowed(values: Floats) -> Floats:
 def _halved(values: Floats) -> Floats:
     """Means over blocks of two along each axis; an odd row at the end is left out."""
     for axis in range(values.ndim):
-        n = values.shape[axis] // 2 * 2
-        index: list[slice] = [slice(None)] * values.ndim
-        index[axis] = slice(0, n, 2)
-        even = values[tuple(index)]
-        index[axis] = slice(1, n, 2)
-        values = (even + values[tuple(index)]) / 2
+        rows = values.swapaxes(0, axis)
+        n = len(rows) // 2 * 2
+        values = ((rows[0:n:2] + rows[1:n:2]) / 2).swapaxes(0, axis)
     return values
 
 
@@ -204,12 +160,8 @@ class ImageParity:
     ms_ssim_mean: float
     scales: int
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the parity as JSON values."""
-        return asdict(self)
 
-
-def compare_stacks(reference: NDArray[Any], other: NDArray[Any], image_axes: int) -> ImageParity:
+def compare_stacks(reference: Array, other: Array, image_axes: int) -> ImageParity:
     """Return how alike two stacks of images are, image by image.
 
     Parameters
@@ -236,7 +188,7 @@ def compare_stacks(reference: NDArray[Any], other: NDArray[Any], image_axes: int
             missing, one_sided = missing + same, one_sided + (not same)
             continue
         # A stack that does not vary has no range: any difference is as large as the difference itself.
-        scale = data_range or float(np.abs(_as_floats(one) - two).max()) or 1.0
+        scale = data_range or float(np.abs(one.astype(np.float64) - two).max()) or 1.0
         found.append(compare_images(one, two, scale))
     if not found:
         none = math.nan

@@ -1,4 +1,4 @@
-"""Numbers by which an array is described: as it is, normalised, by group, and together with others of its kind.
+"""Statistics of arrays: raw, normalised, grouped and pooled.
 
 Complex values are described by magnitude and phase, two parts of one array.
 """
@@ -6,19 +6,19 @@ Complex values are described by magnitude and phase, two parts of one array.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from doseledger.core.errors import BadInput
+from doseledger.core.types import Array
 
 PERCENTS = (0.1, 1.0, 5.0, 25.0, 50.0, 75.0, 95.0, 99.0, 99.9)
 Scale = Literal["largest", "rms", "standard", "constant"]
 # What picks a group's values out of an array.
-Index = NDArray[Any] | slice | tuple[Any, ...]
+Index = Array | slice | tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -52,114 +52,51 @@ class Statistics:
         return {**{key: value for key, value in flat.items() if key != "percentiles"}, **self.percentiles}
 
 
-def parts_of(values: NDArray[Any]) -> dict[str, NDArray[Any]]:
+def parts_of(values: Array) -> dict[str, Array]:
     """Return the real arrays that describe an array: itself, or magnitude and phase (in radians) of a complex one."""
     if values.dtype.kind == "c":
         return {"magnitude": np.abs(values), "phase": np.angle(values)}
     return {"value": values}
 
 
-def describe(values: NDArray[Any]) -> Statistics:
-    """Return the statistics of a real array of any shape; of booleans those of 0 and 1.
-
-    Notes
-    -----
-    Values of 8 and 16 bits are counted by bit pattern and never sorted: the same numbers, some ten times faster.
-    """
-    flat = values.reshape(-1)
-    if flat.dtype.kind == "b":
-        flat = flat.view(np.uint8)
-    if flat.dtype.kind not in "iuf":
-        raise BadInput(f"statistics of {flat.dtype}: wanted real numbers")
-    if flat.dtype.itemsize <= 2 and flat.size > 1 << 16:
-        return _from_levels(*_counted(flat), int(flat.size))
-    return _from_sorted(np.sort(flat))
-
-
-def _counted(flat: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """The values that occur, in order, and how often each does."""
-    bits = np.uint8 if flat.dtype.itemsize == 1 else np.uint16
-    native = np.ascontiguousarray(flat).astype(flat.dtype.newbyteorder("="), copy=False)
-    counts = np.bincount(native.view(bits), minlength=1 << (8 * flat.dtype.itemsize))
-    patterns = np.flatnonzero(counts).astype(bits)
-    levels = patterns.view(native.dtype).astype(np.float64)
-    order = np.argsort(levels, kind="stable")
-    return levels[order], counts[patterns][order].astype(np.int64)
-
-
-def _from_levels(levels: NDArray[np.float64], counts: NDArray[np.int64], n: int) -> Statistics:
-    """Statistics of values by how often each occurs."""
-    nan, infinite = np.isnan(levels), np.isinf(levels)
-    n_nan, n_infinite = int(counts[nan].sum()), int(counts[infinite].sum())
-    levels, counts = levels[~(nan | infinite)], counts[~(nan | infinite)]
-    total = int(counts.sum())
-    if not total:
-        return _nothing(n, n_nan, n_infinite)
-    mean = float(np.sum(levels * counts) / total)
-    variance = float(np.sum((levels - mean) ** 2 * counts) / total)
-    ends = np.cumsum(counts)
-    return Statistics(
-        n=n,
-        n_nan=n_nan,
-        n_infinite=n_infinite,
-        n_zero=int(counts[levels == 0].sum()),
-        least=float(levels[0]),
-        largest=float(levels[-1]),
-        mean=mean,
-        std=math.sqrt(variance),
-        rms=math.sqrt(mean**2 + variance),
+def describe(values: Array) -> Statistics:
+    """Return the statistics of a real array of any shape; of booleans those of 0 and 1."""
+    if values.dtype.kind not in "biuf":
+        raise BadInput(f"statistics of {values.dtype}: wanted real numbers")
+    flat, counts = values.reshape(-1), None
+    if flat.dtype.itemsize <= 2:
+        # Few values that occur often; 32 bits hold each of them, and are sorted faster.
+        levels, counts = np.unique(flat.astype(np.float32), return_counts=True, equal_nan=True)
+    else:
+        levels = np.sort(flat)
+    # In order, NaN last: what lies between the infinities is finite.
+    first, last = 0, len(levels)
+    if levels.dtype.kind == "f":
+        first, last = int(np.searchsorted(levels, -np.inf, "right")), int(np.searchsorted(levels, np.inf, "left"))
+    n, n_nan = int(flat.size), int(np.isnan(flat).sum()) if flat.dtype.kind == "f" else 0
+    finite, counts = levels[first:last], None if counts is None else counts[first:last]
+    size = len(finite) if counts is None else int(counts.sum())
+    n_infinite, keys = n - n_nan - size, [f"p{percent:g}" for percent in PERCENTS]
+    if not size:
+        none = math.nan
+        return Statistics(n, n_nan, n_infinite, 0, none, none, none, none, none, dict.fromkeys(keys, none))
+    place = (size - 1) * np.asarray(PERCENTS) / 100.0
+    below = np.floor(place).astype(np.intp)
+    ranks = np.stack([below, np.minimum(below + 1, size - 1)])
+    if counts is None:
+        mean, std = float(finite.mean(dtype=np.float64)), float(finite.std(dtype=np.float64))
+        n_zero = int(np.searchsorted(finite, 0, side="right") - np.searchsorted(finite, 0, side="left"))
+    else:
+        finite = finite.astype(np.float64)
+        mean = float(np.sum(finite * counts) / size)
+        std = math.sqrt(float(np.sum((finite - mean) ** 2 * counts) / size))
+        n_zero = int(counts[finite == 0].sum())
         # The value of rank r (from 0) is the first level whose cumulative count exceeds r.
-        percentiles=_percentiles(total, lambda rank: float(levels[np.searchsorted(ends, rank, side="right")])),
-    )
-
-
-def _from_sorted(values: NDArray[Any]) -> Statistics:
-    """Statistics of values in order, NaN last; no copy in double precision is kept."""
-    n = int(values.size)
-    inexact = values.dtype.kind == "f"
-    n_nan = int(np.isnan(values).sum()) if inexact else 0
-    values = values[: n - n_nan]
-    first, last = (
-        (int(np.searchsorted(values, -np.inf, side="right")), int(np.searchsorted(values, np.inf, side="left")))
-        if inexact
-        else (0, n)
-    )
-    n_infinite = values.size - (last - first)
-    values = values[first:last]
-    if not values.size:
-        return _nothing(n, n_nan, n_infinite)
-    mean, std = float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
-    return Statistics(
-        n=n,
-        n_nan=n_nan,
-        n_infinite=n_infinite,
-        n_zero=int(np.searchsorted(values, 0, side="right") - np.searchsorted(values, 0, side="left")),
-        least=float(values[0]),
-        largest=float(values[-1]),
-        mean=mean,
-        std=std,
-        rms=math.sqrt(mean**2 + std**2),
-        percentiles=_percentiles(int(values.size), lambda rank: float(values[rank])),
-    )
-
-
-def _nothing(n: int, n_nan: int, n_infinite: int) -> Statistics:
-    none = math.nan
-    return Statistics(n, n_nan, n_infinite, 0, none, none, none, none, none, {_key(p): none for p in PERCENTS})
-
-
-def _key(percent: float) -> str:
-    return f"p{percent:g}"
-
-
-def _percentiles(total: int, value_at: Callable[[int], float]) -> dict[str, float]:
-    found = {}
-    for percent in PERCENTS:
-        place = (total - 1) * percent / 100.0
-        below = math.floor(place)
-        low, high = value_at(below), value_at(min(below + 1, total - 1))
-        found[_key(percent)] = low + (high - low) * (place - below)
-    return found
+        ranks = np.searchsorted(np.cumsum(counts), ranks, side="right")
+    low, high = finite[ranks].astype(np.float64)
+    percentiles = dict(zip(keys, (low + (high - low) * (place - below)).tolist(), strict=True))
+    rms, ends = math.sqrt(mean**2 + std**2), (float(finite[0]), float(finite[-1]))
+    return Statistics(n, n_nan, n_infinite, n_zero, *ends, mean, std, rms, percentiles)
 
 
 def normalised(statistics: Statistics, by: Scale, divisor: float | None) -> Statistics:
@@ -196,13 +133,11 @@ def normalised(statistics: Statistics, by: Scale, divisor: float | None) -> Stat
     )
 
 
-def grouped(values: NDArray[Any], groups: Iterator[tuple[str, Index]]) -> dict[str, Statistics]:
+def grouped(values: Array, groups: Iterator[tuple[str, Index]]) -> dict[str, Statistics]:
     """Return the statistics of each group of an array's values.
 
     Parameters
     ----------
-    values
-        A real array.
     groups
         Names, and what of the array each is: an index of numpy's.
     """

@@ -1,4 +1,4 @@
-"""A male pelvis as implicit shapes: drawn from cited ranges, the same in every image made of it.
+"""A male pelvis as implicit shapes, drawn from cited ranges.
 
 Everything is in mm relative to the prostate's centre: +x left, +y posterior, +z to the head. The anatomy is schematic:
 organs lie, touch and vary as in planning CT, their fine form is invented (docs/explanation/phantom.md).
@@ -11,17 +11,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from doseledger.core.errors import BadInput
-from doseledger.phantom.shapes import Field, Point, Space, Waves, blend, capsule, ellipsoid, smooth_path, tube
+from doseledger.core.types import Floats, Singles
+from doseledger.phantom.shapes import Point, Space, Waves, blend, capsule, ellipsoid, smooth_path, tube
 from doseledger.phantom.traits import load_ranges
 
 WAVES = ("body", "prostate", "bladder", "rectum", "nodes", "fat", "stool", "muscle")
 STEPS = 3
 # Radius of the nodal volume around the iliac vessels and in the flat obturator space, as shares of node_radius_mm.
 NODE_SHARES = (1.0, 0.95, 0.75)
-Path3 = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -46,9 +45,9 @@ class Anatomy:
 
     traits: Mapping[str, float]
     waves: Mapping[str, Waves]
-    rectum_path: Path3
-    rectum_radii: NDArray[np.float64]
-    bowel: tuple[Path3, ...]
+    rectum_path: Floats
+    rectum_radii: Floats
+    bowel: tuple[Floats, ...]
     prone: bool
     abutting: bool
 
@@ -97,7 +96,7 @@ class Anatomy:
         inward = 170.0 * math.sin(math.radians(7.0 - t["hip_angle_deg"]))
         return head, root, (root[0] - side * inward, root[1] + 4.0, root[2] - 170.0)
 
-    def body(self, space: Space) -> Field:
+    def body(self, space: Space) -> Singles:
         """Return the skin: trunk and thighs, flattened by the couch."""
         a, b, middle = self.half_width_mm, self.half_depth_mm, self.middle_y_mm
         # The waist is narrower than the hips, the belly a little deeper.
@@ -122,13 +121,13 @@ class Anatomy:
         over = space.y - (middle - b + self.traits["flattening_mm"])
         return np.asarray(np.maximum(skin, -over if self.prone else -under), dtype=np.float32)
 
-    def prostate(self, space: Space) -> Field:
+    def prostate(self, space: Space) -> Singles:
         """Return the prostate."""
         return ellipsoid(space, (0.0, 0.0, 0.0), self.prostate_radii) + np.float32(1.0) * self.waves["prostate"].at(
             space
         )
 
-    def vesicles(self, space: Space) -> Field:
+    def vesicles(self, space: Space) -> Singles:
         """Return both seminal vesicles."""
         _, ry, rz = self.prostate_radii
         f = (self.traits["vesicle_cc"] / 2.9) ** (1.0 / 3.0)
@@ -138,7 +137,7 @@ class Anatomy:
         )
         return np.minimum(left, right)
 
-    def bladder(self, space: Space) -> Field:
+    def bladder(self, space: Space) -> Singles:
         """Return the bladder with its wall; it rests on the prostate's base and gives way to it."""
         _, _, rz = self.prostate_radii
         volume = 1000.0 * self.traits["bladder_cc"]
@@ -151,7 +150,7 @@ class Anatomy:
         field = ellipsoid(upright, (0.0, 0.0, rz + c - 10.0), (a, b, c)) + 1.8 * self.waves["bladder"].at(space)
         return np.asarray(np.maximum(field, 1.5 - np.minimum(self.prostate(space), self.vesicles(space))), np.float32)
 
-    def rectum(self, space: Space) -> Field:
+    def rectum(self, space: Space) -> Singles:
         """Return the rectum with its wall and contents, from the anal canal to the sigmoid."""
         points = [(float(x), float(y), float(z)) for x, y, z in self.rectum_path]
         field = tube(space, points, [float(r) for r in self.rectum_radii]) + 0.9 * self.waves["rectum"].at(space)
@@ -163,7 +162,7 @@ class Anatomy:
         rz = self.prostate_radii[2]
         return -rz - 21.0, rz + 60.0
 
-    def nodes(self, space: Space) -> Field:
+    def nodes(self, space: Space) -> Singles:
         """Return the elective nodal volume: common, external and internal iliac and obturator vessels."""
         field = None
         for path, share in zip(self.vessel_paths(), NODE_SHARES * 2, strict=True):
@@ -189,19 +188,19 @@ class Anatomy:
             ]
         return paths
 
-    def ptv70(self, space: Space) -> Field:
+    def ptv70(self, space: Space) -> Singles:
         """Return the prostate grown by its margin, less towards the rectum."""
         margin, posterior = self.traits["margin_mm"], self.traits["posterior_margin_mm"]
         backward = np.clip(space.y / self.prostate_radii[1], 0.0, 1.0)
         return np.asarray(self.prostate(space) - margin + (margin - posterior) * backward, dtype=np.float32)
 
-    def ptv56(self, space: Space) -> Field:
+    def ptv56(self, space: Space) -> Singles:
         """Return the elective target: vesicles and nodes with their margin, and PTV70 in it or cut out of it."""
         high = self.ptv70(space)
         low = np.minimum(self.vesicles(space), self.nodes(space)) - np.float32(self.traits["margin_mm"])
         return np.asarray(np.maximum(low, -high) if self.abutting else np.minimum(low, high), dtype=np.float32)
 
-    def femur(self, space: Space, side: int) -> Field:
+    def femur(self, space: Space, side: int) -> Singles:
         """Return the upper femur of one side; +1 is left."""
         head, root, end = self.femur_points(side)
         r = self.traits["head_radius_mm"]
@@ -211,7 +210,7 @@ class Anatomy:
         field = blend(field, ellipsoid(space, trochanter, (13.0, 16.0, 17.0)), 6.0)
         return blend(field, capsule(space, root, end, (18.0, 14.0)), 6.0)
 
-    def bowel_loops(self, space: Space) -> Field:
+    def bowel_loops(self, space: Space) -> Singles:
         """Return the small bowel: loops kept clear of the elective target and of the bladder."""
         field = np.full(np.broadcast_shapes(space.x.shape, space.y.shape, space.z.shape), 99.0, dtype=np.float32)
         for path in self.bowel:
@@ -234,7 +233,7 @@ def draw_anatomy(rng: np.random.Generator, *, prone: bool = False, bowel_gap_mm:
     return Anatomy(traits, waves, path, radii, _draw_bowel(rng, bare, bowel_gap_mm is not None), prone, bare.abutting)
 
 
-def _draw_rectum(rng: np.random.Generator, anatomy: Anatomy) -> tuple[Path3, NDArray[np.float64]]:
+def _draw_rectum(rng: np.random.Generator, anatomy: Anatomy) -> tuple[Floats, Floats]:
     _, ry, rz = anatomy.prostate_radii
     r = anatomy.traits["rectum_radius_mm"]
     x = rng.normal(0.0, 3.0, 4)
@@ -254,7 +253,7 @@ def _draw_rectum(rng: np.random.Generator, anatomy: Anatomy) -> tuple[Path3, NDA
     return curve[:, :3], curve[:, 3]
 
 
-def _draw_bowel(rng: np.random.Generator, anatomy: Anatomy, come_near: bool) -> tuple[Path3, ...]:
+def _draw_bowel(rng: np.random.Generator, anatomy: Anatomy, come_near: bool) -> tuple[Floats, ...]:
     """Draw loops through random points of the free space above the bladder and in front of the nodes.
 
     Where one shall come near to PTV56, the first begins where it is nearest.
@@ -269,7 +268,7 @@ def _draw_bowel(rng: np.random.Generator, anatomy: Anatomy, come_near: bool) -> 
     free &= np.abs(points[:, 0]) < 82.0 - 0.25 * np.maximum(60.0 - points[:, 2], 0.0)
     points = points[free]
     nearest = points[[np.argmin(anatomy.ptv56(space)[free])]] if come_near and len(points) else points
-    loops: list[Path3] = []
+    loops: list[Floats] = []
     for _ in range(int(anatomy.traits["bowel_loops"])):
         if len(points) < 8:
             break

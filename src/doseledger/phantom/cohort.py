@@ -1,4 +1,4 @@
-"""The synthetic cohort: prostate SIB patients, planned on a machine, written as DICOM-RT, one packed zip a case.
+"""The synthetic cohort: prostate SIB patients, planned and packed as DICOM-RT.
 
 Each case is a CT series, an RTSTRUCT, an RTPLAN of two arcs and the RTDOSE of exactly those control points. A plan
 that misses a gating clinical goal is planned again in another style, and dropped with its reason if that fails too.
@@ -7,13 +7,12 @@ that misses a gating clinical goal is planned again in another style, and droppe
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from doseledger.core.errors import BadCase
 from doseledger.core.fanout import run_cases
@@ -22,6 +21,7 @@ from doseledger.core.grid import box_around, resample_linear
 from doseledger.core.protocol import GoalSet
 from doseledger.core.settings import PhantomSettings
 from doseledger.core.tables import RAW, write_table
+from doseledger.core.types import Mask, Tell
 from doseledger.dicom.objects import Study, make_uid, to_bytes
 from doseledger.dicom.source import source_digest
 from doseledger.dicom.write import InterpretedType, Roi, make_ct, make_dose, make_structure_set
@@ -31,9 +31,9 @@ from doseledger.phantom.near_bowel import SPARED, compromise_of, with_near_bowel
 from doseledger.phantom.patient import Dirt, SyntheticPatient, draw_patient
 from doseledger.planning.machine.check import check_plan
 from doseledger.planning.machine.linac import Machine, load_machine
-from doseledger.planning.optimise.arcs import OptimiserSettings, Patient, PlannedPatient, PlanStyle, optimise_plan
+from doseledger.planning.optimise.arcs import optimise_plan
+from doseledger.planning.optimise.patient import OptimiserSettings, Patient, PlannedPatient, PlanStyle
 
-Tell = Callable[[str], None]
 # What these patients are prescribed; ingest refuses them where the protocol says otherwise.
 PRESCRIPTION_GY = {"PTV70": 70.0, "PTV56": 56.0}
 N_FRACTIONS = 28
@@ -105,8 +105,6 @@ def make_cohort(out: Path, raw_list: Path, settings: PhantomSettings, goals: Goa
         How many patients, their seed, and the work put into each.
     goals
         What a plan must achieve.
-    tell
-        Called with one line as each case ends.
 
     Notes
     -----
@@ -243,16 +241,14 @@ def firmer_style(style: PlanStyle, missed: set[str], targets: Mapping[str, float
 def judge(
     planned: PlannedPatient,
     patient: SyntheticPatient,
-    masks: Mapping[str, NDArray[np.bool_]],
+    masks: Mapping[str, Mask],
     prescription_gy: Mapping[str, float],
     goals: GoalSet,
 ) -> list[GoalResult]:
     """Return how a plan does on the clinical goals, on the CT's voxels."""
     box = box_around(np.any(list(masks.values()), axis=0))
-    start = (box[0].start, box[1].start, box[2].start)
-    shape = (box[0].stop - start[0], box[1].stop - start[1], box[2].stop - start[2])
-    dose = resample_linear(planned.dose_gy, planned.dose_grid, patient.grid.cropped(start, shape), outside=0.0)
-    inside = {name: masks[name][box] if name in masks else np.zeros(shape, np.bool_) for name in STRUCTURES}
+    dose = resample_linear(planned.dose_gy, planned.dose_grid, patient.grid.inside(box), outside=0.0)
+    inside = {name: masks[name][box] if name in masks else np.zeros(dose.shape, np.bool_) for name in STRUCTURES}
     return evaluate_goals(dose, inside, patient.grid.spacing_mm, prescription_gy, goals)
 
 

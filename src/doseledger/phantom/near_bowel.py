@@ -1,4 +1,4 @@
-"""Patients whose bowel lies near PTV56: who they are, and the compromise that they are planned by.
+"""Patients with bowel near PTV56, and the compromise of their plans.
 
 The compromise: bowel is spared as in everyone else, and PTV56 yields. It is written into the RTPLAN of each.
 """

@@ -1,4 +1,4 @@
-"""One synthetic patient as scanned and contoured: CT, structures and where the dose is wanted; no plan yet."""
+"""A synthetic patient before planning: CT, structures and dose grid."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from doseledger.core.grid import Grid, box_around
+from doseledger.core.types import HuArray, Mask, Singles
 from doseledger.dicom.position import Position
 from doseledger.phantom.anatomy import Anatomy, draw_anatomy
-from doseledger.phantom.shapes import Field, Point, Space
+from doseledger.phantom.shapes import Point, Space
 from doseledger.phantom.tissue import paint_ct
 
 # The scan, from the prostate's centre: thighs to the fifth lumbar vertebra.
@@ -81,9 +81,9 @@ class SyntheticPatient:
 
     anatomy: Anatomy
     grid: Grid
-    ct_hu: NDArray[np.int16]
-    body: NDArray[np.bool_]
-    surfaces: dict[str, Field]
+    ct_hu: HuArray
+    body: Mask
+    surfaces: dict[str, Singles]
     dose_grid: Grid
 
 
@@ -92,14 +92,10 @@ def draw_patient(rng: np.random.Generator, in_plane_pixels: int, dose_grid_mm: f
 
     Parameters
     ----------
-    rng
-        Everything random about the patient.
     in_plane_pixels
         Rows and columns of the CT.
     dose_grid_mm
         Spacing of the dose grid in the plane of the CT (along all axes where the grid is odd).
-    dirt
-        What is unusual.
     """
     anatomy = draw_anatomy(rng, prone=dirt.position.endswith("P"), bowel_gap_mm=dirt.bowel_gap_mm)
     centre = (np.round(rng.uniform(-300.0, 300.0), 1), *np.round(rng.uniform(-40.0, 40.0, 2), 1))
@@ -128,15 +124,15 @@ def _scan_grid(rng: np.random.Generator, anatomy: Anatomy, centre: tuple[float, 
     return Grid((n_slices, pixels, pixels), (pitch, pixel, pixel), (round(centre[0] + SCAN_SPAN_MM[0], 2), y, x))
 
 
-def _draw_surfaces(anatomy: Anatomy, space: Space) -> dict[str, Field]:
+def _draw_surfaces(anatomy: Anatomy, space: Space) -> dict[str, Singles]:
     """Return the surfaces of what can be contoured, each computed only around it."""
     low, high = anatomy.rectum_span_mm()
     bottom = anatomy.femur_points(1)[0][2] - FEMUR_LENGTH_MM
 
-    def cut_rectum(near: Space) -> Field:
+    def cut_rectum(near: Space) -> Singles:
         return np.asarray(np.maximum(anatomy.rectum(near), np.maximum(low - near.z, near.z - high)), np.float32)
 
-    def cut_femur(near: Space, side: int) -> Field:
+    def cut_femur(near: Space, side: int) -> Singles:
         return np.asarray(np.maximum(anatomy.femur(near, side), bottom - near.z), dtype=np.float32)
 
     def hip(side: int) -> Point:
@@ -144,7 +140,7 @@ def _draw_surfaces(anatomy: Anatomy, space: Space) -> dict[str, Field]:
         return (head[0] + root[0]) / 2.0, (head[1] + root[1]) / 2.0, 5.0
 
     # Each shape, and a ball that holds it.
-    shapes: dict[str, tuple[Callable[[Space], Field], Point, float]] = {
+    shapes: dict[str, tuple[Callable[[Space], Singles], Point, float]] = {
         "PTV70": (anatomy.ptv70, (0.0, 0.0, 0.0), 65.0),
         "PTV56": (anatomy.ptv56, (0.0, 5.0, 35.0), 105.0),
         "Prostate": (anatomy.prostate, (0.0, 0.0, 0.0), 50.0),
@@ -165,21 +161,17 @@ def _draw_surfaces(anatomy: Anatomy, space: Space) -> dict[str, Field]:
     return surfaces
 
 
-def _dose_grid(body: NDArray[np.bool_], grid: Grid, spacing_mm: float) -> Grid:
+def _dose_grid(body: Mask, grid: Grid, spacing_mm: float) -> Grid:
     """The body's box, on the CT's own planes."""
-    box = box_around(body)
-    shape = tuple(part.stop - part.start for part in box)
-    around = grid.cropped((box[0].start, box[1].start, box[2].start), (shape[0], shape[1], shape[2]))
+    around = grid.inside(box_around(body))
     return _to_hundredths(around.resampled((grid.spacing_mm[0], spacing_mm, spacing_mm)))
 
 
-def _odd_dose_grid(surfaces: Mapping[str, Field], grid: Grid, spacing_mm: float) -> Grid:
+def _odd_dose_grid(surfaces: Mapping[str, Singles], grid: Grid, spacing_mm: float) -> Grid:
     """A box around the targets, off the CT's planes, and smaller than the patient."""
     targets = np.any([surface < 0 for name, surface in surfaces.items() if name.startswith("PTV")], axis=0)
     margin = [round(m / spacing) for m, spacing in zip(ODD_GRID_MARGIN_MM, grid.spacing_mm, strict=True)]
-    box = box_around(targets, (margin[0], margin[1], margin[2]))
-    shape = tuple(part.stop - part.start for part in box)
-    around = grid.cropped((box[0].start, box[1].start, box[2].start), (shape[0], shape[1], shape[2]))
+    around = grid.inside(box_around(targets, (margin[0], margin[1], margin[2])))
     moved = around.resampled((spacing_mm, spacing_mm, spacing_mm))
     z, y, x = (o + shift for o, shift in zip(moved.origin_mm, ODD_GRID_SHIFT_MM, strict=True))
     return _to_hundredths(Grid(moved.shape_zyx, moved.spacing_mm, (z, y, x)))

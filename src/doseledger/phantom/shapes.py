@@ -1,4 +1,4 @@
-"""Implicit shapes in mm: signed distances, negative inside, from which phantoms are built.
+"""Implicit shapes in mm: signed distances, negative inside.
 
 Coordinates are arrays that broadcast against each other; distances of ellipsoids are first-order.
 """
@@ -13,9 +13,9 @@ from numba import njit
 from numpy.typing import NDArray
 
 from doseledger.core.grid import Grid
+from doseledger.core.types import Box, Floats, Singles, Triple
 
-Field = NDArray[np.float32]
-Point = tuple[float, float, float]
+Point = Triple
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ class Space:
         (z, 1, 1).
     """
 
-    x: Field
-    y: Field
-    z: Field
+    x: Singles
+    y: Singles
+    z: Singles
 
     @classmethod
-    def of_grid(cls, grid: Grid, centre_zyx_mm: tuple[float, float, float], roll_deg: float) -> Space:
+    def of_grid(cls, grid: Grid, centre_zyx_mm: Triple, roll_deg: float) -> Space:
         """Return the voxel centres of a grid, relative to a centre, in axes rolled about z."""
         z, y, x = (axis - c for axis, c in zip(grid.axes_mm(), centre_zyx_mm, strict=True))
         cos, sin = np.cos(np.deg2rad(roll_deg)), np.sin(np.deg2rad(roll_deg))
@@ -46,7 +46,7 @@ class Space:
             z[:, None, None].astype(np.float32),
         )
 
-    def near(self, centre: Point, reach_mm: float) -> tuple[tuple[slice, slice, slice], Space]:
+    def near(self, centre: Point, reach_mm: float) -> tuple[Box, Space]:
         """Return the smallest box of voxels around a ball, and its points."""
         rows = np.flatnonzero((np.hypot(self.x - centre[0], self.y - centre[1]) <= reach_mm)[0].any(axis=1))
         columns = np.flatnonzero((np.hypot(self.x - centre[0], self.y - centre[1]) <= reach_mm)[0].any(axis=0))
@@ -68,8 +68,8 @@ class Space:
 class Waves:
     """A smooth random field of unit variance: a few plane waves."""
 
-    vectors: NDArray[np.float32]
-    phases: NDArray[np.float32]
+    vectors: Singles
+    phases: Singles
 
     @classmethod
     def draw(cls, rng: np.random.Generator, shortest_mm: float, longest_mm: float, count: int = 5) -> Waves:
@@ -80,7 +80,7 @@ class Waves:
         phases = rng.uniform(0.0, 2 * np.pi, count)
         return cls((direction * 2 * np.pi / wavelength).astype(np.float32), phases.astype(np.float32))
 
-    def at(self, space: Space) -> Field:
+    def at(self, space: Space) -> Singles:
         """Return the field's values at points."""
         total = np.float32(0.0)
         for (kx, ky, kz), phase in zip(self.vectors, self.phases, strict=True):
@@ -90,7 +90,7 @@ class Waves:
         return np.asarray(total * np.sqrt(np.float32(2.0 / len(self.phases))), dtype=np.float32)
 
 
-def ellipsoid(space: Space, centre: Point, radii: Point) -> Field:
+def ellipsoid(space: Space, centre: Point, radii: Point) -> Singles:
     """Return the signed distance to an ellipsoid in mm, to first order."""
     # In single precision throughout: a scalar of numpy's own would make every array double.
     a, b, c = (np.float32(r) for r in radii)
@@ -101,12 +101,12 @@ def ellipsoid(space: Space, centre: Point, radii: Point) -> Field:
     return np.asarray(size * (size - np.float32(1.0)) / np.maximum(slope, np.float32(1e-6)), dtype=np.float32)
 
 
-def capsule(space: Space, start: Point, end: Point, radii: tuple[float, float]) -> Field:
+def capsule(space: Space, start: Point, end: Point, radii: tuple[float, float]) -> Singles:
     """Return the signed distance to a rod with round ends in mm; its radius runs evenly from one end to the other."""
     return tube(space, (start, end), radii)
 
 
-def tube(space: Space, path: Sequence[Point], radii: Sequence[float]) -> Field:
+def tube(space: Space, path: Sequence[Point], radii: Sequence[float]) -> Singles:
     """Return the signed distance to a chain of rods in mm: a radius at each point of the path."""
     if len(path) < 2:
         raise ValueError(f"a tube needs two points, found {len(path)}")
@@ -144,13 +144,13 @@ def _nearest_rod(x, y, heights, rods, out):  # type: ignore[no-untyped-def]
                 nearest[p] = min(nearest[p], away)
 
 
-def blend(first: Field, second: Field, width_mm: float) -> Field:
+def blend(first: Singles, second: Singles, width_mm: float) -> Singles:
     """Return the union of two shapes with its crease filled over a width (a polynomial smooth minimum)."""
     overlap = np.maximum(np.float32(width_mm) - np.abs(first - second), np.float32(0.0))
     return np.asarray(np.minimum(first, second) - overlap * overlap * np.float32(0.25 / width_mm), dtype=np.float32)
 
 
-def smooth_path(points: NDArray[np.float64], per_piece: int) -> NDArray[np.float64]:
+def smooth_path(points: Floats, per_piece: int) -> Floats:
     """Return a Catmull-Rom curve through points (n, 3), `per_piece` steps between neighbours."""
     padded = np.concatenate([2 * points[:1] - points[1:2], points, 2 * points[-1:] - points[-2:-1]])
     steps = np.linspace(0.0, 1.0, per_piece, endpoint=False)[:, None]

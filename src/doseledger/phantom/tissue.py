@@ -1,4 +1,4 @@
-"""CT numbers of a phantom: fat, muscle, bone, organs and their contents, the couch, blur and noise.
+"""CT numbers of a phantom: tissues, contents, couch, blur and noise.
 
 Typical CT numbers in HU: fat −100 to −80, muscle 50 to 60, urine 5, soft organs 35 to 45, cancellous bone 100 to 350,
 cortex 800 to 1200, iodine contrast 150 to 300 (ICRU Report 44; Schneider et al., Phys Med Biol 45:459, 2000).
@@ -9,38 +9,33 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from doseledger.core.grid import Grid
+from doseledger.core.types import Box, HuArray, Mask, Singles
 from doseledger.phantom.anatomy import Anatomy
-from doseledger.phantom.shapes import Field, Point, Space, Waves, blend, capsule, ellipsoid, tube
+from doseledger.phantom.shapes import Point, Space, Waves, blend, capsule, ellipsoid, tube
 
 AIR_HU, GAS_HU, FAT_HU, MUSCLE_HU = -1000.0, -940.0, -98.0, 54.0
 CORTEX_HU, CORTEX_MM = 950.0, 2.5
 # Point spread of a soft-tissue kernel, in mm.
 BLUR_MM = 1.1
 COUCH_SKIN_HU, COUCH_FOAM_HU = -250.0, -930.0
-Box = tuple[slice, slice, slice]
 
 
 def paint_ct(
-    anatomy: Anatomy, space: Space, grid: Grid, drawn: Mapping[str, Field], rng: np.random.Generator
-) -> NDArray[np.int16]:
+    anatomy: Anatomy, space: Space, grid: Grid, drawn: Mapping[str, Singles], rng: np.random.Generator
+) -> HuArray:
     """Return the CT of an anatomy in HU, (z, y, x), couch included.
 
     Parameters
     ----------
-    anatomy
-        The patient.
     space
         The grid's voxel centres in the patient's axes.
     grid
         The grid, unrolled: the couch lies on it.
     drawn
         The skin (`BODY`), the bladder and the bowel as they are contoured, on the whole grid.
-    rng
-        For noise and texture.
     """
     ct = np.full(grid.shape_zyx, AIR_HU, dtype=np.float32)
     body = drawn["BODY"] < 0
@@ -55,7 +50,7 @@ def paint_ct(
     return _as_scanned(ct, grid, anatomy.traits["noise_hu"], rng)
 
 
-def _paint_soft_tissue(ct: NDArray[np.float32], anatomy: Anatomy, space: Space, depth: Field) -> None:
+def _paint_soft_tissue(ct: Singles, anatomy: Anatomy, space: Space, depth: Singles) -> None:
     """Skin, a coat of fat, muscle with streaks of fat, and the fat that organs lie in."""
     texture = anatomy.waves["muscle"].at(space)
     coat = anatomy.fat_mm * (1.0 + 0.15 * anatomy.waves["fat"].at(space))
@@ -76,18 +71,18 @@ def _paint_soft_tissue(ct: NDArray[np.float32], anatomy: Anatomy, space: Space, 
     np.copyto(ct, tissue, where=depth > 0.0)
 
 
-def _blend_in(ct: NDArray[np.float32], box: Box, field: Field, hu: Field | float, edge_mm: float = 1.0) -> None:
+def _blend_in(ct: Singles, box: Box, field: Singles, hu: Singles | float, edge_mm: float = 1.0) -> None:
     """Paint a shape with a soft edge, as voxels that it half fills have half its CT number."""
     weight = np.clip(0.5 - field / (2.0 * edge_mm), 0.0, 1.0)
     ct[box] += weight * (hu - ct[box])
 
 
-def _paint_bone(ct: NDArray[np.float32], box: Box, field: Field, marrow_hu: float, cortex_mm: float) -> None:
+def _paint_bone(ct: Singles, box: Box, field: Singles, marrow_hu: float, cortex_mm: float) -> None:
     inner = np.clip((-field - cortex_mm) / 2.0, 0.0, 1.0)
     _blend_in(ct, box, field, CORTEX_HU + inner * (marrow_hu - CORTEX_HU))
 
 
-def _paint_pelvis(ct: NDArray[np.float32], anatomy: Anatomy, space: Space) -> None:
+def _paint_pelvis(ct: Singles, anatomy: Anatomy, space: Space) -> None:
     marrow, back, s = anatomy.traits["marrow_hu"], anatomy.back_mm, anatomy.traits["pelvis_scale"]
     for side in (1, -1):
         box, near = space.near((side * 75.0 * s, 10.0, 45.0), 135.0)
@@ -107,7 +102,7 @@ def _paint_pelvis(ct: NDArray[np.float32], anatomy: Anatomy, space: Space) -> No
     _paint_bone(ct, box, sacrum, 0.55 * marrow, 1.8)
 
 
-def _hip_bone(anatomy: Anatomy, near: Space, side: int) -> Field:
+def _hip_bone(anatomy: Anatomy, near: Space, side: int) -> Singles:
     """Ilium, ischium and pubis of one side, with the socket of the hip."""
     (hx, hy, hz), _, _ = anatomy.femur_points(side)
     r = anatomy.traits["head_radius_mm"]
@@ -128,7 +123,7 @@ def _hip_bone(anatomy: Anatomy, near: Space, side: int) -> Field:
     return np.asarray(np.maximum(blend(bone, np.asarray(socket, np.float32), 4.0), r + 3.0 - away), dtype=np.float32)
 
 
-def _paint_femurs(ct: NDArray[np.float32], anatomy: Anatomy, space: Space) -> None:
+def _paint_femurs(ct: Singles, anatomy: Anatomy, space: Space) -> None:
     marrow = anatomy.traits["marrow_hu"]
     for side in (1, -1):
         head, root, _ = anatomy.femur_points(side)
@@ -142,7 +137,7 @@ def _paint_femurs(ct: NDArray[np.float32], anatomy: Anatomy, space: Space) -> No
         _blend_in(ct, box, field, np.asarray(CORTEX_HU + inner * (core - CORTEX_HU), dtype=np.float32))
 
 
-def _paint_vessels(ct: NDArray[np.float32], anatomy: Anatomy, space: Space) -> None:
+def _paint_vessels(ct: Singles, anatomy: Anatomy, space: Space) -> None:
     hu = 170.0 if anatomy.traits["contrast"] > 0.75 else 45.0
     for path in anatomy.vessel_paths():
         if path[-1][2] < 30.0:
@@ -151,7 +146,7 @@ def _paint_vessels(ct: NDArray[np.float32], anatomy: Anatomy, space: Space) -> N
         _blend_in(ct, box, tube(near, path, [5.5] * len(path)), hu)
 
 
-def _paint_organs(ct: NDArray[np.float32], anatomy: Anatomy, space: Space, bladder: Field) -> None:
+def _paint_organs(ct: Singles, anatomy: Anatomy, space: Space, bladder: Singles) -> None:
     box, near = space.near((0.0, 0.0, 10.0), 75.0)
     _blend_in(ct, box, anatomy.prostate(near), 44.0 + 4.0 * anatomy.waves["stool"].at(near))
     _blend_in(ct, box, anatomy.vesicles(near), 30.0)
@@ -167,7 +162,7 @@ def _paint_organs(ct: NDArray[np.float32], anatomy: Anatomy, space: Space, bladd
     _blend_in(ct, box, np.maximum(rectum + 4.0, _below_gas(anatomy, near, stool)), GAS_HU)
 
 
-def _below_gas(anatomy: Anatomy, near: Space, stool: Field) -> Field:
+def _below_gas(anatomy: Anatomy, near: Space, stool: Singles) -> Singles:
     """Return how far points lie below the level of the gas in the rectum: gas gathers uppermost."""
     path = anatomy.rectum_path
     order = np.argsort(path[:, 2])
@@ -181,9 +176,7 @@ def _below_gas(anatomy: Anatomy, near: Space, stool: Field) -> Field:
     return np.asarray(-height - level * radius, dtype=np.float32)
 
 
-def _paint_bowel(
-    ct: NDArray[np.float32], anatomy: Anatomy, space: Space, bowel: Field, rng: np.random.Generator
-) -> None:
+def _paint_bowel(ct: Singles, anatomy: Anatomy, space: Space, bowel: Singles, rng: np.random.Generator) -> None:
     if not anatomy.bowel:
         return
     box, near = space.near((0.0, anatomy.middle_y_mm - 40.0, 105.0), 145.0)
@@ -195,7 +188,7 @@ def _paint_bowel(
     _blend_in(ct, box, np.maximum(loops + 3.0, (1.1 - texture) * 8.0), GAS_HU)
 
 
-def _paint_couch(ct: NDArray[np.float32], body: NDArray[np.bool_], grid: Grid, prone: bool) -> None:
+def _paint_couch(ct: Singles, body: Mask, grid: Grid, prone: bool) -> None:
     """A flat table top under the patient: two thin skins around foam."""
     rows = np.flatnonzero(body.any(axis=(0, 2)))
     y, x = grid.axes_mm()[1], grid.axes_mm()[2]
@@ -207,7 +200,7 @@ def _paint_couch(ct: NDArray[np.float32], body: NDArray[np.bool_], grid: Grid, p
         ct[np.broadcast_to(plate[None], ct.shape) & ~body] = hu
 
 
-def _as_scanned(ct: NDArray[np.float32], grid: Grid, noise_hu: float, rng: np.random.Generator) -> NDArray[np.int16]:
+def _as_scanned(ct: Singles, grid: Grid, noise_hu: float, rng: np.random.Generator) -> HuArray:
     sigma = (0.0, BLUR_MM / grid.spacing_mm[1], BLUR_MM / grid.spacing_mm[2])
     image = gaussian_filter(ct, sigma)
     noise = gaussian_filter(rng.standard_normal(ct.shape, dtype=np.float32), (0.0, 0.6, 0.6))

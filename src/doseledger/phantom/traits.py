@@ -1,4 +1,4 @@
-"""How much phantom patients vary: anatomy_ranges.yaml, each range with its source, and draws from it."""
+"""Ranges of anatomical variation (anatomy_ranges.yaml), and draws from them."""
 
 from __future__ import annotations
 

@@ -10,7 +10,8 @@ from scipy.optimize import brentq
 
 from doseledger.core.errors import BadInput
 from doseledger.core.grid import Grid
-from doseledger.dosimetry.dvh.statistics import StructureDose, parse_statistic
+from doseledger.dosimetry.dvh.grammar import parse_statistic
+from doseledger.dosimetry.dvh.statistics import StructureDose
 from doseledger.dosimetry.dvh.subvoxel import sampled_dose
 
 # Offsets, radii and spacings that no plane of voxels is in step with.

@@ -7,7 +7,8 @@ import pytest
 
 from doseledger.core.errors import BadInput
 from doseledger.dosimetry.dvh.curves import dvh_curves
-from doseledger.dosimetry.dvh.statistics import parse_statistic, structure_dose
+from doseledger.dosimetry.dvh.grammar import parse_statistic
+from doseledger.dosimetry.dvh.statistics import structure_dose
 
 SHAPE = (11, 13, 17)
 

@@ -10,9 +10,29 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from doseledger.core.errors import BadInput
-from doseledger.dosimetry.dvh.statistics import dose_statistic, parse_statistic, structure_dose, structure_statistic
+from doseledger.dosimetry.dvh.grammar import Measure, Statistic, parse_statistic
+from doseledger.dosimetry.dvh.statistics import dvh_statistics, structure_dose
 
 RAMP = np.linspace(60.0, 80.0, 2001)
+
+
+def dose_statistic(
+    dose: np.ndarray, weights: np.ndarray | None, voxel_cc: float, statistic: Statistic, reference: float | None = None
+) -> Measure:
+    coverage = np.ones(len(dose), bool) if weights is None else weights
+    return structure_dose(dose, coverage, voxel_cc).measure(statistic, reference)
+
+
+def structure_statistic(
+    dose: np.ndarray, mask: np.ndarray, voxel_cc: float, statistic: Statistic, prescription: float | None = None
+) -> Measure:
+    return dvh_statistics(dose, mask, voxel_cc, [statistic.name], prescription)[statistic.name]
+
+
+def test_conformity_is_refused_without_the_dose_outside_the_structure() -> None:
+    samples = structure_dose(np.ones(3), np.ones(3, bool), 1.0)
+    with pytest.raises(BadInput, match="CI needs the dose outside the structure too"):
+        samples.measure(parse_statistic("CI"), 70.0)
 
 
 def of_ramp(name: str, prescription_gy: float | None = None) -> float:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import random
+import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -167,6 +169,16 @@ def test_verification_sees_one_wrong_point() -> None:
     assert verify_points(gamma, pair, GLOBAL_3_3, n_points=25, rng=rng) < 1e-10
     gamma[np.unravel_index(np.nanargmin(gamma), gamma.shape)] += 0.01
     assert verify_points(gamma, pair, GLOBAL_3_3, n_points=gamma.size, rng=rng) == pytest.approx(0.01)
+
+
+def test_a_walk_over_the_loaded_modules_after_the_reference_imports_nothing_and_draws_no_number() -> None:
+    """As hypothesis does before it draws: stand-ins of pymedphys once imported altair and rich, which drew then."""
+    reference_map(posed(*dose_pair((5, 6))), GLOBAL_3_3)
+    loaded, state = set(sys.modules), random.getstate()
+    for module in list(sys.modules.values()):
+        getattr(module, "__file__", None)
+    assert not {name for name in set(sys.modules) - loaded if not name.startswith("six.")}
+    assert random.getstate() == state
 
 
 def test_a_long_search_runs_in_blocks_and_gives_the_same_map(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,15 @@ def mixture_denoiser(x: Tensor, phi: Tensor) -> Tensor:
     return (log_share.softmax(dim=1) * of_each).sum(dim=1)
 
 
+def ancestral_step(x: Tensor, x0: Tensor, phi: Tensor, lower: Tensor, noise: Tensor) -> Tensor:
+    """A draw from the posterior of the forward process: Ho et al. 2020, eq. 6 and 7, in continuous time."""
+    (alpha, sigma), (alpha_next, sigma_next) = diffusion.alpha_sigma(phi), diffusion.alpha_sigma(lower)
+    ratio = alpha / alpha_next
+    added = (sigma.square() - (ratio * sigma_next).square()).clamp_min(0)
+    of_x, of_x0 = ratio * sigma_next.square() / sigma.square(), alpha_next * added / sigma.square()
+    return of_x * x + of_x0 * x0 + added.sqrt() * sigma_next / sigma * noise
+
+
 @pytest.fixture
 def noise() -> Tensor:
     # Even quantiles of the normal distribution: no chance in these tests.
@@ -54,7 +63,8 @@ def test_time_0_is_the_data_and_time_1_is_noise_alone(shift: float) -> None:
 
 def test_a_shift_moves_the_log_snr_by_itself_at_every_time() -> None:
     t = torch.linspace(0.05, 0.95, 7)
-    moved = diffusion.log_snr(diffusion.angle(t, -2.0)) - diffusion.log_snr(diffusion.angle(t, 0.0))
+    (alpha, sigma), (plain_alpha, plain_sigma) = (diffusion.alpha_sigma(diffusion.angle(t, s)) for s in (-2.0, 0.0))
+    moved = 2 * torch.log(alpha / sigma) - 2 * torch.log(plain_alpha / plain_sigma)
     torch.testing.assert_close(moved, torch.full_like(t, -2.0), atol=1e-4, rtol=0)
 
 
@@ -69,7 +79,8 @@ def test_v_x0_and_eps_tell_the_same() -> None:
     phi = diffusion.angle(torch.rand(500, generator=generator), -1.0)
     x, v = diffusion.add_noise(x0, eps, phi), diffusion.velocity(x0, eps, phi)
     torch.testing.assert_close(diffusion.x0_of_v(x, v, phi), x0, atol=1e-5, rtol=0)
-    torch.testing.assert_close(diffusion.eps_of_v(x, v, phi), eps, atol=1e-5, rtol=0)
+    alpha, sigma = diffusion.alpha_sigma(phi)
+    torch.testing.assert_close(sigma * x + alpha * v, eps, atol=1e-5, rtol=0)
     far = diffusion.alpha_sigma(phi)[1] > 0.05
     torch.testing.assert_close(diffusion.eps_of_x0(x, x0, phi)[far], eps[far], atol=1e-4, rtol=0)
     assert torch.equal(diffusion.x0_of_output(x0, x, phi, "x0"), x0)
@@ -149,7 +160,7 @@ def test_ancestral_steps_draw_the_mixture_too(noise: Tensor) -> None:
     x, angles = noise, diffusion.sampling_angles(60)
     for phi, lower in pairwise(angles):
         fresh = torch.randn(N, generator=generator)
-        x = diffusion.ddpm_step(x, mixture_denoiser(x, phi), phi, lower, fresh)
+        x = ancestral_step(x, mixture_denoiser(x, phi), phi, lower, fresh)
     mean = float((WEIGHTS * MEANS).sum())
     assert float(x.mean()) == pytest.approx(mean, abs=0.03)
     assert float((x < -0.3).float().mean()) == pytest.approx(0.3, abs=0.02)

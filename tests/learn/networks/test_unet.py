@@ -13,8 +13,7 @@ from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from doseledger.core.errors import BadInput
-from doseledger.learn.networks.cascade import Cascade
-from doseledger.learn.networks.unet import FilmUNet, Head, build_network
+from doseledger.learn.networks.unet import Cascade, FilmUNet, Head, build_network
 from doseledger.learn.networks.windows import predict_whole
 from doseledger.learn.recipes.dose import Recipe
 from doseledger.learn.recipes.network import CascadeRecipe, FilmUNetRecipe, NetworkRecipe

@@ -13,13 +13,13 @@ import pytest
 
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.ledger.bundle.bitrot import (
-    cache_folder,
     object_path,
     recorded_files,
     recorded_outs,
     verify_objects,
     verify_recorded,
 )
+from doseledger.ledger.provenance.dvc_project import cache_folder
 
 
 def silent(line: str) -> None:

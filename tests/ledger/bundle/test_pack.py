@@ -434,5 +434,5 @@ def test_a_manifest_forged_with_all_its_sums_can_not_reach_out_of_the_folder(pac
     (back / "SHA256SUMS").write_text(
         "\n".join([*kept, f"{sha256_of_file(back / 'manifest.json')}  manifest.json"]) + "\n"
     )
-    with pytest.raises(BadInput, match=r"manifest\.json: not a list of files as `bundle pack` writes it"):
+    with pytest.raises(BadInput, match=r"manifest\.json: files\.0\.role: the key is missing"):
         findings(back)

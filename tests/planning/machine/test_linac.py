@@ -28,9 +28,9 @@ def test_a_machine_given_by_path_is_the_packaged_one_when_the_file_is(machine: M
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("travel_mm: [-200.0, 200.0]", "travel_mm: [200.0, -200.0]", "travel_mm must rise"),
+        ("travel_mm: [-200.0, 200.0]", "travel_mm: [200.0, -200.0]", r"travel_mm: .*must rise, found 200 to -200"),
         ("max_speed_mm_s: 25.0", "max_speed_mm_s: -1.0", "max_speed_mm_s"),
-        ("min_mu_min: 5.0", "min_mu_min: 700.0", "dose rate must rise"),
+        ("min_mu_min: 5.0", "min_mu_min: 700.0", r"dose_rate: .*must rise, found 700 to 600"),
         ("sigma_mm: [2.4, 5.4855,", "sigma_mm: [5.4855,", "4 Gaussians"),
         ("attenuation_per_mm: 0.00425655", "attenuation_per_mm: 0.00991119", "equal to the attenuation"),
         ("name: Generic120", "name: Generic120\nwedges: 4", "wedges"),

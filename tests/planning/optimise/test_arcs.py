@@ -15,15 +15,9 @@ from doseledger.dosimetry.gamma.map import gamma_map
 from doseledger.planning.dose.engine import compute_dose
 from doseledger.planning.machine.check import check_plan
 from doseledger.planning.machine.linac import Machine
-from doseledger.planning.optimise.arcs import (
-    OptimiserSettings,
-    Patient,
-    PlannedPatient,
-    PlanStyle,
-    optimise_plan,
-    optimise_to,
-)
+from doseledger.planning.optimise.arcs import optimise_plan, optimise_to
 from doseledger.planning.optimise.objectives import NORMAL_TISSUE, Objective
+from doseledger.planning.optimise.patient import OptimiserSettings, Patient, PlannedPatient, PlanStyle
 
 SETTINGS = OptimiserSettings(
     segments_per_arc=60, iterations=45, dose_spacing_mm=(4.0, 4.0, 4.0), n_points=5000, bound_iterations=40

@@ -1,15 +1,15 @@
-"""Cumulative and differential DVH curves of all structures in one pass over the dose."""
+"""Cumulative and differential DVHs of all structures in one pass over the dose."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 from doseledger.core.errors import BadInput
+from doseledger.core.types import Array, Floats, Integers
 
 # Voxels that one step of the pass takes: their doses (32 kB as float32) stay in the first cache for every structure.
 BLOCK_VOXELS = 8192
@@ -29,8 +29,8 @@ class Dvh:
         Volume in cm³ whose dose lies in each bin, lower edge included, (bin,): the differential DVH.
     """
 
-    edges_gy: NDArray[np.float64]
-    bin_cc: NDArray[np.float64]
+    edges_gy: Floats
+    bin_cc: Floats
 
     @property
     def volume_cc(self) -> float:
@@ -38,24 +38,24 @@ class Dvh:
         return float(self.bin_cc.sum())
 
     @property
-    def cumulative_cc(self) -> NDArray[np.float64]:
+    def cumulative_cc(self) -> Floats:
         """Volume in cm³ that has at least the dose of each edge, (bin + 1,), falling to 0."""
         return np.append(np.cumsum(self.bin_cc[::-1])[::-1], 0.0)
 
     @property
-    def cumulative_percent(self) -> NDArray[np.float64]:
+    def cumulative_percent(self) -> Floats:
         """Percent of the volume that has at least the dose of each edge, (bin + 1,); NaN for an absent structure."""
         return 100.0 * self.cumulative_cc / self.volume_cc if self.volume_cc else np.full(len(self.edges_gy), np.nan)
 
     @property
-    def differential_percent_per_gy(self) -> NDArray[np.float64]:
+    def differential_percent_per_gy(self) -> Floats:
         """Percent of the volume per Gy in each bin, (bin,); NaN for an absent structure."""
         if not self.volume_cc:
             return np.full(len(self.bin_cc), np.nan)
         return 100.0 * self.bin_cc / self.volume_cc / np.diff(self.edges_gy)
 
 
-def dvh_curves(dose_gy: NDArray[Any], coverages: NDArray[Any], voxel_volume_cc: float, bin_gy: float) -> list[Dvh]:
+def dvh_curves(dose_gy: Array, coverages: Array, voxel_volume_cc: float, bin_gy: float) -> list[Dvh]:
     """Return the DVH of every structure, on common dose bins.
 
     Parameters
@@ -85,7 +85,7 @@ def dvh_curves(dose_gy: NDArray[Any], coverages: NDArray[Any], voxel_volume_cc: 
         raise BadInput("the dose is not finite; a DVH needs a finite dose everywhere")
     # One bin more than the maximum needs, so that every curve ends at 0.
     edges = bin_gy * np.arange(int(top / bin_gy) + 3, dtype=np.float64)
-    volumes: NDArray[Any]
+    volumes: Array
     if flat.dtype == np.bool_:
         volumes = np.zeros((len(flat), len(edges)), dtype=np.int64)
         _count_voxels(dose, flat.view(np.uint8), bin_gy, volumes)
@@ -99,7 +99,7 @@ def dvh_curves(dose_gy: NDArray[Any], coverages: NDArray[Any], voxel_volume_cc: 
 
 
 @njit(cache=True)
-def _find_bins(dose: NDArray[Any], bin_gy: float, bins: NDArray[np.int32]) -> None:
+def _find_bins(dose: Array, bin_gy: float, bins: NDArray[np.int32]) -> None:
     """Write each voxel's bin, counted from 1; 0 where the dose is negative or no number. Free of branches: SIMD."""
     per_gy = 1.0 / bin_gy
     for i in range(dose.size):
@@ -113,7 +113,7 @@ def _find_bins(dose: NDArray[Any], bin_gy: float, bins: NDArray[np.int32]) -> No
 
 
 @njit(cache=True)
-def _count_voxels(dose: NDArray[Any], masks: NDArray[np.uint8], bin_gy: float, counts: NDArray[np.int64]) -> None:
+def _count_voxels(dose: Array, masks: NDArray[np.uint8], bin_gy: float, counts: Integers) -> None:
     """Count each structure's voxels by bin; column 0 takes those without a valid dose."""
     bins, n = np.empty(BLOCK_VOXELS, np.int32), dose.size
     for start in range(0, n, BLOCK_VOXELS):
@@ -144,7 +144,7 @@ def _count_voxels(dose: NDArray[Any], masks: NDArray[np.uint8], bin_gy: float, c
 
 
 @njit(cache=True)
-def _add_coverage(dose: NDArray[Any], coverages: NDArray[Any], bin_gy: float, volumes: NDArray[np.float64]) -> None:
+def _add_coverage(dose: Array, coverages: Array, bin_gy: float, volumes: Floats) -> None:
     """Add each structure's covered parts of voxels by bin; column 0 takes those without a valid dose."""
     bins, n = np.empty(BLOCK_VOXELS, np.int32), dose.size
     for start in range(0, n, BLOCK_VOXELS):

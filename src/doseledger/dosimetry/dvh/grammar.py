@@ -1,4 +1,4 @@
-"""The grammar of DVH statistics: what `D95%`, `D2cc`, `V70Gy`, `V95%`, `mean` or `HI` stand for, and in which unit."""
+"""Grammar of DVH statistics (`D95%`, `D2cc`, `V70Gy`, `mean`, `HI`) and units."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dose of a structure of slabs, sampled along the lines of a scan that end where they cross a contour.
+"""Dose samples of a structure of slabs, along scan lines that end at its contours.
 
 However large the structure, its coldest and hottest point are where a trilinear dose has them, not among samples, and
 the hottest part is sampled densely enough for D0.03cc.
@@ -7,15 +7,14 @@ the hottest part is sampled densely enough for D0.03cc.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
 from doseledger.core.errors import BadInput
 from doseledger.core.grid import Grid
-from doseledger.dosimetry.dvh.slabs import Floats, Slabs, Solid, crossings, extremes, span
+from doseledger.core.types import Array, Floats, Integers, Mask
+from doseledger.dosimetry.dvh.slabs import Slabs, Solid, crossings, extremes, span
 from doseledger.dosimetry.dvh.statistics import StructureDose
 from doseledger.dosimetry.dvh.subvoxel import SampledDose, trilinear
 
@@ -32,17 +31,13 @@ N_HOT, MOST_POINTS = 1000, 1_000_000
 FLAT_GY = 0.02
 
 
-def slab_dose(dose_gy: NDArray[Any], grid: Grid, slabs: Slabs, n_points: int) -> SampledDose:
+def slab_dose(dose_gy: Array, grid: Grid, slabs: Slabs, n_points: int) -> SampledDose:
     """Return the dose of a structure of slabs at about `n_points` points, its coldest and hottest point among them.
 
     Parameters
     ----------
     dose_gy
         Dose in Gy, (z, y, x) of `grid`, interpolated trilinearly.
-    grid
-        Where the dose is.
-    slabs
-        The structure.
     n_points
         Points in the structure, about. Where they are too sparse for D0.03cc its hot end gets more, of less weight.
 
@@ -83,9 +78,7 @@ def slab_dose(dose_gy: NDArray[Any], grid: Grid, slabs: Slabs, n_points: int) ->
     return SampledDose(samples, outside_cc)
 
 
-def _with_hot_end(
-    dose: NDArray[Any], solid: Solid, samples: StructureDose, voxel_cc: float, highest: float
-) -> StructureDose:
+def _with_hot_end(dose: Array, solid: Solid, samples: StructureDose, voxel_cc: float, highest: float) -> StructureDose:
     """Return the samples with their hot end taken anew and denser, where the smallest volume needs it."""
     wanted_cc, first_cc = SMALLEST_CC / POINTS_IN_SMALLEST, samples.voxel_volume_cc
     found = samples.dose_gy
@@ -110,7 +103,7 @@ def _with_hot_end(
 
 
 @njit(cache=True)
-def _hot_cells(dose: NDArray[Any], level: float) -> NDArray[np.bool_]:
+def _hot_cells(dose: Array, level: float) -> Mask:
     """Return which cells between neighbouring voxel centres reach a dose, the halves beyond the outermost included."""
     nz, ny, nx = dose.shape
     hot = np.zeros((nz + 1, ny + 1, nx + 1), dtype=np.bool_)
@@ -136,17 +129,18 @@ def _area(edges: Floats, n_lines: int) -> float:
 
 
 @njit(cache=True)
-def _sample(dose: NDArray[Any], solid: Solid, point: float, hot: NDArray[np.bool_], level: float) -> tuple[Floats, int]:
+def _sample(dose: Array, solid: Solid, point: float, hot: Mask, level: float) -> tuple[Floats, int]:
     """Return the dose of at least `level` at points that stand for `point` voxels each, and how many have no dose.
 
     Lines fill each slab, and points follow one another along the inside of the lines, each at a height of its own.
     Where `hot` has more than one cell, only the points in those that are hot are looked at.
     """
     found, counts = np.empty(65536), np.zeros(2, dtype=np.int64)
-    # Lines and points are as far from one another, in voxels.
+    # 1. lines and points are as far from one another, in voxels
     step = math.sqrt(point / solid.thickness)
     shift, state = 0.5, np.array([0.0, 0.5])
     for k in range(solid.z.size):
+        # 2. a slab: its contours, and the hot cells that it reaches
         edges = solid.edges[solid.starts[k] : solid.starts[k + 1]]
         bottom = solid.z[k] - solid.thickness / 2.0
         columns = _hot_columns(hot, bottom, bottom + solid.thickness)
@@ -154,11 +148,13 @@ def _sample(dose: NDArray[Any], solid: Solid, point: float, hot: NDArray[np.bool
         low, high = span(edges)
         ends, state[0] = np.empty(edges.shape[0]), step / 2.0
         for line in range(math.ceil((high - low) / step - shift) if edges.shape[0] else 0):
+            # 3. a line: where it enters and leaves the contours
             y = low + (line + shift) * step
             row = columns[_cell(y, columns.shape[0])]
             n = crossings(edges, y, ends) if np.any(row) else 0
             if n == 0:
                 continue
+            # 4. room for its points, then their doses
             most = counts[0] + int((ends[n - 1] - ends[0]) / step) + n
             if most > found.size:
                 found = np.concatenate((found, np.empty(most)))
@@ -170,12 +166,12 @@ def _sample(dose: NDArray[Any], solid: Solid, point: float, hot: NDArray[np.bool
 # One call a line and no array made in it: counting references to arrays would cost more than the dose itself.
 @njit(cache=True)
 def _sample_line(
-    dose: NDArray[Any],
+    dose: Array,
     line_at: tuple[float, float, float, float, float],
     ends: Floats,
     state: Floats,
-    cells: tuple[NDArray[np.bool_], NDArray[np.bool_]],
-    into: tuple[Floats, NDArray[np.int64]],
+    cells: tuple[Mask, Mask],
+    into: tuple[Floats, Integers],
 ) -> None:
     """Append the dose along the inside of a line to `into`: doses, and the counts of points with a dose and without.
 
@@ -191,22 +187,24 @@ def _sample_line(
     for i in range(0, ends.size - 1, 2):
         x = ends[i] + ahead
         while x < ends[i + 1]:
+            # 1. leap over columns that are not hot, to the first point of the next cell
             here = x
             if not everywhere and not row[_cell(x, nx + 1)]:
-                # On to the first point of the next cell.
                 x += step * max(math.ceil((math.floor(x) + 1.0 - x) / step), 1)
                 continue
+            # 2. the point's height within the slab, of low discrepancy
             x += step
             u += STEP_Z
             u -= int(u >= 1.0)
             z = bottom + u * thickness
+            # 3. count what the dose grid does not reach; leave out cells that are not hot
             if off or min(z, here) < -0.5 - 1e-6 or max(z - nz, here - nx) > -0.5 + 1e-6:
                 n_outside += 1
                 continue
             if not everywhere and not hot[_cell(z, nz + 1), rows, _cell(here, nx + 1)]:
                 continue
+            # 4. keep the dose if it is high enough; NaN is kept too, for the caller to name
             value = trilinear(dose, z, y, here)
-            # NaN is kept, for the caller to name.
             if not value < level:
                 found[n] = value
                 n += 1
@@ -216,7 +214,7 @@ def _sample_line(
 
 
 @njit(cache=True)
-def _hot_columns(hot: NDArray[np.bool_], bottom: float, top: float) -> NDArray[np.bool_]:
+def _hot_columns(hot: Mask, bottom: float, top: float) -> Mask:
     """Return which cells of the plane, (y, x), have a hot one between two heights."""
     columns = np.zeros(hot.shape[1:], dtype=np.bool_)
     for layer in range(_cell(bottom, hot.shape[0]), _cell(top, hot.shape[0]) + 1):

@@ -1,22 +1,21 @@
-"""A structure as a stack of slabs, contours of one plane each extruded by the distance of the planes, on a dose.
+"""Structures as stacks of slabs: contours extruded by their plane distance.
 
-Nothing is put on a grid: a slab keeps its area and its rim to the last digit, however large the structure is.
+Nothing is put on a grid: a slab keeps its area and its rim to the last digit, however large the
+structure is.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
 from doseledger.core.grid import Grid
+from doseledger.core.types import Array, Floats, Indices
 from doseledger.dosimetry.dvh.subvoxel import trilinear
-
-Floats = NDArray[np.float64]
 
 
 class Solid(NamedTuple):
@@ -25,7 +24,7 @@ class Solid(NamedTuple):
     z: Floats
     thickness: float
     edges: Floats
-    starts: NDArray[np.intp]
+    starts: Indices
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Slabs:
     z_mm: Floats
     thickness_mm: float
     edges_mm: Floats
-    starts: NDArray[np.intp]
+    starts: Indices
 
     def in_voxels(self, grid: Grid) -> Solid:
         """Return the slabs in indices of a grid."""
@@ -138,7 +137,7 @@ def span(edges: Floats) -> tuple[float, float]:
 
 
 @njit(cache=True)
-def extremes(dose: NDArray[Any], solid: Solid) -> tuple[float, float]:
+def extremes(dose: Array, solid: Solid) -> tuple[float, float]:
     """Return the least and the highest dose in a solid: infinite and minus infinite where the dose reaches none of it.
 
     Parameters
@@ -178,7 +177,7 @@ def extremes(dose: NDArray[Any], solid: Solid) -> tuple[float, float]:
 
 
 @njit(cache=True)
-def _look_along(dose: NDArray[Any], heights: Floats, edge: Floats, ends: Floats) -> None:
+def _look_along(dose: Array, heights: Floats, edge: Floats, ends: Floats) -> None:
     """Widen `ends` by the dose along an edge: its start, each half cell, and where it crosses from cell to cell."""
     dx, dy = edge[2] - edge[0], edge[3] - edge[1]
     n = math.ceil(2.0 * max(abs(dx), abs(dy)))
@@ -192,7 +191,7 @@ def _look_along(dose: NDArray[Any], heights: Floats, edge: Floats, ends: Floats)
 
 
 @njit(cache=True)
-def _look(dose: NDArray[Any], heights: Floats, y: float, x: float, ends: Floats) -> None:
+def _look(dose: Array, heights: Floats, y: float, x: float, ends: Floats) -> None:
     """Widen `ends` by the dose at heights above a point of the plane, if the dose reaches it."""
     if min(y, x) < -0.5 - 1e-6 or max(y - dose.shape[1], x - dose.shape[2]) > -0.5 + 1e-6:
         return
@@ -202,7 +201,7 @@ def _look(dose: NDArray[Any], heights: Floats, y: float, x: float, ends: Floats)
 
 
 @njit(cache=True)
-def _look_at_point(dose: NDArray[Any], heights: Floats, y: int, x: int, ends: Floats) -> None:
+def _look_at_point(dose: Array, heights: Floats, y: int, x: int, ends: Floats) -> None:
     """Widen `ends` by the dose at heights above a point of the grid: its own planes' values as they stand."""
     for h in range(heights.size):
         z = min(max(heights[h], 0.0), dose.shape[0] - 1.0)

@@ -1,32 +1,21 @@
-"""DVH statistics in the clinic's grammar (`D95%`, `D2cc`, `V70Gy`, `mean`, `HI`), exact on the sorted samples.
+"""DVH statistics in the clinic's grammar, exact on the sorted dose samples.
 
 A structure's dose is a set of samples, each with a volume: whole voxels, or voxels weighted by the part of them that
-the structure covers. The curves are in `dvh_curves`; nothing here goes through a histogram.
+the structure covers. The curves are in `curves`; nothing here goes through a histogram.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from doseledger.core.errors import BadInput
+from doseledger.core.types import Array, Floats
 from doseledger.dosimetry.dvh.grammar import Measure, Statistic, parse_statistic
-
-__all__ = [
-    "Measure",
-    "Statistic",
-    "StructureDose",
-    "dose_statistic",
-    "index_of_samples",
-    "parse_statistic",
-    "structure_dose",
-    "structure_statistic",
-]
 
 EMPTY = "the structure is absent or smaller than a voxel: no sample lies in it"
 
@@ -45,8 +34,8 @@ class StructureDose:
         Volume of a whole voxel in cm³.
     """
 
-    dose_gy: NDArray[Any]
-    weights: NDArray[np.float64] | None
+    dose_gy: Array
+    weights: Floats | None
     voxel_volume_cc: float
 
     @cached_property
@@ -56,7 +45,7 @@ class StructureDose:
         return whole * self.voxel_volume_cc
 
     @cached_property
-    def _cold_volume(self) -> NDArray[np.float64]:
+    def _cold_volume(self) -> Floats:
         # Volume colder than the middle of each sample, from 0 at the first to 1 at the last.
         weights = np.ones(len(self.dose_gy)) if self.weights is None else self.weights
         middle = np.cumsum(weights) - weights / 2.0
@@ -93,22 +82,38 @@ class StructureDose:
             return float(self.dose_gy.mean(dtype=np.float64))
         return float(np.average(self.dose_gy, weights=self.weights))
 
-    def measure(self, statistic: Statistic, prescription_gy: float | None = None) -> Measure:
+    def measure(
+        self,
+        statistic: Statistic,
+        prescription_gy: float | None = None,
+        whole: tuple[Array, float] | None = None,
+    ) -> Measure:
         """Return the value of a statistic.
+
+        Parameters
+        ----------
+        prescription_gy
+            The dose that is 100 %.
+        whole
+            For CI and R50: the dose in Gy on the whole grid, any shape, finite, and the volume of its voxels in cm³.
 
         Raises
         ------
         BadInput
-            If the statistic needs a prescription and none is given, or the dose outside the structure.
+            If the statistic needs a prescription or the whole dose, and it is not given.
         """
-        if statistic.needs_whole_dose:
-            raise BadInput(f"{statistic.name} needs the dose outside the structure too: ask for it of a whole dose")
-        _check_prescription(statistic, prescription_gy)
         unit = statistic.unit
         if statistic.name == "volume":
             return Measure(self.volume_cc, unit)
         if len(self.dose_gy) == 0:
             return Measure(math.nan, unit, EMPTY)
+        if statistic.needs_prescription and not (prescription_gy is not None and prescription_gy > 0):
+            raise BadInput(
+                f"{statistic.name} in {statistic.unit!r} is relative to a prescription, found {prescription_gy}; "
+                "give the target's prescribed dose in Gy, or ask for an absolute dose"
+            )
+        if statistic.needs_whole_dose:
+            return self._index(statistic, prescription_gy or math.nan, whole)
         if statistic.kind == "index":
             return self._homogeneity()
         if statistic.kind in ("volume_at_gy", "volume_at_percent"):
@@ -136,8 +141,22 @@ class StructureDose:
             return Measure(math.nan, "1", "D50% is 0 Gy, HI would divide by it")
         return Measure((near_max - near_min) / median, "1")
 
+    def _index(self, statistic: Statistic, prescription_gy: float, whole: tuple[Array, float] | None) -> Measure:
+        # CI is Paddick's (J Neurosurg 93 Suppl 3:219, 2000): TV_PIV² / (TV · PIV), with PIV the volume of at least the
+        # prescription anywhere on the grid. R50 (RTOG 0813) is the volume of at least half the prescription over TV.
+        if whole is None:
+            raise BadInput(f"{statistic.name} needs the dose outside the structure too: ask for it of a whole dose")
+        level_gy = prescription_gy * (0.5 if statistic.name == "R50" else 1.0)
+        isodose_cc = float(np.count_nonzero(whole[0] >= level_gy)) * whole[1]
+        if statistic.name == "R50":
+            return Measure(isodose_cc / self.volume_cc, "1")
+        if isodose_cc == 0:
+            return Measure(math.nan, "1", f"no voxel has the prescription of {level_gy:g} Gy")
+        # Fraction² times volume, not (fraction · volume)² over it: 1 stays 1.
+        return Measure(self.fraction_at_dose(level_gy) ** 2 * self.volume_cc / isodose_cc, "1")
 
-def structure_dose(dose_gy: NDArray[Any], coverage: NDArray[Any], voxel_volume_cc: float) -> StructureDose:
+
+def structure_dose(dose_gy: Array, coverage: Array, voxel_volume_cc: float) -> StructureDose:
     """Return the sorted dose samples of one structure.
 
     Parameters
@@ -157,142 +176,47 @@ def structure_dose(dose_gy: NDArray[Any], coverage: NDArray[Any], voxel_volume_c
     if dose_gy.shape != coverage.shape:
         raise BadInput(f"a dose of {dose_gy.shape} voxels and a structure of {coverage.shape} are not on one grid")
     inside = coverage if coverage.dtype == np.bool_ else coverage > 0
-    weights = None if coverage.dtype == np.bool_ else coverage[inside].astype(np.float64)
-    return _sorted_samples(dose_gy[inside], weights, voxel_volume_cc)
-
-
-def _sorted_samples(dose: NDArray[Any], weights: NDArray[np.float64] | None, voxel_volume_cc: float) -> StructureDose:
+    dose = dose_gy[inside]
     if not np.all(np.isfinite(dose)):
         raise BadInput(f"the dose is not finite in {int(np.count_nonzero(~np.isfinite(dose)))} voxels of the structure")
-    if weights is None:
+    if coverage.dtype == np.bool_:
         return StructureDose(np.sort(dose), None, voxel_volume_cc)
     order = np.argsort(dose, kind="stable")
-    return StructureDose(dose[order], weights[order], voxel_volume_cc)
+    return StructureDose(dose[order], coverage[inside].astype(np.float64)[order], voxel_volume_cc)
 
 
-def dose_statistic(
-    dose_gy_in_structure: NDArray[Any],
-    weights: NDArray[Any] | None,
+def dvh_statistics(
+    dose_gy: Array,
+    coverage: Array,
     voxel_volume_cc: float,
-    statistic: Statistic,
+    names: Sequence[str],
     prescription_gy: float | None = None,
-) -> Measure:
-    """Return a statistic of the doses of one structure, in the statistic's unit.
+) -> dict[str, Measure]:
+    """Return statistics of one structure by their names in the clinic's grammar.
 
     Parameters
     ----------
-    dose_gy_in_structure
-        Dose in Gy of the structure's voxels, (voxel,), in any order.
-    weights
-        Part of each voxel that the structure covers, (voxel,); None for whole voxels.
+    dose_gy
+        Dose in Gy on the whole grid, any shape.
+    coverage
+        Same shape: bool mask, or the part of each voxel that the structure covers, 0 to 1.
     voxel_volume_cc
         Volume of a voxel in cm³.
-    statistic
-        What to measure; CI and R50 are not statistics of these doses alone.
+    names
+        `D95%`, `D2cc`, `V70Gy`, `V95%`, `mean`, `HI`, `CI` and the like.
     prescription_gy
         The dose that is 100 %.
 
     Raises
     ------
     BadInput
-        If a dose is not finite, or what the statistic needs is not given.
+        As `structure_dose` and `StructureDose.measure`, or if a name is not of the grammar.
 
     Examples
     --------
-    >>> dose_statistic(np.linspace(60, 80, 2001), None, 0.01, parse_statistic("D95%")).value
+    >>> ramp = np.linspace(60, 80, 2001)
+    >>> dvh_statistics(ramp, np.ones(2001, bool), 0.01, ["D95%", "mean"])["D95%"].value
     61.0
     """
-    dose = np.ravel(dose_gy_in_structure)
-    if weights is None:
-        return _sorted_samples(dose, None, voxel_volume_cc).measure(statistic, prescription_gy)
-    part = np.ravel(weights)
-    inside = part > 0
-    samples = _sorted_samples(dose[inside], part[inside].astype(np.float64), voxel_volume_cc)
-    return samples.measure(statistic, prescription_gy)
-
-
-def structure_statistic(
-    dose_gy: NDArray[Any],
-    coverage: NDArray[Any],
-    voxel_volume_cc: float,
-    statistic: Statistic,
-    prescription_gy: float | None = None,
-) -> Measure:
-    """Return any statistic of a structure, CI and R50 included, given the whole dose.
-
-    Parameters
-    ----------
-    dose_gy
-        Dose in Gy on the whole grid, (z, y, x).
-    coverage
-        Same shape: bool mask, or the part of each voxel that the structure covers.
-    voxel_volume_cc
-        Volume of a voxel in cm³.
-    statistic
-        What to measure.
-    prescription_gy
-        The dose that is 100 %.
-
-    Raises
-    ------
-    BadInput
-        As `structure_dose` and `StructureDose.measure`.
-
-    Notes
-    -----
-    CI is Paddick's (J Neurosurg 93 Suppl 3:219, 2000): TV_PIV² / (TV · PIV), with PIV the volume of at least the
-    prescription anywhere on the grid. R50 (RTOG 0813) is the volume of at least half the prescription over TV.
-    """
-    if not statistic.needs_whole_dose:
-        return structure_dose(dose_gy, coverage, voxel_volume_cc).measure(statistic, prescription_gy)
-    samples = structure_dose(dose_gy, coverage, voxel_volume_cc)
-    return index_of_samples(samples, dose_gy, voxel_volume_cc, statistic, prescription_gy)
-
-
-def index_of_samples(
-    samples: StructureDose,
-    dose_gy: NDArray[Any],
-    voxel_volume_cc: float,
-    statistic: Statistic,
-    prescription_gy: float | None,
-) -> Measure:
-    """Return CI or R50, as `structure_statistic` does, of a target that was sampled apart from the dose grid.
-
-    Parameters
-    ----------
-    samples
-        The target's dose.
-    dose_gy
-        Dose in Gy on the whole grid, any shape, finite.
-    voxel_volume_cc
-        Volume of a voxel of that grid in cm³.
-    statistic
-        CI or R50.
-    prescription_gy
-        The dose that is 100 %.
-
-    Raises
-    ------
-    BadInput
-        If no prescription is given.
-    """
-    _check_prescription(statistic, prescription_gy)
-    level_gy = (prescription_gy or math.nan) * (0.5 if statistic.name == "R50" else 1.0)
-    target_cc = samples.volume_cc
-    if target_cc == 0:
-        return Measure(math.nan, "1", EMPTY)
-    isodose_cc = float(np.count_nonzero(dose_gy >= level_gy)) * voxel_volume_cc
-    if statistic.name == "R50":
-        return Measure(isodose_cc / target_cc, "1")
-    if isodose_cc == 0:
-        return Measure(math.nan, "1", f"no voxel has the prescription of {level_gy:g} Gy")
-    # Fraction² times volume, not (fraction · volume)² over it: 1 stays 1.
-    return Measure(samples.fraction_at_dose(level_gy) ** 2 * target_cc / isodose_cc, "1")
-
-
-def _check_prescription(statistic: Statistic, prescription_gy: float | None) -> None:
-    if statistic.needs_prescription and not (prescription_gy is not None and prescription_gy > 0):
-        raise BadInput(
-            f"{statistic.name} in {statistic.unit!r} is relative to a prescription, found {prescription_gy}; "
-            "give the target's prescribed dose in Gy, or ask for an absolute dose"
-        )
+    samples, whole = structure_dose(dose_gy, coverage, voxel_volume_cc), (dose_gy, voxel_volume_cc)
+    return {name: samples.measure(parse_statistic(name), prescription_gy, whole) for name in names}

@@ -1,19 +1,20 @@
-"""Dose of a structure sampled inside the voxels, so that neither its surface nor the dose moves in steps of a voxel.
+"""Dose samples of a structure inside its voxels.
 
-A voxel is more than its centre: 2.5 mm across in a gradient of 1 Gy/mm it spans 2.5 Gy. Points of a sequence of low
-discrepancy fill each voxel; dose and signed distance are interpolated at each point, and those inside are kept.
+Neither surface nor dose moves in steps of a voxel: 2.5 mm across in a gradient of 1 Gy/mm, it spans
+2.5 Gy. Points of a sequence of low discrepancy fill each voxel; dose and signed distance are
+interpolated at each point, and those inside are kept.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
 from doseledger.core.errors import BadInput
 from doseledger.core.grid import Grid
+from doseledger.core.types import Array, Floats, Indices, Singles, Triple
 from doseledger.dosimetry.dvh.statistics import StructureDose
 
 # Additive recurrence in three dimensions: powers of the inverse of the real root of g⁴ = g + 1 (M. Roberts, "The
@@ -31,9 +32,7 @@ class SampledDose(NamedTuple):
     outside_cc: float
 
 
-def sampled_dose(
-    dose_gy: NDArray[Any], dose_grid: Grid, structure: NDArray[Any], structure_grid: Grid, n_points: int
-) -> SampledDose:
+def sampled_dose(dose_gy: Array, dose_grid: Grid, structure: Array, structure_grid: Grid, n_points: int) -> SampledDose:
     """Return the dose of a structure at about `n_points` points spread evenly through it.
 
     Parameters
@@ -86,7 +85,7 @@ def sampled_dose(
 
 
 @njit(cache=True)
-def trilinear(array: NDArray[Any], z: float, y: float, x: float) -> float:
+def trilinear(array: Array, z: float, y: float, x: float) -> float:
     """Return the trilinear value of a (z, y, x) array at an index, held constant beyond the outermost centres."""
     nz, ny, nx = array.shape
     z, y, x = min(max(z, 0.0), nz - 1.0), min(max(y, 0.0), ny - 1.0), min(max(x, 0.0), nx - 1.0)
@@ -102,7 +101,7 @@ def trilinear(array: NDArray[Any], z: float, y: float, x: float) -> float:
 
 
 @njit(cache=True)
-def _cubic(array: NDArray[Any], z: float, y: float, x: float) -> float:
+def _cubic(array: Array, z: float, y: float, x: float) -> float:
     """Return the tricubic (Catmull-Rom) value at an index, the array being held constant beyond its edges."""
     nz, ny, nx = array.shape
     z0, y0, x0 = int(np.floor(z)), int(np.floor(y)), int(np.floor(x))
@@ -131,7 +130,7 @@ def _catmull_rom(t: float) -> tuple[float, float, float, float]:
 
 
 @njit(cache=True)
-def _is_inside(field: NDArray[np.float32], index: tuple[float, float, float], near: float) -> bool:
+def _is_inside(field: Singles, index: Triple, near: float) -> bool:
     """Return whether a point lies within the surface, the field's zero."""
     distance = trilinear(field, index[0], index[1], index[2])
     if abs(distance) > near:
@@ -142,12 +141,12 @@ def _is_inside(field: NDArray[np.float32], index: tuple[float, float, float], ne
 
 @njit(cache=True)
 def _sample(
-    dose: NDArray[Any],
-    field: NDArray[np.float32],
-    voxels: NDArray[np.intp],
+    dose: Array,
+    field: Singles,
+    voxels: Indices,
     steps: tuple[int, float],
-    to_dose: tuple[NDArray[np.float64], NDArray[np.float64]],
-    found: NDArray[np.float64],
+    to_dose: tuple[Floats, Floats],
+    found: Floats,
 ) -> tuple[int, int]:
     """Fill `found` with the dose of each point inside; return how many have a dose and how many lie off its grid."""
     (per_voxel, near), (ratio, shift) = steps, to_dose

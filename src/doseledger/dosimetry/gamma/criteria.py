@@ -10,7 +10,7 @@ from doseledger.core.errors import BadInput
 
 @dataclass(frozen=True)
 class GammaCriteria:
-    """What is asked of gamma.
+    """Criteria of a gamma comparison.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Gamma without sampling: the least γ over the whole trilinear dose, certified by branch and bound."""
+"""Continuous gamma over the trilinear dose, certified by branch and bound."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from typing import Any
 import numba
 import numpy as np
 
+from doseledger.core.types import Floats, Integers, IntTriple, Triple
 from doseledger.dosimetry.gamma.kernels import (
     FAST,
-    Floats3,
-    Ints3,
     Problem,
     cell_terms,
     dose_scale,
@@ -18,7 +17,6 @@ from doseledger.dosimetry.gamma.kernels import (
     flat_steps,
     grid_index,
 )
-from doseledger.dosimetry.gamma.samples import FloatArray, IndexArray
 
 # Depth of the search within a cell: each level halves one side, so that 64 levels are far below rounding.
 MAX_DEPTH = 64
@@ -28,7 +26,7 @@ NEWTON_STEPS = 8
 
 
 @numba.njit(cache=True, nogil=True, fastmath=FAST)
-def refine_points(points: IndexArray, best: FloatArray, problem: Problem, gamma_mm: float, tolerance: float) -> None:
+def refine_points(points: Integers, best: Floats, problem: Problem, gamma_mm: float, tolerance: float) -> None:
     """Lower `best`, an upper bound of each point's γ², until its root is within `tolerance` of the continuous minimum.
 
     Parameters
@@ -86,7 +84,7 @@ def refine_points(points: IndexArray, best: FloatArray, problem: Problem, gamma_
 
 @numba.njit(cache=True, nogil=True, fastmath=FAST)
 def _refine_cell(
-    terms: Any, q: Floats3, sigma: Floats3, size: Ints3, bounds: tuple[float, float], stack: FloatArray
+    terms: Any, q: Triple, sigma: Triple, size: IntTriple, bounds: tuple[float, float], stack: Floats
 ) -> float:
     """The least γ² of one cell to within a tolerance, or the least so far (`bounds` holds both); `stack` is scratch."""
     least, tolerance = bounds
@@ -129,7 +127,7 @@ def _refine_cell(
 
 
 @numba.njit(cache=True, nogil=True, fastmath=FAST, forceinline=True)
-def _terms_about(terms: Any, c: Floats3) -> Any:
+def _terms_about(terms: Any, c: Triple) -> Any:
     """The trilinear polynomial written about another point."""
     g2 = terms[1] + terms[3] * c[1] + terms[5] * c[0] + terms[7] * c[0] * c[1]
     g1 = terms[2] + terms[3] * c[2] + terms[6] * c[0] + terms[7] * c[0] * c[2]
@@ -140,7 +138,7 @@ def _terms_about(terms: Any, c: Floats3) -> Any:
 
 
 @numba.njit(cache=True, nogil=True, fastmath=FAST, forceinline=True)
-def _box_bound(terms: Any, q: Floats3, sigma: Floats3, half: Floats3) -> tuple[float, Floats3]:
+def _box_bound(terms: Any, q: Triple, sigma: Triple, half: Triple) -> tuple[float, Triple]:
     """Lower bound of γ² in the box |v| ≤ half, and the place where the convex problem has its minimum."""
     stray = abs(terms[3]) * half[1] * half[2] + abs(terms[5]) * half[0] * half[2] + abs(terms[6]) * half[0] * half[1]
     stray += abs(terms[7]) * half[0] * half[1] * half[2]
@@ -179,7 +177,7 @@ def _box_bound(terms: Any, q: Floats3, sigma: Floats3, half: Floats3) -> tuple[f
 
 
 @numba.njit(cache=True, nogil=True, fastmath=FAST, forceinline=True)
-def _longest_axis(sigma: Floats3, half: Floats3) -> int:
+def _longest_axis(sigma: Triple, half: Triple) -> int:
     """The axis along which the box is longest."""
     s0, s1, s2 = sigma[0] * half[0], sigma[1] * half[1], sigma[2] * half[2]
     if s0 >= s1 and s0 >= s2:
@@ -203,7 +201,7 @@ def _cell_range(position: float, reach: float, size: int) -> tuple[Any, Any]:
 
 
 @numba.njit(cache=True, nogil=True, forceinline=True)
-def _nearest_squared(q: Floats3, sigma: Floats3, size: Ints3) -> float:
+def _nearest_squared(q: Triple, sigma: Triple, size: IntTriple) -> float:
     """The least (d / gamma_mm)² from the point to its cell; q is the point from the middle of the cell."""
     total = 0.0
     for axis in range(3):

@@ -1,20 +1,20 @@
-"""Gamma on a GPU: the samples of `gamma_map`, all points of a shell at once, in PyTorch."""
+"""Gamma on a GPU in PyTorch: the samples of `gamma_map`, shell by shell."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from doseledger.core.errors import NotReady
+from doseledger.core.types import Floats, Integers, IntTriple
 from doseledger.dosimetry.gamma.criteria import GammaCriteria
 from doseledger.dosimetry.gamma.grids import DosePair, farthest_mm, pose_problem
 from doseledger.dosimetry.gamma.kernels import UNREACHED, Problem, flat_steps
 from doseledger.dosimetry.gamma.map import open_map
 from doseledger.dosimetry.gamma.points import fill_points
-from doseledger.dosimetry.gamma.samples import FloatArray, IndexArray, sample_blocks
+from doseledger.dosimetry.gamma.samples import sample_blocks
 
 if TYPE_CHECKING:
     import torch
@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 PAIRS_AT_ONCE = 2_000_000
 
 
-def torch_map(
-    pair: DosePair, criteria: GammaCriteria, *, device: str | None = None, single: bool = False
-) -> FloatArray:
+def torch_map(pair: DosePair, criteria: GammaCriteria, *, device: str | None = None, single: bool = False) -> Floats:
     """Gamma of each reference point, as `gamma_map` gives it, computed by PyTorch.
 
     Parameters
@@ -61,7 +59,13 @@ def torch_map(
     gamma, points, squared = open_map(pair, problem, criteria, finished=-1.0, reach_mm=0.0)
     with torch.inference_mode():
         dtype = torch.float32 if single else torch.float64
-        volume = _Volume.of(problem, torch.device(device), dtype)
+
+        def there(array: Floats, kind: torch.dtype) -> Tensor:
+            # A tensor may not share memory that NumPy says is not to be written.
+            return torch.as_tensor(array if array.flags.writeable else array.copy(), device=device, dtype=kind)
+
+        axes_mm = tuple(there(axis_mm, torch.float64) for axis_mm in problem.axes_mm)
+        volume = _Volume(there(problem.reference, dtype), there(problem.evaluation, dtype), axes_mm)
         # What stands for "unreached" is more than a float32 holds.
         start = np.where(squared >= UNREACHED / 2, np.inf, squared)
         best = torch.as_tensor(start, device=device, dtype=dtype)
@@ -72,26 +76,12 @@ def torch_map(
     return gamma
 
 
-@dataclass(frozen=True, eq=False)
-class _Volume:
+class _Volume(NamedTuple):
     """The two doses, flat, and the axes of the reference, on a device."""
 
     reference: Tensor
     evaluation: Tensor
-    axes_mm: tuple[Tensor, Tensor, Tensor]
-
-    @classmethod
-    def of(cls, problem: Problem, device: torch.device, dtype: torch.dtype) -> _Volume:
-        """The doses of a problem, as `dtype`, and the axes in float64."""
-        import torch
-
-        def there(array: FloatArray, kind: torch.dtype) -> Tensor:
-            # A tensor may not share memory that NumPy says is not to be written.
-            return torch.as_tensor(array if array.flags.writeable else array.copy(), device=device, dtype=kind)
-
-        axes_mm = (problem.axis0_mm, problem.axis1_mm, problem.axis2_mm)
-        along = [there(axis_mm, torch.float64) for axis_mm in axes_mm]
-        return cls(there(problem.reference, dtype), there(problem.evaluation, dtype), (along[0], along[1], along[2]))
+    axes_mm: tuple[Tensor, ...]
 
 
 def _search(points: Tensor, best: Tensor, volume: _Volume, problem: Problem, criteria: GammaCriteria) -> None:
@@ -111,12 +101,12 @@ def _search(points: Tensor, best: Tensor, volume: _Volume, problem: Problem, cri
             best[part] = torch.minimum(best[part], least + distance_squared)
 
 
-def _shells(problem: Problem, criteria: GammaCriteria) -> Iterator[tuple[FloatArray, float]]:
+def _shells(problem: Problem, criteria: GammaCriteria) -> Iterator[tuple[Floats, float]]:
     """Offsets in mm (3, n) and (d / gamma_mm)², one shell or part of a large shell after the other."""
     reach_mm = min(criteria.gamma_mm * criteria.max_gamma, farthest_mm(problem))
     ndim = int(np.count_nonzero(np.array(problem.evaluation_shape) > 1))
     for block in sample_blocks(criteria.gamma_mm, criteria.interp_fraction, reach_mm, ndim):
-        ends: IndexArray = np.append(np.flatnonzero(np.diff(block.shell)) + 1, len(block.shell))
+        ends: Integers = np.append(np.flatnonzero(np.diff(block.shell)) + 1, len(block.shell))
         start = 0
         for end in ends:
             for first in range(start, int(end), PAIRS_AT_ONCE):
@@ -149,7 +139,7 @@ def _least_difference_squared(points: Tensor, offsets_mm: Tensor, volume: _Volum
     return torch.where(inside, difference * difference, torch.inf).amin(dim=1)
 
 
-def _trilinear(evaluation: Tensor, corner: Tensor, steps: tuple[int, int, int], fractions: list[Tensor]) -> Tensor:
+def _trilinear(evaluation: Tensor, corner: Tensor, steps: IntTriple, fractions: list[Tensor]) -> Tensor:
     """Dose at fractions of the cells at `corner`, all (n_points, n_samples)."""
 
     def line(first: int) -> Tensor:

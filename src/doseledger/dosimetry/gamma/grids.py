@@ -1,22 +1,21 @@
-"""Two doses on their grids, checked, as the gamma search takes them."""
+"""Pairs of dose grids, checked and posed as a gamma problem."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from doseledger.core.errors import BadInput
+from doseledger.core.types import Array, Floats, Integers, IntTriple, Mask
 from doseledger.dosimetry.gamma.kernels import Problem
-from doseledger.dosimetry.gamma.samples import FloatArray, IndexArray
 
 if TYPE_CHECKING:
     from doseledger.dosimetry.gamma.criteria import GammaCriteria
 
-Axes = Sequence[NDArray[Any]]
+Axes = Sequence[Array]
 
 # How far, in voxels, an axis may stray from even spacing: coordinates in DICOM are decimal strings.
 AXIS_TOLERANCE = 1e-4
@@ -45,18 +44,18 @@ class DosePair:
     """
 
     axes_reference_mm: Axes
-    reference_gy: NDArray[Any]
+    reference_gy: Array
     axes_evaluation_mm: Axes
-    evaluation_gy: NDArray[Any]
-    mask: NDArray[np.bool_] | None = None
+    evaluation_gy: Array
+    mask: Mask | None = None
 
     @classmethod
     def on_one_grid(
         cls,
-        reference_gy: NDArray[Any],
-        evaluation_gy: NDArray[Any],
+        reference_gy: Array,
+        evaluation_gy: Array,
         spacing_mm_zyx: Sequence[float],
-        mask: NDArray[np.bool_] | None = None,
+        mask: Mask | None = None,
     ) -> DosePair:
         """The pair of two doses on one grid, (z, y, x) or fewer axes, with the spacing in mm along them.
 
@@ -142,7 +141,7 @@ def normalisation_gy(highest_gy: float, criteria: GammaCriteria) -> float:
     return highest_gy
 
 
-def counted_points(pair: DosePair, criteria: GammaCriteria) -> IndexArray:
+def counted_points(pair: DosePair, criteria: GammaCriteria) -> Integers:
     """Flat indices of the reference points at or above the cutoff and inside the mask.
 
     Raises
@@ -160,7 +159,7 @@ def counted_points(pair: DosePair, criteria: GammaCriteria) -> IndexArray:
     return np.flatnonzero(counted)
 
 
-def flat_mask(pair: DosePair) -> NDArray[np.bool_]:
+def flat_mask(pair: DosePair) -> Mask:
     """The mask in C order, flat; of no length where there is none.
 
     Raises
@@ -179,12 +178,11 @@ def flat_mask(pair: DosePair) -> NDArray[np.bool_]:
     return np.ascontiguousarray(mask).reshape(-1)
 
 
-def distance_to_evaluation_mm(problem: Problem, points: IndexArray) -> FloatArray | None:
+def distance_to_evaluation_mm(problem: Problem, points: Integers) -> Floats | None:
     """Distance in mm from each reference point to the box of the evaluation grid, 0 inside; None if all are inside."""
-    axes_mm = (problem.axis0_mm, problem.axis1_mm, problem.axis2_mm)
     beyond_mm = [
-        np.maximum(np.maximum(problem.start_mm[axis] - axes_mm[axis], axes_mm[axis] - problem.stop_mm[axis]), 0.0)
-        for axis in range(3)
+        np.maximum(np.maximum(start - axis_mm, axis_mm - stop), 0.0)
+        for axis_mm, start, stop in zip(problem.axes_mm, problem.start_mm, problem.stop_mm, strict=True)
     ]
     if not any(np.any(beyond) for beyond in beyond_mm):
         return None
@@ -194,20 +192,20 @@ def distance_to_evaluation_mm(problem: Problem, points: IndexArray) -> FloatArra
 
 def farthest_mm(problem: Problem) -> float:
     """Upper bound in mm of the distance from a reference point to a point of the evaluation grid."""
-    axes_mm = (problem.axis0_mm, problem.axis1_mm, problem.axis2_mm)
     spans = [
-        max(problem.stop_mm[axis] - axes_mm[axis][0], axes_mm[axis][-1] - problem.start_mm[axis]) for axis in range(3)
+        max(stop - axis_mm[0], axis_mm[-1] - start)
+        for axis_mm, start, stop in zip(problem.axes_mm, problem.start_mm, problem.stop_mm, strict=True)
     ]
     return float(np.sqrt(np.sum(np.square(spans))))
 
 
-def shift_voxels(problem: Problem) -> FloatArray:
+def shift_voxels(problem: Problem) -> Floats:
     """(3,) position of the reference grid's first point on the evaluation grid, in evaluation voxels."""
-    first_mm = np.array([problem.axis0_mm[0], problem.axis1_mm[0], problem.axis2_mm[0]])
+    first_mm = np.array([axis_mm[0] for axis_mm in problem.axes_mm])
     return np.asarray((first_mm - np.array(problem.start_mm)) / np.array(problem.spacing_mm))
 
 
-def shared_voxel(problem: Problem) -> tuple[int, int, int] | None:
+def shared_voxel(problem: Problem) -> IntTriple | None:
     """The evaluation voxel at which the reference grid begins; None where the grids do not share their voxels."""
     shift = shift_voxels(problem)
     if min(problem.stride) < 1 or not np.array_equal(np.rint(shift), shift):
@@ -215,7 +213,7 @@ def shared_voxel(problem: Problem) -> tuple[int, int, int] | None:
     return int(shift[0]), int(shift[1]), int(shift[2])
 
 
-def _checked_axes(name: str, axes: Axes, dose: NDArray[Any]) -> list[FloatArray]:
+def _checked_axes(name: str, axes: Axes, dose: Array) -> list[Floats]:
     """The axes as float64, after checking them, and that the dose is of their shape and in float."""
     shape = tuple(len(axis) for axis in axes)
     if not 1 <= len(shape) <= 3 or shape != np.shape(dose):
@@ -228,7 +226,7 @@ def _checked_axes(name: str, axes: Axes, dose: NDArray[Any]) -> list[FloatArray]
     return [_checked_axis(f"axis {number} of the {name} grid", axis) for number, axis in enumerate(axes)]
 
 
-def _check_finite(name: str, dose: NDArray[Any]) -> None:
+def _check_finite(name: str, dose: Array) -> None:
     """Do nothing if all of a dose is finite."""
     # The sum is not finite if any voxel is not, and is quicker than a test of each; that of huge numbers may be so too.
     with np.errstate(over="ignore", invalid="ignore"):
@@ -238,7 +236,7 @@ def _check_finite(name: str, dose: NDArray[Any]) -> None:
         raise BadInput(f"gamma: the {name} dose has {n_bad} voxels that are NaN or infinite; mend or crop them first.")
 
 
-def _checked_axis(name: str, axis: NDArray[Any]) -> FloatArray:
+def _checked_axis(name: str, axis: Array) -> Floats:
     """The axis as float64, after checking that it ascends evenly."""
     axis_mm = np.ascontiguousarray(axis, dtype=np.float64)
     if len(axis_mm) < 2:
@@ -256,12 +254,12 @@ def _checked_axis(name: str, axis: NDArray[Any]) -> FloatArray:
     return axis_mm
 
 
-def _flat(dose: NDArray[Any]) -> NDArray[Any]:
+def _flat(dose: Array) -> Array:
     """The dose in C order, flat; copied only where it is not so already."""
     return np.ascontiguousarray(dose).reshape(-1)
 
 
-def _strides(reference_mm: list[FloatArray], evaluation_mm: list[FloatArray]) -> tuple[int, int, int]:
+def _strides(reference_mm: list[Floats], evaluation_mm: list[Floats]) -> IntTriple:
     """Reference spacing in evaluation voxels where that is a whole number on every axis, else zeros."""
     strides = [
         1 if np.array_equal(axis_mm, other_mm) else whole_stride(axis_mm, _spacing_mm(other_mm))
@@ -270,7 +268,7 @@ def _strides(reference_mm: list[FloatArray], evaluation_mm: list[FloatArray]) ->
     return (strides[0], strides[1], strides[2]) if min(strides) > 0 else (0, 0, 0)
 
 
-def whole_stride(axis_mm: FloatArray, spacing_mm: float) -> int:
+def whole_stride(axis_mm: Floats, spacing_mm: float) -> int:
     """The step of an axis in evaluation voxels of a spacing, where that is a whole number, else 0."""
     position = (axis_mm - axis_mm[0]) / spacing_mm
     stride = round(position[1])
@@ -278,6 +276,6 @@ def whole_stride(axis_mm: FloatArray, spacing_mm: float) -> int:
     return stride if drift <= COMMENSURATE_TOLERANCE else 0
 
 
-def _spacing_mm(axis_mm: FloatArray) -> float:
+def _spacing_mm(axis_mm: Floats) -> float:
     """Spacing of an even axis; 1 for a missing one."""
     return float(axis_mm[-1] - axis_mm[0]) / (len(axis_mm) - 1) if len(axis_mm) > 1 else 1.0

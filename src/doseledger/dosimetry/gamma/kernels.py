@@ -1,6 +1,7 @@
-"""The compiled search of gamma: the least γ² over the samples around each reference point.
+"""Compiled gamma search: least γ² over the samples around each reference point.
 
-Hot code gets arrays and tuples of numbers only: an array inside a tuple costs a locked reference count at each access.
+Hot code gets arrays and tuples of numbers only: an array inside a tuple costs a locked reference
+count at each access.
 """
 
 from __future__ import annotations
@@ -12,19 +13,15 @@ import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba.core import types
 from numba.extending import intrinsic
-from numpy.typing import NDArray
 
-from doseledger.dosimetry.gamma.samples import CHUNK, CellTable, FloatArray, IndexArray, SampleBlock
-
-Floats3 = tuple[float, float, float]
-Ints3 = tuple[int, int, int]
+from doseledger.core.types import Array, Floats, Integers, IntTriple, Triple
+from doseledger.dosimetry.gamma.samples import CHUNK, CellTable, SampleBlock
 
 # Stands for "no sample yet": finite, since the fast-math flags below promise the compiler that no NaN occurs.
 UNREACHED = 1e300
 
 # Fewer samples than this are searched rather than bounded: a bound costs about as much as two dozen of them.
 BOUND_SAMPLES = 24
-ITER = 3
 
 # No "ninf": unlike NaN, very large values do occur. Reordering of sums costs 1e-15, and lets loops run as SIMD.
 FAST = {"nnan", "nsz", "contract", "reassoc", "arcp"}
@@ -39,20 +36,25 @@ class Problem(NamedTuple):
     own reference dose is the criterion. Points of less reference dose than `cutoff_gy` are left out.
     """
 
-    reference: NDArray[Any]
-    evaluation: NDArray[Any]
-    axis0_mm: FloatArray
-    axis1_mm: FloatArray
-    axis2_mm: FloatArray
-    reference_shape: Ints3
-    evaluation_shape: Ints3
-    start_mm: Floats3
-    stop_mm: Floats3
-    spacing_mm: Floats3
-    stride: Ints3
+    reference: Array
+    evaluation: Array
+    axis0_mm: Floats
+    axis1_mm: Floats
+    axis2_mm: Floats
+    reference_shape: IntTriple
+    evaluation_shape: IntTriple
+    start_mm: Triple
+    stop_mm: Triple
+    spacing_mm: Triple
+    stride: IntTriple
     threshold_gy: float
     local_fraction: float
     cutoff_gy: float
+
+    @property
+    def axes_mm(self) -> tuple[Floats, Floats, Floats]:
+        """The reference positions along each axis in mm."""
+        return self.axis0_mm, self.axis1_mm, self.axis2_mm
 
 
 @intrinsic
@@ -69,7 +71,7 @@ def least_of(_typing_context: Any, _left: Any, _right: Any) -> Any:
 
 @numba.njit(cache=True, nogil=True, fastmath=FAST)
 def search_cells(  # noqa: PLR0915  one hot loop: its arrays stay in local names
-    points: IndexArray, best: FloatArray, problem: Problem, table: CellTable, stop_below: float
+    points: Integers, best: Floats, problem: Problem, table: CellTable, stop_below: float
 ) -> None:
     """Lower `best`, the γ² of each point, by the samples of a cell table; in place.
 
@@ -79,8 +81,6 @@ def search_cells(  # noqa: PLR0915  one hot loop: its arrays stay in local names
         Flat indices of reference points.
     best
         (n_points,) the least γ² so far.
-    problem
-        The two doses, on commensurate grids.
     table
         Samples by cell, nearest first.
     stop_below
@@ -95,35 +95,42 @@ def search_cells(  # noqa: PLR0915  one hot loop: its arrays stay in local names
     high = (cells[:, 0].max(), cells[:, 1].max(), cells[:, 2].max())
     warm = 0
     for n in range(len(points)):
+        # 1. the point: its dose, 1 / its criterion, and its voxel on the evaluation grid
         least = best[n]
         index = grid_index(points[n], problem.reference_shape)
         dose = np.float64(reference[points[n]])
         scale = dose_scale(problem.threshold_gy, problem.local_fraction, dose)
         home = (index[0] * problem.stride[0], index[1] * problem.stride[1], index[2] * problem.stride[2])
         interior = all_interior(home, low, high, size)
-        # The neighbour's best cell is tried first: a low γ² early lets most other cells be skipped.
+        # 2. cells nearest first, before them the neighbour's best: a low γ² early lets most others be skipped
         start, visit = warm, -1
         while visit < len(cells) and least > stop_below:
             cell = start if visit < 0 else visit
             visit += 1
+            # 3. stop when no cell that is left can be closer
             if nearest_squared[cell] >= least:
                 if visit == 0:
                     continue
                 break
+            # 4. a cell at or beyond the end of an axis: each sample is tested in mm
             place = (home[0] + cells[cell, 0], home[1] + cells[cell, 1], home[2] + cells[cell, 2])
             if not (interior or all_interior(place, (0, 0, 0), (0, 0, 0), size)):
                 least = edge_cell_least(problem, table, cell, index, (dose, scale, least))
                 continue
+            # 5. skip a cell whose eight corners leave too large a difference
             terms, gap = cell_terms(evaluation, flat_index(place, steps), steps, dose, scale)
             if gap * gap + nearest_squared[cell] >= least:
                 continue
-            # One shell of margin: gamma_mm itself can be a shell more than the multiples of the step.
+            # 6. only the shells within reach count; one shell of margin, as gamma_mm itself can be a shell more than
+            # the multiples of the step
             shells = np.sqrt(least - gap * gap) * table.shells_per_gamma + 2 - table.first_shell
             n_samples = counts[cell, n_shells if shells >= n_shells else np.int64(max(shells, 0.0))]
+            # 7. skip a cell with many samples if the plane through its middle rules it out
             if n_samples > BOUND_SAMPLES:
                 q = (centres[cell, 0], centres[cell, 1], centres[cell, 2])
                 if _plane_bound(terms, q, sigma) >= least:
                     continue
+            # 8. all samples that are left, a chunk at a time (SIMD)
             first = starts[cell] // CHUNK
             found = chunks_least(samples, (first, first + (n_samples + CHUNK - 1) // CHUNK), terms, least)
             if found < least:
@@ -133,9 +140,7 @@ def search_cells(  # noqa: PLR0915  one hot loop: its arrays stay in local names
 
 
 @numba.njit(cache=True, nogil=True, fastmath=FAST)
-def search_samples(
-    points: IndexArray, best: FloatArray, problem: Problem, block: SampleBlock, stop_below: float
-) -> None:
+def search_samples(points: Integers, best: Floats, problem: Problem, block: SampleBlock, stop_below: float) -> None:
     """Lower `best`, the γ² of each point, one sample after the other, on grids of any two spacings; in place.
 
     Parameters are those of `search_cells`, with the samples ungrouped.
@@ -166,7 +171,7 @@ def search_samples(
 
 
 @numba.njit(cache=True, nogil=True)
-def flat_steps(shape: Ints3) -> Ints3:
+def flat_steps(shape: IntTriple) -> IntTriple:
     """Flat distance between neighbours along each axis; 0 on a missing axis, so that both corners are one voxel."""
     return shape[1] * shape[2] * (shape[0] > 1), shape[2] * (shape[1] > 1), 1 * (shape[2] > 1)
 
@@ -178,7 +183,7 @@ def dose_scale(threshold_gy: float, local_fraction: float, dose: float) -> float
 
 
 @numba.njit(cache=True, nogil=True, forceinline=True)
-def grid_index(point: int, shape: Ints3) -> Ints3:
+def grid_index(point: int, shape: IntTriple) -> IntTriple:
     """Index along the three axes of a flat index."""
     row = point // shape[2]
     plane = row // shape[1]
@@ -186,7 +191,7 @@ def grid_index(point: int, shape: Ints3) -> Ints3:
 
 
 @numba.njit(cache=True, nogil=True, fastmath=FAST, forceinline=True)
-def chunks_least(samples: FloatArray, chunks: tuple[int, int], terms: Any, least: float) -> float:
+def chunks_least(samples: Floats, chunks: tuple[int, int], terms: Any, least: float) -> float:
     """The least γ² over a cell's samples from one chunk up to another, all of them inside the grid, or `least`."""
     # An unsigned index can't be negative, which would stop the loop from running as SIMD.
     start = np.uint64(chunks[0] * CHUNK)
@@ -200,7 +205,7 @@ def chunks_least(samples: FloatArray, chunks: tuple[int, int], terms: Any, least
 
 
 @numba.njit(cache=True, nogil=True, fastmath=FAST, forceinline=True)
-def sample_least(samples: FloatArray, sample: int, terms: Any, least: float) -> float:
+def sample_least(samples: Floats, sample: int, terms: Any, least: float) -> float:
     """γ² of one sample, or `least`."""
     i = np.uint64(sample)
     f0, f1, f2 = samples[0, i], samples[1, i], samples[2, i]
@@ -210,9 +215,7 @@ def sample_least(samples: FloatArray, sample: int, terms: Any, least: float) -> 
 
 
 @numba.njit(cache=True, nogil=True, fastmath=FAST)
-def edge_cell_least(
-    problem: Problem, table: CellTable, cell: int, index: Ints3, bounds: tuple[float, float, float]
-) -> float:
+def edge_cell_least(problem: Problem, table: CellTable, cell: int, index: IntTriple, bounds: Triple) -> float:
     """The least γ² over a cell that meets or leaves the end of an axis, or the least so far.
 
     `index` is that of the reference point, `bounds` its dose, 1 / its criterion and the least so far.
@@ -244,7 +247,7 @@ def edge_cell_least(
 
 @numba.njit(cache=True, nogil=True, fastmath=FAST, forceinline=True)
 def _edge_samples_least(
-    samples: FloatArray, span: tuple[int, int], terms: Any, least: float, shift: Ints3, mm: tuple[Floats3, ...]
+    samples: Floats, span: tuple[int, int], terms: Any, least: float, shift: IntTriple, mm: tuple[Triple, ...]
 ) -> float:
     """As `_samples_least`, where samples may fall outside the grid: each is tested as pymedphys does, in mm."""
     position_mm, start_mm, stop_mm = mm
@@ -259,7 +262,7 @@ def _edge_samples_least(
 
 
 @numba.njit(cache=True, nogil=True, fastmath=FAST, forceinline=True)
-def cell_terms(evaluation: NDArray[Any], corner: int, steps: Ints3, dose: float, scale: float) -> Any:
+def cell_terms(evaluation: Array, corner: int, steps: IntTriple, dose: float, scale: float) -> Any:
     """Trilinear polynomial of (evaluation - dose) * scale in a cell, and its least absolute value there."""
     s0, s1, s2 = steps
     e000 = (np.float64(evaluation[corner]) - dose) * scale
@@ -286,7 +289,7 @@ def cell_terms(evaluation: NDArray[Any], corner: int, steps: Ints3, dose: float,
 
 
 @numba.njit(cache=True, nogil=True, fastmath=FAST, forceinline=True)
-def _plane_bound(terms: Any, q: Floats3, sigma: Floats3) -> float:
+def _plane_bound(terms: Any, q: Triple, sigma: Triple) -> float:
     """Lower bound of γ² in a cell, from the plane through its middle and the most that the dose strays from it.
 
     For any λ ≥ 0, D² + d² ≥ 2λD - λ² + d², whose minimum over the cell is found axis by axis.
@@ -309,7 +312,7 @@ def _plane_bound(terms: Any, q: Floats3, sigma: Floats3) -> float:
 
 
 @numba.njit(cache=True, nogil=True, fastmath=FAST, forceinline=True)
-def _trilinear(evaluation: NDArray[Any], corner: int, steps: Ints3, fractions: Floats3) -> float:
+def _trilinear(evaluation: Array, corner: int, steps: IntTriple, fractions: Triple) -> float:
     """Trilinear dose at fractions of the cell at `corner`."""
     s0, s1, s2 = steps
     f0, f1, f2 = fractions
@@ -323,13 +326,13 @@ def _trilinear(evaluation: NDArray[Any], corner: int, steps: Ints3, fractions: F
 
 
 @numba.njit(cache=True, nogil=True, forceinline=True)
-def flat_index(index: Ints3, steps: Ints3) -> int:
+def flat_index(index: IntTriple, steps: IntTriple) -> int:
     """Flat index of a voxel."""
     return index[0] * steps[0] + index[1] * steps[1] + index[2] * steps[2]
 
 
 @numba.njit(cache=True, nogil=True, forceinline=True)
-def all_interior(home: Ints3, low: Ints3, high: Ints3, size: Ints3) -> bool:
+def all_interior(home: IntTriple, low: IntTriple, high: IntTriple, size: IntTriple) -> bool:
     """Whether all cells from home + low to home + high keep a cell's distance from the ends of every axis."""
     return (
         (size[0] == 1 or (home[0] + low[0] >= 1 and home[0] + high[0] <= size[0] - 3))
@@ -339,7 +342,7 @@ def all_interior(home: Ints3, low: Ints3, high: Ints3, size: Ints3) -> bool:
 
 
 @numba.njit(cache=True, nogil=True, forceinline=True)
-def _is_inside(x_mm: Floats3, start_mm: Floats3, stop_mm: Floats3) -> bool:
+def _is_inside(x_mm: Triple, start_mm: Triple, stop_mm: Triple) -> bool:
     """Whether a position in mm lies on the evaluation grid, its ends included."""
     return (
         start_mm[0] <= x_mm[0] <= stop_mm[0]
@@ -349,7 +352,7 @@ def _is_inside(x_mm: Floats3, start_mm: Floats3, stop_mm: Floats3) -> bool:
 
 
 @numba.njit(cache=True, nogil=True, forceinline=True)
-def _onto_grid(cell: Ints3, size: Ints3) -> tuple[Ints3, Ints3]:
+def _onto_grid(cell: IntTriple, size: IntTriple) -> tuple[IntTriple, IntTriple]:
     """The nearest cell on the grid, and how many cells further `cell` is along each axis."""
     c0 = max(0, min(cell[0], size[0] - 2))
     c1 = max(0, min(cell[1], size[1] - 2))

@@ -1,7 +1,7 @@
-"""Grids whose voxels meet alike again after a few: taken apart into lattices that the grouped search can take.
+"""Commensurable grids, split into sub-lattices that coincide.
 
 Of a grid of 2.5 mm on one of 3 mm, each sixth voxel lies alike in its cell. The 216 lattices of such voxels have a
-spacing of five evaluation voxels each, and all their points share one table of samples by cell.
+spacing of five evaluation voxels each, and all their points share one table of samples by cell: the grouped search.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from doseledger.core.types import Floats
 from doseledger.dosimetry.gamma.grids import DosePair, normalisation_gy, whole_stride
 from doseledger.dosimetry.gamma.kernels import Problem
-from doseledger.dosimetry.gamma.samples import FloatArray
 from doseledger.dosimetry.gamma.threads import call_on_parts
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ def lattice_cuts(problem: Problem, ndim: int) -> list[Cut]:
     """
     if min(problem.stride) > 0:
         return []
-    axes_mm = (problem.axis0_mm, problem.axis1_mm, problem.axis2_mm)
-    periods = [_period(axis, spacing) for axis, spacing in zip(axes_mm, problem.spacing_mm, strict=True)][3 - ndim :]
+    along = list(zip(problem.axes_mm, problem.spacing_mm, strict=True))[3 - ndim :]
+    periods = [_period(axis_mm, spacing_mm) for axis_mm, spacing_mm in along]
     if min(periods) < 1 or math.prod(periods) * LATTICE_POINTS > len(problem.reference):
         return []
     return [
@@ -48,8 +48,8 @@ def lattice_cuts(problem: Problem, ndim: int) -> list[Cut]:
 
 
 def map_of_lattices(
-    compute: Callable[[DosePair, GammaCriteria], FloatArray], pair: DosePair, criteria: GammaCriteria, cuts: list[Cut]
-) -> FloatArray:
+    compute: Callable[[DosePair, GammaCriteria], Floats], pair: DosePair, criteria: GammaCriteria, cuts: list[Cut]
+) -> Floats:
     """A map that is computed lattice by lattice."""
     gamma = np.empty(np.shape(pair.reference_gy))
     for cut, found in zip(cuts, call_on_lattices(compute, pair, criteria, cuts), strict=True):
@@ -72,7 +72,7 @@ def call_on_lattices(
     return call_on_parts(compute_lattice, cuts, n_points=pair.reference_gy.size)
 
 
-def _period(axis_mm: FloatArray, spacing_mm: float) -> int:
+def _period(axis_mm: Floats, spacing_mm: float) -> int:
     """After how many positions an axis meets the evaluation grid's spacing alike again; 0 if after too many."""
     # A lattice needs two positions along each axis.
     for period in range(1, len(axis_mm) // 2 + 1):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from doseledger.core.errors import BadInput
+from doseledger.core.types import Floats, Integers, IntTriple
 from doseledger.dosimetry.gamma.criteria import GammaCriteria
 from doseledger.dosimetry.gamma.exact import refine_points
 from doseledger.dosimetry.gamma.grids import (
@@ -28,8 +29,6 @@ from doseledger.dosimetry.gamma.points import Bounds, fill_points, open_points
 from doseledger.dosimetry.gamma.samples import (
     BLOCK_SAMPLES,
     FIRST_BLOCK_SAMPLES,
-    FloatArray,
-    IndexArray,
     NearTable,
     far_samples,
     group_by_cell,
@@ -63,7 +62,7 @@ class GammaSummary:
     n_without: int
 
 
-def gamma_map(pair: DosePair, criteria: GammaCriteria) -> FloatArray:
+def gamma_map(pair: DosePair, criteria: GammaCriteria) -> Floats:
     """Gamma of each reference point (no unit), NaN below the cutoff.
 
     Parameters
@@ -116,7 +115,7 @@ def pass_rate_percent(pair: DosePair, criteria: GammaCriteria) -> GammaSummary:
     return _summary(*_count_passed(pair, criteria))
 
 
-def _count_passed(pair: DosePair, criteria: GammaCriteria) -> tuple[int, int, int]:
+def _count_passed(pair: DosePair, criteria: GammaCriteria) -> IntTriple:
     """The counts of `GammaSummary`: points that pass, that have a gamma, and that have none."""
     problem = pose_problem(pair, criteria)
     if cuts := lattice_cuts(problem, len(pair.axes_reference_mm)):
@@ -137,7 +136,7 @@ def _count_passed(pair: DosePair, criteria: GammaCriteria) -> tuple[int, int, in
     return asked.n_asked - len(failed), n_points, asked.n_counted - n_points
 
 
-def summarise(gamma: FloatArray, pair: DosePair, criteria: GammaCriteria) -> GammaSummary:
+def summarise(gamma: Floats, pair: DosePair, criteria: GammaCriteria) -> GammaSummary:
     """Percent of points with gamma ≤ 1 in a map, the same numbers as `pass_rate_percent` gives.
 
     Parameters
@@ -157,7 +156,7 @@ def summarise(gamma: FloatArray, pair: DosePair, criteria: GammaCriteria) -> Gam
     return _summary(int(np.count_nonzero(values <= PASS_GAMMA)), n_points, len(values) - n_points)
 
 
-def exact_gamma_map(pair: DosePair, criteria: GammaCriteria) -> FloatArray:
+def exact_gamma_map(pair: DosePair, criteria: GammaCriteria) -> Floats:
     """Gamma of each reference point over the whole trilinear evaluation dose, not only over samples of it.
 
     Each value lies between the continuous minimum and `EXACT_TOLERANCE` above it. Parameters, refusals and NaN are
@@ -180,7 +179,7 @@ def exact_gamma_map(pair: DosePair, criteria: GammaCriteria) -> FloatArray:
 
 def open_map(
     pair: DosePair, problem: Problem, criteria: GammaCriteria, *, finished: float, reach_mm: float
-) -> tuple[FloatArray, IndexArray, FloatArray]:
+) -> tuple[Floats, Integers, Floats]:
     """A map that is filled but for the points still to be searched; these, and the γ² of each so far.
 
     A point at which γ² is at most `finished` at its own voxel is done. The γ² of the others starts from that of
@@ -200,8 +199,8 @@ def open_map(
 
 
 def _search(
-    points: IndexArray,
-    squared: FloatArray,
+    points: Integers,
+    squared: Floats,
     problem: Problem,
     criteria: GammaCriteria,
     *,
@@ -243,9 +242,7 @@ def _search(
             _search_open(search_samples, points, squared, nearest, problem, block, stop_below)
 
 
-def _search_open(
-    search: Callable[..., None], points: IndexArray, squared: FloatArray, nearest: float, *rest: Any
-) -> None:
+def _search_open(search: Callable[..., None], points: Integers, squared: Floats, nearest: float, *rest: Any) -> None:
     """Run a compiled search of the points whose γ² is more than `nearest`, some at a time: they are copied out."""
     for first in range(0, len(points), POINTS_AT_ONCE):
         part = slice(first, first + POINTS_AT_ONCE)
@@ -256,8 +253,8 @@ def _search_open(
 
 
 def _search_near(
-    points: IndexArray,
-    squared: FloatArray,
+    points: Integers,
+    squared: Floats,
     problem: Problem,
     criteria: GammaCriteria,
     reach_mm: float,

@@ -1,7 +1,8 @@
-"""The eight cells about a voxel, where gamma finds its least value in most points of a good plan.
+"""Compiled gamma search of the eight cells about a voxel.
 
-Where the two grids share their voxels, the dose at the point itself and the slope of the cells about it tell at which
-distances a lower γ can lie: mostly a shell or two, in a cell or two, often none.
+Most points of a good plan have their least γ there. Where the two grids share their voxels, the
+dose at the point itself and the slope of the cells about it tell at which distances a lower γ can
+lie: mostly a shell or two, often none.
 """
 
 from __future__ import annotations
@@ -10,12 +11,10 @@ from typing import Any
 
 import numba
 import numpy as np
-from numpy.typing import NDArray
 
+from doseledger.core.types import Array, Floats, Integers, IntTriple, Triple
 from doseledger.dosimetry.gamma.kernels import (
     FAST,
-    Floats3,
-    Ints3,
     Problem,
     all_interior,
     chunks_least,
@@ -27,7 +26,7 @@ from doseledger.dosimetry.gamma.kernels import (
     least_of,
     sample_least,
 )
-from doseledger.dosimetry.gamma.samples import CHUNK, FloatArray, IndexArray, NearTable
+from doseledger.dosimetry.gamma.samples import CHUNK, NearTable
 
 # Points of one row whose slopes are computed together, as SIMD.
 RUN = 32
@@ -41,7 +40,7 @@ SHELL_MARGIN = 1e-6
 
 @numba.njit(cache=True, nogil=True, fastmath=FAST)
 def search_near(  # noqa: PLR0915  one hot loop: its arrays stay in local names
-    points: IndexArray, best: FloatArray, problem: Problem, near: NearTable, stop_below: float
+    points: Integers, best: Floats, problem: Problem, near: NearTable, stop_below: float
 ) -> None:
     """Lower `best`, the γ² of each point, by the samples in the eight cells about its own voxel; in place.
 
@@ -51,10 +50,6 @@ def search_near(  # noqa: PLR0915  one hot loop: its arrays stay in local names
         Flat indices of reference points, ascending; each is a voxel of the evaluation grid or lies beside the grid.
     best
         (n_points,) the least γ² so far.
-    problem
-        The two doses, on commensurate grids.
-    near
-        Samples of those cells.
     stop_below
         A point is finished once its γ² is at or below this; negative for the whole minimum.
 
@@ -79,6 +74,7 @@ def search_near(  # noqa: PLR0915  one hot loop: its arrays stay in local names
         index = grid_index(points[n], shape)
         home = (index[0] * stride[0], index[1] * stride[1], index[2] * stride[2])
         voxel = (first_cell[0] + home[0], first_cell[1] + home[1], first_cell[2] + home[2])
+        # 1. a voxel at the end of an axis: its cells one by one, each sample tested in mm
         if not all_interior(voxel, (-1, -1, -1), (0, 0, 0), size):
             dose = np.float64(reference[points[n]])
             scale = dose_scale(problem.threshold_gy, problem.local_fraction, dose)
@@ -89,11 +85,12 @@ def search_near(  # noqa: PLR0915  one hot loop: its arrays stay in local names
             best[n] = least
             n += 1
             continue
-        # As far as the next gap, the end of the row, or the edge of the evaluation grid.
+        # 2. a run of neighbours: as far as the next gap, the end of the row, or the edge of the evaluation grid
         limit = min(RUN, len(points) - n, shape[2] - index[2], (size[2] - 3 - voxel[2]) // stride[2] + 1)
         length = 1
         while length < limit and points[n + length] == points[n] + length:
             length += 1
+        # 3. the differences at the voxels themselves, with the sign that makes each positive
         corner = flat_index(voxel, steps)
         for j in range(length):
             dose = np.float64(reference[points[n] + j])
@@ -103,6 +100,7 @@ def search_near(  # noqa: PLR0915  one hot loop: its arrays stay in local names
             scale = -scale if difference < 0 else scale
             scales[0, j] = scale
             scales[1, j] = dose * scale
+        # 4. slope, gap and polynomial of each of the eight cells, for the whole run at once (SIMD)
         for cell in range(len(cells)):
             toward = (
                 steps[0] if cells[cell, 0] == first_cell[0] else -steps[0],
@@ -113,12 +111,13 @@ def search_near(  # noqa: PLR0915  one hot loop: its arrays stay in local names
         for j in range(length):
             least = best[n + j]
             squared = differences[j] * differences[j]
-            # The steepest cell first: a low γ² early lets most of the others be skipped.
+            # 5. the steepest cell first: a low γ² early lets most of the others be skipped
             start, visit = _steepest_cell(work, len(cells), j), -1
             while visit < len(cells) and least > stop_below:
                 cell = start if visit < 0 else visit
                 visit += 1
                 i = cell * ROWS * RUN + j
+                # 6. skip a cell that is too flat, or whose corners leave too large a difference
                 slope_squared = work[i]
                 if least * (1.0 + slope_squared) <= squared:
                     continue
@@ -129,12 +128,14 @@ def search_near(  # noqa: PLR0915  one hot loop: its arrays stay in local names
                     work[i + 2 * RUN], work[i + 3 * RUN], work[i + 4 * RUN], work[i + 5 * RUN],
                     work[i + 6 * RUN], work[i + 7 * RUN], work[i + 8 * RUN], work[i + 9 * RUN],
                 )  # fmt: skip
+                # 7. one sample near the likely minimum makes the interval of step 8 short
                 sample = guess[_likely_bin(terms, sigma, bins, cell)]
                 least = sample_least(samples, sample, terms, least)
                 room = least * (1.0 + slope_squared) - squared
                 if room <= 0.0 or least <= stop_below:
                     continue
-                # Beyond the distance at which the difference can be zero, the distance alone counts.
+                # 8. the interval of shells that can hold a lower γ; beyond the distance at which the difference can be
+                # zero, the distance alone counts
                 crosses = least * slope_squared > squared
                 part = 1.0 / (1.0 + slope_squared)
                 half, middle = np.sqrt(room) * part, np.sqrt(slope_squared * squared) * part
@@ -148,6 +149,7 @@ def search_near(  # noqa: PLR0915  one hot loop: its arrays stay in local names
                     last_shell += 1
                 if first_shell > last_shell:
                     continue
+                # 9. the samples of those shells, a chunk at a time (SIMD)
                 start = starts[cell]
                 span = (start + counts[cell, first_shell], start + counts[cell, last_shell + 1])
                 if span[0] == span[1]:
@@ -159,12 +161,12 @@ def search_near(  # noqa: PLR0915  one hot loop: its arrays stay in local names
 
 @numba.njit(cache=True, nogil=True, fastmath=FAST, forceinline=True)
 def _lay_out_cell(
-    evaluation: NDArray[Any],
+    evaluation: Array,
     run: tuple[int, int, int, int],
-    toward: Ints3,
-    sigma: Floats3,
-    scales: FloatArray,
-    work: FloatArray,
+    toward: IntTriple,
+    sigma: Triple,
+    scales: Floats,
+    work: Floats,
 ) -> None:
     """Write slope, gap and terms of one cell about each voxel of a run into `work`.
 
@@ -215,7 +217,7 @@ def _lay_out_cell(
 
 
 @numba.njit(cache=True, nogil=True, fastmath=FAST, forceinline=True)
-def _steepest_cell(work: FloatArray, n_cells: int, j: int) -> int:
+def _steepest_cell(work: Floats, n_cells: int, j: int) -> int:
     """The cell with the largest slope about the run's point `j`."""
     top = 0
     for cell in range(1, n_cells):
@@ -225,7 +227,7 @@ def _steepest_cell(work: FloatArray, n_cells: int, j: int) -> int:
 
 
 @numba.njit(cache=True, nogil=True, fastmath=FAST, forceinline=True)
-def _likely_bin(terms: Any, sigma: Floats3, bins: Ints3, cell: int) -> int:
+def _likely_bin(terms: Any, sigma: Triple, bins: IntTriple, cell: int) -> int:
     """Bin of the place in the cell where γ would be least if the dose there were a plane."""
     w0, w1, w2 = 1.0 / (sigma[0] * sigma[0]), 1.0 / (sigma[1] * sigma[1]), 1.0 / (sigma[2] * sigma[2])
     g0, g1, g2 = terms[4], terms[2], terms[1]

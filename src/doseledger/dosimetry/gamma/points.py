@@ -1,18 +1,17 @@
-"""The points that gamma is asked of: listed, looked at where they stand, and laid out as a map.
+"""Points of a gamma map: list them, compare each at its own voxel, lay them out.
 
 Whole doses pass through memory here, each once; where plans nearly agree, that is most of the time.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numba
 import numpy as np
-from numpy.typing import NDArray
 
-from doseledger.dosimetry.gamma.kernels import FAST, UNREACHED, Ints3, Problem, flat_index, flat_steps, least_of
-from doseledger.dosimetry.gamma.samples import FloatArray, IndexArray
+from doseledger.core.types import Array, Floats, Integers, IntTriple, Mask
+from doseledger.dosimetry.gamma.kernels import FAST, UNREACHED, Problem, flat_index, flat_steps, least_of
 from doseledger.dosimetry.gamma.threads import call_on_parts
 
 # Points are listed in parts of about so many: a part's list stays in the cache, and none is as long as the dose.
@@ -26,7 +25,7 @@ class OpenPoints(NamedTuple):
     `n_asked` of them have a dose criterion above zero: with local criteria, a point of zero dose has none.
     """
 
-    points: IndexArray
+    points: Integers
     n_counted: int
     n_asked: int
 
@@ -39,18 +38,14 @@ class Bounds(NamedTuple):
 
 
 def open_points(
-    problem: Problem, mask: NDArray[np.bool_], bounds: Bounds, first_cell: Ints3 | None, gamma: FloatArray
+    problem: Problem, mask: Mask, bounds: Bounds, first_cell: IntTriple | None, gamma: Floats
 ) -> OpenPoints:
     """The points that their own voxel does not finish.
 
     Parameters
     ----------
-    problem
-        The two doses.
     mask
         Flat, which points are asked; of no length for all.
-    bounds
-        Of γ².
     first_cell
         Evaluation voxel at which the reference grid begins; None where the grids do not share their voxels: no point
         is looked at then.
@@ -72,11 +67,11 @@ def open_points(
 def _open_rows(
     rows: tuple[int, int],
     problem: Problem,
-    mask: NDArray[np.bool_],
+    mask: Mask,
     bounds: Bounds,
-    first_cell: Ints3 | None,
-    gamma: FloatArray,
-) -> tuple[IndexArray, int, int]:
+    first_cell: IntTriple | None,
+    gamma: Floats,
+) -> tuple[Integers, int, int]:
     """Fields of `OpenPoints` for some rows of the reference."""
     length, n_open, n_counted, n_asked = problem.reference_shape[2], 0, 0, 0
     points, asked, squared = (
@@ -104,7 +99,7 @@ def _open_rows(
 
 
 @numba.njit(cache=True, nogil=True)
-def _count_row(dose: NDArray[Any], mask: NDArray[np.bool_], cutoff_gy: float, counted: NDArray[np.bool_]) -> int:
+def _count_row(dose: Array, mask: Mask, cutoff_gy: float, counted: Mask) -> int:
     """How many points of a row are at or above the cutoff and inside the mask; `counted` says which."""
     n_counted = 0
     for x in range(len(dose)):
@@ -120,7 +115,7 @@ def _count_row(dose: NDArray[Any], mask: NDArray[np.bool_], cutoff_gy: float, co
 
 
 @numba.njit(cache=True, nogil=True)
-def _leave_out_zeros(dose: NDArray[Any], asked: NDArray[np.bool_]) -> int:
+def _leave_out_zeros(dose: Array, asked: Mask) -> int:
     """How many points of a row are still asked when those of zero dose are not."""
     n_asked = 0
     for x in range(len(dose)):
@@ -130,7 +125,7 @@ def _leave_out_zeros(dose: NDArray[Any], asked: NDArray[np.bool_]) -> int:
 
 
 @numba.njit(cache=True, nogil=True)
-def _look_at_row(problem: Problem, row: int, first_cell: Ints3, squared: FloatArray) -> None:
+def _look_at_row(problem: Problem, row: int, first_cell: IntTriple, squared: Floats) -> None:
     """Lower γ² of a row by the evaluation dose at each point itself, as far as both grids reach."""
     size, shape, stride = problem.evaluation_shape, problem.reference_shape, problem.stride
     plane = row // shape[1]
@@ -153,7 +148,7 @@ def _look_at_row(problem: Problem, row: int, first_cell: Ints3, squared: FloatAr
 # As NumPy divides: a point of zero dose is not asked, and need not stop the loop.
 @numba.njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
 def _lower_by_differences(
-    squared: FloatArray, dose: NDArray[Any], voxels: NDArray[Any], threshold_gy: float, local_fraction: float
+    squared: Floats, dose: Array, voxels: Array, threshold_gy: float, local_fraction: float
 ) -> None:
     """Lower γ² by differences of dose alone."""
     for x in range(len(dose)):
@@ -164,7 +159,7 @@ def _lower_by_differences(
 
 
 @numba.njit(cache=True, nogil=True)
-def _fill_row(gamma: FloatArray, squared: FloatArray, asked: NDArray[np.bool_], finished: float) -> None:
+def _fill_row(gamma: Floats, squared: Floats, asked: Mask, finished: float) -> None:
     """A row of the map from γ²: the root where a point is finished, NaN where it is not asked."""
     for x in range(len(gamma)):
         found = np.sqrt(squared[x]) if squared[x] <= finished else squared[x]
@@ -172,7 +167,7 @@ def _fill_row(gamma: FloatArray, squared: FloatArray, asked: NDArray[np.bool_], 
 
 
 @numba.njit(cache=True, nogil=True)
-def fill_points(gamma: FloatArray, points: IndexArray, squared: FloatArray, max_gamma: float) -> None:
+def fill_points(gamma: Floats, points: Integers, squared: Floats, max_gamma: float) -> None:
     """Write γ at some points of a flat map, from their γ²: no more than `max_gamma`, NaN where nothing was reached."""
     for n in range(len(points)):
         gamma[points[n]] = min(np.sqrt(squared[n]), max_gamma) if squared[n] < UNREACHED else np.nan

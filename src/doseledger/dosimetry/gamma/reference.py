@@ -1,20 +1,19 @@
-"""The reference implementation of gamma, pymedphys: a whole map, or spot checks of ours against it."""
+"""Gamma by pymedphys, the reference: a whole map, or spot checks of ours."""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from doseledger.core.errors import BadInput
+from doseledger.core.types import Array, Floats
 from doseledger.dosimetry.gamma.criteria import GammaCriteria
 from doseledger.dosimetry.gamma.grids import DosePair, counted_points, normalisation_gy, pose_problem
-from doseledger.dosimetry.gamma.samples import FloatArray
 
 
-def reference_map(pair: DosePair, criteria: GammaCriteria) -> FloatArray:
+def reference_map(pair: DosePair, criteria: GammaCriteria) -> Floats:
     """Gamma of each reference point as pymedphys computes it, with the refusals of `gamma_map` before it.
 
     Parameters and result are those of `gamma_map`. It takes minutes and about a gigabyte where ours takes a second.
@@ -33,7 +32,7 @@ def reference_map(pair: DosePair, criteria: GammaCriteria) -> FloatArray:
 
 
 def verify_points(
-    gamma: FloatArray, pair: DosePair, criteria: GammaCriteria, *, n_points: int, rng: np.random.Generator
+    gamma: Floats, pair: DosePair, criteria: GammaCriteria, *, n_points: int, rng: np.random.Generator
 ) -> float:
     """Largest difference in gamma between a map and pymedphys at randomly drawn points that have a gamma.
 
@@ -45,8 +44,6 @@ def verify_points(
         What the map was made of.
     n_points
         Points to draw; all where there are fewer.
-    rng
-        Source of the draw.
 
     Returns
     -------
@@ -87,7 +84,7 @@ def verify_points(
     return worst
 
 
-def _window(axis_mm: NDArray[Any], place_mm: float, reach_mm: float) -> slice:
+def _window(axis_mm: Array, place_mm: float, reach_mm: float) -> slice:
     """The part of an ascending axis within reach of a place, with two positions more at either end."""
     first = int(np.searchsorted(axis_mm, place_mm - reach_mm)) - 2
     last = int(np.searchsorted(axis_mm, place_mm + reach_mm)) + 2
@@ -95,10 +92,14 @@ def _window(axis_mm: NDArray[Any], place_mm: float, reach_mm: float) -> slice:
     return slice(max(0, min(first, len(axis_mm) - 2)), max(2, min(last, len(axis_mm))))
 
 
-def _pymedphys_gamma(pair: DosePair, criteria: GammaCriteria, norm_gy: float) -> FloatArray:
+def _pymedphys_gamma(pair: DosePair, criteria: GammaCriteria, norm_gy: float) -> Floats:
     """Gamma by pymedphys itself, in float64 (given float32 it rounds gamma to float32)."""
     import pymedphys
 
+    # It leaves stand-ins in sys.modules that import altair, black, sklearn … when any attribute is read, so that a mere
+    # walk over the loaded modules (hypothesis before it draws, inspect, unittest) runs them and draws from `random`.
+    for name in [name for name in sys.modules if name.startswith("pymedphys._imports.")]:
+        del sys.modules[name]
     found = pymedphys.gamma(
         tuple(np.asarray(axis, dtype=np.float64) for axis in pair.axes_reference_mm),
         pair.reference_gy.astype(np.float64),

@@ -1,4 +1,4 @@
-"""Where gamma looks: the search offsets around a reference point, and the same offsets grouped by grid cell."""
+"""Search offsets of gamma around a reference point, and their table by cell."""
 
 from __future__ import annotations
 
@@ -8,12 +8,8 @@ from typing import NamedTuple
 
 import numba
 import numpy as np
-from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float64]
-IndexArray = NDArray[np.int64]
-
-Ints3 = tuple[int, int, int]
+from doseledger.core.types import Floats, Integers, IntTriple, Mask, Triple
 
 # A near cell is divided into parts about as long as a search step, at most so many along an axis.
 MOST_BINS = 8
@@ -36,9 +32,9 @@ class SampleBlock(NamedTuple):
     distances from 0, `distance_squared` (n,) is (d / gamma_mm)².
     """
 
-    offsets_mm: FloatArray
-    shell: IndexArray
-    distance_squared: FloatArray
+    offsets_mm: Floats
+    shell: Integers
+    distance_squared: Floats
     shells_per_gamma: float
 
 
@@ -52,14 +48,14 @@ class CellTable(NamedTuple):
     mm. `distances` (n_shells,) are d / gamma_mm, `centres` (n_cells, 3) lead from a cell's middle to the point.
     """
 
-    cells: IndexArray
-    starts: IndexArray
-    counts: IndexArray
-    nearest_squared: FloatArray
-    samples: FloatArray
-    distances: FloatArray
-    centres: FloatArray
-    sigma: tuple[float, float, float]
+    cells: Integers
+    starts: Integers
+    counts: Integers
+    nearest_squared: Floats
+    samples: Floats
+    distances: Floats
+    centres: Floats
+    sigma: Triple
     first_shell: int
     shells_per_gamma: float
 
@@ -73,10 +69,10 @@ class NearTable(NamedTuple):
     """
 
     table: CellTable
-    samples: FloatArray
-    guess: IndexArray
-    bins: Ints3
-    first_cell: Ints3
+    samples: Floats
+    guess: Integers
+    bins: IntTriple
+    first_cell: IntTriple
 
 
 def search_distances_mm(gamma_mm: float, interp_fraction: float, reach_mm: float) -> Iterator[float]:
@@ -116,7 +112,7 @@ def sample_blocks(
     ceil(2πd sin(elevation)/step) + 1 azimuths.
     """
     step_mm = gamma_mm / interp_fraction
-    pieces: list[tuple[FloatArray, int, float]] = []
+    pieces: list[tuple[Floats, int, float]] = []
     n_samples, limit = 0, min(first_samples, BLOCK_SAMPLES)
     for shell, distance_mm in enumerate(search_distances_mm(gamma_mm, interp_fraction, reach_mm)):
         if distance_mm < from_mm:
@@ -131,7 +127,7 @@ def sample_blocks(
         yield _block(pieces, interp_fraction)
 
 
-def group_by_cell(block: SampleBlock, shift: FloatArray, spacing_mm: FloatArray, gamma_mm: float) -> CellTable:
+def group_by_cell(block: SampleBlock, shift: Floats, spacing_mm: Floats, gamma_mm: float) -> CellTable:
     """The block's samples regrouped by the evaluation cell that they fall in.
 
     Parameters
@@ -164,8 +160,8 @@ def group_by_cell(block: SampleBlock, shift: FloatArray, spacing_mm: FloatArray,
 
 @numba.njit(cache=True, nogil=True)
 def _sorted_by_cell(
-    position: FloatArray, offsets_mm: FloatArray, shell: IndexArray, distance_squared: FloatArray
-) -> tuple[IndexArray, IndexArray, IndexArray, FloatArray, FloatArray]:
+    position: Floats, offsets_mm: Floats, shell: Integers, distance_squared: Floats
+) -> tuple[Integers, Integers, Integers, Floats, Floats]:
     """Fields of `CellTable`: cells, starts, counts, samples, distances; each cell filled up to whole chunks."""
     n_samples, first_shell, n_shells = len(shell), shell[0], shell[-1] - shell[0] + 1
     low, extent = np.empty(3, np.int64), np.empty(3, np.int64)
@@ -214,7 +210,7 @@ def _sorted_by_cell(
     return cells, starts, counts, samples, distances
 
 
-def near_table(block: SampleBlock, first_cell: Ints3, spacing_mm: FloatArray, gamma_mm: float) -> NearTable:
+def near_table(block: SampleBlock, first_cell: IntTriple, spacing_mm: Floats, gamma_mm: float) -> NearTable:
     """The block's samples in the eight cells about the point, where that is a voxel of the evaluation grid."""
     shift = np.array(first_cell, dtype=np.float64)
     table = group_by_cell(_chosen(block, _near_samples(block, shift, spacing_mm)), shift, spacing_mm, gamma_mm)
@@ -225,7 +221,7 @@ def near_table(block: SampleBlock, first_cell: Ints3, spacing_mm: FloatArray, ga
 
 
 @numba.njit(cache=True, nogil=True)
-def _guesses(cells: IndexArray, starts: IndexArray, samples: FloatArray, bins: IndexArray) -> IndexArray:
+def _guesses(cells: Integers, starts: Integers, samples: Floats, bins: Integers) -> Integers:
     """A sample in or near each bin of each cell; the samples of cells on the lower side are mirrored in place."""
     n_bins = bins[0] * bins[1] * bins[2]
     guess = np.full(len(cells) * n_bins, -1, np.int64)
@@ -246,7 +242,7 @@ def _guesses(cells: IndexArray, starts: IndexArray, samples: FloatArray, bins: I
     return guess
 
 
-def far_samples(block: SampleBlock, near: NearTable, spacing_mm: FloatArray) -> SampleBlock:
+def far_samples(block: SampleBlock, near: NearTable, spacing_mm: Floats) -> SampleBlock:
     """The block without what the near table holds."""
     first_cell = np.array(near.first_cell, dtype=np.float64)
     n_shells = len(near.table.distances)
@@ -255,14 +251,14 @@ def far_samples(block: SampleBlock, near: NearTable, spacing_mm: FloatArray) -> 
     return _chosen(block, (block.shell >= n_shells) | ~_near_samples(block, first_cell, spacing_mm))
 
 
-def _near_samples(block: SampleBlock, shift: FloatArray, spacing_mm: FloatArray) -> NDArray[np.bool_]:
+def _near_samples(block: SampleBlock, shift: Floats, spacing_mm: Floats) -> Mask:
     """(n,) Which samples lie in the eight cells about the point, where the point is a voxel of the evaluation grid."""
     # As `group_by_cell` has it.
     cell = np.floor(block.offsets_mm / spacing_mm[:, None] + shift[:, None]) - shift[:, None]
     return np.all((cell >= -1) & (cell <= 0), axis=0)
 
 
-def _chosen(block: SampleBlock, chosen: NDArray[np.bool_]) -> SampleBlock:
+def _chosen(block: SampleBlock, chosen: Mask) -> SampleBlock:
     """The part of a block."""
     return block._replace(
         offsets_mm=block.offsets_mm[:, chosen],
@@ -271,7 +267,7 @@ def _chosen(block: SampleBlock, chosen: NDArray[np.bool_]) -> SampleBlock:
     )
 
 
-def _block(pieces: list[tuple[FloatArray, int, float]], shells_per_gamma: float) -> SampleBlock:
+def _block(pieces: list[tuple[Floats, int, float]], shells_per_gamma: float) -> SampleBlock:
     """One block from pieces of shells."""
     sizes = [offsets_mm.shape[1] for offsets_mm, _, _ in pieces]
     return SampleBlock(
@@ -282,7 +278,7 @@ def _block(pieces: list[tuple[FloatArray, int, float]], shells_per_gamma: float)
     )
 
 
-def _shell_pieces(distance_mm: float, step_mm: float, ndim: int) -> Iterator[FloatArray]:
+def _shell_pieces(distance_mm: float, step_mm: float, ndim: int) -> Iterator[Floats]:
     """Offsets (3, n) of one shell, in pieces of at most about `BLOCK_SAMPLES`."""
     if ndim == 1:
         line = np.array([0.0]) if distance_mm == 0 else np.array([distance_mm, -distance_mm])
@@ -295,7 +291,7 @@ def _shell_pieces(distance_mm: float, step_mm: float, ndim: int) -> Iterator[Flo
         yield from _sphere_pieces(distance_mm, step_mm)
 
 
-def _sphere_pieces(distance_mm: float, step_mm: float) -> Iterator[FloatArray]:
+def _sphere_pieces(distance_mm: float, step_mm: float) -> Iterator[Floats]:
     """Offsets (3, n) of a spherical shell: circles of latitude about the last axis, whole circles in each piece."""
     n_rows = math.ceil(np.pi * distance_mm / step_mm) + 1
     elevation = np.linspace(0, np.pi, n_rows)

@@ -1,4 +1,4 @@
-"""Threads of gamma: compiled parts of the search, which let go of Python's lock, side by side.
+"""Threads of the gamma search: compiled parts that release the GIL, side by side.
 
 What a point gets does not hang on its neighbours (they set only the order of its search), so any number of threads
 gives one result. NUMBA_NUM_THREADS bounds that number; fan-out over cases sets it to 1.
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numba
 import numpy as np
 
-from doseledger.dosimetry.gamma.samples import FloatArray, IndexArray
+from doseledger.core.types import Floats, Integers
 
 Part = TypeVar("Part")
 Found = TypeVar("Found")
@@ -22,7 +22,7 @@ Found = TypeVar("Found")
 THREAD_POINTS = 5_000
 
 
-def search_in_threads(search: Callable[..., None], points: IndexArray, best: FloatArray, *rest: Any) -> None:
+def search_in_threads(search: Callable[..., None], points: Integers, best: Floats, *rest: Any) -> None:
     """Run a compiled search over parts of the points; `best` is lowered in place."""
     n_threads = _n_threads(len(points))
     # More parts than threads: hard points lie together, and one part may take far longer than another.

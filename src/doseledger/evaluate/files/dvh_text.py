@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from doseledger.dicom.read_dose import Dose
-from doseledger.dosimetry.dvh.grammar import Measure, Statistic, parse_statistic
-from doseledger.dosimetry.dvh.statistics import StructureDose, index_of_samples
+from doseledger.dosimetry.dvh.grammar import Measure, parse_statistic
+from doseledger.dosimetry.dvh.statistics import StructureDose
 from doseledger.evaluate.files.plane_dvh import NO_VOLUME, area_cm2, describe_plane, measure_on_plane
 
 CURVE_POINTS = 401
@@ -36,16 +36,12 @@ def describe_volume(
     BadInput
         If a statistic is not known, or needs a prescription and none is given.
     """
-
-    def measured(statistic: Statistic) -> Measure:
-        if statistic.needs_whole_dose:
-            volume_cc = dose.grid.voxel_volume_cc
-            return index_of_samples(samples, dose.dose_gy, volume_cc, statistic, prescription_gy)
-        return samples.measure(statistic, prescription_gy)
-
     levels_gy, percents = _curve(samples)
+    whole = (dose.dose_gy, dose.grid.voxel_volume_cc)
     return {
-        "statistics": {text: _as_json(measured(parse_statistic(text))) for text in statistics},
+        "statistics": {
+            text: _as_json(samples.measure(parse_statistic(text), prescription_gy, whole)) for text in statistics
+        },
         "curve": {"dose_gy": levels_gy, "volume_percent": percents},
     }
 

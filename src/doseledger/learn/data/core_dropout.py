@@ -6,18 +6,15 @@ What is left to a network there is the context: contours, prescription and the r
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage
 
-from doseledger.core.grid import Triple, box_around
+from doseledger.core.grid import box_around
+from doseledger.core.types import Mask, Singles, Triple
 from doseledger.learn.recipes.dose import CoreDropoutRecipe
-
-Floats = NDArray[np.float32]
-Bools = NDArray[np.bool_]
 
 
 def drop_core(
-    ct: Floats, masks: Bools, body: Bools, spacing_mm: Triple, recipe: CoreDropoutRecipe, rng: np.random.Generator
+    ct: Singles, masks: Mask, body: Mask, spacing_mm: Triple, recipe: CoreDropoutRecipe, rng: np.random.Generator
 ) -> None:
     """Fill one core of the CT, in place, in the recipe's share of calls.
 
@@ -52,7 +49,7 @@ def drop_core(
     fill_core(ct, core & body, body, spacing_mm, recipe.surround_mm)
 
 
-def fill_core(ct: Floats, core: Bools, body: Bools, spacing_mm: Triple, surround_mm: float) -> None:
+def fill_core(ct: Singles, core: Mask, body: Mask, spacing_mm: Triple, surround_mm: float) -> None:
     """Set the CT (z, y, x) inside the core, in place, to its median within `surround_mm` of it in the body.
 
     A core that nothing of the body surrounds stays as it is.
@@ -67,9 +64,9 @@ def fill_core(ct: Floats, core: Bools, body: Bools, spacing_mm: Triple, surround
         ct[core] = np.median(ct[box][around])
 
 
-def _ball(shape: tuple[int, ...], centre: tuple[np.intp, ...], radius_mm: float, spacing_mm: Triple) -> Bools:
+def _ball(shape: tuple[int, ...], centre: tuple[np.intp, ...], radius_mm: float, spacing_mm: Triple) -> Mask:
     z, y, x = (
         (spacing * (np.arange(n) - middle)) ** 2 for n, middle, spacing in zip(shape, centre, spacing_mm, strict=True)
     )
-    ball: Bools = z[:, None, None] + y[None, :, None] + x[None, None, :] <= radius_mm**2
+    ball: Mask = z[:, None, None] + y[None, :, None] + x[None, None, :] <= radius_mm**2
     return ball

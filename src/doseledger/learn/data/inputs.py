@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from doseledger.core.case import Case, map_member
 from doseledger.core.errors import BadCase, BadInput, NotReady
 from doseledger.core.files import sha256_of_file
-from doseledger.core.grid import IntTriple, Triple
+from doseledger.core.types import IntTriple, Singles, Triple
 from doseledger.learn.data.place import TargetPlace, find_place
 from doseledger.learn.recipes.dose import InputRecipe
 
-Floats = NDArray[np.float32]
-Box = tuple[IntTriple, IntTriple]
+# First voxel and size of a patch, (z, y, x); the first may lie outside the case.
+Window = tuple[IntTriple, IntTriple]
 
 # Air to dense bone; metal and couch beyond it carry no more dose information, and would dwarf soft tissue.
 CT_RANGE_HU = (-1000.0, 2000.0)
@@ -255,7 +255,7 @@ def check_fits(case: OpenCase, spec: InputSpec) -> None:
         )
 
 
-def condition_vector(case: OpenCase, spec: InputSpec) -> Floats:
+def condition_vector(case: OpenCase, spec: InputSpec) -> Singles:
     """Return what describes the case besides its channels: presence, prescription, fractions, spacing; about 0 to 2."""
     values = [float(there) for there in case.present]
     if spec.recipe.prescription != "none":
@@ -265,14 +265,14 @@ def condition_vector(case: OpenCase, spec: InputSpec) -> Floats:
     return np.asarray(values, dtype=np.float32)
 
 
-def whole_box(case: OpenCase, least_zyx: IntTriple) -> Box:
+def whole_box(case: OpenCase, least_zyx: IntTriple) -> Window:
     """Return the box (start, shape) of the whole case, widened evenly to at least the given size."""
     shape = tuple(max(n, least) for n, least in zip(case.shape_zyx, least_zyx, strict=True))
     start = tuple(-((wide - n) // 2) for n, wide in zip(case.shape_zyx, shape, strict=True))
     return (start[0], start[1], start[2]), (shape[0], shape[1], shape[2])
 
 
-def read_box(case: OpenCase, member: str, box: Box, outside: float) -> NDArray[Any]:
+def read_box(case: OpenCase, member: str, box: Window, outside: float) -> NDArray[Any]:
     """Return a box (…, z, y, x) of one member of the NPZ; voxels beyond the case hold `outside`."""
     array = map_member(case.file.path, member)
     inside: list[slice] = []
@@ -290,7 +290,7 @@ def read_box(case: OpenCase, member: str, box: Box, outside: float) -> NDArray[A
     return result
 
 
-def read_channels(case: OpenCase, spec: InputSpec, box: Box) -> Floats:
+def read_channels(case: OpenCase, spec: InputSpec, box: Window) -> Singles:
     """Return the network's channels (channel, z, y, x) of a box; beyond the case there is air and no structure.
 
     Notes
@@ -323,7 +323,7 @@ def read_channels(case: OpenCase, spec: InputSpec, box: Box) -> Floats:
     return channels
 
 
-def read_offsets(case: OpenCase, box: Box) -> list[Floats]:
+def read_offsets(case: OpenCase, box: Window) -> list[Singles]:
     """Return where a box's voxels lie about the targets, along z, y and x, each to be broadcast to it.
 
     In units of `OFFSET_SCALE_MM`: along z between and beyond the targets' ends, along y and x from the main one's
@@ -347,7 +347,7 @@ def read_offsets(case: OpenCase, box: Box) -> list[Floats]:
     ]
 
 
-def read_dose(case: OpenCase, box: Box) -> Floats:
+def read_dose(case: OpenCase, box: Window) -> Singles:
     """Return the plan's dose in Gy (z, y, x) of a box, 0 beyond the case.
 
     Raises

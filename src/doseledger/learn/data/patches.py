@@ -22,9 +22,9 @@ from doseledger.learn.data.core_dropout import drop_core
 from doseledger.learn.data.inputs import (
     CT_SCALE_HU,
     PRESCRIBED_CHANNEL,
-    Box,
     InputSpec,
     OpenCase,
+    Window,
     condition_vector,
     read_box,
     read_channels,
@@ -71,7 +71,7 @@ def _thinned(voxels: NDArray[np.intp]) -> NDArray[np.int32]:
     return voxels.astype(np.int32)
 
 
-def sample_box(case: OpenCase, centres: Centres, sampling: SamplingRecipe, rng: np.random.Generator) -> Box:
+def sample_box(case: OpenCase, centres: Centres, sampling: SamplingRecipe, rng: np.random.Generator) -> Window:
     """Return the box (start, shape) of a patch: moved into the case where it fits, centred on it where it doesn't."""
     draw = rng.random()
     if draw < sampling.target_share:
@@ -87,12 +87,12 @@ def sample_box(case: OpenCase, centres: Centres, sampling: SamplingRecipe, rng: 
     return (start[0], start[1], start[2]), sampling.patch_zyx
 
 
-def read_inputs(case: OpenCase, spec: InputSpec, box: Box) -> Sample:
+def read_inputs(case: OpenCase, spec: InputSpec, box: Window) -> Sample:
     """Return what the network sees of a box: image (C, z, y, x) and condition (K,)."""
     return {"image": read_channels(case, spec, box), "condition": condition_vector(case, spec)}
 
 
-def read_sample(case: OpenCase, spec: InputSpec, box: Box) -> Sample:
+def read_sample(case: OpenCase, spec: InputSpec, box: Window) -> Sample:
     """Return the inputs of a box, its dose (1, z, y, x) in units of the dose scale, and the masks of the loss.
 
     `valid_dose`, `body` are (1, z, y, x) and `masks` (structure, z, y, x), bool; all are False beyond the case.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from doseledger.core.errors import BadInput
 from doseledger.learn.data.inputs import InputSpec, OpenCase, whole_box
@@ -43,6 +43,10 @@ DOSE_MARGIN = 1.1
 EMA_WARMUP = 10.0
 
 
+def _moving_average(decay: float, mean: Tensor, now: Tensor, n: Tensor) -> Tensor:
+    return torch.lerp(mean, now, 1 - min(decay, (1 + float(n)) / (EMA_WARMUP + float(n))))
+
+
 class DiffusionTask(pl.LightningModule):
     """A diffusion in training.
 
@@ -66,8 +70,10 @@ class DiffusionTask(pl.LightningModule):
         super().__init__()
         self.recipe, self.spec, self.lr, self.seed, self.scale = recipe, spec, lr, seed, scale
         self.network = build_noise_network(recipe, spec)
-        self.ema = copy.deepcopy(self.network).requires_grad_(False)
-        self.register_buffer("ema_updates", torch.zeros((), dtype=torch.long))
+        average = partial(_moving_average, recipe.diffusion.ema_decay)
+        self.ema = AveragedModel(self.network, avg_fn=average).requires_grad_(False)
+        # From 1: at 0 the first update would be a copy.
+        self.ema.n_averaged.fill_(1)
         # Out of the modules' sight: the base is kept in the checkpoint once, and never in train mode.
         self.kept_base, self.base = base.kept if base else None, [base.network] if base else []
         self.averaged_step = 0
@@ -125,16 +131,11 @@ class DiffusionTask(pl.LightningModule):
         if self.trainer.global_step == self.averaged_step:
             return
         self.averaged_step = self.trainer.global_step
-        self.ema_updates += 1
-        n = float(self.ema_updates)
-        decay = min(self.recipe.diffusion.ema_decay, (1 + n) / (EMA_WARMUP + n))
-        with torch.no_grad():
-            for mean, now in zip(self.ema.parameters(), self.network.parameters(), strict=True):
-                mean.lerp_(now, 1 - decay)
+        self.ema.update_parameters(self.network)
 
     def weights(self) -> dict[str, Tensor]:
         """Return the moving average of the weights: what predicts."""
-        weights: dict[str, Tensor] = self.ema.state_dict()
+        weights: dict[str, Tensor] = self.ema.module.state_dict()
         return weights
 
     def extras(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The network of a diffusion: what x0 is in terms of dose, what the network sees, how whole volumes are drawn."""
+"""The denoising network of a diffusion: scale of x0, inputs, draws of volumes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from doseledger.core.grid import IntTriple
+from doseledger.core.types import IntTriple
 from doseledger.learn.data.inputs import InputSpec
 from doseledger.learn.networks.schedule import (
     EMBEDDING_SIZE,

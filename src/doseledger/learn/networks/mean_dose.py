@@ -1,4 +1,4 @@
-"""The dose that is known before a network says a word: prescriptions in the targets, elsewhere other patients' mean."""
+"""The prior dose: prescription inside targets, training patients' mean elsewhere."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor, nn
 
 from doseledger.core.errors import BadCase, BadInput
-from doseledger.core.grid import IntTriple, Triple
+from doseledger.core.types import Floats, Indices, IntTriple, Singles, Triple
 from doseledger.learn.data.inputs import OFFSET_SCALE_MM, InputSpec, OpenCase, whole_box
 from doseledger.learn.data.patches import read_sample
 
@@ -31,7 +30,7 @@ class Lattice:
     step_mm: Triple
     points: IntTriple
 
-    def nearest(self, coordinates_mm: Tensor) -> NDArray[np.intp]:
+    def nearest(self, coordinates_mm: Tensor) -> Indices:
         """Return the flat index of the point nearest to each of some coordinates (voxel, 3)."""
         first, step, last = self._tensors(coordinates_mm)
         index = ((coordinates_mm - first) / step).round().clamp(torch.zeros_like(last), last)
@@ -65,8 +64,8 @@ MOST_CASES = 200
 class CaseVoxels:
     """A training case's voxels with a known dose: dose ÷ main prescription, and the nearest point of each lattice."""
 
-    dose: NDArray[np.float32]
-    points: tuple[NDArray[np.intp], ...]
+    dose: Singles
+    points: tuple[Indices, ...]
 
 
 class Mean:
@@ -77,17 +76,17 @@ class Mean:
         size = math.prod(lattice.points)
         self.total, self.count = np.zeros(size), np.zeros(size, dtype=np.int64)
 
-    def add(self, points: NDArray[np.intp], dose: NDArray[np.float32], sign: int = 1) -> None:
+    def add(self, points: Indices, dose: Singles, sign: int = 1) -> None:
         """Add voxels at their points; a sign of -1 takes them away."""
         self.total += sign * np.bincount(points, dose, len(self.total))
         self.count += sign * np.bincount(points, minlength=len(self.count))
 
-    def values(self) -> NDArray[np.float64]:
+    def values(self) -> Floats:
         """Return the mean at each point (flat); where no voxel fell, that of the nearest point that has one."""
         known = (self.count > 0).reshape(self.lattice.points)
         nearest = distance_transform_edt(~known, return_distances=False, return_indices=True)
         flat = np.ravel_multi_index(tuple(nearest), self.lattice.points).ravel()
-        mean: NDArray[np.float64] = self.total[flat] / self.count[flat]
+        mean: Floats = self.total[flat] / self.count[flat]
         return mean
 
 

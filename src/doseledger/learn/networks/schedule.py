@@ -1,4 +1,4 @@
-"""Diffusion as pure functions: schedule, noise, conversions between parameterisations, steps of the samplers.
+"""Diffusion as pure functions: schedule, noise, parameterisations, samplers.
 
 Time t runs from 0 (the data) to 1 (noise alone). At time t the state is x = alpha·x0 + sigma·eps with alpha = cos(phi)
 and sigma = sin(phi): the angle phi(t) is the whole schedule. At t = 1 alpha is exactly 0, so that sampling begins where
@@ -58,12 +58,6 @@ def alpha_sigma(phi: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(alpha < LEAST_SIGMA, torch.zeros_like(alpha), alpha), torch.sin(phi)
 
 
-def log_snr(phi: Tensor) -> Tensor:
-    """Return log(alpha²/sigma²); infinite at both ends."""
-    alpha, sigma = alpha_sigma(phi)
-    return 2 * (torch.log(alpha) - torch.log(sigma))
-
-
 def add_noise(x0: Tensor, eps: Tensor, phi: Tensor) -> Tensor:
     """Return the state alpha·x0 + sigma·eps."""
     alpha, sigma = alpha_sigma(phi)
@@ -80,12 +74,6 @@ def x0_of_v(x: Tensor, v: Tensor, phi: Tensor) -> Tensor:
     """Return x0 = alpha·x − sigma·v."""
     alpha, sigma = alpha_sigma(phi)
     return alpha * x - sigma * v
-
-
-def eps_of_v(x: Tensor, v: Tensor, phi: Tensor) -> Tensor:
-    """Return eps = sigma·x + alpha·v."""
-    alpha, sigma = alpha_sigma(phi)
-    return sigma * x + alpha * v
 
 
 def eps_of_x0(x: Tensor, x0: Tensor, phi: Tensor) -> Tensor:
@@ -151,28 +139,6 @@ def ddim_step(x: Tensor, x0: Tensor, phi: Tensor, phi_next: Tensor) -> Tensor:
     x0 and its noise still make up x.
     """
     return add_noise(x0, eps_of_x0(x, x0, phi), phi_next)
-
-
-def ddpm_step(x: Tensor, x0: Tensor, phi: Tensor, phi_next: Tensor, noise: Tensor) -> Tensor:
-    """Return the state at the lower noise phi_next, drawn from the posterior of the forward process.
-
-    Parameters
-    ----------
-    noise
-        Standard normal, like x.
-
-    Notes
-    -----
-    Ho et al. 2020, eq. 6 and 7, in continuous time (Kingma et al. 2021, eq. 32 to 35). To phi_next = 0 the posterior
-    is x0 itself.
-    """
-    alpha, sigma = alpha_sigma(phi)
-    alpha_next, sigma_next = alpha_sigma(phi_next)
-    # alpha / alpha_next and the noise that is added on the way from phi_next to phi.
-    ratio = alpha / alpha_next
-    added = (sigma.square() - (ratio * sigma_next).square()).clamp_min(0)
-    of_x, of_x0 = ratio * sigma_next.square() / sigma.square(), alpha_next * added / sigma.square()
-    return of_x * x + of_x0 * x0 + added.sqrt() * sigma_next / sigma * noise
 
 
 def euler_step(x: Tensor, x0: Tensor, phi: Tensor, phi_next: Tensor) -> Tensor:

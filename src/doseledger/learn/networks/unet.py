@@ -1,4 +1,4 @@
-"""The networks: (image, condition) -> dose in units of the dose scale, on the image's own voxels.
+"""Networks: (image, condition) -> dose in units of the dose scale.
 
 image is (batch, channel, z, y, x), condition (batch, number), the result (batch, 1, z, y, x). Sizes must be multiples
 of the recipe's `total_stride_zyx`.
@@ -11,7 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from doseledger.learn.networks.cascade import Cascade
+from doseledger.core.types import IntTriple
 from doseledger.learn.recipes.network import CascadeRecipe, DynUNetRecipe, FilmUNetRecipe, MedNeXtRecipe, NetworkRecipe
 
 # Channels of one group of a GroupNorm: Wu & He 2018 found 16 a group as good as any; fewer where a level has fewer.
@@ -69,7 +69,7 @@ class Head(nn.Module):
     (Odena et al. 2016). The image's own channels stand beside them: interpolated features know no edge within a stride.
     """
 
-    def __init__(self, n_features: int, n_channels: int, stride_zyx: tuple[int, int, int]) -> None:
+    def __init__(self, n_features: int, n_channels: int, stride_zyx: IntTriple) -> None:
         super().__init__()
         self.stride_zyx = tuple(float(stride) for stride in stride_zyx)
         self.gather = nn.Conv3d(n_features, HEAD_CHANNELS, 1)
@@ -121,6 +121,32 @@ class FilmUNet(nn.Module):
             x = self.up[level](torch.cat([skips[level], self.grow[level](x)], dim=1), embedded)
         result: Tensor = self.head(x, image)
         return result
+
+
+class Cascade(nn.Module):
+    """Two networks in a row; the second sees the first one's dose as one more channel of its image.
+
+    Parameters
+    ----------
+    first
+        (image of n channels, condition) -> dose.
+    second
+        (image of n + 1 channels, condition) -> dose.
+
+    Notes
+    -----
+    Liu et al. 2021 (Med Phys 48:5574). The first one's dose is no fixed input: the second's loss trains both.
+    """
+
+    def __init__(self, first: nn.Module, second: nn.Module) -> None:
+        super().__init__()
+        self.first, self.second = first, second
+
+    def forward(self, image: Tensor, condition: Tensor) -> Tensor:
+        """Return the second one's dose (batch, 1, z, y, x); in training (batch, 2, …), the first one's beside it."""
+        coarse: Tensor = self.first(image, condition)
+        fine: Tensor = self.second(torch.cat([image, coarse], dim=1), condition)
+        return torch.cat([fine, coarse], dim=1) if self.training else fine
 
 
 class ConstantChannels(nn.Module):

@@ -1,4 +1,4 @@
-"""A whole case through a network, window by window, blended with a Gaussian; every voxel proven to be covered."""
+"""Sliding-window prediction of a whole case, every voxel proven to be covered."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from doseledger.core.errors import BadInput
-from doseledger.core.grid import IntTriple
+from doseledger.core.types import IntTriple
 
 # A voxel that every window covers has weight 1 after blending; rounding in float32 is far below this.
 COVERED = 0.999

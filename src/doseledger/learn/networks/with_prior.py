@@ -1,4 +1,4 @@
-"""A dose model's whole network: what its recipe's network says, on top of a dose that is known without it."""
+"""A dose model's network: the recipe's network on top of the prior dose."""
 
 from __future__ import annotations
 

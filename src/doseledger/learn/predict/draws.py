@@ -16,7 +16,7 @@ from doseledger.core.errors import BadInput
 from doseledger.core.files import sha256_of_file
 from doseledger.core.grid import Triple
 from doseledger.core.schema import load_block
-from doseledger.learn.data.inputs import Box, OpenCase, check_fits, read_box, whole_box
+from doseledger.learn.data.inputs import OpenCase, Window, check_fits, read_box, whole_box
 from doseledger.learn.data.patches import as_tensors, read_inputs
 from doseledger.learn.networks.denoiser import (
     DoseScale,
@@ -181,7 +181,7 @@ def central_dose(
     return np.maximum(mean_gy, np.float32(0.0))
 
 
-def _whole_batch(model: DiffusionModel, case: OpenCase, box: Box) -> dict[str, Tensor]:
+def _whole_batch(model: DiffusionModel, case: OpenCase, box: Window) -> dict[str, Tensor]:
     """Image, condition and valid dose of the whole case, widened to the patch, on the model's device."""
     sample: dict[str, Any] = read_inputs(case, model.checkpoint.spec, box)
     sample["valid_dose"] = read_box(case, "valid_dose", box, 0)[None] > 0

@@ -17,7 +17,7 @@ from doseledger.core.errors import BadCase
 from doseledger.core.fanout import Tell
 from doseledger.core.files import atomic_path
 from doseledger.core.tables import SPLITS, read_table
-from doseledger.learn.data.inputs import Box, OpenCase, case_files, open_case
+from doseledger.learn.data.inputs import OpenCase, Window, case_files, open_case
 from doseledger.learn.training.checkpoint import Checkpoint
 
 Arrays = dict[str, NDArray[Any]]
@@ -102,7 +102,7 @@ def predict_part(predictor: Predictor, part: SplitPart, out: Path, *, tell: Tell
         tell(f"[{count}/{len(files)}] {case.case_id}: highest dose {highest:.1f} Gy, {seconds:.1f} s")
 
 
-def dose_on_case(case: OpenCase, dose: NDArray[np.float32], box: Box, scale_gy: float) -> NDArray[np.float32]:
+def dose_on_case(case: OpenCase, dose: NDArray[np.float32], box: Window, scale_gy: float) -> NDArray[np.float32]:
     """Return doses of a widened box in Gy on the case's own grid; never negative, 0 where no dose is defined.
 
     Parameters

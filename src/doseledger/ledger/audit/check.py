@@ -1,4 +1,4 @@
-"""The check of an audit log: by its own chain, and by every copy of its head that was kept elsewhere.
+"""Check of an audit log against its own chain and copies of its head.
 
 The chain alone shows an edit, a removal and a reordering by whoever did not write all later lines anew. What shows
 those too, and a log cut off at its end, are *anchors*: copies of the head's length and hash in other places.

@@ -1,4 +1,4 @@
-"""The audit log: append-only JSON lines, each chained to the one before by its SHA256.
+"""The audit log: append-only JSON lines, chained by SHA256.
 
 A line is one entry in canonical JSON: `n` (1, 2, 3 …), `at` (UTC), `previous` (SHA256 of the entry before), whatever
 its writer recorded, and `sha256` of all that. Nothing is ever taken out or overwritten, not even by the repair of a
@@ -53,8 +53,6 @@ def append_entry(log: Path, entry: Mapping[str, Any]) -> AuditHead:
 
     Parameters
     ----------
-    log
-        The log's file.
     entry
         What to record, as JSON values. The log adds `n`, `at`, `previous`, `sha256`, and `torn` where a killed writer
         left a line cut short.

@@ -1,8 +1,7 @@
-"""What a command leaves in the audit log: an entry as it begins, and one as it ends, whichever way it ends."""
+"""Audit entries of a command: one as it begins, one as it ends."""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -13,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import to_jsonable_python
+
 from doseledger.core.errors import BadInput, DoseledgerError
-from doseledger.core.files import read_json, sha256_of_file, sha256_of_json, to_json
+from doseledger.core.files import read_json, sha256_of_file, sha256_of_json
 from doseledger.ledger.audit.log import append_entry
 from doseledger.ledger.provenance.git import head_commit, identity
 
@@ -66,12 +67,8 @@ def record_command(log: Path, root: Path, footprint: Footprint) -> Iterator[None
 
     Parameters
     ----------
-    log
-        The audit log.
     root
         The folder whose Git identity and commit are recorded.
-    footprint
-        What the command is about to do.
 
     Raises
     ------
@@ -152,8 +149,7 @@ def _began(root: Path, footprint: Footprint) -> dict[str, Any]:
         "reads": footprint.reads or None,
         **({"rank": ranks} if ranks else {}),
     }
-    values: dict[str, Any] = _json_values(entry)
-    return values
+    return _json_values(entry)
 
 
 def _digests(paths: Mapping[str, Path]) -> dict[str, Any]:
@@ -180,14 +176,7 @@ def _describe_end(error: BaseException) -> tuple[str, str | None]:
     return status, f"{type(error).__name__}: {error}"[:ERROR_CHARACTERS]
 
 
-def _json_values(value: Any) -> Any:
+def _json_values(entry: dict[str, Any]) -> dict[str, Any]:
     """Plain JSON values: paths as text, no NaN."""
-    return json.loads(to_json(_plain(value)))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
+    values: dict[str, Any] = to_jsonable_python(entry, inf_nan_mode="null")
+    return values

@@ -1,4 +1,4 @@
-"""Entries of the audit log as a person reads them, and which of them are asked for."""
+"""Audit entries as readable lines, filtered."""
 
 from __future__ import annotations
 

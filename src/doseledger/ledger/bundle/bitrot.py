@@ -1,4 +1,4 @@
-"""The files that DVC answers for, and whether their copies here still have the hash that they are recorded under.
+"""Bit rot: recorded files and cache objects, hashed again.
 
 DVC trusts a file whose size and time did not change, and a cache object by its name: neither checkout, status nor pull
 notices a bit that has flipped on disk. Reading everything again does.
@@ -10,13 +10,14 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import read_yaml
+from doseledger.core.types import Tell
 
 DIR = ".dir"
 LOCK = "dvc.lock"
@@ -66,27 +67,6 @@ class RotReport:
     def as_dict(self) -> dict[str, Any]:
         """Return the report as JSON values."""
         return asdict(self)
-
-
-def cache_folder(root: Path) -> Path | None:
-    """Return the folder of DVC's cache that holds objects by MD5, as the configuration says; None without a project.
-
-    Raises
-    ------
-    BadInput
-        If the configuration can't be read.
-    """
-    from dvc.config import ConfigError
-    from dvc.exceptions import NotDvcRepoError
-    from dvc.repo import Repo
-
-    try:
-        with Repo(str(root)) as repo:
-            return Path(repo.cache.local.path)
-    except NotDvcRepoError:
-        return None
-    except ConfigError as error:
-        raise BadInput(f"{root}: DVC can't read its configuration ({error}); mend the file that it names") from error
 
 
 def object_path(cache: Path, md5: str) -> Path:
@@ -182,17 +162,13 @@ def recorded_files(root: Path, cache: Path) -> dict[str, Recorded]:
     return found
 
 
-def verify_recorded(root: Path, cache: Path, tell: Callable[[str], None]) -> RotReport:
+def verify_recorded(root: Path, cache: Path, tell: Tell) -> RotReport:
     """Return what of the recorded files has another hash than it should, in the cache and in the workspace.
 
     Parameters
     ----------
-    root
-        The project.
     cache
         Its cache of objects by MD5; see `cache_folder`.
-    tell
-        Called with one line an out.
 
     Raises
     ------

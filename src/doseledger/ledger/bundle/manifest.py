@@ -1,4 +1,4 @@
-"""What is in a bundle: each file's role, stage, size and SHA256, each array's form, what the contract says."""
+"""Records of a bundle: index, manifest, table of files and SHA256SUMS."""
 
 from __future__ import annotations
 
@@ -6,15 +6,20 @@ import csv
 import hashlib
 import io
 import os
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import CHUNK_BYTES
-from doseledger.parity.arrays import array_heads
+from doseledger.core.schema import Block
+from doseledger.parity.arrays import ArrayHead, array_heads
 from doseledger.parity.check import NPZ, FileCheck
 
+FORMAT_VERSION = 1
 MANIFEST, TABLE, SUMS, README, PAGE, CONTRACT = (
     "manifest.json", "files.csv", "SHA256SUMS", "README.md", "manifest.md", "contract.yaml",
 )  # fmt: skip
@@ -24,6 +29,96 @@ COLUMNS = ("path", "role", "stage", "size", "sha256", "array", "dtype", "shape",
 KEPT, NONE = "kept", "none"
 # Size in bytes, and time of last change in nanoseconds.
 Stamp = tuple[int, int]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=0)]
+# A plain name of a file beside the index, never a path.
+PlainName = Annotated[str, Field(pattern=r"^[^/\\\\]+$")]
+
+
+class Part(Block):
+    """One file of an archive, or the whole of it."""
+
+    name: PlainName
+    size: Count
+    sha256: Digest
+
+
+class AuditRow(Block):
+    """The head of the sender's audit log when the bundle was packed."""
+
+    length: Count
+    sha256: Digest
+    log_id: str
+
+
+class Index(Block):
+    """NAME.tar.index.json: digests of the parts, of each block of the archive and of SHA256SUMS."""
+
+    format: int
+    bundle: PlainName
+    scenario: str
+    size: Count
+    parts: Annotated[list[Part], Field(min_length=1)]
+    block_bytes: Annotated[int, Field(ge=1)]
+    blocks: list[Digest]
+    sums_sha256: Digest
+    audit: AuditRow | None
+
+
+class Entry(Block):
+    """A file of a bundle, measured.
+
+    Parameters
+    ----------
+    path
+        Its name in the bundle.
+    role, stage, parameters
+        As in `Source`.
+    size, sha256
+        Of its content.
+    contract
+        `kept` for an NPZ under the contract, else `none`.
+    arrays
+        Of an NPZ: by name its dtype and shape.
+    md5
+        What DVC recorded of it, and it was found to be; empty where nothing was recorded.
+    """
+
+    path: str
+    role: str
+    stage: str
+    size: Count
+    sha256: Digest
+    contract: str
+    arrays: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    md5: str = ""
+    parameters: dict[str, Any] | None = None
+
+
+class ContractRow(Block):
+    """The contract that the data of a bundle keep."""
+
+    name: str
+    title: str
+    sha256: Digest
+
+
+class Manifest(Block):
+    """manifest.json: the files of a bundle, and the code, machines and stages that made them."""
+
+    format: int
+    name: str
+    scenario: str
+    doseledger: str
+    code: dict[str, Any]
+    environment: list[dict[str, Any]]
+    audit: AuditRow | None
+    contract: ContractRow | None
+    totals: dict[str, Any]
+    raw_dicom: Count
+    stages: list[dict[str, Any]]
+    evidence: list[dict[str, Any]]
+    files: list[Entry]
 
 
 @dataclass(frozen=True)
@@ -54,45 +149,15 @@ class Source:
     parameters: dict[str, Any] | None = None
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A file of a bundle, measured.
-
-    Parameters
-    ----------
-    path
-        Its name in the bundle.
-    role, stage, parameters
-        As in `Source`.
-    size, sha256
-        Of its content.
-    arrays
-        Of an NPZ: by name its dtype and shape.
-    contract
-        `kept` for an NPZ under the contract, else `none`.
-    md5
-        What DVC recorded of it, and it was found to be; empty where nothing was recorded.
-    """
-
-    path: str
-    role: str
-    stage: str
-    size: int
-    sha256: str
-    arrays: dict[str, dict[str, Any]] = field(default_factory=dict)
-    contract: str = NONE
-    md5: str = ""
-    parameters: dict[str, Any] | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the entry as JSON values; what it has not got is left out."""
-        return {key: value for key, value in asdict(self).items() if key == "stage" or value not in ({}, None, "")}
-
-
 def stamp(path: Path) -> Stamp:
     """Return size and time of last change of a file: they differ once somebody has written to it."""
     status = os.stat(path)
     return status.st_size, status.st_mtime_ns
+
+
+def array_forms(heads: Mapping[str, ArrayHead]) -> dict[str, dict[str, Any]]:
+    """Return the dtype and shape of arrays by name, as JSON values."""
+    return {name: {"dtype": str(head.dtype), "shape": list(head.shape)} for name, head in heads.items()}
 
 
 def measure(source: Source, check: FileCheck | None, before: Stamp) -> Entry:
@@ -100,8 +165,6 @@ def measure(source: Source, check: FileCheck | None, before: Stamp) -> Entry:
 
     Parameters
     ----------
-    source
-        The file.
     check
         What the contract says of it, with the heads of its arrays; None where it is not under the contract.
     before
@@ -134,8 +197,8 @@ def measure(source: Source, check: FileCheck | None, before: Stamp) -> Entry:
         stage=source.stage,
         size=size,
         sha256=sha256.hexdigest(),
-        arrays={name: {"dtype": str(head.dtype), "shape": list(head.shape)} for name, head in heads.items()},
         contract=KEPT if check is not None else NONE,
+        arrays=array_forms(heads),
         md5=source.md5,
         parameters=source.parameters,
     )

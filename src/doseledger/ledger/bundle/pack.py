@@ -1,4 +1,4 @@
-"""Data, run and reports as one archive for somebody else: all of it measured, described and unchanged as it goes.
+"""Packing of data, run and reports into one self-describing archive.
 
 NAME.tar (or NAME.tar.001, …) holds the files and, first of all, what they are: README.md, manifest.json and .md,
 files.csv, SHA256SUMS and the contract. NAME.tar.index.json beside it holds the digests of the parts, of each block of
@@ -9,28 +9,26 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator
-from dataclasses import asdict
+import tarfile
 from pathlib import Path
 from typing import Any
 
 from doseledger.core.errors import BadInput
-from doseledger.core.fanout import Tell
 from doseledger.core.files import sha256_of_bytes, write_json
+from doseledger.core.types import Tell
 from doseledger.ledger.bundle.bitrot import recorded_files
-from doseledger.ledger.bundle.manifest import MANIFEST, OWN, SUMS, Entry, Source, measure, stamp
-from doseledger.ledger.bundle.names import check_names
+from doseledger.ledger.bundle.manifest import FORMAT_VERSION, OWN, SUMS, Entry, Index, Source, measure, stamp
 from doseledger.ledger.bundle.parts import (
     BLOCK_BYTES,
     PartWriter,
+    check_names,
     find_parts,
     member_head,
-    open_writer,
     require_space,
     scratch_folder,
 )
 from doseledger.ledger.bundle.raw_dicom import refuse_raw_dicom
-from doseledger.ledger.bundle.record import FORMAT_VERSION, SUFFIX, Order, describe_bundle
+from doseledger.ledger.bundle.record import SUFFIX, Order, describe_bundle
 from doseledger.ledger.bundle.sources import bundle_name, gather
 from doseledger.parity.check import FileCheck, check_data_set
 from doseledger.parity.contract import load_contract
@@ -47,12 +45,8 @@ def pack(out: Path, order: Order, cache: Path | None, tell: Tell) -> dict[str, A
     ----------
     out
         NAME.tar; nothing of that name may be there. Written beside it first, and moved when whole.
-    order
-        What goes in, and how.
     cache
         DVC's cache, by which the files of recorded folders are known; None where there is no DVC project.
-    tell
-        Called with one line a step.
 
     Raises
     ------
@@ -78,21 +72,23 @@ def pack(out: Path, order: Order, cache: Path | None, tell: Tell) -> dict[str, A
     own = describe_bundle(out.name.removesuffix(SUFFIX), order, entries, n_dicom)
     require_space(out.parent, sum(entry.size for entry in entries))
     with scratch_folder(out) as scratch:
-        parts, blocks = _write_archive(scratch, out.name, order.part_bytes, own, sources, entries)
-        index = {
+        writer = PartWriter(scratch, out.name, order.part_bytes)
+        _write_archive(writer, own, sources, entries)
+        content = {
             "format": FORMAT_VERSION,
             "bundle": out.name,
             "scenario": order.scenario,
-            "size": sum(part["size"] for part in parts),
-            "parts": parts,
+            "size": writer.tell(),
+            "parts": writer.parts,
             "block_bytes": BLOCK_BYTES,
-            "blocks": blocks,
+            "blocks": writer.blocks,
             "sums_sha256": sha256_of_bytes(own[SUMS]),
             "audit": order.audit,
         }
+        index = Index.model_validate(content).model_dump()
         write_json(scratch / f"{out.name}{INDEX_SUFFIX}", index)
         # The index comes last: an archive without one is known to be unfinished.
-        for name in (*(part["name"] for part in parts), f"{out.name}{INDEX_SUFFIX}"):
+        for name in (*(part.name for part in writer.parts), f"{out.name}{INDEX_SUFFIX}"):
             (scratch / name).rename(out.with_name(name))
     return index
 
@@ -131,11 +127,9 @@ def _keep_contract(order: Order, tell: Tell) -> dict[str, FileCheck]:
     return found
 
 
-def _write_archive(
-    scratch: Path, name: str, part_bytes: int | None, own: dict[str, bytes], sources: list[Source], entries: list[Entry]
-) -> tuple[list[dict[str, Any]], list[str]]:
-    writer = PartWriter(scratch, name, part_bytes)
-    with open_writer(writer) as archive:
+def _write_archive(writer: PartWriter, own: dict[str, bytes], sources: list[Source], entries: list[Entry]) -> None:
+    # POSIX.1-2001: names of any length and alphabet, sizes beyond 8 GiB, and the same bytes for the same members.
+    with writer, tarfile.open(fileobj=writer, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for key in OWN:
             if key in own:
                 archive.addfile(member_head(key, len(own[key])), io.BytesIO(own[key]))
@@ -151,7 +145,6 @@ def _write_archive(
                     raise _changed(entry) from error
                 if watched.digest.hexdigest() != entry.sha256 or stream.read(1):
                     raise _changed(entry)
-    return [asdict(part) for part in writer.parts], writer.blocks
 
 
 def _changed(entry: Entry) -> BadInput:
@@ -170,20 +163,3 @@ class _Watched(io.RawIOBase):
         content = self._stream.read(size)
         self.digest.update(content)
         return content
-
-
-def iterate_entries(manifest: dict[str, Any]) -> Iterator[Entry]:
-    """Yield the entries of a manifest.
-
-    Raises
-    ------
-    BadInput
-        If it is not of its form.
-    """
-    try:
-        for value in manifest["files"]:
-            yield Entry(**value)
-    except (KeyError, TypeError) as error:
-        raise BadInput(
-            f"{MANIFEST}: not a list of files as `bundle pack` writes it ({error}); ask the sender"
-        ) from error

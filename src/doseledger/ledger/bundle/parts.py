@@ -1,4 +1,4 @@
-"""One archive in one or several parts: how it is written, and how it is read without unpacking.
+"""A plain tar in one or several parts: writer, reader, safe names.
 
 A plain tar, not compressed. Its bytes depend on the content alone and on no version of a compressor; a member lies in
 one piece and can be read where it is; parts joined are the archive, so `cat NAME.tar.* | tar x` needs nothing of ours;
@@ -11,33 +11,28 @@ import glob
 import hashlib
 import io
 import os
+import re
 import shutil
 import tarfile
+import unicodedata
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 import psutil
 
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import CHUNK_BYTES
-from doseledger.ledger.bundle.names import check_names
+from doseledger.ledger.bundle.manifest import Part
 
 # A damaged archive is narrowed down to blocks of this size.
 BLOCK_BYTES = 4 << 20
 MOST_PARTS = 999
-
-
-@dataclass(frozen=True)
-class Part:
-    """One file of an archive, or the whole of it."""
-
-    name: str
-    size: int
-    sha256: str
+# What Windows gives to devices, and characters that one of the usual file systems does not take.
+RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+UNFIT = re.compile(r'[\x00-\x1f\x7f<>:"|?*\\]')
 
 
 def find_parts(archive: Path) -> list[Path]:
@@ -66,10 +61,6 @@ class PartWriter(io.RawIOBase):
         self._in_part = self._in_block = self._total = 0
         self.parts: list[Part] = []
         self.blocks: list[str] = []
-
-    def writable(self) -> bool:
-        """Return True."""
-        return True
 
     def tell(self) -> int:
         """Return how many bytes were written."""
@@ -114,7 +105,7 @@ class PartWriter(io.RawIOBase):
         if self._file is not None:
             name = Path(self._file.name).name
             self._file.close()
-            self.parts.append(Part(name, self._in_part, self._digest.hexdigest()))
+            self.parts.append(Part(name=name, size=self._in_part, sha256=self._digest.hexdigest()))
             self._file, self._digest, self._in_part = None, hashlib.sha256(), 0
 
     def close(self) -> None:
@@ -144,10 +135,6 @@ class PartReader(io.RawIOBase):
     def seekable(self) -> bool:
         """Return True."""
         return True
-
-    def tell(self) -> int:
-        """Return the position in the whole archive."""
-        return self._at
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
         """Go to a position of the whole archive."""
@@ -219,14 +206,6 @@ def member_head(name: str, size: int) -> tarfile.TarInfo:
 
 
 @contextmanager
-def open_writer(stream: PartWriter) -> Iterator[tarfile.TarFile]:
-    """Yield a tar to add members to, and close it and its stream."""
-    # POSIX.1-2001: names of any length and alphabet, sizes beyond 8 GiB, and the same bytes for the same members.
-    with stream, tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive:
-        yield archive
-
-
-@contextmanager
 def open_reader(paths: list[Path], where: str) -> Iterator[tuple[tarfile.TarFile, dict[str, tarfile.TarInfo]]]:
     """Yield an archive and its members by name.
 
@@ -247,3 +226,69 @@ def open_reader(paths: list[Path], where: str) -> Iterator[tuple[tarfile.TarFile
                 yield archive, {member.name: member for member in members}
         except (tarfile.TarError, EOFError, ValueError, UnicodeError) as error:
             raise BadInput(f"{where}: can't be read as a tar ({error}); copy it again") from error
+
+
+def opened(archive: tarfile.TarFile, head: tarfile.TarInfo) -> io.BufferedReader:
+    """Return the content of a member as a stream.
+
+    Raises
+    ------
+    BadInput
+        If it is no plain file.
+    """
+    stream = archive.extractfile(head)
+    if not isinstance(stream, io.BufferedReader):
+        raise BadInput(f"{head.name}: no plain file")
+    return stream
+
+
+def check_names(names: Iterable[str], where: str) -> None:
+    """Do nothing if every name is a path below some folder, on any machine, and no two of them meet there.
+
+    Raises
+    ------
+    BadInput
+        Naming the path: absolute, reaching out of its folder, not portable, there twice, or equal to another but for
+        the case of its letters; or a file where another path has a folder.
+    """
+    seen: dict[str, str] = {}
+    folders: dict[str, str] = {}
+    for name in names:
+        fault = _fault(name)
+        if fault:
+            raise BadInput(f"{where}: {name!r} {fault}; it is refused, nothing was written")
+        folded = _folded(name)
+        if folded in seen:
+            other = seen[folded]
+            kind = "is there twice" if other == name else f"and {other!r} are one file where case does not count"
+            raise BadInput(f"{where}: {name!r} {kind}; rename one")
+        seen[folded] = name
+        for parent in PurePosixPath(name).parents:
+            folders.setdefault(_folded(str(parent)), name)
+    for folded, name in seen.items():
+        if folded in folders:
+            raise BadInput(
+                f"{where}: {name!r} is a file, but {folders[folded]!r} needs a folder of that name; rename one"
+            )
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _fault(name: str) -> str:
+    parts = name.split("/")
+    if name.startswith("/") or re.match(r"[A-Za-z]:", name):
+        return "is an absolute path"
+    if ".." in parts:
+        return "reaches out of its folder"
+    # A file name that is no UTF-8 comes from the system with lone surrogates in it, which do not print.
+    if not name.isprintable():
+        return "holds a character that is no text"
+    if not name or "" in parts or "." in parts:
+        return "is not a plain path (an empty or '.' part)"
+    if UNFIT.search(name):
+        return "holds a character that not every file system takes"
+    if any(part[-1] in ". " or RESERVED.fullmatch(part) for part in parts):
+        return "has a part that Windows does not take as a name"
+    return ""

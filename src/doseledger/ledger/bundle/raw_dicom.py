@@ -1,4 +1,4 @@
-"""Raw DICOM among the files of a bundle: none goes out unasked, and none that may still identify a patient."""
+"""Raw DICOM in a bundle: refused unasked, scanned for identity if asked for."""
 
 from __future__ import annotations
 

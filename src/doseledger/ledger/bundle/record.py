@@ -1,8 +1,9 @@
-"""What a bundle says of itself: README, manifest, table of files and digests; equal content gives equal bytes."""
+"""Description of a bundle: README, manifest, table of files and digests."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -15,12 +16,14 @@ from doseledger.core.template import render_markdown
 from doseledger.ledger.bundle.bitrot import LOCK
 from doseledger.ledger.bundle.manifest import (
     CONTRACT,
+    FORMAT_VERSION,
     MANIFEST,
     PAGE,
     README,
     SUMS,
     TABLE,
     Entry,
+    Manifest,
     files_table,
     sums_text,
 )
@@ -28,7 +31,6 @@ from doseledger.ledger.bundle.sources import Wanted, bundle_name, evidence_summa
 from doseledger.ledger.provenance.stamp import git_state, run_provenance
 from doseledger.parity.contract import Contract, load_contract
 
-FORMAT_VERSION = 1
 SUFFIX = ".tar"
 SCENARIO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -87,31 +89,31 @@ def describe_bundle(name: str, order: Order, entries: list[Entry], n_dicom: int)
     ----------
     name
         The bundle's name, without suffix.
-    order
-        What was asked for.
-    entries
-        Every file, measured.
     n_dicom
         How many raw DICOM files are among them.
     """
     contract = load_contract(order.contract) if order.contract is not None and order.wanted.data else None
-    content: dict[str, Any] = {
-        "format": FORMAT_VERSION,
-        "name": name,
-        "scenario": order.scenario,
-        "doseledger": metadata.version("doseledger"),
-        "code": git_state(order.root).as_dict(),
-        "environment": _environments(order, entries),
-        "audit": order.audit,
-        "contract": None
-        if order.contract is None or contract is None
-        else {"name": contract.name, "title": contract.title, "sha256": sha256_of_file(order.contract)},
-        "totals": _totals(entries),
-        "raw_dicom": n_dicom,
-        "stages": _stages(entries, order.root),
-        "evidence": [{"path": f"evidence/{log.name}", **evidence_summary(log)} for log in order.wanted.evidence],
-        "files": [entry.as_dict() for entry in entries],
-    }
+    manifest = Manifest.model_validate(
+        {
+            "format": FORMAT_VERSION,
+            "name": name,
+            "scenario": order.scenario,
+            "doseledger": metadata.version("doseledger"),
+            "code": git_state(order.root).as_dict(),
+            "environment": _environments(order),
+            "audit": order.audit,
+            "contract": None
+            if order.contract is None or contract is None
+            else {"name": contract.name, "title": contract.title, "sha256": sha256_of_file(order.contract)},
+            "totals": _totals(entries),
+            "raw_dicom": n_dicom,
+            "stages": _stages(entries, order.root),
+            "evidence": [{"path": f"evidence/{log.name}", **evidence_summary(log)} for log in order.wanted.evidence],
+            "files": entries,
+        }
+    )
+    # What a file has not got is left out.
+    content = manifest.model_dump(exclude_defaults=True)
     own: dict[str, bytes] = {
         MANIFEST: to_json(content).encode(),
         TABLE: files_table(entries).encode(),
@@ -135,10 +137,8 @@ def _stages(entries: list[Entry], root: Path) -> list[dict[str, Any]]:
         name: {
             "stage": name,
             "command": _command(stage.get("cmd", "")),
-            "reads": {
-                str(dep["path"]): _hash(dep) for dep in stage.get("deps") or [] if not _is_code(str(dep["path"]))
-            },
-            "writes": {str(out["path"]): _hash(out) for out in stage.get("outs") or []},
+            "reads": {path: md5 for path, md5 in _hashes(stage, "deps").items() if not _is_code(path)},
+            "writes": _hashes(stage, "outs"),
         }
         for name, stage in known.items()
     }
@@ -161,9 +161,9 @@ def _meet(out: str, needed: set[str]) -> bool:
     return any(path == out or path.startswith(f"{out}/") or out.startswith(f"{path}/") for path in needed)
 
 
-def _hash(item: dict[str, Any]) -> str:
+def _hashes(stage: dict[str, Any], kind: str) -> dict[str, str]:
     # What DVC calls `hash` there is the name of the algorithm.
-    return str(item.get("md5") or "")
+    return {str(item["path"]): str(item.get("md5") or "") for item in stage.get(kind) or []}
 
 
 def _is_code(path: str) -> bool:
@@ -194,23 +194,19 @@ def _range(low: float | None, high: float | None) -> str:
 
 
 def _totals(entries: list[Entry]) -> dict[str, Any]:
-    roles = sorted({entry.role for entry in entries})
+    files, sizes = Counter(entry.role for entry in entries), Counter[str]()
+    for entry in entries:
+        sizes[entry.role] += entry.size
     return {
         "files": len(entries),
-        "bytes": sum(entry.size for entry in entries),
+        "bytes": sizes.total(),
         "arrays": sum(len(entry.arrays) for entry in entries),
         "recorded": sum(bool(entry.md5) for entry in entries),
-        "roles": {
-            role: {
-                "files": sum(entry.role == role for entry in entries),
-                "bytes": sum(entry.size for entry in entries if entry.role == role),
-            }
-            for role in roles
-        },
+        "roles": {role: {"files": files[role], "bytes": sizes[role]} for role in sorted(files)},
     }
 
 
-def _environments(order: Order, entries: list[Entry]) -> list[dict[str, Any]]:
+def _environments(order: Order) -> list[dict[str, Any]]:
     """Where each packed run was made by its own run.json; where the bundle was made, if there is no run."""
     found: list[dict[str, Any]] = []
     for folder in order.wanted.runs:

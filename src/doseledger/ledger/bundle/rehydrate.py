@@ -1,4 +1,4 @@
-"""A bundle unpacked elsewhere: whole and as it was packed, or not there at all."""
+"""Unpacking of a bundle elsewhere, whole and as it was packed, or not at all."""
 
 from __future__ import annotations
 
@@ -7,12 +7,17 @@ import tarfile
 from pathlib import Path
 
 from doseledger.core.errors import BadInput
-from doseledger.core.fanout import Tell
 from doseledger.core.files import CHUNK_BYTES
-from doseledger.ledger.bundle.outcome import BundleCheck, enforce_whole
-from doseledger.ledger.bundle.parts import open_reader, require_space, scratch_folder
-from doseledger.ledger.bundle.unpacked import verify_folder
-from doseledger.ledger.bundle.verify import archive_of, read_index, verify_bundle
+from doseledger.core.types import Tell
+from doseledger.ledger.bundle.parts import open_reader, opened, require_space, scratch_folder
+from doseledger.ledger.bundle.verify import (
+    BundleCheck,
+    archive_of,
+    enforce_whole,
+    read_index,
+    verify_bundle,
+    verify_folder,
+)
 
 
 def rehydrate(bundle: Path, destination: Path, index_sha256: str, tell: Tell) -> BundleCheck:
@@ -26,8 +31,6 @@ def rehydrate(bundle: Path, destination: Path, index_sha256: str, tell: Tell) ->
         A folder that is not there yet; it appears when all of it is there and is what was packed.
     index_sha256
         As for `verify_bundle`.
-    tell
-        Called with one line a step.
 
     Raises
     ------
@@ -62,8 +65,5 @@ def rehydrate(bundle: Path, destination: Path, index_sha256: str, tell: Tell) ->
 
 def _unpack(tar: tarfile.TarFile, head: tarfile.TarInfo, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    stream = tar.extractfile(head)
-    if stream is None:
-        raise BadInput(f"{head.name}: no plain file")
     with target.open("xb") as out:
-        shutil.copyfileobj(stream, out, CHUNK_BYTES)
+        shutil.copyfileobj(opened(tar, head), out, CHUNK_BYTES)

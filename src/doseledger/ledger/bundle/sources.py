@@ -1,4 +1,4 @@
-"""Which files go into a bundle: their names there, what DVC recorded of each, and the test log's last word."""
+"""Files of a bundle: names in it, DVC's records, summary of the test log."""
 
 from __future__ import annotations
 
@@ -74,10 +74,6 @@ def gather(wanted: Wanted, root: Path, recorded: dict[str, Recorded]) -> list[So
 
     Parameters
     ----------
-    wanted
-        Folders and files.
-    root
-        The project.
     recorded
         What DVC recorded, by path.
 

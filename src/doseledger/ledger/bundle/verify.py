@@ -1,4 +1,4 @@
-"""A bundle against its own word, packed or unpacked: every changed, missing or added file and damaged block is named.
+"""Verification of a bundle against its index and manifest, packed or unpacked.
 
 What vouches for what: the index for each part, each block and SHA256SUMS; SHA256SUMS for every file inside;
 manifest.json for stages and arrays. Whoever was told the index's digest by another way needs to trust nothing else.
@@ -7,20 +7,76 @@ manifest.json for stages and arrays. Whoever was told the index's digest by anot
 from __future__ import annotations
 
 import hashlib
+import io
+import os
 import tarfile
-from io import BufferedReader
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
-from doseledger.core.errors import BadInput
-from doseledger.core.fanout import Tell
+from doseledger.core.errors import BadInput, GateFailed
 from doseledger.core.files import read_json, sha256_of_file
 from doseledger.core.schema import load_block
-from doseledger.ledger.bundle.manifest import SUMS
-from doseledger.ledger.bundle.outcome import BundleCheck, Index, compare_sums, digest_of
+from doseledger.core.types import Tell
+from doseledger.ledger.bundle.manifest import (
+    CONTRACT,
+    FORMAT_VERSION,
+    KEPT,
+    MANIFEST,
+    SUMS,
+    Entry,
+    Index,
+    Manifest,
+    array_forms,
+    read_sums,
+)
 from doseledger.ledger.bundle.pack import INDEX_SUFFIX, index_path
-from doseledger.ledger.bundle.parts import PartReader, find_parts, open_reader
-from doseledger.ledger.bundle.record import FORMAT_VERSION
-from doseledger.ledger.bundle.unpacked import verify_folder
+from doseledger.ledger.bundle.parts import PartReader, find_parts, open_reader, opened
+from doseledger.parity.arrays import array_heads
+from doseledger.parity.check import check_file
+from doseledger.parity.contract import load_contract
+
+# How many findings an error message spells out.
+MOST_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class BundleCheck:
+    """What was found.
+
+    Parameters
+    ----------
+    bundle
+        Its name.
+    findings
+        One line each; none where every byte is as it was packed.
+    n_files, n_bytes
+        What was read.
+    """
+
+    bundle: str
+    findings: list[str] = field(default_factory=list)
+    n_files: int = 0
+    n_bytes: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the check as JSON values."""
+        return {"ok": not self.findings, **asdict(self)}
+
+
+def enforce_whole(check: BundleCheck) -> None:
+    """Do nothing if nothing was found.
+
+    Raises
+    ------
+    GateFailed
+        Spelling out what was found.
+    """
+    if check.findings:
+        shown = "".join(f"\n  - {line}" for line in check.findings[:MOST_SHOWN])
+        more = f"\n  - and {len(check.findings) - MOST_SHOWN} more" if len(check.findings) > MOST_SHOWN else ""
+        raise GateFailed(f"{check.bundle}: not what was packed, {len(check.findings)} finding(s):{shown}{more}")
 
 
 def verify_bundle(bundle: Path, index_sha256: str, tell: Tell) -> BundleCheck:
@@ -32,8 +88,6 @@ def verify_bundle(bundle: Path, index_sha256: str, tell: Tell) -> BundleCheck:
         NAME.tar, one of its parts or its index; or a folder that it was unpacked to.
     index_sha256
         Digest of the index (of SHA256SUMS for a folder) as the sender gave it by another way; empty without one.
-    tell
-        Called with one line a step.
 
     Raises
     ------
@@ -123,29 +177,18 @@ def _check_parts(archive: Path, index: Index) -> tuple[list[Path], list[str]]:
 
 def _damaged_blocks(paths: list[Path], index: Index, tell: Tell) -> list[tuple[int, int]]:
     """Ranges of bytes of the archive that are not what was written; neighbours are one range."""
-    block_bytes = index.block_bytes
     found: list[tuple[int, int]] = []
-    with PartReader(paths) as stream:
+    with PartReader(paths) as raw, io.BufferedReader(raw) as stream:
         for number, wanted in enumerate(index.blocks):
-            start = number * block_bytes
-            stream.seek(start)
-            content = _read_up_to(stream, block_bytes)
-            if hashlib.sha256(content).hexdigest() != wanted:
-                stop = min(start + block_bytes, index.size)
+            if hashlib.sha256(stream.read(index.block_bytes)).hexdigest() != wanted:
+                start = number * index.block_bytes
+                stop = min(start + index.block_bytes, index.size)
                 if found and found[-1][1] == start:
                     found[-1] = (found[-1][0], stop)
                 else:
                     found.append((start, stop))
     tell(f"{len(index.blocks)} block(s) read, {len(found)} damaged range(s)")
     return found
-
-
-def _read_up_to(stream: PartReader, size: int) -> bytes:
-    pieces: list[bytes] = []
-    while size and (piece := stream.read(size)):
-        pieces.append(piece)
-        size -= len(piece)
-    return b"".join(pieces)
 
 
 def _touched(start: int, stop: int, members: dict[str, tarfile.TarInfo]) -> list[str]:
@@ -170,14 +213,105 @@ def _check_members(
     doubtful = {name for start, stop in damaged for name in _touched(start, stop, members)}
 
     def is_changed(name: str, wanted: str) -> bool:
-        if name not in doubtful:
-            return False
-        stream = tar.extractfile(members[name])
-        # What tarfile gives of a plain file; of anything else there is nothing to read.
-        return not isinstance(stream, BufferedReader) or digest_of(stream) != wanted
+        return name in doubtful and hashlib.file_digest(opened(tar, members[name]), "sha256").hexdigest() != wanted
 
     if SUMS not in members:
         return [f"{SUMS}: missing, so nothing says what the files should be"]
-    stream = tar.extractfile(members[SUMS])
-    content = stream.read() if stream is not None else b""
-    return compare_sums(content, sums_sha256, set(members) - {SUMS}, is_changed)
+    return compare_sums(opened(tar, members[SUMS]).read(), sums_sha256, set(members) - {SUMS}, is_changed)
+
+
+def compare_sums(content: bytes, wanted: str, there: set[str], is_changed: Callable[[str, str], bool]) -> list[str]:
+    """Return what differs between the files that are there and SHA256SUMS.
+
+    Parameters
+    ----------
+    content
+        Of SHA256SUMS.
+    wanted
+        Its own digest; empty where none is known.
+    there
+        Names of all other files.
+    is_changed
+        Says of a name and a digest whether the file has another.
+    """
+    findings = []
+    if wanted and hashlib.sha256(content).hexdigest() != wanted:
+        findings.append(f"{SUMS}: changed, so what it says of the other files is worth nothing")
+    try:
+        sums = read_sums(content.decode("utf-8", errors="replace"), SUMS)
+    except BadInput as error:
+        return [*findings, str(error)]
+    findings += [f"{name}: missing" for name in sorted(set(sums) - there)]
+    findings += [f"{name}: added, the bundle was packed without it" for name in sorted(there - set(sums))]
+    return findings + [f"{name}: changed" for name in sorted(there & set(sums)) if is_changed(name, sums[name])]
+
+
+def _files_below(folder: Path) -> Iterator[str]:
+    for path, below, names in os.walk(folder):
+        # A link to a folder is listed among the folders, and is not one.
+        links = [name for name in below if Path(path, name).is_symlink()]
+        for name in [*names, *links]:
+            yield Path(path, name).relative_to(folder).as_posix()
+
+
+def verify_folder(folder: Path, sums_sha256: str) -> BundleCheck:
+    """Return what of an unpacked bundle is not as it was packed.
+
+    Parameters
+    ----------
+    sums_sha256
+        Digest that SHA256SUMS must have; empty where none is known.
+
+    Raises
+    ------
+    BadInput
+        If the folder holds no bundle.
+    """
+    sums = folder / SUMS
+    if not sums.is_file():
+        raise BadInput(f"{folder}: no {SUMS} in it, so this is no unpacked bundle")
+    there = set(_files_below(folder))
+    links = sorted(name for name in there if (folder / name).is_symlink())
+    findings = [f"{name}: a symbolic link, a bundle holds none" for name in links]
+    findings += compare_sums(
+        sums.read_bytes(),
+        sums_sha256.lower(),
+        there - {SUMS} - set(links),
+        lambda name, wanted: sha256_of_file(folder / name) != wanted,
+    )
+    if not findings:
+        findings = compare_manifest(folder)
+    return BundleCheck(folder.name, findings, len(there), sum((folder / name).lstat().st_size for name in there))
+
+
+def compare_manifest(folder: Path) -> list[str]:
+    """Return what differs between an unpacked bundle measured anew, its arrays and contract too, and its manifest."""
+    manifest = load_block(Manifest, read_json(folder / MANIFEST), MANIFEST)
+    contract = load_contract(folder / CONTRACT, manifest.contract.name) if manifest.contract else None
+    sums = read_sums((folder / SUMS).read_text(encoding="utf-8"), SUMS)
+    findings: list[str] = []
+    for entry in manifest.files:
+        if entry.path not in sums:
+            findings.append(f"{entry.path}: in {MANIFEST} and not in {SUMS}")
+            continue
+        findings += [f"{entry.path}: {text}" for text in _compare_entry(folder, entry, sums[entry.path])]
+        if entry.contract == KEPT and contract is not None:
+            # The contract's pattern is about names below the data set's folder; arrays are what counts here.
+            findings += check_file(folder, entry.path, contract).lines
+    return findings
+
+
+def _compare_entry(folder: Path, entry: Entry, sha256: str) -> list[str]:
+    """What differs between a file and its entry; its digest was taken already, against SHA256SUMS."""
+    path = folder / entry.path
+    found: list[str] = []
+    if (path.stat().st_size, sha256) != (entry.size, entry.sha256):
+        found.append(f"{path.stat().st_size} bytes, SHA256 {sha256}; the manifest has {entry.size} and {entry.sha256}")
+    if entry.arrays:
+        arrays = array_forms(array_heads(path))
+        found += [
+            f"array {name} is {arrays.get(name)}, the manifest has {entry.arrays.get(name)}"
+            for name in sorted(set(arrays) | set(entry.arrays))
+            if arrays.get(name) != entry.arrays.get(name)
+        ]
+    return found

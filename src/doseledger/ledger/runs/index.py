@@ -16,7 +16,7 @@ from doseledger.core.files import read_json, sha256_of_file, write_json
 from doseledger.core.layout import Layout
 from doseledger.learn.training.resume import PARTS_FILE
 from doseledger.learn.watch.heartbeat import BEAT_FILE, read_beat
-from doseledger.ledger.bundle.bitrot import cache_folder
+from doseledger.ledger.provenance.dvc_project import cache_folder
 from doseledger.ledger.provenance.queue import queued_experiments
 from doseledger.ledger.provenance.recorded import COMMON_SETTINGS, declared_settings, flatten
 from doseledger.ledger.provenance.revisions import Revision, read_blobs, recorded_revisions

@@ -1,4 +1,4 @@
-"""Photon dose of arcs on a CT: a divergent, factored pencil beam with radiological depth.
+"""Photon dose of arcs on a CT: divergent pencil beams at radiological depth.
 
 Known limits: scatter and electrons travel as in water of the same radiological depth (no lateral heterogeneity, so the
 dose in and behind gas and lung is too high); the beam does not soften off the axis; the head's scatter is folded into
@@ -12,12 +12,12 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage
 
 from doseledger.core.errors import BadInput
 from doseledger.core.grid import Grid, resample_linear
 from doseledger.core.plan import Arc, Plan
+from doseledger.core.types import HuArray, Mask, Singles
 from doseledger.planning.dose.fluence import open_fraction
 from doseledger.planning.dose.kernels import Spread, depth_table, spread_for
 from doseledger.planning.dose.loops import add_dose
@@ -35,13 +35,8 @@ OUTLINE_HU = -400.0
 
 
 def compute_dose(
-    plan: Plan,
-    ct_hu: NDArray[np.int16],
-    grid: Grid,
-    machine: Machine,
-    dose_grid: Grid,
-    sub_angles: int = 2,
-) -> NDArray[np.float32]:
+    plan: Plan, ct_hu: HuArray, grid: Grid, machine: Machine, dose_grid: Grid, sub_angles: int = 2
+) -> Singles:
     """Return the dose of all fractions of a plan in Gy, float32 (z, y, x) on the dose grid.
 
     Parameters
@@ -50,12 +45,6 @@ def compute_dose(
         The plan, its control points as they will be delivered.
     ct_hu
         CT numbers, (z, y, x) on `grid`.
-    grid
-        Grid of the CT.
-    machine
-        The machine of the plan.
-    dose_grid
-        Where the dose is wanted.
     sub_angles
         Beams for each segment between two control points; each takes its share of the leaves' way.
 
@@ -79,7 +68,7 @@ def compute_dose(
     return dose_gy
 
 
-def outline(ct_hu: NDArray[np.int16], grid: Grid, target: Grid) -> NDArray[np.bool_]:
+def outline(ct_hu: HuArray, grid: Grid, target: Grid) -> Mask:
     """Return where the patient is on a target grid, bool (z, y, x): the largest body of tissue, its holes filled."""
     tissue = resample_linear(ct_hu, grid, target, outside=-1000.0) > OUTLINE_HU
     labels, n = ndimage.label(tissue)
@@ -92,7 +81,7 @@ def outline(ct_hu: NDArray[np.int16], grid: Grid, target: Grid) -> NDArray[np.bo
     return body
 
 
-def voxel_points_xyz(mask: NDArray[np.bool_], grid: Grid) -> NDArray[np.float32]:
+def voxel_points_xyz(mask: Mask, grid: Grid) -> Singles:
     """Return the centres of the voxels of a mask in mm, float32 (n, 3) as (x, y, z), in the array's order."""
     return grid.index_to_mm(np.argwhere(mask))[:, ::-1].astype(np.float32)
 
@@ -110,19 +99,13 @@ def dose_at_points(
     plan: Plan,
     density: DensityMap,
     machine: Machine,
-    points_xyz: NDArray[np.float32],
+    points_xyz: Singles,
     sub_angles: int,
-) -> NDArray[np.float32]:
+) -> Singles:
     """Return the dose of one fraction in Gy at points, float32 (n,).
 
     Parameters
     ----------
-    plan
-        The plan.
-    density
-        Electron density of the patient.
-    machine
-        The machine of the plan.
     points_xyz
         Positions in mm, LPS, (n, 3).
     sub_angles
@@ -193,7 +176,7 @@ def _spread_in_motion(arc: Arc, look: _Look, parts: int, machine: Machine) -> Sp
     return spread_for(machine, (x1, x2), (y1, y2), MAP_MM, REACH_MM)
 
 
-def _part_fluence(arc: Arc, look: _Look, parts: int, spread: Spread, machine: Machine) -> NDArray[np.float32]:
+def _part_fluence(arc: Arc, look: _Look, parts: int, spread: Spread, machine: Machine) -> Singles:
     """Return the fluence of one part of a segment in MU, (1, pair, cell)."""
     start, stop = arc.leaf_mm[look.segment, :, spread.pairs], arc.leaf_mm[look.segment + 1, :, spread.pairs]
     ends = np.stack([start + (stop - start) * (look.part + k) / parts for k in (0, 1)])
@@ -201,7 +184,7 @@ def _part_fluence(arc: Arc, look: _Look, parts: int, spread: Spread, machine: Ma
     return passed * np.float32(arc.segment_mu[look.segment] / parts)
 
 
-def _stacked(maps: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+def _stacked(maps: list[Singles]) -> Singles:
     """Return maps of several fields as one array, (field, y, x, gaussian), dark where a field has none."""
     shape = np.max([m.shape for m in maps], axis=0)
     out = np.zeros((len(maps), *shape), dtype=np.float32)

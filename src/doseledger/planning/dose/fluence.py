@@ -1,4 +1,4 @@
-"""What passes a moving multileaf collimator: the exact mean over time of leaves that move straight from tip to tip.
+"""Fluence through a moving multileaf collimator, exact, with its derivative.
 
 A segment is the way between two control points. Over it each tip moves linearly with the meterset, so the fraction of
 time for which a place is open is a ramp, its mean over a cell piecewise quadratic, and its derivative by the tips' ends
@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
+
+from doseledger.core.types import Floats, Singles
 
 # A tip that hardly moves is given this much travel in mm, to keep the derivative finite.
 LEAST_TRAVEL_MM = 1e-3
@@ -80,9 +82,7 @@ def _fill_back(leaf, edge, gap, transmission, slope, out):  # type: ignore[no-un
                 out[s + 1, bank, r] += sign * last
 
 
-def open_fraction(
-    leaf_mm: NDArray[np.float64], edge_mm: NDArray[np.float64], leaf_gap_mm: float, transmission: float
-) -> NDArray[np.float32]:
+def open_fraction(leaf_mm: Floats, edge_mm: Floats, leaf_gap_mm: float, transmission: float) -> Singles:
     """Return the mean fraction of fluence that each cell receives in each segment, float32 (segment, pair, cell).
 
     Parameters
@@ -102,12 +102,12 @@ def open_fraction(
 
 
 def open_fraction_adjoint(
-    leaf_mm: NDArray[np.float64],
-    edge_mm: NDArray[np.float64],
+    leaf_mm: Floats,
+    edge_mm: Floats,
     leaf_gap_mm: float,
     transmission: float,
     slope: NDArray[np.floating],
-) -> NDArray[np.float64]:
+) -> Floats:
     """Return the slope of a scalar by the leaf tips, given its slope by what `open_fraction` returned.
 
     Parameters

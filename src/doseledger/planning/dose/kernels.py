@@ -1,4 +1,4 @@
-"""The pencil beam in factored form: depth times radius, the radius as a sum of Gaussians.
+"""Factored pencil beam: depth dose times a sum of radial Gaussians.
 
 D(x, y, d) = Σ_g a_g(d) · (fluence ∗ Gaussian_g)(x, y) · (SAD / t)², with the depth's share
 a_g(d) = Σ_c A_cg β_c / (β_c − μ) · (e^(−μ d) − e^(−β_c d)) and t the distance from the source.
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import erf
 
+from doseledger.core.types import Floats, Singles
 from doseledger.planning.dose.loops import DEPTH_STEP_MM, interleave, part
 from doseledger.planning.machine.linac import Beam, Machine
 
@@ -22,7 +23,7 @@ DEPTH_MAX_MM = 800.0
 CELL_MM = 2.5
 
 
-def component_depth_dose(beam: Beam, depth_mm: NDArray[np.float64]) -> NDArray[np.float64]:
+def component_depth_dose(beam: Beam, depth_mm: Floats) -> Floats:
     """Return the depth dose of each component, (depth, component).
 
     Notes
@@ -35,7 +36,7 @@ def component_depth_dose(beam: Beam, depth_mm: NDArray[np.float64]) -> NDArray[n
     return np.asarray(beta / (beta - mu) * (np.exp(-mu * depth) - np.exp(-beta * depth)))
 
 
-def square_field_factor(beam: Beam, side_mm: float) -> NDArray[np.float64]:
+def square_field_factor(beam: Beam, side_mm: float) -> Floats:
     """Return what each Gaussian gathers at the centre of a square field, (gaussian,)."""
     edge = np.linspace(-0.5 * side_mm, 0.5 * side_mm, max(2, round(side_mm / CELL_MM)) + 1)
     middle = 0.5 * (edge[1:] + edge[:-1])
@@ -51,14 +52,14 @@ def calibration_gy_per_mu(beam: Beam) -> float:
     return float(beam.reference_gy_per_mu / (depth @ np.asarray(beam.amplitude) @ field))
 
 
-def depth_table(beam: Beam) -> NDArray[np.float32]:
+def depth_table(beam: Beam) -> Singles:
     """Return a_g of every `DEPTH_STEP_MM` of radiological depth in Gy/MU, float32 (depth, gaussian)."""
     depth = np.arange(0.0, DEPTH_MAX_MM + DEPTH_STEP_MM, DEPTH_STEP_MM)
     weight = component_depth_dose(beam, depth) @ np.asarray(beam.amplitude)
     return np.ascontiguousarray(calibration_gy_per_mu(beam) * weight, dtype=np.float32)
 
 
-def _strip_matrix(at_mm: NDArray[np.floating], edge_mm: NDArray[np.floating], sigma_mm: float) -> NDArray[np.float32]:
+def _strip_matrix(at_mm: NDArray[np.floating], edge_mm: NDArray[np.floating], sigma_mm: float) -> Singles:
     """Return the Gaussian's share that strips between edges bring to positions, (position, strip)."""
     reach = erf((edge_mm[None, :] - at_mm[:, None]) / (np.sqrt(2.0) * sigma_mm))
     return np.ascontiguousarray(0.5 * np.diff(reach, axis=1), dtype=np.float32)
@@ -85,15 +86,15 @@ class Spread:
     """
 
     pairs: slice
-    cell_edge_mm: NDArray[np.float64]
+    cell_edge_mm: Floats
     start_mm: tuple[float, float]
     spacing_mm: float
     shape: tuple[int, int]
-    primary: NDArray[np.float32]
-    along_x: tuple[NDArray[np.float32], ...]
-    along_y: tuple[NDArray[np.float32], ...]
+    primary: Singles
+    along_x: tuple[Singles, ...]
+    along_y: tuple[Singles, ...]
 
-    def maps(self, fluence: NDArray[np.float32]) -> NDArray[np.float32]:
+    def maps(self, fluence: Singles) -> Singles:
         """Return the blurred maps, float32 (segment, y, x, gaussian), of what passes, (segment, pair, cell)."""
         n = fluence.shape[0]
         fluence = fluence * self.primary
@@ -105,7 +106,7 @@ class Spread:
         interleave(single, together)
         return together
 
-    def adjoint(self, maps: NDArray[np.float32]) -> NDArray[np.float32]:
+    def adjoint(self, maps: Singles) -> Singles:
         """Return the transpose of `maps` applied to maps: float32 (segment, pair, cell)."""
         n = maps.shape[0]
         out = np.zeros((n, self.along_y[0].shape[1], self.along_x[0].shape[1]), dtype=np.float32)
@@ -129,8 +130,6 @@ def spread_for(
 
     Parameters
     ----------
-    machine
-        The machine.
     jaw_x_mm, jaw_y_mm
         The jaws. What lies behind them is dark, to the exact edge.
     spacing_mm

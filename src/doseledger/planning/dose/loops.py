@@ -1,4 +1,4 @@
-"""The inner loops of engine and optimiser, compiled by numba.
+"""Compiled inner loops of dose engine and optimiser.
 
 Numba's cache looks at the file of a compiled function alone: a loop that took a helper or a constant from another file
 would stay as it was compiled when that file changes.
@@ -65,12 +65,15 @@ def _blend(typing, maps, place, weights, first):  # type: ignore[no-untyped-def]
     """Return Σ_g weight_g · map_g at a place between four nodes."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        # 1. a node and its right neighbour are eight numbers in a row: two reads bring all four nodes
         maps, place, weights, first = arguments
         node, row, across, down = (builder.extract_value(place, k) for k in range(4))
         upper = builder.load(_address(context, builder, maps, node, 8), align=4)
         lower = builder.load(_address(context, builder, maps, builder.add(node, row), 8), align=4)
+        # 2. a straight line down, then one across: the four Gaussians at the place
         both = _between(builder, upper, lower, down)
         value = _between(builder, _some(builder, both, [0, 1, 2, 3]), _some(builder, both, [4, 5, 6, 7]), across)
+        # 3. times their weights, summed
         weight = builder.load(_address(context, builder, weights, first, 4), align=4)
         value = builder.fmul(value, weight, flags=_FAST)
         value = builder.fadd(_some(builder, value, [0, 1]), _some(builder, value, [2, 3]), flags=_FAST)
@@ -87,13 +90,16 @@ def _spread(typing, maps, place, weights, first, value):  # type: ignore[no-unty
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         maps, place, weights, first, value = arguments
         node, row, across, down = (builder.extract_value(place, k) for k in range(4))
+        # 1. the value's share of each Gaussian
         weight = builder.load(_address(context, builder, weights, first, 4), align=4)
         weight = builder.fmul(weight, _lanes(builder, value, 4), flags=_FAST)
+        # 2. shared out to left and right, then to the upper and the lower row
         right = builder.fmul(weight, _lanes(builder, across, 4), flags=_FAST)
         left = builder.fsub(weight, right, flags=_FAST)
         both = builder.shuffle_vector(left, right, ir.Constant(ir.VectorType(_INDEX, 8), list(range(8))))
         lower = builder.fmul(both, _lanes(builder, down, 8), flags=_FAST)
         upper = builder.fsub(both, lower, flags=_FAST)
+        # 3. added to the four nodes
         for at, more in ((node, upper), (builder.add(node, row), lower)):
             address = _address(context, builder, maps, at, 8)
             builder.store(builder.fadd(builder.load(address, align=4), more, flags=_FAST), address, align=4)
@@ -105,10 +111,12 @@ def _spread(typing, maps, place, weights, first, value):  # type: ignore[no-unty
 @njit(cache=True, fastmath=True, error_model="numpy")
 def weigh(points, view, depth, table, weight):  # type: ignore[no-untyped-def]
     """Fill each Gaussian's weight, (point, gaussian), at points (3, point) in mm: depth dose times inverse square."""
+    # 1. inverse square and place in the fan; 2. radiological depth there, over the first of the places
     held = np.empty((4, points.shape[1]), dtype=np.float32)
     square, deep = held[0], held[1]
     _see(points, view, depth.shape, held)
     _fill_depth(depth, held[1:], deep)
+    # 3. each Gaussian's depth dose, on a straight line between two entries of the table
     entries = table.ravel()
     deepest = np.float32(table.shape[0] - 1.001)
     for p in range(points.shape[1]):
@@ -137,11 +145,13 @@ def _see(points, view, shape, held):  # type: ignore[no-untyped-def]
     square, ray_x, step, ray_y = held[0], held[1], held[2], held[3]
     px, py, pz = points[0], points[1], points[2]
     for p in range(points.shape[1]):
+        # 1. the way from the source, its length along the beam's axis, and the inverse square
         x = px[p] - s0
         y = py[p] - s1
         z = pz[p] - s2
         near = source_axis_mm / (x * d0 + y * d1 + z * d2)
         square[p] = near * near
+        # 2. place in the fan: rays across and along, steps away from the source
         far = x * c0 + y * c1 + z * c2
         ray_x[p] = min(max((x * a0 + y * a1 + z * a2) / far - start_x, zero), end_x)
         ray_y[p] = min(max((x * b0 + y * b1 + z * b2) / far - start_y, zero), end_y)
@@ -157,12 +167,14 @@ def _fill_depth(depth, place, deep):  # type: ignore[no-untyped-def]
     one, below, beside = np.uint32(1), np.uint32(line), np.uint32(sheet)
     ray_x, step, ray_y = place[0], place[1], place[2]
     for p in range(deep.shape[0]):
+        # 1. the node before, and the shares of the way to the next ones
         ix = np.int32(ray_x[p])
         it = np.int32(step[p])
         iy = np.int32(ray_y[p])
         fx = ray_x[p] - np.float32(ix)
         ft = step[p] - np.float32(it)
         fy = ray_y[p] - np.float32(iy)
+        # 2. four lines along rays, then two along steps, then one across
         k = np.uint32(ix * sheet + it * line + iy)
         a = flat[k]
         a += fy * (flat[k + one] - a)
@@ -198,6 +210,7 @@ def locate(points, view, shape, node, share):  # type: ignore[no-untyped-def]
     px, py, pz = points[0], points[1], points[2]
     across, down = share[0], share[1]
     for p in range(points.shape[1]):
+        # 1. column and line of the point on the map
         x = px[p] - s0
         y = py[p] - s1
         z = pz[p] - s2
@@ -205,6 +218,7 @@ def locate(points, view, shape, node, share):  # type: ignore[no-untyped-def]
         column = (x * a0 + y * a1 + z * a2) / distance - start_x
         line = (x * b0 + y * b1 + z * b2) / distance - start_y
         seen = (column >= zero) & (column < last_x) & (line >= zero) & (line < last_y)
+        # 2. the node before, as an index of the flat map, and the shares of the way to the next ones
         column = min(max(column, zero), last_x)
         line = min(max(line, zero), last_y)
         ix = np.int32(column)
@@ -279,8 +293,9 @@ def add_dose(points, views, depth, table, maps, dose):  # type: ignore[no-untype
         n = min(BLOCK, points.shape[1] - start)
         for a in range(3):
             part[a, :n] = points[a, start : start + n]
-        # Depth and distance are the same for all fields of one direction.
+        # 1. weights: depth and distance are the same for all fields of one direction
         weigh(part, views[0], depth, table, weight)
+        # 2. places on each field's map; 3. their doses, summed
         for v in range(fields):
             locate(part, views[v], maps[v].shape, node[v], share[v])
         gather(node, share, weight, maps, dose[start : start + n])

@@ -1,4 +1,4 @@
-"""Dose at chosen points as a function of leaves and monitor units, and its exact adjoint.
+"""Dose at points as a function of leaves and MU, with its exact adjoint.
 
 What the optimiser repeats hundreds of times: per segment one beam at its middle, the leaves' whole way as one mean
 fluence. Geometry and depths are looked up once: 28 bytes for each point and segment instead of an influence matrix.
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from doseledger.core.plan import Arc
+from doseledger.core.types import Floats, Singles
 from doseledger.planning.dose.fluence import open_fraction, open_fraction_adjoint
 from doseledger.planning.dose.kernels import Spread, depth_table, spread_for
 from doseledger.planning.dose.loops import gather, locate, scatter, weigh
@@ -48,8 +49,8 @@ class ArcOperator:
 
     spread: Spread
     node: NDArray[np.int32]
-    share: NDArray[np.float32]
-    weight: NDArray[np.float32]
+    share: Singles
+    weight: Singles
     leaf_gap_mm: float
     transmission: float
 
@@ -63,11 +64,11 @@ class ArcOperator:
         """Number of points."""
         return self.node.shape[1]
 
-    def passed(self, leaf_mm: NDArray[np.float64]) -> NDArray[np.float32]:
+    def passed(self, leaf_mm: Floats) -> Singles:
         """Return the open fraction of each cell, (segment, pair, cell), of leaf tips (segment + 1, bank, pair)."""
         return open_fraction(leaf_mm, self.spread.cell_edge_mm, self.leaf_gap_mm, self.transmission)
 
-    def dose_of_fluence(self, fluence: NDArray[np.float32]) -> NDArray[np.float32]:
+    def dose_of_fluence(self, fluence: Singles) -> Singles:
         """Return the dose of one fraction in Gy, (point,), of fluence in MU, (segment, pair, cell)."""
         dose = np.zeros(self.n_points, dtype=np.float32)
         for start in range(0, self.n_segments, BATCH):
@@ -77,7 +78,7 @@ class ArcOperator:
                 gather(self.node[s], self.share[s], self.weight[start + k], maps[k : k + 1], dose)
         return dose
 
-    def adjoint_of_fluence(self, slope: NDArray[np.float32]) -> NDArray[np.float32]:
+    def adjoint_of_fluence(self, slope: Singles) -> Singles:
         """Return the slope by the fluence, (segment, pair, cell), given the slope by the dose, (point,)."""
         shape = (self.n_segments, self.spread.along_y[0].shape[1], self.spread.along_x[0].shape[1])
         out = np.empty(shape, dtype=np.float32)
@@ -90,7 +91,7 @@ class ArcOperator:
             out[start:stop] = self.spread.adjoint(maps)
         return out
 
-    def dose(self, leaf_mm: NDArray[np.float64], mu: NDArray[np.float64]) -> NDArray[np.float32]:
+    def dose(self, leaf_mm: Floats, mu: Floats) -> Singles:
         """Return the dose of one fraction in Gy, (point,).
 
         Parameters
@@ -102,9 +103,7 @@ class ArcOperator:
         """
         return self.dose_of_fluence(self.passed(leaf_mm) * mu[:, None, None].astype(np.float32))
 
-    def adjoint(
-        self, leaf_mm: NDArray[np.float64], mu: NDArray[np.float64], slope: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def adjoint(self, leaf_mm: Floats, mu: Floats, slope: Singles) -> tuple[Floats, Floats]:
         """Return the slopes by the leaf tips and by the monitor units, given the slope by the dose, (point,)."""
         by_fluence = self.adjoint_of_fluence(slope)
         by_mu = np.einsum("spk,spk->s", by_fluence, self.passed(leaf_mm), dtype=np.float64)
@@ -115,7 +114,7 @@ class ArcOperator:
 
 
 def arc_operators(
-    arcs: tuple[Arc, ...], density: DensityMap, machine: Machine, points_xyz: NDArray[np.float32]
+    arcs: tuple[Arc, ...], density: DensityMap, machine: Machine, points_xyz: Singles
 ) -> list[ArcOperator]:
     """Return the operator of each arc for one set of points.
 
@@ -123,10 +122,6 @@ def arc_operators(
     ----------
     arcs
         Their angles, jaws and isocentre count; leaves and meterset don't.
-    density
-        Electron density of the patient.
-    machine
-        The machine.
     points_xyz
         Positions in mm, LPS, (n, 3).
     """

@@ -1,4 +1,4 @@
-"""Radiological depth: the electron density along rays from the source, and its lookup at any point.
+"""Radiological depth along a fan of rays, and its lookup at any point.
 
 Depths are summed along a fan of rays of one gantry angle, then read off by trilinear interpolation; beams of the same
 angle share a fan whatever their collimator. A fan's nodes lie in planes that hold one axis of the CT, for a couch at 0°
@@ -14,6 +14,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from doseledger.core.grid import Grid, box_around
+from doseledger.core.types import Floats, HuArray, Singles
 from doseledger.planning.machine.geometry import BeamFrame
 from doseledger.planning.machine.linac import Density
 
@@ -31,7 +32,7 @@ LEAST_DENSITY = 0.05
 class DensityMap:
     """Electron density relative to water, float32 (z, y, x) on its grid; vacuum outside."""
 
-    relative: NDArray[np.float32]
+    relative: Singles
     grid: Grid
 
 
@@ -51,13 +52,13 @@ class Fan:
         Distance of nodes along X, Y and the axis.
     """
 
-    depth_mm: NDArray[np.float32]
+    depth_mm: Singles
     frame: BeamFrame
-    start_mm: NDArray[np.float64]
-    spacing_mm: NDArray[np.float64]
+    start_mm: Floats
+    spacing_mm: Floats
 
 
-def density_map(ct_hu: NDArray[np.int16], grid: Grid, density: Density) -> DensityMap:
+def density_map(ct_hu: HuArray, grid: Grid, density: Density) -> DensityMap:
     """Return the electron density of a CT, averaged over blocks of fine voxels, cut to the box of what attenuates."""
     factor = [max(1, int(DENSITY_MM / s + 1e-6)) for s in grid.spacing_mm]
     shape = tuple(n // f for n, f in zip(grid.shape_zyx, factor, strict=True))
@@ -74,8 +75,7 @@ def density_map(ct_hu: NDArray[np.int16], grid: Grid, density: Density) -> Densi
     if dense.any():
         # One more voxel all round, so that a ray's samples still see the edge from air to tissue.
         box = box_around(dense, (1, 1, 1))
-        relative = relative[box]
-        coarse = coarse.cropped((box[0].start, box[1].start, box[2].start), relative.shape)
+        relative, coarse = relative[box], coarse.inside(box)
     # Columns along z lie in one piece, as a fan of a couch at 0° reads them.
     columns = np.ascontiguousarray(relative.transpose(1, 2, 0))
     return DensityMap(columns.transpose(2, 0, 1), coarse)
@@ -86,10 +86,6 @@ def trace_fan(density: DensityMap, frame: BeamFrame, box_xyz: NDArray[np.floatin
 
     Parameters
     ----------
-    density
-        Electron density.
-    frame
-        The beam.
     box_xyz
         Least and greatest x, y and z of the points to be looked up, (2, 3).
     reach_mm
@@ -124,12 +120,12 @@ def _along_axis(frame: BeamFrame, axis: int) -> BeamFrame:
     return BeamFrame(frame.source_xyz_mm, np.cross(down, along), along, down, frame.source_axis_mm)
 
 
-def _corners(box_xyz: NDArray[np.floating]) -> NDArray[np.float64]:
+def _corners(box_xyz: NDArray[np.floating]) -> Floats:
     """Return the eight corners of a box, (8, 3), of its least and greatest x, y and z, (2, 3)."""
     return np.stack(np.meshgrid(*box_xyz.T), axis=-1).reshape(-1, 3).astype(np.float64)
 
 
-def _bounds_mm(own: BeamFrame, frame: BeamFrame, box_xyz: NDArray[np.floating], reach_mm: float) -> NDArray[np.float64]:
+def _bounds_mm(own: BeamFrame, frame: BeamFrame, box_xyz: NDArray[np.floating], reach_mm: float) -> Floats:
     """Return least and greatest X, Y and distance of a box in a fan's own frame, within reach of the beam, (2, 3)."""
     seen = own.project(_corners(box_xyz))
     square = np.array([[x, y] for x in (-reach_mm, reach_mm) for y in (-reach_mm, reach_mm)])

@@ -1,4 +1,4 @@
-"""A point seen from the source: its place on the blurred maps and in the fan of depths, its inverse square.
+"""Beam's-eye coordinates of points: map index, depth index, inverse square.
 
 A view packs what the inner loops need of one beam direction into one array, (9, 3), with every scale folded in. Row 0
 is the source. Rows 1 and 2 are what a point's way from it gives, over its distance, in columns and rows of the maps;
@@ -9,14 +9,14 @@ what row 7 gives, in rays across and along the fan; row 7 gives steps of the fan
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from doseledger.core.types import Singles
 from doseledger.planning.dose.kernels import Spread
 from doseledger.planning.dose.raytrace import Fan
 from doseledger.planning.machine.geometry import BeamFrame
 
 
-def view_of(frame: BeamFrame, fan: Fan, spread: Spread, collimator_deg: float) -> NDArray[np.float32]:
+def view_of(frame: BeamFrame, fan: Fan, spread: Spread, collimator_deg: float) -> Singles:
     """Return the view of one beam direction through one field, (9, 3)."""
     angle = np.deg2rad(collimator_deg)
     map_scale = frame.source_axis_mm / spread.spacing_mm

@@ -1,4 +1,4 @@
-"""Whether a machine can deliver a plan: each limit at each control point, in words that name what breaks it."""
+"""Deliverability check of a plan: each limit at each control point."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""Leaves and monitor units that the machine can deliver: the projection that the optimiser takes after each step."""
+"""Projection of leaves and monitor units onto what the machine can deliver."""
 
 from __future__ import annotations
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
+from doseledger.core.types import Floats
 from doseledger.planning.machine.linac import Machine
 
 # Tips are rounded to this when a plan is made final; the projection keeps as much in hand.
@@ -32,9 +32,7 @@ def _slowed(tips, reach):  # type: ignore[no-untyped-def]
                 tips[k, bank, pair] = 0.5 * (low[k] + high[k])
 
 
-def feasible_leaves(
-    leaf_mm: NDArray[np.float64], jaw_x_mm: tuple[float, float], reach_mm: NDArray[np.float64], machine: Machine
-) -> NDArray[np.float64]:
+def feasible_leaves(leaf_mm: Floats, jaw_x_mm: tuple[float, float], reach_mm: Floats, machine: Machine) -> Floats:
     """Return leaf tips near the wanted ones that hold every limit of the leaves.
 
     Parameters
@@ -45,8 +43,6 @@ def feasible_leaves(
         The tips stay between the jaws. No wider than the bank's span, so that it holds too.
     reach_mm
         How far a leaf gets in each segment, (control point − 1,).
-    machine
-        The machine.
 
     Returns
     -------
@@ -68,7 +64,7 @@ def feasible_leaves(
     return tips
 
 
-def _open(tips: NDArray[np.float64], gap: float, jaw_x_mm: tuple[float, float]) -> None:
+def _open(tips: Floats, gap: float, jaw_x_mm: tuple[float, float]) -> None:
     """Move the tips of a pair apart, evenly about their middle, where they are closer than the gap."""
     middle = 0.5 * (tips[:, 0] + tips[:, 1])
     middle = np.clip(middle, jaw_x_mm[0] + TIP_MM + 0.5 * gap, jaw_x_mm[1] - TIP_MM - 0.5 * gap)
@@ -77,7 +73,7 @@ def _open(tips: NDArray[np.float64], gap: float, jaw_x_mm: tuple[float, float]) 
     tips[:, 1] = np.where(tight, middle + 0.5 * gap, tips[:, 1])
 
 
-def _part_neighbours(tips: NDArray[np.float64], gap: float) -> None:
+def _part_neighbours(tips: Floats, gap: float) -> None:
     """Pull back the tips of both banks so that no leaf passes a neighbour's opposite leaf.
 
     Each pair is opened to what itself and its neighbours hold in common, which needs one sweep: a left tip goes to
@@ -90,7 +86,7 @@ def _part_neighbours(tips: NDArray[np.float64], gap: float) -> None:
     tips[:, 0] = np.minimum(tips[:, 0], least - gap)
 
 
-def feasible_mu(mu: NDArray[np.float64], turn_deg: NDArray[np.float64], machine: Machine) -> NDArray[np.float64]:
+def feasible_mu(mu: Floats, turn_deg: Floats, machine: Machine) -> Floats:
     """Return monitor units of segments within what dose rate and gantry speed allow.
 
     Parameters

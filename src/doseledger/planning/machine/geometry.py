@@ -1,4 +1,4 @@
-"""Where a beam comes from: its frame in the patient, and points seen from the source.
+"""Beam frames in the patient, and points projected from the source.
 
 The patient lies head first, supine. In LPS the gantry at angle g has its X axis along (cos g, sin g, 0), its Y axis
 along +z and its source at the isocentre + SAD · (sin g, −cos g, 0); the collimator turns counter-clockwise as seen from
@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from doseledger.core.plan import Arc
-
-Vector = NDArray[np.float64]
+from doseledger.core.types import Floats
 
 
 @dataclass(frozen=True)
@@ -31,13 +30,13 @@ class BeamFrame:
         Distance from the source to the isocentre.
     """
 
-    source_xyz_mm: Vector
-    across_xyz: Vector
-    along_xyz: Vector
-    down_xyz: Vector
+    source_xyz_mm: Floats
+    across_xyz: Floats
+    along_xyz: Floats
+    down_xyz: Floats
     source_axis_mm: float
 
-    def project(self, points_xyz: NDArray[np.floating]) -> Vector:
+    def project(self, points_xyz: NDArray[np.floating]) -> Floats:
         """Return points (n, 3) as (n, 3): X and Y in the isocentre plane, and distance along the axis, all in mm."""
         relative = np.asarray(points_xyz, dtype=np.float64) - self.source_xyz_mm
         distance = relative @ self.down_xyz
@@ -60,14 +59,14 @@ def beam_frame(arc: Arc, gantry_deg: float, source_axis_mm: float) -> BeamFrame:
     return BeamFrame(source, across, along, down, source_axis_mm)
 
 
-def turned(xy_mm: Vector, collimator_deg: float) -> Vector:
+def turned(xy_mm: Floats, collimator_deg: float) -> Floats:
     """Return positions (n, 2 or more) of the gantry's frame in the collimator's; further columns are dropped."""
     angle = np.deg2rad(collimator_deg)
     x, y = xy_mm[:, 0], xy_mm[:, 1]
     return np.stack([x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)], axis=-1)
 
 
-def gantry_turn_deg(arc: Arc) -> NDArray[np.float64]:
+def gantry_turn_deg(arc: Arc) -> Floats:
     """Return the signed rotation of each segment in degrees, clockwise positive; 0 for a gantry that stands still."""
     step = np.diff(arc.gantry_deg)
     if arc.clockwise is None:

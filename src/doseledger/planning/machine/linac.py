@@ -1,4 +1,4 @@
-"""A linac as data: leaves, jaws, limits of speed and dose rate, its beam, and the CT's way to electron density.
+"""The linac as data: leaves, jaws, speed limits, beam, and CT to density.
 
 Angles are IEC 61217, lengths are mm at the isocentre plane in the beam limiting device's frame.
 """
@@ -8,24 +8,27 @@ from __future__ import annotations
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
-from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from doseledger.core.files import read_yaml
 from doseledger.core.schema import Block, load_block
+from doseledger.core.types import Array, Floats, Singles
 
 Positive = Annotated[float, Field(gt=0)]
-Range = tuple[float, float]
 # The loops are unrolled over this many radial Gaussians.
 N_GAUSSIANS = 4
 
 
-def _check_range(name: str, value: Range) -> None:
+def _rising(value: tuple[float, float]) -> tuple[float, float]:
     if not value[0] < value[1]:
-        raise ValueError(f"{name} must rise, found {value}")
+        raise ValueError(f"must rise, found {value[0]:g} to {value[1]:g}")
+    return value
+
+
+Range = Annotated[tuple[float, float], AfterValidator(_rising)]
 
 
 class Leaves(Block):
@@ -38,13 +41,8 @@ class Leaves(Block):
     max_speed_mm_s: Positive
     interdigitation: bool
 
-    @model_validator(mode="after")
-    def _is_sound(self) -> Leaves:
-        _check_range("travel_mm", self.travel_mm)
-        return self
-
     @cached_property
-    def boundary_mm(self) -> NDArray[np.float64]:
+    def boundary_mm(self) -> Floats:
         """Edges of the leaf pairs along Y in mm, (pair + 1,), centred on the axis."""
         widths = np.concatenate([np.full(count, width) for count, width in self.runs])
         edges = np.concatenate([[0.0], np.cumsum(widths)])
@@ -63,12 +61,6 @@ class Jaws(Block):
     y_mm: Range
     min_opening_mm: Positive
 
-    @model_validator(mode="after")
-    def _is_sound(self) -> Jaws:
-        _check_range("x_mm", self.x_mm)
-        _check_range("y_mm", self.y_mm)
-        return self
-
 
 class Gantry(Block):
     """Limits of the gantry's speed while it irradiates."""
@@ -78,7 +70,7 @@ class Gantry(Block):
 
     @model_validator(mode="after")
     def _is_sound(self) -> Gantry:
-        _check_range("gantry speed", (self.min_speed_deg_s, self.max_speed_deg_s))
+        _rising((self.min_speed_deg_s, self.max_speed_deg_s))
         return self
 
 
@@ -90,7 +82,7 @@ class DoseRate(Block):
 
     @model_validator(mode="after")
     def _is_sound(self) -> DoseRate:
-        _check_range("dose rate", (self.min_mu_min, self.max_mu_min))
+        _rising((self.min_mu_min, self.max_mu_min))
         return self
 
 
@@ -122,7 +114,7 @@ class Beam(Block):
             raise ValueError("fluence_distance_mm must rise, with as many values in fluence_relative")
         return self
 
-    def primary_fluence(self, distance_mm: NDArray[Any]) -> NDArray[np.float64]:
+    def primary_fluence(self, distance_mm: Array) -> Floats:
         """Return the primary fluence relative to the axis at distances from it in the isocentre plane."""
         return np.interp(distance_mm, self.fluence_distance_mm, self.fluence_relative).astype(np.float64)
 
@@ -139,7 +131,7 @@ class Density(Block):
             raise ValueError("hu must rise, with as many values in relative")
         return self
 
-    def of(self, ct_hu: NDArray[Any]) -> NDArray[np.float32]:
+    def of(self, ct_hu: Array) -> Singles:
         """Return the electron density relative to water of CT numbers; the end values hold beyond the knots."""
         return np.interp(ct_hu, self.hu, self.relative).astype(np.float32)
 
@@ -156,7 +148,7 @@ class Machine(Block):
     beam: Beam
     density: Density
 
-    def fastest_segment_s(self, turn_deg: NDArray[Any], mu: NDArray[Any]) -> NDArray[np.float64]:
+    def fastest_segment_s(self, turn_deg: Array, mu: Array) -> Floats:
         """Return the least time of segments in s: the gantry's or the meterset's, whichever takes longer.
 
         Parameters

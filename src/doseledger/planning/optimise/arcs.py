@@ -1,4 +1,4 @@
-"""Direct aperture optimisation: leaf tips and monitor units of full arcs together, by gradient, always deliverable.
+"""Direct aperture optimisation of full arcs: leaf tips and MU by gradient.
 
 Every step is projected onto what the machine can do, so that the plan is deliverable from the first step to the last.
 The reported dose is computed anew from the final, discrete control points.
@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage
 
 from doseledger.core.errors import BadCase
 from doseledger.core.grid import Grid, box_around
-from doseledger.core.plan import Arc, Plan
+from doseledger.core.plan import Plan
+from doseledger.core.types import Mask, Singles
 from doseledger.planning.dose.engine import dose_at_points, outline, voxel_points_xyz
 from doseledger.planning.dose.operator import arc_operators
 from doseledger.planning.dose.raytrace import DensityMap, density_map
@@ -27,8 +27,6 @@ from doseledger.planning.optimise.patient import OptimiserSettings, Patient, Pla
 from doseledger.planning.optimise.problem import Arcs, Problem
 from doseledger.planning.optimise.sampling import sampled_points
 from doseledger.planning.optimise.start import start_arcs
-
-__all__ = ["Objective", "OptimiserSettings", "Patient", "PlanStyle", "PlannedPatient", "optimise_plan"]
 
 # The hottest target's dose is normalised to its prescription at this volume.
 NORMALISED_VOLUME = 95.0
@@ -46,14 +44,6 @@ def optimise_plan(
 
     Parameters
     ----------
-    patient
-        Who is planned.
-    machine
-        On what.
-    style
-        How.
-    settings
-        With how much work.
     rng
         Draws the points; the same generator gives the same plan to the bit on one machine.
     progress
@@ -91,7 +81,8 @@ def optimise_to(
         label=patient.case_id[:16],
         machine=machine.name,
         energy_mv=machine.beam.energy_mv,
-        arcs=tuple(_discrete(arc) for arc in arcs),
+        # As it will be written: leaf tips on the grid of the file.
+        arcs=tuple(replace(arc, leaf_mm=np.round(arc.leaf_mm / TIP_MM) * TIP_MM) for arc in arcs),
         n_fractions=patient.n_fractions,
         prescription_gy=dict(patient.prescription_gy),
     )
@@ -115,11 +106,6 @@ def _normalised_start(problem: Problem, arcs: Arcs, patient: Patient) -> Arcs:
     return tuple(problem.feasible(arc, arc.leaf_mm, arc.segment_mu * factor) for arc in arcs)
 
 
-def _discrete(arc: Arc) -> Arc:
-    """Return an arc as it will be written: leaf tips on the grid of the file."""
-    return replace(arc, leaf_mm=np.round(arc.leaf_mm / TIP_MM) * TIP_MM)
-
-
 def _reported(
     patient: Patient,
     machine: Machine,
@@ -129,7 +115,7 @@ def _reported(
 ) -> PlannedPatient:
     """Return the plan normalised to the hottest target's D95%, and its dose from the discrete control points."""
     plan, density = made
-    grid = patient.dose_grid or _dose_grid(patient, settings)
+    grid = patient.dose_grid or patient.grid.inside(box_around(patient.body)).resampled(settings.dose_spacing_mm)
     inside = outline(np.where(patient.body, np.int16(0), np.int16(-1000)), patient.grid, grid)
     dose = np.zeros(grid.shape_zyx, dtype=np.float32)
     points = voxel_points_xyz(inside, grid)
@@ -159,21 +145,13 @@ def _reported(
     )
 
 
-def _dose_grid(patient: Patient, settings: OptimiserSettings) -> Grid:
-    """Return the box of the body at the settings' spacing."""
-    box = box_around(patient.body)
-    start = (box[0].start, box[1].start, box[2].start)
-    shape = (box[0].stop - start[0], box[1].stop - start[1], box[2].stop - start[2])
-    return patient.grid.cropped(start, shape).resampled(settings.dose_spacing_mm)
-
-
-def _centre(mask: NDArray[np.bool_], grid: Grid) -> tuple[float, float, float]:
+def _centre(mask: Mask, grid: Grid) -> tuple[float, float, float]:
     """Return the centre of a mask in mm, (x, y, z), to the whole mm that a couch can be set to."""
     z, y, x = np.round(grid.index_to_mm(np.argwhere(mask)).mean(axis=0))
     return float(x), float(y), float(z)
 
 
-def _thinned(mask: NDArray[np.bool_], grid: Grid) -> NDArray[np.float32]:
+def _thinned(mask: Mask, grid: Grid) -> Singles:
     """Return points of a mask in mm, (n, 3), about 3 mm apart."""
     step = [max(1, round(3.0 / s)) for s in grid.spacing_mm]
     zyx = np.argwhere(mask[:: step[0], :: step[1], :: step[2]]) * step

@@ -1,12 +1,12 @@
-"""What no plan can beat: the least penalty of fluence free of any machine, with the same beams on the same points."""
+"""Lower bound of the penalty: fluence free of any machine, same beams and points."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from doseledger.core.types import Floats
 from doseledger.planning.optimise.objectives import total_value_and_slope
 from doseledger.planning.optimise.problem import Arcs, Problem
 
@@ -20,11 +20,11 @@ FLUENCE_STEP = 0.08
 class _Adam:
     """First and second moments of one array of variables."""
 
-    first: NDArray[np.float64]
-    second: NDArray[np.float64]
+    first: Floats
+    second: Floats
     steps: int = 0
 
-    def step(self, slope: NDArray[np.float64]) -> NDArray[np.float64]:
+    def step(self, slope: Floats) -> Floats:
         """Return the direction of the next step, each entry about 1 or less."""
         self.steps += 1
         a, b = ADAM_DECAY

@@ -1,4 +1,4 @@
-"""The way down: a quasi-Newton method of limited memory whose every step is projected onto what the machine can do.
+"""Projected quasi-Newton descent of limited memory.
 
 Leaves and monitor units act on one another: neighbouring control points share their segment, all segments share the
 dose. What the last steps did to the slope tells how, and a step that knows it goes several times as far as one of a
@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
+from doseledger.core.types import Floats
 from doseledger.planning.optimise.problem import Arcs, Problem
 
 Progress = Callable[[int, int, float], None]
@@ -37,9 +37,9 @@ class _Place:
     """Feasible arcs, their variables in units, their penalty and its slope by the variables."""
 
     arcs: Arcs
-    at: NDArray[np.float64]
+    at: Floats
     value: float
-    slope: NDArray[np.float64]
+    slope: Floats
 
 
 @dataclass
@@ -51,9 +51,9 @@ class _Memory:
     The two-loop recursion: J. Nocedal, Math Comp 35:773, 1980.
     """
 
-    pairs: deque[tuple[NDArray[np.float64], NDArray[np.float64]]] = field(default_factory=lambda: deque(maxlen=MEMORY))
+    pairs: deque[tuple[Floats, Floats]] = field(default_factory=lambda: deque(maxlen=MEMORY))
 
-    def learn(self, step: NDArray[np.float64], change: NDArray[np.float64]) -> None:
+    def learn(self, step: Floats, change: Floats) -> None:
         """Remember a step, unless the penalty bends the wrong way along it."""
         if step @ change > LEAST_COSINE * np.linalg.norm(step) * np.linalg.norm(change):
             self.pairs.append((step, change))
@@ -63,7 +63,7 @@ class _Memory:
         while len(self.pairs) > RECENT:
             self.pairs.popleft()
 
-    def direction(self, slope: NDArray[np.float64]) -> NDArray[np.float64]:
+    def direction(self, slope: Floats) -> Floats:
         """Return the step to try, no entry above the greatest step."""
         if not self.pairs:
             size = float(np.sqrt(np.mean(slope**2)))
@@ -123,6 +123,6 @@ def descend(problem: Problem, arcs: Arcs, iterations: int, progress: Progress | 
     return best.arcs, best.value
 
 
-def _place(problem: Problem, arcs: Arcs, units: NDArray[np.float64]) -> _Place:
+def _place(problem: Problem, arcs: Arcs, units: Floats) -> _Place:
     value, slope = problem.value_and_slope(arcs)
     return _Place(arcs, problem.variables(arcs) / units, value, slope * units)

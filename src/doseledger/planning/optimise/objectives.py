@@ -1,4 +1,4 @@
-"""What a plan is asked for: objectives on structures, and their value and slope by the dose at sampled points."""
+"""Planning objectives: penalty and slope by the dose at sampled points."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from doseledger.core.errors import BadInput
+from doseledger.core.types import Floats, Indices, Mask
 from doseledger.planning.optimise.patient import PlanStyle
 
 Kind = Literal["min_dose", "max_dose", "dvh_max", "dvh_min", "mean_max", "uniform", "ring", "mimic"]
@@ -74,10 +75,10 @@ class PointObjective:
     """
 
     objective: Objective
-    points: NDArray[np.intp]
-    limit_gy: NDArray[np.float64]
+    points: Indices
+    limit_gy: Floats
 
-    def value_and_slope(self, dose_gy: NDArray[np.floating]) -> tuple[float, NDArray[np.float64]]:
+    def value_and_slope(self, dose_gy: NDArray[np.floating]) -> tuple[float, Floats]:
         """Return the penalty, and its slope by the dose of each of its own points, (point,)."""
         dose = dose_gy[self.points].astype(np.float64)
         scale = self.objective.weight / len(self.points)
@@ -88,7 +89,7 @@ class PointObjective:
         off[~self._violates(dose, off)] = 0.0
         return scale * float(off @ off), 2.0 * scale * off
 
-    def _violates(self, dose: NDArray[np.float64], off: NDArray[np.float64]) -> NDArray[np.bool_]:
+    def _violates(self, dose: Floats, off: Floats) -> Mask:
         kind = self.objective.kind
         if kind in ("uniform", "mimic"):
             return np.ones(len(off), dtype=np.bool_)
@@ -107,9 +108,7 @@ class PointObjective:
         return (off < 0) & (dose >= turning_point)
 
 
-def total_value_and_slope(
-    objectives: list[PointObjective], dose_gy: NDArray[np.floating]
-) -> tuple[float, NDArray[np.float64]]:
+def total_value_and_slope(objectives: list[PointObjective], dose_gy: NDArray[np.floating]) -> tuple[float, Floats]:
     """Return the sum of penalties and its slope by the dose of every point, (point,)."""
     total = 0.0
     slope = np.zeros(len(dose_gy), dtype=np.float64)
@@ -121,9 +120,7 @@ def total_value_and_slope(
     return total, slope
 
 
-def ring_limit_gy(
-    objective: Objective, distance_mm: dict[str, NDArray[np.float64]], prescription_gy: dict[str, float]
-) -> NDArray[np.float64]:
+def ring_limit_gy(objective: Objective, distance_mm: dict[str, Floats], prescription_gy: dict[str, float]) -> Floats:
     """Return the limit of each point of a ring, (point,), from the points' distances to the targets in mm."""
     floor = objective.dose_gy
     limit = np.full(len(next(iter(distance_mm.values()))), floor)

@@ -1,15 +1,13 @@
-"""Who is planned and how: a patient as arrays, a planner's style, the optimiser's settings."""
+"""Inputs of planning: a patient as arrays, a planning style, optimiser settings."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import numpy as np
-from numpy.typing import NDArray
-
 from doseledger.core.errors import BadCase
-from doseledger.core.grid import Grid, Triple
+from doseledger.core.grid import Grid
 from doseledger.core.plan import Plan
+from doseledger.core.types import GyArray, HuArray, Mask, Triple
 
 
 @dataclass(frozen=True)
@@ -41,15 +39,15 @@ class Patient:
     """
 
     case_id: str
-    ct_hu: NDArray[np.int16]
+    ct_hu: HuArray
     grid: Grid
-    masks: dict[str, NDArray[np.bool_]]
-    body: NDArray[np.bool_]
+    masks: dict[str, Mask]
+    body: Mask
     prescription_gy: dict[str, float]
     n_fractions: int
     isocentre_xyz_mm: tuple[float, float, float] | None = None
     dose_grid: Grid | None = None
-    wanted_dose_gy: NDArray[np.float32] | None = None
+    wanted_dose_gy: GyArray | None = None
 
     def __post_init__(self) -> None:
         for name, array in {"ct_hu": self.ct_hu, "body": self.body, **self.masks}.items():
@@ -148,7 +146,7 @@ class PlannedPatient:
     """
 
     plan: Plan
-    dose_gy: NDArray[np.float32]
+    dose_gy: GyArray
     dose_grid: Grid
     objective: float
     iterations: int

@@ -1,13 +1,13 @@
-"""What a descent works on: the penalty of arcs, its slope by leaves and monitor units, and what is deliverable."""
+"""The optimisation problem: penalty of arcs, slope by leaves and MU, projection."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from doseledger.core.plan import Arc
+from doseledger.core.types import Floats, Singles
 from doseledger.planning.dose.operator import ArcOperator
 from doseledger.planning.machine.feasible import feasible_leaves, feasible_mu
 from doseledger.planning.machine.geometry import gantry_turn_deg
@@ -38,14 +38,14 @@ class Problem:
     asked: list[PointObjective]
     n_fractions: int
 
-    def dose(self, arcs: Arcs) -> NDArray[np.float32]:
+    def dose(self, arcs: Arcs) -> Singles:
         """Return the total dose at the points in Gy."""
         dose = np.zeros(self.operators[0].n_points, dtype=np.float32)
         for arc, operator in zip(arcs, self.operators, strict=True):
             dose += operator.dose(arc.leaf_mm[:, :, operator.spread.pairs], arc.segment_mu)
         return dose * np.float32(self.n_fractions)
 
-    def value_and_slope(self, arcs: Arcs) -> tuple[float, NDArray[np.float64]]:
+    def value_and_slope(self, arcs: Arcs) -> tuple[float, Floats]:
         """Return the penalty, and its slope by every variable in the order of `variables`."""
         value, slope = total_value_and_slope(self.asked, self.dose(arcs))
         by_fraction = (slope * self.n_fractions).astype(np.float32)
@@ -56,14 +56,14 @@ class Problem:
             parts += [by_leaf.ravel(), by_mu]
         return value, np.concatenate(parts)
 
-    def variables(self, arcs: Arcs) -> NDArray[np.float64]:
+    def variables(self, arcs: Arcs) -> Floats:
         """Return arc by arc the tips of the pairs within the jaws in mm and the monitor units of the segments."""
         parts = []
         for arc, operator in zip(arcs, self.operators, strict=True):
             parts += [arc.leaf_mm[:, :, operator.spread.pairs].ravel(), arc.segment_mu]
         return np.concatenate(parts)
 
-    def units(self, arcs: Arcs, leaf_unit: float, mu_unit: float) -> NDArray[np.float64]:
+    def units(self, arcs: Arcs, leaf_unit: float, mu_unit: float) -> Floats:
         """Return for every variable the unit of a tip or of monitor units, in the order of `variables`."""
         parts = []
         for arc, operator in zip(arcs, self.operators, strict=True):
@@ -71,7 +71,7 @@ class Problem:
             parts += [np.full(arc.n_control_points - 1, mu_unit)]
         return np.concatenate(parts)
 
-    def with_variables(self, arcs: Arcs, wanted: NDArray[np.float64]) -> Arcs:
+    def with_variables(self, arcs: Arcs, wanted: Floats) -> Arcs:
         """Return feasible arcs with variables near the wanted ones."""
         moved, start = [], 0
         for arc, operator in zip(arcs, self.operators, strict=True):
@@ -83,7 +83,7 @@ class Problem:
             moved.append(self.feasible(arc, leaf, wanted[stop:start]))
         return tuple(moved)
 
-    def feasible(self, arc: Arc, leaf: NDArray[np.float64], mu: NDArray[np.float64]) -> Arc:
+    def feasible(self, arc: Arc, leaf: Floats, mu: Floats) -> Arc:
         """Return an arc with the leaves and monitor units that come nearest to the wanted ones."""
         turn = gantry_turn_deg(arc)
         reach = np.array([self.machine.leaf_reach_mm(abs(t)) for t in turn])

@@ -1,13 +1,13 @@
-"""The points that stand for a patient's structures while a plan is optimised."""
+"""Sampling of the points that stand for a patient's structures."""
 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage
 
 from doseledger.core.errors import BadInput
-from doseledger.core.grid import Grid, Triple, box_around, resample_linear
+from doseledger.core.grid import Grid, box_around, resample_linear
+from doseledger.core.types import Floats, Indices, Mask, Singles, Triple
 from doseledger.planning.optimise.objectives import NORMAL_TISSUE, Objective, PointObjective, ring_limit_gy
 from doseledger.planning.optimise.patient import Patient
 
@@ -25,7 +25,7 @@ NORMAL_REACH_MM = 60.0
 
 def sampled_points(
     patient: Patient, objectives: list[Objective], n_points: int, rng: np.random.Generator
-) -> tuple[NDArray[np.float32], list[PointObjective]]:
+) -> tuple[Singles, list[PointObjective]]:
     """Return points in mm, float32 (n, 3) as (x, y, z), and the objectives on them.
 
     Parameters
@@ -36,8 +36,6 @@ def sampled_points(
         What is asked; one on a structure that is not there is left out.
     n_points
         About how many points to draw in all; a small structure gives all it has.
-    rng
-        Draws the points.
 
     Raises
     ------
@@ -56,9 +54,9 @@ def sampled_points(
     masks = {name: mask[thin] for name, mask in patient.masks.items()}
     distance = {name: _distance_mm(masks[name], grid) for name in patient.prescription_gy}
     regions = _regions(patient, masks, body, distance)
-    points: list[NDArray[np.float32]] = []
-    where: dict[str, NDArray[np.intp]] = {}
-    index: dict[str, NDArray[np.intp]] = {}
+    points: list[Singles] = []
+    where: dict[str, Indices] = {}
+    index: dict[str, Indices] = {}
     total = 0
     for name in dict.fromkeys(objective.structure for objective in objectives):
         if name not in regions or not regions[name].any():
@@ -80,7 +78,7 @@ def _asked(
     patient: Patient,
     objectives: list[Objective],
     grid: Grid,
-    drawn: tuple[dict[str, NDArray[np.intp]], dict[str, NDArray[np.intp]], dict[str, NDArray[np.float64]]],
+    drawn: tuple[dict[str, Indices], dict[str, Indices], dict[str, Floats]],
 ) -> list[PointObjective]:
     """Return the objectives on the drawn points: indices of points, their voxels, and distances to the targets."""
     index, where, distance = drawn
@@ -112,10 +110,10 @@ def _share(name: str, patient: Patient) -> float:
 
 def _regions(
     patient: Patient,
-    masks: dict[str, NDArray[np.bool_]],
-    body: NDArray[np.bool_],
-    distance: dict[str, NDArray[np.float64]],
-) -> dict[str, NDArray[np.bool_]]:
+    masks: dict[str, Mask],
+    body: Mask,
+    distance: dict[str, Floats],
+) -> dict[str, Mask]:
     """Return where each structure's points are drawn: targets without hotter ones, tissue without any."""
     regions = {}
     any_target = np.zeros_like(body)
@@ -130,7 +128,7 @@ def _regions(
     return regions
 
 
-def _distance_mm(mask: NDArray[np.bool_], grid: Grid) -> NDArray[np.float64]:
+def _distance_mm(mask: Mask, grid: Grid) -> Floats:
     """Return the distance to the nearest voxel of a mask in mm, 0 inside; infinite beyond the reach of any ring."""
     distance = np.full(mask.shape, np.inf)
     if mask.any():

@@ -1,11 +1,13 @@
-"""Where the optimiser starts: two full arcs with jaws on the targets and half apertures that sweep over them."""
+"""Starting arcs: jaws on the targets, half apertures sweeping over them."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
-from numpy.typing import NDArray
 
 from doseledger.core.plan import Arc
+from doseledger.core.types import Floats, Singles
 from doseledger.planning.machine.geometry import beam_frame, turned
 from doseledger.planning.machine.linac import Machine
 from doseledger.planning.optimise.patient import PlanStyle
@@ -21,7 +23,7 @@ START_MU = 400.0
 
 
 def start_arcs(
-    target_xyz: NDArray[np.float32],
+    target_xyz: Singles,
     isocentre_xyz_mm: tuple[float, float, float],
     machine: Machine,
     style: PlanStyle,
@@ -35,12 +37,8 @@ def start_arcs(
         Points of all targets in mm, (n, 3).
     isocentre_xyz_mm
         LPS.
-    machine
-        The machine.
     style
         Collimator angles and jaw margin.
-    segments_per_arc
-        Segments of each arc.
     """
     arcs = []
     for a, collimator in enumerate(style.collimator_deg):
@@ -65,9 +63,7 @@ def start_arcs(
     return tuple(arcs)
 
 
-def _opened(
-    arc: Arc, target_xyz: NDArray[np.float32], machine: Machine, margin_mm: float, turn: tuple[int, int]
-) -> Arc:
+def _opened(arc: Arc, target_xyz: Singles, machine: Machine, margin_mm: float, turn: tuple[int, int]) -> Arc:
     """Return an arc with jaws on the target and half apertures."""
     seen = [
         turned(beam_frame(arc, angle, machine.source_axis_mm).project(target_xyz), arc.collimator_deg)
@@ -87,10 +83,7 @@ def _opened(
         place = abs(np.mod(phase, 2.0) - 1.0)
         leaf[k, 0] = left + place * (right - left - width)
         leaf[k, 1] = leaf[k, 0] + width
-    return Arc(
-        arc.name, arc.gantry_deg, arc.clockwise, arc.collimator_deg, arc.couch_deg,
-        leaf, jaw_x, jaw_y, arc.meterset_mu, arc.isocentre_xyz_mm,
-    )  # fmt: skip
+    return replace(arc, leaf_mm=leaf, jaw_x_mm=jaw_x, jaw_y_mm=jaw_y)
 
 
 def _jaws(
@@ -105,9 +98,7 @@ def _jaws(
     return max(limit[0], float(np.ceil(low))), min(limit[1], float(np.floor(high)))
 
 
-def _row_extent(
-    seen_mm: NDArray[np.float64], boundary_mm: NDArray[np.float64], jaw_x_mm: tuple[float, float]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _row_extent(seen_mm: Floats, boundary_mm: Floats, jaw_x_mm: tuple[float, float]) -> tuple[Floats, Floats]:
     """Return where each leaf pair sees the target, left and right with a margin; closed at the middle elsewhere."""
     n = len(boundary_mm) - 1
     row = np.clip(np.searchsorted(boundary_mm, seen_mm[:, 1]) - 1, 0, n - 1)
