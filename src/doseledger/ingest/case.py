@@ -14,14 +14,13 @@ from doseledger.core.errors import BadCase
 from doseledger.core.grid import Grid
 from doseledger.core.protocol import Protocol
 from doseledger.dicom.source import source_digest
+from doseledger.dosimetry.dvh.subvoxel import MOST_OUTSIDE_PERCENT
 from doseledger.ingest.native_dvh import native_statistics
 from doseledger.ingest.place import Placed, place, place_structure
 from doseledger.ingest.read_patient import Patient, read_patient
 
 # Raised when the same raw data give another case; part of every case's meta.
-CONVERTER_VERSION = "3"
-# A target that reaches beyond the dose grid by more than this part of its volume has no DVH.
-MOST_TARGET_OUTSIDE_PERCENT = 0.1
+CONVERTER_VERSION = "4"
 
 
 @dataclass(frozen=True)
@@ -153,7 +152,7 @@ def _note_coverage(name: str, outside_percent: float, protocol: Protocol, meta: 
     if name not in meta["parity"]:
         return
     meta["parity"][name]["outside_percent"] = outside_percent
-    if protocol.structure(name).kind == "target" and outside_percent > MOST_TARGET_OUTSIDE_PERCENT:
+    if protocol.structure(name).kind == "target" and outside_percent > MOST_OUTSIDE_PERCENT:
         raise BadCase(
             str(meta["case_id"]),
             f"{outside_percent:.1f} % of {name} lies beyond the RTDOSE grid; compute the dose on a grid that holds it",
