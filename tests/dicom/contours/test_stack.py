@@ -105,6 +105,14 @@ def test_a_part_drawn_between_the_slices_keeps_its_volume_and_leaves_the_others(
 
 
 @pytest.mark.parametrize("slice_mm", SLICES_MM)
+@pytest.mark.parametrize("share", [0.4, 0.5, -0.5])
+def test_a_hole_drawn_between_the_slices_is_taken_away_whole(share: float, slice_mm: float) -> None:
+    contours = drawn(slice_mm, hole_off_mm=share * slice_mm)
+    assert mask(contours, slice_mm).sum() == mask(drawn(slice_mm), slice_mm).sum()
+    assert [part.is_hole for part in stack(contours, slice_mm).parts()] == [False, True]
+
+
+@pytest.mark.parametrize("slice_mm", SLICES_MM)
 @pytest.mark.parametrize("digits", [1, 6])
 def test_a_structure_half_a_slice_off_the_image_has_its_number_of_slices(slice_mm: float, digits: int) -> None:
     for last in range(8, 16):
@@ -123,9 +131,10 @@ def test_a_structure_drawn_on_finer_slices_ends_half_of_these_beyond_its_contour
 
 
 def test_contours_beyond_the_tolerance_are_told() -> None:
-    hole_far_off = drawn(3.0, hole_off_mm=0.6)
-    _, notes = stack_contours(hole_far_off, image(3.0), "case_1", "PTV70")
-    assert any("PTV70 has contours off its slices of 3 mm, at z" in note for note in notes)
+    # A wall of the hole's own size: not to be told from the outer contour, as a hole would be.
+    contours = [(z, circle(DISC)) for z in slices(3.0)] + [(z + 0.6, circle(19.0)) for z in slices(3.0)]
+    _, notes = stack_contours(contours, image(3.0), "case_1", "PTV70")
+    assert "PTV70 has contours off its slices of 3 mm, at z -18.0, -15.0, -12.0, -9.0, -6.0 and 9 more mm" in notes[0]
     assert stack_contours(drawn(3.0, hole_off_mm=0.2), image(3.0), "case_1", "PTV70")[1] == []
 
 

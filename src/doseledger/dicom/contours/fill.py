@@ -39,12 +39,17 @@ def fill(stack: Stack, grid: Grid) -> NDArray[np.bool_]:
     """
     mask = np.zeros(grid.shape_zyx, dtype=np.bool_)
     for part in stack.parts():
-        _fill_part(part, grid, mask)
+        inside = _fill_set(part, grid)
+        if part.is_hole:
+            mask &= ~inside
+        else:
+            mask |= inside
     return mask
 
 
-def _fill_part(stack: Stack, grid: Grid, mask: NDArray[np.bool_]) -> None:
-    """Add one part to a mask."""
+def _fill_set(stack: Stack, grid: Grid) -> NDArray[np.bool_]:
+    """Return the mask of one set of contours."""
+    mask = np.zeros(grid.shape_zyx, dtype=np.bool_)
     half = stack.slice_mm / 2.0
     planes: dict[int, NDArray[np.bool_]] = {}
     distances: dict[int, NDArray[np.float32]] = {}
@@ -65,14 +70,15 @@ def _fill_part(stack: Stack, grid: Grid, mask: NDArray[np.bool_]) -> None:
         off = abs(stack.z_mm[nearest] - z)
         between = 0 < after < len(stack.z_mm) and stack.joined[after - 1]
         if off <= ON_PLANE_SHARE * stack.slice_mm:
-            mask[row] |= plane(nearest)
+            mask[row] = plane(nearest)
         elif between:
             below, above = stack.z_mm[after - 1], stack.z_mm[after]
             share = np.float32((z - below) / (above - below))
-            mask[row] |= (1 - share) * distance(after - 1) + share * distance(after) < 0
+            mask[row] = (1 - share) * distance(after - 1) + share * distance(after) < 0
         # Half-open, so that a layer midway between separate parts belongs to one of them only.
         elif off < half - TINY_MM or (off <= half + TINY_MM and stack.z_mm[nearest] < z):
-            mask[row] |= plane(nearest)
+            mask[row] = plane(nearest)
+    return mask
 
 
 def _plane_distance(inside: NDArray[np.bool_], grid: Grid) -> NDArray[np.float32]:

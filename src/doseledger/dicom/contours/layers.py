@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from doseledger.core.grid import Grid
+from doseledger.core.planes import TINY_MM, find_planes
 from doseledger.dicom.contours.fill import fill
 from doseledger.dicom.contours.raster import Polygon
 from doseledger.dicom.contours.stack import Stack, missing_slices
@@ -21,8 +23,8 @@ class Layer(NamedTuple):
     contours: list[Polygon]
 
 
-def layers_of(stack: Stack, grid: Grid) -> list[list[Layer]]:
-    """Return the layers of each part of a structure, without gap or overlap between planes that belong together.
+def layers_of(stack: Stack, grid: Grid) -> list[Layer]:
+    """Return the layers of a structure, without gap or overlap between planes that belong together.
 
     Parameters
     ----------
@@ -35,13 +37,29 @@ def layers_of(stack: Stack, grid: Grid) -> list[list[Layer]]:
     Notes
     -----
     A layer ends midway to the next one, and half a slice beyond the first and the last plane of a shape. Planes at
-    even steps so become slabs of equal thickness about them.
+    even steps so become slabs of equal thickness about them. Where sets of contours have planes of their own, layers
+    are cut at the ends of all, and have the contours of each; a hole beyond the shape that it is in is none.
     """
-    return [_layers_of_part(part, grid) for part in stack.parts()]
+    parts = list(stack.parts())
+    sets = [_layers_of_set(part, grid) for part in parts]
+    if len(sets) == 1:
+        return sets[0]
+    drawn = [layer for layers in sets for layer in layers]
+    is_hole = np.repeat([part.is_hole for part in parts], [len(layers) for layers in sets])
+    low = np.asarray([layer.z_mm - layer.thickness_mm / 2 for layer in drawn])
+    high = np.asarray([layer.z_mm + layer.thickness_mm / 2 for layer in drawn])
+    edges, _ = find_planes(np.concatenate([low, high]), TINY_MM)
+    found = []
+    for bottom, top in pairwise(edges.tolist()):
+        middle = (bottom + top) / 2
+        there = np.flatnonzero((low < middle) & (middle < high))
+        if not is_hole[there].all():
+            found.append(Layer(middle, top - bottom, [polygon for i in there for polygon in drawn[i].contours]))
+    return found
 
 
-def _layers_of_part(part: Stack, grid: Grid) -> list[Layer]:
-    """Return the layers of a part, from below."""
+def _layers_of_set(part: Stack, grid: Grid) -> list[Layer]:
+    """Return the layers of one set of contours, from below."""
     missing = missing_slices(part.z_mm, part.slice_mm)
     z_mm: list[float] = []
     contours: list[list[Polygon]] = []

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from doseledger.core.errors import BadCase
 from doseledger.core.grid import Grid
@@ -21,20 +20,17 @@ from doseledger.core.planes import (
     find_planes,
     same_plane_mm,
 )
+from doseledger.dicom.contours.interleave import CROWDED_SHARE, Indices, split_interleaved
 from doseledger.dicom.contours.overlaps import are_crossing, count_once
-from doseledger.dicom.contours.raster import Polygon, rasterise, rasterise_box
+from doseledger.dicom.contours.raster import Polygon, rasterise
 
 Contour = tuple[float, Polygon]
 # Contours drawn on every second to fifth slice are common; a wider gap is not filled by guesswork.
 MOST_MISSING_SLICES = 4
 # No planning scan has thicker slices: contours farther apart don't tell what lies between.
 THICKEST_SLICE_MM = 10.0
-# Planes nearer than this part of a step are no slices of one scan.
-CROWDED_SHARE = 0.75
 # Nobody draws so many contours on a plane.
 MOST_ON_A_PLANE = 5000
-# Parts of a structure are told apart on about so many pixels along the longer side.
-PART_PIXELS = 256
 # Positions that a note or an error names, at most.
 MOST_NAMED = 5
 
@@ -54,7 +50,9 @@ class Stack:
     joined
         Whether the shape goes on between plane i and plane i + 1, (plane − 1,).
     apart
-        Further parts, beside this one in the plane, that were drawn on planes between its own.
+        Further sets of contours, on planes between its own.
+    is_hole
+        Whether what it holds is taken from the other sets, and not added to them.
     """
 
     z_mm: NDArray[np.float64]
@@ -62,9 +60,10 @@ class Stack:
     slice_mm: float
     joined: NDArray[np.bool_]
     apart: tuple[Stack, ...] = ()
+    is_hole: bool = False
 
     def parts(self) -> Iterator[Stack]:
-        """Yield this part alone, and the further ones."""
+        """Yield this set of contours alone, and the further ones."""
         yield replace(self, apart=())
         yield from self.apart
 
@@ -109,26 +108,23 @@ def stack_contours(contours: list[Contour], image_grid: Grid, case_id: str, name
     between shapes that don't, the structure has separate parts and the gap stays empty: named too.
     """
     who, z_mm = _Who(case_id, name), np.asarray([z for z, _ in contours])
-    beyond = beyond_image(z_mm, image_grid)
+    slice_mm, beyond = image_grid.spacing_mm[0], beyond_image(z_mm, image_grid)
     if beyond.any():
-        slice_mm = image_grid.spacing_mm[0]
         low, high = image_grid.extent_mm[0][0] - slice_mm / 2, image_grid.extent_mm[1][0] + slice_mm / 2
         raise BadCase(
             case_id,
             f"{int(beyond.sum())} of {len(z_mm)} contours of {name} lie beyond the image: z from {z_mm.min():.1f} to "
             f"{z_mm.max():.1f} mm, the image's slices reach from {low:.1f} to {high:.1f} mm; export the whole series",
         )
-    exact = _on_slices(z_mm, image_grid)
-    parts = [np.arange(len(exact))]
-    if len(steps := np.diff(np.unique(exact))) and steps.min() < CROWDED_SHARE * image_grid.spacing_mm[0]:
-        parts = _interleaved(contours, exact)
-    stacks, notes = [], list[str]()
-    for part in parts:
-        slice_mm = _finer_step_mm(np.unique(exact[part]), image_grid.spacing_mm[0])
-        stack, said = _stack([contours[i][1] for i in part], exact[part], slice_mm, image_grid, who)
-        stacks.append(stack)
-        notes += said
-    return replace(stacks[0], apart=tuple(stacks[1:])), notes
+    exact_mm = _on_slices(z_mm, image_grid)
+    steps = np.diff(np.unique(exact_mm))
+    is_crowded = len(steps) > 0 and float(steps.min()) < CROWDED_SHARE * slice_mm
+
+    def make(these: Indices) -> tuple[Stack, list[str]]:
+        own_mm = _finer_step_mm(np.unique(exact_mm[these]), slice_mm)
+        return _stack([contours[i][1] for i in these], exact_mm[these], own_mm, image_grid, who)
+
+    return _stacks(contours, exact_mm if is_crowded else None, make)
 
 
 def stack_on_own_planes(
@@ -162,23 +158,39 @@ def stack_on_own_planes(
     step_mm = common_step_mm(planes_mm)
     if step_mm is not None and same_plane_mm(step_mm) < SAME_PLANE_MM:
         planes_mm, plane_of = find_planes(z_mm, same_plane_mm(step_mm))
-    stacks, notes = [], list[str]()
-    for part in _interleaved(contours, planes_mm[plane_of]):
-        own, number = np.unique(plane_of[part], return_inverse=True)
-        part_mm = common_step_mm(planes_mm[own]) or common_step_mm(planes_mm) or lone_mm
-        if part_mm is None:
+
+    def make(these: Indices) -> tuple[Stack, list[str]]:
+        own, number = np.unique(plane_of[these], return_inverse=True)
+        own_mm = common_step_mm(planes_mm[own]) or common_step_mm(planes_mm) or lone_mm
+        if own_mm is None:
             raise BadCase(case_id, "all contours lie on one slice: how thick it is can't be told; draw it on more")
-        if part_mm > THICKEST_SLICE_MM:
+        if own_mm > THICKEST_SLICE_MM:
             raise BadCase(
                 case_id,
-                f"contours are {part_mm:.1f} mm apart, wanted at most {THICKEST_SLICE_MM:g} mm: what lies between "
+                f"contours are {own_mm:.1f} mm apart, wanted at most {THICKEST_SLICE_MM:g} mm: what lies between "
                 "can't be told; draw it there",
             )
-        even = even_planes(planes_mm[own], part_mm)
-        exact_mm, slice_mm = even or (planes_mm[own], _usual_gap_mm(planes_mm[own], part_mm))
-        stack, said = _stack([contours[i][1] for i in part], exact_mm[number], slice_mm, grid, who)
-        stacks.append(stack)
-        notes += said
+        even = even_planes(planes_mm[own], own_mm)
+        exact_mm, slice_mm = even or (planes_mm[own], _usual_gap_mm(planes_mm[own], own_mm))
+        return _stack([contours[i][1] for i in these], exact_mm[number], slice_mm, grid, who)
+
+    return _stacks(contours, planes_mm[plane_of], make)
+
+
+def _stacks(
+    contours: list[Contour],
+    exact_mm: NDArray[np.float64] | None,
+    make: Callable[[Indices], tuple[Stack, list[str]]],
+) -> tuple[Stack, list[str]]:
+    """Return contours as a stack, with those apart that have planes of their own; on None nobody looks for such."""
+    if exact_mm is None:
+        return make(np.arange(len(contours)))
+    split = split_interleaved([points for _, points in contours], exact_mm)
+    made = [make(part) for part in split.parts]
+    stacks, notes = [stack for stack, _ in made], [note for _, said in made for note in said]
+    if len(split.holes):
+        hole, said = make(split.holes)
+        stacks, notes = [*stacks, replace(hole, is_hole=True)], notes + said
     return replace(stacks[0], apart=tuple(stacks[1:])), notes
 
 
@@ -221,38 +233,6 @@ def _usual_gap_mm(planes_mm: NDArray[np.float64], step_mm: float) -> float:
     gaps = np.diff(planes_mm)
     usual = gaps[missing_slices(planes_mm, step_mm) == 0]
     return float(usual.mean()) if usual.size else step_mm
-
-
-def _interleaved(contours: list[Contour], exact_mm: NDArray[np.float64]) -> list[NDArray[np.intp]]:
-    """Return the contours of each part of a structure where parts lie on planes between one another's, else all."""
-    everything = np.arange(len(contours))
-    steps = np.diff(np.unique(exact_mm))
-    if len(steps) < 2:
-        return [everything]
-    part_of = _parts_in_plane([points for _, points in contours])
-    parts = [np.flatnonzero(part_of == number) for number in np.unique(part_of)]
-    own = [np.diff(np.unique(exact_mm[part])) for part in parts]
-    least = min((float(one.min()) for one in own if len(one)), default=0.0)
-    return parts if steps.min() < CROWDED_SHARE * least else [everything]
-
-
-def _parts_in_plane(polygons: list[Polygon]) -> NDArray[np.intp]:
-    """Return for each contour which part it belongs to, seen along z: parts whose shadows lie apart."""
-    points = np.concatenate(polygons)
-    low, extent = points.min(axis=0), np.ptp(points, axis=0)
-    pixel = max(float(extent.max()) / PART_PIXELS, ROUNDED_MM)
-    columns, rows = (int(np.ceil(side / pixel)) + 2 for side in extent)
-    grid = Grid((1, rows, columns), (1.0, pixel, pixel), (0.0, float(low[1]), float(low[0])))
-    shadow = np.zeros((rows, columns), dtype=np.bool_)
-    # Even a contour smaller than a pixel throws a shadow: that of its points.
-    column, row = np.rint((points - low) / pixel).astype(np.intp).T
-    shadow[row, column] = True
-    for polygon in polygons:
-        window, inside = rasterise_box([polygon], grid)
-        shadow[window] |= inside
-    labels, _ = ndimage.label(shadow, structure=np.ones((3, 3)))
-    starts = np.cumsum([0, *(len(polygon) for polygon in polygons[:-1])])
-    return labels[row[starts], column[starts]].astype(np.intp)
 
 
 def _stack(

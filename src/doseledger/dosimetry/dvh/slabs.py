@@ -87,19 +87,6 @@ class Slabs:
         return make_slabs(layers, self.thickness_mm)
 
 
-def join_slabs(parts: list[Slabs]) -> Slabs:
-    """Return the slabs of parts that lie apart as those of one structure."""
-    starts = [parts[0].starts]
-    for part in parts[1:]:
-        starts.append(part.starts[1:] + starts[-1][-1])
-    return Slabs(
-        np.concatenate([part.z_mm for part in parts]),
-        np.concatenate([part.thickness_mm for part in parts]),
-        np.concatenate([part.edges_mm for part in parts]),
-        np.concatenate(starts),
-    )
-
-
 def make_slabs(layers: list[tuple[float, list[Floats]]], thickness_mm: float | Floats) -> Slabs:
     """Return slabs of closed contours.
 

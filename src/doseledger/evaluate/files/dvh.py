@@ -23,7 +23,6 @@ from doseledger.dicom.read_structures import Roi, read_contours, read_rois, slab
 from doseledger.dicom.source import lenient, malformed_as_bad_case, parse_dataset
 from doseledger.dosimetry.dvh.grammar import parse_statistic
 from doseledger.dosimetry.dvh.slab_dose import slab_dose
-from doseledger.dosimetry.dvh.slabs import join_slabs
 from doseledger.dosimetry.dvh.subvoxel import sampled_dose
 from doseledger.evaluate.files.dvh_text import describe_area, describe_dose, describe_lines, describe_volume
 from doseledger.evaluate.files.plane_dvh import DosePlane, dose_of_cut, find_plane, slabs_of
@@ -243,7 +242,7 @@ def _measure_roi(roi: Roi, who: tuple[str, str], wanted: _Wanted) -> dict[str, A
     is_lone = len({z for part in stack.parts() for z in part.z_mm.tolist()}) == 1
     said = {"contour_spacing_mm": said_mm if is_lone else stack.slice_mm, "warnings": warnings}
     if wanted.plane is None:
-        sampled = slab_dose(wanted.dose.dose_gy, wanted.dose.grid, join_slabs(slabs_of(stack, grid)), N_POINTS)
+        sampled = slab_dose(wanted.dose.dose_gy, wanted.dose.grid, slabs_of(stack, grid), N_POINTS)
         found = describe_volume(sampled, wanted.dose, wanted.statistics, wanted.prescription_gy)
         if sampled.outside_cc and not sampled.lacking:
             warnings.append(f"{sampled.outside_cc:.2f} cc lie beyond the dose grid and are left out")

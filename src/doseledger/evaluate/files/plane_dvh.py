@@ -15,7 +15,7 @@ from doseledger.dicom.contours import Stack, layers_of
 from doseledger.dicom.read_dose import Dose
 from doseledger.dosimetry.dvh.grammar import Measure, Statistic
 from doseledger.dosimetry.dvh.slab_dose import slab_dose
-from doseledger.dosimetry.dvh.slabs import Slabs, join_slabs, make_slabs
+from doseledger.dosimetry.dvh.slabs import Slabs, make_slabs
 from doseledger.dosimetry.dvh.subvoxel import SampledDose
 
 NO_VOLUME = "one plane has no volume"
@@ -71,10 +71,10 @@ def find_plane(dose: Dose, thickness_mm: float | None, case_id: str) -> DosePlan
     return DosePlane(flat[0], dose.grid.origin_mm[flat[0]], thickness_mm)
 
 
-def slabs_of(stack: Stack, grid: Grid) -> list[Slabs]:
-    """Return each part of a structure as slabs; `grid` has the pixels on which missing slices are filled in."""
-    parts = [list(zip(*layers, strict=True)) for layers in layers_of(stack, grid)]
-    return [make_slabs(list(zip(z, contours, strict=True)), np.asarray(thick)) for z, thick, contours in parts]
+def slabs_of(stack: Stack, grid: Grid) -> Slabs:
+    """Return a structure as slabs; `grid` has the pixels on which missing slices are filled in."""
+    layers = layers_of(stack, grid)
+    return make_slabs([(layer.z_mm, layer.contours) for layer in layers], np.asarray([x.thickness_mm for x in layers]))
 
 
 def dose_of_cut(stack: Stack, dose: Dose, plane: DosePlane, grid: Grid, n_points: int) -> SampledDose:
@@ -98,7 +98,7 @@ def dose_of_cut(stack: Stack, dose: Dose, plane: DosePlane, grid: Grid, n_points
     The samples stand for a sheet 1 mm thick, in which dose does not change: their volume in mm³ is the area in mm². An
     axial plane has the contours of the slice that it lies in, an upright one what it cuts from each slice's slab.
     """
-    slabs = join_slabs([part.cut(plane.axis, plane.position_mm) for part in slabs_of(stack, grid)])
+    slabs = slabs_of(stack, grid).cut(plane.axis, plane.position_mm)
     return slab_dose(dose.dose_gy, _one_mm_thick(dose.grid, plane.axis), slabs, n_points)
 
 
