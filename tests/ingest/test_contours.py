@@ -61,7 +61,7 @@ COPIES: dict[str, Callable[[Points], Points]] = {
     "begun elsewhere": lambda p: np.roll(p, 11, axis=0),
     "reversed": lambda p: p[::-1],
     "rounded": lambda p: np.round(p, 1),
-    "on a plane 0.06 mm off": lambda p: p[::-1] + [0.0, 0.0, 0.06],
+    "on a plane 0.06 mm off": lambda p: p[::-1] + np.array([0.0, 0.0, 0.06]),
 }
 
 
@@ -85,7 +85,11 @@ def test_one_structure_off_its_slices_moves_no_mask(
     off_mm: float, factory: ModuleType, convert: Callable[..., Case], plain: Case
 ) -> None:
     patient = factory.make_patient()
-    redraw(patient, "Rect", [changed(item, lambda p: p + [0, 0, off_mm]) for item in contours_of(patient, "Rect")])
+    redraw(
+        patient,
+        "Rect",
+        [changed(item, lambda p: p + np.array([0, 0, off_mm])) for item in contours_of(patient, "Rect")],
+    )
     case = convert(patient)
     np.testing.assert_array_equal(case.masks, plain.masks)
     assert case.meta["warnings"] == []
@@ -110,7 +114,7 @@ def test_an_outline_a_rounding_beyond_half_a_slice_is_whole(factory: ModuleType,
     patient = factory.make_patient()
     drawn = contours_of(patient, "BODY")
     # Half a slice beyond the last one, as a system that rounds writes it.
-    redraw(patient, "BODY", [changed(item, lambda p: p + [0, 0, 1.55]) for item in drawn])
+    redraw(patient, "BODY", [changed(item, lambda p: p + np.array([0, 0, 1.55])) for item in drawn])
     assert convert(patient).meta["warnings"] == []
 
 

@@ -1,4 +1,4 @@
-"""Positions of parallel planes: which of them are one plane, and how far apart planes are."""
+"""Positions of parallel planes: one plane within a tolerance, and their step."""
 
 from __future__ import annotations
 
@@ -69,8 +69,10 @@ def find_planes(position_mm: Positions, within_mm: float = SAME_PLANE_MM) -> tup
     number = np.concatenate([[0], np.cumsum(is_new)]).astype(np.intp)
     plane_of = np.empty(len(rising), dtype=np.intp)
     plane_of[order] = number
-    edges = np.flatnonzero(np.concatenate([[True], is_new]))
-    planes_mm = np.asarray([float(np.median(part)) for part in np.split(rising, edges[1:])])
+    # Of the sorted positions of each plane the middle one, or the mean of the two in the middle.
+    first = np.flatnonzero(np.concatenate([[True], is_new]))
+    last = np.concatenate([first[1:], [len(rising)]]) - 1
+    planes_mm = (rising[(first + last) // 2] + rising[(first + last + 1) // 2]) / 2.0
     return planes_mm, plane_of
 
 

@@ -1,4 +1,4 @@
-"""Contours to planes, masks and layers: holes, keyholes, several parts, gaps, copies."""
+"""Contours to planes, masks and layers: holes, several parts, gaps, copies."""
 
 from doseledger.dicom.contours.fill import fill
 from doseledger.dicom.contours.layers import Layer, layers_of

@@ -1,4 +1,4 @@
-"""A stack of contours to a mask on any grid: voxel centres inside, interpolated between planes."""
+"""Masks of stacked contours on any grid, interpolated between planes."""
 
 from __future__ import annotations
 

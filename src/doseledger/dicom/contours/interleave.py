@@ -1,4 +1,4 @@
-"""Contours whose planes lie between one another's: parts and holes off their slices, told apart by shape."""
+"""Parts and holes that were drawn between the slices of the rest, told by shape."""
 
 from __future__ import annotations
 

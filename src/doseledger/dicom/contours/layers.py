@@ -1,4 +1,4 @@
-"""A stack of contours as layers: each plane as it is drawn, and what is filled in where a slice has none."""
+"""Layers of stacked contours: as drawn, or filled in where a slice has none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Contours of a structure to a stack of planes: on an image's slices, or on planes of its own."""
+"""Stacks of contours: on an image's slices, or on planes of their own."""
 
 from __future__ import annotations
 
@@ -275,11 +275,11 @@ def _join(
     missing = missing_slices(z_mm, slice_mm)
     joined = np.ones(len(missing), dtype=np.bool_)
     filled = 0
-    notes = []
+    apart: list[str] = []
     for i in np.flatnonzero(missing > 0):
         if not np.any(rasterise(polygons[i], grid) & rasterise(polygons[i + 1], grid)):
             joined[i] = False
-            notes.append(
+            apart.append(
                 f"{who.name} has separate parts: nothing is drawn between z {z_mm[i]:.1f} and {z_mm[i + 1]:.1f} mm"
             )
         elif missing[i] > MOST_MISSING_SLICES:
@@ -290,6 +290,9 @@ def _join(
             )
         else:
             filled += int(missing[i])
+    notes = apart[:MOST_NAMED]
+    if len(apart) > MOST_NAMED:
+        notes.append(f"{who.name} has {len(apart) - MOST_NAMED} more gaps between separate parts")
     if filled:
         notes.append(f"{who.name} has no contour on {filled} slices inside it; its shape was interpolated there")
     return joined, notes

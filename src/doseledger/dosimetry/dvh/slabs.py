@@ -1,4 +1,4 @@
-"""A structure as slabs on a dose: contours of one plane each, extruded to their neighbours.
+"""Structures as stacks of slabs: contours extruded by the distance of their planes.
 
 Nothing is put on a grid: a slab keeps its area and its rim to the last digit, however large the structure is.
 """
