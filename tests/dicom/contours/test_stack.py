@@ -9,7 +9,7 @@ import pytest
 
 from doseledger.core.errors import BadCase
 from doseledger.core.grid import Grid
-from doseledger.dicom.contours import Contour, Stack, beyond_image, fill, stack_contours
+from doseledger.dicom.contours import Contour, Stack, beyond_image, fill, stack_contours, stack_on_own_planes
 
 SLICES_MM = [1.0, 1.25, 3.0]
 DISC, HOLE, PART = 20.0, 8.0, 10.0
@@ -151,3 +151,6 @@ def test_more_contours_on_a_plane_than_anybody_draws_are_refused() -> None:
     with pytest.raises(BadCase, match="PTV70 has 5001 contours on a plane, wanted at most 5000"):
         stack(contours, 3.0)
     assert len(stack(contours[:-1], 3.0).polygons[0]) == 5000
+    many = [(0.3 * k, speck) for k in range(5001)]
+    with pytest.raises(BadCase, match="PTV70 has contours on 5001 planes, wanted at most 5000"):
+        stack_on_own_planes(many, image(3.0), "case_1", "PTV70")

@@ -29,8 +29,8 @@ Contour = tuple[float, Polygon]
 MOST_MISSING_SLICES = 4
 # No planning scan has thicker slices: contours farther apart don't tell what lies between.
 THICKEST_SLICE_MM = 10.0
-# Nobody draws so many contours on a plane.
-MOST_ON_A_PLANE = 5000
+# Nobody draws so many contours on a plane, or on so many planes.
+MOST_ON_A_PLANE = MOST_PLANES = 5000
 # Positions that a note or an error names, at most.
 MOST_NAMED = 5
 
@@ -124,7 +124,7 @@ def stack_contours(contours: list[Contour], image_grid: Grid, case_id: str, name
         own_mm = _finer_step_mm(np.unique(exact_mm[these]), slice_mm)
         return _stack([contours[i][1] for i in these], exact_mm[these], own_mm, image_grid, who)
 
-    return _stacks(contours, exact_mm if is_crowded else None, make)
+    return _stacks(contours, exact_mm, make, who) if is_crowded else make(np.arange(len(contours)))
 
 
 def stack_on_own_planes(
@@ -174,17 +174,19 @@ def stack_on_own_planes(
         exact_mm, slice_mm = even or (planes_mm[own], _usual_gap_mm(planes_mm[own], own_mm))
         return _stack([contours[i][1] for i in these], exact_mm[number], slice_mm, grid, who)
 
-    return _stacks(contours, planes_mm[plane_of], make)
+    return _stacks(contours, planes_mm[plane_of], make, who)
 
 
 def _stacks(
     contours: list[Contour],
-    exact_mm: NDArray[np.float64] | None,
+    exact_mm: NDArray[np.float64],
     make: Callable[[Indices], tuple[Stack, list[str]]],
+    who: _Who,
 ) -> tuple[Stack, list[str]]:
-    """Return contours as a stack, with those apart that have planes of their own; on None nobody looks for such."""
-    if exact_mm is None:
-        return make(np.arange(len(contours)))
+    """Return contours as a stack, with those apart that have planes of their own."""
+    n_planes = len(np.unique(exact_mm))
+    if n_planes > MOST_PLANES:
+        raise BadCase(who.case_id, f"{who.name} has contours on {n_planes} planes, wanted at most {MOST_PLANES}")
     split = split_interleaved([points for _, points in contours], exact_mm)
     made = [make(part) for part in split.parts]
     stacks, notes = [stack for stack, _ in made], [note for _, said in made for note in said]
