@@ -133,6 +133,10 @@ def box_around(mask: NDArray[np.bool_], margin_voxels_zyx: IntTriple = (0, 0, 0)
     return slices[0], slices[1], slices[2]
 
 
+# A structure that reaches beyond a dose grid by more than this part of its volume has no dose as a whole.
+MOST_OUTSIDE_PERCENT = 0.1
+
+
 def _within(index: NDArray[Any], n: int) -> NDArray[np.bool_]:
     """Return which fractional indices lie within n voxels, each half its size beyond its centre."""
     return (index >= -0.5 - 1e-6) & (index <= n - 0.5 + 1e-6)

@@ -11,10 +11,9 @@ import numpy as np
 
 from doseledger.core.case import Case
 from doseledger.core.errors import BadCase
-from doseledger.core.grid import Grid
+from doseledger.core.grid import MOST_OUTSIDE_PERCENT, Grid
 from doseledger.core.protocol import Protocol
 from doseledger.dicom.source import source_digest
-from doseledger.dosimetry.dvh.subvoxel import MOST_OUTSIDE_PERCENT
 from doseledger.ingest.native_dvh import native_statistics
 from doseledger.ingest.place import Placed, place, place_structure
 from doseledger.ingest.read_patient import Patient, read_patient

@@ -14,7 +14,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from doseledger.core.errors import BadInput
-from doseledger.core.grid import Grid
+from doseledger.core.grid import MOST_OUTSIDE_PERCENT, Grid
 from doseledger.dosimetry.dvh.grammar import Measure, Statistic
 from doseledger.dosimetry.dvh.statistics import StructureDose, index_of_samples
 
@@ -24,8 +24,6 @@ from doseledger.dosimetry.dvh.statistics import StructureDose, index_of_samples
 ROOT = 1.2207440846057596
 STEP_Z, STEP_Y, STEP_X = 1.0 / ROOT, 1.0 / ROOT**2, 1.0 / ROOT**3
 MAX_POINTS_PER_VOXEL = 4096
-# A structure that reaches beyond the dose grid by more than this part of its volume has no DVH as a whole.
-MOST_OUTSIDE_PERCENT = 0.1
 
 
 class SampledDose(NamedTuple):
