@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from doseledger.core.errors import BadInput
-from doseledger.core.grid import Grid, box_around, resample_linear
+from doseledger.core.grid import Grid, box_around, box_within, resample_linear
 
 GRID = Grid((4, 5, 6), (3.0, 2.0, 1.0), (-10.0, 20.0, -30.0))
 
@@ -91,3 +91,17 @@ def test_the_box_of_a_mask_is_cut_at_the_grids_edge() -> None:
     assert box_around(mask, (2, 1, 0)) == (slice(0, 4), slice(1, 4), slice(3, 5))
     with pytest.raises(BadInput, match="empty mask"):
         box_around(np.zeros((2, 2, 2), bool))
+
+
+def test_the_voxels_within_another_grid_are_those_that_resampling_knows() -> None:
+    grid, other = (
+        Grid((10, 12, 14), (3.0, 2.0, 2.5), (0.0, 0.0, 0.0)),
+        Grid((4, 9, 3), (2.5, 2.5, 2.5), (4.0, -9.0, 8.0)),
+    )
+    box = box_within(grid, other)
+    assert box is not None
+    known = ~np.isnan(resample_linear(np.ones(other.shape_zyx), other, grid, np.nan))
+    wanted = np.zeros(grid.shape_zyx, dtype=bool)
+    wanted[box] = True
+    np.testing.assert_array_equal(known, wanted)
+    assert box_within(grid, Grid((4, 4, 4), (2.5, 2.5, 2.5), (400.0, 0.0, 0.0))) is None

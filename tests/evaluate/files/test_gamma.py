@@ -105,6 +105,19 @@ def test_planes_at_different_places_are_refused(tmp_path: Path) -> None:
         gamma_of_files(tmp_path / "one.npz", tmp_path / "other.npz", CRITERIA, engine="sampled", verify=0)
 
 
+@pytest.mark.parametrize(("apart_mm", "is_one"), [(0.05, True), (0.1, True), (0.11, False)])
+def test_planes_a_rounding_apart_are_one(apart_mm: float, is_one: bool, tmp_path: Path) -> None:
+    dose = np.ones((1, 6, 6), np.float32)
+    for name, z_mm in (("one", 12.3), ("other", 12.3 + apart_mm)):
+        np.savez(tmp_path / f"{name}.npz", dose_gy=dose, spacing_mm=(3.0, 2.0, 2.0), origin_mm=(z_mm, 0.0, 0.0))
+    files = tmp_path / "one.npz", tmp_path / "other.npz"
+    if is_one:
+        assert gamma_of_files(*files, CRITERIA, engine="sampled", verify=0)["pass_rate_percent"] == 100.0
+    else:
+        with pytest.raises(BadInput, match=r"the two planes lie 0\.11 mm apart along z"):
+            gamma_of_files(*files, CRITERIA, engine="sampled", verify=0)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

@@ -58,8 +58,8 @@ def slab_dose(dose_gy: Array, grid: Grid, slabs: Slabs, n_points: int) -> Sample
     dose = np.ascontiguousarray(dose_gy)
     solid = slabs.in_voxels(grid)
     voxel_cc = grid.voxel_volume_cc
-    rough = sum(_area(solid.edges[a:b], ROUGH_LINES) for a, b in zip(solid.starts[:-1], solid.starts[1:], strict=True))
-    volume = float(rough) * solid.thickness
+    slabs_of = zip(solid.starts[:-1], solid.starts[1:], solid.thickness, strict=True)
+    volume = float(sum(thick * _area(solid.edges[a:b], ROUGH_LINES) for a, b, thick in slabs_of))
     if volume <= 0:
         return SampledDose(StructureDose(np.empty(0, dtype=np.float32), None, voxel_cc), 0.0)
     point = volume / n_points
@@ -136,14 +136,15 @@ def _sample(dose: Array, solid: Solid, point: float, hot: Mask, level: float) ->
     Where `hot` has more than one cell, only the points in those that are hot are looked at.
     """
     found, counts = np.empty(65536), np.zeros(2, dtype=np.int64)
-    # 1. lines and points are as far from one another, in voxels
-    step = math.sqrt(point / solid.thickness)
     shift, state = 0.5, np.array([0.0, 0.5])
     for k in range(solid.z.size):
-        # 2. a slab: its contours, and the hot cells that it reaches
+        # 1. a slab: its contours, and the hot cells that it reaches
         edges = solid.edges[solid.starts[k] : solid.starts[k + 1]]
-        bottom = solid.z[k] - solid.thickness / 2.0
-        columns = _hot_columns(hot, bottom, bottom + solid.thickness)
+        thickness = solid.thickness[k]
+        # 2. lines and points are as far from one another, in voxels
+        step = math.sqrt(point / thickness)
+        bottom = solid.z[k] - thickness / 2.0
+        columns = _hot_columns(hot, bottom, bottom + thickness)
         shift = (shift + STEP_LINE) % 1.0
         low, high = span(edges)
         ends, state[0] = np.empty(edges.shape[0]), step / 2.0
@@ -158,7 +159,7 @@ def _sample(dose: Array, solid: Solid, point: float, hot: Mask, level: float) ->
             most = counts[0] + int((ends[n - 1] - ends[0]) / step) + n
             if most > found.size:
                 found = np.concatenate((found, np.empty(most)))
-            line_at = (bottom, solid.thickness, y, step, level)
+            line_at = (bottom, thickness, y, step, level)
             _sample_line(dose, line_at, ends[:n], state, (hot, row), (found, counts))
     return found[: counts[0]].copy(), counts[1]
 

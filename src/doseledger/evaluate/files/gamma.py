@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from doseledger.core.errors import BadCase, BadInput
-from doseledger.core.grid import SAME_GRID_MM, Grid
+from doseledger.core.grid import Grid
+from doseledger.core.planes import ROUNDED_MM, TINY_MM
 from doseledger.dicom.read_dose import read_dose, read_dose_plane
 from doseledger.dicom.source import parse_dataset
 from doseledger.dosimetry.gamma.criteria import GammaCriteria
@@ -165,6 +166,6 @@ def _common_axes(reference: Grid, evaluation: Grid) -> list[int]:
         )
     for axis, is_flat in enumerate(flat):
         apart = abs(reference.origin_mm[axis] - evaluation.origin_mm[axis])
-        if is_flat and apart > SAME_GRID_MM:
+        if is_flat and apart > ROUNDED_MM + TINY_MM:
             raise BadInput(f"the two planes lie {apart:.2f} mm apart along {'zyx'[axis]}; give planes of one position")
     return [axis for axis in range(3) if not flat[axis]]
