@@ -20,7 +20,7 @@ from doseledger.core.errors import BadCase, BadInput, NotReady, SkippedCase
 from doseledger.core.fanout import run_cases, take_shard
 from doseledger.core.files import atomic_path, read_json, sha256_of_file, sha256_of_json, write_json
 from doseledger.core.protocol import Protocol
-from doseledger.core.tables import CASE_ID, CASES, RAW, SKIPPED, check_table, read_table, write_table
+from doseledger.core.tables import CASE_ID, CASES, RAW, SKIPPED, read_table, write_table
 from doseledger.dicom.source import source_digest
 from doseledger.ingest import case as convert
 from doseledger.ingest import openkbp
@@ -182,7 +182,7 @@ def _check_list(raw_list: Path, digests: Mapping[str, str], raw: Path) -> None:
 def _read_groups(path: Path, case_ids: list[str]) -> dict[str, tuple[str, str]]:
     if not path.exists():
         return {}
-    table = check_table(pd.read_csv(path, dtype=str, keep_default_na=False), GROUPS, str(path))
+    table = read_table(path, GROUPS)
     strangers = [c for c in table["case_id"] if c not in case_ids]
     if strangers:
         raise BadInput(f"{path} names {', '.join(strangers[:5])}, which are not among the raw cases")
