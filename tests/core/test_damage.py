@@ -130,7 +130,7 @@ def test_an_archive_that_unpacks_to_a_thousand_times_its_size_is_refused(tmp_pat
         member.write(head.getvalue())
         for _ in range(512):
             member.write(bytes(1 << 20))
-    with pytest.raises(BadInput, match="would unpack to .* more than 100 times"), open_npz(path):
+    with pytest.raises(BadInput, match=r"would unpack to .* more than 100 times"), open_npz(path):
         pass
     with pytest.raises(BadCase, match="would unpack to"):
         Case.load(path)
@@ -144,7 +144,7 @@ def test_meta_that_names_no_case_is_a_bad_case(meta: str, tmp_path: Path, make_c
         arrays = {key: npz[key] for key in npz.files}
     write_npz(path, {**arrays, "meta": np.asarray(meta)})
     for read in (Case.load, read_meta):
-        with pytest.raises(BadCase, match="case_0001: .*(meta names no case_id|can't be read)"):
+        with pytest.raises(BadCase, match=r"case_0001: .*(meta names no case_id|can't be read)"):
             read(path)
 
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from doseledger.core.damage import DAMAGED, describe
+from doseledger.core.damage import UNREADABLE, describe
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.files import ZIP_DATE, atomic_path
 from doseledger.core.grid import Grid, IntTriple
@@ -168,7 +168,7 @@ def _as_bad_case(path: Path) -> Iterator[None]:
         raise BadCase(path.stem, f"no such file: {path}") from error
     except KeyError as error:
         raise BadCase(path.stem, f"{path} has no key {error}; ingest it again") from error
-    except (BadInput, *DAMAGED) as error:
+    except UNREADABLE as error:
         reason = describe(error)
         raise BadCase(path.stem, f"{path} can't be read ({reason}); it may be cut short, ingest it again") from error
 

@@ -21,8 +21,10 @@ DAMAGED: tuple[type[Exception], ...] = (
     *(ArithmeticError, AttributeError, EOFError, LookupError, OSError),
     *(RuntimeError, SyntaxError, TypeError, ValueError),
 )
-# Images deflate to a third or so, masks alone to a hundredth: a whole archive that grows by more, and is large, was made
-# to fill the memory (deflate reaches 1032).
+# The same, and what readers of ours refuse of it.
+UNREADABLE: tuple[type[Exception], ...] = (BadInput, *DAMAGED)
+# Images deflate to a third or so, masks alone to a hundredth: a whole archive that grows by more, and is large, was
+# made to fill the memory (deflate reaches 1032).
 MOST_GROWTH = 100
 ALWAYS_ALLOWED_BYTES = 1 << 28
 # So much of an error's text is shown.

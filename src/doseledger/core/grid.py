@@ -50,8 +50,8 @@ class Grid:
             raise BadInput(f"a grid needs three positive sizes, found {self.shape_zyx}")
         if math.prod(self.shape_zyx) > MOST_VOXELS:
             raise BadInput(
-                f"a grid of {self.shape_zyx} voxels (z, y, x) is larger than any patient's, wanted at most {MOST_VOXELS} "
-                "in all; look at the pixel spacing and the slice positions"
+                f"a grid of {self.shape_zyx} voxels (z, y, x) is larger than any patient's, wanted at most "
+                f"{MOST_VOXELS} in all; look at the pixel spacing and the slice positions"
             )
         if not np.all(np.isfinite(self.spacing_mm)) or min(self.spacing_mm) <= 0:
             raise BadInput(f"a grid needs three positive spacings in mm, found {self.spacing_mm}")

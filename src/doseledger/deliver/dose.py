@@ -31,6 +31,7 @@ from doseledger.dicom.objects import to_bytes
 from doseledger.dicom.read import CaseObjects, gather_objects
 from doseledger.dicom.read_structures import read_rois
 from doseledger.dicom.source import lenient, malformed_as_bad_case, read_source, source_digest
+from doseledger.dicom.values import text_of
 from doseledger.dicom.write_prediction import PredictedBy, make_heading, make_predicted_dose, make_predicted_plan
 from doseledger.ingest.case import Origin, convert_case
 from doseledger.ingest.pack import find_sources
@@ -175,7 +176,7 @@ def predict_patient(
         files, _ = read_source(source)
         with malformed_as_bad_case(name):
             objects = gather_objects(files, request.protocol.objects, request.protocol.modality, name)
-            patient_id = str(objects.slices[0].get("PatientID") or "")
+            patient_id = text_of(objects.slices[0], "PatientID")
         seen = request.seen.matches(case, patient_id)
         for note in seen:
             tell(f"WARNING: {name}: {note}")

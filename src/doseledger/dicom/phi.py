@@ -30,7 +30,8 @@ from doseledger.dicom.phi_attributes import (
     OVERLAY_GROUPS,
     PSEUDONYM_KEYWORDS,
 )
-from doseledger.dicom.source import MALFORMED, SourceFile, lenient
+from doseledger.dicom.source import SourceFile, lenient
+from doseledger.dicom.values import MALFORMED, PADDING
 
 Kind = Literal["date", "name", "listed", "private", "sequence", "free"]
 # `phi.allow` names a vendor's private block by its creator.
@@ -132,7 +133,7 @@ def _passes(
         return True
     if kind == "name" or keyword_for_tag(tag) in PSEUDONYM_KEYWORDS:
         values = value if isinstance(value, (list, pydicom.multival.MultiValue)) else [value]
-        return all(_is_empty(item) or pattern.fullmatch(str(item).rstrip("^ ")) for item in values)
+        return all(_is_empty(item) or pattern.fullmatch(str(item).strip(PADDING).rstrip("^ ")) for item in values)
     return False
 
 

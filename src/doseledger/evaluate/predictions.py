@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from doseledger.core.damage import DAMAGED, describe
-from doseledger.core.errors import BadCase, BadInput
+from doseledger.core.damage import UNREADABLE, describe
+from doseledger.core.errors import BadCase
 from doseledger.core.grid import Grid
 from doseledger.core.npz import open_npz
 
@@ -56,7 +56,7 @@ def _as_bad_case(path: Path) -> Iterator[None]:
         raise BadCase(path.stem, f"no prediction {path.name}; run predict") from error
     except KeyError as error:
         raise BadCase(path.stem, f"the prediction {path.name} has no key {error}; run predict again") from error
-    except (BadInput, *DAMAGED) as error:
+    except UNREADABLE as error:
         reason = describe(error)
         raise BadCase(path.stem, f"the prediction {path.name} can't be read ({reason}); run predict again") from error
 

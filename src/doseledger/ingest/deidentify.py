@@ -14,6 +14,7 @@ from doseledger.core.protocol import Phi, Protocol
 from doseledger.dicom.deidentify import Pseudonymiser, deidentify_dataset
 from doseledger.dicom.phi import refuse_phi
 from doseledger.dicom.source import lenient, malformed_as_bad_case, read_source
+from doseledger.dicom.values import text_of
 from doseledger.ingest.pack import find_sources, pack_case
 
 SALT_BYTES = 32
@@ -80,7 +81,7 @@ def deidentify(raw: Path, out: Path, protocol: Protocol, salt: bytes, tell: Call
 def _deidentify_case(source: Path, case_id: str, out: Path, phi: Phi, salt: bytes) -> str:
     with lenient():
         files, _ = read_source(source)
-        patient_ids = {str(file.dataset.get("PatientID") or "") for file in files} - {""}
+        patient_ids = {text_of(file.dataset, "PatientID") for file in files} - {""}
         if len(patient_ids) != 1:
             raise BadCase(
                 case_id, f"{len(patient_ids)} different PatientIDs in one case, wanted one; export them apart"

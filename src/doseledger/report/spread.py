@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from doseledger.core.damage import DAMAGED, describe
-from doseledger.core.errors import BadCase, BadInput
+from doseledger.core.damage import UNREADABLE, describe
+from doseledger.core.errors import BadCase
 from doseledger.core.npz import open_npz
 from doseledger.core.sheet import MISSING, Table, format_number, make_table
 from doseledger.report.blocks import Picture
@@ -47,7 +47,7 @@ def load_spread(path: Path, shape_zyx: tuple[int, ...]) -> NDArray[np.float32] |
     try:
         with open_npz(path) as npz:
             spread_gy = npz.get("dose_sd_gy")
-    except (BadInput, *DAMAGED) as error:
+    except UNREADABLE as error:
         raise BadCase(path.stem, f"its prediction can't be read ({describe(error)}); predict again") from error
     if spread_gy is not None and spread_gy.shape != shape_zyx:
         raise BadCase(path.stem, f"its spread has {spread_gy.shape} voxels, its dose {shape_zyx}; predict again")

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from doseledger.core.code import code_digest
-from doseledger.core.damage import DAMAGED, describe
+from doseledger.core.damage import UNREADABLE, describe
 from doseledger.core.errors import BadInput
 from doseledger.core.files import sha256_of_file, sha256_of_json
 from doseledger.core.npz import open_npz
@@ -49,7 +49,7 @@ def read_stack(path: Path) -> Stack:
     try:
         with open_npz(path) as npz:
             arrays = {name: npz[name] for name in ("images", "labels", "groups") if name in npz}
-    except (BadInput, *DAMAGED) as error:
+    except UNREADABLE as error:
         raise BadInput(f"{path}: can't be read as NPZ ({describe(error)})") from error
     missing = [name for name in ("images", "labels") if name not in arrays]
     if missing:
