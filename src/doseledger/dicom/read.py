@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 import pydicom
 
@@ -22,6 +22,20 @@ OBJECT_MODALITY: dict[DicomObject, str] = {"rtstruct": "RTSTRUCT", "rtdose": "RT
 Link = Literal["references", "frame-of-reference"]
 APPROVED = "APPROVED"
 Datasets = list[pydicom.Dataset]
+
+
+def check_link(text: str) -> Link:
+    """Return a way to tell that objects belong together.
+
+    Raises
+    ------
+    BadInput
+        If there is no such way.
+    """
+    for link in get_args(Link):
+        if text == link:
+            return link
+    raise BadInput(f"--link {text!r}: wanted one of {', '.join(get_args(Link))}")
 
 
 @dataclass(frozen=True)

@@ -100,8 +100,8 @@ def check_size(n_bytes: int, source: Path) -> None:
 
 def _check_names(names: list[str], source: Path) -> None:
     """Refuse names that are there twice, or lead out of the archive; names themselves are not repeated."""
-    paths = [PurePosixPath(name.replace("\\", "/")) for name in names]
-    astray = sum(path.is_absolute() or ".." in path.parts or ":" in path.parts[:1] for path in paths)
+    paths = [PurePosixPath(name.replace("\\", "/")) for name in names if not _is_junk(name)]
+    astray = sum(path.is_absolute() or ".." in path.parts or str(path)[1:2] == ":" for path in paths)
     if astray:
         raise BadInput(f"{source.name} has {astray} names that lead out of it (absolute, or with ..); pack it again")
     twice = len(paths) - len(set(paths))
