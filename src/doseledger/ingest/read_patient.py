@@ -173,13 +173,16 @@ def _describe_plan(rtplan: Dataset) -> dict[str, Any]:
     """The plan's summary and faults; these fail no conversion: the data gate decides."""
     summary: dict[str, Any] = {}
     try:
-        summary = summarise_plan(rtplan)
         faults = check_rtplan(rtplan)
     except BadInput as error:
         faults = [f"The plan can't be checked: {error}."]
     except MALFORMED as error:
         # As above, only the kind of error is repeated: its text may hold a value.
         faults = [f"The plan is so malformed that it can't be checked ({type(error).__name__})."]
+    try:
+        summary = summarise_plan(rtplan)
+    except BadInput as error:
+        faults = faults or [f"The plan can't be summarised: {error}."]
     more = len(faults) - MOST_FAULTS
     listed = [*faults[:MOST_FAULTS], f"And {more} faults more."] if more > 0 else faults
     return {**summary, "faults": listed}

@@ -100,11 +100,12 @@ def check_size(n_bytes: int, source: Path) -> None:
 
 def _check_names(names: list[str], source: Path) -> None:
     """Refuse names that are there twice, or lead out of the archive; names themselves are not repeated."""
-    paths = [PurePosixPath(name.replace("\\", "/")) for name in names if not _is_junk(name)]
+    paths = [PurePosixPath(name.replace("\\", "/")) for name in names]
     astray = sum(path.is_absolute() or ".." in path.parts or str(path)[1:2] == ":" for path in paths)
     if astray:
         raise BadInput(f"{source.name} has {astray} names that lead out of it (absolute, or with ..); pack it again")
-    twice = len(paths) - len(set(paths))
+    kept = [path for path in paths if not _is_junk(path.as_posix())]
+    twice = len(kept) - len(set(kept))
     if twice:
         raise BadInput(f"{source.name} has {twice} names twice, and which file counts can't be told; pack it again")
 
