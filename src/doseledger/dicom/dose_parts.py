@@ -176,7 +176,7 @@ def _by_number(
     if wrong:
         raise BadCase(
             case_id,
-            f"{intro}; of the plan's {what} {', '.join(map(str, sorted(wanted)))}: {'; '.join(wrong)}. {advice}",
+            f"{intro}; of the plan's {what} {', '.join(map(str, sorted(wanted)))}: {'; '.join(wrong)}. E{advice[1:]}",
         )
     return dict(sorted(groups.items()))
 
