@@ -78,8 +78,13 @@ def array_heads(path: Path) -> dict[str, ArrayHead]:
         If the file is no NPZ, holds a name twice or something that is no array, an array of objects or records, a head
         that does not fit its bytes, or unpacks to far more than it holds.
     """
+    with damage_as_bad_input(path):
+        return _heads(path)
+
+
+def _heads(path: Path) -> dict[str, ArrayHead]:
     heads: dict[str, ArrayHead] = {}
-    with damage_as_bad_input(path), zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
             name = info.filename.removesuffix(SUFFIX)
             if not info.filename.endswith(SUFFIX) or not name:
@@ -132,8 +137,9 @@ def open_npz(path: Path) -> Iterator[Any]:
     Raises
     ------
     BadInput
-        As `array_heads`; what damage raises within the block is left to the caller, who knows whose file it is.
+        As `array_heads` for what the heads say; whatever else damage raises, here or within the block, is left to the
+        caller, who knows whose file it is.
     """
-    array_heads(path)
+    _heads(path)
     with path.open("rb") as stream, np.load(stream, allow_pickle=False) as npz:
         yield npz

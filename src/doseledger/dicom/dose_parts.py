@@ -174,10 +174,8 @@ def _by_number(
         ),
     ]
     if wrong:
-        raise BadCase(
-            case_id,
-            f"{intro}; of the plan's {what} {', '.join(map(str, sorted(wanted)))}: {'; '.join(wrong)}. E{advice[1:]}",
-        )
+        of_plan = ", ".join(map(str, sorted(wanted)))
+        raise BadCase(case_id, f"{intro}; of the plan's {what} {of_plan}: {'; '.join(wrong)}. {advice.capitalize()}")
     return dict(sorted(groups.items()))
 
 
