@@ -17,7 +17,7 @@ from doseledger.core.errors import BadInput
 from doseledger.core.files import write_text
 from doseledger.core.grid import Grid
 from doseledger.core.protocol import Protocol, load_protocol
-from doseledger.gates.data.features import measure_case
+from doseledger.gates.features import measure_case
 from doseledger.gates.suites import judge_features, read_suite
 from doseledger.gates.verdict import Finding, make_verdict
 from doseledger.report.findings_page import write_page

@@ -11,6 +11,7 @@ import pydicom
 from numpy.typing import NDArray
 
 from doseledger.core.errors import BadCase
+from doseledger.core.limit import breaks
 from doseledger.core.plan import Arc, Plan
 
 # A machine without jaws along the leaves (Elekta's) is limited by its leaves alone: the widest field is 40 cm.
@@ -182,7 +183,7 @@ def _read_arc(beam: pydicom.Dataset, meterset_mu: float, case_id: str) -> Arc:
     points = list(_filled_points(beam))
     final = float(beam.get("FinalCumulativeMetersetWeight") or 0.0)
     weights = np.asarray([point["CumulativeMetersetWeight"] for point in points], dtype=np.float64)
-    if final <= 0 or np.any(np.diff(weights) < 0):
+    if not final > 0 or breaks(np.append(np.diff(weights), final), least=0.0).any():
         raise BadCase(case_id, f"{who}: cumulative meterset falls, or ends at {final}; the plan can't be delivered")
     n = len(points)
     jaws = np.column_stack([_jaws(points, JAWS_X, who, case_id), _jaws(points, JAWS_Y, who, case_id)])
@@ -239,7 +240,7 @@ def _held(points: list[dict[str, Any]], keyword: str, tolerance: float, who: str
     if any(keyword not in point for point in points):
         raise BadCase(case_id, f"{who}: no {keyword}")
     values = np.asarray([np.atleast_1d(np.asarray(p[keyword], dtype=np.float64)) for p in points])
-    if np.ptp(values, axis=0).max() > tolerance:
+    if breaks(np.ptp(values, axis=0), most=tolerance).any():
         raise BadCase(case_id, f"{who}: {keyword} changes during the beam, which is not supported")
     first: NDArray[np.float64] = values[0]
     return first
@@ -251,7 +252,7 @@ def _jaws(points: list[dict[str, Any]], names: tuple[str, ...], who: str, case_i
     for point in points:
         given = [point["devices"][name] for name in names if name in point["devices"]]
         pair = given[0] if given else np.asarray([-WIDEST_FIELD_MM, WIDEST_FIELD_MM])
-        if pair.shape != (2,) or pair[0] > pair[1]:
+        if pair.shape != (2,) or not pair[0] <= pair[1]:
             raise BadCase(case_id, f"{who}: jaws {names[0]} at {pair.tolist()} mm, wanted two rising positions")
         pairs.append(pair)
     return np.stack(pairs)

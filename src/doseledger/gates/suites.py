@@ -51,7 +51,7 @@ def judge_features(
     Parameters
     ----------
     features
-        One row per case with a `case_id` (see gates/data/features.py).
+        One row per case with a `case_id` (see gates/features.py).
     expectations
         As `read_suite` gives them.
 

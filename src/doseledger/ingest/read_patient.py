@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -159,7 +160,14 @@ def _describe_plan(rtplan: Dataset) -> dict[str, Any]:
         faults = [f"The plan is so malformed that it can't be checked ({type(error).__name__})."]
     more = len(faults) - MOST_FAULTS
     listed = [*faults[:MOST_FAULTS], f"And {more} faults more."] if more > 0 else faults
-    return {**summarise_plan(rtplan), "faults": listed}
+    return {**{key: _finite(value) for key, value in summarise_plan(rtplan).items()}, "faults": listed}
+
+
+def _finite(value: Any) -> Any:
+    """A value of the summary without numbers that are none: the faults name these, and JSON can't hold them."""
+    if isinstance(value, list):
+        return [item for item in value if _finite(item) is not None]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _in_frame(roi: Roi, objects: CaseObjects) -> bool:

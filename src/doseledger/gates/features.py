@@ -37,14 +37,18 @@ def measure_case(case: Case, protocol: Protocol) -> Row:
     -----
     Dx% is the (100 − x)th percentile of the voxels' doses (ICRU 83).
     """
-    row: Row = {"case_id": case.case_id}
-    for axis, spacing in zip("zyx", case.grid.spacing_mm, strict=True):
-        row[f"spacing_{axis}_mm"] = spacing
-    row |= _measure_image(case)
-    row |= _measure_structures(case)
+    row = measure_anatomy(case)
     if protocol.has_dose and case.dose_gy is not None:
         row |= _measure_dose(case, case.dose_gy, protocol)
     return row
+
+
+def measure_anatomy(case: Case) -> Row:
+    """Return those features of a case that are not of its dose."""
+    row: Row = {"case_id": case.case_id}
+    for axis, spacing in zip("zyx", case.grid.spacing_mm, strict=True):
+        row[f"spacing_{axis}_mm"] = spacing
+    return row | _measure_image(case) | _measure_structures(case)
 
 
 def _measure_image(case: Case) -> Row:
