@@ -43,6 +43,16 @@ def measure_case(case: Case, protocol: Protocol) -> Row:
     return row
 
 
+def describe_source(case: Case) -> Row:
+    """Return what a case says of where it comes from: the plan's technique, the tube voltage; NaN where nothing."""
+    row: Row = {}
+    for name, key in (("plan", "technique"), ("scanner", "kvp")):
+        said = case.meta.get(name)
+        value = said.get(key) if isinstance(said, dict) else None
+        row[f"{name}_{key}"] = float("nan") if value is None else str(value)
+    return row
+
+
 def measure_anatomy(case: Case) -> Row:
     """Return those features of a case that are not of its dose."""
     row: Row = {"case_id": case.case_id}

@@ -21,7 +21,7 @@ from doseledger.gates.data.fingerprints import Fingerprint, take_fingerprint
 from doseledger.gates.data.outliers import judge_outliers
 from doseledger.gates.digests import CohortFiles, data_digest
 from doseledger.gates.drift.case_inputs import measure_inputs
-from doseledger.gates.features import Row, measure_case
+from doseledger.gates.features import Row, describe_source, measure_case
 from doseledger.gates.limits import DataLimits, data_limits
 from doseledger.gates.verdict import Finding, Verdict, make_verdict
 
@@ -123,7 +123,7 @@ def judge_case(path: Path, row: Mapping[str, object], protocol: Protocol, limits
         findings += plans.judge_plan(case, protocol)
         row = inputs = None
         if not any(finding.gate in UNMEASURABLE for finding in findings):
-            row, inputs = measure_case(case, protocol), measure_inputs(case, protocol)
+            row, inputs = measure_case(case, protocol) | describe_source(case), measure_inputs(case, protocol)
             if limits.image is not None:
                 image, measures = images.judge_image(case, protocol, limits.image)
                 findings, row = [*findings, *image], row | measures

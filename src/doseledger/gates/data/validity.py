@@ -38,13 +38,11 @@ def judge_valid_dose(
     Notes
     -----
     Of DICOM the case's meta tells the dose grid, so that where the dose is defined is known without the array judged.
-    OpenKBP gives a mask alone: it may have any outline, but no holes, and lies in the body.
+    OpenKBP gives a mask alone: it may have any outline, but no closed holes, and lies in the body.
     """
     valid, n_body = case.valid_dose, int(case.body.sum())
     if not valid.any():
-        message = (
-            f"{case.case_id}: valid_dose is empty, so the dose would count and be judged nowhere; ingest it again"
-        )
+        message = f"{case.case_id}: valid_dose is empty, so the dose would count and be judged nowhere; ingest it again"
         return [Finding("valid_dose_empty", case.case_id, "error", message)]
     expected = _expected(case, protocol)
     if expected is None:
@@ -84,8 +82,7 @@ def judge_valid_dose(
 def _expected(case: Case, protocol: Protocol) -> NDArray[np.bool_] | None:
     """Return where the dose should be defined; None where nothing but the array itself says so."""
     if protocol.source == "openkbp":
-        filled = np.stack([binary_fill_holes(layer) for layer in case.valid_dose])
-        return np.asarray(filled & case.body, dtype=np.bool_)
+        return np.asarray(binary_fill_holes(case.valid_dose) & case.body, dtype=np.bool_)
     native: Any = case.meta.get("native_dose_grid")
     if not isinstance(native, dict):
         return None
