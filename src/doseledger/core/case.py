@@ -117,7 +117,13 @@ class Case:
         return _load(path)
 
     def save(self, path: Path) -> None:
-        """Write the case atomically, without compression; the same case always gives the same bytes."""
+        """Write the case atomically, without compression; the same case always gives the same bytes.
+
+        Raises
+        ------
+        BadCase
+            If an array breaks the contract, or a number of the meta is not finite.
+        """
         check_form(self)
         with atomic_path(path) as part:
             write_npz(part, _arrays(self))
@@ -137,7 +143,7 @@ def _arrays(case: Case) -> dict[str, NDArray[Any]]:
         "origin_mm": np.asarray(case.grid.origin_mm, dtype=np.float64),
         "full_shape_zyx": np.asarray(case.full_shape_zyx, dtype=np.int32),
         "crop_start_zyx": np.asarray(case.crop_start_zyx, dtype=np.int32),
-        "meta": np.asarray(json.dumps(case.meta, sort_keys=True, ensure_ascii=False, allow_nan=False)),
+        "meta": np.asarray(_meta_as_json(case)),
     }
     if case.dose_gy is not None:
         arrays["dose_gy"] = case.dose_gy
@@ -147,6 +153,14 @@ def _arrays(case: Case) -> dict[str, NDArray[Any]]:
     if case.n_fractions is not None:
         arrays["n_fractions"] = np.asarray(case.n_fractions, dtype=np.int32)
     return arrays
+
+
+def _meta_as_json(case: Case) -> str:
+    try:
+        return json.dumps(case.meta, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        reason = f"its meta holds NaN or infinity, which JSON does not know ({error}); look at its plan and dose"
+        raise BadCase(case.case_id, reason) from error
 
 
 def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:

@@ -14,9 +14,9 @@ Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
 class Block(BaseModel):
-    """Base of everything read from YAML: frozen, and an unknown key is an error, not a silent typo."""
+    """Base of everything read from YAML: frozen; an unknown key is an error, not a silent typo, and so is NaN."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
 
 AnyBlock = TypeVar("AnyBlock", bound=BaseModel)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydicom.multival import MultiValue
 
 from doseledger.core.errors import BadCase
+from doseledger.core.limit import breaks
 from doseledger.core.plan import Arc, Plan
 from doseledger.dicom.plan_beams import (
     KINDS,
@@ -208,7 +209,7 @@ def _read_arc(beam: pydicom.Dataset, meterset_mu: float, case_id: str) -> Arc:
     points = list(_filled_points(beam))
     final = number_of(beam, "FinalCumulativeMetersetWeight") or 0.0
     weights = _each(points, "CumulativeMetersetWeight", 1, who, case_id)[:, 0]
-    if not (final > 0 and np.all(np.diff(weights) >= 0)):
+    if not final > 0 or breaks(np.diff(weights), least=0.0).any():
         raise BadCase(case_id, f"{who}: cumulative meterset falls, or ends at {final}; the plan can't be delivered")
     n = len(points)
     jaws = np.column_stack([_jaws(points, JAWS_X, who, case_id), _jaws(points, JAWS_Y, who, case_id)])
@@ -287,7 +288,7 @@ def _each(points: list[dict[str, Any]], keyword: str, count: int, who: str, case
 def _held(points: list[dict[str, Any]], keyword: str, tolerance: float, who: str, case_id: str) -> NDArray[np.float64]:
     """A value that all control points share."""
     values = _each(points, keyword, 3 if keyword == "IsocenterPosition" else 1, who, case_id)
-    if np.ptp(values, axis=0).max() > tolerance:
+    if breaks(np.ptp(values, axis=0), most=tolerance).any():
         raise BadCase(case_id, f"{who}: {keyword} changes during the beam, which is not supported")
     first: NDArray[np.float64] = values[0]
     return first

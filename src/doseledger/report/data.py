@@ -18,7 +18,7 @@ from doseledger.core.fanout import Tell, run_cases
 from doseledger.core.files import read_json, sha256_of_file
 from doseledger.core.protocol import Protocol
 from doseledger.core.tables import CASES, SKIPPED, SPLITS, TEST_SET, read_table
-from doseledger.gates.data.features import Row, measure_case
+from doseledger.gates.features import Row, measure_case
 from doseledger.ledger.runs.facts import fold_rows
 from doseledger.report.blocks import Picture
 from doseledger.report.figures.feature_figures import group_features, plot_features
