@@ -141,6 +141,24 @@ def box_around(mask: NDArray[np.bool_], margin_voxels_zyx: IntTriple = (0, 0, 0)
     return slices[0], slices[1], slices[2]
 
 
+def _within(index: NDArray[Any], n: int) -> NDArray[np.bool_]:
+    """Return which fractional indices lie within n voxels, each half its size beyond its centre."""
+    return (index >= -0.5 - 1e-6) & (index <= n - 0.5 + 1e-6)
+
+
+def box_within(grid: Grid, other: Grid) -> tuple[slice, slice, slice] | None:
+    """Return the voxels of a grid whose centres lie within another one's voxels; None where there are none."""
+    slices = []
+    for position, origin, spacing, n in zip(
+        grid.axes_mm(), other.origin_mm, other.spacing_mm, other.shape_zyx, strict=True
+    ):
+        there = np.flatnonzero(_within((position - origin) / spacing, n))
+        if len(there) == 0:
+            return None
+        slices.append(slice(int(there[0]), int(there[-1]) + 1))
+    return slices[0], slices[1], slices[2]
+
+
 def resample_linear(array: NDArray[Any], source: Grid, target: Grid, outside: float) -> NDArray[np.float32]:
     """Return an array sampled trilinearly at the voxel centres of another grid.
 
@@ -170,7 +188,7 @@ def resample_linear(array: NDArray[Any], source: Grid, target: Grid, outside: fl
         position = target.origin_mm[axis] + target.spacing_mm[axis] * np.arange(target.shape_zyx[axis])
         index = (position - source.origin_mm[axis]) / source.spacing_mm[axis]
         n = source.shape_zyx[axis]
-        inside.append((index >= -0.5 - 1e-6) & (index <= n - 0.5 + 1e-6))
+        inside.append(_within(index, n))
         index_of[axis] = np.clip(index, 0.0, n - 1.0)
     for axis in order:
         index = index_of[axis]

@@ -9,12 +9,17 @@ import pydicom
 from numpy.typing import NDArray
 
 from doseledger.core.errors import BadCase
+from doseledger.core.planes import ROUNDED_MM, TINY_MM
 from doseledger.dicom.source import in_file
 from doseledger.dicom.values import items_of, read_items, text_of, whole
 
 CLOSED_TYPES = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
-# Points of one contour may stray this far from their plane: they are decimal strings, and some systems round to 0.1 mm.
-PLANAR_TOLERANCE_MM = 0.1
+# A name is a long string (LO): PS3.5 6.2 gives it 64 characters.
+MOST_NAME_CHARACTERS = 64
+# Far more than anybody draws: a file beyond that is damaged, and would take hours.
+MOST_CONTOURS, MOST_POINTS = 50_000, 5_000_000
+# Ten metres off the origin nobody is treated; arithmetic in pixels holds until there.
+FARTHEST_MM = 10_000.0
 
 
 @dataclass(frozen=True)
@@ -24,7 +29,7 @@ class Roi:
     Parameters
     ----------
     number, name
-        ROI Number and ROI Name.
+        ROI Number and ROI Name, cut short where it is longer than DICOM allows.
     interpreted_type
         RT ROI Interpreted Type, e.g. EXTERNAL, PTV, ORGAN; empty where none is given.
     frame_of_reference_uid
@@ -38,6 +43,10 @@ class Roi:
     interpreted_type: str
     frame_of_reference_uid: str
     items: list[pydicom.Dataset] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if len(self.name) > MOST_NAME_CHARACTERS:
+            object.__setattr__(self, "name", self.name[: MOST_NAME_CHARACTERS - 1] + "…")
 
 
 @dataclass(frozen=True)
@@ -57,6 +66,15 @@ class Contours:
     polygons: list[tuple[float, NDArray[np.float64]]]
     n_ignored: int
     n_repeated: int
+
+    def notes(self, name: str) -> list[str]:
+        """Return what was left out, as warnings about a structure of that name."""
+        notes = []
+        if self.n_ignored:
+            notes.append(f"{self.n_ignored} contours of {name} enclose nothing (points or open): left out")
+        if self.n_repeated:
+            notes.append(f"{self.n_repeated} contours of {name} are exact repeats and count once")
+        return notes
 
 
 def read_rois(dataset: pydicom.Dataset, case_id: str) -> list[Roi]:
@@ -106,21 +124,25 @@ def read_contours(roi: Roi, case_id: str) -> Contours:
     Raises
     ------
     BadCase
-        If a contour is not in an axial plane, or its data are no triples of finite numbers.
+        If a contour is not in an axial plane, its data are no triples of finite numbers or reach out of any room, or
+        there are more of them than anybody draws.
     """
+    if len(roi.items) > MOST_CONTOURS:
+        raise BadCase(case_id, f"{roi.name} has {len(roi.items)} contours, wanted at most {MOST_CONTOURS}; thin them")
     polygons: list[tuple[float, NDArray[np.float64]]] = []
     seen: set[bytes] = set()
-    n_ignored = n_repeated = 0
+    n_ignored = n_repeated = n_points = 0
     for item in roi.items:
         if item.get("ContourGeometricType") not in CLOSED_TYPES:
             n_ignored += 1
             continue
-        points = _points(item, roi, case_id)
+        points = _points(item, roi, case_id, MOST_POINTS - n_points)
+        n_points += len(points)
         if len(points) < 3:
             n_ignored += 1
             continue
         spread = float(np.ptp(points[:, 2]))
-        if spread > PLANAR_TOLERANCE_MM:
+        if spread > ROUNDED_MM + TINY_MM:
             raise BadCase(
                 case_id,
                 f"a contour of {roi.name} spans {spread:.2f} mm in z, wanted axial planes; draw it on axial slices",
@@ -134,10 +156,13 @@ def read_contours(roi: Roi, case_id: str) -> Contours:
     return Contours(polygons, n_ignored, n_repeated)
 
 
-def _points(item: pydicom.Dataset, roi: Roi, case_id: str) -> NDArray[np.float64]:
-    """Contour Data as (n, 3) in mm."""
+def _points(item: pydicom.Dataset, roi: Roi, case_id: str, most: int) -> NDArray[np.float64]:
+    """Contour Data as (n, 3) in mm, at most so many points."""
     element = item.get_item("ContourData")
     value = None if element is None else element.value
+    n_numbers = 0 if value is None else value.count(b"\\") + 1 if isinstance(value, bytes) else len(value)
+    if n_numbers > 3 * most:
+        raise BadCase(case_id, f"{roi.name} has more than {MOST_POINTS} points in its contours; thin them")
     if isinstance(value, bytes):
         # Straight from the file's text: pydicom would make an object of each number, which costs ten times the rest.
         text = value.rstrip(b" \0").replace(b"\\", b" ").decode("ascii", errors="replace")
@@ -151,7 +176,23 @@ def _points(item: pydicom.Dataset, roi: Roi, case_id: str) -> NDArray[np.float64
         raise BadCase(
             case_id, f"ContourData of {roi.name} is not a list of (x, y, z) in mm; export the structure set again"
         )
+    if numbers.size and float(np.abs(numbers).max()) > FARTHEST_MM:
+        raise BadCase(
+            case_id,
+            f"ContourData of {roi.name} reaches to {float(np.abs(numbers).max()):.3g} mm, wanted at most "
+            f"{FARTHEST_MM:g} mm from the origin; export the structure set again",
+        )
     return numbers.reshape(-1, 3)
+
+
+def slab_thickness_mm(roi: Roi) -> float | None:
+    """Return Contour Slab Thickness (3006,0044) in mm where all contours of an ROI name one and the same, else None."""
+    said = {str(item.get("ContourSlabThickness") or "") for item in roi.items}
+    try:
+        value = float(said.pop()) if len(said) == 1 else 0.0
+    except ValueError:
+        return None
+    return value if 0.0 < value < FARTHEST_MM else None
 
 
 def referenced_image_uids(dataset: pydicom.Dataset) -> set[str]:

@@ -15,14 +15,13 @@ from doseledger.core.grid import Grid
 from doseledger.core.protocol import Protocol
 from doseledger.dicom.read import Link
 from doseledger.dicom.source import source_digest
+from doseledger.dosimetry.dvh.subvoxel import MOST_OUTSIDE_PERCENT
 from doseledger.ingest.native_dvh import native_statistics
 from doseledger.ingest.place import Placed, place, place_structure
 from doseledger.ingest.read_patient import Patient, read_patient
 
 # Raised when the same raw data give another case; part of every case's meta.
-CONVERTER_VERSION = "3"
-# A target that reaches beyond the dose grid by more than this part of its volume has no DVH.
-MOST_TARGET_OUTSIDE_PERCENT = 0.1
+CONVERTER_VERSION = "4"
 
 
 @dataclass(frozen=True)
@@ -135,7 +134,9 @@ def _assemble(placed: Placed, patient: Patient, protocol: Protocol, meta: dict[s
             meta["parity"].pop(name, None)
             continue
         masks[index], sdf_mm[index] = placement.mask, placement.sdf_mm
-        _note_coverage(name, placement.outside_percent, protocol, meta)
+        if name in meta["parity"]:
+            meta["parity"][name]["outside_percent"] = placement.outside_percent
+    _judge_reach(protocol, meta)
     present = np.asarray([mask.any() for mask in masks], dtype=np.bool_)
     targets = [name for name, there in zip(names, present, strict=True) if there and name in protocol.prescription_gy]
     body = np.ascontiguousarray(placed.body[placed.box])
@@ -159,15 +160,18 @@ def _assemble(placed: Placed, patient: Patient, protocol: Protocol, meta: dict[s
     )
 
 
-def _note_coverage(name: str, outside_percent: float, protocol: Protocol, meta: dict[str, Any]) -> None:
-    """Say how much of a structure the dose grid misses; a target must lie within it."""
-    if name not in meta["parity"]:
-        return
-    meta["parity"][name]["outside_percent"] = outside_percent
-    if protocol.structure(name).kind == "target" and outside_percent > MOST_TARGET_OUTSIDE_PERCENT:
+def _judge_reach(protocol: Protocol, meta: dict[str, Any]) -> None:
+    """Say how much of each structure the dose grid misses; targets must lie within it."""
+    beyond = {name: found["outside_percent"] for name, found in meta["parity"].items() if found["outside_percent"] > 0}
+    lost = [
+        f"{percent:.1f} % of {name}"
+        for name, percent in beyond.items()
+        if protocol.structure(name).kind == "target" and percent > MOST_OUTSIDE_PERCENT
+    ]
+    if lost:
+        lie, them = ("lies", "it") if len(lost) == 1 else ("lie", "them")
         raise BadCase(
             str(meta["case_id"]),
-            f"{outside_percent:.1f} % of {name} lies beyond the RTDOSE grid; compute the dose on a grid that holds it",
+            f"{' and '.join(lost)} {lie} beyond the RTDOSE grid; compute the dose on a grid that holds {them}",
         )
-    if outside_percent > 0:
-        meta["warnings"].append(f"{outside_percent:.1f} % of {name} lies beyond the RTDOSE grid")
+    meta["warnings"] += [f"{percent:.1f} % of {name} lies beyond the RTDOSE grid" for name, percent in beyond.items()]

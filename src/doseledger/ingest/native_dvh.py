@@ -48,9 +48,9 @@ def native_statistics(stack: Stack, image_grid: Grid, dose: Dose) -> dict[str, f
 
 def _doses_inside(stack: Stack, dose: Dose) -> NDArray[np.float64]:
     """Doses at the points of the divided native grid that lie inside a structure."""
-    points = np.concatenate([polygon for plane in stack.polygons for polygon in plane])
-    low = np.asarray([stack.z_mm[0] - stack.slice_mm, *points.min(axis=0)[::-1]])
-    high = np.asarray([stack.z_mm[-1] + stack.slice_mm, *points.max(axis=0)[::-1]])
+    low, high = stack.box_mm()
+    margin = np.asarray([max(part.slice_mm for part in stack.parts()), 0.0, 0.0])
+    low, high = low - margin, high + margin
     shape = np.asarray(dose.grid.shape_zyx)
     start = np.clip(np.floor(dose.grid.mm_to_index(low)).astype(int) - 1, 0, shape)
     stop = np.clip(np.ceil(dose.grid.mm_to_index(high)).astype(int) + 2, 0, shape)

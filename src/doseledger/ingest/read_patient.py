@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydicom import Dataset
 
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.grid import Grid
 from doseledger.core.protocol import Protocol
 from doseledger.dicom.check import check_rtplan
-from doseledger.dicom.contours import Stack, stack_contours
+from doseledger.dicom.contours import Contour, Stack, beyond_image, stack_contours
 from doseledger.dicom.dose_parts import read_parts
 from doseledger.dicom.phi import refuse_phi
 from doseledger.dicom.read import CaseObjects, Link, gather_objects
@@ -221,9 +222,8 @@ def _read_stacks(
 def _read_outline(roi: Roi, image_grid: Grid, case_id: str, warnings: list[str]) -> Stack:
     """Planes of the outline; unlike a structure it may go on beyond the image, as the patient does."""
     polygons = _read_polygons(roi, case_id, warnings)
-    half = image_grid.spacing_mm[0] / 2
-    low, high = image_grid.extent_mm[0][0] - half, image_grid.extent_mm[1][0] + half
-    within = [(z, points) for z, points in polygons if low <= z <= high]
+    beyond = beyond_image(np.asarray([z for z, _ in polygons]), image_grid)
+    within = [contour for contour, is_beyond in zip(polygons, beyond, strict=True) if not is_beyond]
     if len(within) < len(polygons):
         warnings.append(f"{len(polygons) - len(within)} contours of {roi.name} lie beyond the image and were left out")
     if not within:
@@ -233,13 +233,10 @@ def _read_outline(roi: Roi, image_grid: Grid, case_id: str, warnings: list[str])
     return stack
 
 
-def _read_polygons(roi: Roi, case_id: str, warnings: list[str]) -> list[tuple[float, Any]]:
+def _read_polygons(roi: Roi, case_id: str, warnings: list[str]) -> list[Contour]:
     """An ROI's closed contours; what was left out is added to the warnings."""
     contours = read_contours(roi, case_id)
-    if contours.n_ignored:
-        warnings.append(f"{contours.n_ignored} contours of {roi.name} enclose nothing (points or open): left out")
-    if contours.n_repeated:
-        warnings.append(f"{contours.n_repeated} contours of {roi.name} are exact repeats and count once")
+    warnings += contours.notes(roi.name)
     if not contours.polygons:
         raise BadCase(case_id, f"{roi.name} has no closed contour; draw it, or delete the ROI")
     return contours.polygons

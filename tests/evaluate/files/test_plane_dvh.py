@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from doseledger.cli.app import app
 from doseledger.core.case import Case
-from doseledger.core.errors import BadCase, BadInput
+from doseledger.core.errors import BadInput
 from doseledger.core.grid import Grid
 from doseledger.dicom.distance import signed_distance
 from doseledger.dicom.objects import Study, make_uid, to_bytes
@@ -81,10 +81,10 @@ def test_a_plane_has_the_area_dvh_of_the_disc_that_it_cuts(tmp_path: Path) -> No
     structures = write_structures(tmp_path / "rs.dcm", {"Disc": CYLINDER_Z, "Above": [16.5, 19.5]})
     found = dvh_of_rtdose(structures, write_plane(tmp_path / "rd.dcm", 1.0), STATISTICS)
     assert found["plane"] == {
-        "axis": "z", "position_mm": 1.0, "contour_spacing_mm": 3.0, "dose_slice_thickness_mm": 1.0,
-        "shares_are_of": "area",
+        "axis": "z", "position_mm": 1.0, "dose_slice_thickness_mm": 1.0, "shares_are_of": "area",
     }  # fmt: skip
     disc = found["structures"]["Disc"]
+    assert disc["contour_spacing_mm"] == pytest.approx(3.0)
     values = {name: entry["value"] for name, entry in disc["statistics"].items()}
     assert disc["area_cm2"] == pytest.approx(math.pi * RADIUS_MM**2 / 100, rel=0.002)
     assert values["min"] == pytest.approx(CENTRE_GY - RADIUS_MM, abs=0.01)
@@ -122,9 +122,7 @@ def test_a_plane_says_so_before_its_numbers(tmp_path: Path) -> None:
     structures = write_structures(tmp_path / "rs.dcm", {"Disc": CYLINDER_Z})
     rtdose = write_plane(tmp_path / "rd.dcm", 1.0)
     lines = describe_lines(dvh_of_rtdose(structures, rtdose))
-    assert lines[1].startswith(
-        "one plane at z = 1.00 mm: areas, not volumes (contours 3 mm apart, dose slice 1 mm thick)"
-    )
+    assert lines[1].startswith("one plane at z = 1.00 mm: areas, not volumes (dose slice 1 mm thick). Percents are")
     assert lines[2].startswith("Disc: area 6.33 cm², min 25.80 Gy")
     assert "D2cc" not in lines[2]
     shown = CliRunner().invoke(app, ["dvh", str(structures), str(rtdose), "--json"])
@@ -137,8 +135,10 @@ def test_what_lies_beyond_the_edges_of_the_plane_is_told(tmp_path: Path) -> None
     found = dvh_of_rtdose(structures, write_plane(tmp_path / "rd.dcm", 1.0, n=15), ["mean"])["structures"]["Disc"]
     whole = math.pi * RADIUS_MM**2 / 100
     assert found["outside_dose_grid_cm2"] > 0.1 * whole
-    assert found["area_cm2"] + found["outside_dose_grid_cm2"] == pytest.approx(whole, rel=0.002)
-    assert "beyond the edges of the dose plane" in found["warnings"][0]
+    assert found["area_cm2"] == pytest.approx(whole, rel=0.002)
+    assert found["covered_part"]["area_cm2"] == pytest.approx(whole - found["outside_dose_grid_cm2"], rel=0.002)
+    assert "% of it lies beyond the dose grid" in found["statistics"]["mean"]["reason"]
+    assert found["covered_part"]["statistics"]["mean"]["value"] == pytest.approx(CENTRE_GY, abs=10.0)
 
 
 def test_a_plane_that_no_structure_meets_is_refused(tmp_path: Path) -> None:
@@ -175,11 +175,11 @@ def test_one_frame_of_a_clinics_dose_has_the_mean_of_its_pixels(shared_data: Pat
 def test_contours_on_one_slice_need_a_plane_on_that_slice(tmp_path: Path) -> None:
     structures = write_structures(tmp_path / "rs.dcm", {"Disc": [1.5]})
     found = dvh_of_rtdose(structures, write_plane(tmp_path / "rd.dcm", 1.5), ["mean"])
-    assert found["plane"]["contour_spacing_mm"] is None
+    assert found["structures"]["Disc"]["contour_spacing_mm"] is None
     assert found["structures"]["Disc"]["statistics"]["mean"]["value"] == pytest.approx(CENTRE_GY, abs=0.01)
     with pytest.raises(BadInput, match="which no structure"):
         dvh_of_rtdose(structures, write_plane(tmp_path / "off.dcm", 2.0))
-    with pytest.raises(BadCase, match="the dose plane stands across it"):
+    with pytest.raises(BadInput, match="Disc: all contours lie on one slice"):
         dvh_of_rtdose(structures, stand_up(write_plane(tmp_path / "up.dcm", 0.0), 5.0))
 
 
@@ -189,7 +189,7 @@ def test_a_volume_of_dose_is_no_plane(tmp_path: Path) -> None:
     (tmp_path / "rd.dcm").write_bytes(to_bytes(make_dose(STUDY, np.full(grid.shape_zyx, 2.0), grid)))
     assert dvh_of_rtdose(structures, tmp_path / "rd.dcm", ["D2cc"])["plane"] is None
     one_slice = write_structures(tmp_path / "one.dcm", {"Disc": [1.5]})
-    with pytest.raises(BadInput, match="all contours lie on one slice"):
+    with pytest.raises(BadInput, match=r"no structure of one\.dcm has a DVH on rd\.dcm: Disc: all contours lie on one"):
         dvh_of_rtdose(one_slice, tmp_path / "rd.dcm", ["D2cc"])
 
 

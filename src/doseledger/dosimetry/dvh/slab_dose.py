@@ -63,8 +63,8 @@ def slab_dose(dose_gy: NDArray[Any], grid: Grid, slabs: Slabs, n_points: int) ->
     dose = np.ascontiguousarray(dose_gy)
     solid = slabs.in_voxels(grid)
     voxel_cc = grid.voxel_volume_cc
-    rough = sum(_area(solid.edges[a:b], ROUGH_LINES) for a, b in zip(solid.starts[:-1], solid.starts[1:], strict=True))
-    volume = float(rough) * solid.thickness
+    slabs_of = zip(solid.starts[:-1], solid.starts[1:], solid.thickness, strict=True)
+    volume = float(sum(thick * _area(solid.edges[a:b], ROUGH_LINES) for a, b, thick in slabs_of))
     if volume <= 0:
         return SampledDose(StructureDose(np.empty(0, dtype=np.float32), None, voxel_cc), 0.0)
     point = volume / n_points
@@ -143,13 +143,14 @@ def _sample(dose: NDArray[Any], solid: Solid, point: float, hot: NDArray[np.bool
     Where `hot` has more than one cell, only the points in those that are hot are looked at.
     """
     found, counts = np.empty(65536), np.zeros(2, dtype=np.int64)
-    # Lines and points are as far from one another, in voxels.
-    step = math.sqrt(point / solid.thickness)
     shift, state = 0.5, np.array([0.0, 0.5])
     for k in range(solid.z.size):
         edges = solid.edges[solid.starts[k] : solid.starts[k + 1]]
-        bottom = solid.z[k] - solid.thickness / 2.0
-        columns = _hot_columns(hot, bottom, bottom + solid.thickness)
+        thickness = solid.thickness[k]
+        # Lines and points are as far from one another, in voxels.
+        step = math.sqrt(point / thickness)
+        bottom = solid.z[k] - thickness / 2.0
+        columns = _hot_columns(hot, bottom, bottom + thickness)
         shift = (shift + STEP_LINE) % 1.0
         low, high = span(edges)
         ends, state[0] = np.empty(edges.shape[0]), step / 2.0
@@ -162,7 +163,7 @@ def _sample(dose: NDArray[Any], solid: Solid, point: float, hot: NDArray[np.bool
             most = counts[0] + int((ends[n - 1] - ends[0]) / step) + n
             if most > found.size:
                 found = np.concatenate((found, np.empty(most)))
-            line_at = (bottom, solid.thickness, y, step, level)
+            line_at = (bottom, thickness, y, step, level)
             _sample_line(dose, line_at, ends[:n], state, (hot, row), (found, counts))
     return found[: counts[0]].copy(), counts[1]
 

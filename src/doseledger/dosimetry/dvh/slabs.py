@@ -1,4 +1,4 @@
-"""A structure as a stack of slabs, contours of one plane each extruded by the distance of the planes, on a dose.
+"""A structure as slabs on a dose: contours of one plane each, extruded to their neighbours.
 
 Nothing is put on a grid: a slab keeps its area and its rim to the last digit, however large the structure is.
 """
@@ -14,16 +14,17 @@ from numba import njit
 from numpy.typing import NDArray
 
 from doseledger.core.grid import Grid
+from doseledger.core.planes import TINY_MM
 from doseledger.dosimetry.dvh.subvoxel import trilinear
 
 Floats = NDArray[np.float64]
 
 
 class Solid(NamedTuple):
-    """Slabs in indices of a dose grid: z of each, their thickness, edges as x, y, x, y, and where each slab's begin."""
+    """Slabs in indices of a dose grid: z and thickness of each, edges as x, y, x, y, and where each slab's begin."""
 
     z: Floats
-    thickness: float
+    thickness: Floats
     edges: Floats
     starts: NDArray[np.intp]
 
@@ -37,7 +38,7 @@ class Slabs:
     z_mm
         Middle of each slab, (slab,).
     thickness_mm
-        Of every slab.
+        Of each slab, (slab,).
     edges_mm
         Edges of the contours as x, y of their two ends, (edge, 4), one slab after another; inside is even-odd.
     starts
@@ -45,7 +46,7 @@ class Slabs:
     """
 
     z_mm: Floats
-    thickness_mm: float
+    thickness_mm: Floats
     edges_mm: Floats
     starts: NDArray[np.intp]
 
@@ -55,7 +56,7 @@ class Slabs:
         plane = [2, 1, 2, 1]
         edges = np.ascontiguousarray((self.edges_mm - origin[plane]) / spacing[plane])
         z = (self.z_mm - origin[0]) / spacing[0]
-        return Solid(z, float(self.thickness_mm / spacing[0]), edges, self.starts)
+        return Solid(z, self.thickness_mm / spacing[0], edges, self.starts)
 
     def cut(self, axis: int, position_mm: float) -> Slabs:
         """Return the structure's cut with a plane, as a sheet of it 1 mm thick: its volume in mm³ is the area in mm².
@@ -70,12 +71,12 @@ class Slabs:
         slabs = [self.edges_mm[a:b] for a, b in zip(self.starts[:-1], self.starts[1:], strict=True)]
         if axis == 0:
             # The nearest alone: between two slabs neither both nor none, whatever their heights were rounded to.
-            off = np.abs(self.z_mm - position_mm)
-            nearest = int(np.argmin(off)) if len(off) else 0
-            met = slabs[nearest : nearest + 1] if np.any(off <= self.thickness_mm / 2.0 + 1e-6) else []
+            beyond = np.abs(self.z_mm - position_mm) - self.thickness_mm / 2.0
+            nearest = int(np.argmin(beyond)) if len(beyond) else 0
+            met = slabs[nearest : nearest + 1] if np.any(beyond <= TINY_MM) else []
             starts = np.cumsum([0, *(len(edges) for edges in met)])
             edges_mm = np.concatenate(met) if met else np.empty((0, 4))
-            return Slabs(np.full(len(met), position_mm), 1.0, edges_mm, starts.astype(np.intp))
+            return Slabs(np.full(len(met), position_mm), np.ones(len(met)), edges_mm, starts.astype(np.intp))
         # Edges as along, across: the cut of a slab is one rectangle for each run within its contours.
         order = [0, 1, 2, 3] if axis == 1 else [1, 0, 3, 2]
         layers = []
@@ -86,7 +87,7 @@ class Slabs:
         return make_slabs(layers, self.thickness_mm)
 
 
-def make_slabs(layers: list[tuple[float, list[Floats]]], thickness_mm: float) -> Slabs:
+def make_slabs(layers: list[tuple[float, list[Floats]]], thickness_mm: float | Floats) -> Slabs:
     """Return slabs of closed contours.
 
     Parameters
@@ -94,13 +95,15 @@ def make_slabs(layers: list[tuple[float, list[Floats]]], thickness_mm: float) ->
     layers
         Of each slab its middle z in mm and its contours, each (n, 2) of x, y in mm.
     thickness_mm
-        Of every slab.
+        Of every slab, or of each, (slab,).
     """
     edges = [[np.hstack([points, np.roll(points, -1, axis=0)]) for points in contours] for _, contours in layers]
     joined = [np.concatenate(parts) if parts else np.empty((0, 4)) for parts in edges]
     starts = np.cumsum([0, *(len(part) for part in joined)])
     flat = np.concatenate(joined) if joined else np.empty((0, 4))
-    return Slabs(np.array([z for z, _ in layers], dtype=np.float64), thickness_mm, flat, starts.astype(np.intp))
+    z_mm = np.array([z for z, _ in layers], dtype=np.float64)
+    thick_mm = np.array(np.broadcast_to(thickness_mm, z_mm.shape), dtype=np.float64)
+    return Slabs(z_mm, thick_mm, flat, starts.astype(np.intp))
 
 
 def _sheet(ends: Floats, position_mm: float, axis: int) -> Floats:
@@ -157,8 +160,8 @@ def extremes(dose: NDArray[Any], solid: Solid) -> tuple[float, float]:
     nz, ny, nx = dose.shape
     ends = np.array([np.inf, -np.inf])
     for k in range(solid.z.size):
-        bottom = max(solid.z[k] - solid.thickness / 2.0, -0.5)
-        top = min(solid.z[k] + solid.thickness / 2.0, nz - 0.5)
+        bottom = max(solid.z[k] - solid.thickness[k] / 2.0, -0.5)
+        top = min(solid.z[k] + solid.thickness[k] / 2.0, nz - 0.5)
         edges = solid.edges[solid.starts[k] : solid.starts[k + 1]]
         if edges.shape[0] == 0 or bottom > top:
             continue

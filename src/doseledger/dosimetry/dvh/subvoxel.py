@@ -6,6 +6,7 @@ discrepancy fill each voxel; dose and signed distance are interpolated at each p
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +15,8 @@ from numpy.typing import NDArray
 
 from doseledger.core.errors import BadInput
 from doseledger.core.grid import Grid
-from doseledger.dosimetry.dvh.statistics import StructureDose
+from doseledger.dosimetry.dvh.grammar import Measure, Statistic
+from doseledger.dosimetry.dvh.statistics import StructureDose, index_of_samples
 
 # Additive recurrence in three dimensions: powers of the inverse of the real root of g⁴ = g + 1 (M. Roberts, "The
 # unreasonable effectiveness of quasirandom sequences", 2018). The sequence runs on from voxel to voxel, so that no two
@@ -22,6 +24,8 @@ from doseledger.dosimetry.dvh.statistics import StructureDose
 ROOT = 1.2207440846057596
 STEP_Z, STEP_Y, STEP_X = 1.0 / ROOT, 1.0 / ROOT**2, 1.0 / ROOT**3
 MAX_POINTS_PER_VOXEL = 4096
+# A structure that reaches beyond the dose grid by more than this part of its volume has no DVH as a whole.
+MOST_OUTSIDE_PERCENT = 0.1
 
 
 class SampledDose(NamedTuple):
@@ -29,6 +33,55 @@ class SampledDose(NamedTuple):
 
     samples: StructureDose
     outside_cc: float
+
+    @property
+    def whole_cc(self) -> float:
+        """Volume of the structure in cm³, whether a dose is known there or not."""
+        return self.samples.volume_cc + self.outside_cc
+
+    @property
+    def outside_percent(self) -> float:
+        """Part of the structure that the dose grid does not reach; NaN for one without volume."""
+        return 100.0 * self.outside_cc / self.whole_cc if self.whole_cc > 0 else math.nan
+
+    @property
+    def lacking(self) -> str:
+        """Why the structure has no dose as a whole; empty where it has one."""
+        if not self.outside_percent > MOST_OUTSIDE_PERCENT:
+            return ""
+        if len(self.samples.dose_gy) == 0:
+            return "the dose grid does not reach it"
+        return f"{self.outside_percent:.1f} % of it lies beyond the dose grid"
+
+    def measure(
+        self,
+        statistic: Statistic,
+        prescription_gy: float | None = None,
+        whole: tuple[NDArray[Any], float] | None = None,
+    ) -> Measure:
+        """Return a statistic of the whole structure; NaN and a reason for one that needs dose where none is known.
+
+        Parameters
+        ----------
+        statistic
+            What to measure.
+        prescription_gy
+            The dose that is 100 %.
+        whole
+            For CI and R50: the dose in Gy on the whole grid and the volume of its voxels in cm³.
+
+        Raises
+        ------
+        BadInput
+            If the statistic needs a prescription or the whole dose, and it is not given.
+        """
+        if statistic.needs_whole_dose and whole is not None:
+            found = index_of_samples(self.samples, *whole, statistic, prescription_gy)
+        else:
+            found = self.samples.measure(statistic, prescription_gy)
+        if statistic.name == "volume":
+            return Measure(self.whole_cc, statistic.unit)
+        return Measure(math.nan, statistic.unit, self.lacking) if self.lacking else found
 
 
 def sampled_dose(

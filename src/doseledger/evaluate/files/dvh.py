@@ -3,38 +3,64 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pydicom
+from numpy.typing import NDArray
 
 from doseledger.core.case import Case
 from doseledger.core.errors import BadCase, BadInput
-from doseledger.core.grid import Grid
-from doseledger.dicom.contour_layers import layers_of
-from doseledger.dicom.contours import Polygon, stack_contours
+from doseledger.core.grid import Grid, box_within
+from doseledger.core.planes import ROUNDED_MM, find_planes
+from doseledger.dicom.contours import Contour, stack_on_own_planes
 from doseledger.dicom.pixels import n_frames
 from doseledger.dicom.read_dose import Dose, read_dose, read_dose_plane
-from doseledger.dicom.read_structures import Roi, read_contours, read_rois
+from doseledger.dicom.read_structures import Roi, read_contours, read_rois, slab_thickness_mm
 from doseledger.dicom.source import in_file, lenient, malformed_as_bad_case, read_file
 from doseledger.dicom.values import number_of, text_of
 from doseledger.dosimetry.dvh.grammar import parse_statistic
 from doseledger.dosimetry.dvh.slab_dose import slab_dose
-from doseledger.dosimetry.dvh.slabs import make_slabs
 from doseledger.dosimetry.dvh.subvoxel import sampled_dose
 from doseledger.evaluate.files.dvh_text import describe_area, describe_dose, describe_lines, describe_volume
-from doseledger.evaluate.files.plane_dvh import ON_CONTOUR_MM, DosePlane, cut_of_contours, find_plane
+from doseledger.evaluate.files.plane_dvh import DosePlane, dose_of_cut, find_plane, slabs_of
 
 __all__ = ["STATISTICS", "describe_lines", "dvh_of_case", "dvh_of_rtdose"]
 
 # Points at which a structure's dose is sampled: D95% of a centimetre-sized target is then good to 0.02 Gy at 1 Gy/mm.
 N_POINTS = 200_000
-# Slices without contours are filled in on pixels so fine that a structure has about this many, within these limits.
+# Slices without contours are filled in on pixels so fine that a structure has about this many, within these limits; a
+# plane of it has no more than that many either.
 N_PIXELS = 1_000_000
 FINEST_MM, COARSEST_MM = 0.2, 2.0
 STATISTICS = ("volume", "min", "mean", "max", "D98%", "D95%", "D50%", "D2%", "D0.03cc", "D2cc")
+# Reasons that an error names, where no structure has a DVH.
+MOST_REASONS = 5
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What each ROI is measured on, and how.
+
+    Parameters
+    ----------
+    dose, plane
+        The dose, and where it lies if it is of one plane.
+    frame_uid
+        The dose's frame of reference; empty where it names none.
+    statistics, prescription_gy
+        In the clinic's grammar, and what 100 % is.
+    """
+
+    dose: Dose
+    plane: DosePlane | None
+    frame_uid: str
+    statistics: Sequence[str]
+    prescription_gy: float | None
 
 
 def dvh_of_rtdose(
@@ -55,23 +81,25 @@ def dvh_of_rtdose(
     -------
     dict
         `dose`: grid and maximum. `structures`: by ROI name `statistics` ({name: {value, unit, reason}}),
-        `outside_dose_grid_cc`, `warnings` and `curve` ({dose_gy, volume_percent}). An ROI without contours has its
-        reason instead of numbers. `plane`: None, or where the dose of one plane lies; percents are then shares of the
-        area of the ROI's cut, with `area_cm2`, `outside_dose_grid_cm2` and `area_percent` for volumes, and a reason for
-        those that the plane misses.
+        `contour_spacing_mm`, `outside_dose_grid_cc`, `covered_percent`, `warnings` and `curve` ({dose_gy,
+        volume_percent}). Where the dose reaches only part of an ROI, its volume is that of all of it, what needs the
+        rest has a reason instead of a value, and `covered_part` has statistics and curve of the part. An ROI that
+        can't be measured has its reason instead of numbers. `plane`: None, or where the dose of one plane lies;
+        percents are then shares of the area of the ROI's cut, with `area_cm2`, `outside_dose_grid_cm2` and
+        `area_percent` for volumes, and a reason for those that the plane misses.
 
     Raises
     ------
     BadInput
-        If a file can't be read, is of another kind, a statistic is not known, or no structure meets a plane of dose.
+        If a file can't be read, is of another kind, a statistic is not known, or no ROI has a DVH.
     BadCase
-        If the dose or the contours break DICOM, or the two are in different frames of reference.
+        If the dose breaks DICOM, or the structure set as a whole.
 
     Notes
     -----
-    Contours are extruded by their slice's thickness, holes by the even-odd rule; the dose is interpolated linearly at
-    points inside and along the rims. Neither is put on the other's grid. A dose of one plane, axial, coronal or
-    sagittal, has no volumes.
+    Contours are extruded half-way to the neighbouring slices, which each ROI tells by itself, holes by the even-odd
+    rule; the dose is interpolated linearly at points inside and along the rims. Neither is put on the other's grid. A
+    dose of one plane, axial, coronal or sagittal, has no volumes.
     """
     name = rtstruct.stem
     for text in statistics:
@@ -81,29 +109,12 @@ def dvh_of_rtdose(
         with in_file(plan, name):
             is_plane = n_frames(plan) == 1
         dose = read_dose_plane(plan, name) if is_plane else read_dose(plan, name)
+        plane = find_plane(dose, _thickness_mm(plan), name) if is_plane else None
+        wanted = _Wanted(dose, plane, text_of(plan, "FrameOfReferenceUID"), statistics, prescription_gy)
         rois = read_rois(structures, name)
-        _check_frames(rois, plan, name)
-        drawn = {label: read_contours(roi, name).polygons for label, roi in _labelled(rois).items()}
-    slice_mm = _slice_mm([z for contours in drawn.values() for z, _ in contours])
-    plane = find_plane(dose, slice_mm, _thickness_mm(plan), name) if is_plane else None
-    if slice_mm is None and plane is None:
-        raise BadInput("all contours lie on one slice: how thick it is can't be told; give an RTSTRUCT of more slices")
-    thick_mm = 2.0 * ON_CONTOUR_MM if slice_mm is None else slice_mm
-    found: dict[str, Any] = {}
-    for label, contours in drawn.items():
-        if not contours:
-            found[label] = {"reason": "the ROI has no closed contours"}
-            continue
-        grid, wanted = _fine_grid(contours, thick_mm), (statistics, prescription_gy)
-        if plane is None:
-            found[label] = _describe_roi(contours, dose, grid, (name, label), wanted)
-        else:
-            found[label] = _describe_cut(contours, dose, (plane, grid), (name, label), wanted)
-    if plane is not None and not any("statistics" in structure for structure in found.values()):
-        raise BadInput(
-            f"{rtdose} is a plane at {'zyx'[plane.axis]} = {plane.position_mm:.1f} mm, which no structure of "
-            f"{rtstruct.name} meets; give the structure set of the same patient and position"
-        )
+        found = {label: _measure_roi(roi, (name, label), wanted) for label, roi in _labelled(rois).items()}
+    if not any("statistics" in structure for structure in found.values()):
+        raise BadInput(_nothing_measured(found, rtstruct.name, rtdose.name, plane))
     described = None if plane is None else plane.describe()
     return {"dose": describe_dose(dose), "plane": described, "structures": found}
 
@@ -127,7 +138,8 @@ def dvh_of_case(path: Path, statistics: Sequence[str] = STATISTICS, *, dose_path
 
     Notes
     -----
-    The surface is the zero of the signed distance, not the voxels' faces. A case of one slice is a plane.
+    The surface is the zero of the signed distance, not the voxels' faces. A case of one slice is a plane. Where the
+    plan's own dose grid did not reach, the case has no dose: those voxels are beyond the dose, not at 0 Gy.
     """
     from doseledger.evaluate.predictions import load_prediction
 
@@ -146,44 +158,52 @@ def dvh_of_case(path: Path, statistics: Sequence[str] = STATISTICS, *, dose_path
     plane = None
     if 1 in grid.shape_zyx:
         thickness_mm = grid.spacing_mm[grid.shape_zyx.index(1)]
-        plane = find_plane(dose, grid.spacing_mm[0], thickness_mm, case.case_id)
+        plane = find_plane(dose, thickness_mm, case.case_id)
+    if dose_path is None:
+        dose_gy, grid = _reached(case, dose_gy)
     found: dict[str, Any] = {}
     for index, name in enumerate(case.structure_names):
         if not case.present[index]:
             found[name] = {"reason": "the structure is absent"}
             continue
-        samples, _ = sampled_dose(dose_gy, grid, case.sdf_mm[index], case.grid, N_POINTS)
+        sampled = sampled_dose(dose_gy, grid, case.sdf_mm[index], case.grid, N_POINTS)
         prescription_gy = case.prescription_gy.get(name, highest)
         if plane is None:
-            found[name] = describe_volume(samples, dose, statistics, prescription_gy)
+            found[name] = describe_volume(sampled, dose, statistics, prescription_gy)
         else:
-            found[name] = describe_area(samples, grid.spacing_mm[plane.axis], statistics, prescription_gy)
+            found[name] = describe_area(sampled, grid.spacing_mm[plane.axis], statistics, prescription_gy)
     described = None if plane is None else plane.describe()
     return {"dose": describe_dose(dose), "plane": described, "structures": found}
 
 
+def _reached(case: Case, dose_gy: NDArray[Any]) -> tuple[NDArray[Any], Grid]:
+    """Return a case's dose where the plan's own dose grid reached, and its grid there."""
+    native = case.meta.get("native_dose_grid")
+    if not native:
+        return dose_gy, case.grid
+    box = box_within(case.grid, Grid(**{key: tuple(value) for key, value in native.items()}))
+    if box is None:
+        raise BadCase(case.case_id, "the plan's dose grid does not reach the case; ingest it with its own RTDOSE")
+    start, shape = (box[0].start, box[1].start, box[2].start), dose_gy[box].shape
+    return dose_gy[box], case.grid.cropped(start, (shape[0], shape[1], shape[2]))
+
+
 def _labelled(rois: list[Roi]) -> dict[str, Roi]:
     """Return the ROIs by name, and by name and number where two have one name."""
-    names = [roi.name for roi in rois]
-    return {roi.name if names.count(roi.name) == 1 else f"{roi.name} (ROI {roi.number})": roi for roi in rois}
+    count = Counter(roi.name for roi in rois)
+    return {roi.name if count[roi.name] == 1 else f"{roi.name} (ROI {roi.number})": roi for roi in rois}
 
 
-def _check_frames(rois: list[Roi], dose: pydicom.Dataset, name: str) -> None:
-    frame = text_of(dose, "FrameOfReferenceUID")
-    others = sorted({roi.name for roi in rois if frame and roi.frame_of_reference_uid not in ("", frame)})
-    if others:
-        raise BadCase(
-            name, f"{', '.join(others)} and the dose are in different frames of reference; export both of one plan"
-        )
-
-
-def _slice_mm(z_mm: list[float]) -> float | None:
-    """Return the slice distance in mm as the contours of all ROIs show it, the commonest step; None on one slice."""
-    steps = np.round(np.diff(np.unique(np.round(z_mm, 2))), 2)
-    if len(steps) == 0:
-        return None
-    values, counts = np.unique(steps, return_counts=True)
-    return float(values[np.argmax(counts)])
+def _nothing_measured(found: dict[str, Any], structures: str, dose: str, plane: DosePlane | None) -> str:
+    """Return what is wrong where no ROI has a DVH."""
+    reasons = "; ".join(f"{label}: {entry['reason']}" for label, entry in list(found.items())[:MOST_REASONS])
+    more = f" (and {len(found) - MOST_REASONS} more)" if len(found) > MOST_REASONS else ""
+    if plane is None:
+        return f"no structure of {structures} has a DVH on {dose}: {reasons}{more}"
+    return (
+        f"{dose} is a plane at {'zyx'[plane.axis]} = {plane.position_mm:.1f} mm, which no structure of {structures} "
+        f"meets; give the structure set of the same patient and position. {reasons}{more}"
+    )
 
 
 def _thickness_mm(dose: pydicom.Dataset) -> float | None:
@@ -192,49 +212,48 @@ def _thickness_mm(dose: pydicom.Dataset) -> float | None:
     return value if value is not None and value > 0 else None
 
 
-def _describe_roi(
-    contours: list[tuple[float, Polygon]],
-    dose: Dose,
-    grid: Grid,
-    who: tuple[str, str],
-    wanted: tuple[Sequence[str], float | None],
-) -> dict[str, Any]:
-    stack, warnings = stack_contours(contours, grid, *who)
-    slabs = make_slabs(layers_of(stack, grid), grid.spacing_mm[0])
-    samples, outside_cc = slab_dose(dose.dose_gy, dose.grid, slabs, N_POINTS)
-    if outside_cc:
-        warnings.append(f"{outside_cc:.2f} cc lie beyond the dose grid and are left out")
-    return describe_volume(samples, dose, *wanted) | {"outside_dose_grid_cc": outside_cc, "warnings": warnings}
-
-
-def _describe_cut(
-    contours: list[tuple[float, Polygon]],
-    dose: Dose,
-    where: tuple[DosePlane, Grid],
-    who: tuple[str, str],
-    wanted: tuple[Sequence[str], float | None],
-) -> dict[str, Any]:
-    """Return the DVH of an ROI's cut with a plane of dose; or why there is none."""
-    plane, grid = where
-    if reason := plane.missed_by(contours):
+def _measure_roi(roi: Roi, who: tuple[str, str], wanted: _Wanted) -> dict[str, Any]:
+    """Return the DVH of one ROI, or why there is none: a bad one costs its own DVH alone."""
+    if wanted.frame_uid and roi.frame_of_reference_uid not in ("", wanted.frame_uid):
+        return {"reason": "the ROI and the dose are in different frames of reference; export both of one plan"}
+    try:
+        with malformed_as_bad_case(who[0]):
+            contours = read_contours(roi, who[0])
+        if not contours.polygons:
+            return {"reason": "the ROI has no closed contours"}
+        said_mm = slab_thickness_mm(roi)
+        # An axial plane on the very contours of an ROI needs no thickness.
+        is_axial = wanted.plane is not None and wanted.plane.axis == 0
+        lone_mm = 2.0 * ROUNDED_MM if said_mm is None and is_axial else said_mm
+        grid = _fine_grid(contours.polygons)
+        stack, notes = stack_on_own_planes(contours.polygons, grid, *who, lone_mm)
+    except BadCase as error:
+        return {"reason": error.reason}
+    warnings = contours.notes(who[1]) + notes
+    is_lone = len({z for part in stack.parts() for z in part.z_mm.tolist()}) == 1
+    said = {"contour_spacing_mm": said_mm if is_lone else stack.slice_mm, "warnings": warnings}
+    if wanted.plane is None:
+        sampled = slab_dose(wanted.dose.dose_gy, wanted.dose.grid, slabs_of(stack, grid), N_POINTS)
+        found = describe_volume(sampled, wanted.dose, wanted.statistics, wanted.prescription_gy)
+        if sampled.outside_cc and not sampled.lacking:
+            warnings.append(f"{sampled.outside_cc:.2f} cc lie beyond the dose grid and are left out")
+        return found | said
+    if reason := wanted.plane.missed_by(stack):
         return {"reason": reason}
-    samples, outside_cm2, warnings = cut_of_contours(contours, dose, plane, grid, who, N_POINTS)
-    if outside_cm2:
-        warnings.append(f"{outside_cm2:.2f} cm² lie beyond the edges of the dose plane and are left out")
-    if len(samples.dose_gy) == 0:
-        why = "its cut lies beyond the edges of the dose plane" if outside_cm2 else "it has no contours at the plane"
+    sampled = dose_of_cut(stack, wanted.dose, wanted.plane, grid, N_POINTS)
+    if len(sampled.samples.dose_gy) == 0:
+        why = "its cut lies beyond the edges of the dose plane" if sampled.outside_cc else "it has no contours there"
         return {"reason": why}
-    found = describe_area(samples, 1.0, *wanted)
-    return found | {"outside_dose_grid_cm2": outside_cm2, "warnings": warnings}
+    return describe_area(sampled, 1.0, wanted.statistics, wanted.prescription_gy) | said
 
 
-def _fine_grid(contours: list[tuple[float, Polygon]], slice_mm: float) -> Grid:
-    """Return a grid over an ROI's contours: their slices, and in the plane pixels as fine as the ROI is small."""
+def _fine_grid(contours: list[Contour]) -> Grid:
+    """Return a plane over an ROI's contours, with pixels as fine as the ROI is small."""
     points = np.concatenate([polygon for _, polygon in contours])
     low, high = points.min(axis=0), points.max(axis=0)
-    z = [plane for plane, _ in contours]
-    n_slices = round((max(z) - min(z)) / slice_mm) + 1
-    pixel_mm = math.sqrt(max(float(np.prod(high - low)), 1.0) * n_slices / N_PIXELS)
-    pixel_mm = min(max(pixel_mm, FINEST_MM), COARSEST_MM)
+    planes_mm, _ = find_planes(np.asarray([z for z, _ in contours]))
+    area_mm2 = max(float(np.prod(high - low)), 1.0)
+    pixel_mm = min(max(math.sqrt(area_mm2 * len(planes_mm) / N_PIXELS), FINEST_MM), COARSEST_MM)
+    pixel_mm = max(pixel_mm, math.sqrt(area_mm2 / N_PIXELS))
     n_x, n_y = (math.ceil(float(extent) / pixel_mm) + 1 for extent in high - low)
-    return Grid((n_slices, n_y, n_x), (slice_mm, pixel_mm, pixel_mm), (min(z), float(low[1]), float(low[0])))
+    return Grid((1, n_y, n_x), (1.0, pixel_mm, pixel_mm), (float(planes_mm[0]), float(low[1]), float(low[0])))

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from doseledger.dicom.read_dose import Dose
 from doseledger.dosimetry.dvh.grammar import Measure, Statistic, parse_statistic
-from doseledger.dosimetry.dvh.statistics import StructureDose, index_of_samples
+from doseledger.dosimetry.dvh.statistics import StructureDose
+from doseledger.dosimetry.dvh.subvoxel import SampledDose
 from doseledger.evaluate.files.plane_dvh import NO_VOLUME, area_cm2, describe_plane, measure_on_plane
 
 CURVE_POINTS = 401
 
 
 def describe_volume(
-    samples: StructureDose, dose: Dose, statistics: Sequence[str], prescription_gy: float | None
+    sampled: SampledDose, dose: Dose, statistics: Sequence[str], prescription_gy: float | None
 ) -> dict[str, Any]:
-    """Return the DVH of a structure as JSON values: statistics by name, and the curve.
+    """Return the DVH of a structure as JSON values: statistics by name, the curve, and how much the dose covers.
 
     Parameters
     ----------
-    samples
+    sampled
         Dose of the structure.
     dose
         The whole dose, for CI and R50.
@@ -37,27 +38,23 @@ def describe_volume(
         If a statistic is not known, or needs a prescription and none is given.
     """
 
-    def measured(statistic: Statistic) -> Measure:
-        if statistic.needs_whole_dose:
-            volume_cc = dose.grid.voxel_volume_cc
-            return index_of_samples(samples, dose.dose_gy, volume_cc, statistic, prescription_gy)
-        return samples.measure(statistic, prescription_gy)
+    def measure(of: SampledDose, statistic: Statistic) -> Measure:
+        return of.measure(statistic, prescription_gy, (dose.dose_gy, dose.grid.voxel_volume_cc))
 
-    levels_gy, percents = _curve(samples)
-    return {
-        "statistics": {text: _as_json(measured(parse_statistic(text))) for text in statistics},
-        "curve": {"dose_gy": levels_gy, "volume_percent": percents},
-    }
+    found = _describe(sampled, statistics, measure, "volume_percent")
+    if (part := found["covered_part"]) is not None:
+        part["volume_cc"] = sampled.samples.volume_cc
+    return found | {"outside_dose_grid_cc": sampled.outside_cc}
 
 
 def describe_area(
-    samples: StructureDose, thickness_mm: float, statistics: Sequence[str], prescription_gy: float | None
+    sampled: SampledDose, thickness_mm: float, statistics: Sequence[str], prescription_gy: float | None
 ) -> dict[str, Any]:
     """Return the DVH of a structure's cut with a plane as JSON values: its area in cm², statistics, and the curve.
 
     Parameters
     ----------
-    samples
+    sampled
         Dose of a sheet of the structure.
     thickness_mm
         How thick that sheet is: its volume over it is the area.
@@ -71,12 +68,38 @@ def describe_area(
     BadInput
         As `describe_volume` does.
     """
-    measures = {text: measure_on_plane(samples, parse_statistic(text), prescription_gy) for text in statistics}
-    levels_gy, percents = _curve(samples)
+    found = _describe(
+        sampled, statistics, lambda of, statistic: measure_on_plane(of, statistic, prescription_gy), "area_percent"
+    )
+    if (part := found["covered_part"]) is not None:
+        part["area_cm2"] = area_cm2(sampled.samples.volume_cc, thickness_mm)
+    return found | {
+        "area_cm2": area_cm2(sampled.whole_cc, thickness_mm),
+        "outside_dose_grid_cm2": area_cm2(sampled.outside_cc, thickness_mm),
+    }
+
+
+def _describe(
+    sampled: SampledDose,
+    statistics: Sequence[str],
+    measure: Callable[[SampledDose, Statistic], Measure],
+    share: str,
+) -> dict[str, Any]:
+    """Return statistics and curve of a structure; where the dose covers only part of it, that part's apart."""
+
+    def measured(of: SampledDose) -> dict[str, Any]:
+        return {text: _as_json(measure(of, parse_statistic(text))) for text in statistics}
+
+    part, curve = None, _curve(sampled.samples, share)
+    if sampled.lacking:
+        if len(sampled.samples.dose_gy):
+            part = {"statistics": measured(SampledDose(sampled.samples, 0.0)), "curve": curve}
+        curve = {"dose_gy": [], share: []}
     return {
-        "statistics": {text: _as_json(measure) for text, measure in measures.items()},
-        "area_cm2": area_cm2(samples.volume_cc, thickness_mm),
-        "curve": {"dose_gy": levels_gy, "area_percent": percents},
+        "statistics": measured(sampled),
+        "covered_percent": 100.0 - sampled.outside_percent,
+        "covered_part": part,
+        "curve": curve,
     }
 
 
@@ -84,15 +107,15 @@ def _as_json(measure: Measure) -> dict[str, Any]:
     return {"value": measure.value, "unit": measure.unit, "reason": measure.reason}
 
 
-def _curve(samples: StructureDose) -> tuple[list[float], list[float]]:
+def _curve(samples: StructureDose, share: str) -> dict[str, list[float]]:
     """Return doses from 0 to the highest, and the percent of the volume with at least each: weights are summed once."""
     if len(samples.dose_gy) == 0:
-        return [0.0] * CURVE_POINTS, []
+        return {"dose_gy": [], share: []}
     levels_gy = np.linspace(0.0, float(samples.dose_gy[-1]), CURVE_POINTS)
     weights = np.ones(len(samples.dose_gy)) if samples.weights is None else samples.weights
     below = np.concatenate([[0.0], np.cumsum(weights)])
     at_least = 1.0 - below[np.searchsorted(samples.dose_gy, levels_gy, side="left")] / below[-1]
-    return levels_gy.tolist(), [100.0 * share for share in at_least.tolist()]
+    return {"dose_gy": levels_gy.tolist(), share: [100.0 * part for part in at_least.tolist()]}
 
 
 def describe_dose(dose: Dose) -> dict[str, Any]:
@@ -106,20 +129,27 @@ def describe_dose(dose: Dose) -> dict[str, Any]:
 
 
 def describe_lines(found: dict[str, Any]) -> list[str]:
-    """Return a DVH of `dicom_dvh` as lines to read: a structure a line, or why it has none."""
+    """Return a DVH of `dvh_of_rtdose` as lines to read: a structure a line, or why it has none."""
     lines = [f"dose up to {found['dose']['max_gy']:.3f} Gy"]
     if found.get("plane"):
         lines.append(describe_plane(found["plane"]))
     for name, structure in found["structures"].items():
-        words = [f"area {structure['area_cm2']:.2f} cm²"] if "area_cm2" in structure else []
-        words += [
-            f"{text} - ({entry['reason']})"
-            if entry["reason"]
-            else f"{text} {entry['value']:.2f} {entry['unit']}".removesuffix(" 1")
-            for text, entry in structure.get("statistics", {}).items()
-            # Said once, at the head.
-            if entry["reason"] != NO_VOLUME
-        ]
-        lines.append(f"{name}: " + (", ".join(words) if words else structure["reason"]))
+        lines.append(f"{name}: {_in_words(structure) or structure['reason']}")
+        if part := structure.get("covered_part"):
+            lines.append(f"  its part that the dose covers, {structure['covered_percent']:.1f} %: {_in_words(part)}")
         lines += [f"  warning: {warning}" for warning in structure.get("warnings", [])]
     return lines
+
+
+def _in_words(structure: dict[str, Any]) -> str:
+    """Return area and statistics in words; reasons that several statistics share, once at the end."""
+    words = [f"area {structure['area_cm2']:.2f} cm²"] if "area_cm2" in structure else []
+    without: dict[str, list[str]] = {}
+    for text, entry in structure.get("statistics", {}).items():
+        # What a plane can't have is said once, at the head.
+        if entry["reason"] and entry["reason"] != NO_VOLUME:
+            without.setdefault(entry["reason"], []).append(text)
+        elif not entry["reason"]:
+            words.append(f"{text} {entry['value']:.2f} {entry['unit']}".removesuffix(" 1"))
+    words += [f"no {' or '.join(texts)} ({reason})" for reason, texts in without.items()]
+    return ", ".join(words)

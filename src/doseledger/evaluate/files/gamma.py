@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from doseledger.core.damage import UNREADABLE, describe
 from doseledger.core.errors import BadCase, BadInput
-from doseledger.core.grid import SAME_GRID_MM, Grid
+from doseledger.core.grid import Grid
 from doseledger.core.npz import open_npz
+from doseledger.core.planes import ROUNDED_MM, TINY_MM
 from doseledger.dicom.pixels import n_frames
 from doseledger.dicom.read_dose import read_dose, read_dose_plane
 from doseledger.dicom.source import in_file, lenient, read_file
@@ -170,6 +171,6 @@ def _common_axes(reference: Grid, evaluation: Grid) -> list[int]:
         )
     for axis, is_flat in enumerate(flat):
         apart = abs(reference.origin_mm[axis] - evaluation.origin_mm[axis])
-        if is_flat and apart > SAME_GRID_MM:
+        if is_flat and apart > ROUNDED_MM + TINY_MM:
             raise BadInput(f"the two planes lie {apart:.2f} mm apart along {'zyx'[axis]}; give planes of one position")
     return [axis for axis in range(3) if not flat[axis]]
