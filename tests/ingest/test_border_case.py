@@ -128,8 +128,7 @@ def test_a_plan_with_a_meterset_that_is_no_number_has_a_fault_and_the_case_goes_
     item = patient.rtplan.FractionGroupSequence[0].ReferencedBeamSequence[0]
     with lenient():
         item.BeamMeterset = "nan"
-    (fault,) = convert(patient).meta["plan"]["faults"]
-    assert "BeamMeterset" in fault
+    assert any("BeamMeterset" in fault for fault in convert(patient).meta["plan"]["faults"])
 
 
 def test_each_command_says_file_and_attribute(patient, tmp_path):
