@@ -159,3 +159,11 @@ def test_copies_count_once_and_links_are_read_and_listed(factory, tmp_path):
         "1 symbolic links to folders, or to nothing, were left out",
         "1 files are copies of others, byte for byte, and count once",
     ]
+
+
+def test_a_type_that_does_not_exist_is_a_file_that_can_not_be_read(factory):
+    content = as_file(factory.make_patient().rtplan)
+    at = content.index(b"\x0a\x30\x70\x00SQ") + 4
+    dataset, fault = parse.parse_file(content[:at] + b"S\x8a" + content[at + 2 :])
+    assert dataset.Modality == "RTPLAN"
+    assert fault.startswith(("can't be read to its end", "is cut short"))

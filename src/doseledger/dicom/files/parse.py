@@ -53,9 +53,9 @@ def parse_file(content: bytes) -> tuple[pydicom.Dataset | None, str]:
     """
     try:
         dataset = _parsed(content)
+        return dataset, "" if dataset is None else _cut_short(dataset, content)
     except MALFORMED as error:
         return _header(content), f"can't be read to its end ({type(error).__name__}); copy or export it again"
-    return dataset, "" if dataset is None else _cut_short(dataset, content)
 
 
 def read_file(path: Path, modality: str, wanted: str = "") -> pydicom.Dataset:
