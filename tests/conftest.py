@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 
@@ -100,6 +101,7 @@ def make_case() -> Callable[..., Case]:
         ct = np.where(body, 30 + 12 * rng.standard_normal(grid.shape_zyx), -1000).astype(np.int16)
         ct[(masks[5] | masks[6]) & body] += 500
         digest = f"{seed:064x}"
+        native = {key: list(value) for key, value in asdict(grid).items()}
         return Case(
             grid=grid,
             ct_hu=ct,
@@ -114,6 +116,7 @@ def make_case() -> Callable[..., Case]:
             meta={
                 "case_id": case_id, "pseudonym": f"phantom_{case_id}", "group": "A", "site": "A", "modality": "CT",
                 "source_sha256": digest, "protocol": "prostate_sib", "warnings": [], "parity": {},
+                "native_image_grid": native, "native_dose_grid": native,
             },
             dose_gy=dose,
             prescription_gy={"PTV70": 70.0, "PTV56": 56.0},

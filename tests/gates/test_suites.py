@@ -18,7 +18,7 @@ from doseledger.core.files import write_text
 from doseledger.core.grid import Grid
 from doseledger.core.layout import Layout
 from doseledger.core.protocol import Protocol, load_protocol
-from doseledger.gates.data.features import measure_case
+from doseledger.gates.features import describe_source, measure_case
 from doseledger.gates.suites import judge_features, read_suite
 from doseledger.gates.verdict import Finding, make_verdict
 from doseledger.report.findings_page import write_page
@@ -102,14 +102,14 @@ def suite(repository: Path) -> list[dict[str, object]]:
 def test_the_suite_names_each_fault_and_no_healthy_case(
     healthy: Make, protocol: Protocol, suite: list[dict[str, object]]
 ) -> None:
-    rows = [measure_case(healthy(i), protocol) for i in range(1, 5)]
+    rows = [measure_case(healthy(i), protocol) | describe_source(healthy(i)) for i in range(1, 5)]
     names = {}
     for number, (fault, (spoil, _, _)) in enumerate(FAULTS.items(), 10):
         names[fault] = f"case_{number:04d}"
         rows.append({**measure_case(spoil(healthy(1)), protocol), "case_id": names[fault]})
     findings, results = judge_features(pd.DataFrame(rows), suite)
     assert len(results) == len(suite)
-    assert not [finding for finding in findings if finding.case_id < "case_0010"]
+    assert not [finding for finding in findings if finding.case_id and finding.case_id < "case_0010"]
     for fault, (_, gate, message) in FAULTS.items():
         of_case = [finding for finding in findings if finding.case_id == names[fault]]
         assert any(f.gate == gate and re.search(message, f.message) for f in of_case), (fault, of_case)
@@ -150,7 +150,95 @@ def test_an_expectation_of_the_whole_column_is_judged_too() -> None:
     table = pd.DataFrame({"case_id": ["a", "b"], "x": [1.0, 1.0]})
     item = expectation(type="expect_column_mean_to_be_between", kwargs={"column": "x", "min_value": 5})
     (finding,), _ = judge_features(table, [item])
-    assert finding.message == "x of the cohort is 1.0, wanted at least 5. because"
+    assert finding.message == "x of the cohort is 1, wanted at least 5. because"
+
+
+COHORT = pd.DataFrame(
+    {
+        "case_id": ["a", "b", "c", "d"],
+        "x": [1.0, 2.0, 9.0, float("nan")],
+        "y": [0.0, 3.0, 1.0, 2.0],
+        "kind": ["arc", "static", "arc", None],
+    }
+)
+# What is wanted of the cohort above, and what the gate says of it.
+KINDS: dict[str, tuple[str, dict[str, object], list[str]]] = {
+    "a number of rows": (
+        "expect_table_row_count_to_be_between",
+        {"min_value": 5},
+        ["expect_table_row_count_to_be_between of the cohort is 4, wanted at least 5. because"],
+    ),
+    "values that are there once": ("expect_column_values_to_be_unique", {"column": "case_id"}, []),
+    "a value that is there twice": (
+        "expect_column_values_to_be_unique",
+        {"column": "kind"},
+        ["a: kind is arc, wanted each value once. because", "c: kind is arc, wanted each value once. because"],
+    ),
+    "a value in each case": (
+        "expect_column_values_to_not_be_null",
+        {"column": "x"},
+        ["d: x is absent, wanted a value. because"],
+    ),
+    "one column above another": (
+        "expect_column_pair_values_a_to_be_greater_than_b",
+        {"column_A": "x", "column_B": "y", "ignore_row_if": "either_value_is_missing"},
+        ["b: x is 2, y is 3, wanted x above y. because"],
+    ),
+    "a mean of the cohort": (
+        "expect_column_mean_to_be_between",
+        {"column": "x", "max_value": 3},
+        ["x of the cohort is 4, wanted at most 3. because"],
+    ),
+    "one of a set": (
+        "expect_column_values_to_be_in_set",
+        {"column": "kind", "value_set": ["arc", "imrt"]},
+        ["b: kind is static, wanted one of arc, imrt. because"],
+    ),
+    "two thirds within": (
+        "expect_column_values_to_be_between",
+        {"column": "x", "max_value": 5, "mostly": 0.66},
+        [],
+    ),
+    "seven tenths within": (
+        "expect_column_values_to_be_between",
+        {"column": "x", "max_value": 5, "mostly": 0.7},
+        ["x is beyond in 1 of the cases (c), wanted at most 5, in 70 % of the cases. because"],
+    ),
+    "only where a condition holds": (
+        "expect_column_values_to_be_between",
+        {"column": "x", "max_value": 1, "row_condition": "y >= 3", "condition_parser": "pandas"},
+        ["b: x is 2, wanted at most 1, in the cases with y >= 3. because"],
+    ),
+}
+
+
+def test_a_suite_of_every_kind_is_judged_in_one_go_and_in_its_own_order() -> None:
+    items = [expectation(type=kind, kwargs=kwargs) for kind, kwargs, _ in KINDS.values()]
+    findings, results = judge_features(COHORT, items)
+    assert [finding.message for finding in findings] == [line for _, _, lines in KINDS.values() for line in lines]
+    assert [row["ok"] for row in results] == [not lines for _, _, lines in KINDS.values()]
+    assert [row["column"] for row in results][3:6] == ["x", "x and y", "x"]
+
+
+def test_a_condition_that_can_not_be_read_is_an_error_and_not_a_pass() -> None:
+    kwargs = {"column": "x", "min_value": 0, "row_condition": "no such thing", "condition_parser": "pandas"}
+    (finding,), _ = judge_features(COHORT, [expectation(kwargs=kwargs)])
+    assert (finding.gate, finding.severity) == ("suite_blind", "error")
+
+
+@pytest.mark.parametrize("value", [float("inf"), -float("inf")])
+def test_an_infinite_feature_is_beyond_every_range(value: float) -> None:
+    table = pd.DataFrame({"case_id": ["a"], "x": [value]})
+    (finding,), _ = judge_features(table, [expectation(kwargs={"column": "x", "min_value": 1, "max_value": 2})])
+    assert (finding.case_id, finding.gate) == ("a", "volume")
+
+
+@pytest.mark.parametrize("name", ["prostate_sib", "head_neck_openkbp"])
+def test_a_suite_that_ships_asks_for_what_every_case_must_have(name: str, repository: Path) -> None:
+    items = read_suite(repository / "validation" / "suites" / f"{name}.json")
+    asked = {item["kwargs"].get("column") for item in items if item["type"] == "expect_column_values_to_not_be_null"}
+    assert {"ct_median_body_hu", "dose_max_percent", "dose_body_mean_gy", "PTV70_d95_percent"} <= asked
+    assert len({item["type"] for item in items}) >= 6
 
 
 @pytest.mark.parametrize(
@@ -172,7 +260,10 @@ def test_every_column_of_a_suite_that_ships_is_a_feature(
     cohort: str, repository: Path, healthy: Make, protocol: Protocol
 ) -> None:
     layout = Layout(repository, cohort)
-    wanted = {item["kwargs"]["column"] for item in read_suite(layout.suite)}
+    items = read_suite(layout.suite)
+    wanted = {
+        item["kwargs"][key] for item in items for key in ("column", "column_A", "column_B") if key in item["kwargs"]
+    }
     shipped = load_protocol(layout.protocol)
     ends = ("volume_cc", "median_hu", "mean_gy")
     target_ends = ("d98_percent", "d95_percent", "d50_percent", "d2_percent", "v95_percent")
@@ -181,7 +272,7 @@ def test_every_column_of_a_suite_that_ships_is_a_feature(
     }
     features |= {f"{structure}_{end}" for structure in shipped.structure_names for end in ends}
     features |= {f"{target}_{end}" for target in shipped.prescription_gy for end in target_ends}
-    assert wanted <= features
+    assert wanted - {"case_id"} <= features | set(describe_source(healthy(1)))
 
 
 def test_the_page_holds_the_findings_escaped_and_loads_nothing(repository: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from doseledger.core.tables import CASES, read_table
 from doseledger.ingest.case import Origin
 from doseledger.ingest.cohort import IngestCount, IngestRun, ingest
 from doseledger.ingest.openkbp import convert_case, find_body
-from doseledger.ingest.openkbp_files import find_patients, read_patient
+from doseledger.ingest.openkbp_files import _is_torn, find_patients, read_patient
 
 SHAPE = (128, 128, 128)
 
@@ -156,6 +156,57 @@ def test_a_broken_file_is_refused(
         path.write_text(content)
     with pytest.raises(BadCase, match=message):
         convert_case(folder, Origin("pt_7"), protocol)
+
+
+def cut(path: Path, share: float) -> None:
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[: 1 + int(share * (len(lines) - 1))]))
+
+
+@pytest.mark.parametrize(
+    ("name", "share", "message"),
+    [
+        ("dose", 0.5, "dose.csv ends before the patient does: 50.0 % of possible_dose_mask.csv lies behind"),
+        ("dose", 0.99, "dose.csv ends before the patient does: 1.0 %"),
+        ("ct", 0.5, "ct.csv ends before the patient does"),
+        ("possible_dose_mask", 0.5, "dose.csv has a dose in 26250 voxels outside possible_dose_mask.csv"),
+        ("PTV70", 0.55, "PTV70.csv ends amid a plane"),
+        ("possible_dose_mask", 0.0, "possible_dose_mask.csv names no voxel"),
+        ("dose", 0.0, "dose.csv ends before the patient does: 100.0 %"),
+    ],
+)
+def test_a_file_that_was_cut_at_a_line_is_refused(
+    name: str, share: float, message: str, folder: Path, protocol: Protocol
+) -> None:
+    cut(folder / f"{name}.csv", share)
+    with pytest.raises(BadCase, match=message):
+        convert_case(folder, Origin("pt_7"), protocol)
+
+
+@pytest.mark.parametrize(("behind", "is_whole"), [(52, True), (53, False)])
+def test_a_thousandth_of_the_mask_may_lie_behind_the_last_dose(
+    behind: int, is_whole: bool, folder: Path, protocol: Protocol
+) -> None:
+    # The mask has 52,500 voxels.
+    lines = (folder / "dose.csv").read_text().splitlines(keepends=True)
+    (folder / "dose.csv").write_text("".join(lines[:-behind]))
+    if is_whole:
+        convert_case(folder, Origin("pt_7"), protocol)
+        return
+    with pytest.raises(BadCase, match=r"dose.csv ends before the patient does: 0\.1 %"):
+        convert_case(folder, Origin("pt_7"), protocol)
+
+
+@pytest.mark.parametrize(
+    ("kept", "of_before", "is_torn"),
+    [(16, 30, True), (15, 30, False), (20, 29, False), (19, 40, False), (20, 30, True)],
+    ids=["80 % repeated", "less repeated", "9 lacking", "ends early", "all repeated"],
+)
+def test_a_plane_that_stops_amid_the_one_before_is_torn(kept: int, of_before: int, is_torn: bool) -> None:
+    # The plane before is a row of voxels; the last one repeats its first ones and always holds the 20th.
+    row = np.arange(of_before)
+    last = np.unique([*range(kept - 1), 19 if kept != 19 else 18])
+    assert _is_torn(np.concatenate([row, 128**2 + last])) is is_torn
 
 
 def test_a_patient_that_skip_when_covers_is_skipped(folder: Path, protocol: Protocol) -> None:

@@ -70,6 +70,7 @@ def ingest(
     workers: Workers = None,
     shard: Annotated[str | None, typer.Option(help="Every n-th case from the i-th on: i/n.")] = None,
     cluster: Annotated[str | None, typer.Option(help="Address of a Dask scheduler.")] = None,
+    link: Annotated[str, typer.Option(help="Join objects by `references` or `frame-of-reference`.")] = "references",
     as_json: Json = False,
 ) -> None:
     """Convert raw cases to NPZ on the protocol's grid.
@@ -79,6 +80,7 @@ def ingest(
     Example: doseledger ingest raw/ cases/ --protocol validation/cohorts/prostate/protocol.yaml
     """
     from doseledger.core.protocol import load_protocol
+    from doseledger.dicom.read import check_link
     from doseledger.ingest.cohort import IngestRun
     from doseledger.ingest.cohort import ingest as ingest_cohort
 
@@ -86,7 +88,7 @@ def ingest(
         if out is None:
             raise BadInput("ingest RAW OUT: name the folder of cases to write too")
         chosen = load_protocol(protocol or project(cohort).layout.protocol)
-        run = IngestRun(workers=workers or 0, shard=shard, cluster=cluster)
+        run = IngestRun(workers=workers or 0, shard=shard, cluster=cluster, link=check_link(link))
     else:
         from doseledger.ledger.provenance.dvc_project import cache_folder
 
@@ -102,6 +104,7 @@ def ingest(
             cache_dir=cache_folder(machine.root),
             shard=shard,
             cluster=cluster,
+            link=check_link(link),
         )
     count = ingest_cohort(raw, out, chosen, run, tell)
     text = f"{count.converted} converted, {count.reused} unchanged, {count.skipped} skipped, {count.failed} failed"
@@ -122,16 +125,19 @@ def deidentify(
 ) -> None:
     """Write copies without what identifies a patient.
 
-    UIDs stay linked, dates are shifted.
+    UIDs stay linked, dates are shifted. Run it again after cases were added or mended: unchanged
+    ones stay. Who is who is in SALT.key.csv, beside the salt.
 
     Example: doseledger raw deidentify raw/ clean/ --salt ~/prostate.salt --cohort prostate
     """
     from doseledger.core.protocol import load_protocol
     from doseledger.ingest.deidentify import deidentify as deidentify_cases
     from doseledger.ingest.deidentify import read_salt
+    from doseledger.ingest.patient_key import key_beside
 
     rules = load_protocol(protocol or project(cohort).layout.protocol)
-    written = deidentify_cases(raw, out, rules, read_salt(salt), tell)
+    key = key_beside(salt, out)
+    written = deidentify_cases(raw, out, rules, read_salt(salt), tell, key)
     print(f"clean copies written to {out}: {len(written)}")
 
 

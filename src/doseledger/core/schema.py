@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from reprlib import Repr
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, ValidationError
@@ -25,16 +26,21 @@ Regex = Annotated[str, AfterValidator(_compiles)]
 
 
 class Block(BaseModel):
-    """Base of everything read from YAML: frozen, and an unknown key is an error, not a silent typo."""
+    """Base of everything read from YAML: frozen; an unknown key is an error, not a silent typo, and so is NaN."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
 
 AnyBlock = TypeVar("AnyBlock", bound=BaseModel)
 
 
-# So much of a wrong value is shown.
+# So many faults are spelled out.
+MOST_FAULTS = 50
+# So much of a wrong value is shown; what lies deeper, or comes after so many items, is not even written.
 MOST_FOUND = 200
+SHOWN = Repr()
+SHOWN.maxlevel, SHOWN.maxdict, SHOWN.maxlist, SHOWN.maxtuple, SHOWN.maxset = 4, 10, 20, 20, 20
+SHOWN.maxstring = SHOWN.maxother = SHOWN.maxlong = MOST_FOUND
 
 
 def load_block(model: type[AnyBlock], value: Any, where: str) -> AnyBlock:
@@ -48,7 +54,12 @@ def load_block(model: type[AnyBlock], value: Any, where: str) -> AnyBlock:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        raise BadInput(f"{where}: " + "; ".join(_describe(item) for item in error.errors())) from error
+        faults = error.errors(include_url=False, include_context=False)
+        more = f"; and {len(faults) - MOST_FAULTS} faults more" if len(faults) > MOST_FAULTS else ""
+        found = "; ".join(_describe(item) for item in faults[:MOST_FAULTS])
+        raise BadInput(f"{where}: {found}{more}") from error
+    except RecursionError as error:
+        raise BadInput(f"{where}: nested too deep; write it flatter") from error
 
 
 def _describe(item: Any) -> str:
@@ -56,5 +67,5 @@ def _describe(item: Any) -> str:
     if item["type"] == "missing":
         # What is there instead is the whole block: pages of it would bury the one name that is asked for.
         return f"{place}: the key is missing; write it down"
-    found = repr(item.get("input"))
+    found = SHOWN.repr(item.get("input"))
     return f"{place}: {item['msg']}, found {found if len(found) <= MOST_FOUND else found[:MOST_FOUND] + '…'}"

@@ -12,6 +12,7 @@ import numpy as np
 
 from doseledger.core.errors import BadInput
 from doseledger.core.grid import box_around
+from doseledger.core.limit import keeps
 from doseledger.core.protocol import Goal, GoalSet, Protocol
 from doseledger.core.types import Array, Mask, Triple
 from doseledger.dosimetry.dvh.grammar import Measure, Statistic, parse_statistic
@@ -145,13 +146,14 @@ def _remark(goal: Goal, masks: Mapping[str, Mask], mask: Mask) -> str:
 
 
 def _judge(goal: Goal, measure: Measure, remark: str) -> GoalResult:
-    if math.isnan(measure.value):
-        return GoalResult(goal, math.nan, None, None, math.nan, remark or measure.reason)
+    if not math.isfinite(measure.value):
+        reason = remark or measure.reason or f"the value is {measure.value}"
+        return GoalResult(goal, math.nan, None, None, math.nan, reason)
     sign = 1.0 if goal.operator == "<=" else -1.0
     margin = sign * (goal.limit - measure.value)
-    met = margin >= -LIMIT_TOLERANCE
+    met = keeps(margin, least=-LIMIT_TOLERANCE)
     loosest = goal.limit if goal.acceptable is None else goal.acceptable
-    acceptable = met or sign * (loosest - measure.value) >= -LIMIT_TOLERANCE
+    acceptable = met or keeps(sign * (loosest - measure.value), least=-LIMIT_TOLERANCE)
     return GoalResult(goal, measure.value, met, acceptable, margin, remark)
 
 
@@ -188,9 +190,10 @@ def _faults(goal: Goal, protocol: Protocol) -> list[str]:
         found.append(f"takes {goal.structure} away from itself")
     if goal.minus_margin_mm and not goal.minus:
         found.append(f"minus_margin_mm is {goal.minus_margin_mm:g}, but minus is empty")
-    if not math.isfinite(goal.limit) or goal.limit < 0:
+    if not keeps(goal.limit, least=0.0):
         found.append(f"the limit is {goal.limit}; wanted a number from 0")
-    if goal.acceptable is not None and (goal.acceptable - goal.limit) * (1 if goal.operator == "<=" else -1) < 0:
+    sign = 1 if goal.operator == "<=" else -1
+    if goal.acceptable is not None and not keeps((goal.acceptable - goal.limit) * sign, least=0.0):
         found.append(f"acceptable {goal.acceptable:g} is stricter than the limit {goal.limit:g}; are they swapped?")
     try:
         statistic = parse_statistic(goal.statistic).in_unit(goal.unit)
@@ -198,11 +201,11 @@ def _faults(goal: Goal, protocol: Protocol) -> list[str]:
         return [*found, str(error)]
     if statistic.needs_prescription and not protocol.prescription_gy:
         found.append(f"is relative to a prescription, and protocol {protocol.name} has none")
-    if goal.unit == "Gy" and goal.limit > LARGEST_DOSE_GY:
+    if goal.unit == "Gy" and not keeps(goal.limit, most=LARGEST_DOSE_GY):
         found.append(f"{goal.limit:g} Gy is no dose of radiotherapy; was it meant in cGy?")
-    if statistic.kind == "volume_at_gy" and statistic.level > LARGEST_DOSE_GY:
+    if statistic.kind == "volume_at_gy" and not keeps(statistic.level, most=LARGEST_DOSE_GY):
         found.append(f"{statistic.level:g} Gy is no dose of radiotherapy; was it meant in cGy?")
-    if statistic.kind.startswith("volume_at") and goal.unit == "%" and goal.limit > 100:
+    if statistic.kind.startswith("volume_at") and goal.unit == "%" and not keeps(goal.limit, most=100.0):
         found.append(f"a volume of {goal.limit:g} % can't be: a structure has 100 %")
     return found
 

@@ -25,6 +25,8 @@ from doseledger.evaluate.refusals import refuse_unfit
 
 # The mask of mae_above_10_percent_gy: reference dose above this part of the highest prescription.
 ABOVE_FRACTION = 0.10
+# Masks that every case has; a structure may be absent.
+WHOLE_MASKS = ("body", "valid_dose", "above_10_percent")
 
 
 @dataclass(frozen=True)
@@ -118,11 +120,20 @@ def error_masks(case: Case) -> dict[str, NDArray[np.bool_]]:
 
 
 def absolute_errors(case: Case, prediction_gy: NDArray[np.float32]) -> dict[str, float]:
-    """Return `mae_<mask>_gy`, the mean absolute error in Gy under each named mask; NaN where the mask is empty."""
-    error = np.abs(prediction_gy - _dose(case))
+    """Return `mae_<mask>_gy`, the mean absolute error in Gy under each named mask; NaN where a structure is absent.
+
+    Raises
+    ------
+    BadCase
+        If body, valid_dose or above_10_percent has no voxel: a mean over none would leave the cohort's mean unseen.
+    """
+    error, masks = np.abs(prediction_gy - _dose(case)), error_masks(case)
+    empty = [name for name in WHOLE_MASKS if not masks[name].any()]
+    if empty:
+        raise BadCase(case.case_id, f"{', '.join(empty)} has no voxel, so no error can be measured; ingest it again")
     return {
         f"mae_{name}_gy": float(error[mask].mean(dtype=np.float64)) if mask.any() else math.nan
-        for name, mask in error_masks(case).items()
+        for name, mask in masks.items()
     }
 
 
@@ -264,9 +275,13 @@ def _goal_row(case_id: str, plan: GoalResult, prediction: GoalResult) -> dict[st
 
 
 def _goal_counts(goals: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the counts of goals that a case's row has: all, and whether every gating one is at least acceptable."""
+    """Return the counts of goals that a case's row has: all, and whether every gating one is at least acceptable.
+
+    A goal of an absent structure counts for nothing; where no gating goal could be judged, nothing is acceptable.
+    """
     counts: dict[str, Any] = {"goals_evaluable": sum(row["plan_met"] is not None for row in goals)}
     for who in ("plan", "prediction"):
         counts[f"{who}_goals_met"] = sum(row[f"{who}_met"] is True for row in goals)
-        counts[f"{who}_acceptable"] = all(row[f"{who}_acceptable"] is not False for row in goals if row["gating"])
+        judged = [row[f"{who}_acceptable"] for row in goals if row["gating"] and row[f"{who}_acceptable"] is not None]
+        counts[f"{who}_acceptable"] = bool(judged) and all(judged)
     return counts

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from doseledger.core.case import Case
 from doseledger.core.errors import BadCase
 from doseledger.core.grid import Grid
+from doseledger.core.limit import keeps
 
 
 def refuse_unfit(case: Case, prediction_gy: NDArray[Any], grid: Grid) -> None:
@@ -19,10 +20,13 @@ def refuse_unfit(case: Case, prediction_gy: NDArray[Any], grid: Grid) -> None:
     Raises
     ------
     BadCase
-        If the case has no dose, or the prediction lies on another grid, is not finite, or is negative.
+        If the case has no finite dose and prescription, or the prediction lies on another grid, is not finite, or is
+        negative.
     """
     if case.dose_gy is None or not case.prescription_gy:
         raise BadCase(case.case_id, "the case has no plan dose or no prescription to compare with; evaluate needs both")
+    if not np.isfinite(case.dose_gy).all() or not all(keeps(gy, least=0.0) for gy in case.prescription_gy.values()):
+        raise BadCase(case.case_id, "the plan's dose or prescription is not finite; ingest the case again")
     if not grid.same_as(case.grid) or prediction_gy.shape != case.grid.shape_zyx:
         raise BadCase(
             case.case_id,

@@ -10,6 +10,7 @@ from pydantic import Field
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_yaml
 from doseledger.core.layout import Layout
+from doseledger.core.limit import meets
 from doseledger.core.schema import Block, Reason, load_block
 
 THRESHOLDS_FILE = "thresholds.yaml"
@@ -86,6 +87,44 @@ class ParityLimits(Block):
     source: Reason
 
 
+class ImageLimits(Block):
+    """How well contours must fit the image in place, and how far a slice may be from its neighbours.
+
+    `least_skin_fit` and `least_organ_fit` are shares of the variance of HU near the outlines that inside and outside
+    explain; `least_skin_share` and `least_organ_share` are that per the best one moved by up to 12 mm or mirrored.
+    """
+
+    least_skin_fit: Annotated[float, Field(ge=0, le=1)]
+    least_organ_fit: Annotated[float, Field(ge=0, le=1)]
+    least_skin_share: NotNegative
+    least_organ_share: NotNegative
+    most_slice_jump_hu: NotNegative
+    most_slice_air_percent: Percent
+    most_dose_jump_gy: NotNegative
+    source: Reason
+
+
+class ValidDoseLimits(Block):
+    """Where the dose must be defined: in targets, where its grid meets the body, and seldom with a dose of 0."""
+
+    target_outside_percent: Percent
+    wrong_percent: Percent
+    zero_percent: Percent
+    source: Reason
+
+
+class OutlierLimits(Block):
+    """How far a case may be from all others of its cohort, per the middle one's distance, each left out in turn.
+
+    With fewer cases than `least_cases` nobody knows what is far.
+    """
+
+    warning_ratio: Annotated[float, Field(ge=1)]
+    error_ratio: Annotated[float, Field(ge=1)]
+    least_cases: Annotated[int, Field(ge=5)]
+    source: Reason
+
+
 class NearCopyLimits(Block):
     """From which correlation of their fingerprints on two images, or two doses, count as one."""
 
@@ -103,8 +142,11 @@ class DataLimits(Block):
     contains: list[Contains]
     order: list[Order]
     dose_unit: DoseUnitLimits | None
+    valid_dose: ValidDoseLimits
     parity: ParityLimits | None
+    image: ImageLimits | None
     near_copy: NearCopyLimits
+    outliers: OutlierLimits
 
 
 class PreflightLimits(Block):
@@ -133,8 +175,8 @@ class MetricLimit(Block):
     source: Reason
 
     def is_met(self, value: float) -> bool:
-        """Return whether a number keeps the limit; NaN keeps none."""
-        return value <= self.limit if self.operator == "<=" else value >= self.limit
+        """Return whether a number keeps the limit; NaN and infinity keep none."""
+        return meets(value, self.operator, self.limit)
 
 
 class ShortcutLimit(MetricLimit):

@@ -106,10 +106,6 @@ def _meta(patient: Patient, origin: Origin, protocol: Protocol, match: NameMatch
     beyond = int(np.count_nonzero((patient.ct_stored > CT_MOST) | (patient.ct_stored < 0)))
     if beyond:
         warnings.append(f"{beyond} CT values beyond 0 to {CT_MOST} (metal) were cut to that range")
-    if patient.dose_gy is not None:
-        stray = int(np.count_nonzero(patient.dose_gy[~patient.valid_dose]))
-        if stray:
-            warnings.append(f"{stray} voxels have a dose outside the possible-dose mask")
     warnings += [f'"{item["roi"]}" is no structure of {protocol.name}' for item in match.unmatched]
     return {
         "case_id": origin.case_id,

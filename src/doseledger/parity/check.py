@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from doseledger.core.errors import BadInput
+from doseledger.core.limit import keeps
 from doseledger.core.types import Array, Mask
 from doseledger.parity.arrays import ArrayHead, array_heads, iterate_blocks, read_member
 from doseledger.parity.contract import LETTERS, ArrayRules, Contract, MissingRules
@@ -248,8 +249,10 @@ class _Tally:
                     f" and {len(rows) - MOST_SHOWN} more" if len(rows) > MOST_SHOWN else ""
                 )
                 found.append(text.format(n=self.counts[what], rows=f"{sample} {shown}"))
-        for limit, value, below in ((rules.min, self.low, True), (rules.max, self.high, False)):
-            if limit is not None and np.isfinite(value) and (value < limit if below else value > limit):
-                side = "least" if below else "largest"
-                found.append(f"the {side} value is {value:g}, wanted {'at least' if below else 'at most'} {limit:g}")
+        if not np.isfinite(self.low) and (rules.min, rules.max) != (None, None):
+            return [*found, "holds no finite value, so its range can't be judged"]
+        if rules.min is not None and not keeps(self.low, least=rules.min):
+            found.append(f"the least value is {self.low:g}, wanted at least {rules.min:g}")
+        if rules.max is not None and not keeps(self.high, most=rules.max):
+            found.append(f"the largest value is {self.high:g}, wanted at most {rules.max:g}")
         return found

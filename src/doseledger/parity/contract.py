@@ -6,6 +6,7 @@ agree, and within which limits their values lie. It knows nothing of dose; ours 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,6 +15,7 @@ from pydantic import Field, field_validator
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_yaml
+from doseledger.core.limit import meets
 from doseledger.core.schema import Block, Reason, Regex, load_block
 
 Kind = Literal["boolean", "integer", "unsigned", "real", "complex", "text"]
@@ -107,8 +109,10 @@ class ParityLimit(Block):
     source: Reason
 
     def is_met(self, value: float) -> bool:
-        """Return whether a measure keeps the limit; NaN keeps none."""
-        return value <= self.limit if self.operator == "<=" else value >= self.limit
+        """Return whether a measure keeps the limit; NaN and infinity keep none, but for the PSNR of equal images."""
+        if self.measure == "psnr_db" and value == math.inf:
+            return self.operator == ">="
+        return meets(value, self.operator, self.limit)
 
 
 class Contract(Block):

@@ -21,7 +21,7 @@ class Difference:
     equal
         Whether every value is the same, NaN where the reference has NaN.
     largest_difference, mean_difference, rms_difference
-        Of the magnitudes of differences, where both values are finite.
+        Of the magnitudes of differences, where both values are finite; NaN where no value is.
     mean_shift_percent, std_shift_percent
         Change of mean and of standard deviation, in percent of the reference's standard deviation (of its mean's
         magnitude where it does not vary).
@@ -59,7 +59,9 @@ def compare_values(reference: Array, other: Array, of: tuple[Statistics, Statist
     inexact = "f" in (reference.dtype.kind, other.dtype.kind)
     equal = bool(np.array_equal(reference, other, equal_nan=inexact))
     if equal:
-        return Difference(True, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0)
+        # Two arrays without a finite value agree about nothing.
+        none = 0.0 if reference.size and np.isfinite(reference).any() else math.nan
+        return Difference(True, none, none, none, none, none, none, 0)
     one, two = reference.astype(np.float64), other.astype(np.float64)
     both = np.isfinite(one) & np.isfinite(two)
     gap = np.abs(one[both] - two[both])

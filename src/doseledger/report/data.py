@@ -20,7 +20,7 @@ from doseledger.core.layout import Layout
 from doseledger.core.protocol import Protocol, load_protocol
 from doseledger.core.settings import Settings
 from doseledger.core.tables import CASES, SKIPPED, SPLITS, TEST_SET, read_table
-from doseledger.gates.data.features import Row, measure_case
+from doseledger.gates.features import Row, measure_case
 from doseledger.ledger.runs.facts import fold_rows
 from doseledger.report.blocks import Picture
 from doseledger.report.figures.feature_figures import group_features, plot_features

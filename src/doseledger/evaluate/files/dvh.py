@@ -18,9 +18,11 @@ from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.grid import Grid, box_within
 from doseledger.core.planes import ROUNDED_MM, find_planes
 from doseledger.dicom.contours import Contour, stack_on_own_planes
+from doseledger.dicom.pixels import n_frames
 from doseledger.dicom.read_dose import Dose, read_dose, read_dose_plane
 from doseledger.dicom.read_structures import Roi, read_contours, read_rois, slab_thickness_mm
-from doseledger.dicom.source import lenient, malformed_as_bad_case, parse_dataset
+from doseledger.dicom.source import in_file, lenient, malformed_as_bad_case, read_file
+from doseledger.dicom.values import number_of, text_of
 from doseledger.dosimetry.dvh.grammar import parse_statistic
 from doseledger.dosimetry.dvh.slab_dose import slab_dose
 from doseledger.dosimetry.dvh.subvoxel import sampled_dose
@@ -102,14 +104,14 @@ def dvh_of_rtdose(
     name = rtstruct.stem
     for text in statistics:
         parse_statistic(text)
-    with lenient():
-        structures, plan = _read(rtstruct, "RTSTRUCT"), _read(rtdose, "RTDOSE")
-        is_plane = int(plan.get("NumberOfFrames") or 1) == 1
+    with lenient(), malformed_as_bad_case(name):
+        structures, plan = read_file(rtstruct, "RTSTRUCT"), read_file(rtdose, "RTDOSE")
+        with in_file(plan, name):
+            is_plane = n_frames(plan) == 1
         dose = read_dose_plane(plan, name) if is_plane else read_dose(plan, name)
         plane = find_plane(dose, _thickness_mm(plan), name) if is_plane else None
-        wanted = _Wanted(dose, plane, str(plan.get("FrameOfReferenceUID") or ""), statistics, prescription_gy)
-        with malformed_as_bad_case(name):
-            rois = read_rois(structures, name)
+        wanted = _Wanted(dose, plane, text_of(plan, "FrameOfReferenceUID"), statistics, prescription_gy)
+        rois = read_rois(structures, name)
         found = {label: _measure_roi(roi, (name, label), wanted) for label, roi in _labelled(rois).items()}
     if not any("statistics" in structure for structure in found.values()):
         raise BadInput(_nothing_measured(found, rtstruct.name, rtdose.name, plane))
@@ -186,17 +188,6 @@ def _reached(case: Case, dose_gy: NDArray[Any]) -> tuple[NDArray[Any], Grid]:
     return dose_gy[box], case.grid.cropped(start, (shape[0], shape[1], shape[2]))
 
 
-def _read(path: Path, modality: str) -> pydicom.Dataset:
-    try:
-        dataset = parse_dataset(path.read_bytes())
-    except OSError as error:
-        raise BadInput(f"{path} can't be read ({error}); give the {modality} file") from error
-    found = None if dataset is None else dataset.get("Modality")
-    if dataset is None or found != modality:
-        raise BadInput(f"{path} is {'no DICOM' if dataset is None else found}, wanted {modality}; give that file")
-    return dataset
-
-
 def _labelled(rois: list[Roi]) -> dict[str, Roi]:
     """Return the ROIs by name, and by name and number where two have one name."""
     count = Counter(roi.name for roi in rois)
@@ -217,8 +208,8 @@ def _nothing_measured(found: dict[str, Any], structures: str, dose: str, plane: 
 
 def _thickness_mm(dose: pydicom.Dataset) -> float | None:
     """Return Slice Thickness (0018,0050) of a dose, which may be empty or 0, in mm."""
-    value = float(dose.get("SliceThickness") or 0.0)
-    return value if value > 0 else None
+    value = number_of(dose, "SliceThickness")
+    return value if value is not None and value > 0 else None
 
 
 def _measure_roi(roi: Roi, who: tuple[str, str], wanted: _Wanted) -> dict[str, Any]:

@@ -164,14 +164,15 @@ def with_moved_targets(case: Case, rng: np.random.Generator) -> Case:
 
 def mean_change_gy(case: Case, before: Dose, after: Dose) -> float:
     """Return the mean absolute change of dose in the body, in Gy."""
-    return float(np.abs(after - before)[case.body].mean(dtype=np.float64))
+    return _mean_rise(case.body, np.zeros_like(before), np.abs(after - before))
 
 
 def prescription_gain(case: Case, before: Dose, after: Dose) -> float:
     """Return the relative rise of the targets' mean dose per relative rise of the prescription: physics says 1."""
     inside = np.logical_or.reduce([case.mask(name) for name in case.prescription_gy])
-    rise = after[inside].mean(dtype=np.float64) / max(float(before[inside].mean(dtype=np.float64)), 1e-3) - 1.0
-    return float(rise / (PRESCRIPTION_FACTOR - 1.0))
+    nothing = np.zeros_like(before)
+    was, now = (_mean_rise(inside, nothing, dose) for dose in (before, after))
+    return (now / max(was, 1e-3) - 1.0) / (PRESCRIPTION_FACTOR - 1.0)
 
 
 def swap_share(case: Case, before: Dose, after: Dose) -> float:

@@ -17,22 +17,27 @@ from doseledger.core.layout import Layout
 from doseledger.core.protocol import Protocol, load_protocol
 from doseledger.core.tables import CASES, SKIPPED, SPLITS, TEST_SET, read_table, with_present_digests
 from doseledger.gates import suites
-from doseledger.gates.data import distances, doses, grids, leakage, plans, structures
-from doseledger.gates.data.features import Row, measure_case
+from doseledger.gates.data import distances, doses, grids, images, leakage, plans, structures
 from doseledger.gates.data.fingerprints import Fingerprint, take_fingerprint
+from doseledger.gates.data.outliers import judge_outliers
 from doseledger.gates.digests import data_digest
+from doseledger.gates.drift.case_inputs import measure_inputs
+from doseledger.gates.features import Row, describe_source, measure_case
 from doseledger.gates.limits import DataLimits, load_thresholds
 from doseledger.gates.verdict import Finding, Verdict, make_verdict
 
 Tell = Callable[[str], None]
+# After one of these nothing of a case can be measured.
+UNMEASURABLE = frozenset({"nan", "missing_channel", "body_empty"})
 
 
 @dataclass(frozen=True)
 class CaseReport:
-    """What one case gave: its findings, its row of features (None if it is unfit for one) and its fingerprint."""
+    """What one case gave: its findings, its rows of features and of inputs (None if unfit for one), its fingerprint."""
 
     findings: tuple[Finding, ...]
     row: Row | None
+    inputs: Row | None
     fingerprint: Fingerprint
 
 
@@ -80,14 +85,16 @@ def judge_cohort(layout: Layout, accept_failed: Mapping[str, str], *, workers: i
     findings += leakage.judge_copies(cases, splits, prints, limits.near_copy)
     table = pd.DataFrame([report.row for report in outcome.done.values() if report.row is not None])
     found, results = _judge_table(table, expectations)
+    far, distances_of = _judge_outliers(outcome.done.values(), limits)
     details = {
         "cohort": layout.cohort,
         "protocol": protocol.name,
         "counts": _count(cases, splits, skipped, locked, accept_failed),
         "expectations": results,
         "features": _summarise(table),
+        "distances": distances_of,
     }
-    return make_verdict("data", data_digest(layout), [*findings, *found], details)
+    return make_verdict("data", data_digest(layout), [*findings, *found, *far], details)
 
 
 def judge_case(path: Path, row: Mapping[str, object], protocol: Protocol, limits: DataLimits) -> CaseReport:
@@ -115,8 +122,14 @@ def judge_case(path: Path, row: Mapping[str, object], protocol: Protocol, limits
         findings += distances.judge_distances(case, protocol.sdf_clip_mm, limits.sdf)
         findings += doses.judge_dose(case, protocol, limits)
         findings += plans.judge_plan(case, protocol)
-        measurable = not any(finding.gate in {"nan", "missing_channel", "body_empty"} for finding in findings)
-        return CaseReport(tuple(findings), measure_case(case, protocol) if measurable else None, take_fingerprint(case))
+        print_of_case = take_fingerprint(case)
+        if any(finding.gate in UNMEASURABLE for finding in findings):
+            return CaseReport(tuple(findings), None, None, print_of_case)
+        features = measure_case(case, protocol) | describe_source(case)
+        if limits.image is not None:
+            image, measures = images.judge_image(case, protocol, limits.image)
+            findings, features = [*findings, *image], features | measures
+        return CaseReport(tuple(findings), features, measure_inputs(case, protocol), print_of_case)
     except BadCase:
         raise
     except (BadInput, KeyError, TypeError, ValueError) as error:
@@ -163,6 +176,14 @@ def _judge_table(table: pd.DataFrame, expectations: list[dict[str, Any]]) -> tup
         message = "not one case could be measured, so the suite of expectations saw nothing"
         return [Finding("suite_blind", "", "error", message)], []
     return suites.judge_features(table, expectations)
+
+
+def _judge_outliers(reports: Iterable[CaseReport], limits: DataLimits) -> tuple[list[Finding], dict[str, float]]:
+    """Return which cases are far from all others, and how far each is per the middle one's distance."""
+    inputs = [report.inputs for report in reports if report.inputs is not None]
+    table = pd.DataFrame(inputs).set_index("case_id") if inputs else pd.DataFrame()
+    findings, distances = judge_outliers(table, limits.outliers)
+    return findings, {str(row["case_id"]): round(float(row["ratio"]), 2) for row in distances}
 
 
 def _count(

@@ -9,6 +9,7 @@ from scipy.spatial import cKDTree
 
 from doseledger.core.case import Case
 from doseledger.core.grid import Triple, box_around
+from doseledger.core.limit import breaks, keeps
 from doseledger.gates.limits import SdfLimits
 from doseledger.gates.verdict import Finding
 
@@ -52,7 +53,7 @@ def _not_finite(case: Case, name: str, count: int) -> Finding:
 
 
 def _judge_absent(case: Case, name: str, sdf: NDArray[np.float16], clip_mm: float) -> list[Finding]:
-    if np.all(np.abs(sdf.astype(np.float32) - clip_mm) <= ROUNDING_MM):
+    if not breaks(sdf, least=clip_mm - ROUNDING_MM, most=clip_mm + ROUNDING_MM).any():
         return []
     message = (
         f"{case.case_id}: {name} is absent, but its SDF runs from {sdf.min():.1f} to {sdf.max():.1f} mm; wanted "
@@ -92,8 +93,8 @@ def _judge_scale(case: Case, index: int, clip_mm: float, limits: SdfLimits) -> l
     # Between voxel centres on both sides of the surface lies the surface: the truth is up to one voxel less.
     least = np.minimum(expected - max(spacing), clip_mm) * (1.0 - SLACK) - ROUNDING_MM
     most = np.minimum(expected * (1.0 + SLACK) + ROUNDING_MM, clip_mm + ROUNDING_MM)
-    wrong_percent = 100.0 * float(np.mean((found < least) | (found > most)))
-    if wrong_percent <= limits.max_wrong_percent:
+    wrong_percent = 100.0 * float(np.mean(breaks(found, least=least, most=most)))
+    if keeps(wrong_percent, most=limits.max_wrong_percent):
         return []
     deep = (expected > 2.0 * max(spacing)) & (expected < clip_mm)
     ratio = float(np.median(found[deep] / expected[deep])) if deep.any() else float("nan")

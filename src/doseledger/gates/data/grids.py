@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from doseledger.core.case import Case
+from doseledger.core.grid import Grid
+from doseledger.core.limit import breaks
 from doseledger.core.protocol import Protocol
 from doseledger.gates.verdict import Finding
 
@@ -21,7 +24,7 @@ def judge_grid(case: Case, protocol: Protocol) -> list[Finding]:
     findings = []
     if protocol.spacing_mm != "native":
         off = np.abs(np.subtract(case.grid.spacing_mm, protocol.spacing_mm))
-        if off.max() > SAME_SPACING_MM:
+        if breaks(off, most=SAME_SPACING_MM).any():
             found = " × ".join(f"{value:g}" for value in case.grid.spacing_mm)
             wanted = " × ".join(f"{value:g}" for value in protocol.spacing_mm)
             message = (
@@ -36,10 +39,49 @@ def judge_grid(case: Case, protocol: Protocol) -> list[Finding]:
             f"{protocol.name} crops nothing; ingest it again"
         )
         findings.append(Finding("grid", case.case_id, "error", message))
+    findings += _judge_place(case, protocol)
     if int(case.ct_hu.min()) == int(case.ct_hu.max()):
         message = f"{case.case_id}: the image is {int(case.ct_hu.min())} everywhere: it is missing. Ingest it again"
         findings.append(Finding("image_constant", case.case_id, "error", message))
     return findings
+
+
+def _judge_place(case: Case, protocol: Protocol) -> list[Finding]:
+    """Find a case that does not lie on the grid that its raw image had."""
+    full = _full_grid(case, protocol)
+    if full is None:
+        message = (
+            f"{case.case_id}: nobody noted where its raw image lies (meta native_image_grid), so nobody can tell "
+            "whether the case lies there; ingest it again"
+        )
+        return [Finding("grid_unknown", case.case_id, "error", message)]
+    wanted = None
+    if full.shape_zyx == case.full_shape_zyx:
+        wanted = full.cropped(case.crop_start_zyx, case.grid.shape_zyx)
+        if wanted.same_as(case.grid):
+            return []
+    found = f"{case.full_shape_zyx} voxels of which the case begins at {_in_mm(case.grid)}"
+    there = _in_mm(wanted) if wanted is not None else f"a grid of {full.shape_zyx} voxels"
+    message = f"{case.case_id}: the case says {found}, its raw image's grid {there}; ingest it again"
+    return [Finding("grid_place", case.case_id, "error", message)]
+
+
+def _full_grid(case: Case, protocol: Protocol) -> Grid | None:
+    """Return the grid of the whole image, as the raw data have it; None where the case does not say."""
+    if protocol.source == "openkbp":
+        # The challenge tells no position: the middle of its volume is at 0 mm.
+        n, spacing = np.asarray(case.full_shape_zyx), np.asarray(case.grid.spacing_mm)
+        z, y, x = (float(value) for value in -(n - 1) / 2.0 * spacing)
+        return Grid(case.full_shape_zyx, case.grid.spacing_mm, (z, y, x))
+    native: Any = case.meta.get("native_image_grid")
+    if not isinstance(native, dict):
+        return None
+    image = Grid(**{key: tuple(value) for key, value in native.items()})
+    return image if protocol.spacing_mm == "native" else image.resampled(protocol.spacing_mm)
+
+
+def _in_mm(grid: Grid) -> str:
+    return f"(z, y, x) = ({', '.join(f'{value:.1f}' for value in grid.origin_mm)}) mm"
 
 
 def judge_identity(case: Case, protocol: Protocol, row: Mapping[str, object]) -> list[Finding]:

@@ -7,12 +7,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
+from doseledger.core.limit import keeps
 from doseledger.gates.data.fingerprints import Fingerprint
 from doseledger.gates.limits import NearCopyLimits
 from doseledger.gates.verdict import Finding
 
 PARTS = ("train", "val", "test")
+# A copy may be mirrored along any axis; the first is the copy as it is. What each is called in a finding.
+FLIPPED_AXES = ((), (3,), (2,), (1,), (2, 3), (1, 3), (1, 2), (1, 2, 3))
+FLIPS = ("", *(f", mirrored along {' and '.join('zyx'[axis - 1] for axis in axes)}" for axes in FLIPPED_AXES[1:]))
 
 
 def judge_splits(cases: pd.DataFrame, splits: pd.DataFrame, locked: pd.DataFrame) -> list[Finding]:
@@ -140,9 +145,8 @@ def judge_copies(
     source = {case_id: str(row["source_sha256"]) for case_id, row in rows.items()}
     ids = sorted(set(prints) & set(rows))
     empty = np.zeros((0, 1), np.float32)
-    ct = np.stack([prints[i].ct for i in ids]) if ids else empty
-    dose = np.stack([prints[i].dose for i in ids]) if ids else empty
-    near_ct, near_dose = ct @ ct.T, dose @ dose.T
+    near_ct, flip_ct = _correlate(np.stack([prints[i].ct for i in ids]) if ids else empty)
+    near_dose, flip_dose = _correlate(np.stack([prints[i].dose for i in ids]) if ids else empty)
     number = {case_id: k for k, case_id in enumerate(ids)}
     findings = []
     ordered = sorted(rows)
@@ -150,21 +154,31 @@ def judge_copies(
         for other in ordered[i + 1 :]:
             reasons = ["they come from the very same files"] if source[one] == source[other] else []
             if one in number and other in number:
-                a, b = prints[one], prints[other]
-                alike = (float(near_ct[number[one], number[other]]), float(near_dose[number[one], number[other]]))
-                reasons += _compare("CT", a.ct_sha256 == b.ct_sha256, alike[0], limits.ct_correlation)
+                a, b, pair = prints[one], prints[other], (number[one], number[other])
                 same_dose = bool(a.dose_sha256) and a.dose_sha256 == b.dose_sha256
-                reasons += _compare("dose", same_dose, alike[1], limits.dose_correlation)
+                reasons += _compare(
+                    "CT", a.ct_sha256 == b.ct_sha256, float(near_ct[pair]), limits.ct_correlation, FLIPS[flip_ct[pair]]
+                )
+                reasons += _compare(
+                    "dose", same_dose, float(near_dose[pair]), limits.dose_correlation, FLIPS[flip_dose[pair]]
+                )
             if reasons:
                 findings.append(_pair_finding((rows[one], rows[other]), splits, reasons))
     return findings
 
 
-def _compare(what: str, same: bool, correlation: float, limit: float) -> list[str]:
+def _correlate(prints: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
+    """Return the greatest correlation of each two prints, (case, case), and under which of `FLIPS` it is."""
+    cubes = prints.reshape(len(prints), *[round(prints.shape[1] ** (1 / 3))] * 3)
+    found = np.stack([prints @ np.flip(cubes, axes).reshape(prints.shape).T for axes in FLIPPED_AXES])
+    return found.max(axis=0), found.argmax(axis=0)
+
+
+def _compare(what: str, same: bool, correlation: float, limit: float, how: str) -> list[str]:
     if same:
         return [f"their {what} is the same to the last bit"]
-    if correlation >= limit:
-        return [f"their {what} is nearly the same (correlation {correlation:.3f}, wanted below {limit:g})"]
+    if not keeps(correlation, most=limit):
+        return [f"their {what} is nearly the same{how} (correlation {correlation:.3f}, wanted at most {limit:g})"]
     return []
 
 

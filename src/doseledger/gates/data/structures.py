@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from doseledger.core.case import Case
+from doseledger.core.limit import keeps
 from doseledger.core.protocol import Protocol
 from doseledger.gates.limits import BodyLimits, DataLimits, Order
 from doseledger.gates.verdict import Finding
@@ -83,7 +84,7 @@ def _judge_outside_body(case: Case, protocol: Protocol, limits: BodyLimits, volu
         outside = 100.0 * int((case.mask(name) & ~case.body).sum()) / volume
         is_target = protocol.structure(name).kind == "target"
         limit = limits.target_outside_percent if is_target else limits.organ_outside_percent
-        if outside > limit:
+        if not keeps(outside, most=limit):
             message = (
                 f"{case.case_id}: {outside:.1f} % of {name} lies outside the body, wanted at most {limit:g} %; is the "
                 "contour of another scan, or the body cut? Look at it and contour again"
@@ -113,7 +114,7 @@ def _judge_overlaps(case: Case, limits: DataLimits, volumes: dict[str, int]) -> 
         if not smaller:
             continue
         overlap = 100.0 * int((case.mask(one) & case.mask(other)).sum()) / smaller
-        if overlap > pair.max_overlap_percent:
+        if not keeps(overlap, most=pair.max_overlap_percent):
             message = (
                 f"{case.case_id}: {one} and {other} overlap by {overlap:.1f} % of the smaller, wanted at most "
                 f"{pair.max_overlap_percent:g} %: {pair.source}. Contour again"
@@ -129,7 +130,7 @@ def _judge_contained(case: Case, limits: DataLimits, volumes: dict[str, int]) ->
         if not volumes.get(rule.inner) or not volumes.get(rule.outer):
             continue
         held = 100.0 * int((case.mask(rule.inner) & case.mask(rule.outer)).sum()) / volumes[rule.inner]
-        if held < rule.min_percent:
+        if not keeps(held, least=rule.min_percent):
             message = (
                 f"{case.case_id}: {rule.outer} holds {held:.1f} % of {rule.inner}, wanted at least "
                 f"{rule.min_percent:g} %: {rule.source}. Are the contours of one plan?"

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from doseledger.core.case import Case
-from doseledger.core.errors import BadInput
+from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.fanout import Tell, run_cases
 from doseledger.core.grid import box_around
 from doseledger.core.protocol import Protocol
-from doseledger.gates.data.features import Row, measure_case
+from doseledger.gates.features import Row, measure_anatomy
 
 # Gas and lung, fat, water and soft tissue, contrast and spongy bone, dense bone and metal; in HU.
 HU_EDGES = (-300, -150, -50, 0, 50, 100, 200, 400)
@@ -38,7 +37,7 @@ def measure_inputs(case: Case, protocol: Protocol) -> Row:
         (`hu_share_…`, adding up to 1); presence of each structure (0 or 1); the extent of each target and the way from
         the main target's centre to each structure's in mm along z, y, x; prescriptions in Gy and fractions.
     """
-    row = measure_case(replace(case, dose_gy=None), protocol)
+    row = measure_anatomy(case)
     # The least and the most of a whole image are single voxels: a marker or a wire, not the cohort.
     row = {name: value for name, value in row.items() if name not in ("ct_min_hu", "ct_max_hu")}
     row |= _histogram(case)
@@ -88,9 +87,12 @@ def measure_file(path: Path, protocol: Protocol) -> Row:
     Raises
     ------
     BadCase
-        If it can't be read as a case.
+        If it can't be read as a case, or has no body: what is measured of no voxel would count as neither near nor far.
     """
-    return measure_inputs(Case.load(path), protocol)
+    case = Case.load(path)
+    if not case.body.any():
+        raise BadCase(case.case_id, "the body is empty, so nothing of its image can be measured; ingest it again")
+    return measure_inputs(case, protocol)
 
 
 def tabulate_inputs(

@@ -17,6 +17,7 @@ from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.fanout import Tell
 from doseledger.core.files import sha256_of_file, sha256_of_json
 from doseledger.core.layout import Layout
+from doseledger.core.limit import keeps
 from doseledger.core.protocol import load_protocol
 from doseledger.core.tables import SPLITS, read_table
 from doseledger.gates.drift.case_inputs import HU_PREFIX, tabulate_inputs
@@ -179,13 +180,16 @@ def _judge_cases(cases: list[dict[str, Any]], limits: DriftLimits) -> list[Findi
             message = f"{case_id}: {name} is {value:g}; all training cases had one and the same other value"
             severity: Severity = "error" if CHOSEN.fullmatch(name) else "warning"
             findings.append(Finding("drift_changed", case_id, severity, message, {"feature": name, "value": value}))
-        if ratio > limits.far_ratio:
+        for name in case["missing"]:
+            message = f"{case_id}: there is no {name}, which every training case has; ingest it again"
+            findings.append(Finding("drift_missing", case_id, "error", message, {"feature": name}))
+        if not keeps(ratio, most=limits.far_ratio):
             message = (
                 f"{case_id}: {ratio:.2f} times as far from the training cases as the farthest of them ({off}); don't "
                 "trust a prediction of it"
             )
             findings.append(Finding("drift_far", case_id, "error", message, numbers))
-        elif ratio > 1.0:
+        elif not keeps(ratio, most=1.0):
             message = (
                 f"{case_id}: farther from the training cases ({ratio:.2f} times) than any of them ({off}); look at it"
             )
@@ -197,20 +201,21 @@ def _judge_features(features: list[dict[str, Any]], limits: DriftLimits) -> list
     findings = []
     for row in features:
         moved = f"median {row['reference']:.4g} in training, {row['new']:.4g} now"
-        if row["ks_p_adjusted"] < limits.alpha:
+        # NaN stands where a side has too few cases to be compared: a warning of its own says so.
+        if not math.isnan(row["ks_p_adjusted"]) and not keeps(row["ks_p_adjusted"], least=limits.alpha):
             message = (
                 f"{row['feature']} is distributed otherwise than in training ({moved}; KS, p "
                 f"{row['ks_p_adjusted']:.2g} after Holm, wanted {limits.alpha:g} at least)"
             )
             findings.append(Finding("drift_feature", "", "error", message, {"feature": row["feature"]}))
-        if row["psi"] > row["psi_limit"]:
+        if not math.isnan(row["psi"]) and not keeps(row["psi"], most=row["psi_limit"]):
             message = f"{row['feature']} has shifted ({moved}; PSI {row['psi']:.2f}, at most {row['psi_limit']:.2f})"
             findings.append(Finding("drift_psi", "", "warning", message, {"feature": row["feature"]}))
     return findings
 
 
 def _judge_image(image: Mapping[str, Any]) -> list[Finding]:
-    if image["psi"] <= image["limit"]:
+    if keeps(image["psi"], most=image["limit"]):
         return []
     message = (
         f"the images' HU are distributed otherwise than in training: PSI {image['psi']:.2f}, wanted at most "

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from doseledger.core.errors import BadInput
+from doseledger.core.limit import keeps
 from doseledger.gates.limits import ProbeLimits
 from doseledger.gates.verdict import Finding
 
@@ -57,11 +58,11 @@ def judge_score(what: str, score: ProbeScore, limits: ProbeLimits) -> list[Findi
     numbers = score_as_json(score)
     said = f"the label can be told from {what} alone: AUC {score.auc:.2f} on {score.n} (p {score.p_value:.2f})"
     findings = []
-    if score.auc > limits.red_auc:
+    if not keeps(score.auc, most=limits.red_auc):
         message = f"{said}, red above {limits.red_auc:g}; a network will use it, so mend the data"
         findings.append(Finding("probe", "", "error", message, numbers))
-    elif score.auc >= limits.warn_auc:
-        message = f"{said}, wanted below {limits.warn_auc:g}; look at what differs there before anything is trained"
+    elif not keeps(score.auc, most=limits.warn_auc):
+        message = f"{said}, wanted at most {limits.warn_auc:g}; look at what differs there before anything is trained"
         findings.append(Finding("probe", "", "warning", message, numbers))
     if score.n_independent < score.n_needed:
         message = (

@@ -113,6 +113,8 @@ class Reference:
         Distance of each training case from the others, ascending: what a case of the cohort may have.
     constants
         Value of each feature that does not vary.
+    complete
+        Features that every training case has.
     """
 
     columns: list[str]
@@ -121,6 +123,7 @@ class Reference:
     precision: Floats
     left_out: Floats
     constants: dict[str, float]
+    complete: list[str]
 
 
 def learn_reference(rows: pd.DataFrame) -> Reference:
@@ -141,20 +144,66 @@ def learn_reference(rows: pd.DataFrame) -> Reference:
     Covariance shrunk as Ledoit and Wolf, J Multivariate Anal 88:365 (2004), which exists for any number of features and
     cases. The distance of a training case is measured with it left out: with it in, it is always too small.
     """
+    columns, constant = _varying(rows)
+    values = rows[columns].to_numpy(dtype=np.float64)
+    left_out = [distance for distance, _ in _each_left_out(values)]
+    centre, scale, precision = _fit(values)
+    constants = {str(name): float(rows[name].dropna().iloc[0]) for name in rows.columns[constant]}
+    complete = [str(name) for name in rows.columns[rows.notna().all()]]
+    return Reference(columns, centre, scale, precision, np.sort(np.asarray(left_out)), constants, complete)
+
+
+def measure_left_out(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return how far each case of a cohort is from all its others, itself left out.
+
+    Parameters
+    ----------
+    rows
+        A row per case, a column per feature; NaN where a structure is absent.
+
+    Returns
+    -------
+    list of dict
+        By case: `distance` and `features`, as `measure_distances` gives them.
+
+    Raises
+    ------
+    BadInput
+        If there are fewer than five cases, or all are alike.
+    """
+    columns, _ = _varying(rows)
+    found = _each_left_out(rows[columns].to_numpy(dtype=np.float64))
+    return [
+        {"case_id": str(case_id), "distance": distance, "features": _farthest(columns, away)}
+        for case_id, (distance, away) in zip(rows.index, found, strict=True)
+    ]
+
+
+def _varying(rows: pd.DataFrame) -> tuple[list[str], pd.Series[bool]]:
+    """Return the features that vary over a cohort, and which do not, by column."""
     if len(rows) < LEAST_REFERENCE:
         raise BadInput(f"{len(rows)} training cases are too few to know a cohort by; wanted {LEAST_REFERENCE} at least")
     known = rows.notna().any()
     spread, size = rows.max() - rows.min(), rows.abs().max()
     constant = known & (spread <= SAME * size.clip(lower=1.0))
     columns = [str(name) for name in rows.columns[known & ~constant]]
-    values = rows[columns].to_numpy(dtype=np.float64)
-    left_out = []
+    if not columns:
+        raise BadInput(f"{len(rows)} training cases are alike in every feature; a cohort of copies knows no distance")
+    return columns, constant
+
+
+def _each_left_out(values: Floats) -> list[tuple[float, Floats]]:
+    """Return of each case its distance from all others, and by how many of their spreads each feature is off."""
+    found = []
     for index in range(len(values)):
         centre, scale, precision = _fit(np.delete(values, index, axis=0))
-        left_out.append(float(_distance(_standardised(values[index : index + 1], centre, scale), precision)[0]))
-    centre, scale, precision = _fit(values)
-    constants = {str(name): float(rows[name].dropna().iloc[0]) for name in rows.columns[constant]}
-    return Reference(columns, centre, scale, precision, np.sort(np.asarray(left_out)), constants)
+        away = _standardised(values[index : index + 1], centre, scale)
+        found.append((float(_distance(away, precision)[0]), away[0]))
+    return found
+
+
+def _farthest(columns: list[str], away: Floats) -> dict[str, float]:
+    return {columns[i]: float(away[i]) for i in np.argsort(-np.abs(away))[:NAMED]}
 
 
 def measure_distances(reference: Reference, rows: pd.DataFrame) -> list[dict[str, Any]]:
@@ -172,8 +221,9 @@ def measure_distances(reference: Reference, rows: pd.DataFrame) -> list[dict[str
     list of dict
         By case: `distance` (Mahalanobis, 1 is typical for one feature), `ratio` (to the farthest training case),
         `rank_p` (share of the training cases that are as far, the case itself counted: not below 1 / (n + 1)),
-        `features` (those that are farthest, each with how many spreads it is off), and `changed` (features that were
-        the same in all training cases, with another value here).
+        `features` (those that are farthest, each with how many spreads it is off), `changed` (features that were the
+        same in all training cases, with another value here), and `missing` (features that every training case has and
+        this one has not, though its structure is there).
     """
     missing = [name for name in (*reference.columns, *reference.constants) if name not in rows]
     if missing:
@@ -185,15 +235,15 @@ def measure_distances(reference: Reference, rows: pd.DataFrame) -> list[dict[str
     n = len(reference.left_out)
     found = []
     for case_id, distance, row in zip(rows.index, distances, away, strict=True):
-        farthest = np.argsort(-np.abs(row))[:NAMED]
         found.append(
             {
                 "case_id": str(case_id),
                 "distance": float(distance),
                 "ratio": float(distance / reference.left_out[-1]),
                 "rank_p": float((1 + np.count_nonzero(reference.left_out >= distance)) / (1 + n)),
-                "features": {reference.columns[i]: float(row[i]) for i in farthest},
+                "features": _farthest(reference.columns, row),
                 "changed": _changed(reference, rows.loc[case_id]),
+                "missing": _missing(reference, rows.loc[case_id]),
             }
         )
     return found
@@ -205,6 +255,11 @@ def _changed(reference: Reference, row: pd.Series[float]) -> dict[str, float]:
         for name, value in reference.constants.items()
         if not math.isnan(row[name]) and abs(row[name] - value) > SAME * max(abs(value), 1.0)
     }
+
+
+def _missing(reference: Reference, row: pd.Series[float]) -> list[str]:
+    absent = tuple(f"{name.removesuffix('_present')}_" for name in row.index[row == 0.0] if name.endswith("_present"))
+    return [name for name in reference.complete if math.isnan(row[name]) and not name.startswith(absent)]
 
 
 def _fit(values: Floats) -> tuple[Floats, Floats, Floats]:

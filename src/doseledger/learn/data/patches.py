@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from doseledger.core.case import map_member
+from doseledger.core.errors import BadCase
 from doseledger.core.grid import IntTriple
 from doseledger.learn.data.core_dropout import drop_core
 from doseledger.learn.data.inputs import (
@@ -54,6 +55,8 @@ class Centres:
 def find_centres(case: OpenCase, spec: InputSpec) -> Centres:
     """Return where patches of a case may be centred; each kind is thinned evenly to a fixed number of voxels."""
     valid = np.asarray(map_member(case.file.path, "valid_dose"), dtype=np.bool_)
+    if not valid.any():
+        raise BadCase(case.case_id, "valid_dose has no voxel, so no patch of it has a dose to learn; ingest it again")
     dose_gy = map_member(case.file.path, "dose_gy")
     masks = map_member(case.file.path, "masks")
     targets = [spec.structure_names.index(name) for name in spec.target_names]

@@ -32,7 +32,7 @@ from doseledger.learn.networks.windows import VALIDATION_OVERLAP
 from doseledger.learn.recipes.diffusion import DiffusionRecipe, TrainedDiffusion
 from doseledger.learn.recipes.dose import CommonRecipe
 from doseledger.learn.run import CasesByPart, Family, TrainingRun, mean_scores
-from doseledger.learn.training.finite import refuse_infinite_loss, refuse_infinite_scores
+from doseledger.learn.training.finite import refuse_infinite_loss, refuse_infinite_scores, refuse_no_voxel
 from doseledger.learn.training.optimiser import scheduled_optimiser
 
 # The residual's width is measured on so many training cases, spread evenly: it is one number, and known to a percent.
@@ -148,6 +148,7 @@ class DiffusionTask(pl.LightningModule):
 
     def validation_step(self, batch: dict[str, Any], index: int) -> None:
         """Draw one dose of a whole case, always from the same noise, and add its error to the validation."""
+        refuse_no_voxel(batch)
         settings = DrawSettings(
             patch_zyx=self.recipe.sampling.patch_zyx,
             overlap=VALIDATION_OVERLAP,

@@ -16,7 +16,7 @@ from doseledger.learn.networks.windows import VALIDATION_OVERLAP, predict_whole
 from doseledger.learn.networks.with_prior import dose_network
 from doseledger.learn.recipes.dose import CommonRecipe, Recipe, TrainedRecipe
 from doseledger.learn.run import CasesByPart, Family, TrainingRun, mean_scores
-from doseledger.learn.training.finite import refuse_infinite_loss, refuse_infinite_scores
+from doseledger.learn.training.finite import refuse_infinite_loss, refuse_infinite_scores, refuse_no_voxel
 from doseledger.learn.training.optimiser import scheduled_optimiser
 
 
@@ -73,6 +73,7 @@ class DoseTask(pl.LightningModule):
 
     def validation_step(self, batch: dict[str, Any], index: int) -> None:
         """Add one whole case to the validation."""
+        refuse_no_voxel(batch)
         patch_zyx = self.recipe.sampling.patch_zyx
         dose = predict_whole(self.network, batch, patch_zyx, overlap=VALIDATION_OVERLAP, windows_at_once=1).clamp_min(0)
         error_gy = (dose * batch["valid_dose"] - batch["dose"]).abs() * self.spec.recipe.dose_scale_gy

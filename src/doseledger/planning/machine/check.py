@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from doseledger.core.plan import Arc, Plan
+from doseledger.core.limit import breaks, keeps
+from doseledger.core.plan import MOST_BEAM_MU, Arc, Plan
 from doseledger.planning.machine.geometry import gantry_turn_deg
 from doseledger.planning.machine.linac import Machine
 
@@ -65,18 +66,21 @@ def _numbers(arc: Arc, machine: Machine) -> Iterator[str]:
     for name, values in (("leaf", arc.leaf_mm), ("meterset", arc.meterset_mu), ("gantry", arc.gantry_deg)):
         for k in _places(~np.isfinite(values)):
             yield f"Beam {arc.name}, control point {k}: a {name} value is not a number."
-    for k in _places((arc.gantry_deg < 0) | (arc.gantry_deg >= 360)):
+    for name, angle in (("collimator", arc.collimator_deg), ("couch", arc.couch_deg)):
+        if not np.isfinite(angle):
+            yield f"Beam {arc.name}: the {name} angle is not a number."
+    for k in _places(breaks(arc.gantry_deg, least=0.0) | (arc.gantry_deg >= 360)):
         yield f"Beam {arc.name}, control point {k}: gantry at {arc.gantry_deg[k]:g}°, wanted 0 ≤ angle < 360°."
 
 
 def _jaws(arc: Arc, machine: Machine) -> Iterator[str]:
     for name, jaw, limit in (("X", arc.jaw_x_mm, machine.jaws.x_mm), ("Y", arc.jaw_y_mm, machine.jaws.y_mm)):
-        if jaw[0] < limit[0] - SLACK_MM or jaw[1] > limit[1] + SLACK_MM:
+        if breaks(jaw, least=limit[0] - SLACK_MM, most=limit[1] + SLACK_MM).any():
             yield (
                 f"Beam {arc.name}: jaws {name} at {jaw[0]:g} and {jaw[1]:g} mm, "
                 f"limits {limit[0]:g} and {limit[1]:g} mm."
             )
-        if jaw[1] - jaw[0] < machine.jaws.min_opening_mm - SLACK_MM:
+        if not keeps(jaw[1] - jaw[0], least=machine.jaws.min_opening_mm - SLACK_MM):
             yield (
                 f"Beam {arc.name}: jaws {name} open by {jaw[1] - jaw[0]:g} mm, "
                 f"least opening {machine.jaws.min_opening_mm:g} mm."
@@ -86,25 +90,26 @@ def _jaws(arc: Arc, machine: Machine) -> Iterator[str]:
 def _leaves(arc: Arc, machine: Machine) -> Iterator[str]:
     leaves = machine.leaves
     gap = arc.leaf_mm[:, 1] - arc.leaf_mm[:, 0]
-    for k in _places(gap < leaves.min_gap_mm - SLACK_MM):
+    for k in _places(breaks(gap, least=leaves.min_gap_mm - SLACK_MM)):
         pair = int(np.argmin(gap[k]))
         word = "crosses" if gap[k, pair] < 0 else "is closer than the least gap"
         yield (
             f"Beam {arc.name}, control point {k}: leaf pair {pair + 1} {word}: "
             f"gap {gap[k, pair]:.2f} mm, least {leaves.min_gap_mm:g} mm."
         )
-    for k in _places((arc.leaf_mm < leaves.travel_mm[0] - SLACK_MM) | (arc.leaf_mm > leaves.travel_mm[1] + SLACK_MM)):
+    for k in _places(breaks(arc.leaf_mm, least=leaves.travel_mm[0] - SLACK_MM, most=leaves.travel_mm[1] + SLACK_MM)):
         tip = arc.leaf_mm[k].ravel()[np.argmax(np.abs(arc.leaf_mm[k]))]
         low, high = leaves.travel_mm
         yield f"Beam {arc.name}, control point {k}: a leaf tip at {tip:.2f} mm, travel {low:g} to {high:g} mm."
     span = np.ptp(arc.leaf_mm, axis=2)
-    for k in _places(span > leaves.max_span_mm + 2 * SLACK_MM):
+    for k in _places(breaks(span, most=leaves.max_span_mm + 2 * SLACK_MM)):
         yield (
             f"Beam {arc.name}, control point {k}: tips of one bank {span[k].max():.2f} mm apart, "
             f"at most {leaves.max_span_mm:g} mm."
         )
     seen = _within_jaw_y(arc, machine)
-    outside = (arc.leaf_mm[:, 0] < arc.jaw_x_mm[0] - SLACK_MM) | (arc.leaf_mm[:, 1] > arc.jaw_x_mm[1] + SLACK_MM)
+    low, high = arc.jaw_x_mm
+    outside = breaks(arc.leaf_mm[:, 0], least=low - SLACK_MM) | breaks(arc.leaf_mm[:, 1], most=high + SLACK_MM)
     for k in _places(outside & seen):
         pair = int(np.flatnonzero(outside[k] & seen)[0])
         left, right = arc.leaf_mm[k, :, pair]
@@ -127,8 +132,9 @@ def _neighbours(arc: Arc, machine: Machine) -> Iterator[str]:
     above = right[:, 1:] - left[:, :-1]
     below = right[:, :-1] - left[:, 1:]
     least = machine.leaves.min_gap_mm - SLACK_MM
-    for k in _places((above < least) | (below < least)):
-        pair = int(np.flatnonzero((above[k] < least) | (below[k] < least))[0])
+    clash = breaks(np.minimum(above, below), least=least)
+    for k in _places(clash):
+        pair = int(np.flatnonzero(clash[k])[0])
         yield (
             f"Beam {arc.name}, control point {k}: leaf pairs {pair + 1} and {pair + 2} interdigitate, "
             f"which {machine.name} does not allow."
@@ -136,15 +142,17 @@ def _neighbours(arc: Arc, machine: Machine) -> Iterator[str]:
 
 
 def _meterset(arc: Arc, machine: Machine) -> Iterator[str]:
-    if abs(arc.meterset_mu[0]) > LEAST_MU:
+    if not keeps(abs(arc.meterset_mu[0]), most=LEAST_MU):
         yield f"Beam {arc.name}, control point 0: the meterset begins at {arc.meterset_mu[0]:g} MU, wanted 0."
-    for k in _places(arc.segment_mu < 0):
+    for k in _places(breaks(arc.segment_mu, least=0.0)):
         yield (
             f"Beam {arc.name}, control point {k + 1}: the meterset falls from {arc.meterset_mu[k]:.4f} "
             f"to {arc.meterset_mu[k + 1]:.4f} MU, it must not fall."
         )
     if arc.meterset_mu[-1] <= LEAST_MU:
         yield f"Beam {arc.name} delivers no monitor units."
+    elif not keeps(arc.meterset_mu[-1], most=MOST_BEAM_MU):
+        yield f"Beam {arc.name} delivers {arc.meterset_mu[-1]:g} MU, wanted at most {MOST_BEAM_MU:g} MU."
 
 
 def _speeds(arc: Arc, machine: Machine) -> Iterator[str]:
@@ -158,27 +166,27 @@ def _speeds(arc: Arc, machine: Machine) -> Iterator[str]:
     mu = np.maximum(arc.segment_mu, 0.0)
     for k in _places((turn <= 0) & (mu > LEAST_MU)):
         yield f"Beam {arc.name}, control point {k + 1}: {mu[k]:.3f} MU while the gantry of an arc stands still."
-    if turn.sum() > 360.0 + 1e-6:
+    if not keeps(turn.sum(), most=360.0 + 1e-6):
         yield f"Beam {arc.name} turns by {turn.sum():.1f}°, at most 360°: do the angles follow its sense of rotation?"
     time = machine.fastest_segment_s(turn, mu)
     moving = turn > 0
     speed = np.divide(turn, time, out=np.full(len(turn), np.inf), where=time > 0)
     slowest = machine.gantry.min_speed_deg_s
-    for k in _places(moving & (speed < slowest * (1 - SLACK_RATE))):
+    for k in _places(moving & breaks(np.where(moving, speed, slowest), least=slowest * (1 - SLACK_RATE))):
         yield (
             f"Beam {arc.name}, control point {k + 1}: {mu[k]:.2f} MU over {turn[k]:.2f}° need the gantry at "
             f"{speed[k]:.3f}°/s, least {slowest:g}°/s."
         )
     rate = 60.0 * np.divide(mu, time, out=np.zeros(len(turn)), where=time > 0)
     least = machine.dose_rate.min_mu_min
-    for k in _places(moving & (rate < least * (1 - SLACK_RATE))):
+    for k in _places(moving & breaks(rate, least=least * (1 - SLACK_RATE))):
         yield (
             f"Beam {arc.name}, control point {k + 1}: {mu[k]:.4f} MU at the gantry's full speed are "
             f"{rate[k]:.2f} MU/min, least {least:g} MU/min."
         )
     way = np.abs(np.diff(arc.leaf_mm, axis=0))
     allowed = machine.leaves.max_speed_mm_s * time + 2 * SLACK_MM
-    for k in _places(way > allowed[:, None, None]):
+    for k in _places(breaks(way, most=allowed[:, None, None])):
         bank, pair = np.unravel_index(int(np.argmax(way[k])), way[k].shape)
         yield (
             f"Beam {arc.name}, control point {k + 1}: leaf {pair + 1} of bank X{bank + 1} moves "

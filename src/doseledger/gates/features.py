@@ -37,14 +37,28 @@ def measure_case(case: Case, protocol: Protocol) -> Row:
     -----
     Dx% is the (100 − x)th percentile of the voxels' doses (ICRU 83).
     """
-    row: Row = {"case_id": case.case_id}
-    for axis, spacing in zip("zyx", case.grid.spacing_mm, strict=True):
-        row[f"spacing_{axis}_mm"] = spacing
-    row |= _measure_image(case)
-    row |= _measure_structures(case)
+    row = measure_anatomy(case)
     if protocol.has_dose and case.dose_gy is not None:
         row |= _measure_dose(case, case.dose_gy, protocol)
     return row
+
+
+def describe_source(case: Case) -> Row:
+    """Return what a case says of where it comes from: the plan's technique, the tube voltage; NaN where nothing."""
+    row: Row = {}
+    for name, key in (("plan", "technique"), ("scanner", "kvp")):
+        said = case.meta.get(name)
+        value = said.get(key) if isinstance(said, dict) else None
+        row[f"{name}_{key}"] = float("nan") if value is None else str(value)
+    return row
+
+
+def measure_anatomy(case: Case) -> Row:
+    """Return those features of a case that are not of its dose."""
+    row: Row = {"case_id": case.case_id}
+    for axis, spacing in zip("zyx", case.grid.spacing_mm, strict=True):
+        row[f"spacing_{axis}_mm"] = spacing
+    return row | _measure_image(case) | _measure_structures(case)
 
 
 def _measure_image(case: Case) -> Row:

@@ -1,0 +1,32 @@
+"""The image of a case: it fits the contours where they are drawn, and each slice its neighbours."""
+
+from __future__ import annotations
+
+from doseledger.core.case import Case
+from doseledger.core.protocol import Protocol
+from doseledger.gates.data.placement import judge_placement, measure_placement
+from doseledger.gates.data.slices import judge_slices, measure_slices
+from doseledger.gates.features import Row
+from doseledger.gates.limits import ImageLimits
+from doseledger.gates.verdict import Finding
+
+
+def judge_image(case: Case, protocol: Protocol, limits: ImageLimits) -> tuple[list[Finding], Row]:
+    """Return what is wrong with a case's image, and the measures behind it by name, for the report.
+
+    Parameters
+    ----------
+    case
+        A loaded case with a body; its image in HU.
+    protocol
+        Which structures are organs.
+    limits
+        Of fit and of steps from slice to slice.
+    """
+    places, slices = measure_placement(case, protocol), measure_slices(case)
+    row: Row = {}
+    for what, place in places.items():
+        row |= {f"{what}_fit": place.fit, f"{what}_place_share": place.share}
+    row |= {"slice_jump_hu": slices.jump_hu, "slice_air_percent": slices.air_percent}
+    row |= {"dose_jump_gy": slices.dose_jump_gy}
+    return [*judge_placement(case, places, limits), *judge_slices(case, slices, limits)], row

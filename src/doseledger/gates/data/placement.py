@@ -1,0 +1,188 @@
+"""Skin and organs against the image: contours must fit best where they are drawn."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import edt
+import numpy as np
+from numpy.typing import NDArray
+
+from doseledger.core.case import Case
+from doseledger.core.grid import IntTriple, Triple, box_around
+from doseledger.core.limit import keeps
+from doseledger.core.protocol import Protocol
+from doseledger.gates.limits import ImageLimits
+from doseledger.gates.verdict import Finding
+
+# An outline is looked at within this of it, on both sides, and moved along each axis by up to the reach.
+WIDTH_MM, REACH_MM = 6.0, 12.0
+# Values beyond are cut: air and metal would drown the difference between muscle and fat, bone and air that of the skin.
+ORGAN_HU, SKIN_HU = (-200.0, 300.0), (-1000.0, 0.0)
+# How many voxels of a band are looked at, and how many it takes to say anything.
+MOST_VOXELS, LEAST_VOXELS = 20_000, 10
+# Outlines that explain less than this anywhere within reach say nothing of their place.
+LEAST_BEST = 0.05
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How well outlines fit the image.
+
+    Parameters
+    ----------
+    fit
+        Share of the variance of HU near the outlines that inside and outside explain, mean over outlines, 0 to 1; NaN
+        where there is nothing to tell apart.
+    best
+        The same of the best other place: moved along an axis, or mirrored.
+    where
+        That place, in words.
+    """
+
+    fit: float
+    best: float
+    where: str
+
+    @property
+    def share(self) -> float:
+        """Fit in place per best fit elsewhere: above 1 where no other place is as good; NaN where no place fits."""
+        return self.fit / self.best if self.best >= LEAST_BEST else math.nan
+
+
+@dataclass(frozen=True)
+class _Band:
+    """Voxels (n, 3) just inside and just outside an outline."""
+
+    inner: NDArray[np.intp]
+    outer: NDArray[np.intp]
+
+
+def measure_placement(case: Case, protocol: Protocol) -> dict[str, Placement]:
+    """Return how well the skin (the body's outline) and the organs fit the image, as `skin` and `organ`.
+
+    Notes
+    -----
+    The share explained is η², the between-group part of the sum of squares, of a band of 6 mm on either side. Targets
+    are left out: they have no edge in the image. Shifts go along one axis at a time; mirroring is left to right.
+    """
+    organs = [name for name in case.present_names if protocol.structure(name).kind == "organ"]
+    skin = _find_band(case.body, None, case.grid.spacing_mm)
+    bands = [_find_band(case.mask(name), case.body, case.grid.spacing_mm) for name in organs if case.mask(name).any()]
+    steps = _steps(case.grid.spacing_mm)
+    return {
+        "skin": _place(case.ct_hu, [skin], SKIN_HU, steps, case.grid.spacing_mm),
+        "organ": _place(case.ct_hu, bands, ORGAN_HU, steps, case.grid.spacing_mm),
+    }
+
+
+def judge_placement(case: Case, found: dict[str, Placement], limits: ImageLimits) -> list[Finding]:
+    """Return whether skin or organs do not fit the image, or fit it better elsewhere.
+
+    Parameters
+    ----------
+    case
+        A loaded case with a body.
+    found
+        What `measure_placement` says of it.
+    limits
+        Least fit, and least fit per the best elsewhere.
+    """
+    findings = []
+    advice = "is this image another patient's, moved or mirrored? Look at image and contours on one slice, ingest again"
+    wanted = (
+        ("skin", limits.least_skin_fit, limits.least_skin_share),
+        ("organ", limits.least_organ_fit, limits.least_organ_share),
+    )
+    for what, least, least_share in wanted:
+        place = found[what]
+        if what == "organ" and math.isnan(place.fit) and not _has_organ(case):
+            message = f"{case.case_id}: no organ is there, so nothing but the skin holds the contours to the image"
+            findings.append(Finding("image_unasked", case.case_id, "warning", message))
+            continue
+        numbers = {"fit": place.fit, "best": place.best}
+        if not keeps(place.fit, least=least):
+            message = (
+                f"{case.case_id}: the {what} contours explain {100 * place.fit:.0f} % of the HU near them, wanted "
+                f"{100 * least:.0f} % at least: {advice}"
+            )
+            findings.append(Finding("image_fit", case.case_id, "error", message, numbers))
+        elif place.best >= LEAST_BEST and not keeps(place.share, least=least_share):
+            message = (
+                f"{case.case_id}: the {what} contours fit the image better {place.where} ({100 * place.best:.0f} % of "
+                f"the HU near them explained) than in place ({100 * place.fit:.0f} %): {advice}"
+            )
+            findings.append(Finding("image_place", case.case_id, "error", message, numbers))
+    return findings
+
+
+def _has_organ(case: Case) -> bool:
+    return any(name not in case.prescription_gy for name in case.present_names)
+
+
+def _find_band(mask: NDArray[np.bool_], within: NDArray[np.bool_] | None, spacing_mm: Triple) -> _Band:
+    margin = tuple(math.ceil(WIDTH_MM / step) + 1 for step in spacing_mm)
+    box = box_around(mask, (margin[0], margin[1], margin[2]))
+    part = np.ascontiguousarray(mask[box])
+    # The image's edge is no surface.
+    near = [edt.edt(side, anisotropy=spacing_mm, black_border=False) <= WIDTH_MM for side in (part, ~part)]
+    outside = near[1] & ~part
+    if within is not None:
+        outside &= within[box]
+    start = [axis.start for axis in box]
+    return _Band(_thinned(near[0] & part) + start, _thinned(outside) + start)
+
+
+def _thinned(mask: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Every n-th voxel of a mask: the same ones on every run, and no random numbers."""
+    voxels = np.argwhere(mask)
+    return voxels[:: max(1, math.ceil(len(voxels) / MOST_VOXELS))]
+
+
+def _steps(spacing_mm: Triple) -> list[IntTriple]:
+    found = []
+    for axis, step in enumerate(spacing_mm):
+        for count in range(1, int(REACH_MM / step) + 1):
+            for sign in (-1, 1):
+                moved = [0, 0, 0]
+                moved[axis] = sign * count
+                found.append((moved[0], moved[1], moved[2]))
+    return found
+
+
+def _place(
+    ct_hu: NDArray[np.int16],
+    bands: list[_Band],
+    window_hu: tuple[float, float],
+    steps: list[IntTriple],
+    spacing_mm: Triple,
+) -> Placement:
+    places = [(step, ct_hu, _in_words(step, spacing_mm)) for step in steps]
+    places.append(((0, 0, 0), ct_hu[..., ::-1], "mirrored left to right"))
+    fits = [_fit(image, bands, step, window_hu) for step, image, _ in places]
+    best = max(range(len(fits)), key=lambda k: -1.0 if math.isnan(fits[k]) else fits[k])
+    return Placement(_fit(ct_hu, bands, (0, 0, 0), window_hu), fits[best], places[best][2])
+
+
+def _in_words(step: IntTriple, spacing_mm: Triple) -> str:
+    axis = next(k for k in range(3) if step[k])
+    return f"moved by {step[axis] * spacing_mm[axis]:+.1f} mm along {'zyx'[axis]}"
+
+
+def _fit(ct_hu: NDArray[np.int16], bands: list[_Band], step: IntTriple, window_hu: tuple[float, float]) -> float:
+    known = []
+    for band in bands:
+        sides = [np.clip(_values(ct_hu, voxels + step), *window_hu) for voxels in (band.inner, band.outer)]
+        if min(len(side) for side in sides) < LEAST_VOXELS:
+            continue
+        both = np.concatenate(sides)
+        total = float(((both - both.mean()) ** 2).sum())
+        between = sum(len(side) * float(side.mean() - both.mean()) ** 2 for side in sides)
+        known.append(between / total if total > 0 else 0.0)
+    return float(np.mean(known)) if known else math.nan
+
+
+def _values(ct_hu: NDArray[np.int16], voxels: NDArray[np.intp]) -> NDArray[np.float64]:
+    inside = np.all((voxels >= 0) & (voxels < np.asarray(ct_hu.shape)), axis=1)
+    return ct_hu[tuple(voxels[inside].T)].astype(np.float64)

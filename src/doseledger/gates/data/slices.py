@@ -1,0 +1,102 @@
+"""Image and dose from slice to slice: one that does not go with its neighbours is another's, or none."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from doseledger.core.case import Case
+from doseledger.core.limit import keeps
+from doseledger.gates.features import AIR_HU
+from doseledger.gates.limits import ImageLimits
+from doseledger.gates.verdict import Finding
+
+# Metal and the depth of air vary from slice to slice without anything being wrong.
+CUT_HU = (-1000.0, 500.0)
+# A slice that shows less of the patient, the crown of a head, says nothing of its neighbours.
+LEAST_AREA_CM2 = 20.0
+
+
+@dataclass(frozen=True)
+class Slices:
+    """How far the worst slice is from its neighbours.
+
+    Parameters
+    ----------
+    jump_hu
+        Mean over the body's voxels of a slice of |HU − mean of both neighbours|; at either end half of |HU − that of
+        the only neighbour|.
+    air_percent
+        Share of the body's voxels of a slice below −500 HU.
+    dose_jump_gy
+        As `jump_hu`, of the dose where it is valid; NaN without a dose.
+    where
+        Slice of each, by name.
+    """
+
+    jump_hu: float
+    air_percent: float
+    dose_jump_gy: float
+    where: dict[str, int]
+
+
+def measure_slices(case: Case) -> Slices:
+    """Return how far the worst slices of image and dose are from their neighbours; NaN where there is none to see."""
+    area_cm2 = case.grid.spacing_mm[1] * case.grid.spacing_mm[2] / 100.0
+    image = np.clip(case.ct_hu, *CUT_HU).astype(np.float32)
+    air = np.asarray([100.0 * float(np.mean(hu[body] < AIR_HU)) if body.sum() * area_cm2 >= LEAST_AREA_CM2 else 0.0
+                      for hu, body in zip(case.ct_hu, case.body, strict=True)])  # fmt: skip
+    jumps = {"jump_hu": _jumps(image, case.body, area_cm2), "air_percent": air}
+    if case.dose_gy is not None:
+        jumps["dose_jump_gy"] = _jumps(case.dose_gy, case.valid_dose, area_cm2)
+    where = {name: int(np.argmax(np.nan_to_num(values, nan=-1.0))) for name, values in jumps.items()}
+    worst = {name: float(values[where[name]]) for name, values in jumps.items()}
+    return Slices(worst["jump_hu"], worst["air_percent"], worst.get("dose_jump_gy", math.nan), where)
+
+
+def judge_slices(case: Case, found: Slices, limits: ImageLimits) -> list[Finding]:
+    """Return which slices of image or dose do not go with their neighbours.
+
+    Parameters
+    ----------
+    case
+        A loaded case with a body.
+    found
+        What `measure_slices` says of it.
+    limits
+        Most of each.
+    """
+    wanted = [
+        ("slice_jump", "jump_hu", found.jump_hu, limits.most_slice_jump_hu, "HU off the mean of its neighbours"),
+        ("slice_air", "air_percent", found.air_percent, limits.most_slice_air_percent, "% air within the body"),
+    ]
+    if case.dose_gy is not None:
+        off = "Gy off the mean of its neighbours"
+        wanted.append(("dose_jump", "dose_jump_gy", found.dose_jump_gy, limits.most_dose_jump_gy, off))
+    findings = []
+    for gate, name, value, limit, what in wanted:
+        if not keeps(value, most=limit):
+            message = (
+                f"{case.case_id}: slice {found.where[name]} is {value:.3g} {what}, wanted at most {limit:g}; is a "
+                "slice missing, empty or another patient's? Look at it, and export the series again"
+            )
+            numbers = {"slice": found.where[name], name: value, "limit": limit}
+            findings.append(Finding(gate, case.case_id, "error", message, numbers))
+    return findings
+
+
+def _jumps(values: NDArray[np.float32], mask: NDArray[np.bool_], area_cm2: float) -> NDArray[np.float64]:
+    """Return each slice's distance from its neighbours within the mask that they share, (z,); NaN where it is small."""
+    found = np.full(len(values), np.nan)
+    large = mask.sum(axis=(1, 2)) * area_cm2 >= LEAST_AREA_CM2
+    for z in np.flatnonzero(large):
+        beside = [k for k in (z - 1, z + 1) if 0 <= k < len(mask) and large[k]]
+        shared = np.logical_and.reduce([mask[k] for k in (z, *beside)])
+        if beside and shared.sum() * area_cm2 >= LEAST_AREA_CM2:
+            away = np.abs(values[z] - np.mean([values[k] for k in beside], axis=0))
+            # On a steady slope one neighbour is a whole step away, the mean of two none.
+            found[z] = float(away[shared].mean(dtype=np.float64)) * len(beside) / 2.0
+    return found
