@@ -110,7 +110,7 @@ def _meta(patient: Patient, origin: Origin, protocol: Protocol, match: NameMatch
         stray = int(np.count_nonzero(patient.dose_gy[~patient.valid_dose]))
         if stray:
             warnings.append(f"{stray} voxels have a dose outside the possible-dose mask")
-    warnings += [f'"{item["roi"]}" is no structure of {protocol.name}' for item in match.unmatched]
+    warnings += [f'"{name}" is no structure of {protocol.name}' for name in match.unmatched]
     return {
         "case_id": origin.case_id,
         "pseudonym": origin.case_id,
