@@ -14,7 +14,7 @@ from scipy.ndimage import gaussian_filter
 from doseledger.core.case import Case
 from doseledger.core.files import read_yaml, sha256_of_file, write_json
 from doseledger.core.protocol import Protocol, load_protocol
-from doseledger.core.tables import CASES, SKIPPED, SPLITS, TEST_SET, write_table
+from doseledger.core.tables import CASES, SKIPPED, SPLITS, STRUCTURES, TEST_SET, write_table
 from doseledger.gates.data.cohort import CaseReport, judge_case
 from doseledger.gates.digests import CohortFiles
 from doseledger.gates.limits import DataLimits, data_limits
@@ -123,6 +123,9 @@ def write_cohort(repository: Path, tmp_path: Path) -> Callable[[list[Case]], Coh
         table = pd.DataFrame(rows)
         write_table(folder / "cases.csv", table, CASES)
         write_table(folder / "skipped.csv", pd.DataFrame(columns=list(SKIPPED.columns), dtype=str), SKIPPED)
+        counted = {"structure": "Bowel", "required": False, "may_be_cases": 0, "may_be": ""}
+        counts = pd.DataFrame([{**counted, "cases": len(cases), "found": len(cases)}])
+        write_table(folder / "structures.csv", counts, STRUCTURES)
         parts = [SPLIT_OF[i] for i in range(1, len(cases) + 1)]
         write_table(tmp_path / "splits.csv", table.assign(repeat=0, fold=0, split=parts)[list(SPLITS.columns)], SPLITS)
         write_table(tmp_path / "lock.csv", pd.DataFrame(columns=list(TEST_SET.columns), dtype=str), TEST_SET)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -74,7 +75,7 @@ def pack(
 @audited("ingest", inputs=("raw_list", "protocol", "protocols", "params"), outputs=("out",), reads="all")
 def ingest(
     raw: Annotated[Path, typer.Argument(help="Folder with one folder or one zip a case.")],
-    out: Annotated[Path, typer.Argument(help="Folder that gets <case>.npz, cases.csv and skipped.csv.")],
+    out: Annotated[Path, typer.Argument(help="Folder that gets <case>.npz and three tables.")],
     protocol: Annotated[Path | None, typer.Option(help="The protocol's file.")] = None,
     cohort: Annotated[str | None, typer.Option(help="Or the cohort, whose protocol the settings name.")] = None,
     protocols: Annotated[Path | None, typer.Option(help="Folder of protocols, with --cohort.")] = None,
@@ -94,6 +95,7 @@ def ingest(
     from doseledger.core.protocol import load_protocol
     from doseledger.ingest.cohort import IngestRun
     from doseledger.ingest.cohort import ingest as ingest_cohort
+    from doseledger.ingest.outcome import describe_outcome, outcome_rows, refuse_nothing
 
     if protocol is not None:
         chosen = load_protocol(protocol)
@@ -115,8 +117,10 @@ def ingest(
     )
     count = ingest_cohort(raw, out, chosen, run, tell)
     text = f"{count.converted} converted, {count.reused} unchanged, {count.skipped} skipped, {count.failed} failed"
-    more = "" if not count.skipped + count.failed else f"; reasons in {out / 'skipped.csv'}"
-    show(dataclasses.asdict(count), as_json, text + more)
+    cases = {} if shard else {"cases": outcome_rows(out)}
+    show({**dataclasses.asdict(count), **cases}, as_json, text if shard else f"{describe_outcome(out)}\n{text}")
+    if shard is None and "DVC_STAGE" not in os.environ:
+        refuse_nothing(count.converted + count.reused)
 
 
 @app.command()

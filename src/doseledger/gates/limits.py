@@ -88,6 +88,13 @@ class NearCopyLimits(Block):
     source: Reason
 
 
+class OptionalFoundLimits(Block):
+    """Of the cases that draw an optional structure, if under another name, how many must have it."""
+
+    min_percent: Percent
+    source: Reason
+
+
 class DataLimits(Block):
     """What the data gate holds a cohort to, beside the protocol and the suite of expectations."""
 
@@ -99,6 +106,7 @@ class DataLimits(Block):
     dose_unit: DoseUnitLimits | None
     parity: ParityLimits | None
     near_copy: NearCopyLimits
+    optional_found: OptionalFoundLimits
 
 
 class PreflightLimits(Block):

@@ -31,6 +31,7 @@ from doseledger.report.tables.data_tables import (
     expectations_table,
     features_table,
     hashes_table,
+    optional_table,
     prescription_table,
 )
 
@@ -234,6 +235,7 @@ def data_context(
             "prescription": prescription_table(inputs.protocol),
             "splits": sections.splits_table(facts),
             "skipped": sections.skipped_table(facts),
+            "optional": optional_table(facts.verdict),
             "findings": verdict_tables.findings_table(verdicts),
             "features": features_table(facts.features, facts.parts),
             "expectations": expectations_table(facts.verdict),

@@ -14,9 +14,9 @@ from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.fanout import run_cases
 from doseledger.core.files import sha256_of_file
 from doseledger.core.protocol import Protocol, load_protocol
-from doseledger.core.tables import CASES, SKIPPED, SPLITS, TEST_SET, read_table, with_present_digests
+from doseledger.core.tables import CASES, SKIPPED, SPLITS, STRUCTURES, TEST_SET, read_table, with_present_digests
 from doseledger.gates import suites
-from doseledger.gates.data import distances, doses, grids, leakage, plans, structures
+from doseledger.gates.data import distances, doses, grids, leakage, optional, plans, structures
 from doseledger.gates.data.features import Row, measure_case
 from doseledger.gates.data.fingerprints import Fingerprint, take_fingerprint
 from doseledger.gates.digests import CohortFiles, data_digest
@@ -63,7 +63,9 @@ def judge_cohort(files: CohortFiles, accept_failed: Mapping[str, str], *, worker
     cases, splits = read_table(files.cases_csv, CASES), read_table(files.splits_csv, SPLITS)
     skipped = read_table(files.skipped_csv, SKIPPED)
     locked = with_present_digests(read_table(files.test_set_csv, TEST_SET), cases)
+    counted = read_table(files.cases_dir / "structures.csv", STRUCTURES)
     findings = _judge_lists(files.cases_dir, cases, skipped, accept_failed)
+    findings += optional.judge_optional(counted, limits.optional_found)
     rows = {str(row["case_id"]): row for row in cases.to_dict("records")}
     arguments = {
         case_id: (files.cases_dir / f"{case_id}.npz", row, protocol, limits)
@@ -83,6 +85,7 @@ def judge_cohort(files: CohortFiles, accept_failed: Mapping[str, str], *, worker
         "cohort": files.cohort,
         "protocol": protocol.name,
         "counts": _count(cases, splits, skipped, locked, accept_failed),
+        "optional": optional.optional_rows(counted),
         "expectations": results,
         "features": _summarise(table),
     }
