@@ -9,9 +9,9 @@ import pytest
 from doseledger.core.errors import BadCase, SkippedCase
 from doseledger.core.protocol import Protocol, load_protocol
 from doseledger.dicom.read_plan import TargetDose
-from doseledger.ingest.clues import Clues
-from doseledger.ingest.hints import Clue, find_hints
-from doseledger.ingest.nomenclature import load_organs, read_name, standard_name
+from doseledger.ingest.names.clues import Clues
+from doseledger.ingest.names.hints import Clue, find_hints
+from doseledger.ingest.names.nomenclature import load_organs, read_name, standard_name
 from doseledger.ingest.roi_names import match_names
 
 # What five clinics call the same things: German, French, Spanish, Dutch, TG-263.

@@ -29,6 +29,7 @@ from doseledger.cli import (
 )
 from doseledger.cli import check as judge
 from doseledger.cli import evaluate as measure
+from doseledger.cli import survey as exports
 from doseledger.cli import train as models
 from doseledger.core.errors import DoseledgerError
 
@@ -36,6 +37,7 @@ app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, help=__doc__.split("\n")[0]
 )
 for subject in (
+    exports,
     data,
     judge,
     models,

@@ -24,6 +24,7 @@ SCANNER_ATTRIBUTES = {
     "kvp": "KVP",
 }
 INT16 = np.iinfo(np.int16)
+NOT_AXIAL = "the image's planes are not axial; reconstruct it to axial planes before export"
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,22 @@ def _as_text(value: object) -> str:
 
 
 def _read_series(slices: list[pydicom.Dataset], case_id: str) -> Image:
+    planes, order = arrange_slices(slices, case_id)
+    volume, n_padded = _hounsfield([slices[i] for i in order], case_id)
+    turned, grid = to_lps(volume, planes, case_id, "image")
+    if int(np.argmax(np.abs(np.cross(planes.row_xyz, planes.column_xyz)))) != 2:
+        raise BadCase(case_id, NOT_AXIAL)
+    return Image(np.ascontiguousarray(turned), grid, n_padded)
+
+
+def arrange_slices(slices: list[pydicom.Dataset], case_id: str) -> tuple[Planes, NDArray[np.intp]]:
+    """Return the planes of one series, and the order of its slices along the normal; pixels are not looked at.
+
+    Raises
+    ------
+    BadCase
+        As `read_image` does for the geometry.
+    """
     if len(slices) < 2:
         raise BadCase(case_id, f"{len(slices)} image slice found, wanted at least 2; export the whole series")
     first = slices[0]
@@ -112,12 +129,23 @@ def _read_series(slices: list[pydicom.Dataset], case_id: str) -> Image:
     if shift > min(0.1, 0.1 * float(spacing.min())):
         reason = f"slices are shifted sideways by up to {shift:.2f} mm (gantry tilt); reconstruct without tilt"
         raise BadCase(case_id, reason)
-    planes = Planes(row, column, float(spacing[0]), float(spacing[1]), positions[order[0]], step)
-    volume, n_padded = _hounsfield([slices[i] for i in order], case_id)
-    turned, grid = to_lps(volume, planes, case_id, "image")
-    if int(np.argmax(np.abs(normal))) != 2:
-        raise BadCase(case_id, "the image's planes are not axial; reconstruct it to axial planes before export")
-    return Image(np.ascontiguousarray(turned), grid, n_padded)
+    return Planes(row, column, float(spacing[0]), float(spacing[1]), positions[order[0]], step), order
+
+
+def read_image_grid(slices: list[pydicom.Dataset], case_id: str) -> Grid:
+    """Return the grid of one series from its headers, ascending in LPS.
+
+    Raises
+    ------
+    BadCase
+        As `read_image` does for the geometry.
+    """
+    planes, order = arrange_slices(slices, case_id)
+    empty = np.broadcast_to(np.uint8(0), (len(order), int(slices[0].Rows), int(slices[0].Columns)))
+    grid = to_lps(empty, planes, case_id, "image")[1]
+    if int(np.argmax(np.abs(np.cross(planes.row_xyz, planes.column_xyz)))) != 2:
+        raise BadCase(case_id, NOT_AXIAL)
+    return grid
 
 
 def _check_alike(slices: list[pydicom.Dataset], case_id: str) -> None:

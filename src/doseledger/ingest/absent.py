@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from doseledger.core.errors import BadCase, SkippedCase
 from doseledger.core.protocol import Protocol, Structure, folded
-from doseledger.ingest.clues import Clues
-from doseledger.ingest.hints import DOSE_TOLERANCE_GY, Clue, Hint, find_hints
+from doseledger.ingest.names.clues import Clues
+from doseledger.ingest.names.hints import DOSE_TOLERANCE_GY, Clue, Hint, find_hints
 
 # How many unclaimed ROIs a message spells out.
 MOST_NAMED = 8

@@ -26,7 +26,7 @@ from doseledger.ingest import case as convert
 from doseledger.ingest import openkbp
 from doseledger.ingest.case import Origin
 from doseledger.ingest.found import count_structures
-from doseledger.ingest.nomenclature import SYNONYMS
+from doseledger.ingest.names.nomenclature import SYNONYMS
 from doseledger.ingest.openkbp_files import find_patients
 from doseledger.ingest.pack import find_sources
 

@@ -12,7 +12,7 @@ import pandas as pd
 from doseledger.core.case import map_member, read_meta
 from doseledger.core.protocol import Protocol
 from doseledger.core.tables import STRUCTURES
-from doseledger.ingest.hints import Clue, find_hints
+from doseledger.ingest.names.hints import Clue, find_hints
 
 
 def count_structures(paths: Iterable[Path], protocol: Protocol) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from doseledger.core.errors import BadCase
 from doseledger.core.protocol import Protocol, folded
 from doseledger.dicom.read_plan import TargetDose, read_prescription
 from doseledger.dicom.read_structures import Roi
-from doseledger.ingest.hints import DOSE_TOLERANCE_GY
+from doseledger.ingest.names.hints import DOSE_TOLERANCE_GY
 from doseledger.ingest.roi_names import NameMatch
 
 CGY_PER_GY = 100.0

@@ -21,7 +21,7 @@ from doseledger.dicom.read_plan import summarise_plan
 from doseledger.dicom.read_structures import Roi, read_contours, read_rois
 from doseledger.dicom.source import MALFORMED, SourceFile, lenient, read_source
 from doseledger.ingest.body import BODY_THRESHOLD_HU, find_body_roi
-from doseledger.ingest.clues import gather_clues
+from doseledger.ingest.names.clues import gather_clues
 from doseledger.ingest.prescription import check_prescription
 from doseledger.ingest.roi_names import AliasUse, NameMatch, match_names
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TypedDict
 
 from doseledger.core.errors import BadCase
-from doseledger.core.protocol import Protocol, folded
+from doseledger.core.protocol import Protocol, Structure, folded
 from doseledger.ingest.absent import Absence, refuse_absent
-from doseledger.ingest.clues import NO_CLUES, Clues
+from doseledger.ingest.names.clues import NO_CLUES, Clues
 
 
 class AliasUse(TypedDict):
@@ -31,11 +31,14 @@ class NameMatch:
         The same with what else would have matched, where the ROI's name is not the structure's own.
     unmatched
         Names of ROIs that no structure claims, those without contours too.
+    absent
+        Structures without an ROI.
     """
 
     chosen: dict[str, str]
     used: dict[str, AliasUse]
     unmatched: list[str]
+    absent: list[Structure]
 
 
 def match_names(
@@ -68,6 +71,24 @@ def match_names(
     SkippedCase
         If the protocol's `skip_when` covers what is absent, and neither the plan nor an unclaimed ROI says otherwise.
     """
+    match = claim_names(rois, empty, protocol, case_id)
+    covered = protocol.skip_when.any_absent if protocol.skip_when else []
+    if any(structure.required or structure.name in covered for structure in match.absent):
+        free = [name for name in match.unmatched if name not in empty]
+        known = clues(free) if clues is not None else NO_CLUES
+        hollow = [name for name in rois if name in empty]
+        refuse_absent(Absence(match.absent, free, hollow, match.chosen, known), protocol, case_id)
+    return match
+
+
+def claim_names(rois: list[str], empty: Collection[str], protocol: Protocol, case_id: str) -> NameMatch:
+    """Return which ROI stands for each structure, whatever is absent.
+
+    Raises
+    ------
+    BadCase
+        If two ROIs that a structure could be have the same folded name.
+    """
     claimed = {name for structure in protocol.structures for name in structure.folded_names}
     drawn = _by_folded_name([name for name in rois if name not in empty], claimed, case_id)
     chosen: dict[str, str] = {}
@@ -81,13 +102,7 @@ def match_names(
     body = {folded(name) for name in protocol.body_names}
     unmatched = [name for name in dict.fromkeys(rois) if folded(name) not in claimed | body]
     absent = [structure for structure in protocol.structures if structure.name not in chosen]
-    covered = protocol.skip_when.any_absent if protocol.skip_when else []
-    if any(structure.required or structure.name in covered for structure in absent):
-        free = [name for name in unmatched if name not in empty]
-        known = clues(free) if clues is not None else NO_CLUES
-        hollow = [name for name in rois if name in empty]
-        refuse_absent(Absence(absent, free, hollow, chosen, known), protocol, case_id)
-    return NameMatch(chosen, used, unmatched)
+    return NameMatch(chosen, used, unmatched, absent)
 
 
 def _by_folded_name(drawn: list[str], claimed: Collection[str], case_id: str) -> dict[str, str]:

@@ -14,8 +14,8 @@ from doseledger.dicom.read_plan import TargetDose, read_prescription
 from doseledger.dicom.read_structures import Roi, read_contours
 from doseledger.dicom.source import MALFORMED
 from doseledger.ingest.body import find_body_roi
-from doseledger.ingest.hints import Clue
-from doseledger.ingest.nomenclature import Side, read_name
+from doseledger.ingest.names.hints import Clue
+from doseledger.ingest.names.nomenclature import Side, read_name
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from doseledger.core.protocol import Protocol, Structure, folded
-from doseledger.ingest.nomenclature import NameParts, Side, load_organs, read_name
+from doseledger.ingest.names.nomenclature import NameParts, Side, load_organs, read_name
 
 # Prescriptions are round numbers; 0.1 Gy allows for a fraction dose that was rounded to 1 cGy.
 DOSE_TOLERANCE_GY = 0.1
@@ -187,9 +187,8 @@ def _compare_organ(wanted: _Wanted, clue: Clue) -> Hint | None:
     alike = _likeness(wanted, parts)
     if parts.organ in wanted.organs and parts.organ:
         # One that is spelt as the protocol spells it comes before one of another language.
-        share = BY_NAME if parts.whole else BY_PART_OF_NAME
-        why = "" if alike >= LEAST_LIKENESS else f"a name of {parts.organ}"
-        return Hint(clue.name, why, factor * share * (0.98 + 0.02 * alike))
+        share = (BY_NAME if parts.whole else BY_PART_OF_NAME) * (0.98 + 0.02 * alike)
+        return Hint(clue.name, f"a name of {parts.organ}", factor * share)
     if parts.organ in wanted.near:
         return Hint(clue.name, f"a name of {parts.organ}", factor * BY_NEAR_ORGAN)
     if not parts.organ and alike >= LEAST_LIKENESS:
