@@ -1,6 +1,6 @@
 """CPU time of a survey: synthetic patients as a clinic's planning system writes them, headers as many as in a real one.
 
-Usage: python benchmarks/survey.py [patients] [slices] [control points]
+Usage: python benchmarks/survey.py [patients] [slices] [control points of a beam] [corners of a contour]
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ HERE = Path(__file__).resolve().parents[1]
 
 def main() -> None:
     """Make a dump, survey it, and print the CPU seconds of each step."""
-    patients, slices, points = (int(value) for value in (*sys.argv[1:], *("200", "100", "90")[len(sys.argv) - 1 :]))
+    defaults = ("200", "100", "90", "90")
+    patients, slices, points, corners = (int(value) for value in (*sys.argv[1:], *defaults[len(sys.argv) - 1 :]))
     spec = spec_from_file_location("dump", HERE / "tests" / "fixtures" / "dump.py")
     if spec is None or spec.loader is None:
         sys.exit("run it from a checkout: tests/fixtures/dump.py makes the patients")
@@ -30,7 +31,7 @@ def main() -> None:
     spec.loader.exec_module(module)
     protocol = load_protocol(HERE / "validation" / "protocols" / "prostate_sib.yaml")
     with tempfile.TemporaryDirectory() as folder:
-        dump = module.fill_dump(Path(folder) / "dump", patients, slices, 64, points)
+        dump = module.fill_dump(Path(folder) / "dump", patients, slices, points, corners)
         began = time.process_time()
         survey = survey_dump(dump, protocol, pictures=True, tell=lambda line: None)
         read = time.process_time()

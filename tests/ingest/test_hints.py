@@ -102,6 +102,8 @@ def test_the_plan_knows_an_absent_target_whatever_it_is_called(protocol):
 def test_the_only_ptv_left_is_proposed_and_one_of_two_is_not(protocol):
     assert hints(protocol, ["PTV56"], ["PTV Becken", "Penis"]) == {"PTV56": "PTV Becken"}
     assert hints(protocol, ["PTV56"], ["PTV Becken", "PTV Boost"]) == {}
+    assert hints(protocol, ["PTV56"], ["PTV"]) == {"PTV56": "PTV"}
+    assert hints(protocol, ["PTV70", "PTV56"], ["PTV"]) == {}
     assert hints(protocol, ["PTV56"], [Clue("Becken LK", kind="PTV")]) == {"PTV56": "Becken LK"}
 
 

@@ -40,11 +40,14 @@ def survey(
     Example: doseledger survey /export/dump --protocol validation/protocols/prostate_sib.yaml
     """
     from doseledger.ingest.survey.cohort import describe_survey, survey_dump
+    from doseledger.ingest.survey.dump import check_dump
     from doseledger.ingest.survey.record import refuse_inside, write_survey
     from doseledger.ledger.audit.recording import record_command
     from doseledger.report.survey import write_survey_page
 
     target = out if out is not None else dump.resolve().with_name(f"{dump.resolve().name}_survey")
+    # Before anything is recorded: what a message says of paths is no business of the log.
+    check_dump(dump)
     refuse_inside(target, dump)
     chosen = _protocol(protocol, cohort, protocols, params)
     with record_command(audit_log(), Path.cwd(), _footprint("survey", chosen)):
@@ -73,9 +76,10 @@ def sort(
     Example: doseledger sort /export/dump /export/cases --protocol validation/protocols/prostate_sib.yaml
     """
     from doseledger.ingest.survey.choice import RULE
-    from doseledger.ingest.survey.layout import sort_dump
+    from doseledger.ingest.survey.layout import check_layout, sort_dump
     from doseledger.ledger.audit.recording import record_command
 
+    check_layout(dump, out)
     chosen = _protocol(protocol, cohort, protocols, params)
     with record_command(audit_log(), Path.cwd(), _footprint("sort", chosen)):
         made = sort_dump(dump, out, chosen, tell)

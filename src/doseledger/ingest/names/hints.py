@@ -171,7 +171,8 @@ def _compare_target(wanted: _Wanted, clue: Clue, last_ptv: str) -> Hint | None:
         if len(parts.doses_gy) == 1 and abs(parts.doses_gy[0] - dose) <= DOSE_TOLERANCE_GY:
             return Hint(clue.name, f"its name says {dose:g} Gy", BY_DOSE_IN_NAME)
         return None
-    alike = _likeness(wanted, parts)
+    # "PTV" alone is like every PTV.
+    alike = _likeness(wanted, parts) if parts.core != parts.target.lower() else 0.0
     if alike >= LEAST_LIKENESS:
         return Hint(clue.name, "", alike * BY_PART_OF_NAME)
     if clue.name == last_ptv:

@@ -86,11 +86,23 @@ def choose(objects: PatientObjects, protocol: Protocol | None, modality: str) ->
         "rtplan": objects.plans,
     }
     names = {"ct": modality, "rtstruct": "RTSTRUCT", "rtdose": "RTDOSE", "rtplan": "RTPLAN"}
+    n_courses = _count_courses(objects, modality)
+    if n_courses > 1:
+        text = f"{n_courses} sets of images, structures and plan, each in a frame of its own: is it one patient?"
+        complaints.append(("several_courses", text))
     lacking = [names[name] for name in asked if not there[name] and not candidates[name]]
     complaints = [("missing", name) for name in lacking] + complaints
     choice = Choice(series, structures, plan, doses, why, complaints)
     choice.leftovers.extend(_leftovers(objects, choice, modality))
     return choice
+
+
+def _count_courses(objects: PatientObjects, modality: str) -> int:
+    """How many frames of reference have images, a structure set and a plan."""
+    images = {series.frame for series in objects.series if series.modality == modality}
+    named = {uid for plan in objects.plans for uid in plan.references("ReferencedStructureSetSequence")}
+    frames = (item.frames & images for item in objects.structure_sets if item.uid in named)
+    return len(set().union(*frames))
 
 
 def _rank(plan: Plan, objects: PatientObjects, protocol: Protocol | None) -> tuple[bool, bool, bool, int, str, bool]:
@@ -133,8 +145,10 @@ def _doses_of(objects: PatientObjects, plan: Plan | None, complaints: list[tuple
     if plan is None and objects.plans:
         return []
     own = [dose for dose in objects.doses if plan is not None and plan.uid in dose.plan_uids]
-    # A dose that names no plan is the only plan's.
-    own = own or [dose for dose in objects.doses if not dose.plan_uids and len(objects.plans) <= 1]
+    if not own and not objects.plans:
+        own = list(objects.doses)
+    elif not own and len(objects.plans) == 1:
+        own = [dose for dose in objects.doses if not dose.plan_uids]
     whole = [dose for dose in own if dose.sums == "PLAN"]
     if whole:
         planes = all(dose.describe()["planes"] == 1 for dose in whole)

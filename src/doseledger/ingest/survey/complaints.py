@@ -36,6 +36,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "several_doses": ("has several doses of one plan", "have several doses of one plan"),
     "foreign_doses": ("has doses of other plans alone", "have doses of other plans alone"),
     "parted_doses": ("has a dose in parts that are not the whole plan", "have doses in parts that are not the plan"),
+    "several_courses": ("holds several courses under one PatientID", "hold several courses under one PatientID"),
     "frame": ("has objects in another frame of reference", "have objects in another frame of reference"),
     "image": ("has an image that is no even stack", "have an image that is no even stack"),
     "names": ("has ROIs that can't be told apart", "have ROIs that can't be told apart"),
@@ -46,8 +47,9 @@ KINDS: dict[str, tuple[str, str]] = {
     "dose": ("has a dose that can't be used", "have a dose that can't be used"),
     "dose_grid": ("has a target beyond the dose grid", "have a target beyond the dose grid"),
 }
-# What de-identification mends; every other kind needs a person.
+# What de-identification mends, and what is worth a look and refused by nothing; every other kind needs a person.
 MENDED_BY_DEIDENTIFY = frozenset({"identifying"})
+NOTES = frozenset({"several_courses"})
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,18 @@ def text_of(dataset: pydicom.Dataset, keyword: str) -> str:
     return "" if value is None else str(value).strip(" \0")
 
 
+def check_dump(folder: Path) -> None:
+    """Do nothing if there is a folder.
+
+    Raises
+    ------
+    BadInput
+        If there is none.
+    """
+    if not folder.is_dir():
+        raise BadInput(f"{folder}: no such folder")
+
+
 def read_dump(folder: Path, phi: Phi, tell: Callable[[str], None]) -> Dump:
     """Return the DICOM files of a folder by patient; pixels are not read, nothing is changed.
 
@@ -122,8 +134,7 @@ def read_dump(folder: Path, phi: Phi, tell: Callable[[str], None]) -> Dump:
     BadInput
         If there is no such folder, or no DICOM in it.
     """
-    if not folder.is_dir():
-        raise BadInput(f"{folder}: no such folder")
+    check_dump(folder)
     found: list[Found] = []
     strangers: list[DumpFile] = []
     broken: list[DumpFile] = []
@@ -137,7 +148,8 @@ def read_dump(folder: Path, phi: Phi, tell: Callable[[str], None]) -> Dump:
         if number % EVERY == 0:
             tell(f"{number} files looked at")
     if not found:
-        raise BadInput(f"{folder}: none of its {len(strangers) + len(broken)} files is DICOM")
+        # Without the folder's name, which may name a patient: this goes into the audit log.
+        raise BadInput(f"none of the {len(strangers) + len(broken)} files is DICOM; name the folder of an export")
     return Dump(_by_patient(found), strangers, broken)
 
 

@@ -12,6 +12,7 @@ from doseledger.core.files import atomic_path
 from doseledger.core.protocol import Protocol
 from doseledger.ingest.survey.choice import RULE
 from doseledger.ingest.survey.cohort import Row, survey_dump
+from doseledger.ingest.survey.dump import check_dump
 from doseledger.ingest.survey.patient import PatientSurvey
 from doseledger.ingest.survey.record import (
     KEY_COLUMNS,
@@ -51,6 +52,20 @@ class Layout:
     n_left: int
 
 
+def check_layout(dump: Path, out: Path) -> None:
+    """Do nothing if a dump can be laid out in a folder.
+
+    Raises
+    ------
+    BadInput
+        If there is no dump, or the folder lies in it or holds something already.
+    """
+    check_dump(dump)
+    refuse_inside(out, dump)
+    if out.exists() and any(out.iterdir()):
+        raise BadInput(f"{out}: holds something already; name a new folder")
+
+
 def sort_dump(dump: Path, out: Path, protocol: Protocol | None, tell: Callable[[str], None]) -> Layout:
     """Return what became of a raw export, after copying each case's files to a folder of its own.
 
@@ -69,11 +84,9 @@ def sort_dump(dump: Path, out: Path, protocol: Protocol | None, tell: Callable[[
     Raises
     ------
     BadInput
-        If `out` lies in the dump or holds something already, or the dump holds no DICOM.
+        As `check_layout`, or if the dump holds no DICOM.
     """
-    refuse_inside(out, dump)
-    if out.exists() and any(out.iterdir()):
-        raise BadInput(f"{out}: holds something already; name a new folder")
+    check_layout(dump, out)
     survey = survey_dump(dump, protocol, pictures=False, tell=tell)
     undecided = {patient.case_id: _why_not(patient) for patient in survey.patients}
     undecided = {case_id: why for case_id, why in undecided.items() if why}

@@ -21,7 +21,7 @@ from doseledger.ingest.survey.dump import RT_MODALITIES, DumpPatient, Found, tex
 # Words of a scanner's model that tell an image of the treatment's day.
 CBCT_MODELS = ("on-board", "obi", "xvi", "cbct", "halcyon", "ethos", "truebeam")
 # Plans that no patient is treated by: RT Plan Intent, PS3.3 C.8.8.9.
-NOT_TREATING = frozenset({"VERIFICATION", "MACHINE_QA", "RESEARCH", "SERVICE"})
+NOT_TREATING = frozenset({"verification", "machine_qa", "research", "service"})
 UNKNOWN: Any = None
 
 
@@ -133,8 +133,8 @@ class Plan(RtObject):
 
     @property
     def intent(self) -> str:
-        """RT Plan Intent."""
-        return text_of(self.dataset, "PlanIntent").upper()
+        """Plan Intent, in small letters."""
+        return text_of(self.dataset, "PlanIntent").lower()
 
     @property
     def when(self) -> str:
@@ -168,7 +168,7 @@ class Plan(RtObject):
             "label": self.label,
             "date": text_of(self.dataset, "RTPlanDate"),
             "approval": self.approval,
-            "intent": self.intent.lower(),
+            "intent": self.intent,
             "fractions": self.fractions or None,
             "prescription_gy": self.doses_gy,
             "technique": self.summary.get("technique", ""),

@@ -22,7 +22,7 @@ from doseledger.ingest.names.clues import Clues
 from doseledger.ingest.names.hints import Clue, Hint, find_hints
 from doseledger.ingest.roi_names import NameMatch, claim_names
 from doseledger.ingest.survey.choice import Choice, choose
-from doseledger.ingest.survey.complaints import MENDED_BY_DEIDENTIFY, Complaint, Evidence, find_complaints
+from doseledger.ingest.survey.complaints import MENDED_BY_DEIDENTIFY, NOTES, Complaint, Evidence, find_complaints
 from doseledger.ingest.survey.dump import Attribute, DumpPatient, find_identifying
 from doseledger.ingest.survey.mid_slice import MidSlice, take_mid_slice
 from doseledger.ingest.survey.objects import PatientObjects, read_objects
@@ -76,7 +76,7 @@ class PatientSurvey:
     @property
     def state(self) -> str:
         """What ingest would make of it: converts, converts once de-identified, skipped, fails."""
-        kinds = {complaint.kind for complaint in self.complaints}
+        kinds = {complaint.kind for complaint in self.complaints} - NOTES
         if not kinds:
             return "converts"
         if kinds <= MENDED_BY_DEIDENTIFY:
