@@ -8,15 +8,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fixtures.dump import DumpedPatient
+from fixtures.dump import GERMAN, SPANISH, DumpedPatient
 
 from doseledger.core.errors import BadInput
 from doseledger.core.protocol import Protocol, load_protocol
 from doseledger.dicom.source import read_source
+from doseledger.ingest.cohort import IngestRun, ingest
+from doseledger.ingest.deidentify import deidentify
+from doseledger.ingest.survey.cohort import survey_dump
 from doseledger.ingest.survey.layout import Layout, sort_dump
 
 WHOLE = {"PTV70": 70.0, "PTV56": 56.0}
 Plan = tuple[str, str, str, dict[str, float], str]
+
+
+def quiet(line: str) -> None:
+    """Say nothing."""
 
 
 @pytest.fixture(scope="module")
@@ -143,3 +150,25 @@ def test_the_dump_is_never_written_to_and_no_folder_is_filled_twice(lay_out, pro
     lay_out()
     with pytest.raises(BadInput, match="holds something already; name a new folder"):
         lay_out()
+
+
+def test_a_dump_becomes_cases_with_the_surveys_aliases_and_no_other_edit(protocol, tmp_path):
+    """From raw export to NPZ: survey, sort, deidentify, ingest; two languages, a second plan, a cone-beam series."""
+    second = ("SIB v2", "20240401", "UNAPPROVED", WHOLE, "PLAN")
+    for patient in (
+        DumpedPatient(1, names=dict(GERMAN), plans=[A, second], n_cone_beam=3),
+        DumpedPatient(2, names=dict(SPANISH)),
+    ):
+        patient.save(tmp_path / "dump" / f"p{patient.number}")
+    survey = survey_dump(tmp_path / "dump", protocol, pictures=False, tell=quiet)
+    assert survey.states["fails"] == 2
+    sort_dump(tmp_path / "dump", tmp_path / "raw", protocol, quiet)
+    assert deidentify(tmp_path / "raw", tmp_path / "clean", protocol, b"0" * 32, quiet) == ["case_0001", "case_0002"]
+    value = protocol.model_dump()
+    for structure in value["structures"]:
+        structure["aliases"] += survey.proposed_aliases().get(structure["name"], [])
+    wide = Protocol.model_validate({**value, "spacing_mm": [6.0, 7.5, 7.5]})
+    count = ingest(tmp_path / "clean", tmp_path / "cases", wide, IngestRun(workers=0), quiet)
+    assert (count.converted, count.skipped, count.failed) == (2, 0, 0)
+    again = survey_dump(tmp_path / "clean", wide, pictures=False, tell=quiet)
+    assert again.states["converts"] == 2
