@@ -11,9 +11,11 @@ import pytest
 from pydicom import Dataset, dcmread
 from pydicom.uid import RTPlanStorage, RTStructureSetStorage
 
+from doseledger.core.errors import BadCase
 from doseledger.core.plan import Arc, Plan
 from doseledger.dicom.check import MachineLimits, check_rtplan
 from doseledger.dicom.objects import Study, make_uid
+from doseledger.dicom.read_plan import read_plan, read_prescription, summarise_plan
 from doseledger.dicom.write_plan import BeamDevice, make_plan
 
 EDGES = np.concatenate([np.arange(-200, -100, 10), np.arange(-100, 100, 5), np.arange(100, 201, 10)]).astype(float)
@@ -260,3 +262,126 @@ def test_a_fault_calls_a_beam_by_its_number_alone(rtplan: Dataset) -> None:
 )  # fmt: skip
 def test_real_plans_have_no_fault(shared_data: Path, name: str) -> None:
     assert check_rtplan(dcmread(shared_data / "dicom" / name, force=True)) == []
+
+
+def helix(ds: Dataset, pitch_mm: float = 1.5) -> Dataset:
+    """The first beam with a table that moves evenly while the gantry turns, as a helical machine writes it."""
+    for k, point in enumerate(points(ds)):
+        point.IsocenterPosition, point.GantryAngle = [0.0, 0.0, pitch_mm * k], (60 * k) % 360
+    return ds
+
+
+def test_where_the_table_moves_during_the_beam_the_isocentre_may_move_with_it(rtplan: Dataset) -> None:
+    assert check_rtplan(helix(rtplan)) == []
+    points(rtplan)[4].IsocenterPosition = [0.0, 0.0, 60.0]
+    assert "Beam 1: the isocentre moves during the beam." in check_rtplan(rtplan)
+    for k, point in enumerate(points(rtplan)):
+        point.TableTopLongitudinalPosition = 10.0 * k
+    assert check_rtplan(rtplan) == []
+    assert summarise_plan(rtplan)["technique"] == "helical"
+    with pytest.raises(BadCase, match=r"the table moves during the beam \(helical delivery\), which is not supported"):
+        read_plan(rtplan, "case_1")
+
+
+def ions(ds: Dataset) -> Dataset:
+    """The plan with its beams as ion beams of scanned spots."""
+    for beam in ds.BeamSequence:
+        beam.RadiationType, beam.IonControlPointSequence = "PROTON", beam.ControlPointSequence
+        del beam.ControlPointSequence, beam.BeamLimitingDeviceSequence
+        for point in beam.IonControlPointSequence:
+            if "BeamLimitingDevicePositionSequence" in point:
+                del point.BeamLimitingDevicePositionSequence
+            point.NominalBeamEnergy, point.NumberOfScanSpotPositions = 150.0, 2
+            point.ScanSpotPositionMap, point.ScanSpotMetersetWeights = [0.0, 0.0, 1.0, 0.0], [0.5, 0.5]
+    ds.IonBeamSequence = ds.BeamSequence
+    del ds.BeamSequence
+    return ds
+
+
+def test_an_ion_plan_is_asked_for_its_spots_and_not_for_leaves(rtplan: Dataset) -> None:
+    assert check_rtplan(ions(rtplan)) == []
+    summary = summarise_plan(rtplan)
+    assert (summary["technique"], summary["radiation"], summary["n_beams"]) == ("ion", ["PROTON"], 2)
+    assert summary["energies_mv"] == [150.0]
+    assert read_prescription(rtplan, "case_1").n_fractions == {1: 28}
+    rtplan.IonBeamSequence[0].IonControlPointSequence[3].ScanSpotMetersetWeights = [1.0, 0.0, 0.0]
+    rtplan.IonBeamSequence[1].IonControlPointSequence[0].NominalBeamEnergy = None
+    assert check_rtplan(rtplan) == [
+        "Beam 1, control point 3: ScanSpotMetersetWeights has 3 values, wanted 2 for 2 spots.",
+        "Beam 2: the first control point has NominalBeamEnergy None, wanted MeV a nucleon.",
+    ]
+    with pytest.raises(BadCase, match=r"the RTPLAN is one of ion beams \(RT Ion Plan\)"):
+        read_plan(rtplan, "case_1")
+
+
+def brachy(ds: Dataset) -> Dataset:
+    """The plan with one applicator of one channel in place of beams."""
+    del ds.BeamSequence
+    setup, channel, used = Dataset(), Dataset(), Dataset()
+    dwell = []
+    for k in range(4):
+        point = Dataset()
+        point.ControlPointIndex, point.CumulativeTimeWeight = k, 10.0 * k
+        dwell.append(point)
+    channel.ChannelNumber, channel.NumberOfControlPoints, channel.ChannelTotalTime = 1, 4, 30.0
+    channel.FinalCumulativeTimeWeight, channel.BrachyControlPointSequence = 30.0, dwell
+    setup.ApplicationSetupNumber, setup.ChannelSequence = 1, [channel]
+    ds.ApplicationSetupSequence = [setup]
+    group = ds.FractionGroupSequence[0]
+    used.ReferencedBrachyApplicationSetupNumber = 1
+    group.NumberOfBeams, group.NumberOfBrachyApplicationSetups = 0, 1
+    del group.ReferencedBeamSequence
+    group.ReferencedBrachyApplicationSetupSequence = [used]
+    return ds
+
+
+def test_a_brachytherapy_plan_is_asked_for_its_channels_and_not_for_beams(rtplan: Dataset) -> None:
+    assert check_rtplan(brachy(rtplan)) == []
+    assert summarise_plan(rtplan)["technique"] == "brachy"
+    with pytest.raises(BadCase, match="the RTPLAN is one of brachytherapy"):
+        read_plan(rtplan, "case_1")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda ds, setup, channel: setattr(channel, "NumberOfControlPoints", 5),
+            "NumberOfControlPoints is 5, it has 4",
+        ),
+        (lambda ds, setup, channel: setattr(channel, "FinalCumulativeTimeWeight", 20), "is 20, the last control point"),
+        (lambda ds, setup, channel: setattr(channel, "ChannelTotalTime", None), "ChannelTotalTime is None"),
+        (
+            lambda ds, setup, channel: setattr(channel.BrachyControlPointSequence[2], "CumulativeTimeWeight", 5),
+            "control point 2: the cumulative time weight is 5.0, wanted at least 10",
+        ),
+        (lambda ds, setup, channel: setattr(setup, "ChannelSequence", []), "has no channel"),
+        (
+            lambda ds, setup, channel: setattr(setup, "ApplicationSetupNumber", 2),
+            "refers to application setup 1, which",
+        ),
+        (
+            lambda ds, setup, channel: setattr(setup, "ApplicationSetupNumber", 2),
+            "setup 2 treats, but no fraction group",
+        ),
+        (
+            lambda ds, setup, channel: setattr(ds.FractionGroupSequence[0], "NumberOfBrachyApplicationSetups", 2),
+            "NumberOfBrachyApplicationSetups is 2, it refers to 1",
+        ),
+    ],
+)
+def test_each_fault_of_a_brachytherapy_plan_is_named(rtplan: Dataset, change, message: str) -> None:
+    setup = brachy(rtplan).ApplicationSetupSequence[0]
+    change(rtplan, setup, setup.ChannelSequence[0])
+    assert any(message in sentence for sentence in check_rtplan(rtplan)), check_rtplan(rtplan)
+
+
+def test_electrons_need_no_leaves(rtplan: Dataset) -> None:
+    for beam in rtplan.BeamSequence:
+        beam.RadiationType = "ELECTRON"
+        for point in beam.ControlPointSequence:
+            if "BeamLimitingDevicePositionSequence" in point:
+                del point.BeamLimitingDevicePositionSequence
+    assert check_rtplan(rtplan) == []
+    with pytest.raises(BadCase, match="radiation is ELECTRON, wanted PHOTON"):
+        read_plan(rtplan, "case_1")

@@ -160,3 +160,39 @@ def test_a_refusal_counts_files_instead_of_listing_a_whole_series(factory):
     files = [SourceFile(f"CT_{i}.dcm", ds) for i, ds in enumerate(patient.all)]
     with pytest.raises(BadCase, match=r"InstitutionName \(0008,0080\) in CT_0.dcm \(and 19 more\)"):
         refuse_phi(files, PHI, "case_1")
+
+
+def test_an_attribute_that_no_dictionary_knows_is_a_finding_until_its_tag_is_allowed(clean):
+    clean[0x00189999] = RawDataElement(Tag(0x00189999), "LO", 8, b"Doe Jane", 0, False, True)
+    (finding,) = scan(clean)
+    assert (finding.tag, finding.keyword) == ("(0018,9999)", "")
+    allowed = Phi(pseudonym=PHI.pseudonym, allow=[{"keyword": "(0018,9999)", "reason": "says nothing"}])
+    assert scan(clean, allowed) == []
+
+
+def test_a_group_length_is_none(clean):
+    clean[0x00180000] = RawDataElement(Tag(0x00180000), "UL", 4, b"\x04\0\0\0", 0, False, True)
+    assert scan(clean) == []
+
+
+@pytest.mark.parametrize(("vr", "value"), [("PN", b"Doe^Jane"), ("DA", b"20240131")])
+def test_a_name_written_where_the_standard_has_none_is_found_by_its_type(clean, vr, value):
+    clean[0x00180060] = RawDataElement(Tag(0x00180060), vr, 8, value, 0, False, True)
+    assert [finding.keyword for finding in scan(clean)] == ["KVP"]
+
+
+def test_spaces_around_a_pseudonym_are_padding(clean):
+    clean.PatientID = " anon_12 "
+    assert scan(clean) == []
+
+
+def test_a_files_name_is_not_repeated_where_it_may_name_somebody(factory, tmp_path):
+    from doseledger.dicom.source import read_source
+
+    patient = factory.make_patient()
+    patient.ct[0].PatientComments = "called"
+    (tmp_path / "anon_1").mkdir()
+    patient.ct[0].save_as(tmp_path / "anon_1" / "Doe_Jane.dcm", enforce_file_format=True)
+    with pytest.raises(BadCase, match=r"PatientComments \(0010,4000\) in CT file no. 1") as refused:
+        refuse_phi(read_source(tmp_path / "anon_1")[0], PHI, "anon_1")
+    assert "Jane" not in str(refused.value)

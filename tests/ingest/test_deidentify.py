@@ -12,6 +12,7 @@ from doseledger.dicom.objects import to_bytes
 from doseledger.ingest.case import Origin, convert_case
 from doseledger.ingest.deidentify import deidentify, read_salt
 from doseledger.ingest.pack import pack
+from doseledger.ingest.patient_key import key_beside, read_key
 
 SALT = b"s" * 32
 
@@ -100,3 +101,124 @@ def test_the_salt_is_drawn_once_kept_private_and_long_enough(tmp_path):
     path.write_bytes(b"short")
     with pytest.raises(BadInput, match="5 bytes are no secret"):
         read_salt(path)
+
+
+@pytest.fixture
+def cohort(factory, tmp_path, protocol):
+    """Three raw patients, and a run of `deidentify` that keeps a key; it returns what was written and said."""
+    raw, key = tmp_path / "raw", key_beside(tmp_path / "secret" / "salt", tmp_path / "clean")
+
+    def add(name: str, patient_id: str, **changes) -> None:
+        # A scan of two slices is cheap; whether it is a whole patient is not asked here.
+        patient = factory.make_patient()
+        patient.ct = patient.ct[:2]
+        for ds in patient.all:
+            ds.PatientName, ds.PatientID, ds.StudyDate = "Doe^Jane", patient_id, "20240229"
+            for keyword, value in changes.items():
+                setattr(ds, keyword, value)
+        patient.save(raw / name)
+
+    def run(salt: bytes = SALT) -> tuple[list[str], list[str]]:
+        said: list[str] = []
+        return deidentify(raw, tmp_path / "clean", protocol, salt, said.append, key), said
+
+    for number in (1, 2, 3):
+        add(f"case_{number}", f"ID-{number}")
+    return add, run, raw, tmp_path / "clean", key
+
+
+def test_a_second_run_leaves_unchanged_patients_replaces_a_mended_one_and_adds_a_new_one(cohort):
+    add, run, _, clean, key = cohort
+    first, _ = run()
+    assert len(first) == 3
+    times = {path: path.stat().st_mtime_ns for path in clean.rglob("*.dcm")}
+    again, said = run()
+    assert again == []
+    assert sum(line.endswith(": unchanged") for line in said) == 3
+    add("case_2", "ID-2", Manufacturer="ACME")
+    add("case_4", "ID-4")
+    written, _ = run()
+    assert len(written) == 2
+    assert written[0] in first
+    assert {path.name for path in clean.iterdir()} == {*first, written[1]}
+    changed = {path.parent.name for path, time in times.items() if path.stat().st_mtime_ns != time}
+    assert changed == {written[0]}
+    assert pydicom.dcmread(next((clean / written[0]).glob("CT*"))).Manufacturer == "ACME"
+    rows = read_key(key)
+    assert {row.patient_id for row in rows.values()} == {"ID-1", "ID-2", "ID-3", "ID-4"}
+    assert {row.clean for row in rows.values()} == {*first, written[1]}
+
+
+def test_the_key_is_private_and_never_in_the_clean_folder(cohort, tmp_path):
+    _, run, _, clean, key = cohort
+    run()
+    assert key.stat().st_mode & 0o777 == 0o600
+    assert not any("ID-" in path.read_bytes().decode("latin-1") for path in clean.rglob("*") if path.is_file())
+    with pytest.raises(BadInput, match="must not lie in the clean folder"):
+        key_beside(clean / "deep" / "salt", clean)
+
+
+def test_one_bad_patient_does_not_keep_the_others_from_being_cleaned(cohort):
+    add, run, raw, clean, _ = cohort
+    add("case_2", "")
+    with pytest.raises(BadCase, match=r"case_2: no PatientID in any of its 5 files, and the pseudonym is made from it"):
+        run()
+    assert len(list(clean.iterdir())) == 2
+    file = sorted((raw / "case_3").iterdir())[0]
+    file.write_bytes(file.read_bytes()[:-40])
+    with pytest.raises(BadInput, match=r"2 of 3 cases are not clean: .*; case_3: CT_000\.dcm is cut short: PixelData"):
+        run()
+
+
+def test_spaces_around_a_patient_id_are_padding(cohort):
+    _, run, raw, _, _ = cohort
+    (name, *_), _ = run()
+    file = sorted((raw / "case_1").iterdir())[0]
+    dataset = pydicom.dcmread(file)
+    dataset.PatientID = "  ID-1"
+    dataset.save_as(file)
+    assert run()[0] == [name]
+
+
+def test_two_raw_cases_of_one_patient_are_told(cohort):
+    add, run, _, clean, _ = cohort
+    add("case_4", "ID-1")
+    with pytest.raises(BadCase, match=r"case_4: .*two cases of one patient"):
+        run()
+    assert len(list(clean.iterdir())) == 3
+
+
+def test_a_mended_patient_id_takes_its_old_clean_copy_along(cohort):
+    add, run, _, clean, _ = cohort
+    first, _ = run()
+    add("case_1", "ID-9")
+    (name,), _ = run()
+    assert {path.name for path in clean.iterdir()} == {name, *first} - {first[0]} | {name}
+    assert len(list(clean.iterdir())) == 3
+
+
+def test_a_clean_copy_that_somebody_edited_is_not_overwritten(cohort):
+    _, run, _, clean, _ = cohort
+    first, _ = run()
+    (clean / first[1] / "note.txt").write_text("looked at")
+    with pytest.raises(BadCase, match="was changed after it was written"):
+        run()
+    assert (clean / first[1] / "note.txt").exists()
+
+
+def test_a_raw_case_that_is_gone_is_told_and_its_copy_stays(cohort):
+    import shutil
+
+    _, run, raw, clean, _ = cohort
+    run()
+    shutil.rmtree(raw / "case_3")
+    _, said = run()
+    assert any("1 clean cases have no raw case any more" in line for line in said)
+    assert len(list(clean.iterdir())) == 3
+
+
+def test_another_salt_than_the_keys_is_refused(cohort):
+    _, run, _, _, _ = cohort
+    run()
+    with pytest.raises(BadInput, match="was made with another salt"):
+        run(b"t" * 32)

@@ -85,6 +85,9 @@ def ingest(
     workers: Workers = None,
     shard: Annotated[str | None, typer.Option(help="Only every n-th case from the i-th on: i/n.")] = None,
     cluster: Annotated[str | None, typer.Option(help="Address of a Dask scheduler.")] = None,
+    link: Annotated[
+        str, typer.Option(help="Where references between objects don't decide: references, or frame-of-reference.")
+    ] = "references",
     params: Params = PARAMS,
     as_json: Json = False,
 ) -> None:
@@ -93,6 +96,7 @@ def ingest(
     Example: doseledger ingest raw/ cases/ --protocol validation/protocols/prostate_sib.yaml
     """
     from doseledger.core.protocol import load_protocol
+    from doseledger.dicom.read import check_link
     from doseledger.ingest.cohort import IngestRun
     from doseledger.ingest.cohort import ingest as ingest_cohort
     from doseledger.ingest.outcome import describe_outcome, outcome_rows, refuse_nothing
@@ -114,6 +118,7 @@ def ingest(
         cache_dir=root / cache if cache else None,
         shard=shard,
         cluster=cluster,
+        link=check_link(link),
     )
     count = ingest_cohort(raw, out, chosen, run, tell)
     text = f"{count.converted} converted, {count.reused} unchanged, {count.skipped} skipped, {count.failed} failed"
@@ -133,14 +138,18 @@ def deidentify(
 ) -> None:
     """Write copies without what could identify a patient: UIDs stay linked, dates are shifted.
 
+    Run it again after cases were added or mended: unchanged ones stay. Who is who is in SALT.key.csv, beside the salt.
+
     Example: doseledger deidentify raw/ clean/ --protocol validation/protocols/prostate_sib.yaml
     --salt ~/prostate.salt
     """
     from doseledger.core.protocol import load_protocol
     from doseledger.ingest.deidentify import deidentify as deidentify_cases
     from doseledger.ingest.deidentify import read_salt
+    from doseledger.ingest.patient_key import key_beside
 
-    written = deidentify_cases(raw, out, load_protocol(protocol), read_salt(salt), tell)
+    key = key_beside(salt, out)
+    written = deidentify_cases(raw, out, load_protocol(protocol), read_salt(salt), tell, key)
     print(f"clean copies written to {out}: {len(written)}")
 
 

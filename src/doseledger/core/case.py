@@ -7,7 +7,6 @@ cropping.
 
 from __future__ import annotations
 
-import io
 import json
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -19,9 +18,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from doseledger.core.damage import UNREADABLE, describe
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.files import ZIP_DATE, atomic_path
 from doseledger.core.grid import Grid, IntTriple
+from doseledger.core.npz import open_npz, read_head
 
 FORMAT_VERSION = 1
 # Local file header of a ZIP member: 30 bytes, then the name and the extra field (PKWARE APPNOTE 4.3.7).
@@ -167,12 +168,13 @@ def _as_bad_case(path: Path) -> Iterator[None]:
         raise BadCase(path.stem, f"no such file: {path}") from error
     except KeyError as error:
         raise BadCase(path.stem, f"{path} has no key {error}; ingest it again") from error
-    except (zipfile.BadZipFile, ValueError, EOFError, OSError) as error:
-        raise BadCase(path.stem, f"{path} can't be read ({error}); it may be cut short, ingest it again") from error
+    except UNREADABLE as error:
+        reason = describe(error)
+        raise BadCase(path.stem, f"{path} can't be read ({reason}); it may be cut short, ingest it again") from error
 
 
 def _load(path: Path) -> Case:
-    with _as_bad_case(path), path.open("rb") as stream, np.load(stream, allow_pickle=False) as npz:
+    with _as_bad_case(path), open_npz(path) as npz:
         version = int(npz["format_version"])
         if version != FORMAT_VERSION:
             raise BadCase(path.stem, f"{path} has format {version}, wanted {FORMAT_VERSION}; ingest it again")
@@ -189,7 +191,7 @@ def _load(path: Path) -> Case:
             valid_dose=_as_bool(path, "valid_dose", npz["valid_dose"]),
             full_shape_zyx=_triple(npz["full_shape_zyx"]),
             crop_start_zyx=_triple(npz["crop_start_zyx"]),
-            meta=json.loads(str(npz["meta"])),
+            meta=_meta_of(npz, path),
             dose_gy=npz.get("dose_gy"),
             prescription_gy=dict(zip(targets, (float(v) for v in npz["prescription_gy"]), strict=True))
             if targets
@@ -200,6 +202,13 @@ def _load(path: Path) -> Case:
     if case.case_id != path.stem:
         raise BadCase(path.stem, f"the file says it is {case.case_id}; name it {case.case_id}.npz or ingest it again")
     return case
+
+
+def _meta_of(npz: Any, path: Path) -> dict[str, Any]:
+    meta = json.loads(str(npz["meta"]))
+    if not isinstance(meta, dict) or "case_id" not in meta:
+        raise BadCase(path.stem, f"{path}: meta names no case_id; ingest it again")
+    return meta
 
 
 def _triple(values: NDArray[Any]) -> IntTriple:
@@ -261,16 +270,15 @@ def map_member(path: Path, name: str) -> NDArray[Any]:
         name_bytes, extra_bytes = int.from_bytes(header[26:28], "little"), int.from_bytes(header[28:30], "little")
         start = info.header_offset + ZIP_HEADER_BYTES + name_bytes + extra_bytes
         stream.seek(start)
-        head = io.BytesIO(stream.read(min(info.file_size, 1 << 16)))
-        version = np.lib.format.read_magic(head)
-        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read_header(head)
-        order: Literal["F", "C"] = "F" if fortran else "C"
-        return np.memmap(path, dtype=dtype, mode="r", offset=start + head.tell(), shape=shape, order=order)
+        head = read_head(stream, name, path)
+        offset = stream.tell()
+        if offset - start + head.n_bytes != info.file_size:
+            raise BadCase(path.stem, f"{name} says {head.shape}, which does not fit its bytes; ingest it again")
+        order: Literal["F", "C"] = "F" if head.fortran else "C"
+        return np.memmap(path, dtype=head.dtype, mode="r", offset=offset, shape=head.shape, order=order)
 
 
 def read_meta(path: Path) -> dict[str, Any]:
     """Return a case's meta alone, without reading its volumes."""
-    with _as_bad_case(path), path.open("rb") as stream, np.load(stream, allow_pickle=False) as npz:
-        meta: dict[str, Any] = json.loads(str(npz["meta"]))
-    return meta
+    with _as_bad_case(path), open_npz(path) as npz:
+        return _meta_of(npz, path)

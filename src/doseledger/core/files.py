@@ -12,11 +12,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from doseledger.core.damage import refuse_damage
 from doseledger.core.errors import BadInput
 
 CHUNK_BYTES = 1 << 20
 # A ZIP entry needs a date: a fixed one, so that equal content always gives equal bytes.
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)
+# Aliases of YAML written out in full: what stands for more than this many values was made to hang whatever walks it.
+MOST_VALUES = 1_000_000
 
 
 @contextmanager
@@ -116,12 +119,8 @@ def read_json(path: Path) -> Any:
     BadInput
         If the file is absent or is no JSON.
     """
-    try:
+    with refuse_damage(lambda reason: BadInput(_unreadable(path, "JSON", reason))):
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise BadInput(f"{path}: no such file") from error
-    except ValueError as error:
-        raise BadInput(f"{path}: not valid JSON ({error})") from error
 
 
 def read_yaml(path: Path) -> Any:
@@ -130,7 +129,7 @@ def read_yaml(path: Path) -> Any:
     Raises
     ------
     BadInput
-        If the file is absent or is no YAML.
+        If the file is absent, is no YAML, or its aliases stand for more than a million values.
 
     Notes
     -----
@@ -139,9 +138,30 @@ def read_yaml(path: Path) -> Any:
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
-    try:
-        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise BadInput(f"{path}: no such file") from error
-    except YAMLError as error:
-        raise BadInput(f"{path}: not valid YAML ({error})") from error
+    with refuse_damage(lambda reason: BadInput(_unreadable(path, "YAML", reason))):
+        try:
+            value = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        except YAMLError as error:
+            raise BadInput(f"{path}: not valid YAML ({error})") from error
+        if _written_out(value, {}) > MOST_VALUES:
+            raise BadInput(
+                f"{path}: not valid YAML here: its aliases stand for more than {MOST_VALUES} values, or for "
+                "themselves; write them out"
+            )
+    return value
+
+
+def _unreadable(path: Path, form: str, reason: str) -> str:
+    return f"{path}: no such file" if reason == "no such file" else f"{path}: not valid {form} ({reason})"
+
+
+def _written_out(value: Any, known: dict[int, float]) -> float:
+    """How many values a tree holds once its aliases are written out; infinite where one holds itself."""
+    if not isinstance(value, (dict, list)):
+        return 1
+    if id(value) not in known:
+        # Until its own count is known, whoever meets it again is inside it.
+        known[id(value)] = math.inf
+        parts = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_written_out(part, known) for part in parts)
+    return known[id(value)]

@@ -7,6 +7,7 @@ reader flips an image that descends before it makes a Grid of it.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,8 @@ Triple = tuple[float, float, float]
 IntTriple = tuple[int, int, int]
 # Two grids whose voxel centres lie closer than this are the same grid: DICOM decimal strings carry about 1e-4 mm.
 SAME_GRID_MM = 1e-2
+# 1024 × 1024 × 512: more than any scan of a patient has, and about what a machine can hold as float32.
+MOST_VOXELS = 1 << 29
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,11 @@ class Grid:
         object.__setattr__(self, "origin_mm", tuple(float(o) for o in self.origin_mm))
         if len(self.shape_zyx) != 3 or min(self.shape_zyx) < 1:
             raise BadInput(f"a grid needs three positive sizes, found {self.shape_zyx}")
+        if math.prod(self.shape_zyx) > MOST_VOXELS:
+            raise BadInput(
+                f"a grid of {self.shape_zyx} voxels (z, y, x) is larger than any patient's, wanted at most "
+                f"{MOST_VOXELS} in all; look at the pixel spacing and the slice positions"
+            )
         if not np.all(np.isfinite(self.spacing_mm)) or min(self.spacing_mm) <= 0:
             raise BadInput(f"a grid needs three positive spacings in mm, found {self.spacing_mm}")
         if len(self.origin_mm) != 3 or not np.all(np.isfinite(self.origin_mm)):

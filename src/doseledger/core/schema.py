@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from reprlib import Repr
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
@@ -21,8 +22,13 @@ class Block(BaseModel):
 AnyBlock = TypeVar("AnyBlock", bound=BaseModel)
 
 
-# So much of a wrong value is shown.
+# So many faults are spelled out.
+MOST_FAULTS = 50
+# So much of a wrong value is shown; what lies deeper, or comes after so many items, is not even written.
 MOST_FOUND = 200
+SHOWN = Repr()
+SHOWN.maxlevel, SHOWN.maxdict, SHOWN.maxlist, SHOWN.maxtuple, SHOWN.maxset = 4, 10, 20, 20, 20
+SHOWN.maxstring = SHOWN.maxother = SHOWN.maxlong = MOST_FOUND
 
 
 def load_block(model: type[AnyBlock], value: Any, where: str) -> AnyBlock:
@@ -36,7 +42,12 @@ def load_block(model: type[AnyBlock], value: Any, where: str) -> AnyBlock:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        raise BadInput(f"{where}: " + "; ".join(_describe(item) for item in error.errors())) from error
+        faults = error.errors(include_url=False, include_context=False)
+        more = f"; and {len(faults) - MOST_FAULTS} faults more" if len(faults) > MOST_FAULTS else ""
+        found = "; ".join(_describe(item) for item in faults[:MOST_FAULTS])
+        raise BadInput(f"{where}: {found}{more}") from error
+    except RecursionError as error:
+        raise BadInput(f"{where}: nested too deep; write it flatter") from error
 
 
 def _describe(item: Any) -> str:
@@ -44,5 +55,5 @@ def _describe(item: Any) -> str:
     if item["type"] == "missing":
         # What is there instead is the whole block: pages of it would bury the one name that is asked for.
         return f"{place}: the key is missing; write it down"
-    found = repr(item.get("input"))
+    found = SHOWN.repr(item.get("input"))
     return f"{place}: {item['msg']}, found {found if len(found) <= MOST_FOUND else found[:MOST_FOUND] + '…'}"

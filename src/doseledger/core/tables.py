@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pandera.pandas as pa
 
+from doseledger.core.damage import DAMAGED, describe
 from doseledger.core.errors import BadInput
 from doseledger.core.files import write_text
 
@@ -200,8 +201,8 @@ def read_table(path: Path, schema: pa.DataFrameSchema) -> pd.DataFrame:
         frame = pd.read_csv(path, dtype=str, keep_default_na=False)
     except FileNotFoundError as error:
         raise BadInput(f"{path}: no such table; run the stage that writes it") from error
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: not a CSV table ({error})") from error
+    except DAMAGED as error:
+        raise BadInput(f"{path}: not a CSV table ({describe(error)})") from error
     return check_table(_from_text(frame, schema, str(path)), schema, str(path))
 
 

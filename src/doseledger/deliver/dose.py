@@ -30,7 +30,8 @@ from doseledger.deliver.seen import SeenCases
 from doseledger.dicom.objects import to_bytes
 from doseledger.dicom.read import CaseObjects, gather_objects
 from doseledger.dicom.read_structures import read_rois
-from doseledger.dicom.source import lenient, malformed_as_bad_case, read_source, source_digest
+from doseledger.dicom.source import in_file, lenient, malformed_as_bad_case, read_source, source_digest
+from doseledger.dicom.values import text_of
 from doseledger.dicom.write_prediction import PredictedBy, make_heading, make_predicted_dose, make_predicted_plan
 from doseledger.ingest.case import Origin, convert_case
 from doseledger.ingest.pack import find_sources
@@ -175,7 +176,7 @@ def predict_patient(
         files, _ = read_source(source)
         with malformed_as_bad_case(name):
             objects = gather_objects(files, request.protocol.objects, request.protocol.modality, name)
-            patient_id = str(objects.slices[0].get("PatientID") or "")
+            patient_id = text_of(objects.slices[0], "PatientID")
         seen = request.seen.matches(case, patient_id)
         for note in seen:
             tell(f"WARNING: {name}: {note}")
@@ -216,14 +217,15 @@ def _dicom_of(
     # Another dose, model or setting is another object, and needs another UID.
     what = sha256_of_bytes(np.ascontiguousarray(written_gy).tobytes())
     key = f"{digest}/{model.sha256}/{what}/{request.bits}"
-    heading = make_heading(objects.slices[0], by, key=key, case_id=case.case_id)
     rois = read_rois(objects.rtstruct, case.case_id)
     empty = {roi.name for roi in rois if not roi.items}
     chosen = match_names([roi.name for roi in rois], empty, request.protocol, case.case_id).chosen
     numbers = {roi.name: roi.number for roi in rois}
     prescribed = {numbers[chosen[target]]: gy for target, gy in case.prescription_gy.items()}
-    plan = make_predicted_plan(heading, objects.rtstruct, prescribed, case.n_fractions)
-    return plan, make_predicted_dose(heading, written_gy, grid, plan=plan, bits=request.bits)
+    with in_file(objects.slices[0], case.case_id):
+        heading = make_heading(objects.slices[0], by, key=key, case_id=case.case_id)
+        plan = make_predicted_plan(heading, objects.rtstruct, prescribed, case.n_fractions)
+        return plan, make_predicted_dose(heading, written_gy, grid, plan=plan, bits=request.bits)
 
 
 def dose_on_grid(case: Case, dose_gy: NDArray[np.float32], grid_mm: float | None) -> tuple[NDArray[np.float32], Grid]:

@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 
-from doseledger.dicom.read_plan import treatment_beams
+from doseledger.dicom.check_brachy import brachy_faults
+from doseledger.dicom.plan_beams import control_points, couch_moves, plan_kind, treatment_beams
+from doseledger.dicom.values import number_of, value_of, whole_of
 
 LEAF_DEVICES = ("MLCX", "MLCY")
 # Files carry positions to 0.01 mm, and weights to nine digits or so.
@@ -76,20 +78,25 @@ def check_rtplan(dataset: Dataset, limits: MachineLimits | None = None) -> list[
     Notes
     -----
     Setup fields and portal images treat nobody and may lack metersets and positions: only their references are looked
-    at. Beams are called by number: their names are free text, and a sentence may end in a report.
+    at. Beams are called by number: their names are free text, and a sentence may end in a report. Each kind of plan is
+    asked its own questions: ions for their spots, brachytherapy for channels and dwell times, and where the table moves
+    during the beam (helical delivery) the isocentre moves with it.
     """
     found = list(_references(dataset))
+    if plan_kind(dataset) == "brachy":
+        return [*found, *brachy_faults(dataset)]
     metersets = _metersets(dataset)
     beams = treatment_beams(dataset)
     if not beams:
         found.append("The plan has no beam that treats (BeamSequence).")
     for beam in beams:
         name = f"Beam {beam.get('BeamNumber')}"
-        points = beam.get("ControlPointSequence") or []
+        points = control_points(beam)
         found += _counts(beam, points, name)
         if not points:
             continue
-        found += _isocentre(points, name)
+        found += _isocentre(beam, points, name)
+        found += _spots(points, name)
         read = _read(beam, points, name)
         if isinstance(read, str):
             found.append(read)
@@ -118,7 +125,7 @@ def _numbers(items: Any, keyword: str) -> list[int]:
 def _references(dataset: Dataset) -> Iterator[str]:
     """Fraction groups, and numbers that point at nothing."""
     groups = dataset.get("FractionGroupSequence") or []
-    beams = dataset.get("BeamSequence") or []
+    beams = dataset.get("BeamSequence") or dataset.get("IonBeamSequence") or []
     numbers = _numbers(beams, "BeamNumber")
     for number in sorted({n for n in numbers if numbers.count(n) > 1}):
         yield f"Beam number {number} is given {numbers.count(number)} times, wanted once."
@@ -165,7 +172,7 @@ def _counts(beam: Dataset, points: Any, name: str) -> Iterator[str]:
         yield f"{name}, control point {at}: ControlPointIndex is {indices[at]}, wanted {at}."
 
 
-def _isocentre(points: Any, name: str) -> Iterator[str]:
+def _isocentre(beam: Dataset, points: Any, name: str) -> Iterator[str]:
     given = [(k, point.IsocenterPosition) for k, point in enumerate(points) if point.get("IsocenterPosition")]
     if not given or given[0][0] != 0:
         yield f"{name} has no isocentre: IsocenterPosition is absent from its first control point."
@@ -173,8 +180,26 @@ def _isocentre(points: Any, name: str) -> Iterator[str]:
     values = [np.asarray([float(v) for v in value]) for _, value in given]
     if any(value.shape != (3,) or not np.all(np.isfinite(value)) for value in values):
         yield f"{name}: the isocentre must be x, y and z in mm, found {[value.tolist() for value in values[:1]]}."
+    elif couch_moves(beam):
+        return
     elif max(float(np.abs(value - values[0]).max()) for value in values) > SLACK_MM:
         yield f"{name}: the isocentre moves during the beam."
+
+
+def _spots(points: Any, name: str) -> Iterator[str]:
+    """Scanned ion beams: as many positions and weights as spots."""
+    for k, point in enumerate(points):
+        spots = whole_of(point, "NumberOfScanSpotPositions")
+        if spots is None:
+            continue
+        for keyword, wanted in (("ScanSpotPositionMap", 2 * spots), ("ScanSpotMetersetWeights", spots)):
+            value = value_of(point, keyword)
+            there = len(np.atleast_1d(value)) if value is not None else 0
+            if there != wanted:
+                yield f"{name}, control point {k}: {keyword} has {there} values, wanted {wanted} for {spots} spots."
+        energy = number_of(point, "NominalBeamEnergy")
+        if k == 0 and (energy is None or not energy > 0):
+            yield f"{name}: the first control point has NominalBeamEnergy {energy}, wanted MeV a nucleon."
 
 
 def _read(beam: Dataset, points: Any, name: str) -> _Beam | str:

@@ -15,7 +15,7 @@ from pydicom.uid import UID_dictionary
 
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.protocol import Phi
-from doseledger.dicom.phi import PRIVATE_PREFIX, classify
+from doseledger.dicom.phi import PRIVATE_PREFIX, kind_of_element
 from doseledger.dicom.phi_attributes import DUMMY_ATTRIBUTES, DUMMY_TEXT, EMPTY_ATTRIBUTES
 
 PREFIX = "anon_"
@@ -123,7 +123,9 @@ def _clean(dataset: Dataset, names: Pseudonymiser) -> Dataset:
     allowed = {item.keyword for item in names.phi.allow}
     for element in dataset:
         tag = int(element.tag)
-        keyword, kind = keyword_for_tag(tag), classify(tag)
+        keyword, kind = keyword_for_tag(tag), kind_of_element(dataset, element.tag)
+        if kind == "unknown" and str(element.tag) not in allowed:
+            continue
         if kind == "private":
             if f"{PRIVATE_PREFIX}{element.private_creator or element.value}" in allowed:
                 clean.add(element)
@@ -133,7 +135,7 @@ def _clean(dataset: Dataset, names: Pseudonymiser) -> Dataset:
             clean.add_new(tag, element.VR, _each(element.value, lambda text, vr=element.VR: _shifted(text, vr, names)))
         elif keyword in KEPT_IDENTITY:
             clean.add_new(tag, element.VR, names.pseudonym)
-        elif keyword in allowed or kind == "free":
+        elif keyword in allowed or str(element.tag) in allowed or kind == "free":
             clean.add(element)
         elif kind == "name" or tag in EMPTY_ATTRIBUTES:
             clean.add_new(tag, element.VR, None if element.VR != "SQ" else [])

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
+from pydicom.multival import MultiValue
 
-from doseledger.core.errors import BadCase
+from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.grid import Grid
+from doseledger.dicom.values import finite, value_of, what_is
 
 # Largest direction cosine off an axis that still counts as parallel to it: 0.06 degrees, 0.25 mm at 250 mm.
 PARALLEL_TOLERANCE = 1e-3
@@ -70,20 +71,21 @@ def numbers(dataset: pydicom.Dataset, keyword: str, count: int, case_id: str) ->
     BadCase
         If the attribute is absent, or has another number of values, or one that is not finite.
     """
-    value: Any = dataset.get(keyword)
-    values = [] if value is None or value == "" else ([value] if count == 1 and not _is_many(value) else list(value))
     try:
-        array = np.asarray([float(item) for item in values], dtype=np.float64)
-    except (TypeError, ValueError):
-        array = np.empty(0)
-    if len(array) != count or not np.all(np.isfinite(array)):
+        value = value_of(dataset, keyword)
+    except BadInput as error:
+        raise BadCase(case_id, str(error)) from error
+    values = list(value) if isinstance(value, (MultiValue, list)) else [] if value is None else [value]
+    found = [item for item in map(finite, values) if item is not None]
+    if len(found) != count or len(values) != count:
         kind = dataset.get("Modality", "data set")
-        raise BadCase(case_id, f"{keyword} of the {kind} has {len(array)} finite values, wanted {count}; export again")
-    return array
-
-
-def _is_many(value: Any) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, str)
+        odd = next((what_is(item) for item in values if finite(item) is None), "")
+        hint = f" (one is {odd})" if odd else ""
+        raise BadCase(
+            case_id,
+            f"{keyword} of the {kind} has {len(found)} finite values{hint}, wanted {count}; export again",
+        )
+    return np.asarray(found, dtype=np.float64)
 
 
 def even_step_mm(positions_mm: NDArray[np.float64]) -> float | None:

@@ -30,9 +30,10 @@ from doseledger.dicom.phi_attributes import (
     OVERLAY_GROUPS,
     PSEUDONYM_KEYWORDS,
 )
-from doseledger.dicom.source import MALFORMED, SourceFile, lenient
+from doseledger.dicom.source import SourceFile, lenient
+from doseledger.dicom.values import MALFORMED, PADDING
 
-Kind = Literal["date", "name", "listed", "private", "sequence", "free"]
+Kind = Literal["date", "name", "listed", "private", "sequence", "unknown", "free"]
 # `phi.allow` names a vendor's private block by its creator.
 PRIVATE_PREFIX = "private:"
 DECLARED_YES = ("BurnedInAnnotation", "RecognizableVisualFeatures")
@@ -51,7 +52,7 @@ class PhiFinding:
     keyword
         DICOM keyword; `private` for a vendor's own attribute, empty where the standard gives none.
     file
-        The file within the case.
+        The file within the case, as `SourceFile.label` calls it.
     """
 
     tag: str
@@ -70,7 +71,8 @@ def classify(tag: int) -> Kind:
     try:
         vr = dictionary_VR(tag)
     except KeyError:
-        return "free"
+        # Whatever no dictionary knows may hold anything; but (gggg,0000) is the length of a group.
+        return "unknown" if element else "free"
     if vr in DATE_VRS:
         return "date"
     if vr in NAME_VRS:
@@ -91,7 +93,8 @@ def scan_phi(files: Iterable[SourceFile], phi: Phi) -> list[PhiFinding]:
     Notes
     -----
     DICOM PS3.15 Annex E, Basic Application Level Confidentiality Profile. Empty values pass; so do names and ids that
-    are pseudonyms, and keywords in `phi.allow` (`private:CREATOR` for a vendor's block).
+    are pseudonyms, and keywords in `phi.allow` (`private:CREATOR` for a vendor's block, `(gggg,eeee)` for an attribute
+    that no dictionary knows).
     """
     allowed = frozenset(item.keyword for item in phi.allow)
     pattern = re.compile(phi.pseudonym)
@@ -101,23 +104,34 @@ def scan_phi(files: Iterable[SourceFile], phi: Phi) -> list[PhiFinding]:
         dates_pass = top.get("LongitudinalTemporalInformationModified") in ("MODIFIED", "REMOVED")
         for dataset in _walk(top):
             for tag in list(dataset.keys()):
-                kind = classify(int(tag))
+                kind = kind_of_element(dataset, tag)
                 if kind in ("free", "sequence") or (kind == "date" and dates_pass):
                     continue
                 keyword = "private" if kind == "private" else keyword_for_tag(tag)
-                if keyword not in allowed and not _passes(dataset, tag, kind, pattern, allowed):
-                    findings.add(PhiFinding(str(Tag(tag)), keyword, file.name))
+                named = {keyword, str(Tag(tag))} & allowed if kind == "unknown" else {keyword} & allowed
+                if not named and not _passes(dataset, tag, kind, pattern, allowed):
+                    findings.add(PhiFinding(str(Tag(tag)), keyword, file.label))
         for keyword in DECLARED_YES:
             if top.get(keyword) == "YES" and keyword not in allowed:
-                findings.add(PhiFinding(str(top[keyword].tag), keyword, file.name))
+                findings.add(PhiFinding(str(top[keyword].tag), keyword, file.label))
     return sorted(findings)
+
+
+def kind_of_element(dataset: pydicom.Dataset, tag: BaseTag) -> Kind:
+    """Return what an element is, by its tag; by its written type too where the tag says nothing that identifies."""
+    kind = classify(int(tag))
+    if kind != "free":
+        return kind
+    written = getattr(dataset.get_item(tag), "VR", None)
+    by_type: dict[str, Kind] = {**dict.fromkeys(NAME_VRS, "name"), **dict.fromkeys(DATE_VRS, "date"), "SQ": "sequence"}
+    return by_type.get(str(written), "free")
 
 
 def _walk(dataset: pydicom.Dataset) -> Iterator[pydicom.Dataset]:
     """The data set, and those in its sequences to any depth, without parsing any other element."""
     yield dataset
     for tag in list(dataset.keys()):
-        if classify(int(tag)) == "sequence":
+        if kind_of_element(dataset, tag) == "sequence":
             for item in dataset[tag].value or []:
                 yield from _walk(item)
 
@@ -132,7 +146,7 @@ def _passes(
         return True
     if kind == "name" or keyword_for_tag(tag) in PSEUDONYM_KEYWORDS:
         values = value if isinstance(value, (list, pydicom.multival.MultiValue)) else [value]
-        return all(_is_empty(item) or pattern.fullmatch(str(item).rstrip("^ ")) for item in values)
+        return all(_is_empty(item) or pattern.fullmatch(str(item).strip(PADDING).rstrip("^ ")) for item in values)
     return False
 
 
@@ -175,7 +189,7 @@ def refuse_phi(files: list[SourceFile], phi: Phi | None, case_id: str) -> None:
             # The error's text holds the value: neither it nor where it was raised is passed on.
             raise BadCase(
                 case_id,
-                f"holds a value that can't be read ({type(error).__name__}) in {file.name}, so nobody knows whom it "
+                f"holds a value that can't be read ({type(error).__name__}) in {file.label}, so nobody knows whom it "
                 "names; export it again, or leave it out",
             ) from None
     if not findings:

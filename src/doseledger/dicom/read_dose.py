@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
+from pydicom.multival import MultiValue
 
-from doseledger.core.errors import BadCase
+from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.grid import Grid
 from doseledger.dicom.geometry import STEP_TOLERANCE_MM, Planes, even_step_mm, numbers, read_orientation, to_lps
+from doseledger.dicom.pixels import read_pixels
+from doseledger.dicom.source import in_file
+from doseledger.dicom.values import text_of, value_of, whole
+
+PLAN = "PLAN"
+# What other values of these attributes stand for (PS3.3 C.8.8.3): whoever exported them may not know.
+MEANING = {
+    "EFFECTIVE": "weighted by biological effect, as ion plans have it",
+    "ERROR": "that is a difference of two",
+    "RELATIVE": "that is not absolute",
+    "MULTI_PLAN": "of several plans",
+    "PLAN_OVERVIEW": "an overview of plans",
+    "FRACTION": "of one fraction group",
+    "BEAM": "of single beams",
+    "BRACHY": "of brachytherapy applicators",
+    "FRACTION_SESSION": "of one session of a fraction group",
+    "BEAM_SESSION": "of one session of single beams",
+    "BRACHY_SESSION": "of one session of brachytherapy",
+    "CONTROL_POINT": "of part of a beam",
+    "RECORD": "of a treatment record",
+}
 
 
 @dataclass(frozen=True)
@@ -30,8 +52,17 @@ class Dose:
     grid: Grid
 
 
-def read_dose(dataset: pydicom.Dataset, case_id: str) -> Dose:
+def read_dose(dataset: pydicom.Dataset, case_id: str, summation: str = PLAN) -> Dose:
     """Return the dose of an RTDOSE in Gy.
+
+    Parameters
+    ----------
+    dataset
+        The RTDOSE.
+    case_id
+        Who the errors name.
+    summation
+        Dose Summation Type that is wanted; `dose_parts` reads others, and adds them up.
 
     Raises
     ------
@@ -41,14 +72,14 @@ def read_dose(dataset: pydicom.Dataset, case_id: str) -> Dose:
     Notes
     -----
     DICOM PS3.3 C.8.8.3. Grid Frame Offset Vector (3004,000C) holds plane positions relative to the first one along the
-    normal where its first element is 0, otherwise the planes' own coordinate (C.8.8.3.2). A dose per BEAM or
-    FRACTION is refused: whether the files of a folder are all of a plan can't be seen from them.
+    normal where its first element is 0, otherwise the planes' own coordinate (C.8.8.3.2).
     """
-    stored, scaling = _decoded(dataset, case_id)
-    if len(stored) < 2:
-        raise BadCase(case_id, f"RTDOSE has {len(stored)} plane, wanted at least 2; export the whole dose")
-    dose, grid = to_lps(stored, _planes(dataset, len(stored), case_id), case_id, "RTDOSE")
-    return Dose((dose * scaling).astype(np.float32), grid)
+    with in_file(dataset, case_id):
+        stored, scaling = _decoded(dataset, case_id, summation)
+        if len(stored) < 2:
+            raise BadCase(case_id, f"RTDOSE has {len(stored)} plane, wanted at least 2; export the whole dose")
+        dose, grid = to_lps(stored, _planes(dataset, len(stored), case_id), case_id, "RTDOSE")
+        return Dose((dose * scaling).astype(np.float32), grid)
 
 
 def read_dose_plane(dataset: pydicom.Dataset, case_id: str) -> Dose:
@@ -59,35 +90,77 @@ def read_dose_plane(dataset: pydicom.Dataset, case_id: str) -> Dose:
     BadCase
         As `read_dose` does, or if there is more than one plane.
     """
-    stored, scaling = _decoded(dataset, case_id)
-    if len(stored) != 1:
-        raise BadCase(case_id, f"RTDOSE has {len(stored)} planes, wanted a single one")
-    row, column = read_orientation(dataset, case_id)
-    first = numbers(dataset, "ImagePositionPatient", 3, case_id)
-    spacing = numbers(dataset, "PixelSpacing", 2, case_id)
-    # A plane has no thickness: any step will do, for there is no second plane.
-    planes = Planes(row, column, float(spacing[0]), float(spacing[1]), first, 1.0)
-    dose, grid = to_lps(stored, planes, case_id, "RTDOSE")
-    return Dose((dose * scaling).astype(np.float32), grid)
+    with in_file(dataset, case_id):
+        stored, scaling = _decoded(dataset, case_id, PLAN)
+        if len(stored) != 1:
+            raise BadCase(case_id, f"RTDOSE has {len(stored)} planes, wanted a single one")
+        # A plane has no thickness: any step will do, for there is no second plane.
+        dose, grid = to_lps(stored, _plane(dataset, 1.0, case_id), case_id, "RTDOSE")
+        return Dose((dose * scaling).astype(np.float32), grid)
 
 
-def _decoded(dataset: pydicom.Dataset, case_id: str) -> tuple[NDArray[np.unsignedinteger[Any]], float]:
+def stack_planes(datasets: list[pydicom.Dataset], case_id: str, summation: str = PLAN) -> Dose:
+    """Return the dose of RTDOSE files of one plane each in Gy, sorted along their normal.
+
+    Raises
+    ------
+    BadCase
+        As `read_dose` does, or if the planes are not alike, two lie at one place, or one between them is missing.
+    """
+    planes, doses, along, beside = [], [], [], []
+    for dataset in datasets:
+        with in_file(dataset, case_id):
+            stored, scaling = _decoded(dataset, case_id, summation)
+            if len(stored) != 1:
+                raise BadCase(case_id, f"RTDOSE has {len(stored)} planes beside others of one; export the dose whole")
+            plane = _plane(dataset, 1.0, case_id)
+            normal = np.cross(plane.row_xyz, plane.column_xyz)
+            planes.append(plane)
+            doses.append(stored[0] * scaling)
+            along.append(float(plane.first_xyz @ normal))
+            beside.append(plane.first_xyz - along[-1] * normal)
+    first = planes[0]
+    look = np.concatenate([first.row_xyz, first.column_xyz, [first.row_spacing_mm, first.column_spacing_mm]])
+    for plane, dose, place in zip(planes, doses, beside, strict=True):
+        other = np.concatenate([plane.row_xyz, plane.column_xyz, [plane.row_spacing_mm, plane.column_spacing_mm]])
+        shift = float(np.abs(place - beside[0]).max())
+        if dose.shape != doses[0].shape or not np.allclose(other, look, atol=1e-4) or shift > STEP_TOLERANCE_MM:
+            raise BadCase(case_id, "the RTDOSE planes differ in size, spacing, direction or place; export one dose")
+    order = np.argsort(along)
+    steps = np.diff(np.asarray(along)[order])
+    step = even_step_mm(np.asarray(along)[order])
+    if step is None or steps.min() < STEP_TOLERANCE_MM:
+        raise BadCase(
+            case_id,
+            f"the {len(datasets)} RTDOSE planes are uneven: steps from {steps.min():g} to {steps.max():g} mm; is one "
+            "missing, or there twice? Export all planes of one dose",
+        )
+    start = planes[int(order[0])]
+    stacked = np.stack([doses[index] for index in order])
+    dose, grid = to_lps(stacked, replace(start, step_mm=step), case_id, "RTDOSE")
+    return Dose(dose.astype(np.float32), grid)
+
+
+def _decoded(dataset: pydicom.Dataset, case_id: str, summation: str) -> tuple[NDArray[np.integer[Any]], float]:
     """Return the stored values (plane, row, column) and their scaling to Gy."""
-    wanted = {"DoseUnits": "GY", "DoseType": "PHYSICAL", "DoseSummationType": "PLAN"}
+    wanted = {"DoseUnits": "GY", "DoseType": "PHYSICAL", "DoseSummationType": summation}
     for keyword, value in wanted.items():
-        found = dataset.get(keyword)
+        found = text_of(dataset, keyword) or None
         if found != value:
-            raise BadCase(case_id, f"RTDOSE has {keyword} {found}, wanted {value}; export the plan's total dose in Gy")
+            what = f" ({found} is a dose {MEANING[found]})" if found in MEANING else ""
+            raise BadCase(
+                case_id, f"RTDOSE has {keyword} {found}, wanted {value}{what}; export the plan's total dose in Gy"
+            )
     scaling = float(numbers(dataset, "DoseGridScaling", 1, case_id)[0])
     if scaling <= 0:
         raise BadCase(case_id, f"RTDOSE has DoseGridScaling {scaling}; wanted more than 0: export the dose again")
     try:
-        stored = dataset.pixel_array
-    except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
-        raise BadCase(case_id, f"RTDOSE pixels can't be decoded: {error}; export it again") from error
+        stored = read_pixels(dataset)
+    except BadInput as error:
+        raise BadCase(case_id, f"RTDOSE pixels can't be decoded: {error}") from error
     if stored.min() < 0:
         raise BadCase(case_id, f"RTDOSE reaches down to {stored.min() * scaling:.3f} Gy; a dose is not negative")
-    return (stored[None] if stored.ndim == 2 else stored), scaling
+    return stored, scaling
 
 
 def read_dose_grid(dataset: pydicom.Dataset, case_id: str) -> Grid:
@@ -98,27 +171,36 @@ def read_dose_grid(dataset: pydicom.Dataset, case_id: str) -> Grid:
     BadCase
         As `read_dose` does for the geometry.
     """
-    n_planes = len(np.atleast_1d(np.asarray(dataset.get("GridFrameOffsetVector") or [], dtype=np.float64)))
-    if n_planes < 2:
-        raise BadCase(case_id, f"GridFrameOffsetVector names {n_planes} planes, wanted at least 2; export it again")
-    empty = np.broadcast_to(np.uint8(0), (n_planes, int(dataset.Rows), int(dataset.Columns)))
-    return to_lps(empty, _planes(dataset, n_planes, case_id), case_id, "RTDOSE")[1]
+    with in_file(dataset, case_id):
+        offsets = value_of(dataset, "GridFrameOffsetVector")
+        n_planes = len(offsets) if isinstance(offsets, (MultiValue, list)) else 0 if offsets is None else 1
+        if n_planes < 2:
+            raise BadCase(case_id, f"GridFrameOffsetVector names {n_planes} planes, wanted at least 2; export it again")
+        empty = np.broadcast_to(np.uint8(0), (n_planes, whole(dataset, "Rows"), whole(dataset, "Columns")))
+        return to_lps(empty, _planes(dataset, n_planes, case_id), case_id, "RTDOSE")[1]
 
 
-def _planes(dataset: pydicom.Dataset, n_planes: int, case_id: str) -> Planes:
+def _plane(dataset: pydicom.Dataset, step_mm: float, case_id: str) -> Planes:
     row, column = read_orientation(dataset, case_id)
     first = numbers(dataset, "ImagePositionPatient", 3, case_id)
     spacing = numbers(dataset, "PixelSpacing", 2, case_id)
+    if spacing.min() <= 0:
+        raise BadCase(case_id, f"PixelSpacing is {spacing.tolist()}, wanted two positive sizes in mm; export again")
+    return Planes(row, column, float(spacing[0]), float(spacing[1]), first, step_mm)
+
+
+def _planes(dataset: pydicom.Dataset, n_planes: int, case_id: str) -> Planes:
+    plane = _plane(dataset, 1.0, case_id)
     offsets = numbers(dataset, "GridFrameOffsetVector", n_planes, case_id)
-    normal = np.cross(row, column)
+    normal = np.cross(plane.row_xyz, plane.column_xyz)
     if abs(offsets[0]) > STEP_TOLERANCE_MM:
         # Absolute: coordinates on the axis that the normal follows, the first of them that of the first plane.
         axis = int(np.argmax(np.abs(normal)))
-        if abs(offsets[0] - first[axis]) > STEP_TOLERANCE_MM:
+        if abs(offsets[0] - plane.first_xyz[axis]) > STEP_TOLERANCE_MM:
             raise BadCase(
                 case_id,
-                f"GridFrameOffsetVector begins at {offsets[0]:g}, neither 0 nor the first plane's {first[axis]:g} mm; "
-                "export the dose again",
+                f"GridFrameOffsetVector begins at {offsets[0]:g}, neither 0 nor the first plane's "
+                f"{plane.first_xyz[axis]:g} mm; export the dose again",
             )
         offsets = (offsets - offsets[0]) * np.sign(normal[axis])
     rising = offsets if offsets[-1] > offsets[0] else -offsets
@@ -129,4 +211,4 @@ def _planes(dataset: pydicom.Dataset, n_planes: int, case_id: str) -> Planes:
             case_id,
             f"RTDOSE planes are uneven: steps from {steps.min():g} to {steps.max():g} mm; export an even dose grid",
         )
-    return Planes(row, column, float(spacing[0]), float(spacing[1]), first, step * float(np.sign(offsets[-1])))
+    return replace(plane, step_mm=step * float(np.sign(offsets[-1])))

@@ -1,17 +1,24 @@
-"""CT (or MR) slices of one series -> a volume in HU on a Grid; irregular geometry is refused, never patched."""
+"""CT (or MR) planes of one series -> a volume in HU on a Grid; irregular geometry is refused, never patched."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.multival import MultiValue
 
-from doseledger.core.errors import BadCase
+from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.grid import Grid
+from doseledger.dicom.frames import Plane, is_localizer, planes_of
 from doseledger.dicom.geometry import Planes, even_step_mm, numbers, read_orientation, to_lps
+from doseledger.dicom.pixels import padding_of, read_pixels
+from doseledger.dicom.source import in_file, label_of
+from doseledger.dicom.values import number, number_of, text_of, value_of, whole
 
 # What lies outside the reconstructed circle is air by definition of the scale (water 0, air -1000 HU).
 AIR_HU = -1000
@@ -25,6 +32,10 @@ SCANNER_ATTRIBUTES = {
 }
 INT16 = np.iinfo(np.int16)
 NOT_AXIAL = "the image's planes are not axial; reconstruct it to axial planes before export"
+# An intercept beyond this, or a value, is no HU; integers up to here add up exactly in 32 bits.
+LARGEST_SHIFT = 1 << 20
+# How many files a note names.
+MOST_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -39,11 +50,14 @@ class Image:
         Its own grid, axes ascending in LPS.
     n_padded
         Pixels that the scanner declared as padding, set to air.
+    notes
+        What is odd about the files, a sentence each.
     """
 
     values: NDArray[np.int16]
     grid: Grid
     n_padded: int
+    notes: tuple[str, ...] = ()
 
 
 def read_image(slices: list[pydicom.Dataset], case_id: str, note: str = "") -> Image:
@@ -52,7 +66,7 @@ def read_image(slices: list[pydicom.Dataset], case_id: str, note: str = "") -> I
     Parameters
     ----------
     slices
-        Data sets of the series, in any order.
+        Data sets of the series, in any order: one a plane, or enhanced ones of many.
     case_id
         Who the errors name.
     note
@@ -62,13 +76,14 @@ def read_image(slices: list[pydicom.Dataset], case_id: str, note: str = "") -> I
     ------
     BadCase
         Fewer than two slices; slices of different size, spacing or orientation; two at one position; irregular or
-        missing positions; a tilted or sheared stack; pixels that can't be decoded.
+        missing positions; a tilted or sheared stack; an attribute that can't be what it says, a CT without its scale;
+        pixels that can't be decoded.
 
     Notes
     -----
-    DICOM PS3.3 C.7.6.2.1.1 (geometry) and C.11.1.1.2 (Rescale Slope and Intercept).
+    DICOM PS3.3 C.7.6.2.1.1 (geometry) and C.11.1.1.2 (Rescale Slope and Intercept, which a CT must have). Scout views
+    are left out.
     """
-
     try:
         return _read_series(slices, case_id)
     except BadCase as error:
@@ -82,44 +97,43 @@ def read_scanner(slices: list[pydicom.Dataset]) -> dict[str, str]:
     """
     found = {}
     for name, keyword in SCANNER_ATTRIBUTES.items():
-        said = sorted({_as_text(item.get(keyword)) for item in slices} - {""})
+        said = sorted({_as_text(item, keyword) for item in slices} - {""})
         if said:
             found[name] = " | ".join(said)
     return found
 
 
-def _as_text(value: object) -> str:
+def _as_text(item: pydicom.Dataset, keyword: str) -> str:
     """Text of an attribute's value; several values are one text, as DICOM writes them."""
-    if value is None:
+    try:
+        value = value_of(item, keyword)
+    except BadInput:
         return ""
-    parts = value if isinstance(value, MultiValue) else [value]
+    parts = value if isinstance(value, MultiValue) else [] if value is None else [value]
     return "\\".join(str(part).strip() for part in parts)
 
 
 def _read_series(slices: list[pydicom.Dataset], case_id: str) -> Image:
-    planes, order = arrange_slices(slices, case_id)
-    volume, n_padded = _hounsfield([slices[i] for i in order], case_id)
-    turned, grid = to_lps(volume, planes, case_id, "image")
-    if int(np.argmax(np.abs(np.cross(planes.row_xyz, planes.column_xyz)))) != 2:
-        raise BadCase(case_id, NOT_AXIAL)
-    return Image(np.ascontiguousarray(turned), grid, n_padded)
+    planes, stack, notes = arrange_slices(slices, case_id)
+    volume, n_padded, odd = _hounsfield(stack, case_id)
+    turned, grid = _axial(volume, planes, case_id)
+    return Image(np.ascontiguousarray(turned), grid, n_padded, (*notes, *odd))
 
 
-def arrange_slices(slices: list[pydicom.Dataset], case_id: str) -> tuple[Planes, NDArray[np.intp]]:
-    """Return the planes of one series, and the order of its slices along the normal; pixels are not looked at.
+def arrange_slices(slices: list[pydicom.Dataset], case_id: str) -> tuple[Planes, list[Plane], list[str]]:
+    """Return the geometry of one series, its planes in order along the normal, and notes; pixels are not looked at.
 
     Raises
     ------
     BadCase
         As `read_image` does for the geometry.
     """
-    if len(slices) < 2:
-        raise BadCase(case_id, f"{len(slices)} image slice found, wanted at least 2; export the whole series")
-    first = slices[0]
-    row, column = read_orientation(first, case_id)
-    spacing = numbers(first, "PixelSpacing", 2, case_id)
-    _check_alike(slices, case_id)
-    positions = np.stack([numbers(item, "ImagePositionPatient", 3, case_id) for item in slices])
+    stack, notes = _planes(slices, case_id)
+    if len(stack) < 2:
+        raise BadCase(case_id, f"{len(stack)} image slice found, wanted at least 2; export the whole series")
+    spacing = _check_alike(stack, case_id)
+    row, column = read_orientation(stack[0].place, case_id)
+    positions = np.stack([_numbers(plane, "ImagePositionPatient", 3, case_id) for plane in stack])
     normal = np.cross(row, column)
     along = positions @ normal
     order = np.argsort(along, kind="stable")
@@ -129,7 +143,8 @@ def arrange_slices(slices: list[pydicom.Dataset], case_id: str) -> tuple[Planes,
     if shift > min(0.1, 0.1 * float(spacing.min())):
         reason = f"slices are shifted sideways by up to {shift:.2f} mm (gantry tilt); reconstruct without tilt"
         raise BadCase(case_id, reason)
-    return Planes(row, column, float(spacing[0]), float(spacing[1]), positions[order[0]], step), order
+    planes = Planes(row, column, float(spacing[0]), float(spacing[1]), positions[order[0]], step)
+    return planes, [stack[i] for i in order], notes
 
 
 def read_image_grid(slices: list[pydicom.Dataset], case_id: str) -> Grid:
@@ -140,28 +155,59 @@ def read_image_grid(slices: list[pydicom.Dataset], case_id: str) -> Grid:
     BadCase
         As `read_image` does for the geometry.
     """
-    planes, order = arrange_slices(slices, case_id)
-    empty = np.broadcast_to(np.uint8(0), (len(order), int(slices[0].Rows), int(slices[0].Columns)))
-    grid = to_lps(empty, planes, case_id, "image")[1]
+    planes, stack, _ = arrange_slices(slices, case_id)
+    size = whole(stack[0].place, "Rows"), whole(stack[0].place, "Columns")
+    return _axial(np.broadcast_to(np.uint8(0), (len(stack), *size)), planes, case_id)[1]
+
+
+def _axial(volume: NDArray[Any], planes: Planes, case_id: str) -> tuple[NDArray[Any], Grid]:
+    turned, grid = to_lps(volume, planes, case_id, "image")
     if int(np.argmax(np.abs(np.cross(planes.row_xyz, planes.column_xyz)))) != 2:
         raise BadCase(case_id, NOT_AXIAL)
-    return grid
+    return turned, grid
 
 
-def _check_alike(slices: list[pydicom.Dataset], case_id: str) -> None:
-    """Refuse slices whose size, pixel spacing or orientation differ from the first one's."""
-    first = slices[0]
-    wanted = [numbers(first, "PixelSpacing", 2, case_id), np.concatenate(read_orientation(first, case_id))]
-    for other in slices[1:]:
-        if (other.Rows, other.Columns) != (first.Rows, first.Columns):
-            sizes = f"{first.Rows}×{first.Columns} and {other.Rows}×{other.Columns}"
+def _planes(slices: list[pydicom.Dataset], case_id: str) -> tuple[list[Plane], list[str]]:
+    """The planes of a series without its scout views, and a note of those."""
+    stack: list[Plane] = []
+    scouts = []
+    for item in slices:
+        with in_file(item, case_id):
+            if is_localizer(item):
+                scouts.append(label_of(item))
+            else:
+                stack += planes_of(item)
+    return stack, [f"{len(scouts)} scout views were left out ({_named(scouts)})"] if scouts else []
+
+
+def _numbers(plane: Plane, keyword: str, count: int, case_id: str) -> NDArray[np.float64]:
+    with in_file(plane.place, case_id):
+        return numbers(plane.place, keyword, count, case_id)
+
+
+def _check_alike(stack: list[Plane], case_id: str) -> NDArray[np.float64]:
+    """Return the pixel spacing in mm, after refusing planes whose size, spacing or orientation differ."""
+    looks = []
+    for plane in stack:
+        item = plane.place
+        with in_file(item, case_id):
+            size = whole(item, "Rows"), whole(item, "Columns")
+            spacing = numbers(item, "PixelSpacing", 2, case_id)
+            looks.append((size, spacing, np.concatenate(read_orientation(item, case_id))))
+            if spacing.min() <= 0:
+                raise BadInput(f"PixelSpacing is {spacing.tolist()}, wanted two positive sizes in mm; export again")
+    size, spacing, cosines = looks[0]
+    for other_size, other_spacing, other_cosines in looks[1:]:
+        if other_size != size:
+            sizes = f"{size[0]}×{size[1]} and {other_size[0]}×{other_size[1]}"
             raise BadCase(case_id, f"slices of {sizes} pixels in one series; export one reconstruction")
-        if not np.allclose(numbers(other, "PixelSpacing", 2, case_id), wanted[0], atol=1e-4):
+        if not np.allclose(other_spacing, spacing, atol=1e-4):
             raise BadCase(case_id, "slices of different PixelSpacing in one series; export one reconstruction")
-        if not np.allclose(np.concatenate(read_orientation(other, case_id)), wanted[1], atol=1e-4):
+        if not np.allclose(other_cosines, cosines, atol=1e-4):
             raise BadCase(
                 case_id, "slices of different ImageOrientationPatient in one series; is a localiser among them?"
             )
+    return spacing
 
 
 def _slice_step(along: NDArray[np.float64], case_id: str) -> float:
@@ -190,31 +236,85 @@ def _slice_step(along: NDArray[np.float64], case_id: str) -> float:
     )
 
 
-def _hounsfield(slices: list[pydicom.Dataset], case_id: str) -> tuple[NDArray[np.int16], int]:
-    """Pixels after slope and intercept, int16 (slice, row, column), and how many were padding."""
-    volume = np.empty((len(slices), int(slices[0].Rows), int(slices[0].Columns)), dtype=np.int16)
-    n_padded = 0
-    for index, item in enumerate(slices):
-        if item.get("SamplesPerPixel", 1) != 1 or item.get("PhotometricInterpretation") not in (None, "MONOCHROME2"):
-            raise BadCase(case_id, f"pixels are {item.get('PhotometricInterpretation')}, wanted MONOCHROME2")
-        try:
-            stored = item.pixel_array
-        except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
-            syntax = item.file_meta.TransferSyntaxUID.name
-            raise BadCase(case_id, f"pixels ({syntax}) can't be decoded: {error}; export uncompressed") from error
-        slope, intercept = float(item.get("RescaleSlope", 1.0)), float(item.get("RescaleIntercept", 0.0))
-        if slope == 1.0 and intercept == int(intercept):
-            values = stored.astype(np.int32) + int(intercept)
-        else:
-            values = np.rint(stored * slope + intercept).astype(np.int32)
-        padding = item.get("PixelPaddingValue")
-        if padding is not None:
-            limit = int(item.get("PixelPaddingRangeLimit", padding))
-            # The padding value itself may be real data where it lies inside the scale, as 0 HU does.
-            padded = (stored >= min(int(padding), limit)) & (stored <= max(int(padding), limit)) & (values < AIR_HU)
-            n_padded += int(padded.sum())
-            values[padded] = AIR_HU
-        if values.min() < INT16.min or values.max() > INT16.max:
-            raise BadCase(case_id, f"values from {values.min()} to {values.max()} after rescaling are no HU")
-        volume[index] = values
-    return volume, n_padded
+def _hounsfield(stack: list[Plane], case_id: str) -> tuple[NDArray[np.int16], int, list[str]]:
+    """Pixels after slope and intercept, int16 (plane, row, column), how many were padding, and what is odd."""
+    first = stack[0].place
+    volume = np.empty((len(stack), whole(first, "Rows"), whole(first, "Columns")), dtype=np.int16)
+    n_padded, pixels = 0, _PixelsOfOneFile()
+    scales, bits = [], []
+    for index, plane in enumerate(stack):
+        with in_file(plane.file, case_id):
+            stored = pixels.of(plane)
+            if stored.shape != volume.shape[1:]:
+                raise BadInput(f"pixels are {stored.shape}, wanted {volume.shape[1:]}; export it again")
+            slope, intercept = _scale(plane.place)
+            scales.append(f"slope {slope:g}, intercept {intercept:g}")
+            bits.append(f"BitsStored {whole(plane.file, 'BitsStored')}")
+            values = _scaled(stored, slope, intercept)
+            padding = padding_of(plane.file)
+            if padding is not None:
+                # The padding value itself may be real data where it lies inside the scale, as 0 HU does.
+                padded = (stored >= padding[0]) & (stored <= padding[1]) & (values < AIR_HU)
+                n_padded += int(padded.sum())
+                values[padded] = AIR_HU
+            if values.min() < INT16.min or values.max() > INT16.max:
+                raise BadInput(f"values from {values.min():g} to {values.max():g} after rescaling are no HU")
+            volume[index] = values
+    labels = [label_of(plane.file) for plane in stack]
+    return volume, n_padded, [*_odd_ones(scales, labels), *_odd_ones(bits, labels)]
+
+
+class _PixelsOfOneFile:
+    """Pixels of the file that was asked for last: an enhanced image is decoded once, and one file held at a time."""
+
+    def __init__(self) -> None:
+        self.file: pydicom.Dataset | None = None
+        self.frames: NDArray[np.integer] = np.empty((0, 0, 0), dtype=np.int16)
+
+    def of(self, plane: Plane) -> NDArray[np.integer]:
+        if self.file is not plane.file:
+            kind = text_of(plane.file, "PhotometricInterpretation")
+            if kind not in ("", "MONOCHROME2"):
+                raise BadInput(f"pixels are {kind}, wanted MONOCHROME2")
+            self.file, self.frames = plane.file, read_pixels(plane.file)
+        if plane.index >= len(self.frames):
+            raise BadInput(f"frame {plane.index + 1} is described, but there are pixels of {len(self.frames)} frames")
+        return self.frames[plane.index]
+
+
+def _scale(place: pydicom.Dataset) -> tuple[float, float]:
+    """Rescale slope and intercept; only images other than CT may leave them out."""
+    if text_of(place, "Modality") == "CT":
+        slope, intercept = number(place, "RescaleSlope"), number(place, "RescaleIntercept")
+    else:
+        given = number_of(place, "RescaleSlope"), number_of(place, "RescaleIntercept")
+        slope, intercept = 1.0 if given[0] is None else given[0], given[1] or 0.0
+    if slope == 0:
+        raise BadInput("RescaleSlope is 0: every pixel would be the same; export it again")
+    return slope, intercept
+
+
+def _scaled(stored: NDArray[np.integer], slope: float, intercept: float) -> NDArray[np.int32] | NDArray[np.float64]:
+    whole_steps = slope == 1.0 and intercept == np.rint(intercept) and abs(intercept) <= LARGEST_SHIFT
+    if whole_steps and stored.dtype.itemsize <= 2:
+        return stored.astype(np.int32) + np.int32(intercept)
+    return np.rint(stored.astype(np.float64) * slope + intercept)
+
+
+def _odd_ones(said: Sequence[str], labels: Sequence[str]) -> list[str]:
+    """A note of the files that say otherwise than most; those of a series are written alike by most scanners."""
+    counts = Counter(said)
+    if len(counts) == 1:
+        return []
+    (usual, count), *_ = counts.most_common()
+    odd = [(text, label) for text, label in zip(said, labels, strict=True) if text != usual]
+    if len(counts) > MOST_NAMED:
+        return [f"{len(odd)} of {len(said)} slices differ from {usual}"]
+    kinds = ", ".join(sorted({text for text, _ in odd}))
+    return [f"{count} of {len(said)} slices have {usual}, but {kinds} in {_named([label for _, label in odd])}"]
+
+
+def _named(labels: list[str]) -> str:
+    known = [label for label in labels if label]
+    shown = known[:MOST_NAMED] + ([f"{len(labels) - MOST_NAMED} more"] if len(labels) > MOST_NAMED else [])
+    return ", ".join(shown) if known else f"{len(labels)} files"

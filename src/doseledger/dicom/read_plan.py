@@ -9,15 +9,40 @@ from typing import Any
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
+from pydicom.multival import MultiValue
 
 from doseledger.core.errors import BadCase
 from doseledger.core.plan import Arc, Plan
+from doseledger.dicom.plan_beams import (
+    KINDS,
+    POSITION_TOLERANCE_MM,
+    control_points,
+    couch_moves,
+    metersets,
+    plan_kind,
+    treatment_beams,
+)
+from doseledger.dicom.source import in_file
+from doseledger.dicom.values import (
+    finite,
+    items_of,
+    number_of,
+    read_items,
+    text_of,
+    value_of,
+    whole,
+    whole_of,
+)
 
 # A machine without jaws along the leaves (Elekta's) is limited by its leaves alone: the widest field is 40 cm.
 WIDEST_FIELD_MM = 200.0
 ANGLE_TOLERANCE_DEG = 0.05
-POSITION_TOLERANCE_MM = 0.01
 JAWS_X, JAWS_Y = ("ASYMX", "X"), ("ASYMY", "Y")
+# What a control point may leave out, and then has from the one before.
+FILLED = (
+    *("CumulativeMetersetWeight", "GantryAngle", "GantryRotationDirection", "IsocenterPosition"),
+    *("BeamLimitingDeviceAngle", "PatientSupportAngle"),
+)
 
 
 @dataclass(frozen=True)
@@ -60,32 +85,26 @@ def read_prescription(dataset: pydicom.Dataset, case_id: str) -> Prescription:
     DICOM PS3.3 C.8.8.10 (RT Prescription) and C.8.8.13 (RT Fraction Scheme). Doses to a point (calculation points,
     Dose Reference Structure Type POINT or COORDINATES) are no prescription of a target.
     """
-    groups = dataset.get("FractionGroupSequence") or []
-    if not groups:
-        raise BadCase(case_id, "the RTPLAN has no fraction group; export the plan again")
-    n_fractions = {int(g.FractionGroupNumber): int(g.get("NumberOfFractionsPlanned") or 0) for g in groups}
-    targets = []
-    for reference in dataset.get("DoseReferenceSequence") or []:
-        dose = reference.get("TargetPrescriptionDose")
-        kind = (reference.get("DoseReferenceType"), reference.get("DoseReferenceStructureType"))
-        if dose is None or kind[0] != "TARGET" or kind[1] not in ("VOLUME", "SITE"):
-            continue
-        number = reference.get("ReferencedROINumber")
-        description = str(reference.get("DoseReferenceDescription") or "").strip()
-        targets.append(TargetDose(float(dose), None if number is None else int(number), description))
-    return Prescription(n_fractions, targets)
+    with in_file(dataset, case_id):
+        n_fractions = dict(read_items(dataset, "FractionGroupSequence", _fractions))
+        if not n_fractions:
+            raise BadCase(case_id, "the RTPLAN has no fraction group; export the plan again")
+        targets = read_items(dataset, "DoseReferenceSequence", _target)
+        return Prescription(n_fractions, [target for target in targets if target is not None])
 
 
-def treatment_beams(dataset: pydicom.Dataset) -> list[pydicom.Dataset]:
-    """Beams that treat: portal images and setup fields are left out."""
-    beams = dataset.get("BeamSequence") or []
-    return [beam for beam in beams if beam.get("TreatmentDeliveryType") in (None, "", "TREATMENT", "CONTINUATION")]
+def _fractions(group: pydicom.Dataset) -> tuple[int, int]:
+    return whole(group, "FractionGroupNumber"), whole_of(group, "NumberOfFractionsPlanned") or 0
 
 
-def _metersets(group: pydicom.Dataset) -> dict[int, float]:
-    """Monitor units per fraction by beam number, of the beams that have any."""
-    references = group.get("ReferencedBeamSequence") or []
-    return {int(r.ReferencedBeamNumber): float(r.BeamMeterset) for r in references if r.get("BeamMeterset") is not None}
+def _target(reference: pydicom.Dataset) -> TargetDose | None:
+    kind = text_of(reference, "DoseReferenceType"), text_of(reference, "DoseReferenceStructureType")
+    if kind[0] != "TARGET" or kind[1] not in ("VOLUME", "SITE"):
+        return None
+    dose = number_of(reference, "TargetPrescriptionDose")
+    if dose is None:
+        return None
+    return TargetDose(dose, whole_of(reference, "ReferencedROINumber"), text_of(reference, "DoseReferenceDescription"))
 
 
 def summarise_plan(dataset: pydicom.Dataset) -> dict[str, Any]:
@@ -93,31 +112,29 @@ def summarise_plan(dataset: pydicom.Dataset) -> dict[str, Any]:
 
     Notes
     -----
-    Unlike `read_plan` it takes any plan, wedges and electrons included. `technique` is `arc` where a gantry turns
-    while the beam is on, `imrt` where only the leaves move, else `static`.
+    Unlike `read_plan` it takes any plan: wedges and electrons, ions, brachytherapy. `technique` is `arc` where a gantry
+    turns while the beam is on, `helical` where the table moves too, `imrt` where only the leaves move, `ion`, `brachy`,
+    else `static`. Energies are MV, of electrons MeV and of ions MeV a nucleon.
     """
     beams = treatment_beams(dataset)
-    turning = any(
-        point.get("GantryRotationDirection") in ("CW", "CC")
-        for beam in beams
-        for point in beam.get("ControlPointSequence") or []
-    )
-    dynamic = any(beam.get("BeamType") == "DYNAMIC" for beam in beams)
-    energies = {
-        float(point.NominalBeamEnergy)
-        for beam in beams
-        for point in beam.get("ControlPointSequence") or []
-        if point.get("NominalBeamEnergy") is not None
-    }
-    groups = dataset.get("FractionGroupSequence") or []
+    kind = plan_kind(dataset)
+    points = [point for beam in beams for point in control_points(beam)]
+    turning = any(text_of(point, "GantryRotationDirection") in ("CW", "CC") for point in points)
+    energies = {number_of(point, "NominalBeamEnergy") for point in points} - {None}
+    groups = items_of(dataset, "FractionGroupSequence")
+    technique = "imrt" if any(text_of(beam, "BeamType") == "DYNAMIC" for beam in beams) else "static"
+    if kind in ("ion", "brachy"):
+        technique = kind
+    elif turning:
+        technique = "helical" if any(map(couch_moves, beams)) else "arc"
     return {
         "n_beams": len(beams),
-        "n_control_points": sum(len(beam.get("ControlPointSequence") or []) for beam in beams),
-        "mu_per_fraction": round(sum(sum(_metersets(group).values()) for group in groups), 3),
-        "technique": "arc" if turning else "imrt" if dynamic else "static",
-        "radiation": sorted({str(beam.get("RadiationType") or "") for beam in beams}),
-        "energies_mv": sorted(energies),
-        "approval": str(dataset.get("ApprovalStatus") or ""),
+        "n_control_points": len(points),
+        "mu_per_fraction": round(sum(sum(metersets(group).values()) for group in groups), 3),
+        "technique": technique,
+        "radiation": sorted({text_of(beam, "RadiationType") for beam in beams}),
+        "energies_mv": sorted(energy for energy in energies if energy is not None),
+        "approval": text_of(dataset, "ApprovalStatus"),
     }
 
 
@@ -143,46 +160,55 @@ def read_plan(dataset: pydicom.Dataset, case_id: str, fraction_group: int | None
     -----
     DICOM PS3.3 C.8.8.14: an attribute that a control point leaves out has the value of the control point before it.
     """
-    groups = {int(g.FractionGroupNumber): g for g in dataset.get("FractionGroupSequence") or []}
-    if fraction_group is None and len(groups) != 1:
-        raise BadCase(case_id, f"the RTPLAN has fraction groups {sorted(groups)}; name the one that is wanted")
-    number = next(iter(groups)) if fraction_group is None else fraction_group
-    if number not in groups:
-        raise BadCase(case_id, f"the RTPLAN has no fraction group {number}; it has {sorted(groups)}")
-    meterset = _metersets(groups[number])
-    beams = [beam for beam in treatment_beams(dataset) if int(beam.BeamNumber) in meterset]
-    if not beams:
-        raise BadCase(case_id, f"fraction group {number} of the RTPLAN has no treatment beam with a meterset")
-    energies = {_first(beam, "NominalBeamEnergy", case_id) for beam in beams}
-    if len(energies) > 1:
-        raise BadCase(case_id, f"the RTPLAN's beams have energies {sorted(energies)}; one energy is supported")
-    prescription = read_prescription(dataset, case_id)
-    return Plan(
-        label=str(dataset.get("RTPlanLabel") or ""),
-        machine=str(beams[0].get("TreatmentMachineName") or ""),
-        energy_mv=energies.pop(),
-        arcs=tuple(_read_arc(beam, meterset[int(beam.BeamNumber)], case_id) for beam in beams),
-        n_fractions=prescription.n_fractions[number],
-        prescription_gy={
-            target.description or f"ROI {target.roi_number}": target.dose_gy for target in prescription.targets
-        },
-    )
+    with in_file(dataset, case_id):
+        kind = plan_kind(dataset)
+        if kind in ("ion", "brachy"):
+            raise BadCase(case_id, f"the RTPLAN is one of {KINDS[kind]}; photon beams with leaves are supported")
+        groups = dict(read_items(dataset, "FractionGroupSequence", lambda g: (whole(g, "FractionGroupNumber"), g)))
+        if fraction_group is None and len(groups) != 1:
+            raise BadCase(case_id, f"the RTPLAN has fraction groups {sorted(groups)}; name the one that is wanted")
+        chosen = next(iter(groups)) if fraction_group is None else fraction_group
+        if chosen not in groups:
+            raise BadCase(case_id, f"the RTPLAN has no fraction group {chosen}; it has {sorted(groups)}")
+        meterset = metersets(groups[chosen])
+        beams = [beam for beam in treatment_beams(dataset) if whole(beam, "BeamNumber") in meterset]
+        if not beams:
+            raise BadCase(case_id, f"fraction group {chosen} of the RTPLAN has no treatment beam with a meterset")
+        energies = {_first(beam, "NominalBeamEnergy", case_id) for beam in beams}
+        if len(energies) > 1:
+            raise BadCase(case_id, f"the RTPLAN's beams have energies {sorted(energies)}; one energy is supported")
+        prescription = read_prescription(dataset, case_id)
+        return Plan(
+            label=text_of(dataset, "RTPlanLabel"),
+            machine=text_of(beams[0], "TreatmentMachineName"),
+            energy_mv=energies.pop(),
+            arcs=tuple(_read_arc(beam, meterset[whole(beam, "BeamNumber")], case_id) for beam in beams),
+            n_fractions=prescription.n_fractions[chosen],
+            prescription_gy={
+                target.description or f"ROI {target.roi_number}": target.dose_gy for target in prescription.targets
+            },
+        )
+
+
+def _who(beam: pydicom.Dataset) -> str:
+    return f"beam {text_of(beam, 'BeamName') or text_of(beam, 'BeamNumber')}"
 
 
 def _first(beam: pydicom.Dataset, keyword: str, case_id: str) -> float:
-    value = beam.ControlPointSequence[0].get(keyword) if beam.get("ControlPointSequence") else None
+    points = control_points(beam)
+    value = number_of(points[0], keyword) if points else None
     if value is None:
-        raise BadCase(case_id, f"beam {beam.get('BeamName')}: the first control point has no {keyword}")
-    return float(value)
+        raise BadCase(case_id, f"{_who(beam)}: the first control point has no {keyword}")
+    return value
 
 
 def _read_arc(beam: pydicom.Dataset, meterset_mu: float, case_id: str) -> Arc:
-    who = f"beam {beam.get('BeamName')}"
+    who = _who(beam)
     _check_plain(beam, who, case_id)
     points = list(_filled_points(beam))
-    final = float(beam.get("FinalCumulativeMetersetWeight") or 0.0)
-    weights = np.asarray([point["CumulativeMetersetWeight"] for point in points], dtype=np.float64)
-    if final <= 0 or np.any(np.diff(weights) < 0):
+    final = number_of(beam, "FinalCumulativeMetersetWeight") or 0.0
+    weights = _each(points, "CumulativeMetersetWeight", 1, who, case_id)[:, 0]
+    if not (final > 0 and np.all(np.diff(weights) >= 0)):
         raise BadCase(case_id, f"{who}: cumulative meterset falls, or ends at {final}; the plan can't be delivered")
     n = len(points)
     jaws = np.column_stack([_jaws(points, JAWS_X, who, case_id), _jaws(points, JAWS_Y, who, case_id)])
@@ -191,12 +217,12 @@ def _read_arc(beam: pydicom.Dataset, meterset_mu: float, case_id: str) -> Arc:
     turn = next((t for t in turns if t in ("CW", "CC")), None)
     isocentre = _held(points, "IsocenterPosition", POSITION_TOLERANCE_MM, who, case_id)
     return Arc(
-        name=str(beam.get("BeamName") or beam.BeamNumber),
-        gantry_deg=np.asarray([float(point["GantryAngle"]) for point in points]) % 360.0,
+        name=text_of(beam, "BeamName") or text_of(beam, "BeamNumber"),
+        gantry_deg=_each(points, "GantryAngle", 1, who, case_id)[:, 0] % 360.0,
         clockwise=None if turn is None else turn == "CW",
         collimator_deg=float(_held(points, "BeamLimitingDeviceAngle", ANGLE_TOLERANCE_DEG, who, case_id)[0]),
         couch_deg=float(_held(points, "PatientSupportAngle", ANGLE_TOLERANCE_DEG, who, case_id)[0]),
-        leaf_mm=np.stack([_leaves(point) for point in points]).reshape(n, 2, -1),
+        leaf_mm=_leaves(points, who, case_id).reshape(n, 2, -1),
         jaw_x_mm=(float(jaws[:, 0].min()), float(jaws[:, 1].max())),
         jaw_y_mm=(float(jaws[:, 2].min()), float(jaws[:, 3].max())),
         meterset_mu=weights / final * meterset_mu,
@@ -207,16 +233,20 @@ def _read_arc(beam: pydicom.Dataset, meterset_mu: float, case_id: str) -> Arc:
 
 def _check_plain(beam: pydicom.Dataset, who: str, case_id: str) -> None:
     """Refuse what an Arc can't hold."""
-    if beam.get("RadiationType") != "PHOTON":
-        raise BadCase(case_id, f"{who}: radiation is {beam.get('RadiationType')}, wanted PHOTON")
+    radiation = text_of(beam, "RadiationType") or None
+    if radiation != "PHOTON":
+        raise BadCase(case_id, f"{who}: radiation is {radiation}, wanted PHOTON")
     for keyword in ("NumberOfWedges", "NumberOfCompensators", "NumberOfBoli", "NumberOfBlocks"):
-        if int(beam.get(keyword) or 0):
-            raise BadCase(case_id, f"{who}: {keyword} is {beam.get(keyword)}; modulation by leaves alone is supported")
-    devices = {str(item.RTBeamLimitingDeviceType) for item in beam.get("BeamLimitingDeviceSequence") or []}
+        count = whole_of(beam, keyword) or 0
+        if count:
+            raise BadCase(case_id, f"{who}: {keyword} is {count}; modulation by leaves alone is supported")
+    devices = {text_of(item, "RTBeamLimitingDeviceType") for item in items_of(beam, "BeamLimitingDeviceSequence")}
     strange = devices - {*JAWS_X, *JAWS_Y, "MLCX"}
     if strange:
         raise BadCase(case_id, f"{who}: beam limiting device {sorted(strange)}; leaves along X (MLCX) are supported")
-    found, said = len(beam.get("ControlPointSequence") or []), int(beam.get("NumberOfControlPoints") or 0)
+    if couch_moves(beam):
+        raise BadCase(case_id, f"{who}: the table moves during the beam (helical delivery), which is not supported")
+    found, said = len(control_points(beam)), whole_of(beam, "NumberOfControlPoints") or 0
     if found != said or found < 2:
         raise BadCase(case_id, f"{who}: {found} control points, the beam says {said}, wanted the same and ≥ 2")
 
@@ -224,21 +254,39 @@ def _check_plain(beam: pydicom.Dataset, who: str, case_id: str) -> None:
 def _filled_points(beam: pydicom.Dataset) -> Iterator[dict[str, Any]]:
     """Control points with what they leave out filled from the one before; device positions under `devices`."""
     state: dict[str, Any] = {"devices": {}}
-    for point in beam.ControlPointSequence:
+    for point in control_points(beam):
         devices = dict(state["devices"])
-        for item in point.get("BeamLimitingDevicePositionSequence") or []:
-            positions = np.asarray([float(v) for v in item.LeafJawPositions], dtype=np.float64)
-            devices[str(item.RTBeamLimitingDeviceType)] = positions
-        said = {element.keyword: element.value for element in point if element.VR != "SQ" and element.value is not None}
+        for item in items_of(point, "BeamLimitingDevicePositionSequence"):
+            devices[text_of(item, "RTBeamLimitingDeviceType")] = _floats(item, "LeafJawPositions")
+        said = {keyword: value_of(point, keyword) for keyword in FILLED if value_of(point, keyword) is not None}
         state = {**state, **said, "devices": devices}
         yield state
 
 
+def _floats(item: pydicom.Dataset, keyword: str) -> NDArray[np.float64]:
+    """All numbers of an attribute; NaN where one is none."""
+    value = value_of(item, keyword)
+    values = list(value) if isinstance(value, (MultiValue, list)) else [] if value is None else [value]
+    return np.asarray([finite(v) for v in values], dtype=np.float64)
+
+
+def _each(points: list[dict[str, Any]], keyword: str, count: int, who: str, case_id: str) -> NDArray[np.float64]:
+    """An attribute's numbers at each control point, (control point, count)."""
+    rows = []
+    for index, point in enumerate(points):
+        value = point.get(keyword)
+        if value is None:
+            raise BadCase(case_id, f"{who}: no {keyword}")
+        row = [finite(v) for v in value] if isinstance(value, (MultiValue, list)) else [finite(value)]
+        if len(row) != count or None in row:
+            raise BadCase(case_id, f"{who}, control point {index}: {keyword} is not {count} finite numbers")
+        rows.append(row)
+    return np.asarray(rows, dtype=np.float64)
+
+
 def _held(points: list[dict[str, Any]], keyword: str, tolerance: float, who: str, case_id: str) -> NDArray[np.float64]:
     """A value that all control points share."""
-    if any(keyword not in point for point in points):
-        raise BadCase(case_id, f"{who}: no {keyword}")
-    values = np.asarray([np.atleast_1d(np.asarray(p[keyword], dtype=np.float64)) for p in points])
+    values = _each(points, keyword, 3 if keyword == "IsocenterPosition" else 1, who, case_id)
     if np.ptp(values, axis=0).max() > tolerance:
         raise BadCase(case_id, f"{who}: {keyword} changes during the beam, which is not supported")
     first: NDArray[np.float64] = values[0]
@@ -251,13 +299,15 @@ def _jaws(points: list[dict[str, Any]], names: tuple[str, ...], who: str, case_i
     for point in points:
         given = [point["devices"][name] for name in names if name in point["devices"]]
         pair = given[0] if given else np.asarray([-WIDEST_FIELD_MM, WIDEST_FIELD_MM])
-        if pair.shape != (2,) or pair[0] > pair[1]:
+        if pair.shape != (2,) or not pair[0] <= pair[1]:
             raise BadCase(case_id, f"{who}: jaws {names[0]} at {pair.tolist()} mm, wanted two rising positions")
         pairs.append(pair)
     return np.stack(pairs)
 
 
-def _leaves(point: dict[str, Any]) -> NDArray[np.float64]:
-    """Leaf tips, (bank, pair): DICOM lists bank X1 whole, then X2; no pair where the beam has no leaves."""
-    tips: NDArray[np.float64] = point["devices"].get("MLCX", np.empty(0))
-    return tips.reshape(2, -1)
+def _leaves(points: list[dict[str, Any]], who: str, case_id: str) -> NDArray[np.float64]:
+    """Leaf tips, (control point, tip): DICOM lists bank X1 whole, then X2; no tip where the beam has no leaves."""
+    tips = [point["devices"].get("MLCX", np.empty(0)) for point in points]
+    if len({len(row) for row in tips}) > 1 or len(tips[0]) % 2 or not np.isfinite(np.concatenate(tips)).all():
+        raise BadCase(case_id, f"{who}: leaf positions (MLCX) are not one finite pair a leaf at each control point")
+    return np.stack(tips)

@@ -9,6 +9,8 @@ import pydicom
 from numpy.typing import NDArray
 
 from doseledger.core.errors import BadCase
+from doseledger.dicom.source import in_file
+from doseledger.dicom.values import items_of, read_items, text_of, whole
 
 CLOSED_TYPES = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 # Points of one contour may stray this far from their plane: they are decimal strings, and some systems round to 0.1 mm.
@@ -63,33 +65,39 @@ def read_rois(dataset: pydicom.Dataset, case_id: str) -> list[Roi]:
     Raises
     ------
     BadCase
-        If it has no ROI, or two of one number.
+        If it has no ROI, two of one number, or one without a number; naming file, item and attribute.
 
     Notes
     -----
     DICOM PS3.3 C.8.8.5 (Structure Set), C.8.8.6 (ROI Contour), C.8.8.8 (RT ROI Observations).
     """
-    kinds: dict[int, str] = {}
-    for observation in dataset.get("RTROIObservationsSequence") or []:
-        kinds[int(observation.ReferencedROINumber)] = str(observation.get("RTROIInterpretedType") or "")
-    contours: dict[int, list[pydicom.Dataset]] = {}
-    for item in dataset.get("ROIContourSequence") or []:
-        contours.setdefault(int(item.ReferencedROINumber), []).extend(item.get("ContourSequence") or [])
-    rois = [
-        Roi(
-            number=int(item.ROINumber),
-            name=str(item.get("ROIName") or "").strip(),
-            interpreted_type=kinds.get(int(item.ROINumber), ""),
-            frame_of_reference_uid=str(item.get("ReferencedFrameOfReferenceUID") or ""),
-            items=contours.get(int(item.ROINumber), []),
-        )
-        for item in dataset.get("StructureSetROISequence") or []
-    ]
-    if not rois:
-        raise BadCase(case_id, "the RTSTRUCT has no ROI; export it again")
-    if len({roi.number for roi in rois}) < len(rois):
-        raise BadCase(case_id, "two ROIs of the RTSTRUCT have one ROI Number; export it again")
-    return rois
+    with in_file(dataset, case_id):
+        kinds = dict(read_items(dataset, "RTROIObservationsSequence", _kind))
+        contours: dict[int, list[pydicom.Dataset]] = {}
+        for number, items in read_items(dataset, "ROIContourSequence", _drawn):
+            contours.setdefault(number, []).extend(items)
+        rois = [
+            Roi(number, name, kinds.get(number, ""), frame, contours.get(number, []))
+            for number, name, frame in read_items(dataset, "StructureSetROISequence", _named)
+        ]
+        if not rois:
+            raise BadCase(case_id, "the RTSTRUCT has no ROI; export it again")
+        if len({roi.number for roi in rois}) < len(rois):
+            raise BadCase(case_id, "two ROIs of the RTSTRUCT have one ROI Number; export it again")
+        return rois
+
+
+def _kind(item: pydicom.Dataset) -> tuple[int, str]:
+    return whole(item, "ReferencedROINumber"), text_of(item, "RTROIInterpretedType")
+
+
+def _drawn(item: pydicom.Dataset) -> tuple[int, list[pydicom.Dataset]]:
+    return whole(item, "ReferencedROINumber"), items_of(item, "ContourSequence")
+
+
+def _named(item: pydicom.Dataset) -> tuple[int, str, str]:
+    frame = text_of(item, "ReferencedFrameOfReferenceUID")
+    return whole(item, "ROINumber"), text_of(item, "ROIName").strip(), frame
 
 
 def read_contours(roi: Roi, case_id: str) -> Contours:
@@ -148,30 +156,29 @@ def _points(item: pydicom.Dataset, roi: Roi, case_id: str) -> NDArray[np.float64
 
 def referenced_image_uids(dataset: pydicom.Dataset) -> set[str]:
     """Return the SOP Instance UIDs of the images that the structure set is drawn on (3006,0016)."""
-    uids: set[str] = set()
-    for frame in dataset.get("ReferencedFrameOfReferenceSequence") or []:
-        for study in frame.get("RTReferencedStudySequence") or []:
-            for series in study.get("RTReferencedSeriesSequence") or []:
-                for image in series.get("ContourImageSequence") or []:
-                    uids.add(str(image.ReferencedSOPInstanceUID))
-    return uids
+    return {
+        text_of(image, "ReferencedSOPInstanceUID")
+        for series in _referenced_series(dataset)
+        for image in items_of(series, "ContourImageSequence")
+    } - {""}
 
 
 def referenced_series_uids(dataset: pydicom.Dataset) -> set[str]:
     """Return the Series Instance UIDs that the structure set is drawn on."""
-    return {
-        str(series.SeriesInstanceUID)
-        for frame in dataset.get("ReferencedFrameOfReferenceSequence") or []
-        for study in frame.get("RTReferencedStudySequence") or []
-        for series in study.get("RTReferencedSeriesSequence") or []
-        if "SeriesInstanceUID" in series
-    }
+    return {text_of(series, "SeriesInstanceUID") for series in _referenced_series(dataset)} - {""}
+
+
+def _referenced_series(dataset: pydicom.Dataset) -> list[pydicom.Dataset]:
+    return [
+        series
+        for frame in items_of(dataset, "ReferencedFrameOfReferenceSequence")
+        for study in items_of(frame, "RTReferencedStudySequence")
+        for series in items_of(study, "RTReferencedSeriesSequence")
+    ]
 
 
 def referenced_frames(dataset: pydicom.Dataset) -> set[str]:
     """Return every Frame of Reference UID that the structure set names."""
-    frames = {str(f.get("FrameOfReferenceUID") or "") for f in dataset.get("ReferencedFrameOfReferenceSequence") or []}
-    frames |= {
-        str(roi.get("ReferencedFrameOfReferenceUID") or "") for roi in dataset.get("StructureSetROISequence") or []
-    }
-    return frames - {""}
+    frames = {text_of(item, "FrameOfReferenceUID") for item in items_of(dataset, "ReferencedFrameOfReferenceSequence")}
+    rois = items_of(dataset, "StructureSetROISequence")
+    return (frames | {text_of(roi, "ReferencedFrameOfReferenceUID") for roi in rois}) - {""}

@@ -3,38 +3,32 @@
 from __future__ import annotations
 
 import hashlib
-import io
-import lzma
-import struct
-import warnings
-import zipfile
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pydicom
-from pydicom.errors import BytesLengthException, InvalidDicomError
-from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from doseledger.core.errors import BadCase
+from doseledger.dicom.files.members import links_of, read_members, source_digest
+from doseledger.dicom.files.parse import PREAMBLE_BYTES, parse_dataset, parse_file, read_file
+from doseledger.dicom.files.refuse import in_file, label_of, malformed_as_bad_case, name_file
+from doseledger.dicom.files.warned import lenient
 
-# A DICOM file has "DICM" after a preamble of 128 bytes (PS3.10, 7.1).
-PREAMBLE_BYTES = 128
-# What file browsers and archivers leave behind; never part of a patient.
-IGNORED_NAMES = frozenset({"DICOMDIR", "Thumbs.db", "desktop.ini"})
-# What a zip raises that is damaged, cut short or locked, whatever the compression of its members.
-BROKEN_ZIP = (
-    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
-    *(EOFError, OSError, RuntimeError, NotImplementedError),
-)
-# What pydicom raises where a file breaks the standard, at once or when a value is first asked for; OSError too, of a
-# sequence that ends within an item, though nothing is read from disk.
-MALFORMED = (
-    *(AttributeError, EOFError, KeyError, NotImplementedError, OSError, OverflowError, TypeError, ValueError),
-    *(BytesLengthException, struct.error, zlib.error),
-)
+__all__ = [
+    "PREAMBLE_BYTES",
+    "Scan",
+    "SourceFile",
+    "in_file",
+    "label_of",
+    "lenient",
+    "malformed_as_bad_case",
+    "parse_dataset",
+    "read_file",
+    "read_members",
+    "read_source",
+    "scan_source",
+    "source_digest",
+]
 
 
 @dataclass(frozen=True)
@@ -46,124 +40,67 @@ class SourceFile:
     name
         Where it lies in the folder or zip, with `/`.
     dataset
-        What the file says; element values are parsed when they are first asked for.
+        What the file says; element values are parsed when they are first asked for. Of a file that can't be read to its
+        end, what could be.
+    fault
+        Why it must not be used, as a clause; empty where it is sound.
     """
 
     name: str
     dataset: pydicom.Dataset
+    fault: str = ""
+
+    @property
+    def label(self) -> str:
+        """How the file is called in messages."""
+        return label_of(self.dataset) or self.name
 
 
-def _is_junk(name: str) -> bool:
-    path = PurePosixPath(name)
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
-    return hidden or path.name in IGNORED_NAMES
+@dataclass(frozen=True)
+class Scan:
+    """What a case's folder or zip holds: data sets, names of files that are no DICOM, and what else is odd."""
+
+    files: list[SourceFile]
+    strangers: list[str]
+    notes: list[str]
 
 
-def _without_common_folder(names: list[str]) -> dict[str, str]:
-    """Names without the folders that all of them share, so that a zip of a folder equals the folder."""
-    parts = [PurePosixPath(name).parts for name in names]
-    shared = 0
-    while parts and all(len(p) > shared + 1 and p[shared] == parts[0][shared] for p in parts):
-        shared += 1
-    return {name: "/".join(p[shared:]) for name, p in zip(names, parts, strict=True)}
-
-
-def read_members(source: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield (name, content) of each file of a case, sorted by name; hidden files and folders are left out.
-
-    Parameters
-    ----------
-    source
-        A folder, or a zip.
+def scan_source(source: Path) -> Scan:
+    """Return the data sets of a folder or zip in the order of their names, and what else is there.
 
     Raises
     ------
     BadCase
-        If the zip can't be read, or there is nothing in it.
-    """
-    if source.is_dir():
-        files = [path for path in source.rglob("*") if path.is_file()]
-        names = [path.relative_to(source).as_posix() for path in files]
-        short = _without_common_folder([name for name in names if not _is_junk(name)])
-        for name in sorted(short, key=short.__getitem__):
-            yield short[name], (source / name).read_bytes()
-    else:
-        try:
-            with zipfile.ZipFile(source) as archive:
-                listed = [info.filename for info in archive.infolist() if not info.is_dir()]
-                short = _without_common_folder([name for name in listed if not _is_junk(name)])
-                for name in sorted(short, key=short.__getitem__):
-                    yield short[name], archive.read(name)
-        except BROKEN_ZIP as error:
-            raise BadCase(source.stem, f"{source.name} can't be read as a zip ({error}); pack it again") from error
-    if not short:
-        raise BadCase(source.stem, f"{source.name} holds no files; export the patient again")
-
-
-def source_digest(source: Path) -> str:
-    """Return the SHA256 of a case's raw files, in hex: the same for a folder and for any zip of it.
+        If the source is empty, or no file of it is DICOM.
 
     Notes
     -----
-    Over each file's name, length and content in the order of names; dates, permissions, compression and a common
-    leading folder do not count.
+    A file that is a copy of another, byte for byte, counts once. Files that can't be read to their end are there with
+    their fault: whoever needs one refuses it, the others are listed.
     """
-    digest = hashlib.sha256()
-    for name, content in read_members(source):
-        digest.update(f"{name}\0{len(content)}\0".encode())
-        digest.update(content)
-    return digest.hexdigest()
+    found: list[SourceFile] = []
+    strangers: list[str] = []
+    seen: set[bytes] = set()
+    copies = 0
+    for number, (name, content) in enumerate(read_members(source), 1):
+        digest = hashlib.sha256(content).digest()
+        if digest in seen:
+            copies += 1
+            continue
+        seen.add(digest)
+        dataset, fault = parse_file(content)
+        if dataset is None:
+            strangers.append(name)
+        else:
+            name_file(dataset, name, number)
+            found.append(SourceFile(name, dataset, fault))
+    if not found:
+        raise BadCase(source.stem, f"none of the {len(strangers)} files is DICOM; export the patient again")
+    return Scan(found, strangers, [*links_of(source), *([_copies(copies)] if copies else [])])
 
 
-@contextmanager
-def lenient() -> Iterator[None]:
-    """Silence pydicom's warnings of values that break their type's form: readers here judge what they use."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"pydicom(\.|$)")
-        yield
-
-
-@contextmanager
-def malformed_as_bad_case(case_id: str) -> Iterator[None]:
-    """Take what pydicom raises of a file that breaks the standard for the case's fault.
-
-    Only what reads or makes data sets in memory belongs inside: of anything else the same errors tell a fault of our
-    own, or of the disk.
-
-    Raises
-    ------
-    BadCase
-        Naming the kind of error alone: its text may hold a value.
-    """
-    try:
-        yield
-    except MALFORMED as error:
-        raise BadCase(case_id, f"malformed DICOM ({type(error).__name__}); export the patient again") from error
-
-
-def parse_dataset(content: bytes) -> pydicom.Dataset | None:
-    """Return the data set of a file's content, or None where it is no DICOM.
-
-    Notes
-    -----
-    Files without preamble and file meta are read too; their transfer syntax is then the one that the elements
-    themselves show. SOP Class UID (0008,0016) tells such a file from any other.
-    """
-    has_preamble = content[PREAMBLE_BYTES : PREAMBLE_BYTES + 4] == b"DICM"
-    try:
-        with lenient():
-            dataset = pydicom.dcmread(io.BytesIO(content), force=not has_preamble)
-            if "SOPClassUID" not in dataset:
-                return None
-    except (InvalidDicomError, *MALFORMED):
-        return None
-    if not hasattr(dataset, "file_meta"):
-        dataset.file_meta = pydicom.dataset.FileMetaDataset()
-    if "TransferSyntaxUID" not in dataset.file_meta:
-        implicit, little = dataset.original_encoding
-        explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
-        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
-    return dataset
+def _copies(count: int) -> str:
+    return f"{count} files are copies of others, byte for byte, and count once"
 
 
 def read_source(source: Path) -> tuple[list[SourceFile], list[str]]:
@@ -172,16 +109,7 @@ def read_source(source: Path) -> tuple[list[SourceFile], list[str]]:
     Raises
     ------
     BadCase
-        If the source is empty, or no file of it is DICOM.
+        As `scan_source` does.
     """
-    found: list[SourceFile] = []
-    strangers: list[str] = []
-    for name, content in read_members(source):
-        dataset = parse_dataset(content)
-        if dataset is None:
-            strangers.append(name)
-        else:
-            found.append(SourceFile(name, dataset))
-    if not found:
-        raise BadCase(source.stem, f"none of the {len(strangers)} files is DICOM; export the patient again")
-    return found, strangers
+    scan = scan_source(source)
+    return scan.files, scan.strangers

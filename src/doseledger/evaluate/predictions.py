@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,8 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from doseledger.core.errors import BadCase, BadInput
+from doseledger.core.damage import UNREADABLE, describe
+from doseledger.core.errors import BadCase
 from doseledger.core.grid import Grid
+from doseledger.core.npz import open_npz
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,9 @@ def _as_bad_case(path: Path) -> Iterator[None]:
         raise BadCase(path.stem, f"no prediction {path.name}; run predict") from error
     except KeyError as error:
         raise BadCase(path.stem, f"the prediction {path.name} has no key {error}; run predict again") from error
-    except (BadInput, zipfile.BadZipFile, ValueError, TypeError, EOFError, OSError) as error:
-        raise BadCase(path.stem, f"the prediction {path.name} can't be read ({error}); run predict again") from error
+    except UNREADABLE as error:
+        reason = describe(error)
+        raise BadCase(path.stem, f"the prediction {path.name} can't be read ({reason}); run predict again") from error
 
 
 def load_prediction(path: Path) -> Prediction:
@@ -67,7 +69,7 @@ def load_prediction(path: Path) -> Prediction:
     BadCase
         If there is none, or it breaks the contract.
     """
-    with _as_bad_case(path), np.load(path, allow_pickle=False) as npz:
+    with _as_bad_case(path), open_npz(path) as npz:
         dose_gy, meta = npz["dose_gy"], json.loads(str(npz["meta"]))
         prediction = Prediction(
             case_id=str(meta["case_id"]),
@@ -94,7 +96,7 @@ def read_seen(path: Path) -> frozenset[str]:
     BadCase
         If there is no prediction, or it breaks the contract.
     """
-    with _as_bad_case(path), np.load(path, allow_pickle=False) as npz:
+    with _as_bad_case(path), open_npz(path) as npz:
         meta = json.loads(str(npz["meta"]))
         return frozenset(meta["trained_on"]) | frozenset(meta["selected_on"])
 
@@ -107,7 +109,7 @@ def load_samples(path: Path) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     BadCase
         If there is no prediction, or it holds no samples.
     """
-    with _as_bad_case(path), np.load(path, allow_pickle=False) as npz:
+    with _as_bad_case(path), open_npz(path) as npz:
         if "samples" not in npz:
             raise BadCase(path.stem, f"{path.name} holds no drawn doses; only a diffusion's prediction has a spread")
         sampled = npz["sampled"] > 0

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from doseledger.core.case import Case
-from doseledger.core.errors import BadCase
+from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.grid import Grid
 from doseledger.core.protocol import Protocol
+from doseledger.dicom.read import Link
 from doseledger.dicom.source import source_digest
 from doseledger.ingest.native_dvh import native_statistics
 from doseledger.ingest.place import Placed, place, place_structure
@@ -36,12 +37,15 @@ class Origin:
         What it is held together with in splits, and where it comes from.
     sha256
         Digest of its raw files; None to compute it.
+    link
+        How its objects are told to belong together, as `dicom.read.gather_objects` has it.
     """
 
     case_id: str
     group: str = "unknown"
     site: str = "unknown"
     sha256: str | None = None
+    link: Link = "references"
 
 
 def convert_case(source: Path, origin: Origin, protocol: Protocol) -> Case:
@@ -63,10 +67,14 @@ def convert_case(source: Path, origin: Origin, protocol: Protocol) -> Case:
     BadCase
         If anything identifies the patient, or anything needed is missing, inconsistent or can't be resampled honestly.
     """
-    patient = read_patient(source, protocol, origin.case_id)
-    meta = _meta(origin, protocol, patient, origin.sha256 or source_digest(source))
-    placed = place(patient.image, patient.body, patient.dose, protocol, origin.case_id)
-    return _assemble(placed, patient, protocol, meta)
+    try:
+        patient = read_patient(source, protocol, origin.case_id, origin.link)
+        meta = _meta(origin, protocol, patient, origin.sha256 or source_digest(source))
+        placed = place(patient.image, patient.body, patient.dose, protocol, origin.case_id)
+        return _assemble(placed, patient, protocol, meta)
+    except BadInput as error:
+        # A grid that no patient has: a spacing or a gap that can't be.
+        raise BadCase(origin.case_id, str(error)) from error
 
 
 def _meta(origin: Origin, protocol: Protocol, patient: Patient, sha256: str) -> dict[str, Any]:
@@ -76,6 +84,8 @@ def _meta(origin: Origin, protocol: Protocol, patient: Patient, sha256: str) -> 
     if protocol.phi and not re.fullmatch(pattern, origin.case_id):
         warnings.append("the case's name does not match the protocol's pattern of pseudonyms; does it name a patient?")
     is_pseudonym = bool(patient.patient_id and re.fullmatch(pattern, patient.patient_id))
+    # Only where it is not the usual: how objects were found is part of what a case is.
+    link = {} if origin.link == "references" else {"link": origin.link}
     parity = {}
     if dose is not None:
         parity = {name: native_statistics(stack, patient.image.grid, dose) for name, stack in patient.stacks.items()}
@@ -98,6 +108,7 @@ def _meta(origin: Origin, protocol: Protocol, patient: Patient, sha256: str) -> 
         "parity": parity,
         "plan": patient.plan,
         "warnings": warnings,
+        **link,
     }
 
 

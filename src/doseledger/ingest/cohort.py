@@ -20,7 +20,8 @@ from doseledger.core.errors import BadCase, BadInput, NotReady, SkippedCase
 from doseledger.core.fanout import run_cases, take_shard
 from doseledger.core.files import atomic_path, read_json, sha256_of_file, sha256_of_json, write_json
 from doseledger.core.protocol import Protocol
-from doseledger.core.tables import CASE_ID, CASES, RAW, SKIPPED, STRUCTURES, check_table, read_table, write_table
+from doseledger.core.tables import CASE_ID, CASES, RAW, SKIPPED, STRUCTURES, read_table, write_table
+from doseledger.dicom.read import Link
 from doseledger.dicom.source import source_digest
 from doseledger.ingest import case as convert
 from doseledger.ingest import openkbp
@@ -75,6 +76,8 @@ class IngestRun:
         "i/n": only every n-th case, and no tables; a last run without a shard gathers them.
     cluster
         Address of a Dask scheduler.
+    link
+        How objects of a case are told to belong together, as `dicom.read.gather_objects` has it.
     """
 
     workers: int
@@ -83,6 +86,7 @@ class IngestRun:
     cache_dir: Path | None = None
     shard: str | None = None
     cluster: str | None = None
+    link: Link = "references"
 
 
 def ingest(raw: Path, out: Path, protocol: Protocol, run: IngestRun, tell: Callable[[str], None]) -> IngestCount:
@@ -116,7 +120,7 @@ def ingest(raw: Path, out: Path, protocol: Protocol, run: IngestRun, tell: Calla
     groups = _read_groups(raw / GROUPS_FILE, list(sources))
     mine = [case_id for case_id in take_shard(list(sources), run.shard) if case_id not in unreadable]
     origins = {
-        case_id: Origin(case_id, *groups.get(case_id, ("unknown", "unknown")), sha256=digests[case_id])
+        case_id: Origin(case_id, *groups.get(case_id, ("unknown", "unknown")), sha256=digests[case_id], link=run.link)
         for case_id in mine
     }
     keys = {case_id: _key(origin, protocol) for case_id, origin in origins.items()}
@@ -186,7 +190,7 @@ def _check_list(raw_list: Path, digests: Mapping[str, str], raw: Path) -> None:
 def _read_groups(path: Path, case_ids: list[str]) -> dict[str, tuple[str, str]]:
     if not path.exists():
         return {}
-    table = check_table(pd.read_csv(path, dtype=str, keep_default_na=False), GROUPS, str(path))
+    table = read_table(path, GROUPS)
     strangers = [c for c in table["case_id"] if c not in case_ids]
     if strangers:
         raise BadInput(f"{path} names {', '.join(strangers[:5])}, which are not among the raw cases")
@@ -210,7 +214,7 @@ def _key(origin: Origin, protocol: Protocol) -> str:
     return sha256_of_json(
         {
             "raw": origin.sha256,
-            "case": [origin.case_id, origin.group, origin.site],
+            "case": [origin.case_id, origin.group, origin.site, origin.link],
             "code": _converter(protocol.source),
             "protocol": protocol.model_dump(mode="json", exclude=set(NOT_IN_KEY)),
         }

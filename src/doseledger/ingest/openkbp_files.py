@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from doseledger.core.damage import DAMAGED, describe
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.grid import Grid, Triple
 from doseledger.dicom.source import read_members
@@ -136,8 +137,8 @@ def _read_spacing(content: bytes, case_id: str) -> Triple:
     """Return the voxel size as (z, y, x) in mm; the file has it in the order of the challenge's axes."""
     try:
         values = np.loadtxt(io.BytesIO(content), dtype=np.float64, ndmin=1)
-    except ValueError as error:
-        raise BadCase(case_id, f"voxel_dimensions.csv is no list of numbers ({error})") from error
+    except DAMAGED as error:
+        raise BadCase(case_id, f"voxel_dimensions.csv is no list of numbers ({describe(error)})") from error
     if values.shape != (3,) or not np.isfinite(values).all() or values.min() <= 0:
         raise BadCase(case_id, f"voxel_dimensions.csv holds {values.tolist()}; wanted three positive sizes in mm")
     anterior_posterior, right_left, superior_inferior = (float(value) for value in values)
@@ -150,8 +151,8 @@ def _read_table(content: bytes, name: str, case_id: str) -> tuple[NDArray[np.int
         frame = pd.read_csv(io.BytesIO(content), index_col=0)
         index = frame.index.to_numpy().astype(np.int64) if len(frame) else np.empty(0, dtype=np.int64)
         data = frame["data"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise BadCase(case_id, f"{name}.csv is no sparse volume with a column 'data' ({error})") from error
+    except DAMAGED as error:
+        raise BadCase(case_id, f"{name}.csv is no sparse volume with a column 'data' ({describe(error)})") from error
     if len(index) and (index.min() < 0 or index.max() >= SIDE**3):
         raise BadCase(case_id, f"{name}.csv has indices from {index.min()} to {index.max()}; 128³ voxels have fewer")
     if len(np.unique(index)) != len(index):

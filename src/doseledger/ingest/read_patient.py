@@ -13,13 +13,15 @@ from doseledger.core.grid import Grid
 from doseledger.core.protocol import Protocol
 from doseledger.dicom.check import check_rtplan
 from doseledger.dicom.contours import Stack, stack_contours
+from doseledger.dicom.dose_parts import read_parts
 from doseledger.dicom.phi import refuse_phi
-from doseledger.dicom.read import CaseObjects, gather_objects
-from doseledger.dicom.read_dose import Dose, read_dose
+from doseledger.dicom.read import CaseObjects, Link, gather_objects
+from doseledger.dicom.read_dose import Dose
 from doseledger.dicom.read_image import AIR_HU, Image, read_image, read_scanner
 from doseledger.dicom.read_plan import summarise_plan
 from doseledger.dicom.read_structures import Roi, read_contours, read_rois
-from doseledger.dicom.source import MALFORMED, SourceFile, lenient, read_source
+from doseledger.dicom.source import SourceFile, lenient, scan_source
+from doseledger.dicom.values import MALFORMED, text_of
 from doseledger.ingest.body import BODY_THRESHOLD_HU, find_body_roi
 from doseledger.ingest.names.clues import gather_clues
 from doseledger.ingest.prescription import check_prescription
@@ -74,8 +76,19 @@ class Patient:
     warnings: list[str]
 
 
-def read_patient(source: Path, protocol: Protocol, case_id: str) -> Patient:
+def read_patient(source: Path, protocol: Protocol, case_id: str, link: Link = "references") -> Patient:
     """Return what a protocol needs of the patient in a folder or zip.
+
+    Parameters
+    ----------
+    source
+        Folder or zip of one patient.
+    protocol
+        Which objects and structures it needs.
+    case_id
+        Who the errors name.
+    link
+        How objects are told to belong together, as `gather_objects` has it.
 
     Raises
     ------
@@ -84,15 +97,15 @@ def read_patient(source: Path, protocol: Protocol, case_id: str) -> Patient:
     BadCase
         If anything identifies the patient, or anything needed is missing, malformed or inconsistent.
     """
-    with lenient():
-        files, strangers = read_source(source)
+    with lenient() as heard:
+        scan = scan_source(source)
         identifying = None
         try:
-            refuse_phi(files, protocol.phi, case_id)
+            refuse_phi(scan.files, protocol.phi, case_id)
         except BadCase as error:
             identifying = error
         try:
-            patient = _read_checked(files, protocol, case_id)
+            patient = _read_checked(scan.files, protocol, case_id, link)
         except BadCase as error:
             if identifying is None:
                 raise
@@ -100,7 +113,7 @@ def read_patient(source: Path, protocol: Protocol, case_id: str) -> Patient:
             # finding outweighs a skip: what identifies a patient never counts as sound.
             raise BadCase(case_id, f"{error.reason.rstrip('.')}. Besides, it {identifying.reason}") from error
         except BadInput as error:
-            # A grid that can't be: a spacing of 0, say.
+            # A grid that can't be: larger than any patient's, say.
             raise BadCase(case_id, f"malformed DICOM: {error}; export the patient again") from error
         except MALFORMED as error:
             # Only a missing attribute's name is repeated: the text of other errors may hold a value.
@@ -110,17 +123,19 @@ def read_patient(source: Path, protocol: Protocol, case_id: str) -> Patient:
             ) from error
     if identifying is not None:
         raise identifying
-    if strangers:
-        patient.warnings.append(f"{len(strangers)} files are no DICOM and were left out")
+    patient.warnings.extend([*scan.notes, *heard.notes()])
+    if scan.strangers:
+        patient.warnings.append(f"{len(scan.strangers)} files are no DICOM and were left out")
     return patient
 
 
-def _read_checked(files: list[SourceFile], protocol: Protocol, case_id: str) -> Patient:
-    objects = gather_objects(files, protocol.objects, protocol.modality, case_id)
+def _read_checked(files: list[SourceFile], protocol: Protocol, case_id: str, link: Link) -> Patient:
+    objects = gather_objects(files, protocol.objects, protocol.modality, case_id, link)
     warnings = list(objects.warnings)
     rois = read_rois(objects.rtstruct, case_id) if objects.rtstruct is not None else []
     # The image first: what is skipped for its structures must be sound otherwise.
     image = read_image(objects.slices, case_id, objects.absent_note)
+    warnings += image.notes
     if image.n_padded:
         warnings.append(f"{image.n_padded} padding pixels were set to {AIR_HU} HU")
     match = match_rois(rois, objects.rtplan, protocol, case_id)
@@ -134,13 +149,17 @@ def _read_checked(files: list[SourceFile], protocol: Protocol, case_id: str) -> 
     except BadCase as error:
         note = f"; {objects.absent_note}" if objects.absent_note else ""
         raise BadCase(case_id, f"{error.reason}{note}") from error
+    dose = None
+    if objects.dose_parts:
+        dose, notes = read_parts(objects.dose_parts, objects.dose_plan, case_id)
+        warnings += notes
     body_roi = find_body_roi(rois_here, protocol)
     body = _read_outline(body_roi, image.grid, case_id, warnings) if body_roi is not None else None
     return Patient(
-        patient_id=str(objects.slices[0].get("PatientID") or ""),
+        patient_id=text_of(objects.slices[0], "PatientID"),
         scanner=read_scanner(objects.slices),
         image=image,
-        dose=read_dose(objects.rtdose, case_id) if objects.rtdose is not None else None,
+        dose=dose,
         stacks=stacks,
         body=body,
         body_source=f"ROI {body_roi.name}" if body_roi is not None else f"threshold {BODY_THRESHOLD_HU} HU",
@@ -176,19 +195,26 @@ def _describe_unmatched(rois: list[Roi], match: NameMatch, body: Roi | None) -> 
 
 def _describe_plan(rtplan: Dataset) -> dict[str, Any]:
     """The plan's summary and faults; these fail no conversion: the data gate decides."""
+    summary: dict[str, Any] = {}
     try:
         faults = check_rtplan(rtplan)
+    except BadInput as error:
+        faults = [f"The plan can't be checked: {error}."]
     except MALFORMED as error:
         # As above, only the kind of error is repeated: its text may hold a value.
         faults = [f"The plan is so malformed that it can't be checked ({type(error).__name__})."]
+    try:
+        summary = summarise_plan(rtplan)
+    except BadInput as error:
+        faults = faults or [f"The plan can't be summarised: {error}."]
     more = len(faults) - MOST_FAULTS
     listed = [*faults[:MOST_FAULTS], f"And {more} faults more."] if more > 0 else faults
-    return {**summarise_plan(rtplan), "faults": listed}
+    return {**summary, "faults": listed}
 
 
 def _in_frame(roi: Roi, objects: CaseObjects) -> bool:
     """Whether an ROI is drawn in the image's frame of reference, as far as either says."""
-    frame = str(objects.slices[0].get("FrameOfReferenceUID") or "")
+    frame = text_of(objects.slices[0], "FrameOfReferenceUID")
     return not roi.frame_of_reference_uid or not frame or roi.frame_of_reference_uid == frame
 
 

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from doseledger.core.damage import UNREADABLE, describe
 from doseledger.core.errors import BadCase
+from doseledger.core.npz import open_npz
 from doseledger.core.sheet import MISSING, Table, format_number, make_table
 from doseledger.report.blocks import Picture
 from doseledger.report.figures.slices import DIFFERENCE_PART, Overlay, plot_planes
@@ -40,10 +42,13 @@ def load_spread(path: Path, shape_zyx: tuple[int, ...]) -> NDArray[np.float32] |
     Raises
     ------
     BadCase
-        If it does not lie on the prediction's grid.
+        If it can't be read, or does not lie on the prediction's grid.
     """
-    with np.load(path, allow_pickle=False) as npz:
-        spread_gy = npz.get("dose_sd_gy")
+    try:
+        with open_npz(path) as npz:
+            spread_gy = npz.get("dose_sd_gy")
+    except UNREADABLE as error:
+        raise BadCase(path.stem, f"its prediction can't be read ({describe(error)}); predict again") from error
     if spread_gy is not None and spread_gy.shape != shape_zyx:
         raise BadCase(path.stem, f"its spread has {spread_gy.shape} voxels, its dose {shape_zyx}; predict again")
     return spread_gy

@@ -164,6 +164,15 @@ def test_zips_copies_stray_and_broken_files_are_counted_and_refuse_nothing(look,
     assert (survey.n_strangers, survey.n_broken) == (2, 2)
 
 
+@pytest.mark.parametrize("name", ["CT00004", "RTSTRUCT00030", "RTPLAN00031", "RTDOSE00032"])
+def test_a_file_of_the_case_that_is_cut_short_is_said(look, tmp_path, name):
+    path = DumpedPatient(1).save(tmp_path / "dump" / "p1") / name
+    path.write_bytes(path.read_bytes()[:-500])
+    assert kinds(look())["1 of 1 has files that are cut short or malformed"] == [
+        f"1 {name[:-5]}; copy or export them again"
+    ]
+
+
 def test_a_dump_without_dicom_says_so(look, tmp_path):
     (tmp_path / "dump").mkdir()
     (tmp_path / "dump" / "a.txt").write_text("x")

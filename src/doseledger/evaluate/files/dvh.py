@@ -15,9 +15,11 @@ from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.grid import Grid
 from doseledger.dicom.contour_layers import layers_of
 from doseledger.dicom.contours import Polygon, stack_contours
+from doseledger.dicom.pixels import n_frames
 from doseledger.dicom.read_dose import Dose, read_dose, read_dose_plane
 from doseledger.dicom.read_structures import Roi, read_contours, read_rois
-from doseledger.dicom.source import lenient, parse_dataset
+from doseledger.dicom.source import in_file, lenient, malformed_as_bad_case, read_file
+from doseledger.dicom.values import number_of, text_of
 from doseledger.dosimetry.dvh.grammar import parse_statistic
 from doseledger.dosimetry.dvh.slab_dose import slab_dose
 from doseledger.dosimetry.dvh.slabs import make_slabs
@@ -74,9 +76,10 @@ def dvh_of_rtdose(
     name = rtstruct.stem
     for text in statistics:
         parse_statistic(text)
-    with lenient():
-        structures, plan = _read(rtstruct, "RTSTRUCT"), _read(rtdose, "RTDOSE")
-        is_plane = int(plan.get("NumberOfFrames") or 1) == 1
+    with lenient(), malformed_as_bad_case(name):
+        structures, plan = read_file(rtstruct, "RTSTRUCT"), read_file(rtdose, "RTDOSE")
+        with in_file(plan, name):
+            is_plane = n_frames(plan) == 1
         dose = read_dose_plane(plan, name) if is_plane else read_dose(plan, name)
         rois = read_rois(structures, name)
         _check_frames(rois, plan, name)
@@ -159,17 +162,6 @@ def dvh_of_case(path: Path, statistics: Sequence[str] = STATISTICS, *, dose_path
     return {"dose": describe_dose(dose), "plane": described, "structures": found}
 
 
-def _read(path: Path, modality: str) -> pydicom.Dataset:
-    try:
-        dataset = parse_dataset(path.read_bytes())
-    except OSError as error:
-        raise BadInput(f"{path} can't be read ({error}); give the {modality} file") from error
-    found = None if dataset is None else dataset.get("Modality")
-    if dataset is None or found != modality:
-        raise BadInput(f"{path} is {'no DICOM' if dataset is None else found}, wanted {modality}; give that file")
-    return dataset
-
-
 def _labelled(rois: list[Roi]) -> dict[str, Roi]:
     """Return the ROIs by name, and by name and number where two have one name."""
     names = [roi.name for roi in rois]
@@ -177,7 +169,7 @@ def _labelled(rois: list[Roi]) -> dict[str, Roi]:
 
 
 def _check_frames(rois: list[Roi], dose: pydicom.Dataset, name: str) -> None:
-    frame = str(dose.get("FrameOfReferenceUID") or "")
+    frame = text_of(dose, "FrameOfReferenceUID")
     others = sorted({roi.name for roi in rois if frame and roi.frame_of_reference_uid not in ("", frame)})
     if others:
         raise BadCase(
@@ -196,8 +188,8 @@ def _slice_mm(z_mm: list[float]) -> float | None:
 
 def _thickness_mm(dose: pydicom.Dataset) -> float | None:
     """Return Slice Thickness (0018,0050) of a dose, which may be empty or 0, in mm."""
-    value = float(dose.get("SliceThickness") or 0.0)
-    return value if value > 0 else None
+    value = number_of(dose, "SliceThickness")
+    return value if value is not None and value > 0 else None
 
 
 def _describe_roi(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,10 +10,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from doseledger.core.damage import UNREADABLE, describe
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.grid import SAME_GRID_MM, Grid
+from doseledger.core.npz import open_npz
+from doseledger.dicom.pixels import n_frames
 from doseledger.dicom.read_dose import read_dose, read_dose_plane
-from doseledger.dicom.source import parse_dataset
+from doseledger.dicom.source import in_file, lenient, read_file
+from doseledger.dicom.values import text_of
 from doseledger.dosimetry.gamma.criteria import GammaCriteria
 from doseledger.dosimetry.gamma.gpu import torch_map
 from doseledger.dosimetry.gamma.grids import DosePair
@@ -130,29 +133,31 @@ def read_dose_file(path: Path) -> DoseFile:
     BadInput
         If the file is neither, or holds no dose.
     """
+    if path.suffix == ".npz":
+        return _read_npz(path)
+    with lenient():
+        dataset = read_file(path, "RTDOSE", "an RTDOSE, or the NPZ of a case or prediction")
+        try:
+            with in_file(dataset, path.name):
+                is_plane = n_frames(dataset) == 1
+                said = {name: text_of(dataset, keyword) for name, keyword in BELONGING.items()}
+            read = read_dose_plane(dataset, path.name) if is_plane else read_dose(dataset, path.name)
+        except BadCase as error:
+            raise BadInput(str(error)) from error
+    return DoseFile(read.dose_gy, read.grid, {name: value for name, value in said.items() if value})
+
+
+def _read_npz(path: Path) -> DoseFile:
     try:
-        data = path.read_bytes() if path.suffix != ".npz" else b""
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as npz:
-                dose = npz["dose_gy"]
-                grid = Grid(dose.shape, tuple(npz["spacing_mm"]), tuple(npz["origin_mm"]))
-                meta = json.loads(str(npz["meta"])) if "meta" in npz else {}
-                return DoseFile(dose, grid, {"case": meta["case_id"]} if "case_id" in meta else {})
+        with open_npz(path) as npz:
+            dose = npz["dose_gy"]
+            grid = Grid(dose.shape, tuple(npz["spacing_mm"]), tuple(npz["origin_mm"]))
+            meta = json.loads(str(npz["meta"])) if "meta" in npz else {}
+            return DoseFile(dose, grid, {"case": str(meta["case_id"])} if "case_id" in meta else {})
     except KeyError as error:
         raise BadInput(f"{path}: no {error} in it; give an RTDOSE, a case with a dose, or a prediction") from error
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise BadInput(f"{path} can't be read ({error})") from error
-    dataset = parse_dataset(data)
-    if dataset is None or dataset.get("Modality") != "RTDOSE":
-        found = "no DICOM" if dataset is None else str(dataset.get("Modality"))
-        raise BadInput(f"{path} is {found}; give an RTDOSE, or the NPZ of a case or prediction")
-    try:
-        is_plane = int(dataset.get("NumberOfFrames") or 1) == 1
-        read = read_dose_plane(dataset, path.name) if is_plane else read_dose(dataset, path.name)
-    except BadCase as error:
-        raise BadInput(str(error)) from error
-    said = {name: str(dataset.get(keyword) or "") for name, keyword in BELONGING.items()}
-    return DoseFile(read.dose_gy, read.grid, {name: value for name, value in said.items() if value})
+    except UNREADABLE as error:
+        raise BadInput(f"{path} can't be read ({describe(error)})") from error
 
 
 def _common_axes(reference: Grid, evaluation: Grid) -> list[int]:

@@ -6,14 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from pydicom import Dataset
 
 from doseledger.core.errors import BadCase, BadInput
-from doseledger.dicom.position import check_position, turn_plan
+from doseledger.dicom.dose_parts import read_parts
+from doseledger.dicom.position import Position, check_position, turn_plan
 from doseledger.dicom.read import gather_objects
-from doseledger.dicom.read_dose import read_dose
 from doseledger.dicom.read_image import read_image
-from doseledger.dicom.read_plan import read_plan
-from doseledger.dicom.source import lenient, malformed_as_bad_case, read_source
+from doseledger.dicom.read_plan import read_plan, read_prescription
+from doseledger.dicom.source import in_file, lenient, malformed_as_bad_case, read_source
+from doseledger.dicom.values import items_of, text_of
 from doseledger.planning.dose.engine import dose_at_points, voxel_points_xyz
 from doseledger.planning.dose.raytrace import density_map
 from doseledger.planning.machine.linac import load_machine
@@ -65,22 +67,45 @@ def recompute_dose(source: Path, sub_angles: int = 2) -> Recomputed:
     skin by a few, and the engine's lattice of depths follows the outline.
     """
     case_id = source.stem
-    with lenient():
+    with lenient(), malformed_as_bad_case(case_id):
         files, _ = read_source(source)
-        with malformed_as_bad_case(case_id):
-            objects = gather_objects(files, ["ct", "rtdose", "rtplan"], "CT", case_id)
-            if objects.rtdose is None or objects.rtplan is None:
-                raise BadCase(case_id, "RTPLAN and RTDOSE are both needed; export the whole plan")
-            image, dose = read_image(objects.slices, case_id), read_dose(objects.rtdose, case_id)
-            plan = read_plan(objects.rtplan, case_id)
-            position = check_position(str(objects.rtplan.PatientSetupSequence[0].PatientPosition))
+        objects = gather_objects(files, ["ct", "rtdose", "rtplan"], "CT", case_id)
+        if objects.rtplan is None or not objects.dose_parts:
+            raise BadCase(case_id, "RTPLAN and RTDOSE are both needed; export the whole plan")
+        image = read_image(objects.slices, case_id)
+        dose, _ = read_parts(objects.dose_parts, objects.rtplan, case_id)
+        groups = sorted(read_prescription(objects.rtplan, case_id).n_fractions)
+        # The file's dose is that of the whole plan: of all its fraction groups.
+        plans = [read_plan(objects.rtplan, case_id, group) for group in groups]
+        position = _position(objects.rtplan, case_id)
     machine, inside = load_machine(), dose.dose_gy > 0
-    if plan.machine != machine.name:
-        raise BadInput(f"{case_id}: its plan is for {plan.machine}, and only the beam of {machine.name} is known here")
+    for plan in plans:
+        if plan.machine != machine.name:
+            raise BadInput(
+                f"{case_id}: its plan is for {plan.machine}, and only the beam of {machine.name} is known here"
+            )
     if not inside.any():
         raise BadCase(case_id, "RTDOSE is 0 everywhere; export the dose of this plan")
     density = density_map(image.values, image.grid, machine.density)
     points = voxel_points_xyz(inside, dose.grid)
-    again = dose_at_points(turn_plan(plan, position), density, machine, points, sub_angles) * plan.n_fractions
+    again = np.zeros(len(points))
+    for plan in plans:
+        again += dose_at_points(turn_plan(plan, position), density, machine, points, sub_angles) * plan.n_fractions
     off = np.abs(again - dose.dose_gy[inside])
     return Recomputed(case_id, len(off), float(dose.dose_gy.max()), float(off.max()), float(off.mean()))
+
+
+def _position(rtplan: Dataset, case_id: str) -> Position:
+    """How the patient lies for treatment, by the plan's patient setup, which is optional in DICOM (PS3.3 A.20.3)."""
+    with in_file(rtplan, case_id):
+        said = {text_of(item, "PatientPosition") for item in items_of(rtplan, "PatientSetupSequence")} - {""}
+        if len(said) != 1:
+            found = (
+                f"names {len(said)} patient positions" if said else "has no PatientSetupSequence with a PatientPosition"
+            )
+            raise BadCase(
+                case_id,
+                f"the RTPLAN {found}, and without one it can't be told from where its beams come; export the plan with "
+                "its setup",
+            )
+        return check_position(said.pop())

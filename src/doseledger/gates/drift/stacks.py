@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from doseledger.core.code import code_digest
+from doseledger.core.damage import UNREADABLE, describe
 from doseledger.core.errors import BadInput
 from doseledger.core.files import sha256_of_file, sha256_of_json
+from doseledger.core.npz import open_npz
 from doseledger.gates.drift.probes import cross_validate, judge_score, score_as_json
 from doseledger.gates.limits import ProbeLimits
 from doseledger.gates.verdict import Verdict, make_verdict, without_explanations
@@ -46,10 +47,10 @@ def read_stack(path: Path) -> Stack:
         second label.
     """
     try:
-        with np.load(path, allow_pickle=False) as npz:
+        with open_npz(path) as npz:
             arrays = {name: npz[name] for name in ("images", "labels", "groups") if name in npz}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise BadInput(f"{path}: can't be read as NPZ ({error})") from error
+    except UNREADABLE as error:
+        raise BadInput(f"{path}: can't be read as NPZ ({describe(error)})") from error
     missing = [name for name in ("images", "labels") if name not in arrays]
     if missing:
         raise BadInput(f"{path}: has no {' and no '.join(missing)}; wanted images, labels and, where known, groups")

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import pydicom
 
-from doseledger.core.errors import BadCase
+from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.protocol import Protocol
 from doseledger.dicom.read_plan import TargetDose, read_prescription
 from doseledger.dicom.read_structures import Roi, read_contours
-from doseledger.dicom.source import MALFORMED
+from doseledger.dicom.values import MALFORMED
 from doseledger.ingest.body import find_body_roi
 from doseledger.ingest.names.hints import Clue
 from doseledger.ingest.names.nomenclature import Side, read_name
@@ -59,7 +59,7 @@ def gather_clues(
     if rtplan is not None:
         try:
             targets = read_prescription(rtplan, case_id).targets
-        except (BadCase, *MALFORMED):
+        except (BadCase, BadInput, *MALFORMED):
             targets = []
     middle_mm = _middle_x_mm(list(rois), protocol, case_id)
     found = {}
@@ -98,7 +98,7 @@ def extent_x_mm(roi: Roi, case_id: str) -> tuple[float, float] | None:
     """Return the least and the largest x of an ROI's closed contours in mm; None where there is none to read."""
     try:
         polygons = read_contours(roi, case_id).polygons
-    except (BadCase, *MALFORMED):
+    except (BadCase, BadInput, *MALFORMED):
         return None
     if not polygons:
         return None

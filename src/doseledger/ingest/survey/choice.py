@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from doseledger.core.protocol import DicomObject, Protocol
-from doseledger.dicom.headers import DumpFile
+from doseledger.dicom.files.headers import DumpFile
 from doseledger.ingest.survey.objects import NOT_TREATING, Dose, PatientObjects, Plan, Series, StructureSet
 
 # Said wherever a plan was chosen: who reads the result must know by what.

@@ -13,12 +13,13 @@ from doseledger.core.grid import Grid
 from doseledger.core.protocol import Protocol, Structure, folded
 from doseledger.dicom.read_dose import read_dose_grid
 from doseledger.dicom.read_structures import Roi
-from doseledger.dicom.source import MALFORMED, lenient
+from doseledger.dicom.source import lenient
+from doseledger.dicom.values import MALFORMED
 from doseledger.ingest.names.hints import Hint
 from doseledger.ingest.prescription import check_prescription
 from doseledger.ingest.roi_names import NameMatch
 from doseledger.ingest.survey.choice import Choice
-from doseledger.ingest.survey.dump import Attribute, text_of
+from doseledger.ingest.survey.dump import Attribute, said
 from doseledger.ingest.survey.rois import RoiFacts
 
 # Contours may lie half a slice beyond the image; a target may reach so far beyond the dose's outer voxels.
@@ -27,7 +28,7 @@ HALF = 0.5
 KINDS: dict[str, tuple[str, str]] = {
     "identifying": ("holds identifying attributes", "hold identifying attributes"),
     "unreadable": ("holds a value that can't be read", "hold values that can't be read"),
-    "broken": ("has an RT object that can't be read whole", "have RT objects that can't be read whole"),
+    "broken": ("has files that are cut short or malformed", "have files that are cut short or malformed"),
     "versions": ("has one object in versions that differ", "have one object in versions that differ"),
     "missing": ("lacks {}", "lack {}"),
     "tied_plans": ("has plans that nothing tells apart", "have plans that nothing tells apart"),
@@ -123,6 +124,8 @@ Look = Callable[[Evidence, Protocol | None], Iterator[Complaint]]
 def _guarded(look: Look, evidence: Evidence, protocol: Protocol | None) -> list[Complaint]:
     try:
         return list(look(evidence, protocol))
+    except (BadCase, BadInput) as error:
+        return [Complaint("unreadable", "", getattr(error, "reason", str(error)))]
     except MALFORMED as error:
         # Only the kind of error: its text may hold a value.
         return [Complaint("unreadable", "", f"malformed DICOM ({type(error).__name__}); export the patient again")]
@@ -136,8 +139,8 @@ def _files(evidence: Evidence, protocol: Protocol | None) -> Iterator[Complaint]
         yield Complaint("unreadable", "", f"{error} in {list(evidence.unreadable).count(error)} files")
     for modality in sorted(set(evidence.versions)):
         yield Complaint("versions", "", f"{modality} of one UID with different content; leave only the right one")
-    for modality in sorted(set(evidence.broken)):
-        yield Complaint("broken", "", f"{modality} cut short or malformed; export it again")
+    for modality, n in sorted(Counter(evidence.broken).items()):
+        yield Complaint("broken", "", f"{n} {modality}; copy or export them again")
 
 
 def _links(evidence: Evidence, protocol: Protocol | None) -> Iterator[Complaint]:
@@ -147,7 +150,7 @@ def _links(evidence: Evidence, protocol: Protocol | None) -> Iterator[Complaint]
     if choice.series is None or not choice.series.frame:
         return
     frame = choice.series.frame
-    frames = {text_of(item.header, "FrameOfReferenceUID") for item in choice.series.items}
+    frames = {said(item.header, "FrameOfReferenceUID") for item in choice.series.items}
     if len(frames) > 1:
         yield Complaint("frame", "", "image slices of several frames of reference; export one series")
     named = [("RTSTRUCT", choice.structures.frames if choice.structures else set())]
@@ -220,7 +223,7 @@ def _dose(evidence: Evidence, protocol: Protocol | None) -> Iterator[Complaint]:
     wanted = {"DoseUnits": "GY", "DoseType": "PHYSICAL"}
     for dose in evidence.choice.doses:
         for keyword, value in wanted.items():
-            found = text_of(dose.dataset, keyword)
+            found = said(dose.dataset, keyword)
             if found != value:
                 yield Complaint("dose", "", f"{keyword} is {found or 'empty'}, wanted {value}; export the dose in Gy")
         try:

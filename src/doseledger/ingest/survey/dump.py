@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pydicom
 
-from doseledger.core.errors import BadInput
+from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.protocol import Phi
-from doseledger.dicom.headers import DumpFile, is_dicom, read_header, walk_dump
+from doseledger.dicom.files.headers import DumpFile, is_dicom, read_header, walk_dump
 from doseledger.dicom.phi import scan_phi
-from doseledger.dicom.source import MALFORMED, SourceFile, lenient
+from doseledger.dicom.source import SourceFile, lenient
+from doseledger.dicom.values import MALFORMED, text_of
 
 RT_MODALITIES = frozenset({"RTSTRUCT", "RTPLAN", "RTDOSE"})
 # What is kept of an image: who and where it is. The rest of a header would fill the memory.
@@ -23,8 +24,11 @@ KEPT = (
     "PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence",
 )  # fmt: skip
 EVERY = 500
+# What reading an attribute may raise: a survey says it and goes on.
+ODD = (BadCase, BadInput, *MALFORMED)
 # An attribute's tag and keyword.
 Attribute = tuple[str, str]
+Attributes = frozenset[Attribute]
 
 
 @dataclass(frozen=True)
@@ -41,22 +45,25 @@ class Found:
         Attributes of an image that may identify the patient; RT objects are looked at when they are read whole.
     unreadable
         The kind of error where a value of an image can't be read.
+    lacks_pixels
+        Whether an image ends before its pixels do.
     """
 
     file: DumpFile
     header: pydicom.Dataset
-    identifying: frozenset[Attribute] = frozenset()
+    identifying: Attributes = frozenset()
     unreadable: str = ""
+    lacks_pixels: bool = False
 
     @property
     def modality(self) -> str:
         """Modality; empty where none is given."""
-        return text_of(self.header, "Modality")
+        return said(self.header, "Modality")
 
     @property
     def uid(self) -> str:
         """SOP Instance UID."""
-        return text_of(self.header, "SOPInstanceUID")
+        return said(self.header, "SOPInstanceUID")
 
 
 @dataclass(frozen=True)
@@ -96,13 +103,12 @@ class Dump:
         return own + len(self.strangers) + len(self.broken)
 
 
-def text_of(dataset: pydicom.Dataset, keyword: str) -> str:
-    """Return an attribute as text without padding; empty where it is absent or can't be read."""
+def said(dataset: pydicom.Dataset, keyword: str) -> str:
+    """Return an attribute as text; empty where it is absent or can't be read."""
     try:
-        value = dataset.get(keyword)
-    except MALFORMED:
+        return text_of(dataset, keyword).replace("\\", ", ")
+    except BadInput:
         return ""
-    return "" if value is None else str(value).strip(" \0")
 
 
 def check_dump(folder: Path) -> None:
@@ -138,13 +144,13 @@ def read_dump(folder: Path, phi: Phi, tell: Callable[[str], None]) -> Dump:
     found: list[Found] = []
     strangers: list[DumpFile] = []
     broken: list[DumpFile] = []
-    known: dict[frozenset[Attribute], frozenset[Attribute]] = {}
+    known: dict[Attributes, Attributes] = {}
     for number, file in enumerate(walk_dump(folder), start=1):
-        header = read_header(file)
+        header, lacks_pixels = read_header(file)
         if header is None:
             (broken if is_dicom(file) else strangers).append(file)
         else:
-            found.append(_take(file, header, phi, known))
+            found.append(_take(file, header, lacks_pixels, phi, known))
         if number % EVERY == 0:
             tell(f"{number} files looked at")
     if not found:
@@ -154,9 +160,13 @@ def read_dump(folder: Path, phi: Phi, tell: Callable[[str], None]) -> Dump:
 
 
 def _take(
-    file: DumpFile, header: pydicom.Dataset, phi: Phi, known: dict[frozenset[Attribute], frozenset[Attribute]]
+    file: DumpFile,
+    header: pydicom.Dataset,
+    lacks_pixels: bool,
+    phi: Phi,
+    known: dict[frozenset[Attribute], frozenset[Attribute]],
 ) -> Found:
-    if text_of(header, "Modality") in RT_MODALITIES:
+    if said(header, "Modality") in RT_MODALITIES:
         return Found(file, header)
     identifying, unreadable = find_identifying(header, phi)
     thin = pydicom.Dataset()
@@ -164,15 +174,15 @@ def _take(
         element = header.get_item(keyword)
         if element is not None:
             thin[element.tag] = element
-    return Found(file, thin, known.setdefault(identifying, identifying), unreadable)
+    return Found(file, thin, known.setdefault(identifying, identifying), unreadable, lacks_pixels)
 
 
-def find_identifying(dataset: pydicom.Dataset, phi: Phi) -> tuple[frozenset[Attribute], str]:
+def find_identifying(dataset: pydicom.Dataset, phi: Phi) -> tuple[Attributes, str]:
     """Return which attributes may identify a patient, and the kind of error where a value can't be read."""
     try:
         with lenient():
             findings = scan_phi([SourceFile("", dataset)], phi)
-    except MALFORMED as error:
+    except ODD as error:
         return frozenset(), type(error).__name__
     return frozenset((finding.tag, finding.keyword) for finding in findings), ""
 
@@ -181,13 +191,13 @@ def _by_patient(found: Iterable[Found]) -> list[DumpPatient]:
     """Files by PatientID; one without goes with the patient whose study it shares."""
     owner: dict[str, str] = {}
     for item in found:
-        patient_id = text_of(item.header, "PatientID")
+        patient_id = said(item.header, "PatientID")
         if patient_id:
-            owner.setdefault(text_of(item.header, "StudyInstanceUID"), patient_id)
+            owner.setdefault(said(item.header, "StudyInstanceUID"), patient_id)
     groups: dict[tuple[str, str], list[Found]] = {}
     for item in found:
-        study = text_of(item.header, "StudyInstanceUID")
-        patient_id = text_of(item.header, "PatientID") or owner.get(study, "")
+        study = said(item.header, "StudyInstanceUID")
+        patient_id = said(item.header, "PatientID") or owner.get(study, "")
         groups.setdefault((patient_id, "" if patient_id else study), []).append(item)
     return [_each_once(patient_id, items) for (patient_id, _), items in groups.items()]
 

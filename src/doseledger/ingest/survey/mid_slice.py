@@ -10,7 +10,8 @@ import pydicom
 from numpy.typing import NDArray
 
 from doseledger.core.grid import Grid
-from doseledger.dicom.source import MALFORMED, lenient, parse_dataset
+from doseledger.dicom.source import lenient, parse_dataset
+from doseledger.dicom.values import MALFORMED
 from doseledger.ingest.survey.dump import Found
 from doseledger.ingest.survey.objects import Series
 from doseledger.ingest.survey.rois import Polygon, RoiFacts

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import pydicom
 
-from doseledger.core.errors import BadCase
 from doseledger.core.protocol import Protocol
-from doseledger.dicom.headers import read_whole
-from doseledger.dicom.read_plan import Prescription, read_prescription, summarise_plan, treatment_beams
+from doseledger.dicom.files.headers import read_whole
+from doseledger.dicom.plan_beams import treatment_beams
+from doseledger.dicom.read_plan import Prescription, read_prescription, summarise_plan
 from doseledger.dicom.read_structures import referenced_frames, referenced_image_uids, referenced_series_uids
-from doseledger.dicom.source import MALFORMED, lenient
+from doseledger.dicom.source import lenient
+from doseledger.dicom.values import items_of, whole, whole_of
 from doseledger.ingest.names.hints import DOSE_TOLERANCE_GY
-from doseledger.ingest.survey.dump import RT_MODALITIES, DumpPatient, Found, text_of
+from doseledger.ingest.survey.dump import ODD, RT_MODALITIES, DumpPatient, Found, said
 
 # Words of a scanner's model that tell an image of the treatment's day.
 CBCT_MODELS = ("on-board", "obi", "xvi", "cbct", "halcyon", "ethos", "truebeam")
 # Plans that no patient is treated by: RT Plan Intent, PS3.3 C.8.8.9.
 NOT_TREATING = frozenset({"verification", "machine_qa", "research", "service"})
-UNKNOWN: Any = None
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Series:
     @property
     def frame(self) -> str:
         """Frame of reference of its first image; empty where none is given."""
-        return text_of(self.items[0].header, "FrameOfReferenceUID")
+        return said(self.items[0].header, "FrameOfReferenceUID")
 
     @property
     def image_uids(self) -> set[str]:
@@ -46,15 +46,15 @@ class Series:
     def describe(self) -> dict[str, Any]:
         """Return what a survey says of it; no text that a person typed."""
         first = self.items[0].header
-        maker = " ".join(filter(None, (text_of(first, "Manufacturer"), text_of(first, "ManufacturerModelName"))))
-        said = f"{maker} {text_of(first, 'ImageType')}".casefold()
-        cone_beam = self.modality == "CT" and any(word in said for word in CBCT_MODELS)
+        maker = " ".join(filter(None, (said(first, "Manufacturer"), said(first, "ManufacturerModelName"))))
+        words = f"{maker} {said(first, 'ImageType')}".casefold()
+        cone_beam = self.modality == "CT" and any(model in words for model in CBCT_MODELS)
         return {
             "modality": self.modality,
             "images": len(self.items),
-            "rows": text_of(first, "Rows"),
-            "columns": text_of(first, "Columns"),
-            "pixel_mm": text_of(first, "PixelSpacing").strip("[]"),
+            "rows": said(first, "Rows"),
+            "columns": said(first, "Columns"),
+            "pixel_mm": said(first, "PixelSpacing"),
             "scanner": maker,
             "looks_like": "cone beam" if cone_beam else "",
         }
@@ -74,13 +74,12 @@ class RtObject:
 
     def references(self, keyword: str) -> set[str]:
         """Return the UIDs of the objects that a sequence of references names."""
-        items = self.dataset.get(keyword) or []
-        return {text_of(item, "ReferencedSOPInstanceUID") for item in items} - {""}
+        return {said(item, "ReferencedSOPInstanceUID") for item in items_in(self.dataset, keyword)} - {""}
 
     @property
     def frame(self) -> str:
         """Its own frame of reference; empty where none is given."""
-        return text_of(self.dataset, "FrameOfReferenceUID")
+        return said(self.dataset, "FrameOfReferenceUID")
 
 
 @dataclass(frozen=True)
@@ -100,16 +99,16 @@ class StructureSet(RtObject):
     @property
     def order(self) -> tuple[bool, str]:
         """What comes later counts more: whether it is approved, and when it was made."""
-        when = text_of(self.dataset, "StructureSetDate") + text_of(self.dataset, "StructureSetTime")
-        return text_of(self.dataset, "ApprovalStatus") == "APPROVED", when
+        when = said(self.dataset, "StructureSetDate") + said(self.dataset, "StructureSetTime")
+        return said(self.dataset, "ApprovalStatus") == "APPROVED", when
 
     def describe(self) -> dict[str, Any]:
         """Return what a survey says of it."""
         return {
-            "label": text_of(self.dataset, "StructureSetLabel"),
-            "date": text_of(self.dataset, "StructureSetDate"),
-            "approval": text_of(self.dataset, "ApprovalStatus"),
-            "rois": len(self.dataset.get("StructureSetROISequence") or []),
+            "label": said(self.dataset, "StructureSetLabel"),
+            "date": said(self.dataset, "StructureSetDate"),
+            "approval": said(self.dataset, "ApprovalStatus"),
+            "rois": len(items_in(self.dataset, "StructureSetROISequence")),
         }
 
 
@@ -124,22 +123,22 @@ class Plan(RtObject):
     @property
     def label(self) -> str:
         """RT Plan Label, else its name."""
-        return text_of(self.dataset, "RTPlanLabel") or text_of(self.dataset, "RTPlanName")
+        return said(self.dataset, "RTPlanLabel") or said(self.dataset, "RTPlanName")
 
     @property
     def approval(self) -> str:
         """Approval Status, in small letters; `no approval status` where none is given."""
-        return text_of(self.dataset, "ApprovalStatus").lower() or "no approval status"
+        return said(self.dataset, "ApprovalStatus").lower() or "no approval status"
 
     @property
     def intent(self) -> str:
         """Plan Intent, in small letters."""
-        return text_of(self.dataset, "PlanIntent").lower()
+        return said(self.dataset, "PlanIntent").lower()
 
     @property
     def when(self) -> str:
         """Date and time, as DICOM writes them; they sort as they pass."""
-        return text_of(self.dataset, "RTPlanDate") + text_of(self.dataset, "RTPlanTime")
+        return said(self.dataset, "RTPlanDate") + said(self.dataset, "RTPlanTime")
 
     @property
     def fractions(self) -> int:
@@ -163,10 +162,10 @@ class Plan(RtObject):
 
     def describe(self) -> dict[str, Any]:
         """Return what a survey says of it."""
-        system = (text_of(self.dataset, "Manufacturer"), text_of(self.dataset, "ManufacturerModelName"))
+        system = (said(self.dataset, "Manufacturer"), said(self.dataset, "ManufacturerModelName"))
         return {
             "label": self.label,
-            "date": text_of(self.dataset, "RTPlanDate"),
+            "date": said(self.dataset, "RTPlanDate"),
             "approval": self.approval,
             "intent": self.intent,
             "fractions": self.fractions or None,
@@ -185,7 +184,7 @@ class Dose(RtObject):
     @property
     def sums(self) -> str:
         """Dose Summation Type."""
-        return text_of(self.dataset, "DoseSummationType").upper()
+        return said(self.dataset, "DoseSummationType").upper()
 
     @property
     def plan_uids(self) -> set[str]:
@@ -196,10 +195,10 @@ class Dose(RtObject):
     def parts(self) -> tuple[int, ...]:
         """Numbers of the beams that it is of, or of the fraction groups where it names no beam."""
         beams, groups = [], []
-        for plan in self.dataset.get("ReferencedRTPlanSequence") or []:
-            for group in plan.get("ReferencedFractionGroupSequence") or []:
+        for plan in items_in(self.dataset, "ReferencedRTPlanSequence"):
+            for group in items_in(plan, "ReferencedFractionGroupSequence"):
                 groups.append(_number(group, "ReferencedFractionGroupNumber"))
-                for beam in group.get("ReferencedBeamSequence") or []:
+                for beam in items_in(group, "ReferencedBeamSequence"):
                     beams.append(_number(beam, "ReferencedBeamNumber"))
         return tuple(number for number in (beams or groups) if number is not None)
 
@@ -213,20 +212,28 @@ class Dose(RtObject):
 
     def describe(self) -> dict[str, Any]:
         """Return what a survey says of it."""
-        offsets = self.dataset.get("GridFrameOffsetVector") or []
+        frames = said(self.dataset, "NumberOfFrames")
         return {
             "sums": self.what,
-            "units": text_of(self.dataset, "DoseUnits"),
-            "type": text_of(self.dataset, "DoseType").lower(),
-            "planes": len(offsets) if isinstance(offsets, Sequence) else 1,
-            "pixel_mm": text_of(self.dataset, "PixelSpacing").strip("[]"),
+            "units": said(self.dataset, "DoseUnits"),
+            "type": said(self.dataset, "DoseType").lower(),
+            "planes": int(frames) if frames.isdigit() else 1,
+            "pixel_mm": said(self.dataset, "PixelSpacing"),
         }
+
+
+def items_in(dataset: pydicom.Dataset, keyword: str) -> list[pydicom.Dataset]:
+    """Return the items of a sequence; none where it can't be read."""
+    try:
+        return items_of(dataset, keyword)
+    except ODD:
+        return []
 
 
 def _number(dataset: pydicom.Dataset, keyword: str) -> int | None:
     try:
-        return int(dataset[keyword].value)
-    except MALFORMED:
+        return whole_of(dataset, keyword)
+    except ODD:
         return None
 
 
@@ -251,7 +258,7 @@ def read_objects(patient: DumpPatient, image_modalities: tuple[str, ...]) -> Pat
         if item.modality in RT_MODALITIES:
             _read_rt(item, objects)
         elif item.modality in image_modalities:
-            uid = text_of(item.header, "SeriesInstanceUID")
+            uid = said(item.header, "SeriesInstanceUID")
             series.setdefault(uid, Series(uid, item.modality, [])).items.append(item)
         else:
             objects.others[item.modality or "unnamed"] += 1
@@ -275,13 +282,9 @@ def _read_rt(item: Found, objects: PatientObjects) -> None:
 
 def _read_plan(item: Found, dataset: pydicom.Dataset) -> Plan:
     prescription, summary, beams = Prescription({}, []), {}, frozenset[int]()
-    try:
+    with suppress(*ODD):
         prescription = read_prescription(dataset, "")
-    except (BadCase, *MALFORMED):
-        pass
-    try:
+    with suppress(*ODD):
         summary = summarise_plan(dataset)
-        beams = frozenset(int(beam.BeamNumber) for beam in treatment_beams(dataset))
-    except MALFORMED:
-        pass
+        beams = frozenset(whole(beam, "BeamNumber") for beam in treatment_beams(dataset))
     return Plan(item, dataset, prescription, summary, beams)

@@ -12,10 +12,11 @@ from typing import Any
 from doseledger.core.errors import BadCase, BadInput, SkippedCase
 from doseledger.core.grid import Grid
 from doseledger.core.protocol import Phi, Protocol
-from doseledger.dicom.headers import DumpFile
+from doseledger.dicom.files.headers import DumpFile
 from doseledger.dicom.read_image import read_image_grid
 from doseledger.dicom.read_structures import Roi, read_rois
-from doseledger.dicom.source import MALFORMED, lenient
+from doseledger.dicom.source import lenient
+from doseledger.dicom.values import MALFORMED
 from doseledger.ingest.absent import Absence, refuse_absent
 from doseledger.ingest.body import find_body_roi
 from doseledger.ingest.names.clues import Clues
@@ -23,7 +24,7 @@ from doseledger.ingest.names.hints import Clue, Hint, find_hints
 from doseledger.ingest.roi_names import NameMatch, claim_names
 from doseledger.ingest.survey.choice import Choice, choose
 from doseledger.ingest.survey.complaints import MENDED_BY_DEIDENTIFY, NOTES, Complaint, Evidence, find_complaints
-from doseledger.ingest.survey.dump import Attribute, DumpPatient, find_identifying
+from doseledger.ingest.survey.dump import Attribute, DumpPatient, Found, find_identifying
 from doseledger.ingest.survey.mid_slice import MidSlice, take_mid_slice
 from doseledger.ingest.survey.objects import PatientObjects, read_objects
 from doseledger.ingest.survey.rois import RoiFacts, measure_rois
@@ -116,7 +117,7 @@ def survey_patient(
             choice=choice,
             identifying=identifying,
             unreadable=unreadable,
-            broken=[item.modality for item in objects.broken],
+            broken=[item.modality for item in [*objects.broken, *_cut_images(choice)]],
             versions=[item.modality for item in patient.versions],
             grid=grid,
             grid_fault=grid_fault,
@@ -178,6 +179,10 @@ def _common_folder(patient: DumpPatient) -> str:
             break
         shared.append(level[0])
     return "/".join(shared)
+
+
+def _cut_images(choice: Choice) -> list[Found]:
+    return [item for item in choice.series.items if item.lacks_pixels] if choice.series is not None else []
 
 
 def _read_grid(choice: Choice) -> tuple[Grid | None, str]:

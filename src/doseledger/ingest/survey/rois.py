@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from doseledger.core.errors import BadCase
 from doseledger.core.protocol import Protocol
 from doseledger.dicom.read_structures import Roi, read_contours
-from doseledger.dicom.source import MALFORMED
+from doseledger.dicom.values import MALFORMED
 from doseledger.ingest.body import find_body_roi
 from doseledger.ingest.names.nomenclature import Side, read_name
 

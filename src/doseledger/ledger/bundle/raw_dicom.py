@@ -6,10 +6,11 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from doseledger.core.damage import DAMAGED, refuse_bomb
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.protocol import Protocol
 from doseledger.dicom.phi import refuse_phi
-from doseledger.dicom.source import BROKEN_ZIP, PREAMBLE_BYTES, SourceFile, parse_dataset
+from doseledger.dicom.source import PREAMBLE_BYTES, SourceFile, parse_dataset
 from doseledger.parity.check import NPZ
 
 MAGIC = b"DICM"
@@ -60,12 +61,13 @@ def _dicom_of(name: str, path: Path) -> Iterator[tuple[str, bytes]]:
     elif head.startswith(ZIP_MAGIC) and path.suffix != NPZ:
         try:
             with zipfile.ZipFile(path) as archive:
+                refuse_bomb(sum(info.file_size for info in archive.infolist()), path.stat().st_size, name)
                 for info in archive.infolist():
                     with archive.open(info) as member:
                         is_dicom = _looks_like_dicom(info.filename, member.read(PREAMBLE_BYTES + len(MAGIC)))
                     if is_dicom:
                         yield f"{name}:{info.filename}", archive.read(info)
-        except BROKEN_ZIP as error:
+        except DAMAGED as error:
             raise BadInput(
                 f"{name}: a zip that can't be looked into ({error}) may hold raw DICOM; unpack it, or leave it out"
             ) from error

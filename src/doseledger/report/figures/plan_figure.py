@@ -16,6 +16,7 @@ from doseledger.core.grid import resample_linear
 from doseledger.core.plan import Arc, Plan
 from doseledger.core.protocol import Protocol
 from doseledger.dicom.contours import fill
+from doseledger.dicom.read import gather_objects
 from doseledger.dicom.read_plan import read_plan
 from doseledger.dicom.source import lenient, read_source
 from doseledger.ingest.read_patient import Patient, read_patient
@@ -72,10 +73,10 @@ def plot_plan(source: Path, protocol: Protocol, out: Path) -> None:
         raise BadCase(case_id, f"protocol {protocol.name} asks for no dose, so there is nothing to draw")
     with lenient():
         files, _ = read_source(source)
-        rtplans = [file.dataset for file in files if str(file.dataset.get("Modality", "")) == "RTPLAN"]
-        if not rtplans:
+        rtplan = gather_objects(files, ["rtplan"], protocol.modality, case_id).rtplan
+        if rtplan is None:
             raise BadCase(case_id, "no RTPLAN to draw apertures of; export the plan")
-        plan = read_plan(rtplans[0], case_id)
+        plan = read_plan(rtplan, case_id)
     machine = load_machine()
     if plan.machine != machine.name:
         raise BadInput(
