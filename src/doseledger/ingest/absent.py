@@ -80,7 +80,8 @@ def _complain(structure: Structure, absence: Absence, hints: Mapping[str, Hint])
     helps = [name for name in absence.free if _is_help_of(absence.clues.of(name), structure)]
     if helps:
         return f"{text}; only what was made for planning is named like it: {_quoted(helps)}"
-    return text if hollow or not absence.free else f"{text}; unclaimed ROIs are {_quoted(absence.free)}"
+    like = [name for name in absence.free if bool(absence.clues.of(name).target) == (structure.kind == "target")]
+    return text if hollow or not like else f"{text}; unclaimed ROIs are {_quoted(like)}"
 
 
 def _is_help_of(clue: Clue, structure: Structure) -> bool:
