@@ -216,6 +216,7 @@ def _each_once(patient_id: str, items: list[Found]) -> DumpPatient:
 
 def _same_content(one: Found, other: Found) -> bool:
     """Whether two files of one object are alike: RT objects to the byte, images as far as their headers say."""
-    if one.modality in RT_MODALITIES:
-        return one.file.read() == other.file.read()
-    return one.header == other.header
+    try:
+        return one.file.read() == other.file.read() if one.modality in RT_MODALITIES else one.header == other.header
+    except ODD:
+        return False
