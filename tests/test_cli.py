@@ -190,5 +190,7 @@ def test_json_stands_alone_on_stdout(shared_data: Path, repository: Path, tmp_pa
         [EXECUTABLE, "ingest", tmp_path / "raw", tmp_path / "out", "--protocol", protocol, "--json"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert json.loads(done.stdout) == {"converted": 1, "reused": 0, "skipped": 0, "failed": 0}
+    told = json.loads(done.stdout)
+    assert [(row["case"], row["state"]) for row in told.pop("cases")] == [("becker", "converted")]
+    assert told == {"converted": 1, "reused": 0, "skipped": 0, "failed": 0}
     assert "[1/1] becker" in done.stderr

@@ -17,7 +17,7 @@ from doseledger.core.case import Case
 from doseledger.core.files import sha256_of_file, write_json
 from doseledger.core.layout import Layout
 from doseledger.core.protocol import Protocol, load_protocol
-from doseledger.core.tables import CASES, SKIPPED, SPLITS, TEST_SET, write_table
+from doseledger.core.tables import CASES, SKIPPED, SPLITS, STRUCTURES, TEST_SET, write_table
 from doseledger.gates.data.cohort import CaseReport, judge_case
 from doseledger.gates.limits import DataLimits, load_thresholds
 
@@ -131,6 +131,9 @@ def write_cohort(layout: Layout) -> Callable[[list[Case]], Layout]:
         write_table(layout.cases_csv, table, CASES)
         nobody = pd.DataFrame(columns=list(SKIPPED.columns), dtype=str)
         write_table(layout.cases / "skipped.csv", nobody, SKIPPED)
+        counted = {"structure": "Bowel", "required": False, "may_be_cases": 0, "may_be": ""}
+        counts = pd.DataFrame([{**counted, "cases": len(cases), "found": len(cases)}])
+        write_table(layout.cases / "structures.csv", counts, STRUCTURES)
         parts = [SPLIT_OF[i] for i in range(1, len(cases) + 1)]
         write_table(layout.splits, table.assign(repeat=0, fold=0, split=parts)[list(SPLITS.columns)], SPLITS)
         write_table(layout.test_set, pd.DataFrame(columns=list(TEST_SET.columns), dtype=str), TEST_SET)

@@ -151,10 +151,55 @@ def test_a_target_beyond_the_dose_grid_is_refused(convert, patient, factory):
         convert(patient)
 
 
-def test_a_case_without_a_boost_is_skipped_with_the_protocols_reason(convert, patient):
+def test_a_case_without_a_boost_is_skipped_with_the_protocols_reason(factory, convert, patient):
     patient.drop_roi("PTV56")
+    patient.rtplan = factory.make_rtplan(28, [(70.0, 2)])
     with pytest.raises(SkippedCase, match="anon_1: not a simultaneous integrated boost: no ROI matches PTV56"):
         convert(patient)
+
+
+@pytest.mark.parametrize("doses", [[(70.0, 2), (56.0, 3)], [(70.0, None), (56.0, None)], [(70.0, 2), (50.4, None)]])
+def test_a_boost_that_the_plan_prescribes_is_never_skipped(factory, convert, patient, doses):
+    patient.drop_roi("PTV56")
+    patient.rtplan = factory.make_rtplan(28, doses)
+    message = rf'no ROI matches PTV56.*not skipped as "not a sim.*the plan prescribes {doses[1][0]:g} Gy besides'
+    with pytest.raises(BadCase, match=message) as error:
+        convert(patient)
+    assert not isinstance(error.value, SkippedCase)
+
+
+@pytest.mark.parametrize("name", ["PTV LN", "Lymphabfluss", "PTV_neu", "pTV56_final"])
+def test_a_ptv_under_another_name_is_never_skipped_and_named(factory, convert, patient, name):
+    """By its ROI type, whatever it is called, and though the plan knows of one dose alone."""
+    patient.roi("PTV56").ROIName = name
+    patient.rtplan = factory.make_rtplan(28, [(70.0, 2)])
+    with pytest.raises(BadCase, match=f'nearest is "{name}".*unclaimed target is "{name}"') as error:
+        convert(patient)
+    assert not isinstance(error.value, SkippedCase)
+
+
+def test_the_plan_tells_which_roi_an_absent_target_is(factory, convert, patient):
+    """By ROI number: neither the name nor the type says anything."""
+    patient.roi("PTV56").ROIName = "xyz"
+    for seen in patient.rtstruct.RTROIObservationsSequence:
+        seen.RTROIInterpretedType = ""
+    with pytest.raises(BadCase, match=r'nearest is "xyz" \(the plan prescribes it 56 Gy\)'):
+        convert(patient)
+
+
+def test_a_side_that_no_name_tells_is_seen_from_the_bodys_middle(factory, convert, patient):
+    structures = [*copy.deepcopy(factory.PROTOCOL["structures"]), {"name": "Femur_L", "kind": "organ"}]
+    rois = {
+        "BODY": factory.stacked(factory.rectangle(*factory.BODY), factory.Z_MM),
+        "PTV_70": factory.stacked(factory.circle(0, -10, 12), factory.Z_MM[7:13]),
+        "PTV56": factory.stacked(factory.circle(0, -10, 20), factory.Z_MM[5:15]),
+        "Rect": factory.stacked(factory.circle(0, 30, 9), factory.Z_MM[4:16]),
+        "Hüftkopf 1": factory.stacked(factory.circle(-40, 0, 9), factory.Z_MM[4:16]),
+        "Hüftkopf 2": factory.stacked(factory.circle(40, 0, 9), factory.Z_MM[4:16]),
+    }
+    patient.rtstruct = factory.make_rtstruct(rois, patient.ct, {"BODY": "EXTERNAL"})
+    with pytest.raises(BadCase, match=r'no ROI matches Femur_L; nearest is "Hüftkopf 2" \(a name of Femur_Head\)'):
+        convert(patient, structures=structures)
 
 
 def test_a_missing_structure_is_a_bad_case_with_the_nearest_name(convert, patient):
@@ -262,7 +307,7 @@ def test_an_roi_without_contours_is_not_there_and_the_next_alias_is_taken(conver
     patient.rtplan = factory.make_rtplan(28, [])
     case = convert(patient)
     assert case.meta["aliases_used"]["Rectum"] == {"roi": "Rectum_P", "others": []}
-    assert case.meta["unmatched_rois"] == [{"roi": "zPTV70_opt", "nearest": "PTV70"}]
+    assert case.meta["unmatched_rois"] == [{"roi": "zPTV70_opt", "type": "ORGAN"}]
 
 
 def test_a_malformed_file_is_a_bad_case_and_no_crash(convert, patient):

@@ -39,6 +39,7 @@ def raw(factory, tmp_path):
 def test_sound_skipped_and_failed_cases_are_each_listed_and_the_rest_goes_on(factory, raw, protocol, tmp_path):
     skipped, failed = factory.make_patient(), factory.make_patient()
     skipped.drop_roi("PTV56")
+    skipped.rtplan = factory.make_rtplan(28, [(70.0, 2)])
     failed.ct.pop(7)
     skipped.save(raw / "anon_3")
     failed.save(raw / "anon_4")

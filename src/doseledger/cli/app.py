@@ -26,6 +26,7 @@ from doseledger.cli import (
     registry,
     reports,
     runs,
+    survey,
     train,
     watchdog,
 )
@@ -36,6 +37,7 @@ app = typer.Typer(
 )
 for subject in (
     project,
+    survey,
     data,
     check,
     train,

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from doseledger.cli.shared import project
 from doseledger.core.errors import DoseledgerError
 from doseledger.core.layout import Machine, VerdictPaths, main_root
+
+if TYPE_CHECKING:
+    from doseledger.ledger.audit.recording import Footprint
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -46,8 +50,7 @@ def audited(
     def decorate(command: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
         @functools.wraps(command)
         def recorded(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-            from doseledger.ledger.audit.anchors import keep_head
-            from doseledger.ledger.audit.recording import Footprint, record_command
+            from doseledger.ledger.audit.recording import Footprint
 
             places = _places({"cohort": cohort, **kwargs})
             footprint = Footprint(
@@ -57,18 +60,28 @@ def audited(
                 outputs=_paths(kwargs, outputs, places),
                 reads=str(kwargs.get(reads, reads) or ""),
             )
-            machine = this_machine()
-            try:
-                with record_command(machine.audit_log, Path.cwd(), footprint):
-                    return command(*args, **kwargs)
-            finally:
-                keep_head(machine.root, machine.audit_log)
+            with recorded_as(footprint):
+                return command(*args, **kwargs)
 
         # A test holds these against the command line.
         recorded.__dict__["audited_as"] = (name, (*inputs, *outputs))
         return recorded
 
     return decorate
+
+
+@contextmanager
+def recorded_as(footprint: Footprint) -> Iterator[None]:
+    """Record what is done meanwhile as one command, and keep the log's head under its Git ref."""
+    from doseledger.ledger.audit.anchors import keep_head
+    from doseledger.ledger.audit.recording import record_command
+
+    machine = this_machine()
+    try:
+        with record_command(machine.audit_log, Path.cwd(), footprint):
+            yield
+    finally:
+        keep_head(machine.root, machine.audit_log)
 
 
 def _places(arguments: dict[str, Any]) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -64,7 +65,7 @@ def pack(
 @audited("ingest", inputs=("raw_list", "protocol", "params"), outputs=("out|cases",), reads="all")
 def ingest(
     raw: Annotated[Path | None, typer.Argument(help="Raw cases; else the cohort's.")] = None,
-    out: Annotated[Path | None, typer.Argument(help="Folder of cases to write.")] = None,
+    out: Annotated[Path | None, typer.Argument(help="Folder that gets <case>.npz and tables.")] = None,
     protocol: Annotated[Path | None, typer.Option(help="The protocol's file.")] = None,
     cohort: Cohort = None,
     workers: Workers = None,
@@ -83,6 +84,7 @@ def ingest(
     from doseledger.dicom.read import check_link
     from doseledger.ingest.cohort import IngestRun
     from doseledger.ingest.cohort import ingest as ingest_cohort
+    from doseledger.ingest.outcome import describe_outcome, outcome_rows, refuse_nothing
 
     if raw is not None:
         if out is None:
@@ -108,8 +110,10 @@ def ingest(
         )
     count = ingest_cohort(raw, out, chosen, run, tell)
     text = f"{count.converted} converted, {count.reused} unchanged, {count.skipped} skipped, {count.failed} failed"
-    more = "" if not count.skipped + count.failed else f"; reasons in {out / 'skipped.csv'}"
-    show(dataclasses.asdict(count), as_json, text + more)
+    cases = {} if shard else {"cases": outcome_rows(out)}
+    show({**dataclasses.asdict(count), **cases}, as_json, text if shard else f"{describe_outcome(out)}\n{text}")
+    if shard is None and "DVC_STAGE" not in os.environ:
+        refuse_nothing(count.converted + count.reused)
 
 
 @raw_app.command("deidentify")

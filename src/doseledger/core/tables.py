@@ -50,6 +50,21 @@ SKIPPED = _table(
     ["case_id"],
 )
 
+# structures.csv: how many cases have each structure of the protocol; of those that lack it, how many have an unclaimed
+# ROI that may be it, and its names.
+STRUCTURES = _table(
+    "structures",
+    {
+        "structure": pa.Column(str),
+        "required": pa.Column(bool),
+        "cases": pa.Column(int, pa.Check.ge(0)),
+        "found": pa.Column(int, pa.Check.ge(0)),
+        "may_be_cases": pa.Column(int, pa.Check.ge(0)),
+        "may_be": pa.Column(str),
+    },
+    ["structure"],
+)
+
 # data/splits/<cohort>.csv: fractions have repeat 0 and fold 0 only; k folds list every case once per repeat and fold.
 SPLITS = _table(
     "splits",

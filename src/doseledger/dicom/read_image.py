@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -30,6 +31,7 @@ SCANNER_ATTRIBUTES = {
     "kvp": "KVP",
 }
 INT16 = np.iinfo(np.int16)
+NOT_AXIAL = "the image's planes are not axial; reconstruct it to axial planes before export"
 # An intercept beyond this, or a value, is no HU; integers up to here add up exactly in 32 bits.
 LARGEST_SHIFT = 1 << 20
 # How many files a note names.
@@ -112,6 +114,20 @@ def _as_text(item: pydicom.Dataset, keyword: str) -> str:
 
 
 def _read_series(slices: list[pydicom.Dataset], case_id: str) -> Image:
+    planes, stack, notes = arrange_slices(slices, case_id)
+    volume, n_padded, odd = _hounsfield(stack, case_id)
+    turned, grid = _axial(volume, planes, case_id)
+    return Image(np.ascontiguousarray(turned), grid, n_padded, (*notes, *odd))
+
+
+def arrange_slices(slices: list[pydicom.Dataset], case_id: str) -> tuple[Planes, list[Plane], list[str]]:
+    """Return the geometry of one series, its planes in order along the normal, and notes; pixels are not looked at.
+
+    Raises
+    ------
+    BadCase
+        As `read_image` does for the geometry.
+    """
     stack, notes = _planes(slices, case_id)
     if len(stack) < 2:
         raise BadCase(case_id, f"{len(stack)} image slice found, wanted at least 2; export the whole series")
@@ -128,11 +144,27 @@ def _read_series(slices: list[pydicom.Dataset], case_id: str) -> Image:
         reason = f"slices are shifted sideways by up to {shift:.2f} mm (gantry tilt); reconstruct without tilt"
         raise BadCase(case_id, reason)
     planes = Planes(row, column, float(spacing[0]), float(spacing[1]), positions[order[0]], step)
-    volume, n_padded, odd = _hounsfield([stack[i] for i in order], case_id)
+    return planes, [stack[i] for i in order], notes
+
+
+def read_image_grid(slices: list[pydicom.Dataset], case_id: str) -> Grid:
+    """Return the grid of one series from its headers, ascending in LPS.
+
+    Raises
+    ------
+    BadCase
+        As `read_image` does for the geometry.
+    """
+    planes, stack, _ = arrange_slices(slices, case_id)
+    size = whole(stack[0].place, "Rows"), whole(stack[0].place, "Columns")
+    return _axial(np.broadcast_to(np.uint8(0), (len(stack), *size)), planes, case_id)[1]
+
+
+def _axial(volume: NDArray[Any], planes: Planes, case_id: str) -> tuple[NDArray[Any], Grid]:
     turned, grid = to_lps(volume, planes, case_id, "image")
-    if int(np.argmax(np.abs(normal))) != 2:
-        raise BadCase(case_id, "the image's planes are not axial; reconstruct it to axial planes before export")
-    return Image(np.ascontiguousarray(turned), grid, n_padded, (*notes, *odd))
+    if int(np.argmax(np.abs(np.cross(planes.row_xyz, planes.column_xyz)))) != 2:
+        raise BadCase(case_id, NOT_AXIAL)
+    return turned, grid
 
 
 def _planes(slices: list[pydicom.Dataset], case_id: str) -> tuple[list[Plane], list[str]]:

@@ -133,6 +133,13 @@ class NearCopyLimits(Block):
     source: Reason
 
 
+class OptionalFoundLimits(Block):
+    """Of the cases that draw an optional structure, if under another name, how many must have it."""
+
+    min_percent: Percent
+    source: Reason
+
+
 class DataLimits(Block):
     """What the data gate holds a cohort to, beside the protocol and the suite of expectations."""
 
@@ -147,6 +154,7 @@ class DataLimits(Block):
     image: ImageLimits | None
     near_copy: NearCopyLimits
     outliers: OutlierLimits
+    optional_found: OptionalFoundLimits
 
 
 class PreflightLimits(Block):

@@ -20,12 +20,14 @@ from doseledger.core.errors import BadCase, BadInput, NotReady, SkippedCase
 from doseledger.core.fanout import run_cases, take_shard
 from doseledger.core.files import atomic_path, read_json, sha256_of_file, sha256_of_json, write_json
 from doseledger.core.protocol import Protocol
-from doseledger.core.tables import CASE_ID, CASES, RAW, SKIPPED, read_table, write_table
+from doseledger.core.tables import CASE_ID, CASES, RAW, SKIPPED, STRUCTURES, read_table, write_table
 from doseledger.dicom.read import Link
 from doseledger.dicom.source import source_digest
 from doseledger.ingest import case as convert
 from doseledger.ingest import openkbp
 from doseledger.ingest.case import Origin
+from doseledger.ingest.found import count_structures
+from doseledger.ingest.names.nomenclature import SYNONYMS
 from doseledger.ingest.openkbp_files import find_patients
 from doseledger.ingest.pack import find_sources
 
@@ -95,7 +97,8 @@ def ingest(raw: Path, out: Path, protocol: Protocol, run: IngestRun, tell: Calla
     raw
         Folder with one folder or one zip a case, and optionally `groups.csv` (case_id, group, site).
     out
-        Gets `<case>.npz`, `cases.csv`, `skipped.csv`; an NPZ of a case that is no longer sound is removed.
+        Gets `<case>.npz`, `cases.csv`, `skipped.csv` and `structures.csv`; an NPZ of a case that is no longer sound
+        is removed.
     protocol
         What a case must have.
     run
@@ -132,11 +135,12 @@ def ingest(raw: Path, out: Path, protocol: Protocol, run: IngestRun, tell: Calla
         entries[case_id] = {"key": keys[case_id], **hashes}
     for case_id, error in {**unreadable, **outcome.failed}.items():
         verdict = "skipped" if isinstance(error, SkippedCase) else "failed"
-        entries[case_id] = {"key": keys.get(case_id, ""), "status": verdict, "reason": error.reason}
+        told = {"status": verdict, "reason": error.reason, "hints": _hints()}
+        entries[case_id] = {"key": keys.get(case_id, ""), **told}
     _write_index(run, known, entries)
     _remove_stale(out, set(sources) if run.shard else set(), entries)
     if run.shard is None:
-        _write_tables(out, entries)
+        _write_tables(out, entries, protocol)
     status = [entry.get("status") for entry in entries.values()]
     return IngestCount(len(outcome.done), reused, status.count("skipped"), status.count("failed"))
 
@@ -194,6 +198,12 @@ def _read_groups(path: Path, case_ids: list[str]) -> dict[str, tuple[str, str]]:
 
 
 @cache
+def _hints() -> str:
+    """Digest of the synonyms: a reason holds hints, a case does not."""
+    return sha256_of_file(SYNONYMS)
+
+
+@cache
 def _converter(source: str) -> dict[str, str]:
     """Digests of the code that a conversion runs through."""
     return reached_code(CONVERTERS[source].__name__)
@@ -241,7 +251,7 @@ def _write_index(run: IngestRun, known: dict[str, Entry], entries: dict[str, Ent
 def _restore(entry: Entry, target: Path, run: IngestRun) -> bool:
     """Whether an earlier result stands: its file is there with its hash, or can be had from the store by its MD5."""
     if "status" in entry:
-        return True
+        return bool(entry.get("hints") == _hints())
     if target.exists() and sha256_of_file(target) == entry["sha256"]:
         return True
     if run.cache_dir is None:
@@ -265,7 +275,7 @@ def _remove_stale(out: Path, others: set[str], entries: dict[str, Entry]) -> Non
             path.unlink()
 
 
-def _write_tables(out: Path, entries: dict[str, Entry]) -> None:
+def _write_tables(out: Path, entries: dict[str, Entry], protocol: Protocol) -> None:
     rows, skipped = [], []
     for case_id, entry in sorted(entries.items()):
         if "status" in entry:
@@ -279,3 +289,5 @@ def _write_tables(out: Path, entries: dict[str, Entry]) -> None:
         )
     write_table(out / "cases.csv", pd.DataFrame(rows, columns=list(CASES.columns)), CASES)
     write_table(out / "skipped.csv", pd.DataFrame(skipped, columns=list(SKIPPED.columns)), SKIPPED)
+    counts = count_structures((out / f"{row['case_id']}.npz" for row in rows), protocol)
+    write_table(out / "structures.csv", counts, STRUCTURES)

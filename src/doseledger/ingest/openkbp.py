@@ -106,7 +106,7 @@ def _meta(patient: Patient, origin: Origin, protocol: Protocol, match: NameMatch
     beyond = int(np.count_nonzero((patient.ct_stored > CT_MOST) | (patient.ct_stored < 0)))
     if beyond:
         warnings.append(f"{beyond} CT values beyond 0 to {CT_MOST} (metal) were cut to that range")
-    warnings += [f'"{item["roi"]}" is no structure of {protocol.name}' for item in match.unmatched]
+    warnings += [f'"{name}" is no structure of {protocol.name}' for name in match.unmatched]
     return {
         "case_id": origin.case_id,
         "pseudonym": origin.case_id,

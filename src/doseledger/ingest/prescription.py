@@ -8,10 +8,9 @@ from doseledger.core.errors import BadCase
 from doseledger.core.protocol import Protocol, folded
 from doseledger.dicom.read_plan import TargetDose, read_prescription
 from doseledger.dicom.read_structures import Roi
+from doseledger.ingest.names.hints import DOSE_TOLERANCE_GY
 from doseledger.ingest.roi_names import NameMatch
 
-# Prescriptions are round numbers; 0.1 Gy allows for a fraction dose that was rounded to 1 cGy.
-TOLERANCE_GY = 0.1
 CGY_PER_GY = 100.0
 
 
@@ -49,10 +48,10 @@ def check_prescription(
 def _check_target(target: TargetDose, rois: list[Roi], match: NameMatch, protocol: Protocol, case_id: str) -> None:
     name = _structure_of(target, rois, match, protocol)
     wanted = [protocol.prescription_gy[name]] if name else list(protocol.prescription_gy.values())
-    if not wanted or any(abs(target.dose_gy - dose) <= TOLERANCE_GY for dose in wanted):
+    if not wanted or any(abs(target.dose_gy - dose) <= DOSE_TOLERANCE_GY for dose in wanted):
         return
     hint = ""
-    if any(abs(target.dose_gy / CGY_PER_GY - dose) <= TOLERANCE_GY for dose in wanted):
+    if any(abs(target.dose_gy / CGY_PER_GY - dose) <= DOSE_TOLERANCE_GY for dose in wanted):
         hint = " (is it in cGy?)"
     doses = " or ".join(f"{dose:g}" for dose in wanted)
     raise BadCase(

@@ -24,8 +24,9 @@ from doseledger.dicom.read_structures import Roi, read_contours, read_rois
 from doseledger.dicom.source import SourceFile, lenient, scan_source
 from doseledger.dicom.values import MALFORMED, text_of
 from doseledger.ingest.body import BODY_THRESHOLD_HU, find_body_roi
+from doseledger.ingest.names.clues import gather_clues
 from doseledger.ingest.prescription import check_prescription
-from doseledger.ingest.roi_names import AliasUse, NameMatch, Unmatched, match_names
+from doseledger.ingest.roi_names import AliasUse, NameMatch, match_names
 
 # One attribute that is wrong at each control point of an arc is one fault, not two hundred.
 MOST_FAULTS = 20
@@ -53,8 +54,10 @@ class Patient:
         Summary of the plan, and under `faults` what `check_rtplan` says is wrong with it; None without one.
     n_absent_images
         Images that the structure set names and that are not there.
-    aliases_used, unmatched_rois
+    aliases_used
         From `roi_names.match_names`.
+    unmatched_rois
+        Drawn or not, the ROIs that no structure claims: `roi`, and `type` where the structure set gives one.
     warnings
         Everything odd that is no reason to refuse.
     """
@@ -70,7 +73,7 @@ class Patient:
     plan: dict[str, Any] | None
     n_absent_images: int
     aliases_used: dict[str, AliasUse]
-    unmatched_rois: list[Unmatched]
+    unmatched_rois: list[dict[str, str]]
     warnings: list[str]
 
 
@@ -136,7 +139,7 @@ def _read_checked(files: list[SourceFile], protocol: Protocol, case_id: str, lin
     warnings += image.notes
     if image.n_padded:
         warnings.append(f"{image.n_padded} padding pixels were set to {AIR_HU} HU")
-    match = match_names([roi.name for roi in rois], {roi.name for roi in rois if not roi.items}, protocol, case_id)
+    match = match_rois(rois, objects.rtplan, protocol, case_id)
     n_fractions = protocol.n_fractions
     if objects.rtplan is not None:
         n_fractions, notes = check_prescription(objects.rtplan, rois, match, protocol, case_id)
@@ -165,9 +168,30 @@ def _read_checked(files: list[SourceFile], protocol: Protocol, case_id: str, lin
         plan=_describe_plan(objects.rtplan) if objects.rtplan is not None else None,
         n_absent_images=objects.n_absent_images,
         aliases_used=match.used,
-        unmatched_rois=[item for item in match.unmatched if body_roi is None or item["roi"] != body_roi.name],
+        unmatched_rois=_describe_unmatched(rois, match, body_roi),
         warnings=warnings,
     )
+
+
+def match_rois(rois: list[Roi], rtplan: Dataset | None, protocol: Protocol, case_id: str) -> NameMatch:
+    """Return which ROI stands for each structure, with all that a structure set and a plan know of them.
+
+    Raises
+    ------
+    BadCase, SkippedCase
+        As `roi_names.match_names`.
+    """
+    drawn = [roi.name for roi in rois if roi.items]
+    hollow = [roi.name for roi in rois if roi.name not in drawn]
+    return match_names(
+        [*drawn, *hollow], hollow, protocol, case_id, lambda names: gather_clues(rois, rtplan, protocol, case_id, names)
+    )
+
+
+def _describe_unmatched(rois: list[Roi], match: NameMatch, body: Roi | None) -> list[dict[str, str]]:
+    kinds = {roi.name: roi.interpreted_type for roi in rois}
+    names = [name for name in match.unmatched if body is None or name != body.name]
+    return [{"roi": name, **({"type": kinds[name]} if kinds[name] else {})} for name in names]
 
 
 def _describe_plan(rtplan: Dataset) -> dict[str, Any]:
@@ -199,7 +223,7 @@ def _read_stacks(
     rois: list[Roi], match: NameMatch, image_grid: Grid, protocol: Protocol, case_id: str, warnings: list[str]
 ) -> dict[str, Stack]:
     """Planes of the protocol's structures, those that are there; warnings are added to the list."""
-    by_name = {roi.name: roi for roi in rois}
+    by_name = {roi.name: roi for roi in rois if roi.items}
     stacks: dict[str, Stack] = {}
     for structure in protocol.structures:
         name = match.chosen.get(structure.name)

@@ -1,21 +1,15 @@
-"""Which ROI of a structure set is which structure of the protocol: exact names after folding, never parts of names."""
+"""ROIs matched to a protocol's structures by exact names, once folded; never by parts of names."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 from typing import TypedDict
 
-from doseledger.core.errors import BadCase, SkippedCase
+from doseledger.core.errors import BadCase
 from doseledger.core.protocol import Protocol, Structure, folded
-
-
-class Unmatched(TypedDict):
-    """An ROI that no structure claims, and the name of the protocol that comes nearest."""
-
-    roi: str
-    nearest: str
+from doseledger.ingest.absent import Absence, refuse_absent
+from doseledger.ingest.names.clues import NO_CLUES, Clues
 
 
 class AliasUse(TypedDict):
@@ -36,15 +30,24 @@ class NameMatch:
     used
         The same with what else would have matched, where the ROI's name is not the structure's own.
     unmatched
-        ROIs that no structure claims.
+        Names of ROIs that no structure claims, those without contours too.
+    absent
+        Structures without an ROI.
     """
 
     chosen: dict[str, str]
     used: dict[str, AliasUse]
-    unmatched: list[Unmatched]
+    unmatched: list[str]
+    absent: list[Structure]
 
 
-def match_names(rois: list[str], empty: Collection[str], protocol: Protocol, case_id: str) -> NameMatch:
+def match_names(
+    rois: list[str],
+    empty: Collection[str],
+    protocol: Protocol,
+    case_id: str,
+    clues: Callable[[Collection[str]], Clues] | None = None,
+) -> NameMatch:
     """Return which ROI stands for each structure of a protocol.
 
     Parameters
@@ -57,75 +60,61 @@ def match_names(rois: list[str], empty: Collection[str], protocol: Protocol, cas
         Its structures' aliases are in order of preference: the first that is drawn wins, the others are recorded.
     case_id
         Who the errors name.
+    clues
+        Called only where a structure that matters is absent, with the names of the ROIs that no structure claims:
+        what is known of them, and of the plan.
 
     Raises
     ------
     BadCase
-        If two ROIs have the same folded name, or a required structure has no ROI.
+        If two ROIs that a structure could be have the same folded name, or a required structure has no ROI.
     SkippedCase
-        If the protocol's `skip_when` covers what is absent.
+        If the protocol's `skip_when` covers what is absent, and neither the plan nor an unclaimed ROI says otherwise.
     """
+    match = claim_names(rois, empty, protocol, case_id)
+    covered = protocol.skip_when.any_absent if protocol.skip_when else []
+    if any(structure.required or structure.name in covered for structure in match.absent):
+        free = [name for name in match.unmatched if name not in empty]
+        known = clues(free) if clues is not None else NO_CLUES
+        hollow = [name for name in rois if name in empty]
+        refuse_absent(Absence(match.absent, free, hollow, match.chosen, known), protocol, case_id)
+    return match
+
+
+def claim_names(rois: list[str], empty: Collection[str], protocol: Protocol, case_id: str) -> NameMatch:
+    """Return which ROI stands for each structure, whatever is absent.
+
+    Raises
+    ------
+    BadCase
+        If two ROIs that a structure could be have the same folded name.
+    """
+    claimed = {name for structure in protocol.structures for name in structure.folded_names}
+    drawn = _by_folded_name([name for name in rois if name not in empty], claimed, case_id)
+    chosen: dict[str, str] = {}
+    used: dict[str, AliasUse] = {}
+    for structure in protocol.structures:
+        hits = [drawn[name] for name in structure.folded_names if name in drawn]
+        if hits:
+            chosen[structure.name] = hits[0]
+            if hits[0] != structure.name or len(hits) > 1:
+                used[structure.name] = AliasUse(roi=hits[0], others=hits[1:])
+    body = {folded(name) for name in protocol.body_names}
+    unmatched = [name for name in dict.fromkeys(rois) if folded(name) not in claimed | body]
+    absent = [structure for structure in protocol.structures if structure.name not in chosen]
+    return NameMatch(chosen, used, unmatched, absent)
+
+
+def _by_folded_name(drawn: list[str], claimed: Collection[str], case_id: str) -> dict[str, str]:
+    """Names of drawn ROIs by what they are folded to; two of one name matter only where a structure claims it."""
     names: dict[str, str] = {}
-    for name in rois:
+    for name in drawn:
         key = folded(name)
-        if key in names:
+        if key in names and key in claimed:
             raise BadCase(
                 case_id,
                 f'two ROIs are called "{names[key]}" and "{name}", which is one name once case, spaces, _ and - are '
                 "folded; rename one",
             )
-        names[key] = name
-    with_contours = {key: name for key, name in names.items() if name not in empty}
-    chosen: dict[str, str] = {}
-    used: dict[str, AliasUse] = {}
-    for structure in protocol.structures:
-        hits = [with_contours[name] for name in structure.folded_names if name in with_contours]
-        if hits:
-            chosen[structure.name] = hits[0]
-            if hits[0] != structure.name or len(hits) > 1:
-                used[structure.name] = AliasUse(roi=hits[0], others=hits[1:])
-    known = {alias: s.name for s in protocol.structures for alias in (s.name, *s.aliases)}
-    body = {folded(name) for name in protocol.body_names}
-    claimed = {name for s in protocol.structures for name in s.folded_names} | body
-    unmatched = [
-        Unmatched(roi=name, nearest=_nearest(name, known)) for key, name in names.items() if key not in claimed
-    ]
-    _check_absent(chosen, [item["roi"] for item in unmatched], empty, protocol, case_id)
-    return NameMatch(chosen, used, unmatched)
-
-
-def _check_absent(
-    chosen: dict[str, str], unmatched: list[str], empty: Collection[str], protocol: Protocol, case_id: str
-) -> None:
-    absent = [structure for structure in protocol.structures if structure.name not in chosen]
-    rule = protocol.skip_when
-    covered = [structure for structure in absent if rule and structure.name in rule.any_absent]
-    if rule and covered:
-        what = "; ".join(_complaint(structure, unmatched, empty) for structure in covered)
-        raise SkippedCase(case_id, f"{rule.reason}: {what}")
-    required = [structure for structure in absent if structure.required]
-    if required:
-        what = "; ".join(_complaint(structure, unmatched, empty) for structure in required)
-        raise BadCase(case_id, f"{what}. Rename it, or add the alias to {protocol.name}.yaml.")
-
-
-def _complaint(structure: Structure, unmatched: list[str], empty: Collection[str]) -> str:
-    hollow = [name for name in empty if folded(name) in structure.folded_names]
-    if hollow:
-        return f'the ROI "{hollow[0]}" of {structure.name} has no contours'
-    aliases = f" (aliases {', '.join(structure.aliases)})" if structure.aliases else ""
-    text = f"no ROI matches {structure.name}{aliases}"
-    if unmatched:
-        nearest = max(
-            unmatched, key=lambda name: max(_likeness(name, alias) for alias in (structure.name, *structure.aliases))
-        )
-        text += f'; nearest is "{nearest}"'
-    return text
-
-
-def _likeness(first: str, second: str) -> float:
-    return SequenceMatcher(None, folded(first), folded(second), autojunk=False).ratio()
-
-
-def _nearest(name: str, known: Collection[str]) -> str:
-    return max(known, key=lambda alias: _likeness(name, alias))
+        names.setdefault(key, name)
+    return names

@@ -33,6 +33,7 @@ from doseledger.report.tables.data_tables import (
     expectations_table,
     features_table,
     hashes_table,
+    optional_table,
     prescription_table,
 )
 
@@ -208,6 +209,7 @@ def data_context(
             "prescription": prescription_table(protocol),
             "splits": sections.splits_table(facts),
             "skipped": sections.skipped_table(facts),
+            "optional": optional_table(facts.verdict),
             "findings": verdict_tables.findings_table(verdicts),
             "features": features_table(facts.features, facts.parts),
             "expectations": expectations_table(facts.verdict),

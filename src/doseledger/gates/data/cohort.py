@@ -15,9 +15,9 @@ from doseledger.core.fanout import run_cases
 from doseledger.core.files import sha256_of_file
 from doseledger.core.layout import Layout
 from doseledger.core.protocol import Protocol, load_protocol
-from doseledger.core.tables import CASES, SKIPPED, SPLITS, TEST_SET, read_table, with_present_digests
+from doseledger.core.tables import CASES, SKIPPED, SPLITS, STRUCTURES, TEST_SET, read_table, with_present_digests
 from doseledger.gates import suites
-from doseledger.gates.data import distances, doses, grids, images, leakage, plans, structures
+from doseledger.gates.data import distances, doses, grids, images, leakage, optional, plans, structures
 from doseledger.gates.data.fingerprints import Fingerprint, take_fingerprint
 from doseledger.gates.data.outliers import judge_outliers
 from doseledger.gates.digests import data_digest
@@ -69,7 +69,9 @@ def judge_cohort(layout: Layout, accept_failed: Mapping[str, str], *, workers: i
     cases, splits = read_table(layout.cases_csv, CASES), read_table(layout.splits, SPLITS)
     skipped = read_table(layout.cases / "skipped.csv", SKIPPED)
     locked = with_present_digests(read_table(layout.test_set, TEST_SET), cases)
+    counted = read_table(layout.cases / "structures.csv", STRUCTURES)
     findings = _judge_lists(layout.cases, cases, skipped, accept_failed)
+    findings += optional.judge_optional(counted, limits.optional_found)
     rows = {str(row["case_id"]): row for row in cases.to_dict("records")}
     arguments = {
         case_id: (layout.cases / f"{case_id}.npz", row, protocol, limits)
@@ -90,6 +92,7 @@ def judge_cohort(layout: Layout, accept_failed: Mapping[str, str], *, workers: i
         "cohort": layout.cohort,
         "protocol": protocol.name,
         "counts": _count(cases, splits, skipped, locked, accept_failed),
+        "optional": optional.optional_rows(counted),
         "expectations": results,
         "features": _summarise(table),
         "distances": distances_of,

@@ -29,6 +29,17 @@ def prescription_table(protocol: Protocol) -> Table:
     return make_table("Prescription", columns, rows, note=f"Protocol: {protocol.title}.")
 
 
+def optional_table(verdict: Mapping[str, Any]) -> Table:
+    """Return in how many cases each optional structure was found, and which unclaimed ROIs may be it in others."""
+    rows = [
+        (row["structure"], row["found"], row["cases"], Cell(str(row["may_be_cases"]), "warn" if row["may_be"] else ""),
+         row["may_be"] or MISSING)
+        for row in verdict.get("details", {}).get("optional", [])
+    ]  # fmt: skip
+    columns = ("Structure", "#Found in", "#Of", "#May be there in", "Unclaimed ROIs that may be it (cases)")
+    return make_table("Optional structures", columns, rows)
+
+
 def features_table(features: pd.DataFrame, parts: pd.Series) -> Table:
     """Return each feature's median and range over all cases, and its median in each part."""
     part_of = parts.reindex(features.index)

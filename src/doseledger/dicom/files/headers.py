@@ -1,0 +1,166 @@
+"""DICOM headers of any folder: every file at any depth and in zips, pixels unread."""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+import pydicom
+from pydicom.filereader import read_partial
+from pydicom.tag import BaseTag
+
+from doseledger.core.damage import refuse_bomb
+from doseledger.core.errors import BadInput
+from doseledger.dicom.files.members import IGNORED_NAMES, check_size
+from doseledger.dicom.files.parse import META_START, PREAMBLE_BYTES, parse_file
+from doseledger.dicom.files.warned import lenient
+from doseledger.dicom.values import MALFORMED
+
+PIXEL_GROUP, PIXEL_TAG, UNDEFINED_LENGTH = 0x7FE0, b"\xe0\x7f\x10\x00", 0xFFFFFFFF
+# What reading a file may raise.
+UNREADABLE = (BadInput, *MALFORMED)
+# What makes plans and structure sets long; no image has an attribute of these groups.
+RT_GROUPS = frozenset({0x3002, 0x3004, 0x3006, 0x3008, 0x300A, 0x300C, 0x300E})
+# The first group of a file without preamble, in either byte order: PS3.10 7.1, or a data set alone.
+FIRST_GROUPS = frozenset({b"\x08\x00", b"\x02\x00", b"\x00\x08", b"\x00\x02"})
+
+
+@dataclass(frozen=True)
+class DumpFile:
+    """A file of a dump.
+
+    Parameters
+    ----------
+    name
+        Where it lies in the dump, with `/`; of a member, that of its zip comes first.
+    path
+        The file, or the zip that holds it.
+    member
+        Its name within the zip; empty for a file.
+    """
+
+    name: str
+    path: Path
+    member: str = ""
+
+    def open(self) -> BinaryIO:
+        """Return the file's content, to be closed by the caller."""
+        return io.BytesIO(self.read()) if self.member else self.path.open("rb")
+
+    def read(self) -> bytes:
+        """Return the file's content.
+
+        Raises
+        ------
+        BadInput
+            If it is too large for a patient's.
+        """
+        if self.member:
+            check_size(_zip(self.path).getinfo(self.member).file_size, self.path)
+            return _zip(self.path).read(self.member)
+        check_size(self.path.stat().st_size, self.path)
+        return self.path.read_bytes()
+
+
+@lru_cache(maxsize=1)
+def _zip(path: Path) -> zipfile.ZipFile:
+    """The zip that is read now: its list is long, and its members are read one after the other."""
+    return zipfile.ZipFile(path)
+
+
+def walk_dump(folder: Path) -> Iterator[DumpFile]:
+    """Yield every file below a folder, and every member of the zips there, sorted by name; nothing is changed.
+
+    Notes
+    -----
+    What file browsers and archivers leave behind is left out. A zip that can't be opened is one file.
+    """
+    for parent, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            path = Path(parent, name)
+            file = DumpFile(path.relative_to(folder).as_posix(), path)
+            if _is_left_behind(file.name) or not path.is_file():
+                continue
+            members = _members(file) if path.suffix.lower() == ".zip" else None
+            yield from [file] if members is None else members
+
+
+def _members(file: DumpFile) -> list[DumpFile] | None:
+    try:
+        infos = [info for info in _zip(file.path).infolist() if not info.is_dir()]
+        refuse_bomb(sum(info.file_size for info in infos), file.path.stat().st_size, file.path.name)
+    except UNREADABLE:
+        return None
+    listed = sorted({info.filename for info in infos})
+    kept = [name for name in listed if not _is_left_behind(name)]
+    return [DumpFile(f"{file.name}/{name}", file.path, name) for name in kept]
+
+
+def _is_left_behind(name: str) -> bool:
+    path = PurePosixPath(name)
+    return path.name in IGNORED_NAMES or path.name.startswith("._") or "__MACOSX" in path.parts
+
+
+def is_dicom(file: DumpFile) -> bool:
+    """Return whether a file begins as DICOM does, with a preamble or without."""
+    try:
+        with file.open() as stream:
+            head = stream.read(META_START)
+    except UNREADABLE:
+        return False
+    return head[PREAMBLE_BYTES:] == b"DICM" or head[:2] in FIRST_GROUPS
+
+
+def read_header(file: DumpFile) -> tuple[pydicom.Dataset | None, bool]:
+    """Return what stands before a file's pixels, and whether these are cut short; None where it is no DICOM.
+
+    Of an RT object it is only what stands before its own groups.
+
+    Notes
+    -----
+    The header of an image is whole: whatever could identify a patient is in it, but for what lies in the pixels.
+    """
+    try:
+        with file.open() as stream, lenient():
+            head = stream.read(META_START)
+            has_preamble = head[PREAMBLE_BYTES:] == b"DICM"
+            if not has_preamble and head[:2] not in FIRST_GROUPS:
+                return None, False
+            stream.seek(0)
+            dataset = read_partial(stream, stop_when=_is_bulk, force=not has_preamble)
+            if "SOPClassUID" not in dataset:
+                return None, False
+            return dataset, _lacks_pixels(stream)
+    except UNREADABLE:
+        return None, False
+
+
+def read_whole(file: DumpFile) -> pydicom.Dataset | None:
+    """Return a data set; None where the file is no DICOM, or is cut short."""
+    try:
+        dataset, fault = parse_file(file.read())
+    except UNREADABLE:
+        return None
+    return None if fault else dataset
+
+
+def _is_bulk(tag: BaseTag, vr: str | None, length: int) -> bool:
+    return tag.group >= PIXEL_GROUP or tag.group in RT_GROUPS
+
+
+def _lacks_pixels(stream: BinaryIO) -> bool:
+    """Whether fewer bytes follow than the element of the pixels says, at which the stream stands."""
+    head = stream.read(12)
+    if head[:4] != PIXEL_TAG:
+        return False
+    is_explicit = head[4:6] in (b"OW", b"OB")
+    length = int.from_bytes(head[8:12] if is_explicit else head[4:8], "little")
+    start = stream.tell() - (0 if is_explicit else 4)
+    return length != UNDEFINED_LENGTH and stream.seek(0, io.SEEK_END) < start + length

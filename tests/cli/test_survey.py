@@ -1,0 +1,74 @@
+"""`survey` and `sort` as they are typed: files beside the dump, a page that needs nothing, no name in the log."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from fixtures.dump import fill_dump
+from typer.testing import CliRunner
+
+from doseledger.cli.app import app
+from doseledger.cli.audited import audit_log
+from doseledger.core.errors import BadInput
+from doseledger.ledger.audit.log import read_entries
+
+
+@pytest.fixture(scope="module")
+def dump(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fill_dump(tmp_path_factory.mktemp("export") / "Doe_Jane", 3, 12)
+
+
+@pytest.fixture
+def arguments(repository: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """What names protocol and templates; the project is an empty folder."""
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "project"))
+    return ["--protocol", str(repository / "validation" / "protocols" / "prostate_sib.yaml")]
+
+
+def run(*words: object) -> str:
+    result = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_a_survey_lies_beside_the_dump_and_the_log_names_nobody(dump, arguments, repository, tmp_path):
+    templates = str(repository / "reports" / "templates")
+    told = run("survey", dump, *arguments, "--templates", templates)
+    assert "3 of 3 hold identifying attributes" in told
+    out = dump.with_name("Doe_Jane_survey")
+    page = (out / "survey.html").read_text()
+    assert page.count("data:image/jpeg;base64,") == 3
+    assert not re.search(r"(src|href)=[\"'](?!data:|#)", page)
+    assert "http" not in re.sub(r"data:image/jpeg;base64,[^\"]+", "", page)
+    for text in (page, (out / "survey.json").read_text()):
+        assert not any(word in text for word in ("Jane", "Doe", "4711"))
+    log = audit_log().read_text()
+    assert not any(word in log for word in ("Jane", "Doe", "4711", str(tmp_path / "export")))
+    assert [entry["command"] for entry in read_entries(audit_log())] == ["survey", "survey"]
+
+
+def test_a_survey_as_json_is_one_value_and_runs_anew_over_the_old_one(dump, arguments, tmp_path):
+    for _ in range(2):
+        value = json.loads(run("survey", dump, *arguments, "--out", tmp_path / "s", "--no-pictures", "--json"))
+    assert value["proposed_aliases"]["Rectum"] == ["Enddarm"]
+    assert not (tmp_path / "s" / "survey.html").exists()
+    with pytest.raises(BadInput, match="lies in the dump"):
+        run("survey", dump, *arguments, "--out", dump / "x")
+
+
+def test_sort_tells_its_rule_where_it_chose(dump, arguments, tmp_path):
+    told = run("sort", dump, tmp_path / "cases", *arguments)
+    assert told.startswith("Of several plans: one that treats")
+    assert 'case_0001: "SIB" before "SIB v2" (unapproved)' in told
+    assert "3 cases laid out" in told
+    assert "Jane" not in audit_log().read_text()
+
+
+def test_outside_a_project_a_survey_looks_at_files_and_links(dump, monkeypatch, tmp_path):
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "none"))
+    value = json.loads(run("survey", dump, "--out", tmp_path / "s", "--no-pictures", "--json"))
+    assert value["protocol"] is None
+    assert value["states"]["converts once de-identified"] == 3
