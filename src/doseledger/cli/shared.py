@@ -57,12 +57,15 @@ def stage(name: str, cohort: str | None, model: str | None = None) -> Project:
     Raises
     ------
     NotReady
-        If the files of its code and settings are absent or stale: what it made would be recorded under others.
+        If the files of its code and settings are absent or stale: what it made would be recorded under others. Also
+        if a table, a verdict or weights that it reads are not what dvc.lock records of the stage that made them.
     """
+    from doseledger.ledger.provenance.outs import READS, require_recorded
     from doseledger.ledger.provenance.stages import require_stage
 
     at = project(cohort)
     require_stage(at.layout, at.settings, name, model)
+    require_recorded(at.layout.root, READS.get(name, ()), at.layout.cohort, model)
     return at
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ from typing import Any, Literal
 
 from doseledger.core.files import sha256_of_json
 from doseledger.core.layout import Layout, ModelLayout
+from doseledger.ledger.provenance.outs import OF_A_RUN, full_names, recorded_outs
 from doseledger.ledger.provenance.recorded import settings_of_run, stage_names
 from doseledger.ledger.provenance.snapshot import ROOT, Snapshot, parse_yaml
 from doseledger.ledger.runs.files import GATES, RunFiles, files_of_model, run_id, verdict_speaks_of
@@ -118,6 +120,9 @@ def _row(snapshot: Snapshot, at: ModelLayout) -> RunRow | None:
     if summary is None and not record and not is_trained:
         return None
     verdicts = {gate: _verdict(read_json, files, gate, summary) for gate in files.verdicts}
+    changed = _changed(read, snapshot.lock, at)
+    if changed:
+        verdicts["model"] = None
     git = (record.get("provenance") or {}).get("git") or {}
     config = parse_yaml(read(files.run / "config_resolved.yaml") or b"")
     settings = settings_of_run(config, read_json(at.settings / "predict.json") or {}, stages)
@@ -132,7 +137,21 @@ def _row(snapshot: Snapshot, at: ModelLayout) -> RunRow | None:
         verdicts=verdicts,
         settings=settings,
         metrics=summary or {},
+        note=f"changed since the stage that made it: {', '.join(changed)}" if changed else "",
     )
+
+
+def _changed(read: Callable[[Path], bytes | None], lock: Mapping[str, Any], at: ModelLayout) -> list[str]:
+    """The files that the row is made of and that are not those that dvc.lock records: they say nothing of a run."""
+    recorded = recorded_outs(lock, full_names(OF_A_RUN, at.layout.cohort, at.name))
+    names = {path.relative_to(ROOT).as_posix(): path for path in _asked_for(at)}
+    return [
+        name
+        for name, path in names.items()
+        if name in recorded
+        and (content := read(path)) is not None
+        and hashlib.md5(content, usedforsecurity=False).hexdigest() != recorded[name][1]
+    ]
 
 
 def status_of(verdicts: Mapping[str, bool | None], *, has_metrics: bool) -> Status:
