@@ -12,6 +12,7 @@ import numpy as np
 from doseledger.core.case import Case
 from doseledger.core.errors import BadCase
 from doseledger.core.grid import Grid
+from doseledger.core.limit import keeps
 from doseledger.core.protocol import Protocol
 from doseledger.dicom.source import source_digest
 from doseledger.ingest.native_dvh import native_statistics
@@ -153,7 +154,7 @@ def _note_coverage(name: str, outside_percent: float, protocol: Protocol, meta: 
     if name not in meta["parity"]:
         return
     meta["parity"][name]["outside_percent"] = outside_percent
-    if protocol.structure(name).kind == "target" and outside_percent > MOST_TARGET_OUTSIDE_PERCENT:
+    if protocol.structure(name).kind == "target" and not keeps(outside_percent, most=MOST_TARGET_OUTSIDE_PERCENT):
         raise BadCase(
             str(meta["case_id"]),
             f"{outside_percent:.1f} % of {name} lies beyond the RTDOSE grid; compute the dose on a grid that holds it",
