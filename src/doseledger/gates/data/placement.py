@@ -104,18 +104,19 @@ def judge_placement(case: Case, found: dict[str, Placement], limits: ImageLimits
             findings.append(Finding("image_unasked", case.case_id, "warning", message))
             continue
         numbers = {"fit": place.fit, "best": place.best}
-        if not keeps(place.fit, least=least):
-            message = (
-                f"{case.case_id}: the {what} contours explain {100 * place.fit:.0f} % of the HU near them, wanted "
-                f"{100 * least:.0f} % at least: {advice}"
-            )
-            findings.append(Finding("image_fit", case.case_id, "error", message, numbers))
-        elif place.best >= LEAST_BEST and not keeps(place.share, least=least_share):
+        is_elsewhere = place.best >= LEAST_BEST and not keeps(place.share, least=least_share)
+        if is_elsewhere and math.isfinite(place.fit):
             message = (
                 f"{case.case_id}: the {what} contours fit the image better {place.where} ({100 * place.best:.0f} % of "
                 f"the HU near them explained) than in place ({100 * place.fit:.0f} %): {advice}"
             )
             findings.append(Finding("image_place", case.case_id, "error", message, numbers))
+        elif not keeps(place.fit, least=least):
+            message = (
+                f"{case.case_id}: the {what} contours explain {100 * place.fit:.0f} % of the HU near them, wanted "
+                f"{100 * least:.0f} % at least: {advice}"
+            )
+            findings.append(Finding("image_fit", case.case_id, "error", message, numbers))
     return findings
 
 
