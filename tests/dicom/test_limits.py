@@ -122,7 +122,7 @@ OF_A_MACHINE: dict[str, tuple[Change, float, float, str]] = {
     "least gap": (set_leaf(67), 0.4891, 0.4888, "leaf pair 8 is closer than the least gap"),
     "aperture and jaw": (set_leaf(30), -50.0109, -50.0112, "reaches outside the jaws at -50"),
     "leaf speed": (set_leaf(90, first=1), 50.02, 50.03, "moves 25.03 mm in 1.000 s"),
-    "gantry speed": (set_mu, 600.2, 601.2, "need the gantry at 0.299°/s"),
+    "gantry speed": (set_mu, 600.59, 600.63, "need the gantry at 0.300°/s"),
     "dose rate": (set_mu, 0.2499, 0.2496, "least 5 MU/min"),
     "gantry at rest": (set_point(1, "GantryAngle"), 100.0109, 100.0112, "GantryRotationDirection is NONE"),
 }

@@ -40,7 +40,7 @@ def with_last(values: np.ndarray, value: float) -> np.ndarray:
 
 # What is set to a value; a value just inside its limit, one just outside, and what is said of the latter.
 LIMITS: dict[str, tuple[Change, float, float, str]] = {
-    "jaw X": (lambda a, v: replace(a, jaw_x_mm=(v, 50.0)), -200.01, -200.02, "jaws X at -200.02"),
+    "jaw X": (lambda a, v: replace(a, jaw_x_mm=(v, 50.0)), -200.0109, -200.0112, "jaws X at -200.011"),
     "jaw Y": (lambda a, v: replace(a, jaw_y_mm=(-60.0, v)), 200.01, 200.02, "jaws Y at -60 and 200.02"),
     "least opening": (lambda a, v: replace(a, jaw_y_mm=(0.0, v)), 9.99, 9.98, "jaws Y open by 9.98 mm"),
     "least gap": (lambda a, v: with_leaf(a, (slice(None), 1, 7), v), 0.49, 0.48, "pair 8 is closer than the least gap"),
@@ -52,8 +52,8 @@ LIMITS: dict[str, tuple[Change, float, float, str]] = {
     "aperture and jaw": (lambda a, v: with_leaf(a, (slice(None), 0, 30), v), -50.01, -50.02, "outside the jaws at -50"),
     "leaf speed": (lambda a, v: with_leaf(a, (slice(1, None), 1, 30), v), 50.02, 50.03, "moves 25.03 mm in 1.000 s"),
     "gantry speed": (
-        lambda a, v: replace(a, meterset_mu=np.array([0.0, v, v + 8.0, v + 16.0])), 200.1, 200.4,
-        "need the gantry at 0.299°/s",
+        lambda a, v: replace(a, meterset_mu=np.array([0.0, v, v + 8.0, v + 16.0])), 200.19, 200.21,
+        "need the gantry at 0.300°/s",
     ),
     "dose rate": (
         lambda a, v: replace(a, meterset_mu=np.array([0.0, v, v + 8.0, v + 16.0])), 0.0833, 0.0832, "least 5 MU/min",

@@ -121,13 +121,14 @@ def judge_case(path: Path, row: Mapping[str, object], protocol: Protocol, limits
         findings += distances.judge_distances(case, protocol.sdf_clip_mm, limits.sdf)
         findings += doses.judge_dose(case, protocol, limits)
         findings += plans.judge_plan(case, protocol)
-        row = inputs = None
-        if not any(finding.gate in UNMEASURABLE for finding in findings):
-            row, inputs = measure_case(case, protocol) | describe_source(case), measure_inputs(case, protocol)
-            if limits.image is not None:
-                image, measures = images.judge_image(case, protocol, limits.image)
-                findings, row = [*findings, *image], row | measures
-        return CaseReport(tuple(findings), row, inputs, take_fingerprint(case))
+        print_of_case = take_fingerprint(case)
+        if any(finding.gate in UNMEASURABLE for finding in findings):
+            return CaseReport(tuple(findings), None, None, print_of_case)
+        features = measure_case(case, protocol) | describe_source(case)
+        if limits.image is not None:
+            image, measures = images.judge_image(case, protocol, limits.image)
+            findings, features = [*findings, *image], features | measures
+        return CaseReport(tuple(findings), features, measure_inputs(case, protocol), print_of_case)
     except BadCase:
         raise
     except (BadInput, KeyError, TypeError, ValueError) as error:
