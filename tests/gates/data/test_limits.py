@@ -325,6 +325,14 @@ def test_a_distance_may_be_off_by_a_tenth_and_a_voxel(
     assert bool(found) is not is_kept
 
 
+def test_a_map_that_nothing_can_be_said_of_is_told(healthy: Healthy, limits: DataLimits) -> None:
+    case = healthy(1)
+    masks, sdf = np.array(case.masks), np.array(case.sdf_mm)
+    masks[case.structure_names.index("Rectum")], sdf[case.structure_names.index("Rectum")] = True, -50.0
+    found = judge_distances(replace(case, masks=masks, sdf_mm=sdf), 50.0, limits.sdf)
+    assert [(finding.gate, finding.severity) for finding in found] == [("sdf_unjudged", "warning")]
+
+
 @pytest.mark.parametrize(("off_mm", "is_kept"), [(0.0009, True), (0.00105, False)])
 def test_a_spacing_may_be_off_by_the_thousandth_of_a_mm(
     off_mm: float, is_kept: bool, healthy: Healthy, protocol: Protocol
