@@ -1,4 +1,4 @@
-"""Doses and plans of single files: gamma, DVH, recomputation, challenge scores, pictures."""
+"""Commands for single files: gamma, DVH, recomputed dose, scores, pictures."""
 
 from __future__ import annotations
 

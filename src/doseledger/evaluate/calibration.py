@@ -1,4 +1,4 @@
-"""Calibration of drawn doses: a factor from validation cases, coverage on test cases."""
+"""Calibration of drawn doses: a factor from validation, coverage on test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A test set's predictions -> tables and summary; whatever can't be compared honestly stops the evaluation."""
+"""Metrics of a test set: tables and summary of its predictions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The summary of a test set: flat numbers with their intervals, and which cases are the worst."""
+"""The summary of a test set: numbers, intervals, worst cases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gamma of two dose files: RTDOSE (volumes and single planes), cases and predictions, each on its own grid."""
+"""Gamma of two dose files: RTDOSE, cases and predictions on their own grids."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The metrics gate: a model is held to written limits, on cases that it never saw, by numbers that check out."""
+"""The metrics gate: a model's numbers on cases that it never saw."""
 
 from __future__ import annotations
 

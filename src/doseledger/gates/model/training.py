@@ -1,4 +1,4 @@
-"""What a training's history, and scores too good to be true, say against a model: a part of the metrics gate."""
+"""Red flags of a training's history, and scores too good to be true."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signs in a training's history that its model is too good to be true, or goes astray; limits come from the caller.
+"""Red flags of a training: too good to be true, or astray.
 
 As it trains, the latest epoch is judged; in the end, the epoch whose weights were kept. Nothing is stopped by a flag:
 people are told at once, and the metrics gate decides.

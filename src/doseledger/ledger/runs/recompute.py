@@ -1,4 +1,4 @@
-"""The metrics of a run made again: the summary from its tables, and a case's numbers from its predicted dose."""
+"""The metrics of a run made again from tables and predictions."""
 
 from __future__ import annotations
 

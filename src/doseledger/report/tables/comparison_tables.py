@@ -1,4 +1,4 @@
-"""The comparison report's tables: settings that differ, paired statistics, goals and cases of every run."""
+"""Tables of the comparison report: settings, paired statistics, goals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report's results: errors under named masks, gamma, DVH statistics, clinical goals and the table of cases."""
+"""Results of the report: errors by mask, gamma, DVH statistics, goals, cases."""
 
 from __future__ import annotations
 
