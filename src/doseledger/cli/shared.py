@@ -103,4 +103,15 @@ def show_verdict(verdict: Verdict, as_json: bool) -> None:
 
     warnings = [f"warning: [{item.gate}] {item.message}" for item in verdict.findings if item.severity == "warning"]
     word = f"the {verdict.gate} gate {'passed' if verdict.ok else 'failed'}"
-    show(verdict_as_json(verdict), as_json, "\n".join([*warnings, word]))
+    show(verdict_as_json(verdict), as_json, "\n".join([*describe_standing(verdict), *warnings, word]))
+
+
+def describe_standing(verdict: Verdict) -> list[str]:
+    """Return a model's results as a sentence, and its badge with the reasons; nothing for another gate's verdict."""
+    from doseledger.gates.model.standing import read_standing
+    from doseledger.gates.verdict import verdict_as_json
+
+    standing = read_standing(verdict_as_json(verdict))
+    if standing is None:
+        return []
+    return [standing.sentence, standing.badge, *(f"  - {reason}" for reason in standing.reasons)]

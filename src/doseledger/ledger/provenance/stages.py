@@ -17,7 +17,7 @@ from doseledger.core.layout import Layout, ModelLayout
 from doseledger.core.protocol import load_goals, load_protocol
 from doseledger.core.settings import Settings
 from doseledger.gates.digests import DATA_JUDGE
-from doseledger.gates.limits import DEFAULT, load_thresholds
+from doseledger.gates.limits import DEFAULT, borrowed_limits, load_thresholds
 from doseledger.gates.run_digest import TRAINER
 from doseledger.gates.suites import read_suite
 from doseledger.gates.verdict import without_explanations
@@ -109,7 +109,8 @@ def model_files(at: ModelLayout, settings: Settings) -> dict[Path, Any]:
     limits = load_thresholds(at.layout).model_dump(mode="json")
     recipe, trained = recipe_of(settings, at.name), trained_settings(settings, at.name)
     begun = {key: value for key, value in trained["recipe"].items() if key != "fit"}
-    judged = {name: limits[name] for name in ("training", "evaluation", "candidate")}
+    judged = {name: limits[name] for name in ("training", "evaluation", "candidate", "badge")}
+    judged["borrowed"] = borrowed_limits(at.layout)
     for name in ("metrics", "shortcuts"):
         judged[name] = limits[name].get(at.name, limits[name].get(DEFAULT))
     preflight = {**trained, "recipe": begun, "limits": [limits["preflight"], judged]}
