@@ -20,8 +20,8 @@ from doseledger.evaluate.cohort import read_gamma
 from doseledger.evaluate.predictions import load_prediction
 from doseledger.report.blocks import Picture
 from doseledger.report.figures.curves import StructureCurves, plot_dvh
-from doseledger.report.figures.slices import plot_slices
 from doseledger.report.figures.overview import plot_overview, plot_overview_dvh
+from doseledger.report.figures.slices import plot_slices
 from doseledger.report.figures.style import data_uri, house_style, page_uri, save_figure, structure_colours
 from doseledger.report.figures.viewer import Viewer
 from doseledger.report.figures.views import Comparison
@@ -111,9 +111,7 @@ def draw_case(
     )
 
 
-def draw_overview(
-    comparison: Comparison, protocol: Protocol, folder: Path, dpi: int
-) -> tuple[Picture, Picture]:
+def draw_overview(comparison: Comparison, protocol: Protocol, folder: Path, dpi: int) -> tuple[Picture, Picture]:
     """Save the case of the first screen under `folder`; return its dose wash and its DVH as pictures for the page."""
     case_id = comparison.case.case_id
     top_gy = 1.05 * max(float(comparison.plan_gy.max()), float(comparison.predicted_gy.max()))

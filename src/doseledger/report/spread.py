@@ -55,7 +55,12 @@ def load_spread(path: Path, shape_zyx: tuple[int, ...]) -> NDArray[np.float32] |
 
 
 def draw_spread(
-    comparison: Comparison, spread_gy: NDArray[np.float32], colours: Mapping[str, str], folder: Path, stem: str, dpi: int
+    comparison: Comparison,
+    spread_gy: NDArray[np.float32],
+    colours: Mapping[str, str],
+    folder: Path,
+    stem: str,
+    dpi: int,
 ) -> Picture:
     """Save the spread of a case's drawn doses beside its error, and return the picture for the page."""
     case_id = comparison.case.case_id

@@ -117,9 +117,7 @@ def test_a_lock_that_is_none_is_refused_and_a_strange_entry_records_nothing(tmp_
     assert recorded_outs({}, [EVALUATE]) == {}
 
 
-def test_the_stages_that_a_command_looks_at_are_those_that_it_depends_on(
-    repository: Path, tmp_path: Path
-) -> None:
+def test_the_stages_that_a_command_looks_at_are_those_that_it_depends_on(repository: Path, tmp_path: Path) -> None:
     resolved = resolve_pipeline(repository, tmp_path)
     for stage, reads in READS.items():
         for model in MODELS:

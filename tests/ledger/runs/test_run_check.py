@@ -128,7 +128,9 @@ def test_tables_and_summary_that_were_halved_together_are_found_by_the_hashes_in
     found = messages(verdict, "recorded")
     assert "reports/metrics/phantom/dose_unet/cases.csv: found MD5" in found
     assert "reports/metrics/phantom/dose_unet/details.json: found MD5" in found
-    assert "as evaluate@phantom-dose_unet left it. Never edit what a stage wrote; make it again with `dvc repro" in found
+    assert (
+        "as evaluate@phantom-dose_unet left it. Never edit what a stage wrote; make it again with `dvc repro" in found
+    )
 
 
 def test_a_run_of_which_dvc_recorded_nothing_is_told_and_not_failed(project) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from doseledger.core.sheet import format_number, plural
-from doseledger.gates.limits import BadgeLimits
+
+if TYPE_CHECKING:
+    from doseledger.gates.limits import BadgeLimits
 
 State = Literal["passed", "provisional", "failed"]
 GAMMA = re.compile(r"gamma_(?P<percent>[\d.]+)_(?P<mm>[\d.]+)_(?P<kind>global|local)_percent")
@@ -60,7 +62,9 @@ def standing_of_run(findings: Mapping[str, Any], others: Iterable[Mapping[str, A
     others
         Verdicts of the gates before it, on data and machine, as JSON values.
     """
-    known = read_standing(findings) or Standing("failed", tell_results({}), ("judged by an older version; judge again",))
+    known = read_standing(findings) or Standing(
+        "failed", tell_results({}), ("judged by an older version; judge again",)
+    )
     failed = [_failure(other["gate"], other) for other in others if not other["ok"]]
     if not failed:
         return known

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from doseledger.core.files import sha256_of_json
 from doseledger.core.layout import Layout, ModelLayout
+from doseledger.gates.model.standing import read_standing
 from doseledger.ledger.provenance.outs import OF_A_RUN, full_names, recorded_outs
 from doseledger.ledger.provenance.recorded import settings_of_run, stage_names
 from doseledger.ledger.provenance.snapshot import ROOT, Snapshot, parse_yaml
@@ -55,6 +56,8 @@ class RunRow:
         The summary.
     note
         Message of the commit, or what a person should know.
+    standing
+        What its badge says: passed, provisional or failed; empty where nobody knows.
     """
 
     id: str
@@ -69,6 +72,7 @@ class RunRow:
     settings: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     note: str = ""
+    standing: str = ""
 
     def columns(self) -> dict[str, Any]:
         """Return everything by the name that conditions and tables call it by; a metric wins over a setting."""
@@ -137,6 +141,7 @@ def _row(snapshot: Snapshot, at: ModelLayout) -> RunRow | None:
         verdicts=verdicts,
         settings=settings,
         metrics=summary or {},
+        standing=_standing(read_json, files) if verdicts["model"] is not None else "",
         note=f"changed since the stage that made it: {', '.join(changed)}" if changed else "",
     )
 
@@ -170,6 +175,11 @@ def _verdict(read: Callable[[Any], Any], files: RunFiles, gate: str, summary: An
     if gate == "model" and not verdict_speaks_of(findings or {}, summary or {}):
         return None
     return token["ok"] is True
+
+
+def _standing(read: Callable[[Any], Any], files: RunFiles) -> str:
+    told = read_standing(read(files.verdicts["model"].findings) or {})
+    return told.state if told else ""
 
 
 def _id(files: RunFiles, settings: Mapping[str, Any], summary: Any, checkpoint: str) -> str:
@@ -250,4 +260,5 @@ def _merged(first: RunRow, second: RunRow) -> RunRow:
         commit=first.commit or second.commit,
         dirty=second.dirty if first.dirty is None else first.dirty,
         note=first.note or second.note,
+        standing=first.standing or second.standing,
     )

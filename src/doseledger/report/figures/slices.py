@@ -68,9 +68,7 @@ def plot_slices(comparison: Comparison, colours: Mapping[str, str]) -> Figure:
     return plot_planes(comparison, (difference, gamma), colours)
 
 
-def plot_planes(
-    comparison: Comparison, overlays: tuple[Overlay, Overlay], colours: Mapping[str, str]
-) -> Figure:
+def plot_planes(comparison: Comparison, overlays: tuple[Overlay, Overlay], colours: Mapping[str, str]) -> Figure:
     """Return axial, coronal and sagittal slices through the isocentre: isodoses on the image, and two maps."""
     case = comparison.case
     index = isocentre_index(case)

@@ -215,9 +215,7 @@ def goals_sentence(goal_results: pd.DataFrame) -> str:
     return f"{goals} judged alike in {len(alike) - len(others)} of {plural(len(alike), 'patient')}{rest}."
 
 
-def goals_table(
-    goal_results: pd.DataFrame, colours: Mapping[str, str], *, case_id: str | None = None
-) -> Table:
+def goals_table(goal_results: pd.DataFrame, colours: Mapping[str, str], *, case_id: str | None = None) -> Table:
     """Return how often plan and prediction meet each clinical goal; of one case, the values and verdicts."""
     if case_id is not None:
         return _goals_of_case(goal_results[goal_results["case_id"] == case_id], colours)
