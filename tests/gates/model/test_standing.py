@@ -69,7 +69,7 @@ PROVISIONAL: dict[str, tuple[dict[str, dict[str, Any]], dict[str, str], str]] = 
         parts_of(20, WARNING), {}, "1 warning about learning: m: ct_shuffle_change_gy is 0.02, wanted >= 0.05",
     ),
     "gamma that nobody checked": (
-        parts_of(20, Finding("gamma_unverified", "c", "warning", "c: no point")), {}, "could not be judged: c: no point",
+        parts_of(20, Finding("gamma_unverified", "c", "warning", "c: no point")), {}, "not be judged: c: no point",
     ),
     "a limit that was not measured": (
         parts_of(20, limits=[limit("mae_body_gy", provisional=True)]), {},

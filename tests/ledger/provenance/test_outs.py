@@ -27,8 +27,8 @@ from doseledger.ledger.provenance.outs import (
 DVC = [sys.executable, "-m", "dvc"]
 CASES = "reports/metrics/phantom/dose_unet/cases.csv"
 EVALUATE = "evaluate@phantom-dose_unet"
-# As the project's stages: a table that is not cached, a folder of weights, and a stage that reads both while `dvc repro`
-# is still at work.
+# As the project's stages: a table that is not cached, a folder of weights, and a stage that reads both while
+# `dvc repro` is still at work.
 LOOK = (
     "from pathlib import Path; import sys; "
     "from doseledger.ledger.provenance.outs import recorded_of, changed_outs; "
@@ -40,8 +40,8 @@ PIPELINE = {
     "stages": {
         "train": {
             "matrix": {"model": ["phantom-dose_unet"]},
-            "cmd": "mkdir -p models/phantom/dose_unet/checkpoints && cp seed models/phantom/dose_unet/checkpoints/b.ckpt"
-            " && cp seed models/phantom/dose_unet/a.csv",
+            "cmd": "mkdir -p models/phantom/dose_unet/checkpoints && cp seed models/phantom/dose_unet/a.csv"
+            " && cp seed models/phantom/dose_unet/checkpoints/b.ckpt",
             "deps": ["seed"],
             "outs": ["models/phantom/dose_unet"],
         },

@@ -203,7 +203,7 @@ def judge_left_out(
             "see in skipped.csv whether they are of another protocol, or the structure has another name",
         ),
         (
-            "most_accepted", n_accepted, limits.most_accepted_percent, "failed and were accepted (ingest.accept_failed)",
+            "most_accepted", n_accepted, limits.most_accepted_percent, "failed and were accepted (accept_failed)",
             "mend some of them: what is left is another cohort than the clinic's",
         ),
     ):  # fmt: skip

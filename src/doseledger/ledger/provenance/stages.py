@@ -12,7 +12,7 @@ from typing import Any
 
 from doseledger.core.code import reached_code
 from doseledger.core.errors import NotReady
-from doseledger.core.files import read_json, sha256_of_file, write_json
+from doseledger.core.files import all_or_none, read_json, sha256_of_file, write_json
 from doseledger.core.layout import Layout, ModelLayout
 from doseledger.core.protocol import load_goals, load_protocol
 from doseledger.core.settings import Settings
@@ -156,8 +156,9 @@ def trained_settings(settings: Settings, model: str) -> dict[str, Any]:
 
 def write_files(files: Mapping[Path, Any]) -> None:
     """Write JSON files."""
-    for path, value in files.items():
-        write_json(path, value)
+    with all_or_none():
+        for path, value in files.items():
+            write_json(path, value)
 
 
 def require_stage(layout: Layout, settings: Settings, stage: str, model: str | None = None) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from doseledger.core.errors import BadInput
-from doseledger.core.files import atomic_path
+from doseledger.core.files import all_or_none, atomic_path
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -110,10 +110,11 @@ def point_style(n_points: int) -> dict[str, Any]:
 def save_figure(figure: Figure, folder: Path, stem: str, dpi: int) -> dict[str, Path]:
     """Write a figure as PNG, SVG and PDF without clock or software name; return the path of each format."""
     paths = {}
-    for kind, metadata in NO_METADATA.items():
-        paths[kind] = folder / f"{stem}.{kind}"
-        with atomic_path(paths[kind]) as part:
-            figure.savefig(part, format=kind, dpi=dpi, metadata=metadata)
+    with all_or_none():
+        for kind, metadata in NO_METADATA.items():
+            paths[kind] = folder / f"{stem}.{kind}"
+            with atomic_path(paths[kind]) as part:
+                figure.savefig(part, format=kind, dpi=dpi, metadata=metadata)
     return paths
 
 
