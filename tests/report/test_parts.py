@@ -132,7 +132,7 @@ def test_red_flags_of_a_training_stand_in_a_table_of_their_own() -> None:
 def test_shortcuts_and_drift_are_shown_as_they_were_judged(build_run: Build, tmp_path: Path) -> None:
     run = build_run(tmp_path)
     context = build_context(run.at, load_facts(run.at), run.evaluate, [], {})
-    assert context["verdict_ok"]
+    assert (context["standing"].state, context["badge_state"]) == ("provisional", "warn")
     judged = [[cell.text for cell in row[:2]] for row in context["tables"]["verdicts"].rows]
     assert [name.partition(":")[0] for name, _ in judged] == ["Data", "Preflight", "Metrics", "Shortcuts", "Drift"]
     assert {word for _, word in judged} == {"passed"}
@@ -141,9 +141,9 @@ def test_shortcuts_and_drift_are_shown_as_they_were_judged(build_run: Build, tmp
     run.at.layout.drift_verdict.findings.unlink()
     assert not judge_again(run.at).ok
     context = build_context(run.at, load_facts(run.at), run.evaluate, [], {})
-    assert not context["verdict_ok"]
-    titles = [alarm.title for alarm in context["alarms"]]
-    assert titles == ["The shortcuts gate failed.", "The drift gate failed."]
+    assert (context["standing"].state, context["badge_state"]) == ("failed", "bad")
+    named = [reason.partition(":")[0] for reason in context["standing"].reasons]
+    assert named == ["the shortcuts gate failed", "the drift gate failed"]
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Archives of tensors and plain values: read within bounds and without code, and the digest of their content."""
+"""Archives of tensors and plain values, read without code; digests of content."""
 
 from __future__ import annotations
 

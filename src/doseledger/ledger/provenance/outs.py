@@ -1,4 +1,4 @@
-"""Small files and weights that stages made, held to the hashes that dvc.lock records."""
+"""Tables, verdicts and weights held to the hashes in dvc.lock."""
 
 from __future__ import annotations
 
