@@ -11,7 +11,7 @@ from fixtures.dump import fill_dump
 from typer.testing import CliRunner
 
 from doseledger.cli.app import app
-from doseledger.cli.audited import audit_log
+from doseledger.cli.audited import this_machine
 from doseledger.core.errors import BadInput
 from doseledger.ledger.audit.log import read_entries
 
@@ -25,7 +25,7 @@ def dump(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def arguments(repository: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     """What names protocol and templates; the project is an empty folder."""
     monkeypatch.setenv("DVC_ROOT", str(tmp_path / "project"))
-    return ["--protocol", str(repository / "validation" / "protocols" / "prostate_sib.yaml")]
+    return ["--protocol", str(repository / "validation" / "cohorts" / "prostate" / "protocol.yaml")]
 
 
 def run(*words: object) -> str:
@@ -45,9 +45,9 @@ def test_a_survey_lies_beside_the_dump_and_the_log_names_nobody(dump, arguments,
     assert "http" not in re.sub(r"data:image/jpeg;base64,[^\"]+", "", page)
     for text in (page, (out / "survey.json").read_text()):
         assert not any(word in text for word in ("Jane", "Doe", "4711"))
-    log = audit_log().read_text()
+    log = this_machine().audit_log.read_text()
     assert not any(word in log for word in ("Jane", "Doe", "4711", str(tmp_path / "export")))
-    assert [entry["command"] for entry in read_entries(audit_log())] == ["survey", "survey"]
+    assert [entry["command"] for entry in read_entries(this_machine().audit_log)] == ["survey", "survey"]
 
 
 def test_a_survey_as_json_is_one_value_and_runs_anew_over_the_old_one(dump, arguments, tmp_path):
@@ -64,7 +64,7 @@ def test_sort_tells_its_rule_where_it_chose(dump, arguments, tmp_path):
     assert told.startswith("Of several plans: one that treats")
     assert 'case_0001: "SIB" before "SIB v2" (unapproved)' in told
     assert "3 cases laid out" in told
-    assert "Jane" not in audit_log().read_text()
+    assert "Jane" not in this_machine().audit_log.read_text()
 
 
 def test_outside_a_project_a_survey_looks_at_files_and_links(dump, monkeypatch, tmp_path):
