@@ -57,6 +57,24 @@ def settings(
 
 
 @app.command(rich_help_panel=START)
+def why(cohort: Cohort = None, as_json: Json = False) -> None:
+    """Say which stages would run, and why.
+
+    Which line of code or setting changed, what it reaches, and what each stage cost last time.
+
+    Example: doseledger why
+    """
+    from dataclasses import asdict
+
+    from doseledger.cli.audited import this_machine
+    from doseledger.ledger.runs.why import describe_reruns, find_reruns
+
+    at = project(cohort)
+    found = find_reruns(at.layout, at.settings, this_machine())
+    show([asdict(one) for one in found], as_json, "\n".join(describe_reruns(found)))
+
+
+@app.command(rich_help_panel=START)
 def base(
     model: Annotated[str, typer.Argument(help="A name of `bases` in the settings.")],
     cohort: Cohort = None,
