@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,6 +13,24 @@ from doseledger.cli.shared import START, Cohort, Json, project, show, tell
 app = typer.Typer()
 recipe_app = typer.Typer(no_args_is_help=True, help="Ready-made models.")
 app.add_typer(recipe_app, name="recipe", rich_help_panel=START)
+
+
+@app.command("init", rich_help_panel=START)
+def init(folder: Annotated[Path, typer.Argument(help="A new folder.")], as_json: Json = False) -> None:
+    """Lay out a new project: pipeline, settings, limits.
+
+    For a package that was installed with pip; a clone is a project itself.
+
+    Example: doseledger init my-project
+    """
+    from doseledger.ledger.provenance.new_project import make_project
+
+    written = make_project(folder)
+    text = (
+        f"{len(written)} files in {folder}; next: cd {folder}, choose `cohort` in params.yaml, commit, `dvc repro`. "
+        "After an update of the package: `dvc repro --force code`"
+    )
+    show([path.as_posix() for path in written], as_json, text)
 
 
 @app.command(rich_help_panel=START)
