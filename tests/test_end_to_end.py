@@ -153,6 +153,20 @@ def test_a_second_repro_runs_nothing(clone: Clone) -> None:
     assert reasons(clone) == {}
 
 
+def test_another_clone_that_pulls_what_was_pushed_runs_nothing(clone: Clone, tmp_path: Path) -> None:
+    store = ("dvc", "remote", "add", "--local", "--default", "store", str(tmp_path / "store"))
+    clone.run(*store)
+    clone.run("dvc", "push", "--with-deps", REPORT)
+    subprocess.run(["git", "clone", "--quiet", str(clone.root), str(tmp_path / "other")], check=True)
+    other = Clone(tmp_path / "other")
+    other.run(*store)
+    other.run("dvc", "pull", "--with-deps", REPORT)
+    done = other.run("dvc", "repro", REPORT)
+    assert "Running stage" not in done.stdout
+    assert reasons(other).keys() <= {"report_data@phantom"}
+    clone.run("dvc", "remote", "remove", "--local", "store")
+
+
 def test_a_model_that_was_hardly_trained_fails_the_gate(clone: Clone) -> None:
     done = clone.run("dvc", "repro", "gate@phantom-dose_unet", ok=False)
     assert done.returncode != 0
