@@ -24,8 +24,10 @@ from doseledger.core.tables import RAW, write_table
 from doseledger.core.types import Mask, Tell
 from doseledger.dicom.objects import Study, make_uid, to_bytes
 from doseledger.dicom.source import source_digest
-from doseledger.dicom.write import InterpretedType, Roi, make_ct, make_dose, make_structure_set
+from doseledger.dicom.structure_names import InterpretedType
+from doseledger.dicom.write import make_ct, make_dose
 from doseledger.dicom.write_plan import BeamDevice, make_plan
+from doseledger.dicom.write_structures import Roi, make_structure_set
 from doseledger.dosimetry.goals import GoalResult, evaluate_goals
 from doseledger.phantom.near_bowel import SPARED, compromise_of, with_near_bowel, yielded_goals
 from doseledger.phantom.patient import Dirt, SyntheticPatient, draw_patient
