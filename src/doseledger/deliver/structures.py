@@ -238,9 +238,8 @@ def _algorithm(found: MaskSet, structure: _Structure) -> str:
 
 
 def _said(found: MaskSet, structure: _Structure) -> str:
-    """How a structure came about, in words."""
-    by = f"predicted by {found.model}" if found.model else "as in the case"
-    return f"{by}; {structure.cleaned}" if structure.cleaned else f"{by}; not cleaned"
+    """How a structure came about: words of `phi_attributes.OWN_TEXT`, which name nobody."""
+    return f"{'predicted' if found.model else 'as in the case'}; {structure.cleaned or 'not cleaned'}"
 
 
 def _contoured(
@@ -275,7 +274,6 @@ def _structure_set(structures: list[_Structure], study: Study, image: _Image, fo
             algorithm=_algorithm(found, structure),
             technique=_said(found, structure),
             description=_said(found, structure),
-            label=structure.name,
             colour=structure.described.colour,
             code=structure.described.kind,
         )
@@ -283,8 +281,9 @@ def _structure_set(structures: list[_Structure], study: Study, image: _Image, fo
     ]
     label = "PREDICTED" if found.model else "STRUCTURES"
     dataset = make_structure_set(study, rois, image.grid, image.slices, label)
-    cleaned = [f"{s.name}: {s.cleaned}" for s in structures if s.cleaned]
-    dataset.StructureSetDescription = f"Cleaned: {'; '.join(cleaned)}" if cleaned else "Not cleaned"
+    n_parts, n_holes = (sum(word in s.cleaned for s in structures) for word in ("largest", "holes"))
+    how = f"cleaned: largest part of {n_parts}, holes of {n_holes} structures"
+    dataset.StructureSetDescription = how if n_parts or n_holes else "not cleaned"
     dataset.ApprovalStatus = "UNAPPROVED"
     return dataset
 
@@ -315,9 +314,9 @@ def _sign(dataset: Dataset, image: Dataset, found: MaskSet, shares: bool) -> Non
     """Say what made an object, and whose it is."""
     if shares:
         share_study(dataset, image)
-    title = f"PREDICTED structures, {found.model}" if found.model else "Structures of a case"
-    dataset.SeriesDescription = title[:LONG_STRING]
-    dataset.Manufacturer, dataset.ManufacturerModelName = "doseledger", "STRUCTURES (research)"
+    dataset.SeriesDescription = "PREDICTED structures" if found.model else "Structures of a case"
+    maker = f"STRUCTURES (research) {found.model}".strip()
+    dataset.Manufacturer, dataset.ManufacturerModelName = "doseledger", maker[:LONG_STRING]
     dataset.SoftwareVersions = version("doseledger")[:LONG_STRING]
 
 

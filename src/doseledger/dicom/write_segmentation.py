@@ -14,6 +14,7 @@ from doseledger.core.types import Mask
 from doseledger.dicom.frames import Plane
 from doseledger.dicom.geometry import Planes, from_lps
 from doseledger.dicom.objects import SERIES_NUMBER, Study, new_object
+from doseledger.dicom.phi_attributes import DUMMY_TEXT
 from doseledger.dicom.structure_names import Code, Described
 
 # Content Date and Time must have a value (PS3.3 C.7.6.16), and this says openly that it is none.
@@ -107,7 +108,7 @@ def make_segmentation(
             manufacturer="doseledger",
             manufacturer_model_name=maker[:LONG_STRING],
             software_versions=version[:LONG_STRING],
-            device_serial_number="none",
+            device_serial_number=DUMMY_TEXT,
             content_label="STRUCTURES",
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -145,10 +146,11 @@ def _as_ours(ds: Dataset, study: Study) -> None:
         ds[element.tag] = element
     ds.Manufacturer = "doseledger"
     ds.ContentDate, ds.ContentTime = NO_DATE, NO_TIME
+    ds.LongitudinalTemporalInformationModified = "REMOVED"
     for keyword in filter(ds.__contains__, DATES):
         del ds[keyword]
     for equipment in ds.get("ContributingEquipmentSequence", []):
-        del equipment.ContributionDateTime
+        del equipment.ContributionDateTime, equipment.ContributionDescription
     organisation = study.uid("seg", "dimensions")
     for item in (*ds.DimensionOrganizationSequence, *ds.DimensionIndexSequence):
         item.DimensionOrganizationUID = organisation

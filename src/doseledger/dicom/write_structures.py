@@ -46,8 +46,6 @@ class Roi:
         AUTOMATIC, SEMIAUTOMATIC or MANUAL; empty where nobody knows.
     technique, description
         How it came about (64 characters), and what else is to be said of it; empty to leave out.
-    label
-        The name that its cohort has for it, where that is another one.
     colour, code
         How it is shown, and what it is; None for one of our own, and for none.
     """
@@ -59,7 +57,6 @@ class Roi:
     algorithm: str = "AUTOMATIC"
     technique: str = ""
     description: str = ""
-    label: str = ""
     colour: Colour | None = None
     code: Code | None = None
 
@@ -141,8 +138,6 @@ def _observation(number: int, roi: Roi) -> Dataset:
     observation = Dataset()
     observation.ObservationNumber = observation.ReferencedROINumber = number
     observation.RTROIInterpretedType, observation.ROIInterpreter = roi.interpreted_type, ""
-    if roi.label:
-        observation.ROIObservationLabel = roi.label[:SHORT_STRING]
     if roi.code is not None:
         code = Dataset()
         code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = roi.code
