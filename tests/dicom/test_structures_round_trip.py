@@ -63,7 +63,7 @@ def blobs(draw: st.DrawFn) -> Mask:
     return mask
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(blobs())
 def test_any_mask_comes_back_from_its_smooth_contours_voxel_for_voxel(mask: Mask) -> None:
     np.testing.assert_array_equal(read_mask(written(mask)), mask)

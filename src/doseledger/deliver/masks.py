@@ -15,7 +15,7 @@ from doseledger.core.damage import UNREADABLE, describe
 from doseledger.core.errors import BadCase
 from doseledger.core.grid import SAME_GRID_MM, Grid, box_within, resample_linear
 from doseledger.core.npz import open_npz
-from doseledger.core.types import HuArray, Mask
+from doseledger.core.types import HuArray, Mask, Singles
 from doseledger.dicom.distance import signed_distance
 
 # Surfaces are interpolated within this many voxels of either grid.
@@ -166,6 +166,8 @@ def _place(position_mm: tuple[float, float, float]) -> str:
 def mask_on_image(mask: Mask, grid: Grid, image_grid: Grid) -> Mask:
     """Return a mask on an image's voxels: the same voxels where the grids share them, else its surface interpolated.
 
+    The volume is kept as nearly as the image's voxels allow.
+
     Parameters
     ----------
     mask
@@ -187,6 +189,22 @@ def mask_on_image(mask: Mask, grid: Grid, image_grid: Grid) -> Mask:
     reach_mm = REACH_VOXELS * max(*grid.spacing_mm, *image_grid.spacing_mm)
     box = box_within(image_grid, grid)
     if box is not None and mask.any():
-        field_mm = signed_distance(mask, grid, reach_mm)
-        result[box] = resample_linear(field_mm, grid, image_grid.inside(box), reach_mm) < 0
+        field_mm = resample_linear(signed_distance(mask, grid, reach_mm), grid, image_grid.inside(box), reach_mm)
+        result[box] = _holding(field_mm, float(mask.sum()) * grid.voxel_volume_cc, image_grid)
     return result
+
+
+def _holding(field_mm: Singles, volume_cc: float, grid: Grid) -> Mask:
+    """The voxels below a level of a distance that hold a volume, or come nearest; at most half a voxel off the surface.
+
+    Interpolation cuts edges and corners off; a surface moved out by as little as that takes keeps the volume.
+    """
+    wanted = round(volume_cc / grid.voxel_volume_cc)
+    most_mm = min(grid.spacing_mm) / 2.0
+    if not 1 <= wanted <= field_mm.size:
+        return field_mm < 0
+    level_mm = np.clip(np.partition(field_mm, wanted - 1, axis=None)[wanted - 1], -most_mm, most_mm)
+    # Voxels at one distance come in together: with them or without, whichever is nearer.
+    without, together = field_mm < level_mm, field_mm <= level_mm
+    counts = np.count_nonzero(without), np.count_nonzero(together)
+    return without if abs(counts[0] - wanted) < abs(counts[1] - wanted) else together
