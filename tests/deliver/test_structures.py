@@ -21,7 +21,8 @@ from doseledger.core.case import Case, write_npz
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.grid import Grid
 from doseledger.core.protocol import Protocol, load_protocol
-from doseledger.deliver.structures import StructuresRequest, check_formats, read_back, write_structures
+from doseledger.deliver.structure_objects import read_back
+from doseledger.deliver.structures import StructuresRequest, check_formats, write_structures
 from doseledger.dicom.contours import fill, stack_contours
 from doseledger.dicom.objects import Study, make_uid, to_bytes
 from doseledger.dicom.read_structures import read_contours, read_rois
@@ -104,7 +105,9 @@ def test_the_segmentation_holds_the_same_voxels_under_names_and_codes(
     inside = found["Rectum"].any(axis=(1, 2))
     assert volume.position[:2] == pytest.approx(first[:2])
     assert inside.sum() == masks.mask("Rectum").any(axis=(1, 2)).sum()
-    np.testing.assert_array_equal(found["Rectum"][inside] > 0, masks.mask("Rectum")[masks.mask("Rectum").any(axis=(1, 2))])
+    np.testing.assert_array_equal(
+        found["Rectum"][inside] > 0, masks.mask("Rectum")[masks.mask("Rectum").any(axis=(1, 2))]
+    )
 
 
 def test_names_types_colours_and_links_are_those_of_the_structures(patient: Path, case: Path, tmp_path: Path) -> None:
@@ -157,9 +160,7 @@ def _area(polygon: np.ndarray) -> float:
 def test_dciodvfy_finds_no_error(patient: Path, case: Path, tmp_path: Path) -> None:
     write_structures(case, patient, tmp_path / "out", PLAIN)
     for name in ("rtstruct.dcm", "seg.dcm"):
-        said = subprocess.run(
-            ["dciodvfy", tmp_path / "out" / name], capture_output=True, text=True, check=False
-        ).stderr
+        said = subprocess.run(["dciodvfy", tmp_path / "out" / name], capture_output=True, text=True, check=False).stderr
         # The tiny CT's own pseudonym is no name of the standard's present form.
         assert [line for line in said.splitlines() if line.startswith("Error")] == []
 
@@ -246,13 +247,13 @@ def test_a_prediction_without_masks_is_refused_by_what_it_lacks(
         write_structures(tmp_path / "nothing.npz", patient, tmp_path / "out", PLAIN)
 
 
-def test_another_patients_image_of_the_same_size_is_refused(
-    factory: ModuleType, case: Path, tmp_path: Path
-) -> None:
+def test_another_patients_image_of_the_same_size_is_refused(factory: ModuleType, case: Path, tmp_path: Path) -> None:
     other = factory.make_patient()
     for image in other.ct:
         image.RescaleIntercept = -1030.0
-    with pytest.raises(BadCase, match="the image is not the one of the case: values differ by up to 6 inside the patient"):
+    with pytest.raises(
+        BadCase, match="the image is not the one of the case: values differ by up to 6 inside the patient"
+    ):
         write_structures(case, other.save(tmp_path / "other"), tmp_path / "out", PLAIN)
     assert not (tmp_path / "out").exists()
 
@@ -277,7 +278,12 @@ def test_what_is_not_there_can_not_be_asked_for(patient: Path, case: Path, tmp_p
 def test_a_person_is_named_only_where_it_is_asked_for(factory: ModuleType, case: Path, tmp_path: Path) -> None:
     clinic = factory.make_patient()
     for image in clinic.ct:
-        image.PatientName, image.PatientID, image.PatientBirthDate, image.StudyDate = "Doe^Jane", "77", "19500102", "20240101"
+        image.PatientName, image.PatientID, image.PatientBirthDate, image.StudyDate = (
+            "Doe^Jane",
+            "77",
+            "19500102",
+            "20240101",
+        )
     folder = clinic.save(tmp_path / "clinic")
     for identity in (False, True):
         out = tmp_path / str(identity)

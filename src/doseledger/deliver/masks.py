@@ -105,7 +105,8 @@ def _of_case(case: Case) -> MaskSet:
 def _of_prediction(name: str, npz: Mapping[str, Any]) -> MaskSet:
     masks, names = npz["masks"], [str(structure) for structure in npz["structure_names"]]
     meta = json.loads(str(npz["meta"])) if "meta" in npz else {}
-    if masks.ndim != 4 or len(masks) != len(names) or masks.dtype not in (np.uint8, np.bool_) or masks.max(initial=0) > 1:
+    fits = masks.ndim == 4 and len(masks) == len(names)
+    if not fits or masks.dtype not in (np.uint8, np.bool_) or masks.max(initial=0) > 1:
         found = f"{masks.dtype} {masks.shape} for {len(names)} names"
         raise BadCase(name, f"masks are {found}, wanted 0 and 1 as uint8 (structure, z, y, x); predict again")
     there = {structure: masks[k].astype(np.bool_) for k, structure in enumerate(names)}
@@ -133,7 +134,8 @@ def check_image(masks: MaskSet, ct_hu: HuArray, grid: Grid) -> None:
     """
     low, high = masks.grid.extent_mm
     first, last = grid.extent_mm
-    slack = [BEYOND_VOXELS * (a + b) + SAME_GRID_MM for a, b in zip(masks.grid.spacing_mm, grid.spacing_mm, strict=True)]
+    spacings = zip(masks.grid.spacing_mm, grid.spacing_mm, strict=True)
+    slack = [BEYOND_VOXELS * (own + images) + SAME_GRID_MM for own, images in spacings]
     inner = zip(low, high, first, last, slack, strict=True)
     if not all(a >= f - more and b <= z + more for a, b, f, z, more in inner):
         raise BadCase(
@@ -176,15 +178,15 @@ def mask_on_image(mask: Mask, grid: Grid, image_grid: Grid) -> Mask:
         Its own grid, and the image's.
     """
     result = np.zeros(image_grid.shape_zyx, dtype=np.bool_)
-    start = image_grid.mm_to_index(grid.origin_mm)
+    start = image_grid.mm_to_index(np.asarray(grid.origin_mm))
     off_mm = np.abs(start - np.rint(start)) * image_grid.spacing_mm
     low = tuple(int(index) for index in np.rint(start))
     high = tuple(a + n for a, n in zip(low, grid.shape_zyx, strict=True))
     fits = min(low) >= 0 and all(b <= n for b, n in zip(high, image_grid.shape_zyx, strict=True))
     if off_mm.max() <= SAME_GRID_MM and fits:
-        box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-        if image_grid.inside((box[0], box[1], box[2])).same_as(grid):
-            result[box] = mask
+        z, y, x = (slice(a, b) for a, b in zip(low, high, strict=True))
+        if image_grid.inside((z, y, x)).same_as(grid):
+            result[z, y, x] = mask
             return result
     reach_mm = REACH_VOXELS * max(*grid.spacing_mm, *image_grid.spacing_mm)
     box = box_within(image_grid, grid)

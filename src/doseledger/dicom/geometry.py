@@ -151,5 +151,5 @@ def from_lps(volume: NDArray[Any], planes: Planes) -> NDArray[Any]:
     directions = [normal * np.sign(planes.step_mm), planes.column_xyz, planes.row_xyz]
     world = [int(np.argmax(np.abs(direction))) for direction in directions]
     order = [world.index(axis) for axis in (2, 1, 0)]
-    reverse = [at for at, source in enumerate(order) if directions[source][world[source]] < 0]
+    reverse = tuple(at for at, source in enumerate(order) if directions[source][world[source]] < 0)
     return np.transpose(np.flip(volume, reverse), np.argsort(order))

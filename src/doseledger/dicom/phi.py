@@ -27,9 +27,9 @@ from doseledger.dicom.phi_attributes import (
     DUMMY_TEXT,
     LISTED,
     NAME_VRS,
-    OWN_TEXT,
     OVERLAY_ELEMENTS,
     OVERLAY_GROUPS,
+    OWN_TEXT,
     PSEUDONYM_KEYWORDS,
 )
 from doseledger.dicom.source import SourceFile, lenient
