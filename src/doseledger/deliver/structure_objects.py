@@ -1,4 +1,4 @@
-"""Masks on an image as RTSTRUCT and DICOM SEG: links, words on how they came about, and read back."""
+"""Masks on an image as RTSTRUCT and DICOM SEG objects, read back once made."""
 
 from __future__ import annotations
 

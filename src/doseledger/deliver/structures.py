@@ -1,4 +1,4 @@
-"""Masks of a case or a prediction as RTSTRUCT and DICOM SEG, beside the image that they came from."""
+"""Masks of a case or prediction as RTSTRUCT and DICOM SEG, beside their image."""
 
 from __future__ import annotations
 

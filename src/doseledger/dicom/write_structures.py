@@ -1,4 +1,4 @@
-"""Structure sets as RTSTRUCT: contours of masks and surfaces on the slices of an image."""
+"""Structure sets as RTSTRUCT: masks and surfaces as contours on image slices."""
 
 from __future__ import annotations
 
