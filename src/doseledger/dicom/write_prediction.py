@@ -158,6 +158,13 @@ def make_predicted_dose(
     return _signed(ds, heading)
 
 
+def share_study(ds: Dataset, image: Dataset) -> None:
+    """Give an object the patient's and the study's attributes as an image has them."""
+    for keyword in SHARED_KEYWORDS:
+        if keyword in image:
+            setattr(ds, keyword, _copied(image[keyword]))
+
+
 def _copied(element: DataElement) -> Any:
     """An element's value for another file; as text, since a name keeps the bytes of its own file's character set."""
     if element.VR == "SQ":
@@ -168,10 +175,8 @@ def _copied(element: DataElement) -> Any:
 
 
 def _signed(ds: Dataset, heading: Heading) -> Dataset:
-    """The object with the patient's and the study's attributes as the image has them, and who made it."""
-    for keyword in SHARED_KEYWORDS:
-        if keyword in heading.image:
-            setattr(ds, keyword, _copied(heading.image[keyword]))
+    """The object with the patient's and the study's attributes as the image has them, and what made it."""
+    share_study(ds, heading.image)
     ds.SeriesDescription = heading.by.description
     ds.Manufacturer, ds.ManufacturerModelName = "doseledger", f"{LABEL} DOSE (research)"
     ds.SoftwareVersions = heading.by.version[:LONG_STRING]
