@@ -146,6 +146,30 @@ def recompute_dose(
         raise BadInput(f"RTDOSE is not the dose of its RTPLAN to {limit_gy:g} Gy: {', '.join(beyond)}")
 
 
+@plan_app.command("complexity")
+def complexity(
+    files: Annotated[list[Path], typer.Argument(help="RTPLAN files, of any system.")],
+    machine: Annotated[
+        Path | None, typer.Option(help="YAML of a machine, for the speeds; else the generic one.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure the complexity of plans.
+
+    MU per Gy, modulation score, small gaps, leaf travel, edge over area, and, with --json, speeds at each control
+    point.
+
+    Example: doseledger plan complexity RP.dcm --json
+    """
+    from doseledger.evaluate.files.plan_complexity import complexity_of_files, describe_complexity
+    from doseledger.planning.machine.linac import load_machine
+
+    plans, failed = complexity_of_files(files, load_machine(machine))
+    show(plans, as_json, "\n".join(line for plan in plans for line in describe_complexity(plan)))
+    if failed:
+        raise BadInput("; ".join(failed))
+
+
 @plan_app.command("figure")
 @audited("plan figure", inputs=("protocol",), outputs=("out",), reads="all")
 def plan_figure(
