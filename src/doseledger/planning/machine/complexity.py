@@ -219,7 +219,7 @@ def leaf_travel_mm(arc: Arc, apertures: Apertures) -> float:
 
 
 def speeds_of(arc: Arc, machine: Machine) -> Speeds:
-    """Return how fast gantry, dose and leaves run in each segment, when the machine takes the least time that it can."""
+    """Return how fast gantry, dose and leaves run in each segment when a machine delivers it as fast as it can."""
     turn, mu = np.abs(gantry_turn_deg(arc)), np.maximum(arc.segment_mu, 0.0)
     way = np.abs(np.diff(arc.leaf_mm, axis=0)).reshape(len(mu), -1).max(axis=1, initial=0.0)
     time = np.maximum(machine.fastest_segment_s(turn, mu), way / machine.leaves.max_speed_mm_s)

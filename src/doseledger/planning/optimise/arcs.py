@@ -73,9 +73,10 @@ def optimise_to(
     isocentre = patient.isocentre_xyz_mm or _centre(patient.masks[patient.hottest_target], patient.grid)
     arcs = start_arcs(_thinned(targets, patient.grid), isocentre, machine, style, settings.segments_per_arc)
     points, asked = sampled_points(patient, objectives, settings.n_points, rng)
-    density = density_map(patient.ct_hu, patient.grid, machine.density)
+    density = density_map(patient.ct_hu, patient.image_grid, machine.density)
     operators = arc_operators(arcs, density, machine, points)
-    problem = Problem(machine, operators, asked, patient.n_fractions)
+    per_mu = settings.mu_weight * patient.n_fractions / patient.prescription_gy[patient.hottest_target]
+    problem = Problem(machine, operators, asked, patient.n_fractions, per_mu)
     arcs, objective = descend(problem, _normalised_start(problem, arcs, patient), settings.iterations, progress)
     plan = Plan(
         label=patient.case_id[:16],
