@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from doseledger.cli.audited import audited
-from doseledger.cli.shared import JUDGE, Cohort, Json, Protocol, project, show
+from doseledger.cli.shared import JUDGE, Cohort, Json, Protocol, project, show, tell
 from doseledger.core.errors import BadInput
 
 if TYPE_CHECKING:
@@ -135,6 +135,9 @@ def recompute_dose(
     from doseledger.evaluate.files.plan_dose import recompute_dose as recompute
 
     found = [recompute(case) for case in cases]
+    for one in found:
+        if one.warning:
+            tell(f"WARNING: {one.case_id}: {one.warning}")
     lines = [
         f"{one.case_id}: {one.n_voxels} voxels up to {one.greatest_gy:.2f} Gy; off by at most {one.worst_gy:.4f} Gy, "
         f"on average {one.mean_gy:.5f} Gy"

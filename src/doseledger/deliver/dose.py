@@ -217,15 +217,21 @@ def _dicom_of(
     # Another dose, model or setting is another object, and needs another UID.
     what = sha256_of_bytes(np.ascontiguousarray(written_gy).tobytes())
     key = f"{digest}/{model.sha256}/{what}/{request.bits}"
-    rois = read_rois(objects.rtstruct, case.case_id)
-    empty = {roi.name for roi in rois if not roi.items}
-    chosen = match_names([roi.name for roi in rois], empty, request.protocol, case.case_id).chosen
-    numbers = {roi.name: roi.number for roi in rois}
-    prescribed = {numbers[chosen[target]]: gy for target, gy in case.prescription_gy.items()}
+    numbers = roi_numbers(objects.rtstruct, request.protocol, case.case_id)
+    prescribed = {numbers[target]: gy for target, gy in case.prescription_gy.items()}
     with in_file(objects.slices[0], case.case_id):
         heading = make_heading(objects.slices[0], by, key=key, case_id=case.case_id)
         plan = make_predicted_plan(heading, objects.rtstruct, prescribed, case.n_fractions)
         return plan, make_predicted_dose(heading, written_gy, grid, plan=plan, bits=request.bits)
+
+
+def roi_numbers(rtstruct: Dataset, protocol: Protocol, case_id: str) -> dict[str, int]:
+    """Return the number of the ROI that each structure of a protocol is taken from, by the structure's name."""
+    rois = read_rois(rtstruct, case_id)
+    empty = {roi.name for roi in rois if not roi.items}
+    numbers = {roi.name: roi.number for roi in rois}
+    chosen = match_names([roi.name for roi in rois], empty, protocol, case_id).chosen
+    return {structure: numbers[name] for structure, name in chosen.items()}
 
 
 def dose_on_grid(case: Case, dose_gy: NDArray[np.float32], grid_mm: float | None) -> tuple[NDArray[np.float32], Grid]:
