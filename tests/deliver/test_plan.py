@@ -92,8 +92,8 @@ def made(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
         "trained_on": [], "selected_on": [],
     }  # fmt: skip
     arrays = {
-        "dose_gy": blurred, "spacing_mm": np.asarray(case.grid.spacing_mm), "origin_mm": np.asarray(case.grid.origin_mm),
-        "meta": np.asarray(json.dumps(meta)),
+        "dose_gy": blurred, "spacing_mm": np.asarray(case.grid.spacing_mm),
+        "origin_mm": np.asarray(case.grid.origin_mm), "meta": np.asarray(json.dumps(meta)),
     }  # fmt: skip
     write_npz(root / f"predictions/{CASE}.npz", arrays)
     shutil.copy(root / f"cases/{CASE}.npz", root / "cases/case_0099.npz")
@@ -254,7 +254,7 @@ def test_a_patient_of_lung_is_refused(made: Made, tmp_path: Path, monkeypatch: p
         deliver_named(CASE, folders, None, lungs, tmp_path)
     assert list(tmp_path.iterdir()) == []
     monkeypatch.setattr(plan_dose, "load_machine", lambda: airy(load_machine()))
-    with pytest.raises(BadCase, match="% of the target .* lies in low density .* recompute this plan with another"):
+    with pytest.raises(BadCase, match=r"% of the target .* lies in low density .* recompute this plan with another"):
         plan_dose.recompute_dose(made.root / f"raw/{CASE}.zip")
 
 
@@ -264,7 +264,7 @@ def test_a_dose_of_another_patient_or_grid_is_refused(made: Made, tmp_path: Path
         arrays = dict(npz)
     moved = {**arrays, "origin_mm": arrays["origin_mm"] + 1.0}
     write_npz(tmp_path / f"{CASE}.npz", moved)
-    with pytest.raises(BadCase, match="lies on another grid .* predict this patient again"):
+    with pytest.raises(BadCase, match=r"lies on another grid .* predict this patient again"):
         deliver_named(CASE, folders, tmp_path / f"{CASE}.npz", made.request, tmp_path / "out")
     other = {**arrays, "meta": np.asarray(str(arrays["meta"]).replace(CASE, "case_0003"))}
     write_npz(tmp_path / "case_0003.npz", other)

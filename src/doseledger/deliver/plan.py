@@ -16,8 +16,8 @@ from doseledger.core.files import atomic_path, sha256_of_bytes, write_json
 from doseledger.core.protocol import Goal, GoalSet, Protocol
 from doseledger.core.settings import DeliverSettings
 from doseledger.core.types import Mask
-from doseledger.deliver.dose import protocol_of_prediction, roi_numbers
 from doseledger.deliver.gap import Doses, judge_delivery
+from doseledger.deliver.patient import protocol_of_prediction, roi_numbers
 from doseledger.deliver.robustness import Scene, robustness_of
 from doseledger.deliver.wishes import objective_of
 from doseledger.dicom.objects import to_bytes
