@@ -79,17 +79,19 @@ def airy(machine: Machine) -> Machine:
 @pytest.fixture(scope="module")
 def made(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
     root, layout = tmp_path_factory.mktemp("deliver"), Layout(repository, "phantom")
-    protocol, goals = load_protocol(layout.protocol), load_goals(layout.goals)
+    goals = load_goals(layout.goals)
+    # Eight times fewer voxels than the cohort's own.
+    protocol = load_protocol(layout.protocol).model_copy(update={"spacing_mm": (6.0, 5.0, 5.0)})
     for folder in ("raw", "cases", "predictions"):
         (root / folder).mkdir()
     make_case(CASE, NUMBER, root / "raw", POOR, goals.model_copy(update={"goals": []}))
     case = read_patient_case(root / f"raw/{CASE}.zip", CASE, protocol)
     case.save(root / f"cases/{CASE}.npz")
     # A network's dose is smoother than a plan's.
-    blurred = np.where(case.body, ndimage.gaussian_filter(case.dose_gy, 1.0), np.float32(0.0)).astype(np.float32)
+    blurred = np.where(case.body, ndimage.gaussian_filter(case.dose_gy, 0.5), np.float32(0.0)).astype(np.float32)
     meta = {
-        "case_id": CASE, "case_sha256": "0" * 64, "checkpoint_sha256": "ab" * 32, "model": "dose_unet",
-        "trained_on": [], "selected_on": [],
+        "case_id": CASE, "case_sha256": sha256_of_file(root / f"cases/{CASE}.npz"), "model": "dose_unet",
+        "checkpoint_sha256": "ab" * 32, "trained_on": [], "selected_on": [],
     }  # fmt: skip
     arrays = {
         "dose_gy": blurred, "spacing_mm": np.asarray(case.grid.spacing_mm),
@@ -165,7 +167,7 @@ def test_the_dose_of_a_beam_is_that_at_its_isocentre(made: Made) -> None:
     dose = read_dose(made.read("rtdose"), CASE)
     at = np.array([float(v) for v in items[0].BeamDoseSpecificationPoint])[::-1]
     whole = float(ndimage.map_coordinates(dose.dose_gy, dose.grid.mm_to_index(at)[:, None], order=1)[0])
-    assert sum(float(item.BeamDose) for item in items) * 28 == pytest.approx(whole, rel=0.01)
+    assert sum(float(item.BeamDose) for item in items) * 28 == pytest.approx(whole, rel=0.02)
 
 
 def test_the_dvhs_in_the_file_are_those_of_the_dose_in_the_file(made: Made) -> None:
@@ -265,6 +267,10 @@ def test_a_dose_of_another_patient_or_grid_is_refused(made: Made, tmp_path: Path
     moved = {**arrays, "origin_mm": arrays["origin_mm"] + 1.0}
     write_npz(tmp_path / f"{CASE}.npz", moved)
     with pytest.raises(BadCase, match=r"lies on another grid .* predict this patient again"):
+        deliver_named(CASE, folders, tmp_path / f"{CASE}.npz", made.request, tmp_path / "out")
+    stale = json.loads(str(arrays["meta"])) | {"case_sha256": "0" * 64}
+    write_npz(tmp_path / f"{CASE}.npz", {**arrays, "meta": np.asarray(json.dumps(stale))})
+    with pytest.raises(BadCase, match=r"of the case as it was \(000000000000…\); predict it again"):
         deliver_named(CASE, folders, tmp_path / f"{CASE}.npz", made.request, tmp_path / "out")
     other = {**arrays, "meta": np.asarray(str(arrays["meta"]).replace(CASE, "case_0003"))}
     write_npz(tmp_path / "case_0003.npz", other)

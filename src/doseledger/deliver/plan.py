@@ -12,7 +12,7 @@ from pydicom import Dataset
 
 from doseledger.core.case import Case
 from doseledger.core.errors import BadCase, BadInput
-from doseledger.core.files import atomic_path, sha256_of_bytes, write_json
+from doseledger.core.files import atomic_path, sha256_of_bytes, sha256_of_file, write_json
 from doseledger.core.protocol import Goal, GoalSet, Protocol
 from doseledger.core.settings import DeliverSettings
 from doseledger.core.types import Mask
@@ -98,6 +98,10 @@ def deliver_case(
         If prediction and case don't belong together, or the patient can't be planned.
     """
     prediction, case = load_prediction(prediction_path), Case.load(case_path)
+    if prediction.case_sha256 != sha256_of_file(case_path):
+        raise BadCase(
+            case.case_id, f"the prediction is of the case as it was ({prediction.case_sha256[:12]}…); predict it again"
+        )
     return deliver_patient(source, case, prediction, request, out)
 
 
