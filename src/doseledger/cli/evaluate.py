@@ -9,7 +9,19 @@ import typer
 
 from doseledger.cli.audited import audited
 from doseledger.cli.runs import refresh_runs
-from doseledger.cli.shared import GATES, JUDGE, Cohort, Json, Model, project, show, stage, tell, write_verdict_of
+from doseledger.cli.shared import (
+    GATES,
+    JUDGE,
+    Cohort,
+    Json,
+    Model,
+    describe_standing,
+    project,
+    show,
+    stage,
+    tell,
+    write_verdict_of,
+)
 from doseledger.core.errors import BadInput
 
 app = typer.Typer()
@@ -34,12 +46,13 @@ def evaluate(
 
     Example: doseledger evaluate dose_unet
     """
-    from doseledger.core.files import to_json, write_json
+    from doseledger.core.files import write_json
     from doseledger.core.layout import VALIDATION
     from doseledger.core.protocol import load_goals, load_protocol
     from doseledger.evaluate.calibration import DrawnSets, calibrate_cohort
     from doseledger.evaluate.case import Yardsticks
     from doseledger.evaluate.cohort import TestSet, evaluate_cohort
+    from doseledger.evaluate.summary import summary_as_text
 
     elsewhere = predictions is not None or out is not None or part != "test"
     if elsewhere and out is None:
@@ -57,7 +70,7 @@ def evaluate(
         sets = DrawnSets(layout.cases, layout.splits, source / VALIDATION, source, fold, repeat)
         found = calibrate_cohort(sets, tell=tell)
     write_json(target / "calibration.json", found)
-    show(details, as_json, to_json(details))
+    show(details, as_json, summary_as_text(details))
 
 
 @app.command(rich_help_panel=JUDGE)
@@ -118,8 +131,9 @@ def gate(model: Model, cohort: Cohort = None) -> None:
     at = stage("gate", cohort, model)
     verdict = read_verdict(at.layout.model(model).model_verdict)
     try:
+        print("\n".join(describe_standing(verdict)))
         enforce(verdict, at.layout.model(model).model_verdict.findings)
     finally:
         # Here and in no stage of its own: the page speaks of commits and experiments too.
         refresh_runs()
-    print(f"{model} passed every gate")
+    print(f"{model}: no gate failed")

@@ -1,4 +1,4 @@
-"""Complexity of a plan's apertures: modulation score, small gaps, leaf travel, speeds."""
+"""Complexity of apertures: modulation score, small gaps, leaf travel, speeds."""
 
 from __future__ import annotations
 
