@@ -94,6 +94,7 @@ def deliver_plan(
 
     Example: doseledger deliver plan case_0011 --out delivered/case_0011
     """
+    from doseledger.core.fanout import run_cases
     from doseledger.core.files import read_json
     from doseledger.core.protocol import load_goals, load_protocol
     from doseledger.deliver.cohort import Delivered, deliver_cohort
@@ -105,15 +106,13 @@ def deliver_plan(
 
     at = project(cohort)
     layout, settings = at.layout, at.settings
-    is_stage = what in settings.models
     rules = load_protocol(protocol or layout.protocol)
     wishes = read_wishes(goal or [], rules)
-    chosen = settings.deliver
-    if mu_weight is not None:
-        chosen = chosen.model_copy(update={"mu_weight": mu_weight})
+    mu = {} if mu_weight is None else {"mu_weight": mu_weight}
+    chosen = settings.deliver.model_copy(update=mu)
     goals = with_wishes(load_goals(layout.goals), wishes)
     request = PlanRequest(rules, goals, chosen, load_machine(), tuple(wishes), robustness)
-    if is_stage:
+    if what in settings.models:
         if goal or robustness or mu_weight is not None or out or prediction or model or protocol:
             raise BadInput(f"{what} is a model, whose plans are a stage; the options are for one patient")
         stage("deliver", cohort, what)
@@ -125,7 +124,12 @@ def deliver_plan(
     if out is None:
         raise BadInput("name the folder of the patient's files with --out")
     of_model = layout.model(model or settings.models[0])
-    judged = deliver_named(what, (layout.raw, layout.cases, of_model.predictions), prediction, request, out)
+    folders = (layout.raw, layout.cases, of_model.predictions)
+    # A process of its own, with one thread: those of BLAS would only wait for one another.
+    done = run_cases(deliver_named, {what: (what, folders, prediction, request, out)}, workers=1, tell=tell)
+    if done.failed:
+        raise done.failed[what]
+    judged = done.done[what]
     lines = describe_delivery(judged)
     if robustness:
         lines += describe_robustness(read_json(out / ROBUSTNESS_FILE))

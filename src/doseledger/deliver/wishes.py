@@ -18,8 +18,8 @@ WISH = re.compile(
 SOURCE = "asked for this patient (--goal)"
 # A wish comes before the dose that is mimicked, a target's before an organ's. An organ is asked for a little more than
 # the wish, so that what lies between the optimiser's points meets it too.
-TARGET_WEIGHT = 2000.0
-ORGAN_WEIGHT = 2000.0
+TARGET_WEIGHT = 300.0
+ORGAN_WEIGHT = 300.0
 ROOM = 0.97
 # A DVH objective is about a part of a structure.
 MOST_PERCENT = 99.0
