@@ -211,6 +211,8 @@ class ModelLayout:
         self.gamma = root / "data/gamma" / place
         self.metrics = root / "reports/metrics" / place
         self.shortcuts = self.metrics / "shortcuts.json"
+        self.plans = root / "data/plans" / place
+        self.delivery = self.metrics / "deliver.json"
         verdicts = root / "reports/verdicts" / place
         self.preflight_verdict, self.model_verdict = _verdict(verdicts, "preflight"), _verdict(verdicts, "model")
         self.html = root / "reports/html" / place / "report.html"

@@ -76,7 +76,7 @@ def test_what_changes_data_models_or_verdicts_is_recorded() -> None:
     assert {
         "ingest", "split", "raw deidentify", "check data", "drift", "preflight", "train", "predict", "evaluate",
         "shortcuts", "judge", "gate", "report", "report-data", "test-set lock", "test-set unlock", "recipe use",
-        "deliver dose", "registry register", "registry promote", "registry sign-off", "registry retire",
+        "deliver dose", "deliver plan", "registry register", "registry promote", "registry sign-off", "registry retire",
         "registry get", "runs check", "runs archive",
     } <= set(AUDITED)  # fmt: skip
     judges = typer.main.get_command(app).commands["check"].commands  # type: ignore[attr-defined]
