@@ -1,4 +1,4 @@
-"""Share of targets and of beams in low density, where the engine is not to be trusted."""
+"""Share of targets and beams in low density, where the dose engine errs."""
 
 from __future__ import annotations
 
