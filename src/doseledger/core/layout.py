@@ -132,7 +132,14 @@ class Layout:
         self.data_report = pages / "data_report.html"
         self.data_report_pdf = root / "reports/pdf" / cohort / "data_report.pdf"
         self.data_figures = root / "reports/figures" / cohort / "data"
+        # What a drill measured, of every cohort: `drill` is this one's.
+        self.drills = root / "reports/drill"
         self.test_set = self.cohorts / cohort / "test_set.csv"
+
+    @property
+    def drill(self) -> Path:
+        """Detection limits of the data gate on this cohort, once somebody has measured them."""
+        return self.drills / self.cohort / "drill.json"
 
     @property
     def protocol(self) -> Path:

@@ -23,6 +23,7 @@ from doseledger.core.tables import CASES, SKIPPED, SPLITS, TEST_SET, read_table
 from doseledger.gates.features import Row, measure_case
 from doseledger.ledger.runs.facts import fold_rows
 from doseledger.report.blocks import Picture
+from doseledger.report.figures.drill_figure import plot_drill
 from doseledger.report.figures.feature_figures import group_features, plot_features
 from doseledger.report.figures.style import data_uri, house_style, save_figure
 from doseledger.report.page import ReportOutputs, write_report
@@ -36,11 +37,12 @@ from doseledger.report.tables.data_tables import (
     optional_table,
     prescription_table,
 )
+from doseledger.report.tables.drill_tables import NOT_DRILLED, drill_sentence, drill_table, drill_that_holds
 
 TEMPLATE = "data_report.html.j2"
 CONTENTS = (
     ("summary", "Summary"), ("cohort", "Cohort"), ("features", "Features"), ("expectations", "Expectations"),
-    ("drift", "Drift"), ("record", "Record"),
+    ("limits", "Detection limits"), ("drift", "Drift"), ("record", "Record"),
 )  # fmt: skip
 
 
@@ -55,6 +57,7 @@ class DataFacts:
     test_set: pd.DataFrame
     verdict: dict[str, Any]
     drift: dict[str, Any] | None
+    drill: dict[str, Any] | None
     features: pd.DataFrame
 
     @property
@@ -93,7 +96,8 @@ def make_data_report(layout: Layout, settings: Settings, tell: Tell) -> None:
     html = layout.data_report
     links = [(path.name, quote(Path(os.path.relpath(path, html.parent)).as_posix())) for path in pages]
     outputs = ReportOutputs(html, layout.data_report_pdf, layout.data_figures)
-    context = data_context(layout.cohort, protocol, facts, pictures, links)
+    drill_pictures = _draw_drill(facts, layout.data_figures, settings.report.figure_dpi)
+    context = data_context(layout.cohort, protocol, facts, pictures, links, drill_pictures)
     write_report(layout.templates, TEMPLATE, context, outputs, tell)
 
 
@@ -130,6 +134,7 @@ def load_data_facts(layout: Layout, protocol: Protocol, *, fold: int, repeat: in
         test_set=read["test_set"],
         verdict=verdicts[0],
         drift=verdicts[1] if len(verdicts) > 1 else None,
+        drill=read_json(layout.drill) if layout.drill.is_file() else None,
         features=features,
     )
 
@@ -182,12 +187,32 @@ def _draw_features(facts: DataFacts, protocol: Protocol, folder: Path, dpi: int)
     return pictures
 
 
+def _draw_drill(facts: DataFacts, folder: Path, dpi: int) -> list[Picture]:
+    drill = drill_that_holds(facts.drill, facts.verdict)
+    if drill is None:
+        return []
+    pictures = []
+    for group in dict.fromkeys(fault["group"] for fault in drill["faults"]):
+        faults = [fault for fault in drill["faults"] if fault["group"] == group and fault["tried"]]
+        if not faults:
+            continue
+        with house_style():
+            paths = save_figure(plot_drill(faults), folder, f"drill_{group.lower().replace(' ', '_')}", dpi)
+        caption = (
+            f"{group}: sizes tried from left to right, each cell filled as high as the share of the "
+            f"{len(drill['cases'])} cases in which the fault is seen. *: put in after ingest."
+        )
+        pictures.append(Picture(data_uri(paths["svg"]), caption, f"Detection limits: {group}; the table says the same"))
+    return pictures
+
+
 def data_context(
     cohort: str,
     protocol: Protocol,
     facts: DataFacts,
     pictures: Sequence[Picture],
     links: Sequence[tuple[str, str]],
+    drill_pictures: Sequence[Picture] = (),
 ) -> dict[str, Any]:
     """Return everything that the template prints."""
     verdicts = [verdict for verdict in (facts.verdict, facts.drift) if verdict is not None]
@@ -203,6 +228,8 @@ def data_context(
         "links": links,
         "lock_text": sections.lock_sentence(facts),
         "has_drift": bool(drift),
+        "drill_text": drill_sentence(facts.drill, facts.verdict),
+        "drill_pictures": drill_pictures,
         "tables": {
             "verdicts": verdict_tables.verdicts_table(verdicts),
             "counts": sections.counts_table(facts),
@@ -213,6 +240,7 @@ def data_context(
             "findings": verdict_tables.findings_table(verdicts),
             "features": features_table(facts.features, facts.parts),
             "expectations": expectations_table(facts.verdict),
+            "drill": drill_table(drill_that_holds(facts.drill, facts.verdict) or NOT_DRILLED),
             "drift_cases": drift_cases_table(drift),
             "drift_features": drift_features_table(drift),
             "hashes": hashes_table(facts.cases, facts.parts),
