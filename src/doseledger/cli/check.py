@@ -106,29 +106,32 @@ def drift(cohort: Cohort = None, workers: Workers = None, as_json: Json = False)
 def drill(
     cohort: Cohort = None,
     cases: Annotated[int, typer.Option(help="How many sound cases are copied.", min=1)] = 3,
-    faults: Annotated[list[str] | None, typer.Option(help="Only this fault; repeat it. Nothing is written.")] = None,
+    fault: Annotated[
+        list[str] | None, typer.Option(help="Only this fault; repeatable. Then nothing is written.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of all that is drawn.")] = PROBE_SEED,
     workers: Workers = None,
     as_json: Json = False,
 ) -> None:
-    """Measure from which size on the data gate sees faults.
+    """Measure from which size on the gates see faults.
 
-    Faults of rising size are put into copies of the cohort's own cases. The data report shows the result.
+    Faults of rising size are put into copies of the cohort's own cases; the data report shows it.
 
     Example: doseledger drill
     """
     from doseledger.core.files import write_json
-    from doseledger.gates.drill.cohort import Settings
+    from doseledger.core.sheet import as_markdown
     from doseledger.gates.drill.cohort import drill as drill_cohort
-    from doseledger.report.tables.drill_tables import drill_markdown
+    from doseledger.report.tables.drill_tables import drill_table
 
     at = project(cohort)
-    wanted = Settings(cases, tuple(faults or ()), seed)
-    found = drill_cohort(at.layout, wanted, workers=workers_of(at.settings, workers), tell=tell)
-    if not faults:
+    n_workers = workers_of(at.settings, workers)
+    found = drill_cohort(at.layout, cases, fault or (), seed, workers=n_workers, tell=tell)
+    if not fault:
         write_json(at.layout.drill, found)
         tell(f"wrote {at.layout.drill}; `dvc repro report_data` shows it")
-    show(found, as_json, drill_markdown(found))
+    table = drill_table(found)
+    show(found, as_json, f"{as_markdown(table)}\n{table.note}")
 
 
 @check_app.command("drift")

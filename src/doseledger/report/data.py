@@ -37,7 +37,7 @@ from doseledger.report.tables.data_tables import (
     optional_table,
     prescription_table,
 )
-from doseledger.report.tables.drill_tables import NOT_DRILLED, drill_sentence, drill_table, drill_that_holds
+from doseledger.report.tables.drill_tables import drill_table, drill_that_holds
 
 TEMPLATE = "data_report.html.j2"
 CONTENTS = (
@@ -57,7 +57,7 @@ class DataFacts:
     test_set: pd.DataFrame
     verdict: dict[str, Any]
     drift: dict[str, Any] | None
-    drill: dict[str, Any] | None
+    drill: tuple[dict[str, Any], str]
     features: pd.DataFrame
 
     @property
@@ -96,8 +96,9 @@ def make_data_report(layout: Layout, settings: Settings, tell: Tell) -> None:
     html = layout.data_report
     links = [(path.name, quote(Path(os.path.relpath(path, html.parent)).as_posix())) for path in pages]
     outputs = ReportOutputs(html, layout.data_report_pdf, layout.data_figures)
-    drill_pictures = _draw_drill(facts, layout.data_figures, settings.report.figure_dpi)
-    context = data_context(layout.cohort, protocol, facts, pictures, links, drill_pictures)
+    with house_style():
+        strips = _draw_drill(facts.drill[0], layout.data_figures, settings.report.figure_dpi)
+    context = data_context(layout.cohort, protocol, facts, pictures, links, strips)
     write_report(layout.templates, TEMPLATE, context, outputs, tell)
 
 
@@ -134,7 +135,7 @@ def load_data_facts(layout: Layout, protocol: Protocol, *, fold: int, repeat: in
         test_set=read["test_set"],
         verdict=verdicts[0],
         drift=verdicts[1] if len(verdicts) > 1 else None,
-        drill=read_json(layout.drill) if layout.drill.is_file() else None,
+        drill=drill_that_holds(read_json(layout.drill) if layout.drill.is_file() else None, verdicts[0]),
         features=features,
     )
 
@@ -187,22 +188,19 @@ def _draw_features(facts: DataFacts, protocol: Protocol, folder: Path, dpi: int)
     return pictures
 
 
-def _draw_drill(facts: DataFacts, folder: Path, dpi: int) -> list[Picture]:
-    drill = drill_that_holds(facts.drill, facts.verdict)
-    if drill is None:
-        return []
+def _draw_drill(drill: Mapping[str, Any], folder: Path, dpi: int) -> list[Picture]:
+    """The detection limits, a figure for each group of faults."""
     pictures = []
-    for group in dict.fromkeys(fault["group"] for fault in drill["faults"]):
-        faults = [fault for fault in drill["faults"] if fault["group"] == group and fault["tried"]]
-        if not faults:
-            continue
-        with house_style():
-            paths = save_figure(plot_drill(faults), folder, f"drill_{group.lower().replace(' ', '_')}", dpi)
+    tried = [fault for fault in drill["faults"] if fault["tried"]]
+    for group in dict.fromkeys(fault["group"] for fault in tried):
+        figure = plot_drill([fault for fault in tried if fault["group"] == group])
+        path = save_figure(figure, folder, f"drill_{group.lower().replace(' ', '_')}", dpi)["svg"]
         caption = (
-            f"{group}: sizes tried from left to right, each cell filled as high as the share of the "
+            f"{group}: sizes tried, each cell filled as high as the share of the "
             f"{len(drill['cases'])} cases in which the fault is seen. *: put in after ingest."
         )
-        pictures.append(Picture(data_uri(paths["svg"]), caption, f"Detection limits: {group}; the table says the same"))
+        alt = f"Detection limits: {group}; the table says the same"
+        pictures.append(Picture(data_uri(path), caption, alt))
     return pictures
 
 
@@ -228,7 +226,7 @@ def data_context(
         "links": links,
         "lock_text": sections.lock_sentence(facts),
         "has_drift": bool(drift),
-        "drill_text": drill_sentence(facts.drill, facts.verdict),
+        "drill_text": facts.drill[1],
         "drill_pictures": drill_pictures,
         "tables": {
             "verdicts": verdict_tables.verdicts_table(verdicts),
@@ -240,7 +238,7 @@ def data_context(
             "findings": verdict_tables.findings_table(verdicts),
             "features": features_table(facts.features, facts.parts),
             "expectations": expectations_table(facts.verdict),
-            "drill": drill_table(drill_that_holds(facts.drill, facts.verdict) or NOT_DRILLED),
+            "drill": drill_table(facts.drill[0]),
             "drift_cases": drift_cases_table(drift),
             "drift_features": drift_features_table(drift),
             "hashes": hashes_table(facts.cases, facts.parts),

@@ -12,9 +12,9 @@ import pytest
 from doseledger.core.case import Case, check_form
 from doseledger.core.errors import BadInput
 from doseledger.core.protocol import Protocol
-from doseledger.gates.drill.draw import Draw
 from doseledger.gates.drill.faults import AFTER, BEFORE, FAULTS, GROUPS, Fault, choose_faults
 from doseledger.gates.drill.noted import as_noted
+from doseledger.gates.drill.trial import Trial
 
 Make = Callable[[int], Case]
 ARRAYS = ("ct_hu", "masks", "sdf_mm", "present", "body", "valid_dose", "dose_gy")
@@ -34,21 +34,21 @@ def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 
 @pytest.fixture
-def draw(protocol: Protocol, healthy: Make) -> Draw:
-    return Draw((3, 1), 0, protocol, healthy(2))
+def draw(protocol: Protocol, healthy: Make) -> Trial:
+    return Trial(healthy(1), healthy(2), 1.0, 0, (3, 1), protocol)
 
 
-def put(name: str, case: Case, size: float, draw: Draw) -> Case:
-    faulty = fault_of(name).put(case, size, draw)
+def put(name: str, case: Case, size: float, draw: Trial) -> Case:
+    faulty = fault_of(name).put(replace(draw, case=case, size=size))
     assert faulty is not None
     return faulty
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
-def test_a_fault_changes_a_copy_and_never_the_case(fault: Fault, healthy: Make, draw: Draw) -> None:
+def test_a_fault_changes_a_copy_and_never_the_case(fault: Fault, healthy: Make, draw: Trial) -> None:
     case = healthy(1)
     before, plan = arrays_of(case), (dict(case.meta), case.grid, dict(case.prescription_gy), case.n_fractions)
-    faulty = fault.put(case, fault.sizes[-1], draw)
+    faulty = fault.put(replace(draw, case=case, size=fault.sizes[-1]))
     assert faulty is not None
     check_form(faulty)
     assert same(arrays_of(case), before)
@@ -58,9 +58,9 @@ def test_a_fault_changes_a_copy_and_never_the_case(fault: Fault, healthy: Make, 
 
 
 @pytest.mark.parametrize("fault", SIZED, ids=lambda fault: fault.name)
-def test_a_fault_of_no_size_is_no_fault(fault: Fault, healthy: Make, draw: Draw) -> None:
+def test_a_fault_of_no_size_is_no_fault(fault: Fault, healthy: Make, draw: Trial) -> None:
     case = healthy(1)
-    faulty = fault.put(case, 0.0, draw)
+    faulty = fault.put(replace(draw, case=case, size=0.0))
     assert faulty is not None
     assert same(arrays_of(faulty), arrays_of(case))
     assert (faulty.grid, faulty.prescription_gy, faulty.n_fractions) == (
@@ -69,8 +69,8 @@ def test_a_fault_of_no_size_is_no_fault(fault: Fault, healthy: Make, draw: Draw)
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
-def test_a_fault_is_the_same_again(fault: Fault, healthy: Make, draw: Draw) -> None:
-    one, other = (fault.put(healthy(1), fault.sizes[0], draw) for _ in range(2))
+def test_a_fault_is_the_same_again(fault: Fault, healthy: Make, draw: Trial) -> None:
+    one, other = (fault.put(replace(draw, case=healthy(1), size=fault.sizes[0])) for _ in range(2))
     assert one is not None
     assert other is not None
     assert same(arrays_of(one), arrays_of(other))
@@ -86,7 +86,7 @@ def test_every_fault_has_a_name_of_its_own_rising_sizes_and_a_group() -> None:
         assert fault.when in (BEFORE, AFTER)
 
 
-def test_known_answers_of_the_dose(healthy: Make, draw: Draw) -> None:
+def test_known_answers_of_the_dose(healthy: Make, draw: Trial) -> None:
     case = healthy(1)
     dose = np.asarray(case.dose_gy)
     moved = np.asarray(put("dose_moved", case, 1.0, draw).dose_gy)
@@ -103,7 +103,7 @@ def test_known_answers_of_the_dose(healthy: Make, draw: Draw) -> None:
     assert 100.0 * np.mean(low[case.valid_dose] == 0.0) == pytest.approx(25.0, abs=0.1)
 
 
-def test_known_answers_of_the_image(healthy: Make, draw: Draw) -> None:
+def test_known_answers_of_the_image(healthy: Make, draw: Trial) -> None:
     case = healthy(1)
     brighter = put("ct_offset", case, 20.0, draw).ct_hu
     assert np.array_equal(brighter[case.body], case.ct_hu[case.body] + 20)
@@ -119,7 +119,7 @@ def test_known_answers_of_the_image(healthy: Make, draw: Draw) -> None:
     assert np.array_equal(repeated[first + 1], repeated[first - 1])
 
 
-def test_known_answers_of_structures(healthy: Make, draw: Draw) -> None:
+def test_known_answers_of_structures(healthy: Make, draw: Trial) -> None:
     case = healthy(1)
     index = case.structure_names.index("PTV70")
     moved = put("target_moved", case, 12.0, draw)
@@ -136,16 +136,15 @@ def test_known_answers_of_structures(healthy: Make, draw: Draw) -> None:
     assert lost == round(0.01 * int(case.body.sum()))
 
 
-def test_all_of_a_case_is_mirrored_and_twice_is_as_before(healthy: Make, draw: Draw) -> None:
+def test_all_of_a_case_is_mirrored_and_twice_is_as_before(healthy: Make, draw: Trial) -> None:
     case = healthy(1)
     once = put("case_mirrored", case, 1.0, draw)
     assert np.array_equal(once.mask("Femur_L"), case.mask("Femur_L")[..., ::-1])
     assert same(arrays_of(put("case_mirrored", once, 1.0, draw)), arrays_of(case))
 
 
-def test_another_patients_dose_and_image_lie_at_the_targets_middle(healthy: Make, draw: Draw) -> None:
+def test_another_patients_dose_and_image_lie_at_the_targets_middle(healthy: Make, draw: Trial) -> None:
     case, other = healthy(1), draw.other
-    assert other is not None
     laid = np.asarray(put("dose_other", case, 1.0, draw).dose_gy)
     middle, there = (np.argwhere(c.mask("PTV70")).mean(axis=0) for c in (case, other))
     hot, hot_there = (np.argwhere(dose > 60.0).mean(axis=0) for dose in (laid, np.asarray(other.dose_gy)))
@@ -153,16 +152,15 @@ def test_another_patients_dose_and_image_lie_at_the_targets_middle(healthy: Make
     assert not same(arrays_of(put("ct_other", case, 1.0, draw)), arrays_of(case))
 
 
-def test_a_copy_has_the_name_of_the_case_and_the_content_of_the_other(healthy: Make, draw: Draw) -> None:
+def test_a_copy_has_the_name_of_the_case_and_the_content_of_the_other(healthy: Make, draw: Trial) -> None:
     copy = put("near_copy", healthy(1), 1.0, draw)
     assert (copy.case_id, copy.meta["source_sha256"]) == ("case_0001", healthy(1).meta["source_sha256"])
-    assert draw.other is not None
     assert np.array_equal(copy.masks, draw.other.masks)
     assert np.corrcoef(copy.ct_hu.ravel(), draw.other.ct_hu.ravel())[0, 1] > 0.99
 
 
 @pytest.mark.parametrize("name", ["dose_high", "dose_moved", "structures_moved", "organs_exchanged", "sides_swapped"])
-def test_before_ingest_the_notes_move_as_the_case_does(name: str, healthy: Make, draw: Draw) -> None:
+def test_before_ingest_the_notes_move_as_the_case_does(name: str, healthy: Make, draw: Trial) -> None:
     case = healthy(1)
     noted = {key: {**found, "D95%": found["D95%"] + 0.2} for key, found in case.meta["parity"].items()}
     case = replace(case, meta={**case.meta, "parity": noted})
@@ -178,20 +176,25 @@ def test_before_ingest_the_notes_move_as_the_case_does(name: str, healthy: Make,
 
 @pytest.mark.parametrize(
     ("name", "absent"),
-    [("sides_swapped", ("Femur_L", "Bowel")), ("organ_moved", ("Prostate", "Rectum", "Bladder", "Femur_L", "Femur_R", "Bowel"))],
-)  # fmt: skip
+    [
+        ("sides_swapped", ("Femur_L", "Bowel")),
+        ("organ_moved", ("Prostate", "Rectum", "Bladder", "Femur_L", "Femur_R", "Bowel")),
+    ],
+)
 def test_a_case_without_such_structures_can_not_have_the_fault(
-    name: str, absent: tuple[str, ...], make_case: Callable[..., Case], draw: Draw
+    name: str, absent: tuple[str, ...], make_case: Callable[..., Case], draw: Trial
 ) -> None:
-    assert fault_of(name).put(make_case(absent=absent), 1.0, draw) is None
+    assert fault_of(name).put(replace(draw, case=make_case(absent=absent), size=1.0)) is None
 
 
-def test_without_another_patient_there_is_none_of_his(healthy: Make, draw: Draw) -> None:
-    alone = replace(draw, other=None)
+def test_without_another_patient_there_is_none_of_his(healthy: Make, draw: Trial) -> None:
+    case = healthy(1)
     for fault in (fault for fault in FAULTS if fault.needs_other):
-        assert fault.put(healthy(1), 1.0, alone) is None
+        assert fault.put(replace(draw, case=case, other=case)) is None
 
 
 def test_an_unknown_fault_is_told_the_nearest() -> None:
-    with pytest.raises(BadInput, match=r"no fault is called 'dose_move'; there are dose_moved, .*Did you mean dose_moved\?"):
+    with pytest.raises(
+        BadInput, match=r"no fault is called 'dose_move'; there are dose_moved, .*Did you mean dose_moved\?"
+    ):
         choose_faults(["dose_move"])

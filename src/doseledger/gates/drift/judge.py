@@ -84,7 +84,7 @@ def judge_drift(
         findings = [Finding("drift_few_training", "", "warning", message)]
     else:
         cases = measure_distances(learn_reference(reference), measured)
-        findings = [*_judge_cases(cases, limits), *_judge_features(features, limits), *_judge_image(image)]
+        findings = [*judge_cases(cases, limits), *_judge_features(features, limits), *_judge_image(image)]
     for case_id in known:
         message = f"{case_id}: a training case, so it was left out; a batch of what is known drifts nowhere"
         findings.append(Finding("drift_known", case_id, "warning", message))
@@ -170,7 +170,8 @@ def _mean_shares(shares: NDArray[np.float64]) -> NDArray[np.float64]:
     return result
 
 
-def _judge_cases(cases: list[dict[str, Any]], limits: DriftLimits) -> list[Finding]:
+def judge_cases(cases: list[dict[str, Any]], limits: DriftLimits) -> list[Finding]:
+    """Return what is wrong with each new case by itself; `cases` are of `measure_distances`."""
     findings = []
     for case in cases:
         case_id, ratio = case["case_id"], case["ratio"]

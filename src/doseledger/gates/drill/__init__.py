@@ -1,1 +1,1 @@
-"""Detection limits of the data gate: faults of rising size put into copies of a cohort's own cases."""
+"""Detection limits: faults of rising size, put into copies of a cohort's own cases."""

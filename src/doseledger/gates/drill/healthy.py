@@ -1,14 +1,15 @@
-"""The cohort without a fault: what its judges said, and what they say with one case exchanged."""
+"""The cohort without a fault, and its judges asked again with one case exchanged."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from doseledger.core.errors import BadInput
 from doseledger.core.fanout import run_cases
 from doseledger.core.layout import Layout
 from doseledger.core.protocol import Protocol, load_protocol
@@ -17,11 +18,13 @@ from doseledger.core.types import Tell
 from doseledger.gates import suites
 from doseledger.gates.data.cohort import CaseReport, judge_case, judge_far
 from doseledger.gates.data.leakage import judge_copies
+from doseledger.gates.drift.judge import judge_cases
+from doseledger.gates.drift.statistics import learn_reference, measure_distances
 from doseledger.gates.features import Row
-from doseledger.gates.limits import DataLimits, load_thresholds
+from doseledger.gates.limits import Thresholds, load_thresholds
 from doseledger.gates.verdict import Finding
 
-# So many cases at most stand for the cohort: all are compared with all, once a faulty copy.
+# So many cases at most stand for the cohort: each faulty copy is compared with all.
 MOST_CASES = 60
 
 
@@ -36,88 +39,84 @@ class Healthy:
     cases, splits
         Its tables.
     reports
-        What each case gave.
+        What the data gate says of each case that can be read.
     """
 
     protocol: Protocol
-    limits: DataLimits
+    limits: Thresholds
     expectations: list[dict[str, Any]]
     cases: pd.DataFrame
     splits: pd.DataFrame
     reports: Mapping[str, CaseReport]
 
-    def judge_copies(self, reports: Mapping[str, CaseReport]) -> list[Finding]:
-        """Return which cases are copies of each other."""
-        prints = {name: report.fingerprint for name, report in reports.items()}
-        return judge_copies(self.cases, self.splits, prints, self.limits.near_copy)
+    def part_of(self, case_id: str) -> str | None:
+        """Return the part of the first fold that a case is in."""
+        rows = self.splits[(self.splits["repeat"] == 0) & (self.splits["fold"] == 0)]
+        return dict(zip(rows["case_id"], rows["split"], strict=True)).get(case_id)
 
-    def judge_with(self, case_id: str, changed: CaseReport) -> list[Finding]:
-        """Return what the judges of all cases together say with one exchanged.
+    def judge(self, case_id: str, copies: Mapping[str, CaseReport]) -> dict[str, list[Finding]]:
+        """Return what data and drift gate say with each copy of a case in place of the case.
 
-        Notes
-        -----
-        A judge to whom the exchange shows nothing is not asked again: it would say what it said before.
+        Parameters
+        ----------
+        case_id
+            Which.
+        copies
+            Theirs, by a name of each copy.
         """
-        before, reports = self.reports[case_id], {**self.reports, case_id: changed}
-        findings = []
-        if not _same_print(before, changed):
-            findings += self.judge_copies(reports)
-        if not pd.Series(before.inputs).equals(pd.Series(changed.inputs)):
-            findings += judge_far(reports.values(), self.limits)[0]
-        return findings
-
-    def judge_rows(self, rows: Mapping[str, Row | None]) -> dict[str, list[Finding]]:
-        """Return the findings of the suite on rows of features, by name of the row: one run for all of them."""
-        table = pd.DataFrame([{**row, "case_id": name} for name, row in rows.items() if row is not None])
-        found: dict[str, list[Finding]] = {name: [] for name in rows}
-        if table.empty or not self.expectations:
-            return found
-        for finding in suites.judge_features(table, self.expectations)[0]:
-            if finding.case_id in found:
-                found[finding.case_id].append(finding)
+        limits = self.limits.data
+        found = {name: list(copy.findings) for name, copy in copies.items()}
+        for name, copy in copies.items():
+            reports = {**self.reports, case_id: copy}
+            prints = {key: report.fingerprint for key, report in reports.items()}
+            found[name] += judge_copies(self.cases, self.splits, prints, limits.near_copy)
+            far, _ = judge_far(reports.values(), limits)
+            found[name] += [item for item in far if item.case_id == case_id]
+        for item in [*self._judge_suite(copies), *self._judge_drift(case_id, copies)]:
+            if item.case_id in found:
+                found[item.case_id].append(replace(item, case_id=case_id))
         return found
 
-    def judge(self) -> list[Finding]:
-        """Return all that is found without a fault."""
-        findings = [finding for report in self.reports.values() for finding in report.findings]
-        for found in self.judge_rows({name: report.row for name, report in self.reports.items()}).values():
-            findings += found
-        return [*findings, *self.judge_copies(self.reports), *judge_far(self.reports.values(), self.limits)[0]]
+    def _judge_suite(self, copies: Mapping[str, CaseReport]) -> list[Finding]:
+        table = _table({name: copy.row for name, copy in copies.items()}).reset_index()
+        if table.empty or not self.expectations:
+            return []
+        return suites.judge_features(table, self.expectations)[0]
+
+    def _judge_drift(self, case_id: str, copies: Mapping[str, CaseReport]) -> list[Finding]:
+        """What the drift gate says of new cases; they are held to all other training cases."""
+        others = {name: report.inputs for name, report in self.reports.items() if name != case_id}
+        known = _table({name: row for name, row in others.items() if self.part_of(name) == "train"})
+        new = _table({name: copy.inputs for name, copy in copies.items()})
+        try:
+            reference = learn_reference(known)
+        except BadInput:
+            return []  # too few training cases, or all alike
+        return judge_cases(measure_distances(reference, new), self.limits.drift) if len(new) else []
 
 
-def _same_print(one: CaseReport, other: CaseReport) -> bool:
-    a, b = one.fingerprint, other.fingerprint
-    same_digests = (a.ct_sha256, a.dose_sha256) == (b.ct_sha256, b.dose_sha256)
-    return same_digests and np.array_equal(a.ct, b.ct) and np.array_equal(a.dose, b.dose)
+def _table(rows: Mapping[str, Row | None]) -> pd.DataFrame:
+    found = [{**row, "case_id": name} for name, row in rows.items() if row is not None]
+    return pd.DataFrame(found).set_index("case_id") if found else pd.DataFrame()
 
 
 def read_healthy(layout: Layout, seed: int, *, workers: int, tell: Tell) -> Healthy:
-    """Return a cohort, or a drawn sample of a large one; cases that can't be read are left out.
-
-    Parameters
-    ----------
-    layout
-        Where cases, splits, protocol, suite and limits lie.
-    seed
-        Of the sample.
-    workers
-        Processes; 0 works in this one.
-    tell
-        Called with one line a case.
+    """Return a cohort, or a drawn sample of a large one, without what can't be read.
 
     Raises
     ------
     BadInput
         If a table, the protocol, the suite or the limits can't be read.
     """
-    protocol, limits = load_protocol(layout.protocol), load_thresholds(layout).data
+    protocol, limits = load_protocol(layout.protocol), load_thresholds(layout)
     expectations = [item for item in suites.read_suite(layout.suite) if suites.is_of_one_case(item)]
     cases, splits = read_table(layout.cases_csv, CASES), read_table(layout.splits, SPLITS)
-    ids = np.random.default_rng(seed).permutation(sorted(cases["case_id"]))[:MOST_CASES].tolist()
-    cases = cases[cases["case_id"].isin(ids)].sort_values("case_id")
+    drawn = np.random.default_rng(seed).permutation(sorted(cases["case_id"]))[:MOST_CASES]
+    cases = cases[cases["case_id"].isin(drawn)].sort_values("case_id")
+    rows = {str(row["case_id"]): row for row in cases.to_dict("records")}
     arguments = {
-        str(row["case_id"]): (layout.cases / f"{row['case_id']}.npz", row, protocol, limits)
-        for row in cases.to_dict("records")
+        name: (layout.cases / f"{name}.npz", row, protocol, limits.data)
+        for name, row in rows.items()
     }
-    outcome = run_cases(judge_case, arguments, workers=workers, tell=tell)
-    return Healthy(protocol, limits, expectations, cases, splits, outcome.done)
+    reports = run_cases(judge_case, arguments, workers=workers, tell=tell).done
+    return Healthy(protocol, limits, expectations, cases, splits, reports)

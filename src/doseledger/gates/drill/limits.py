@@ -1,20 +1,16 @@
-"""Detection limits: from which size on a fault is seen, in half of the cases and in all."""
+"""Detection limits: the size from which on a fault is seen, in half of the cases and in all."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from doseledger.gates.drill.faults import Fault
 from doseledger.gates.verdict import Finding
 
-HALF, ALL = 0.5, 1.0
 
-
-@dataclass(frozen=True)
-class Sight:
-    """Names of the checks that a faulty copy set off and the case itself did not: as errors, and as warnings alone."""
+class Sight(NamedTuple):
+    """Checks that a faulty copy set off and its case did not: as errors, as warnings alone."""
 
     errors: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -35,14 +31,15 @@ def summarise_fault(fault: Fault, sights: Mapping[str, Sequence[Sight] | None]) 
     fault
         Which.
     sights
-        By case: what was seen at each size; None for a case that can't have the fault.
+        By case: one for each size; None for a case that can't have the fault.
 
     Returns
     -------
     dict
-        The fault, `tried` (cases), `seen` and `warned` (cases at each size, as an error and as a warning alone),
-        `seen_in_half`, `seen_in_all` and `warned_in_half` (the least size from which on so many are; None if none),
-        `gates` (the checks that failed, each with the least size at which it did), and `cases` with all of it.
+        The fault; `tried` (cases); `seen` and `warned` (cases at each size, as an error and as a
+        warning alone); `seen_in_half`, `seen_in_all`, `warned_in_half` (the least size from which
+        on so many are; None if none); `gates` (checks that failed, each with its least size);
+        `cases` with all of it.
     """
     tried = {case_id: found for case_id, found in sights.items() if found is not None}
     columns = list(zip(*tried.values(), strict=True)) or [()] * len(fault.sizes)
@@ -53,28 +50,24 @@ def summarise_fault(fault: Fault, sights: Mapping[str, Sequence[Sight] | None]) 
         for gate in sorted({name for sight in column for name in sight.errors}):
             gates.setdefault(gate, size)
     return {
-        "name": fault.name,
-        "group": fault.group,
-        "title": fault.title,
-        "when": fault.when,
-        "unit": fault.unit,
+        **{key: getattr(fault, key) for key in ("name", "group", "title", "when", "unit")},
         "sizes": list(fault.sizes),
         "tried": len(tried),
         "seen": seen,
         "warned": [both - errors for both, errors in zip(told, seen, strict=True)],
-        "seen_in_half": _least(fault.sizes, seen, HALF * len(tried)),
-        "seen_in_all": _least(fault.sizes, seen, ALL * len(tried)),
-        "warned_in_half": _least(fault.sizes, told, HALF * len(tried)),
+        "seen_in_half": _least(fault.sizes, seen, len(tried) / 2),
+        "seen_in_all": _least(fault.sizes, seen, len(tried)),
+        "warned_in_half": _least(fault.sizes, told, len(tried) / 2),
         "gates": gates,
         "cases": {
-            case_id: [{"errors": list(sight.errors), "warnings": list(sight.warnings)} for sight in found]
+            case_id: [{"errors": list(s.errors), "warnings": list(s.warnings)} for s in found]
             for case_id, found in tried.items()
         },
     }
 
 
 def _least(sizes: Sequence[float], counts: Sequence[int], wanted: float) -> float | None:
-    """The least size from which on no larger one is seen in fewer cases than wanted; None if there is none."""
+    """The least size from which on none is seen in fewer cases than wanted; None without one."""
     least = None
     for size, count in zip(reversed(sizes), reversed(counts), strict=True):
         if not 0 < count >= wanted:

@@ -15,19 +15,17 @@ DIGITS = 4
 
 
 def as_noted(before: Case, after: Case) -> Case:
-    """Return a case with the notes on its DVH that ingest would have written, had the raw data had its fault.
+    """Return a case with the DVH that ingest would have noted, had the raw data had its fault.
 
     Parameters
     ----------
-    before
-        The case without the fault.
-    after
-        The same with it.
+    before, after
+        The case without the fault and with it.
 
     Notes
     -----
-    The raw data are not read again: each number noted of the native grids moves as far as the same number of the case
-    does, so that what resampling did to it (what the parity gate sees) stays as it was.
+    The raw data are not read again: each number moves as far as the same number of the case does,
+    so that resampling's own part in it (all that the parity gate sees) stays as it was.
     """
     noted: Any = before.meta.get("parity")
     if not isinstance(noted, dict):
@@ -41,11 +39,12 @@ def _moved(found: Any, before: Case, after: Case, name: str) -> Any:
         return found
     was, now = _measure(before, name), _measure(after, name)
     ways = {key: now[key] - was[key] for key in now if key in was and key in found}
-    return {**found, **{key: round(found[key] + way, DIGITS) for key, way in ways.items() if math.isfinite(way)}}
+    new = {key: round(found[key] + way, DIGITS) for key, way in ways.items() if math.isfinite(way)}
+    return {**found, **new}
 
 
 def _measure(case: Case, name: str) -> dict[str, float]:
-    """What the parity gate compares, on the case's grid."""
+    """The numbers that the parity gate compares, on the case's grid."""
     if name not in case.structure_names:
         return {}
     mask = case.mask(name)

@@ -1,76 +1,60 @@
-"""The detection limits of a drill: a strip of sizes per fault, filled where the gate fails."""
+"""Detection limits of a drill: a strip of sizes per fault, filled where the gates fail."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from doseledger.report.figures.style import COLOURS, new_figure
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 ROW_IN, LEGEND_IN = 0.36, 0.75
-# Apart in lightness too, so that they hold in grey.
-SEEN, WARNED = COLOURS[0], "#F5C766"
-EDGE = "#777777"
+# Light enough for a number on top, and apart in lightness, so that they hold in grey.
+SEEN, WARNED, EDGE = COLOURS[5], "#FBE3A6", "#777777"
 # Of a row's height; the rest keeps strips apart.
 STRIP = 0.8
-MOST_SIZES = 6
 
 
 def plot_drill(faults: Sequence[Mapping[str, Any]]) -> Figure:
-    """Return one strip a fault: a cell for each size tried, filled as high as the share of the cases in which it is seen.
+    """Return a strip a fault: a cell a size, filled as high as the share of cases it is seen in.
 
     Parameters
     ----------
     faults
-        Of a drill's result; those that no case can have are left out.
+        Of a drill's result, each tried in a case at least.
     """
     from matplotlib.patches import Patch
 
-    rows = [fault for fault in faults if fault["tried"]]
-    figure = new_figure(LEGEND_IN + ROW_IN * max(1, len(rows)))
+    figure = new_figure(LEGEND_IN + ROW_IN * len(faults))
     figure.set_layout_engine("constrained")
     axis = figure.subplots()
-    for row, fault in enumerate(rows):
-        _draw_strip(axis, row, fault)
-    axis.set_yticks(range(len(rows)), [_label(fault) for fault in rows])
-    axis.set_xlim(-0.1, MOST_SIZES + 1.7)
-    axis.set_ylim(max(1, len(rows)) - 0.5, -0.5)
+    for row, fault in enumerate(faults):
+        columns, floor = (
+            np.arange(len(fault["sizes"])),
+            np.full(len(fault["sizes"]), row + STRIP / 2),
+        )
+        for counts, colour in ((fault["seen"], SEEN), (fault["warned"], WARNED)):
+            height = -STRIP * np.asarray(counts) / fault["tried"]
+            axis.bar(columns, height, 1.0, floor, color=colour)
+            floor = floor + height
+        axis.bar(columns, STRIP, 1.0, row - STRIP / 2, color="none", edgecolor=EDGE, linewidth=0.8)
+        texts = [f"{size:g}" if fault["unit"] else "" for size in fault["sizes"]]
+        for x, text in enumerate([*texts, fault["unit"]]):
+            side = "left" if x == len(texts) else "center"
+            axis.text(x - 0.35 * (side == "left"), row, text, ha=side, va="center")
+    labels = [fault["title"] + " *" * (fault["when"] == "after ingest") for fault in faults]
+    axis.set_yticks(range(len(faults)), labels)
+    axis.set_xlim(-0.6, max(len(fault["sizes"]) for fault in faults) + 1.5)
+    axis.set_ylim(len(faults) - 0.5, -0.5)
     axis.set_xticks([])
     axis.grid(visible=False)
     axis.tick_params(length=0)
-    for side in axis.spines.values():
-        side.set_visible(False)
-    kinds = (("the gate fails", SEEN), ("a warning alone", WARNED), ("nothing is said", "white"))
+    axis.spines[:].set_visible(False)
+    kinds = (("a gate fails", SEEN), ("a warning alone", WARNED), ("nothing is said", "white"))
     patches = [Patch(facecolor=colour, edgecolor=EDGE, label=name) for name, colour in kinds]
-    figure.legend(handles=patches, loc="outside upper left", ncols=3, columnspacing=1.2, handlelength=1.2)
+    figure.legend(handles=patches, loc="outside upper left", ncols=3)
     return figure
-
-
-def _label(fault: Mapping[str, Any]) -> str:
-    return str(fault["title"]) + (" *" if fault["when"] == "after ingest" else "")
-
-
-def _draw_strip(axis: Axes, row: int, fault: Mapping[str, Any]) -> None:
-    from matplotlib.patches import Rectangle
-    from matplotlib.patheffects import withStroke
-
-    bottom, unit = row + STRIP / 2.0, fault["unit"]
-    for column, size in enumerate(fault["sizes"]):
-        low = 0.0
-        for counts, colour in ((fault["seen"], SEEN), (fault["warned"], WARNED)):
-            share = counts[column] / fault["tried"]
-            axis.add_patch(Rectangle((column, bottom - STRIP * low), 1.0, -STRIP * share, facecolor=colour))
-            low += share
-        axis.add_patch(Rectangle((column, bottom), 1.0, -STRIP, facecolor="none", edgecolor=EDGE, linewidth=0.8))
-        text = f"{size:g}" if unit else ("seen" if fault["seen"][column] == fault["tried"] else "")
-        dark = fault["seen"][column] == fault["tried"]
-        outline = [] if dark else [withStroke(linewidth=2.5, foreground="white")]
-        axis.text(
-            column + 0.5, row, text, ha="center", va="center", color="white" if dark else "black",
-            path_effects=outline,
-        )  # fmt: skip
-    axis.text(len(fault["sizes"]) + 0.15, row, unit, va="center")
