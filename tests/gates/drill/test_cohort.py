@@ -17,7 +17,7 @@ from doseledger.core.layout import Layout
 from doseledger.gates.digests import data_digest
 from doseledger.gates.drill.cohort import drill
 from doseledger.gates.drill.faults import FAULTS, choose_faults
-from doseledger.gates.drill.limits import Sight, summarise_fault
+from doseledger.gates.drill.limits import summarise_fault
 from doseledger.report.tables.drill_tables import drill_table
 
 Make = Callable[[int], Case]
@@ -146,7 +146,8 @@ def test_no_case_at_all_is_refused(cohort: Layout) -> None:
         drilled(cohort, "sdf_sign", n_cases=0)
 
 
-NOTHING, ERROR, WARNING = Sight((), ()), Sight(("parity",), ()), Sight((), ("outlier",))
+NOTHING: dict[str, list[str]] = {"errors": [], "warnings": []}
+ERROR, WARNING = {**NOTHING, "errors": ["parity"]}, {**NOTHING, "warnings": ["outlier"]}
 
 
 def test_a_size_counts_only_where_all_larger_ones_are_seen_too() -> None:

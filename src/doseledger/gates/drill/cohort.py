@@ -18,7 +18,7 @@ from doseledger.gates.data.cohort import CaseReport, judge_loaded
 from doseledger.gates.digests import data_digest
 from doseledger.gates.drill.faults import BEFORE, choose_faults
 from doseledger.gates.drill.healthy import Healthy, read_healthy
-from doseledger.gates.drill.limits import Sight, summarise_fault
+from doseledger.gates.drill.limits import Sight, see, summarise_fault
 from doseledger.gates.drill.noted import as_noted
 from doseledger.gates.drill.trial import Trial
 from doseledger.gates.verdict import Finding
@@ -158,22 +158,13 @@ def _see(
 ) -> dict[str, list[Sight] | None]:
     """What the gates see of each copy that they do not see of the case itself, by fault."""
     known = {(item.gate, item.severity, item.case_id) for item in before}
-    copies = {
-        f"{name} {at}": c for name, found in tried.items() for at, c in enumerate(found or [])
-    }
-    judged: dict[str, list[Finding]] = {
-        name: [Finding("unreadable", case_id, "error", copy)]
-        for name, copy in copies.items()
-        if isinstance(copy, str)
-    }
-    judged |= healthy.judge(
-        case_id, {name: copy for name, copy in copies.items() if not isinstance(copy, str)}
-    )
-    sights = {
-        name: Sight.of(i for i in found if (i.gate, i.severity, i.case_id) not in known)
-        for name, found in judged.items()
-    }
-    return {
-        name: None if found is None else [sights[f"{name} {at}"] for at in range(len(found))]
-        for name, found in tried.items()
-    }
+    copies = {(name, at): c for name, all_ in tried.items() for at, c in enumerate(all_ or [])}
+    fit = {f"{name} {at}": c for (name, at), c in copies.items() if isinstance(c, CaseReport)}
+    judged = healthy.judge(case_id, fit)
+    sights: dict[str, Any] = {name: None if all_ is None else [] for name, all_ in tried.items()}
+    for (name, at), copy in copies.items():
+        unfit = Finding("unreadable", case_id, "error", str(copy))
+        found = judged.get(f"{name} {at}", [unfit])
+        new = [item for item in found if (item.gate, item.severity, item.case_id) not in known]
+        sights[name].append(see(new))
+    return sights

@@ -30,23 +30,15 @@ MOST_CASES = 60
 
 @dataclass(frozen=True)
 class Healthy:
-    """A cohort, or a sample of it, as it is.
-
-    Parameters
-    ----------
-    protocol, limits, expectations
-        What its cases are held to; of the suite, what each case meets by itself.
-    cases, splits
-        Its tables.
-    reports
-        What the data gate says of each case that can be read.
-    """
+    """A cohort, or a sample of it, as it is."""
 
     protocol: Protocol
     limits: Thresholds
+    # Of the suite, those that each case meets by itself.
     expectations: list[dict[str, Any]]
     cases: pd.DataFrame
     splits: pd.DataFrame
+    # Of each case that can be read.
     reports: Mapping[str, CaseReport]
 
     def part_of(self, case_id: str) -> str | None:

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from doseledger.gates.drill.faults import Fault
 from doseledger.gates.verdict import Finding
 
+# Checks that a faulty copy set off and its case did not: as errors, and as warnings alone.
+Sight = dict[str, list[str]]
 
-class Sight(NamedTuple):
-    """Checks that a faulty copy set off and its case did not: as errors, as warnings alone."""
 
-    errors: tuple[str, ...]
-    warnings: tuple[str, ...]
-
-    @classmethod
-    def of(cls, findings: Iterable[Finding]) -> Sight:
-        """Return the names of the checks behind some findings."""
-        found = [(finding.severity, finding.gate) for finding in findings]
-        errors = {gate for severity, gate in found if severity == "error"}
-        return cls(tuple(sorted(errors)), tuple(sorted({gate for _, gate in found} - errors)))
+def see(findings: Iterable[Finding]) -> Sight:
+    """Return the names of the checks behind some findings, as `errors` and `warnings`."""
+    found = [(finding.severity, finding.gate) for finding in findings]
+    errors = {gate for severity, gate in found if severity == "error"}
+    return {"errors": sorted(errors), "warnings": sorted({gate for _, gate in found} - errors)}
 
 
 def summarise_fault(fault: Fault, sights: Mapping[str, Sequence[Sight] | None]) -> dict[str, Any]:
@@ -43,11 +39,11 @@ def summarise_fault(fault: Fault, sights: Mapping[str, Sequence[Sight] | None]) 
     """
     tried = {case_id: found for case_id, found in sights.items() if found is not None}
     columns = list(zip(*tried.values(), strict=True)) or [()] * len(fault.sizes)
-    seen = [sum(bool(sight.errors) for sight in column) for column in columns]
-    told = [sum(bool(sight.errors or sight.warnings) for sight in column) for column in columns]
+    seen = [sum(bool(sight["errors"]) for sight in column) for column in columns]
+    told = [sum(any(sight.values()) for sight in column) for column in columns]
     gates: dict[str, float] = {}
     for size, column in zip(fault.sizes, columns, strict=True):
-        for gate in sorted({name for sight in column for name in sight.errors}):
+        for gate in sorted({name for sight in column for name in sight["errors"]}):
             gates.setdefault(gate, size)
     return {
         **{key: getattr(fault, key) for key in ("name", "group", "title", "when", "unit")},
@@ -59,10 +55,7 @@ def summarise_fault(fault: Fault, sights: Mapping[str, Sequence[Sight] | None]) 
         "seen_in_all": _least(fault.sizes, seen, len(tried)),
         "warned_in_half": _least(fault.sizes, told, len(tried) / 2),
         "gates": gates,
-        "cases": {
-            case_id: [{"errors": list(s.errors), "warnings": list(s.warnings)} for s in found]
-            for case_id, found in tried.items()
-        },
+        "cases": tried,
     }
 
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from doseledger.core.case import Case
-
-# Digits that ingest keeps.
-DIGITS = 4
+from doseledger.ingest.native_dvh import DIGITS, PERCENTILES
 
 
 def as_noted(before: Case, after: Case) -> Case:
@@ -27,30 +24,21 @@ def as_noted(before: Case, after: Case) -> Case:
     The raw data are not read again: each number moves as far as the same number of the case does,
     so that resampling's own part in it (all that the parity gate sees) stays as it was.
     """
-    noted: Any = before.meta.get("parity")
-    if not isinstance(noted, dict):
-        return after
-    parity = {name: _moved(found, before, after, name) for name, found in noted.items()}
-    return replace(after, meta={**after.meta, "parity": parity})
-
-
-def _moved(found: Any, before: Case, after: Case, name: str) -> Any:
-    if not isinstance(found, dict):
-        return found
-    was, now = _measure(before, name), _measure(after, name)
-    ways = {key: now[key] - was[key] for key in now if key in was and key in found}
-    new = {key: round(found[key] + way, DIGITS) for key, way in ways.items() if math.isfinite(way)}
-    return {**found, **new}
+    parity: Any = before.meta.get("parity")
+    noted = {}
+    for name, found in (parity or {}).items():
+        was, now = _measure(before, name), _measure(after, name)
+        keys = found.keys() & was.keys() & now.keys()
+        noted[name] = {**found, **{k: round(found[k] + now[k] - was[k], DIGITS) for k in keys}}
+    return replace(after, meta={**after.meta, "parity": noted}) if noted else after
 
 
 def _measure(case: Case, name: str) -> dict[str, float]:
-    """The numbers that the parity gate compares, on the case's grid."""
-    if name not in case.structure_names:
-        return {}
     mask = case.mask(name)
     measured = {"volume_cc": float(mask.sum()) * case.grid.voxel_volume_cc}
     inside = mask & case.valid_dose
     if case.dose_gy is not None and inside.any():
         doses = case.dose_gy[inside].astype(np.float64)
-        measured |= {"D95%": float(np.percentile(doses, 5.0)), "mean": float(doses.mean())}
+        measured |= {key: float(np.percentile(doses, q)) for key, q in PERCENTILES.items()}
+        measured |= {"mean": float(doses.mean()), "max": float(doses.max())}
     return measured

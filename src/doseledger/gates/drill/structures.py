@@ -19,17 +19,13 @@ LEFT, RIGHT = "_L", "_R"
 def of_structures(choose: Callable[[Trial], Sequence[str]], change: Change) -> Put:
     """Return the fault that draws some structures elsewhere or of another size.
 
-    Parameters
-    ----------
-    choose
-        Names which; none, and the case can't have the fault.
-    change
-        Of a map in mm: the mask is where it is negative, and its map is made anew as ingest does.
+    `choose` names them (none, and the case can't have the fault); `change` is of a map in mm. The
+    mask is where that is negative, and its own map is made anew as ingest does.
     """
 
     def put(at: Trial) -> Case | None:
         case, names = at.case, choose(at)
-        masks, sdf_mm, present = (np.array(a) for a in (case.masks, case.sdf_mm, case.present))
+        masks, sdf_mm, present = case.masks.copy(), case.sdf_mm.copy(), case.present.copy()
         for index in (case.structure_names.index(name) for name in names):
             mask = change(case.sdf_mm[index].astype(np.float32), at) < 0.0
             if not np.array_equal(mask, case.masks[index]):

@@ -14,27 +14,14 @@ from doseledger.core.types import Array, Mask
 
 @dataclass(frozen=True)
 class Trial:
-    """A case into which a fault is put; what is drawn is the same for each size of it.
-
-    Parameters
-    ----------
-    case
-        Which.
-    other
-        Another patient's; the case itself where there is none.
-    size
-        The fault's, in its unit.
-    axis
-        0 (z), 1 (y) or 2 (x).
-    seed
-        Of all that is random.
-    protocol
-        Which structures are organs, and where distances are clipped.
-    """
+    """A case into which a fault is put; what is drawn is the same for each size of it."""
 
     case: Case
+    # Another patient's; the case itself where there is none.
     other: Case
+    # In the fault's unit.
     size: float
+    # 0 (z), 1 (y) or 2 (x).
     axis: int
     seed: tuple[int, ...]
     protocol: Protocol

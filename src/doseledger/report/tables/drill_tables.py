@@ -15,12 +15,7 @@ def drill_that_holds(
 ) -> tuple[dict[str, Any], str]:
     """Return a drill's result and what to say of it; an empty one if it is not of this verdict.
 
-    Parameters
-    ----------
-    drill
-        The result, None without one.
-    verdict
-        Of the data gate: its digest is of data, limits and code.
+    The verdict is the data gate's: its digest is of data, limits and code.
     """
     if drill is None:
         return NOTHING, (
