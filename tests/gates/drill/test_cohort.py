@@ -17,6 +17,7 @@ from doseledger.core.layout import Layout
 from doseledger.gates.digests import data_digest
 from doseledger.gates.drill.cohort import drill
 from doseledger.gates.drill.faults import FAULTS, choose_faults
+from doseledger.gates.drill.healthy import read_healthy
 from doseledger.gates.drill.limits import summarise_fault
 from doseledger.report.tables.drill_tables import drill_table
 
@@ -191,3 +192,18 @@ def test_a_sample_stands_for_a_large_cohort_and_what_can_not_be_read_is_left_out
     assert "case_0002" not in result["cases"]
     monkeypatch.setattr("doseledger.gates.drill.healthy.MOST_CASES", 4)
     assert drilled(cohort, "sdf_sign", n_cases=6)["n_others"] in (2, 3)
+
+
+def test_the_drift_gate_is_asked_of_a_copy_as_of_a_new_case(cohort: Layout) -> None:
+    sound = read_healthy(cohort, 1, workers=0, tell=lambda line: None)
+    sound = replace(sound, splits=sound.splits.assign(split="train"))
+    report = sound.reports["case_0001"]
+    assert report.inputs is not None
+    changed = replace(report, inputs={**report.inputs, "PTV70_prescription_gy": 72.0})
+    found = sound.judge("case_0001", {"as it is": report, "other": changed})
+    gates = {name: {item.gate for item in items if item.severity == "error"} for name, items in found.items()}
+    assert gates["other"] - gates["as it is"] == {"drift_changed"}
+    assert {item.case_id for item in found["other"]} == {"case_0001"}
+    # Of four training cases nobody can tell what varies.
+    few = replace(sound, splits=sound.splits.assign(split=["train"] * 4 + ["val", "test"]))
+    assert "drift_changed" not in {item.gate for item in few.judge("case_0001", {"other": changed})["other"]}
