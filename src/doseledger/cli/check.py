@@ -1,4 +1,4 @@
-"""Gates: data before training and their drill, drift, probes of stacks and metadata, goals."""
+"""Commands of the gates: data, drill, drift, probes of stacks and metadata, goals."""
 
 from __future__ import annotations
 

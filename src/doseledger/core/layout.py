@@ -22,7 +22,7 @@ PROJECT_FILES = (
     PIPELINE_FILE, PARAMS_FILE, PACKAGES_FILE, "data/raw/dvc.yaml", ".dvc/config", ".dvc/.gitignore", ".dvcignore",
     ".gitattributes", ".gitignore",
 )  # fmt: skip
-PROJECT_FOLDERS = ("models/recipes", "reports/templates", "validation")
+PROJECT_FOLDERS = ("models/recipes", "reports/drill", "reports/templates", "validation")
 # The cohort that is made up; all others are patients.
 SYNTHETIC_COHORT = "phantom"
 # Names of another cohort, whose files hold where a cohort has none of its own.
@@ -145,7 +145,7 @@ class Layout:
 
     @property
     def drill(self) -> Path:
-        """Detection limits of the data gate on this cohort, once somebody has measured them."""
+        """Detection limits of the gates on this cohort, once somebody has measured them."""
         return self.drills / self.cohort / "drill.json"
 
     @property

@@ -1,4 +1,4 @@
-"""Detection limits of a drill: a strip of sizes per fault, filled where the gates fail."""
+"""Detection limits of a drill: sizes per fault, filled where the gates fail."""
 
 from __future__ import annotations
 
