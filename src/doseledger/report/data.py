@@ -57,7 +57,7 @@ class DataFacts:
     test_set: pd.DataFrame
     verdict: dict[str, Any]
     drift: dict[str, Any] | None
-    drill: tuple[dict[str, Any], str]
+    drill: tuple[Mapping[str, Any], str]
     features: pd.DataFrame
 
     @property
@@ -127,6 +127,7 @@ def load_data_facts(layout: Layout, protocol: Protocol, *, fold: int, repeat: in
     read = {name: read_table(path, schema) for name, (path, schema) in tables.items()}
     verdicts = [_verdict(path, layout.cohort) for path in judged]
     features = _measure(layout, protocol, read["cases"], tell=tell)
+    drill = read_json(layout.drill) if layout.drill.is_file() else None
     return DataFacts(
         run={"fold": fold, "repeat": repeat},
         cases=read["cases"],
@@ -135,7 +136,7 @@ def load_data_facts(layout: Layout, protocol: Protocol, *, fold: int, repeat: in
         test_set=read["test_set"],
         verdict=verdicts[0],
         drift=verdicts[1] if len(verdicts) > 1 else None,
-        drill=drill_that_holds(read_json(layout.drill) if layout.drill.is_file() else None, verdicts[0]),
+        drill=drill_that_holds(drill, verdicts[0]),
         features=features,
     )
 

@@ -129,6 +129,17 @@ def test_workers_change_nothing_the_cohort_stays_and_the_result_names_what_was_j
     assert drill(cohort, 2, ["sdf_sign"], 1, workers=1, tell=lambda line: None) == result
 
 
+def test_a_cohort_of_one_case_has_no_other_patients_faults(
+    write_cohort: Callable[[list[Case]], Layout], healthy: Make
+) -> None:
+    result = drilled(write_cohort([healthy(1)]), "near_copy", "dose_other", "sdf_sign")
+    assert [(fault["name"], fault["tried"]) for fault in result["faults"]] == [
+        ("dose_other", 0),
+        ("sdf_sign", 1),
+        ("near_copy", 0),
+    ]
+
+
 def test_a_red_case_is_not_drilled(write_cohort: Callable[[list[Case]], Layout], healthy: Make) -> None:
     cases = [healthy(i) for i in range(1, 7)]
     red = [replace(case, n_fractions=5) for case in cases[:4]]

@@ -1,1 +1,1 @@
-"""Detection limits: faults of rising size, put into copies of a cohort's own cases."""
+"""Faults of rising size, put into copies of a cohort's own cases."""

@@ -69,11 +69,16 @@ WAYS_MM = (2.0, 3.0, 5.0, 10.0, 20.0)
 
 _dose_moved, _dose_high = of_dose(volumes.moved), of_dose(volumes.raised)
 _all_moved = of_structures(lambda at: at.case.present_names, moved_by_mm)
-_target, _organ = Trial.target, lambda at: at.organs()[:1]
+
+
+def _organ(at: Trial) -> list[str]:
+    return at.organs()[:1]
+
 
 FAULTS = (
     Fault("dose_moved", DOSE, "dose moved along an axis", _dose_moved, (*VOXELS, 4.0), "voxels"),
-    Fault("dose_moved_later", DOSE, "dose moved along an axis", _dose_moved, VOXELS, "voxels", AFTER),
+    Fault("dose_moved_later", DOSE, "dose moved along an axis", _dose_moved, VOXELS,
+          "voxels", AFTER),
     Fault("dose_high", DOSE, "dose too high", _dose_high, SHARES, "%"),
     Fault("dose_low", DOSE, "dose too low",
           of_dose(lambda dose, at: dose * (1.0 - at.size / PERCENT)), SHARES, "%"),
@@ -104,7 +109,8 @@ FAULTS = (
           (1.0, 2.0, 5.0, 10.0, 20.0), "%"),
     Fault("ct_noise", IMAGE, "noise in the image", of_image(volumes.noisy),
           (10.0, 20.0, 40.0, 80.0), "HU"),
-    Fault("ct_slices_lost", IMAGE, "slices of air", of_image(slices_filled(AIR_HU)), SLICES, "slices"),
+    Fault("ct_slices_lost", IMAGE, "slices of air",
+          of_image(slices_filled(AIR_HU)), SLICES, "slices"),
     Fault("ct_slices_repeated", IMAGE, "slices of the image repeat one",
           of_image(volumes.slices_repeated), SLICES, "slices"),
     Fault("ct_slices_left_out", IMAGE, "slices left out, gap closed",
@@ -114,15 +120,23 @@ FAULTS = (
           of_image(volumes.of_other("ct_hu", AIR_HU)), needs_other=True),
     Fault("sides_swapped", STRUCTURES, "names of left and right swapped", structures.sides_swapped),
     Fault("structures_moved", STRUCTURES, "all structures moved", _all_moved, WAYS_MM, "mm"),
-    Fault("structures_moved_later", STRUCTURES, "all structures moved", _all_moved, WAYS_MM, "mm", AFTER),
-    Fault("target_moved", STRUCTURES, "main target moved", of_structures(_target, moved_by_mm), WAYS_MM, "mm"),
-    Fault("target_grown", STRUCTURES, "main target too large", of_structures(_target, grown), MARGINS_MM, "mm"),
-    Fault("target_shrunk", STRUCTURES, "main target too small", of_structures(_target, shrunk), MARGINS_MM, "mm"),
-    Fault("organ_moved", STRUCTURES, "an organ moved", of_structures(_organ, moved_by_mm), WAYS_MM, "mm"),
-    Fault("organ_grown", STRUCTURES, "an organ too large", of_structures(_organ, grown), MARGINS_MM, "mm"),
-    Fault("organ_shrunk", STRUCTURES, "an organ too small", of_structures(_organ, shrunk), MARGINS_MM, "mm"),
+    Fault("structures_moved_later", STRUCTURES, "all structures moved", _all_moved, WAYS_MM,
+          "mm", AFTER),
+    *(
+        Fault(f"{who}_{how}", STRUCTURES, f"{title} {what}", of_structures(choose, change),
+              sizes, "mm")
+        for who, title, choose in (
+            ("target", "main target", Trial.target), ("organ", "an organ", _organ),
+        )
+        for how, what, change, sizes in (
+            ("moved", "moved", moved_by_mm, WAYS_MM),
+            ("grown", "too large", grown, MARGINS_MM),
+            ("shrunk", "too small", shrunk, MARGINS_MM),
+        )
+    ),
     Fault("organ_copied", STRUCTURES, "an organ is a copy of another", structures.organ_copied),
-    Fault("organs_exchanged", STRUCTURES, "names of two organs exchanged", structures.organs_exchanged),
+    Fault("organs_exchanged", STRUCTURES, "names of two organs exchanged",
+          structures.organs_exchanged),
     Fault("sdf_sign", MAPS, "sign of a map turned round", of_map(lambda sdf, at: -sdf), when=AFTER),
     Fault("sdf_voxels", MAPS, "a map in voxels",
           of_map(lambda sdf, at: sdf / at.case.grid.spacing_mm[at.axis]), when=AFTER),

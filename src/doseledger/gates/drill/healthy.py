@@ -105,10 +105,9 @@ def read_healthy(layout: Layout, seed: int, *, workers: int, tell: Tell) -> Heal
     cases, splits = read_table(layout.cases_csv, CASES), read_table(layout.splits, SPLITS)
     drawn = np.random.default_rng(seed).permutation(sorted(cases["case_id"]))[:MOST_CASES]
     cases = cases[cases["case_id"].isin(drawn)].sort_values("case_id")
-    rows = {str(row["case_id"]): row for row in cases.to_dict("records")}
-    arguments = {
-        name: (layout.cases / f"{name}.npz", row, protocol, limits.data)
-        for name, row in rows.items()
-    }
+    arguments = {}
+    for row in cases.to_dict("records"):
+        name = str(row["case_id"])
+        arguments[name] = (layout.cases / f"{name}.npz", row, protocol, limits.data)
     reports = run_cases(judge_case, arguments, workers=workers, tell=tell).done
     return Healthy(protocol, limits, expectations, cases, splits, reports)

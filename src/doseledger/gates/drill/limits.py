@@ -1,4 +1,4 @@
-"""Detection limits: the size from which on a fault is seen, in half of the cases and in all."""
+"""Detection limits: the size from which on a fault is seen in half of the cases."""
 
 from __future__ import annotations
 

@@ -36,12 +36,12 @@ class Trial:
 
     def organs(self) -> list[str]:
         """Return the case's organs that have a voxel, in a drawn order."""
-        case, kind = self.case, self.protocol.structure
-        names = [n for n in case.present_names if kind(n).kind == "organ" and case.mask(n).any()]
+        organs = [n for n in self.case.present_names if self.protocol.structure(n).kind == "organ"]
+        names = [name for name in organs if self.case.mask(name).any()]
         return [names[index] for index in self.rng().permutation(len(names))]
 
     def slices(self) -> slice:
-        """Return as many adjacent slices as the size says, in the middle half of the main target."""
+        """Return so many slices as the size says, in the middle half of the main target."""
         count, hit = int(self.size), np.flatnonzero(main_region(self.case).any(axis=(1, 2)))
         first, last = (int(edge) for edge in np.quantile(hit, (0.25, 0.75)))
         start = int(self.rng().integers(first, last + 1))
