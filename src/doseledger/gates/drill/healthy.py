@@ -57,13 +57,17 @@ class Healthy:
             Theirs, by a name of each copy.
         """
         limits = self.limits.data
+        far: dict[str, list[Finding]] = {}
         found = {name: list(copy.findings) for name, copy in copies.items()}
         for name, copy in copies.items():
             reports = {**self.reports, case_id: copy}
             prints = {key: report.fingerprint for key, report in reports.items()}
             found[name] += judge_copies(self.cases, self.splits, prints, limits.near_copy)
-            far, _ = judge_far(reports.values(), limits)
-            found[name] += [item for item in far if item.case_id == case_id]
+            # A fault of the dose changes no input: what costs most is asked once for all of these.
+            inputs = repr(copy.inputs)
+            if inputs not in far:
+                far[inputs] = judge_far(reports.values(), limits)[0]
+            found[name] += [item for item in far[inputs] if item.case_id == case_id]
         for item in [*self._judge_suite(copies), *self._judge_drift(case_id, copies)]:
             if item.case_id in found:
                 found[item.case_id].append(replace(item, case_id=case_id))
