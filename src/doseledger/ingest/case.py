@@ -12,6 +12,7 @@ import numpy as np
 from doseledger.core.case import Case
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.grid import MOST_OUTSIDE_PERCENT, Grid
+from doseledger.core.limit import keeps
 from doseledger.core.protocol import Protocol
 from doseledger.dicom.read import Link
 from doseledger.dicom.source import source_digest
@@ -161,11 +162,12 @@ def _assemble(placed: Placed, patient: Patient, protocol: Protocol, meta: dict[s
 
 def _judge_reach(protocol: Protocol, meta: dict[str, Any]) -> None:
     """Say how much of each structure the dose grid misses; targets must lie within it."""
-    beyond = {name: found["outside_percent"] for name, found in meta["parity"].items() if found["outside_percent"] > 0}
+    shares = {name: found["outside_percent"] for name, found in meta["parity"].items()}
+    beyond = {name: percent for name, percent in shares.items() if not keeps(percent, most=0.0)}
     lost = [
         f"{percent:.1f} % of {name}"
         for name, percent in beyond.items()
-        if protocol.structure(name).kind == "target" and percent > MOST_OUTSIDE_PERCENT
+        if protocol.structure(name).kind == "target" and not keeps(percent, most=MOST_OUTSIDE_PERCENT)
     ]
     if lost:
         lie, them = ("lies", "it") if len(lost) == 1 else ("lie", "them")
