@@ -1,4 +1,4 @@
-"""Limits are typed, merged over the cohorts that one is like, say where they come from, and are kept by numbers alone."""
+"""Limits are typed, merged over the cohorts that one is like, sourced, and kept by numbers alone."""
 
 from __future__ import annotations
 
