@@ -1,4 +1,4 @@
-"""Limits are typed, merged over the cohorts that one is like, sourced, and kept by numbers alone."""
+"""Limits are typed, merged block by block over cohorts, say where they come from, and are kept by numbers alone."""
 
 from __future__ import annotations
 
@@ -181,8 +181,8 @@ def test_a_summary_without_a_number_is_not_the_mean_of_its_cases(value: float) -
 @pytest.mark.parametrize(
     ("difference", "is_named"), [(9.9e-7, False), (1.1e-6, True), (math.nan, True), (math.inf, True)]
 )
-def test_gamma_may_be_off_by_a_millionth(difference: float, is_named: bool, repository: Path) -> None:
-    limits = load_thresholds(Layout(repository, "phantom")).evaluation
+def test_gamma_may_be_off_by_a_millionth(difference: float, is_named: bool, layout: Layout) -> None:
+    limits = load_thresholds(layout).evaluation
     row = {"case_id": "case_0001", "gamma_points_verified": 9, "gamma_largest_difference": difference}
     found = judge_gamma(pd.DataFrame([row]), limits)
     assert [finding.gate for finding in found] == (["gamma_differs"] if is_named else [])

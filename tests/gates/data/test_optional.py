@@ -50,12 +50,12 @@ def test_an_optional_structure_is_judged_by_those_who_draw_it(
 def test_the_data_gate_names_a_lost_structure_and_fails_without_its_table(
     write_cohort: Callable[[list[Case]], Layout], healthy: Callable[[int], Case]
 ) -> None:
-    layout = write_cohort([healthy(1)])
-    table = layout.cases / "structures.csv"
+    cohort = write_cohort([healthy(1)])
+    table = cohort.cases / "structures.csv"
     write_table(table, counted(cases=1, found=0, may_be_cases=1, may_be='"Darm" (1)'), STRUCTURES)
-    verdict = judge_cohort(layout, {}, workers=0, tell=lambda line: None)
+    verdict = judge_cohort(cohort, {}, workers=0, tell=lambda line: None)
     assert "optional_found" in {finding.gate for finding in verdict.errors}
     assert verdict.details["optional"][0]["may_be"] == '"Darm" (1)'
     table.unlink()
     with pytest.raises(BadInput, match=r"structures\.csv: no such table; run the stage"):
-        judge_cohort(layout, {}, workers=0, tell=lambda line: None)
+        judge_cohort(cohort, {}, workers=0, tell=lambda line: None)

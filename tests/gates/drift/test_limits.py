@@ -20,7 +20,7 @@ from doseledger.gates.drift.case_inputs import measure_file, measure_inputs
 from doseledger.gates.drift.judge import _judge_cases, _judge_features, _judge_image
 from doseledger.gates.drift.probes import ProbeScore, judge_score
 from doseledger.gates.drift.statistics import learn_reference, measure_distances
-from doseledger.gates.limits import DriftLimits, ProbeLimits, load_thresholds
+from doseledger.gates.limits import DriftLimits, load_thresholds
 
 NO_NUMBERS = [math.nan, math.inf, -math.inf]
 
@@ -29,12 +29,6 @@ NO_NUMBERS = [math.nan, math.inf, -math.inf]
 def limits(repository: Path) -> DriftLimits:
     """The limits that ship."""
     return load_thresholds(Layout(repository, "prostate")).drift
-
-
-@pytest.fixture
-def probes(repository: Path) -> ProbeLimits:
-    """Those of the probes."""
-    return load_thresholds(Layout(repository, "prostate")).probes
 
 
 def case_row(**changes: Any) -> dict[str, Any]:
@@ -79,14 +73,16 @@ def test_an_image_keeps_its_limit(psi: float, is_kept: bool, limits: DriftLimits
     ("auc", "severity"),
     [(0.649, ""), (0.651, "warning"), (0.799, "warning"), (0.801, "error"), *((v, "error") for v in NO_NUMBERS)],
 )
-def test_a_probe_may_see_next_to_nothing(auc: float, severity: str, probes: ProbeLimits) -> None:
-    found = judge_score("the border", ProbeScore(auc, 0.5, 100, 100, 42), probes)
+def test_a_probe_may_see_next_to_nothing(auc: float, severity: str, repository: Path) -> None:
+    limits = load_thresholds(Layout(repository, "prostate")).probes
+    found = judge_score("the border", ProbeScore(auc, 0.5, 100, 100, 42), limits)
     assert [(f.gate, f.severity) for f in found] == ([("probe", severity)] if severity else [])
 
 
 @pytest.mark.parametrize(("n_independent", "is_told"), [(42, False), (41, True)])
-def test_a_probe_of_few_images_says_so(n_independent: int, is_told: bool, probes: ProbeLimits) -> None:
-    found = judge_score("the border", ProbeScore(0.5, 0.5, 100, n_independent, 42), probes)
+def test_a_probe_of_few_images_says_so(n_independent: int, is_told: bool, repository: Path) -> None:
+    limits = load_thresholds(Layout(repository, "prostate")).probes
+    found = judge_score("the border", ProbeScore(0.5, 0.5, 100, n_independent, 42), limits)
     assert [f.gate for f in found] == (["probe_small"] if is_told else [])
 
 

@@ -1,4 +1,4 @@
-"""Does every signed distance map say mm, negative inside? Measured anew from the mask, not with the code judged."""
+"""Signed distances held against the mask: mm, negative inside."""
 
 from __future__ import annotations
 
@@ -90,8 +90,8 @@ def _judge_scale(case: Case, index: int, clip_mm: float, limits: SdfLimits) -> l
     found, expected = _sampled_distances(case.masks[index], case.sdf_mm[index], spacing, clip_mm)
     if found.size == 0:
         message = (
-            f"{case.case_id}: the SDF of {name} could not be held against its mask: each voxel is nearer to the image's "
-            "edge than to the mask's; look at it, or crop less closely"
+            f"{case.case_id}: the SDF of {name} could not be held against its mask: each voxel is nearer to the "
+            "image's edge than to the mask's; look at it, or crop less closely"
         )
         return [Finding("sdf_unjudged", case.case_id, "warning", message, {"structure": name})]
     # Between voxel centres on both sides of the surface lies the surface: the truth is up to one voxel less.
