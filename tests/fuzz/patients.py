@@ -36,13 +36,16 @@ ODD_VALUES = (
 
 def dicom_kind(factory: ModuleType) -> Kind:
     """The tiny patient of tests/dicom, in a folder of his own."""
-    protocol = Protocol.model_validate(factory.PROTOCOL)
+    allowed = [*factory.PROTOCOL["phi"]["allow"], {"keyword": "TreatmentMachineName", "reason": "the generic machine"}]
+    phi = {**factory.PROTOCOL["phi"], "allow": allowed}
+    protocol = Protocol.model_validate({**factory.PROTOCOL, "phi": phi})
 
     def make(folder: Path) -> None:
         patient = factory.make_patient()
         setup = pydicom.Dataset()
         setup.PatientSetupNumber, setup.PatientPosition = 1, "HFS"
         patient.rtplan.PatientSetupSequence = [setup]
+        _put_on_machine(patient.rtplan.BeamSequence[0])
         patient.save(folder / CASE_ID)
 
     def convert(folder: Path, out: Path) -> Told:
@@ -63,6 +66,14 @@ def dicom_kind(factory: ModuleType) -> Kind:
         "survey": lambda folder, out: survey_dump(folder, protocol, pictures=True, tell=silent),
     }
     return Kind(make, _spoil_dicom, readers)
+
+
+def _put_on_machine(beam: pydicom.Dataset) -> None:
+    """Make a beam one of the generic machine, 60 leaf pairs of 10 and 5 mm, so that its dose can be computed again."""
+    beam.TreatmentMachineName, mlc = "Generic120", beam.BeamLimitingDeviceSequence[2]
+    edges = np.concatenate([[0], np.cumsum([10] * 10 + [5] * 40 + [10] * 10)]) - 200.0
+    mlc.NumberOfLeafJawPairs, mlc.LeafPositionBoundaries = 60, list(edges)
+    beam.ControlPointSequence[0].BeamLimitingDevicePositionSequence[2].LeafJawPositions = [-10.0] * 60 + [10.0] * 60
 
 
 def _spoil_dicom(rng: random.Random, folder: Path) -> Spoilt:
