@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from fuzz.kinds import Kind, Reader, Spoilt, Told, rewrite, silent
-from fuzz.mutate import damage_bytes, damage_json
+from fuzz.damage import damage_bytes, damage_json
 
 from doseledger.core.case import Case, map_member, read_meta, write_npz
 from doseledger.core.files import sha256_of_file

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pydicom
 from fuzz.kinds import Kind, Reader, Spoilt, Told, rewrite, silent
-from fuzz.mutate import damage_bytes, damage_csv
+from fuzz.damage import damage_bytes, damage_csv
 from pydicom.dataelem import RawDataElement
 
 from doseledger.core.protocol import Protocol

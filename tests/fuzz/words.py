@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from fuzz.kinds import Kind, Reader, Spoilt, Told, rewrite, silent
-from fuzz.mutate import BY_SUFFIX, as_json, damage_text, damage_tree
+from fuzz.damage import BY_SUFFIX, as_json, damage_text, damage_tree
 
 from doseledger.core import tables
 from doseledger.core.files import write_json, write_text
