@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from doseledger.core.errors import BadInput
-from doseledger.core.layout import Layout
 from doseledger.core.protocol import Goal, GoalSet, load_protocol
 from doseledger.dosimetry.dvh.grammar import Measure
 from doseledger.dosimetry.goals import _judge, evaluate_goals, lint_goals
@@ -61,7 +60,7 @@ def test_a_value_that_is_no_number_meets_no_goal(value: float, operator: str) ->
     ],
 )  # fmt: skip
 def test_no_dose_is_beyond_150_gray_and_no_volume_beyond_the_whole(one: Goal, is_sound: bool, repository: Path) -> None:
-    protocol = load_protocol(Layout(repository, "prostate").protocol)
+    protocol = load_protocol(repository / "validation" / "cohorts" / "prostate" / "protocol.yaml")
     goals = GoalSet(name="test", protocol="prostate_sib", title="test", goals=[one])
     assert (lint_goals(goals, protocol) == []) is is_sound
 
