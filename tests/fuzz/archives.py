@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import io
+import json
 import pickle
 import random
-import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fuzz.kinds import Kind, Reader, Spoilt, Told, rewrite, silent
 from fuzz.damage import damage_bytes, damage_json
+from fuzz.kinds import Kind, Reader, Spoilt, Told, rewrite, silent
 
 from doseledger.core.case import Case, map_member, read_meta, write_npz
 from doseledger.core.files import sha256_of_file
@@ -42,12 +42,19 @@ class Payload:
 
 
 HEADS = (
-    "{'descr': '<f4', 'fortran_order': False, 'shape': (1000000, 100000), }", "{'descr': '|O', 'fortran_order': False, 'shape': (1,), }",
-    "{'descr': '<f8', 'fortran_order': 1, 'shape': (-1,), }", "(" * 300 + ")" * 300, "{'descr': [('a', '<f4')], 'fortran_order': False, "
-    "'shape': (2,), }", "{'descr': '<U2000000000', 'fortran_order': False, 'shape': (), }", "__import__('os').system('x')", "{}", "1",
-    "{'descr': '<M8[ns]', 'fortran_order': True, 'shape': (3,), }", "{'descr': '<f4', 'fortran_order': False, 'shape': (1.5, None), }",
+    "{'descr': '<f4', 'fortran_order': False, 'shape': (1000000, 100000), }",
+    "{'descr': '|O', 'fortran_order': False, 'shape': (1,), }",
+    "{'descr': '<f8', 'fortran_order': 1, 'shape': (-1,), }",
+    "(" * 300 + ")" * 300,
+    "{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (2,), }",
+    "{'descr': '<U2000000000', 'fortran_order': False, 'shape': (), }",
+    "{'descr': '<M8[ns]', 'fortran_order': True, 'shape': (3,), }",
+    "{'descr': '<f4', 'fortran_order': False, 'shape': (1.5, None), }",
     "{'descr': '>i2', 'fortran_order': True, 'shape': (4, 4, 4), }",
-)  # fmt: skip
+    "__import__('os').system('x')",
+    "{}",
+    "1",
+)
 
 
 def _with_head(rng: random.Random, member: bytes) -> bytes:
@@ -81,12 +88,17 @@ def damage_zip(rng: random.Random, content: bytes) -> bytes:
     elif kind in (5, 6) and name.endswith(".npy"):
         members[here] = (name, _with_head(rng, data))
     elif kind == 7:
-        members[here] = (rng.choice(("../../outside", "/tmp/outside", "", "a/b.npy", "x" * 60_000, "con.npy", "é.npy")), data)
+        members[here] = (
+            rng.choice(("../../outside", "/tmp/outside", "", "a/b.npy", "x" * 60_000, "con.npy", "é.npy")),
+            data,
+        )
     elif kind == 8:
         members[here], members[0] = (name, members[0][1]), (members[0][0], data)
     else:
         members.append((rng.choice(("note.txt", "extra.npy")), bytes(3 << 20)))
-    packed = rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA))
+    packed = rng.choice(
+        (zipfile.ZIP_STORED, zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+    )
     with zipfile.ZipFile(out, "w", packed) as archive:
         for name, data in members:
             # Named so, no warning is told of a name that is there twice.
@@ -118,21 +130,39 @@ def npz_kind(make_case: Callable[..., Case], contracts: Path) -> Kind:
         case = make_case("case_0001")
         (folder / "set").mkdir(parents=True)
         case.save(folder / "set" / "case_0001.npz")
+        seen = {
+            "case_id": "case_0001",
+            "case_sha256": "a",
+            "checkpoint_sha256": "b",
+            "trained_on": [],
+            "selected_on": [],
+        }
         predicted = {
-            "dose_gy": case.dose_gy, "spacing_mm": np.asarray(case.grid.spacing_mm), "origin_mm": np.asarray(case.grid.origin_mm),
-            "meta": np.asarray('{"case_id": "case_0001", "case_sha256": "a", "checkpoint_sha256": "b", "trained_on": [], "selected_on": []}'),
-            "samples": np.ones((3, int(case.body.sum())), np.uint16), "sampled": case.body.astype(np.uint8), "sample_step_gy": np.asarray(0.01),
-        }  # fmt: skip
+            "dose_gy": case.dose_gy,
+            "spacing_mm": np.asarray(case.grid.spacing_mm),
+            "origin_mm": np.asarray(case.grid.origin_mm),
+            "meta": np.asarray(json.dumps(seen)),
+            "samples": np.ones((3, int(case.body.sum())), np.uint16),
+            "sampled": case.body.astype(np.uint8),
+            "sample_step_gy": np.asarray(0.01),
+        }
         (folder / "predicted").mkdir()
         write_npz(folder / "predicted" / "case_0001.npz", predicted)  # type: ignore[arg-type]
         rng = np.random.default_rng(1)
-        write_npz(folder / "stack.npz", {"images": rng.random((8, 6, 6)), "labels": np.arange(8) % 2, "groups": np.arange(8)})
+        write_npz(
+            folder / "stack.npz", {"images": rng.random((8, 6, 6)), "labels": np.arange(8) % 2, "groups": np.arange(8)}
+        )
 
     def spoil(rng: random.Random, folder: Path) -> Spoilt:
         path = rng.choice(sorted(folder.rglob("*.npz")))
         in_bytes = rng.random() < 0.5
-        words = rewrite(path, lambda content: (damage_bytes(rng, content, head=4000) if in_bytes else damage_zip(rng, content)))
-        readers = {"set": ("case", "meta", "describe", "gamma", "map", "parity"), "predicted": ("prediction", "samples", "seen")}
+        words = rewrite(
+            path, lambda content: damage_bytes(rng, content, head=4000) if in_bytes else damage_zip(rng, content)
+        )
+        readers = {
+            "set": ("case", "meta", "describe", "gamma", "map", "parity"),
+            "predicted": ("prediction", "samples", "seen"),
+        }
         return Spoilt(words, ("case_0001", "stack.npz"), readers.get(path.parent.name, ("stack",)), in_bytes)
 
     def load(folder: Path, out: Path) -> Told:
@@ -180,7 +210,9 @@ def checkpoint_kind(write: Callable[[Path], None]) -> Kind:
     def load(folder: Path, out: Path) -> Told:
         found = load_checkpoint(folder / "best.ckpt")
         weights = {name: tensor.numpy() for name, tensor in found.weights.items()}
-        return Told({**weights, "rest": repr({name: value for name, value in vars(found).items() if name != "weights"})})
+        return Told(
+            {**weights, "rest": repr({name: value for name, value in vars(found).items() if name != "weights"})}
+        )
 
     readers: dict[str, Reader] = {
         "load": load,
@@ -207,7 +239,9 @@ def bundle_kind(order: Callable[..., Order]) -> Kind:
             (index,) = folder.glob("*.json")
             return Spoilt(rewrite(index, lambda content: damage_json(rng, content)), named, ("verify", "rehydrate"))
         path = rng.choice(sorted(path for path in (folder / "unpacked").rglob("*") if path.is_file()))
-        words = rewrite(path, lambda content: damage_json(rng, content) if path.suffix == ".json" else damage_bytes(rng, content))
+        words = rewrite(
+            path, lambda content: damage_json(rng, content) if path.suffix == ".json" else damage_bytes(rng, content)
+        )
         return Spoilt(words, named, ("folder",), True)
 
     def verify(folder: Path, out: Path) -> Told:
@@ -243,8 +277,4 @@ def _damage_head(rng: random.Random, content: bytes) -> bytes:
     head[field : field + size] = rng.choice(values).ljust(size, b"\x00")[:size]
     head[148:156] = b" " * 8
     head[148:156] = f"{sum(head):06o}\0 ".encode()
-    try:
-        tarfile.TarInfo.frombuf(bytes(head), "utf-8", "surrogateescape")
-    except tarfile.HeaderError:
-        pass
     return content[:at] + bytes(head) + content[at + 512 :]

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import pydicom
-from fuzz.kinds import Kind, Reader, Spoilt, Told, rewrite, silent
 from fuzz.damage import damage_bytes, damage_csv
+from fuzz.kinds import Kind, Reader, Spoilt, Told, rewrite, silent
 from pydicom.dataelem import RawDataElement
 
 from doseledger.core.protocol import Protocol
@@ -29,8 +29,9 @@ from doseledger.ingest.survey.cohort import survey_dump
 CASE_ID = "anon_1"
 NUMBERS = ("DS", "IS", "US", "SS", "UL", "SL", "FD", "FL")
 ODD_VALUES = (
-    b"", b"xx", b"NaN ", b"1e400 ", b"-1", b"1,5 ", b"\xff\xff\xff\xff", b"0 ", b"9" * 14, b"\\\\\\ ", b"1\\2\\3 ", b"Roe^Anna",
-    b"\x00\x00", b"1e-300", b"inf ", b"1_0 ", b"1.2.3.300.1 ", b"\xe9t\xe9 ", b"../../x ", b"9" * 70_000, b"1\\" * 9_000,
+    b"", b"xx", b"NaN ", b"1e400 ", b"-1", b"1,5 ", b"\xff\xff\xff\xff", b"0 ", b"9" * 14, b"\\\\\\ ", b"1\\2\\3 ",
+    b"Roe^Anna", b"\x00\x00", b"1e-300", b"inf ", b"1_0 ", b"1.2.3.300.1 ", b"\xe9t\xe9 ", b"../../x ", b"9" * 70_000,
+    b"1\\" * 9_000,
 )  # fmt: skip
 
 
@@ -78,7 +79,9 @@ def _put_on_machine(beam: pydicom.Dataset) -> None:
 
 def _spoil_dicom(rng: random.Random, folder: Path) -> Spoilt:
     case, before = folder / CASE_ID, {}
-    files = sorted(path for path in case.iterdir() if path.name.startswith(rng.choice(("CT", "RTDOSE", "RTPLAN", "RTSTRUCT"))))
+    files = sorted(
+        path for path in case.iterdir() if path.name.startswith(rng.choice(("CT", "RTDOSE", "RTPLAN", "RTSTRUCT")))
+    )
     chosen = rng.sample(files, min(len(files), rng.choice((1, 1, 2))))
     words = []
     for path in chosen:
@@ -90,7 +93,9 @@ def _spoil_dicom(rng: random.Random, folder: Path) -> Spoilt:
     if rng.random() < 0.15:
         readers = ("convert", "recompute", "deidentify", "survey")
         words.append(_pack(rng, case))
-    return Spoilt("; ".join(words), (CASE_ID, *(path.name for path in files), str(folder)), readers, shows and not readers)
+    return Spoilt(
+        "; ".join(words), (CASE_ID, *(path.name for path in files), str(folder)), readers, shows and not readers
+    )
 
 
 def _is_other_form(before: bytes, after: bytes) -> bool:
@@ -129,7 +134,9 @@ def _damage_element(rng: random.Random, content: bytes) -> bytes:
         inside[tag].value = rng.choice(([], items[:-1], [*items, *items], items[::-1]))
     elif kind == 4 and element.VR in NUMBERS:
         values = list(element.value) if element.VM > 1 else [element.value]
-        values[rng.randrange(len(values))] = rng.choice((0, 1, 2, 3, 255, 65535) if element.VR in ("US", "IS") else (0, -1, 3.5, 1e9))
+        values[rng.randrange(len(values))] = rng.choice(
+            (0, 1, 2, 3, 255, 65535) if element.VR in ("US", "IS") else (0, -1, 3.5, 1e9)
+        )
         element.value = values if len(values) > 1 else values[0]
     elif kind == 5:
         inside.add_new((0x0009, 0x1001), "LO", "Roe^Anna")
@@ -146,7 +153,9 @@ def _damage_element(rng: random.Random, content: bytes) -> bytes:
 
 def _nested(depth: int) -> bytes:
     """Sequences of unknown length within each other."""
-    begin = struct.pack("<HH2sHL", 0x300E, 0x0010, b"SQ", 0, 0xFFFFFFFF) + struct.pack("<HHL", 0xFFFE, 0xE000, 0xFFFFFFFF)
+    begin = struct.pack("<HH2sHL", 0x300E, 0x0010, b"SQ", 0, 0xFFFFFFFF) + struct.pack(
+        "<HHL", 0xFFFE, 0xE000, 0xFFFFFFFF
+    )
     end = struct.pack("<HHL", 0xFFFE, 0xE00D, 0) + struct.pack("<HHL", 0xFFFE, 0xE0DD, 0)
     return begin * depth + end * depth
 
@@ -198,11 +207,15 @@ def openkbp_kind(protocol: Protocol) -> Kind:
         path = rng.choice(sorted((folder / "pt_7").iterdir()))
         cuts = rng.random() < 0.3
         words = rewrite(path, lambda c: c[: rng.randrange(len(c))] if cuts else damage_csv(rng, c))
-        return Spoilt(words, ("pt_7", path.name, str(folder)), shows=cuts and path.stem in ("ct", "dose", "possible_dose_mask"))
+        return Spoilt(
+            words, ("pt_7", path.name, str(folder)), shows=cuts and path.stem in ("ct", "dose", "possible_dose_mask")
+        )
 
     def read(folder: Path, out: Path) -> Told:
         found = read_patient(find_patients(folder)["pt_7"], "pt_7")
-        return Told({"ct": found.ct_stored, "dose": found.dose_gy, "valid": found.valid_dose, **found.masks, "grid": found.grid})
+        return Told(
+            {"ct": found.ct_stored, "dose": found.dose_gy, "valid": found.valid_dose, **found.masks, "grid": found.grid}
+        )
 
     readers: dict[str, Reader] = {
         "read": read,

@@ -11,6 +11,7 @@ import resource
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,7 +23,6 @@ from fuzz.patients import dicom_kind, openkbp_kind
 from fuzz.watch import read_watched
 from fuzz.words import log_kind, project_kind
 
-from doseledger.core.case import Case
 from doseledger.core.protocol import load_protocol
 
 KINDS = ("dicom", "openkbp", "npz", "checkpoint", "bundle", "project", "log")
@@ -111,11 +111,13 @@ def test_damaged_input_is_refused_by_name_or_read_as_it_was(
         spoilt = kind.spoil(random.Random(f"{name}:{seed}:{number}"), spoilt_folder)
         for reader in spoilt.readers or kind.readers:
             out.mkdir()
-            read = kind.readers[reader]
-            outcome, words, value = read_watched(lambda r=read: r(spoilt_folder, out), tmp_path, spoilt.named)
+            read = partial(kind.readers[reader], spoilt_folder, out)
+            outcome, words, value = read_watched(read, tmp_path, spoilt.named)
             if outcome == "ok" and spoilt.shows and isinstance(value, Told) and not value.said:
                 changed = value.differs(expected[reader])
-                outcome, words = ("silent", f"changed without a word: {', '.join(map(str, changed))}") if changed else ("ok", "")
+                outcome, words = (
+                    ("silent", f"changed without a word: {', '.join(map(str, changed))}") if changed else ("ok", "")
+                )
             counts[outcome] += 1
             if outcome not in ("ok", "refused"):
                 faults.append(f"FUZZ_ONLY={name}:{seed}:{number} {reader}: {outcome} ({spoilt.words})\n{words}")

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fuzz.kinds import Kind, Reader, Spoilt, Told, rewrite, silent
 from fuzz.damage import BY_SUFFIX, as_json, damage_text, damage_tree
+from fuzz.kinds import Kind, Reader, Spoilt, Told, rewrite, silent
 
 from doseledger.core import tables
 from doseledger.core.files import write_json, write_text
@@ -34,8 +34,8 @@ from doseledger.ledger.audit.anchors import file_anchors
 from doseledger.ledger.audit.check import Anchor, verify
 from doseledger.ledger.audit.log import append_entry, read_entries, read_head, read_log_id
 from doseledger.ledger.bundle.bitrot import recorded_outs
-from doseledger.ledger.provenance.recorded import dvc_hashes
 from doseledger.ledger.provenance.recipes import describe_recipes, put_recipe
+from doseledger.ledger.provenance.recorded import dvc_hashes
 from doseledger.ledger.provenance.stamp import stage_outs
 from doseledger.ledger.registry.criteria import load_criteria
 from doseledger.ledger.runs.check import check_run
@@ -105,11 +105,21 @@ def _furnish(folder: Path, repository: Path) -> None:
     write_json(state / "heartbeat.json", {"pid": 2**22, "count": 3, "epoch": 1, "step": 9, "phase": "trains"})
     write_text(state / "last.ckpt", "weights")
     write_json(folder / "index.json", {"case_0001": {"key": "k", "md5": "m", "sha256": "s", "status": "converted"}})
-    write_json(folder / ".dvc/tmp/rwlock", {"write": {"a": {"pid": 1, "cmd": "dvc repro"}}, "read": {"b": [{"pid": 1, "cmd": "x"}]}})
+    write_json(
+        folder / ".dvc/tmp/rwlock",
+        {"write": {"a": {"pid": 1, "cmd": "dvc repro"}}, "read": {"b": [{"pid": 1, "cmd": "x"}]}},
+    )
     write_text(folder / "note.md", NOTE)
     write_json(folder / "head.json", {"audit": {"length": 3, "sha256": "a" * 64, "log_id": "b" * 64}})
     files = [{"path": f"verdicts/{gate}_findings.json", "sha256": "a" * 64, "size": 3} for gate in ("data", "model")]
-    manifest = {"cohort": COHORT, "model": MODEL, "files": files, "id": "0123456789", "check": {"errors": []}, "dirty": False}
+    manifest = {
+        "cohort": COHORT,
+        "model": MODEL,
+        "files": files,
+        "id": "0123456789",
+        "check": {"errors": []},
+        "dirty": False,
+    }
     write_json(folder / "archive/run_20240101_000000/manifest.json", {**manifest, "archived_at": "2024-01-01"})
     write_json(folder / "archive/run_20240101_000000/metrics_summary.json", {"mae_body_gy": 1.0, "n_cases": 3})
     write_json(folder / "archive/run_20240101_000000/verdicts/data.json", {"ok": True, "digest": "d"})
@@ -296,4 +306,3 @@ def _damage_log(rng: random.Random, content: bytes) -> bytes:
     except ValueError:
         lines[here] = lines[here][:-3]
     return b"".join(lines)
-

@@ -86,7 +86,7 @@ def test_an_underdosed_target_costs_more_than_an_overdosed_one(make_recipe: Make
 def test_the_dose_missing_counts_in_every_target_and_not_in_their_overlap_alone(
     first: float, second: float, make_recipe: MakeRecipe
 ) -> None:
-    """Two targets of one slice each that share half a slice: 12 voxels of the first alone, 6 of both, 12 of the second."""
+    """Two targets, the second a slice, a third of which is the first's too."""
     recipe = make_recipe({"loss.target_weight": 1.0, "loss.underdose": 3.0, "loss.overdose": 0.5})
     masks = torch.zeros(1, 3, 4, 3, 6, dtype=torch.bool)
     masks[:, 0, 0] = True

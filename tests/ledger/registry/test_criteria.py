@@ -121,7 +121,9 @@ def judged(check: str, evidence: Evidence, **given: Any) -> str:
         (4.2, -0.25, True), (4.3, -0.25, False), *((mae, limit, False) for mae in NO_NUMBERS for limit in (0.0, -9.0)),
     ],
 )  # fmt: skip
-def test_better_than_the_baseline_is_better_by_its_limit(mae: float, limit: float, is_met: bool, good: Evidence) -> None:
+def test_better_than_the_baseline_is_better_by_its_limit(
+    mae: float, limit: float, is_met: bool, good: Evidence
+) -> None:
     found = judged(
         "better_than_baseline",
         replace(good, version=make_version(metrics=metrics(mae))),

@@ -82,7 +82,7 @@ def test_a_ring_falls_from_the_hottest_target_that_is_near() -> None:
         *(({key: v}, "must be numbers and not negative") for key in ("weight", "dose_gy") for v in (-1e-9, NAN, INF)),
         *(({"kind": kind, "volume_percent": volume}, rf"{kind} of Rectum: volume_percent {volume} not in")
           for kind in ("dvh_max", "dvh_min") for volume in (None, -0.1, 100.0, NAN)),
-        *(({"kind": "ring", "falloff_mm": v}, f"falloff_mm {v}, wanted a positive") for v in (None, 0.0, -1.0, NAN, INF)),
+        *(({"kind": "ring", "falloff_mm": mm}, f"falloff_mm {mm}, wanted") for mm in (None, 0.0, -1.0, NAN, INF)),
     ],
 )  # fmt: skip
 def test_an_objective_that_makes_no_sense_is_refused(change: dict[str, object], message: str) -> None:

@@ -36,9 +36,7 @@ REACH_MM = 80.0
 OUTLINE_HU = -400.0
 
 
-def compute_dose(
-    plan: Plan, ct_hu: HuArray, grid: Grid, machine: Machine, dose_grid: Grid, sub_angles: int
-) -> Singles:
+def compute_dose(plan: Plan, ct_hu: HuArray, grid: Grid, machine: Machine, dose_grid: Grid, sub_angles: int) -> Singles:
     """Return the dose of all fractions of a plan in Gy, float32 (z, y, x) on the dose grid.
 
     Parameters
