@@ -219,6 +219,18 @@ def test_an_absent_structure_leaves_the_dvh_and_moment_terms_at_zero() -> None:
     assert total.item() == 0.0
 
 
+@pytest.mark.parametrize(("n_voxels", "counts"), [(19, False), (20, True)])
+def test_a_structure_counts_from_twenty_voxels_on(n_voxels: int, counts: bool) -> None:
+    inside = torch.zeros(1, 1, 4, 4, 4, dtype=torch.bool)
+    inside.view(-1)[:n_voxels] = True
+    low, high = torch.full((1, 1, 4, 4, 4), 0.5), torch.full((1, 1, 4, 4, 4), 0.7)
+    found = [
+        float(DvhTerm([[("mean", 0.0)]], 70.0, (1.0, 0.5))(high, low, inside)),
+        float(moment_term(high, low, inside, [2.0])),
+    ]
+    assert found == pytest.approx([0.2 if counts else 0.0] * 2)
+
+
 def test_moments_of_a_uniform_dose_are_the_dose() -> None:
     inside = torch.ones(1, 1, 4, 4, 4, dtype=torch.bool)
     low, high = torch.full((1, 1, 4, 4, 4), 0.5), torch.full((1, 1, 4, 4, 4), 0.7)

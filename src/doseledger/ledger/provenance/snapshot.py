@@ -78,7 +78,8 @@ def _head(name: str, heads: Mapping[str, bytes]) -> dict[str, Any]:
     if name != LOCK_FILE:
         return parse_yaml(content)
     try:
-        return {"stages": lock_stages(parse_yaml(LOCK_DEPS.sub(b"", content)), name)}
+        lock = parse_yaml(LOCK_DEPS.sub(b"", content))
+        return lock | {"stages": lock_stages(lock, name)}
     except BadInput:
         return {}
 
