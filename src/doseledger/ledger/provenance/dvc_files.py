@@ -89,9 +89,10 @@ def _yaml_text(content: bytes) -> Any:
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
+    damaged: tuple[type[Exception], ...] = (YAMLError, *DAMAGED)
     try:
         return YAML(typ="safe", pure=True).load(content.decode("utf-8", "replace"))
-    except (YAMLError, *DAMAGED):
+    except damaged:
         # An old commit may hold a file with conflict marks in it; it then holds no run.
         return None
 
