@@ -1,4 +1,4 @@
-"""Archives of tensors and plain values: read within bounds and without code, and the digest of their content."""
+"""Archives of tensors and plain values, read without code; digests of content."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def _parts(value: Any, where: object) -> Iterator[Any]:
         if plain.layout != torch.strided or plain.numel() * plain.element_size() > plain.untyped_storage().nbytes():
             raise BadInput(f"{where}: a tensor of shape {tuple(plain.shape)} stores fewer values than it stands for")
         yield f"tensor {plain.dtype} {tuple(plain.shape)};".encode()
-        yield memoryview(plain.contiguous().reshape(-1).view(torch.uint8).numpy())
+        yield plain.contiguous().reshape(-1).view(torch.uint8).numpy().data
     elif isinstance(value, dict):
         yield f"mapping {len(value)};".encode()
         for key in sorted(value, key=repr):
