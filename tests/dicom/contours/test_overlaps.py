@@ -57,7 +57,7 @@ def test_a_near_copy_counts_once(how: str, radius: float) -> None:
 def test_copies_are_apart_by_a_fifth_of_what_they_hold_at_most(moved_mm: float, n_copies: int) -> None:
     # Two squares of 8 mm, d apart, differ by 2 d / (8 + d) of their union: 0.18 and 0.22.
     drawn = np.array([[0.0, 0.0], [8.0, 0.0], [8.0, 8.0], [0.0, 8.0]])
-    assert count_once([drawn, drawn + [moved_mm, 0.0]]).n_copies == n_copies
+    assert count_once([drawn, drawn + np.array([moved_mm, 0.0])]).n_copies == n_copies
 
 
 @pytest.mark.parametrize(("times", "is_traced_once"), [(16, True), (17, False)])

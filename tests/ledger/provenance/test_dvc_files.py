@@ -12,6 +12,7 @@ import pytest
 from doseledger.core.errors import BadInput
 from doseledger.ledger.bundle.bitrot import recorded_outs
 from doseledger.ledger.provenance.dvc_files import lock_stages, read_lock, read_pipeline
+from doseledger.ledger.provenance.outs import recorded_of
 from doseledger.ledger.provenance.recorded import dvc_hashes, settings_of_run, stages_of_model
 from doseledger.ledger.provenance.snapshot import cached_file, workspace_snapshot
 from doseledger.ledger.provenance.stamp import stage_outs
@@ -29,6 +30,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "hashes": lambda root: dvc_hashes(root / "dvc.lock"),
     "stages": lambda root: stages_of_model(root / "dvc.lock", "phantom", "dose_unet"),
     "outs": recorded_outs,
+    "recorded": lambda root: recorded_of(root / "dvc.lock", ["train"]),
     "stamp": stage_outs,
 }
 

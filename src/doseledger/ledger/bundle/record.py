@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from doseledger.core.errors import BadInput
-from doseledger.core.files import read_json, sha256_of_bytes, sha256_of_file, to_json
+from doseledger.core.files import read_mapping, sha256_of_bytes, sha256_of_file, to_json
 from doseledger.core.protocol import Protocol
 from doseledger.core.template import render_markdown
 from doseledger.ledger.bundle.bitrot import LOCK
@@ -210,7 +210,7 @@ def _environments(order: Order) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for folder in order.wanted.runs:
         for path in sorted([folder] if folder.is_file() else folder.rglob("run.json")):
-            run = read_json(path) if path.name == "run.json" else {}
+            run = read_mapping(path) if path.name == "run.json" else {}
             if isinstance(run.get("provenance"), dict):
                 where = bundle_name(path, order.root, "run")
                 found.append({"of": where, "device": run.get("device"), "seed": run.get("seed"), **run["provenance"]})
