@@ -95,7 +95,8 @@ FOUND = {"gate": "nan", "case_id": "case_1", "severity": "error", "message": "ba
     "changes",
     [
         {"findings": None}, {"findings": 3}, {"findings": [3]}, {"findings": [{}]},
-        {"findings": [{**FOUND, "more": 1}]}, {"findings": [{**FOUND, "gate": 1}]}, {"findings": [{**FOUND, "severity": "grave"}]},
+        {"findings": [{**FOUND, "more": 1}]}, {"findings": [{**FOUND, "gate": 1}]},
+        {"findings": [{**FOUND, "severity": "grave"}]},
         {"findings": [{**FOUND, "severity": ["error"]}]}, {"findings": [{**FOUND, "message": None}]},
         {"findings": [{**FOUND, "numbers": 7}]}, {"details": None}, {"details": 7}, {"gate": 7}, {"gate": None},
     ],
