@@ -194,3 +194,14 @@ def test_a_deflated_file_that_fills_the_memory_has_no_header(factory, tmp_path, 
     monkeypatch.setattr(parse, "ALWAYS_ALLOWED_BYTES", 100)
     monkeypatch.setattr(parse, "MOST_GROWTH", 0)
     assert headers.read_header(file) == (None, False)
+
+
+def test_a_zip_that_was_replaced_is_read_anew(factory, tmp_path):
+    content = as_file(factory.make_patient().rtplan)
+    for held in ({"a.dcm": content}, {"b.dcm": content, "note.txt": b"x" * 500}, {"a.dcm": b"nonsense" * 100}):
+        with zipfile.ZipFile(tmp_path / "new.zip", "w") as archive:
+            for name, data in held.items():
+                archive.writestr(name, data)
+        (tmp_path / "new.zip").replace(tmp_path / "case.zip")
+        files = list(headers.walk_dump(tmp_path))
+        assert {file.member: file.read() for file in files} == held

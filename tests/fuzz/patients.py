@@ -93,9 +93,9 @@ def _spoil_dicom(rng: random.Random, folder: Path) -> Spoilt:
     if rng.random() < 0.15:
         readers = ("convert", "recompute", "deidentify", "survey")
         words.append(_pack(rng, case))
-    return Spoilt(
-        "; ".join(words), (CASE_ID, *(path.name for path in files), str(folder)), readers, shows and not readers
-    )
+    # The survey of a dump names no folder: its name may be a patient's, and the words go into the audit log.
+    named = (CASE_ID, *(path.name for path in files), str(folder), "files is DICOM; name the folder of an export")
+    return Spoilt("; ".join(words), named, readers, shows and not readers)
 
 
 def _is_other_form(before: bytes, after: bytes) -> bool:

@@ -96,7 +96,8 @@ def _furnish(folder: Path, repository: Path) -> None:
     shutil.copytree(repository / "models/recipes", folder / "models/recipes")
     shutil.copytree(repository / "validation/cohorts/prostate", folder / "validation/cohorts/prostate")
     shutil.copy(repository / "src/doseledger/planning/machine/machines/generic.yaml", folder / "machine.yaml")
-    outs = [{"path": f"models/{COHORT}/{MODEL}", "hash": "md5", "md5": "a" * 32 + ".dir", "size": 5, "nfiles": 3}]
+    # Of a folder that is not here: a recorded one is held to its hash before anything in it is read.
+    outs = [{"path": f"models/{COHORT}/elsewhere", "hash": "md5", "md5": "a" * 32 + ".dir", "size": 5, "nfiles": 3}]
     stage = {"cmd": "doseledger train dose_unet", "deps": outs, "params": {"params.yaml": {"lr": 0.1}}, "outs": outs}
     write_json(folder / "dvc.lock", {"schema": "2.0", "stages": {f"train@{COHORT}-{MODEL}": stage}})
     write_json(folder / "data/raw/phantom.dvc", {"outs": outs})

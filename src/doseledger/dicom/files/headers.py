@@ -82,9 +82,15 @@ class _Bounded(io.BufferedReader):
         return super().read(left if size is None or size < 0 else min(size, left))
 
 
-@lru_cache(maxsize=1)
 def _zip(path: Path) -> zipfile.ZipFile:
     """The zip that is read now: its list is long, and its members are read one after the other."""
+    now = path.stat()
+    return _opened(path, (now.st_ino, now.st_mtime_ns, now.st_size))
+
+
+@lru_cache(maxsize=1)
+def _opened(path: Path, state: tuple[int, int, int]) -> zipfile.ZipFile:
+    # Another file under the same name is opened anew.
     return zipfile.ZipFile(path)
 
 
