@@ -30,11 +30,15 @@ def folded(name: str) -> str:
 
 
 class Structure(Block):
-    """A structure that the protocol knows: its name here, and the names that clinics give it, the best first."""
+    """A structure that the protocol knows: its name here, and the names that clinics give it, the best first.
+
+    `label` is its value in label volumes (NIfTI).
+    """
 
     name: str
     kind: Literal["target", "organ"]
     required: bool = True
+    label: Annotated[int, Field(ge=1, le=65535)] | None = None
     aliases: list[str] = Field(default=[])
 
     @property
@@ -77,19 +81,22 @@ class Protocol(Block):
     -----
     `spacing_mm` is (z, y, x), or `native` for the image's own grid. `crop` is `none` for openkbp and native.
     `body_names` are the ROI names that may stand for the outline (RTROIInterpretedType EXTERNAL counts too).
+    `objects` names what of DICOM a case needs; a NIfTI cohort has none, and no dose. Its images may be tilted against
+    the patient's axes by `most_tilt_deg`, and are then kept along their own.
     """
 
     name: str
     title: str
-    source: Literal["dicom", "openkbp"]
+    source: Literal["dicom", "openkbp", "nifti"]
     modality: Literal["CT", "MR"]
-    objects: list[DicomObject]
+    objects: list[DicomObject] = Field(default=[])
     n_fractions: int | None = None
     prescription_gy: dict[str, Positive] = Field(default={})
     spacing_mm: Literal["native"] | tuple[Positive, Positive, Positive]
     crop: Literal["none"] | Crop
     sdf_clip_mm: Positive
     body_names: list[str] = Field(default=[])
+    most_tilt_deg: Annotated[float, Field(ge=0, le=45)] = 0.0
     structures: list[Structure]
     skip_when: SkipWhen | None = None
     phi: Phi | None = None
@@ -109,11 +116,22 @@ class Protocol(Block):
             raise ValueError(f"{', '.join(strangers)} named, but not among the structures {', '.join(names)}")
         if "rtdose" in self.objects and not self.prescription_gy:
             raise ValueError("a protocol with rtdose needs prescription_gy")
-        if self.source == "dicom" and self.phi is None:
-            raise ValueError("a protocol of DICOM needs a phi block")
+        if self.source == "dicom" and (self.phi is None or not self.objects):
+            raise ValueError("a protocol of DICOM needs a phi block, and objects")
+        if self.source == "nifti":
+            self._reads_labels()
         if self.crop != "none" and self.spacing_mm == "native":
             raise ValueError("crop must be none where spacing_mm is native")
         return self
+
+    def _reads_labels(self) -> None:
+        labels = [structure.label for structure in self.structures]
+        if None in labels or len(set(labels)) != len(labels):
+            raise ValueError(f"a protocol of NIfTI needs a label of its own for each structure, found {labels}")
+        if self.objects or self.prescription_gy or self.phi or self.body_names:
+            raise ValueError(
+                "a protocol of NIfTI has no objects, prescription_gy, phi or body_names: it reads no DICOM"
+            )
 
     @property
     def structure_names(self) -> tuple[str, ...]:
