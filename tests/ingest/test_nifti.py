@@ -401,7 +401,8 @@ def test_a_case_that_is_there_twice_is_refused(raw: Path) -> None:
 def test_dirt_is_listed_with_its_reason_and_the_rest_goes_on(raw: Path, tmp_path: Path) -> None:
     image, label = picture(4)
     write(raw / "images/alone.nii.gz", image)
-    write(raw / "labels/orphan.nii.gz", label)
+    # That its label is another's too says nothing of the other.
+    (raw / "labels/orphan.nii.gz").write_bytes((raw / "labels/brain_1.nii.gz").read_bytes())
     # The same image packed otherwise, and drawn anew: no copy of the file, a copy of the image.
     write(raw / "images/twin.nii", np.asanyarray(nibabel.load(raw / "images/brain_2.nii.gz").dataobj))
     label[5, 5, 5] = 1
@@ -417,6 +418,17 @@ def test_dirt_is_listed_with_its_reason_and_the_rest_goes_on(raw: Path, tmp_path
     assert "its labels are those of brain_3, byte for byte, and the images are not" in reasons["borrowed"]
     assert "its labels are those of borrowed" in reasons["brain_3"]
     assert read_table(tmp_path / "cases/cases.csv", CASES)["case_id"].tolist() == ["brain_1", "brain_2"]
+
+
+def test_cases_of_one_patient_have_his_pseudonym(raw: Path) -> None:
+    assert convert(raw, "brain_2").meta["pseudonym"] == "brain_2"
+    rule = {"pattern": r"brain_(\d+)", "cases": 2}
+    found = [convert(raw, f"brain_{n}", patient=rule).meta["pseudonym"] for n in (1, 2, 3)]
+    assert found == ["patient_1", "patient_1", "patient_2"]
+    with pytest.raises(BadCase, match=r"does not match patient\.pattern 'mind_"):
+        convert(raw, patient={"pattern": r"mind_(\d+)", "cases": 1})
+    with pytest.raises(BadInput, match="needs one group in brackets"):
+        protocol_of(patient={"pattern": r"brain_\d+", "cases": 1})
 
 
 def test_a_packed_cohort_has_the_digests_and_the_cases_of_the_loose_one(raw: Path, tmp_path: Path) -> None:

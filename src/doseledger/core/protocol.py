@@ -74,6 +74,39 @@ class Phi(Block):
     allow: list[PhiAllowance] = Field(default=[])
 
 
+class PatientRule(Block):
+    r"""Whose a NIfTI case is, by its name, where several are of one patient: those stay together in splits.
+
+    Notes
+    -----
+    What the pattern's one group matches names the patient; with `cases` above 1 it is a number from 1 on, and so many
+    in a row are of one patient.
+
+    Examples
+    --------
+    >>> PatientRule(pattern=r"(patient\d+)_frame\d+", cases=1).patient_of("patient007_frame01")
+    'patient007'
+    >>> PatientRule(pattern=r"brain_(\d+)", cases=2).patient_of("brain_004")
+    'patient_2'
+    """
+
+    pattern: Regex
+    cases: Annotated[int, Field(ge=1)]
+
+    @model_validator(mode="after")
+    def _has_one_group(self) -> PatientRule:
+        if re.compile(self.pattern).groups != 1:
+            raise ValueError(f"patient.pattern {self.pattern!r} needs one group in brackets: what names the patient")
+        return self
+
+    def patient_of(self, case_id: str) -> str | None:
+        """Return the patient's pseudonym; None where the pattern does not match the case's name."""
+        match = re.fullmatch(self.pattern, case_id)
+        if match is None or (self.cases > 1 and not match[1].isdecimal()):
+            return None
+        return match[1] if self.cases == 1 else f"patient_{-(-int(match[1]) // self.cases)}"
+
+
 class Protocol(Block):
     """One protocol: where its cases come from, which objects and structures they have, and the grid they go onto.
 
@@ -97,6 +130,7 @@ class Protocol(Block):
     sdf_clip_mm: Positive
     body_names: list[str] = Field(default=[])
     most_tilt_deg: Annotated[float, Field(ge=0, le=45)] = 0.0
+    patient: PatientRule | None = None
     structures: list[Structure]
     skip_when: SkipWhen | None = None
     phi: Phi | None = None

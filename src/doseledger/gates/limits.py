@@ -157,7 +157,7 @@ class DataLimits(Block):
     contains: list[Contains]
     order: list[Order]
     dose_unit: DoseUnitLimits | None
-    valid_dose: ValidDoseLimits
+    valid_dose: ValidDoseLimits | None
     parity: ParityLimits | None
     image: ImageLimits | None
     near_copy: NearCopyLimits

@@ -42,7 +42,7 @@ def convert_case(source: Path, origin: Origin, protocol: Protocol) -> Case:
     source
         As `nifti_files.find_volumes` gives it.
     origin
-        Its name, which is its pseudonym too, and what is known of it besides its files.
+        Its name, which is its pseudonym too unless the protocol says whose it is, and what else is known of it.
     protocol
         Which structures there are, by label value, of which modality, and the grid they go onto.
 
@@ -247,6 +247,22 @@ def find_support(image: Array) -> Mask:
     return support if support.any() else np.ones(image.shape, dtype=np.bool_)
 
 
+def patient_of(case_id: str, protocol: Protocol) -> str:
+    """Return whose a case is.
+
+    Raises
+    ------
+    BadCase
+        If the protocol's rule can't tell.
+    """
+    if protocol.patient is None:
+        return case_id
+    patient = protocol.patient.patient_of(case_id)
+    if patient is None:
+        raise BadCase(case_id, f"its name does not match patient.pattern {protocol.patient.pattern!r}: whose is it?")
+    return patient
+
+
 def _meta(image: Volume, origin: Origin, protocol: Protocol, intensity: dict[str, float]) -> dict[str, Any]:
     warnings = []
     if image.tilt_deg:
@@ -254,7 +270,7 @@ def _meta(image: Volume, origin: Origin, protocol: Protocol, intensity: dict[str
     grid: Grid = image.grid
     return {
         "case_id": origin.case_id,
-        "pseudonym": origin.case_id,
+        "pseudonym": patient_of(origin.case_id, protocol),
         "group": origin.group,
         "site": origin.site,
         "modality": protocol.modality,

@@ -159,7 +159,8 @@ def digest_volumes(sources: Mapping[str, Path]) -> tuple[dict[str, str], dict[st
             digests[case_id], unfit[case_id] = "", BadCase(case_id, error.reason)
             continue
         digests[case_id] = sha256_of_json(by_role)
-        for role, digest in by_role.items():
+        # Who has no image has no label that could be another's.
+        for role, digest in by_role.items() if len(by_role) == len(of_role) else ():
             of_role[role].setdefault(digest, []).append(case_id)
     for first, *copies in of_role[IMAGE].values():
         for case_id in copies:
