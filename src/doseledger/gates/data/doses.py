@@ -1,4 +1,4 @@
-"""Is the dose in Gy, of the plan that the protocol prescribes, and unmoved by resampling?"""
+"""The dose of a case: in Gy, as prescribed, unmoved by resampling."""
 
 from __future__ import annotations
 
@@ -57,7 +57,11 @@ def judge_dose(case: Case, protocol: Protocol, limits: DataLimits) -> list[Findi
     if limits.valid_dose is None:
         raise BadInput(f"thresholds: data.valid_dose is null, and protocol {protocol.name} has a dose; set its limits")
     if case.body.any():
-        findings += judge_valid_dose(case, dose, protocol, limits.valid_dose)
+        valid = judge_valid_dose(case, dose, protocol, limits.valid_dose)
+        if not case.valid_dose.any():
+            # Nothing could be compared: one error says it all.
+            return findings + valid
+        findings += valid
     # On the image's own grid too the dose was resampled. Where nothing was (OpenKBP), the limits say so: parity null.
     if limits.parity is not None:
         findings += _judge_parity(case, protocol, dose, limits.parity)

@@ -1,4 +1,4 @@
-"""Image and dose from slice to slice: one that does not go with its neighbours is another's, or none."""
+"""Image and dose from slice to slice: steps that no anatomy makes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Slices:
     air_percent
         Share of the body's voxels of a slice below −500 HU.
     dose_jump_gy
-        The same difference of the dose where it is valid, in Gy; NaN without a dose.
+        The same difference of the dose where it is valid, in Gy; NaN where there is none.
     where
         Slice of each, by name.
     """
@@ -55,7 +55,7 @@ def measure_slices(case: Case) -> Slices:
     known = steps[np.isfinite(steps)]
     middle_hu = max(float(np.median(known)), LEAST_JUMP_HU) if len(known) else math.nan
     jumps = {"jump_ratio": steps / middle_hu, "air_percent": air}
-    if case.dose_gy is not None:
+    if case.dose_gy is not None and case.valid_dose.any():
         jumps["dose_jump_gy"] = _jumps(case.dose_gy, case.valid_dose, area_cm2)
     where = {name: int(np.argmax(np.nan_to_num(values, nan=-1.0))) for name, values in jumps.items()}
     worst = {name: float(values[where[name]]) for name, values in jumps.items()}
@@ -81,7 +81,7 @@ def judge_slices(case: Case, found: Slices, limits: ImageLimits) -> list[Finding
          f"times as far {off} as the middle slice", "error" if is_grave else "warning"),
         ("slice_air", "air_percent", found.air_percent, limits.most_slice_air_percent, "% air in the body", "error"),
     ]  # fmt: skip
-    if case.dose_gy is not None:
+    if "dose_jump_gy" in found.where:
         wanted.append(("dose_jump", "dose_jump_gy", found.dose_jump_gy, limits.most_dose_jump_gy, f"Gy {off}", "error"))
     findings = []
     for gate, name, value, limit, what, severity in wanted:
