@@ -228,9 +228,12 @@ class TrainingLimits(Block):
 
     loss_share: SignLimit
     gap: SignLimit
-    least_mae_gy: SignLimit
     rise: SignLimit
-    most_gamma_percent: SignLimit
+    # Of doses; null in a cohort without.
+    least_mae_gy: SignLimit | None
+    most_gamma_percent: SignLimit | None
+    # Of segmentations.
+    least_dice_error: SignLimit | None = None
 
 
 Limits = TypeVar("Limits", bound=MetricLimit)
@@ -242,7 +245,7 @@ class Thresholds(Block):
     data: DataLimits
     preflight: PreflightLimits
     training: TrainingLimits
-    evaluation: EvaluationLimits
+    evaluation: EvaluationLimits | None
     metrics: dict[str, list[MetricLimit]]
     candidate: list[MetricLimit]
     shortcuts: dict[str, list[ShortcutLimit]]

@@ -202,7 +202,7 @@ def assemble(
         structure_names=protocol.structure_names,
         masks=kept,
         sdf_mm=sdf_mm,
-        present=kept.any(axis=(1, 2, 3)),
+        present=np.asarray(kept.any(axis=(1, 2, 3))),
         body=seen,
         valid_dose=seen,
         full_shape_zyx=grid.shape_zyx,

@@ -122,6 +122,7 @@ def _unpack(content: bytes, name: str, case_id: str) -> tuple[Any, bytes]:
 
 def _read_header(head: bytes, name: str, case_id: str) -> Any:
     import nibabel
+    from nibabel.spatialimages import HeaderDataError
 
     for (size, at, magic), kind in ((NIFTI_1, nibabel.Nifti1Header), (NIFTI_2, nibabel.Nifti2Header)):
         if size in (int.from_bytes(head[:4], "little"), int.from_bytes(head[:4], "big")) and len(head) >= size:
@@ -129,7 +130,7 @@ def _read_header(head: bytes, name: str, case_id: str) -> Any:
                 break
             try:
                 return kind.from_fileobj(io.BytesIO(head[:size]), check=True)
-            except (*DAMAGED, nibabel.spatialimages.HeaderDataError) as error:
+            except (*DAMAGED, HeaderDataError) as error:
                 reason = describe(error)
                 raise BadCase(case_id, f"{name} has a header that can't be ({reason}); convert it again") from error
     raise BadCase(case_id, f"{name} is no NIfTI in one file; convert it to .nii or .nii.gz")
@@ -169,14 +170,14 @@ def _values(header: Any, raw: bytes, name: str, case_id: str) -> Array:
 
 def _affine(header: Any, shape: tuple[int, ...], name: str, case_id: str) -> Floats:
     """From voxels of the file to RAS in mm; by sform, else by qform."""
-    import nibabel
+    from nibabel.spatialimages import HeaderDataError
 
     unit = LENGTHS.get(int(header["xyzt_units"]) & 7, "an unknown unit")
     if unit != "mm":
         raise BadCase(case_id, f"{name} counts lengths in {unit}, wanted mm; convert it")
     try:
         (sform, _), (qform, _) = header.get_sform(coded=True), header.get_qform(coded=True)
-    except (*DAMAGED, nibabel.spatialimages.HeaderDataError) as error:
+    except (*DAMAGED, HeaderDataError) as error:
         raise BadCase(case_id, f"{name} has a qform that can't be ({describe(error)}); set one of the two") from error
     known = [affine for affine in (sform, qform) if affine is not None]
     if not known:

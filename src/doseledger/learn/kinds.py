@@ -18,6 +18,7 @@ from doseledger.core.schema import load_block
 from doseledger.core.settings import Settings
 from doseledger.learn.recipes.diffusion import DiffusionRecipe
 from doseledger.learn.recipes.dose import CommonRecipe, Recipe
+from doseledger.learn.recipes.segmentation import SegmentationRecipe
 
 if TYPE_CHECKING:
     from doseledger.learn.predict.predictor import Predictor
@@ -46,6 +47,9 @@ class Kind:
 KINDS = {
     "dose": Kind(Recipe, "doseledger.learn.families.dose", "doseledger.learn.predict.cases"),
     "diffusion": Kind(DiffusionRecipe, "doseledger.learn.families.diffusion", "doseledger.learn.predict.draws"),
+    "segmentation": Kind(
+        SegmentationRecipe, "doseledger.learn.families.segmentation", "doseledger.learn.predict.labels"
+    ),
 }
 
 

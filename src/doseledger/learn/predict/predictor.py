@@ -34,7 +34,8 @@ class Predictor:
     settings
         How it predicts, as JSON values.
     predict
-        Arrays of a case, on its grid: `dose_gy`, float32 (z, y, x), and what else the kind says of it.
+        Arrays of a case, on its grid: `dose_gy`, float32 (z, y, x), and what else the kind says of it; of a
+        segmentation `labels`, uint8 (z, y, x), and `structure_names`, whose first has label 1.
     prior
         The dose that the network adds to, float32 (z, y, x) in Gy; None where it adds to nothing.
     draws
@@ -98,8 +99,14 @@ def predict_part(predictor: Predictor, part: SplitPart, out: Path, *, tell: Tell
         case = open_case(file)
         arrays = predictor.predict(case)
         predictor.save(out / f"{case.case_id}.npz", case, arrays)
-        seconds, highest = time.perf_counter() - began, float(arrays["dose_gy"].max())
-        tell(f"[{count}/{len(files)}] {case.case_id}: highest dose {highest:.1f} Gy, {seconds:.1f} s")
+        seconds = time.perf_counter() - began
+        tell(f"[{count}/{len(files)}] {case.case_id}: {_describe(arrays)}, {seconds:.1f} s")
+
+
+def _describe(arrays: Arrays) -> str:
+    if "dose_gy" in arrays:
+        return f"highest dose {float(arrays['dose_gy'].max()):.1f} Gy"
+    return f"{int((arrays['labels'] > 0).sum())} voxels of {len(arrays['structure_names'])} structures"
 
 
 def dose_on_case(case: OpenCase, dose: NDArray[np.float32], box: Window, scale_gy: float) -> NDArray[np.float32]:
