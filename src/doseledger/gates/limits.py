@@ -16,8 +16,9 @@ from doseledger.core.schema import Block, Reason, load_block
 THRESHOLDS_FILE = "thresholds.yaml"
 # Limits of a model that has none of its own.
 DEFAULT = "default"
-# Without these two, nobody has said what a model must beat.
+# Without these, nobody has said what a model must beat: a dose, and a segmentation.
 NEEDED = ("template_mae_ratio", "distance_mae_ratio")
+NEEDED_OF_SEGMENTATION = ("template_error_ratio", "blank_dice")
 Percent = Annotated[float, Field(ge=0, le=100)]
 Correlation = Annotated[float, Field(gt=0, lt=1)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -262,8 +263,8 @@ class Thresholds(Block):
         """
         return _of_model(self.metrics, "metrics", model)
 
-    def shortcuts_of(self, model: str) -> list[ShortcutLimit]:
-        """Return the limits of a model's shortcuts.
+    def shortcuts_of(self, model: str, kind: str = "dose") -> list[ShortcutLimit]:
+        """Return the limits of a model's shortcuts, given its kind.
 
         Raises
         ------
@@ -271,7 +272,8 @@ class Thresholds(Block):
             If there are none, or they leave out what a model must beat.
         """
         limits = _of_model(self.shortcuts, "shortcuts", model)
-        missing = [name for name in NEEDED if name not in {limit.metric for limit in limits}]
+        needed = NEEDED_OF_SEGMENTATION if kind == "segmentation" else NEEDED
+        missing = [name for name in needed if name not in {limit.metric for limit in limits}]
         if missing:
             raise BadInput(
                 f"shortcuts of {model} have no limit of {', '.join(missing)}; write into the cohort's thresholds.yaml "
