@@ -30,7 +30,7 @@ def evaluate(
     part: Annotated[str, typer.Option(help="train, val or test.")] = "test",
     as_json: Json = False,
 ) -> None:
-    """Measure predictions: MAE, DVH, goals and gamma.
+    """Measure predictions: MAE, DVH, gamma; or Dice.
 
     Example: doseledger evaluate dose_unet
     """
@@ -40,6 +40,7 @@ def evaluate(
     from doseledger.evaluate.calibration import DrawnSets, calibrate_cohort
     from doseledger.evaluate.case import Yardsticks
     from doseledger.evaluate.cohort import TestSet, evaluate_cohort
+    from doseledger.evaluate.segmentation import evaluate_segmentations
 
     elsewhere = predictions is not None or out is not None or part != "test"
     if elsewhere and out is None:
@@ -51,13 +52,16 @@ def evaluate(
     fold, repeat = settings.fold, settings.repeat
     test_set = TestSet(layout.cases, source, layout.splits, part, fold, repeat)
     gamma_out = None if elsewhere else paths.gamma
-    details = evaluate_cohort(test_set, target, yardsticks, gamma_out=gamma_out, tell=tell)
+    if settings.model(model)["kind"] == "segmentation":
+        measured = evaluate_segmentations(test_set, target, settings.evaluate, gamma_out=gamma_out, tell=tell)
+    else:
+        measured = evaluate_cohort(test_set, target, yardsticks, gamma_out=gamma_out, tell=tell)
     found = {}
     if (source / VALIDATION).is_dir() and part == "test":
         sets = DrawnSets(layout.cases, layout.splits, source / VALIDATION, source, fold, repeat)
         found = calibrate_cohort(sets, tell=tell)
     write_json(target / "calibration.json", found)
-    show(details, as_json, to_json(details))
+    show(measured, as_json, to_json(measured))
 
 
 @app.command(rich_help_panel=JUDGE)

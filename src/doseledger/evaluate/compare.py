@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from doseledger.core.errors import BadInput
-from doseledger.core.tables import CASE_METRICS, DVH_METRICS, read_table
+from doseledger.core.tables import DVH_METRICS, read_case_metrics, read_table
 from doseledger.dosimetry.intervals import bootstrap_interval, holm, paired_test
 from doseledger.evaluate.summary import is_measure
 
@@ -44,7 +44,7 @@ def compare_models(first: Path, second: Path, rng: np.random.Generator) -> dict[
         criteria, or share no column.
     """
     files = [path / "cases.csv" if path.is_dir() else path for path in (first, second)]
-    tables = [read_table(file, CASE_METRICS) for file in files]
+    tables = [read_case_metrics(file) for file in files]
     digests = [dict(zip(table["case_id"], table["case_sha256"], strict=True)) for table in tables]
     if digests[0] != digests[1]:
         alone = sorted(

@@ -20,7 +20,7 @@ from doseledger.evaluate.shortcuts.measure import shortcut_numbers
 from doseledger.gates.limits import ShortcutLimit, load_thresholds
 from doseledger.gates.verdict import Finding, Verdict, make_verdict, without_explanations
 
-ANSWERS = frozenset(alteration.name for alteration in ALTERATIONS)
+ANSWERS = frozenset(alteration.name for alteration in ALTERATIONS) | {"blank_dice"}
 MEASURED = ("checkpoint_sha256", "test_cases", "training_cases", "trivial", "ablation")
 
 
@@ -42,8 +42,9 @@ def judge_shortcuts(at: ModelLayout, *, fold: int, repeat: int) -> Verdict:
     NotReady
         If there is no checkpoint.
     """
-    limits = load_thresholds(at.layout).shortcuts_of(at.name)
     measured = read_measured(at.shortcuts)
+    kind = "segmentation" if "template_dice" in measured["trivial"][0] else "dose"
+    limits = load_thresholds(at.layout).shortcuts_of(at.name, kind)
     if not at.checkpoint.is_file():
         raise NotReady(f"{at.checkpoint}: no such checkpoint; run train first")
     splits = read_table(at.layout.splits, SPLITS)

@@ -57,7 +57,7 @@ def open_predictor(path: Path, settings: SegmentPredict) -> Predictor:
         labels = clean(labels, largest_part=settings.largest_part, fill_holes=settings.fill_holes)
         return {"labels": labels, "structure_names": np.asarray(spec.structure_names)}
 
-    return Predictor(checkpoint, sha256_of_file(path), settings.model_dump(mode="json"), predict)
+    return Predictor(checkpoint, sha256_of_file(path), settings.model_dump(mode="json"), predict, says_labels=True)
 
 
 def spec_of_checkpoint(checkpoint: Checkpoint) -> SegmentSpec:

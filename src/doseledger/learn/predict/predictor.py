@@ -40,6 +40,8 @@ class Predictor:
         The dose that the network adds to, float32 (z, y, x) in Gy; None where it adds to nothing.
     draws
         Whether its doses are drawn, and have a spread.
+    says_labels
+        Whether it is a segmentation.
     """
 
     checkpoint: Checkpoint
@@ -48,6 +50,7 @@ class Predictor:
     predict: Callable[[OpenCase], Arrays]
     prior: Callable[[OpenCase], NDArray[np.float32]] | None = None
     draws: bool = False
+    says_labels: bool = False
 
     def save(self, path: Path, case: OpenCase, arrays: Arrays) -> None:
         """Write the arrays of a case, where its grid is, and the digests of all that made them."""
