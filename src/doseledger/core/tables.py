@@ -139,7 +139,7 @@ CASE_METRICS = _table(
 )
 
 _SHARE = pa.Check.in_range(0.0, 1.0)
-# The same of a segmentation: each measure over all structures, and of each; empty where neither label has the structure.
+# The same of a segmentation: each measure over all structures, and of each; empty where neither label has one.
 SEGMENT_METRICS = _table(
     "segmentation metrics",
     {

@@ -57,9 +57,7 @@ def measure_overlap(found: Mask, wanted: Mask, spacing_mm: Triple, tolerance_mm:
 
     # Distances don't look beyond both masks: a whole scan would cost a hundred times the time.
     box = box_around(found | wanted, (2, 2, 2))
-    ours, theirs = (
-        torch.from_numpy(np.pad(mask[box], 1)).to(torch.float32)[None, None] for mask in (found, wanted)
-    )
+    ours, theirs = (torch.from_numpy(np.pad(mask[box], 1)).to(torch.float32)[None, None] for mask in (found, wanted))
     surfaces = {"include_background": True, "spacing": list(spacing_mm)}
     values = {
         "dice": compute_dice(ours, theirs, include_background=True),

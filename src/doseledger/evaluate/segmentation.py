@@ -63,7 +63,9 @@ def evaluate_segmentations(
     return details
 
 
-def evaluate_case_labels(case_path: Path, prediction_path: Path, sha256: str, settings: EvaluateSettings) -> dict[str, Any]:
+def evaluate_case_labels(
+    case_path: Path, prediction_path: Path, sha256: str, settings: EvaluateSettings
+) -> dict[str, Any]:
     """Return what one segmentation is worth: a row of `core.tables.SEGMENT_METRICS`.
 
     Parameters

@@ -40,9 +40,10 @@ def measure_inputs(case: Case, protocol: Protocol) -> Row:
     Returns
     -------
     dict
-        The features of `gates.features` that are not of the dose; the share of the body's voxels in each range of HU
-        (`hu_share_…`, `mr_share_…`, adding up to 1); presence of each structure (0 or 1); the extent of each target and the way from
-        the main target's centre to each structure's in mm along z, y, x; prescriptions in Gy and fractions.
+        The features of `gates.features` that are not of the dose; the share of the body's voxels in each range of HU,
+        or of MR (`hu_share_…`, `mr_share_…`, adding up to 1); presence of each structure (0 or 1); the extent of each
+        target and the way from the main target's centre to each structure's in mm along z, y, x; prescriptions in Gy
+        and fractions.
     """
     row = measure_anatomy(case) if protocol.prescription_gy else measure_image(case)
     # The least and the most of a whole image are single voxels: a marker or a wire, not the cohort.

@@ -219,8 +219,8 @@ def _judge_image(image: Mapping[str, Any]) -> list[Finding]:
     if keeps(image["psi"], most=image["limit"]):
         return []
     message = (
-        f"the images' {image['unit']} are distributed otherwise than in training: PSI {image['psi']:.2f}, wanted at most "
-        f"{image['limit']:.2f}; look at the scanner, its calibration and the contrast agent"
+        f"the images' {image['unit']} are distributed otherwise than in training: PSI {image['psi']:.2f}, wanted at "
+        f"most {image['limit']:.2f}; look at the scanner, its calibration and the contrast agent"
     )
     return [Finding("drift_image", "", "error", message, {"psi": image["psi"], "limit": image["limit"]})]
 

@@ -53,9 +53,7 @@ def make_variation(recipe: VariationRecipe, *, spread: float) -> Callable[[dict[
         RandGaussianNoised(IMAGE, prob=recipe.noise_share, std=recipe.noise * spread),
         RandScaleIntensityd(IMAGE, factors=recipe.contrast, prob=recipe.contrast_share),
         RandShiftIntensityd(IMAGE, offsets=recipe.brightness * spread, prob=recipe.brightness_share),
-        RandSimulateLowResolutiond(
-            IMAGE, prob=recipe.low_resolution_share, zoom_range=(recipe.least_resolution, 1.0)
-        ),
+        RandSimulateLowResolutiond(IMAGE, prob=recipe.low_resolution_share, zoom_range=(recipe.least_resolution, 1.0)),
         RandAdjustContrastd(
             IMAGE, prob=recipe.gamma_share, gamma=(1.0 - recipe.gamma, 1.0 + recipe.gamma), retain_stats=True
         ),

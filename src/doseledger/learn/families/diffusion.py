@@ -39,6 +39,7 @@ WIDTH_CASES = 16
 # A dose may be this much higher than the highest that was trained on.
 DOSE_MARGIN = 1.1
 
+
 class DiffusionTask(AveragedTask):
     """A diffusion in training.
 

@@ -76,6 +76,11 @@ class RunFacts:
     protocol: Protocol
     goals: GoalSet
 
+    @property
+    def is_segmentation(self) -> bool:
+        """Whether the model segments; else it predicts a dose."""
+        return "dice" in self.case_metrics
+
 
 def load_facts(at: ModelLayout) -> RunFacts:
     """Return the files of a run.
