@@ -12,12 +12,17 @@ from doseledger.learn.recipes.segmentation import OverlapLossRecipe
 
 def make_overlap_loss(recipe: OverlapLossRecipe) -> Any:
     """Return the recipe's loss of logits (batch, class, z, y, x) and a label map (batch, 1, z, y, x)."""
-    from monai.losses import DiceCELoss, DiceFocalLoss, DiceLoss
+    from monai.losses import DiceCELoss, DiceLoss, FocalLoss
 
     options = {"include_background": False, "to_onehot_y": True, "softmax": True, "batch": recipe.whole_batch}
+    if recipe.name == "dice_ce":
+        return DiceCELoss(**options)
+    dice = DiceLoss(**options)
     if recipe.name == "dice":
-        return DiceLoss(**options)
-    return DiceCELoss(**options) if recipe.name == "dice_ce" else DiceFocalLoss(gamma=recipe.focal_gamma, **options)
+        return dice
+    # Not monai's sum of the two: its focal part takes classes as independent.
+    focal = FocalLoss(include_background=True, to_onehot_y=True, gamma=recipe.focal_gamma, use_softmax=True)
+    return lambda said, labels: dice(said, labels) + focal(said, labels)
 
 
 class SupervisedLoss:
