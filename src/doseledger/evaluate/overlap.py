@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -59,12 +60,15 @@ def measure_overlap(found: Mask, wanted: Mask, spacing_mm: Triple, tolerance_mm:
     box = box_around(found | wanted, (2, 2, 2))
     ours, theirs = (torch.from_numpy(np.pad(mask[box], 1)).to(torch.float32)[None, None] for mask in (found, wanted))
     surfaces = {"include_background": True, "spacing": list(spacing_mm)}
-    values = {
-        "dice": compute_dice(ours, theirs, include_background=True),
-        "iou": compute_iou(ours, theirs, include_background=True),
-        "hd95_mm": compute_hausdorff_distance(ours, theirs, percentile=95, **surfaces),
-        "surface_dice": compute_surface_dice(ours, theirs, class_thresholds=[tolerance_mm], **surfaces),
-    }
+    with warnings.catch_warnings():
+        # monai calls a function of its own by an argument that it gives up.
+        warnings.filterwarnings("ignore", message=".*always_return_as_numpy.*", category=FutureWarning)
+        values = {
+            "dice": compute_dice(ours, theirs, include_background=True),
+            "iou": compute_iou(ours, theirs, include_background=True),
+            "hd95_mm": compute_hausdorff_distance(ours, theirs, percentile=95, **surfaces),
+            "surface_dice": compute_surface_dice(ours, theirs, class_thresholds=[tolerance_mm], **surfaces),
+        }
     return {name: float(value) for name, value in values.items()}
 
 

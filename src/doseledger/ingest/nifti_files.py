@@ -59,6 +59,28 @@ def find_volumes(raw: Path) -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
+def find_images(source: Path) -> dict[str, Path]:
+    """Return the images of a file, a folder of them, or a folder with `images`, by name, sorted.
+
+    Raises
+    ------
+    BadInput
+        If there is none, or two have one name.
+    """
+    inner = next((source / name for name in FOLDERS if FOLDERS[name][0] == IMAGE and (source / name).is_dir()), source)
+    found: dict[str, Path] = {}
+    for path in [source] if source.is_file() else sorted(inner.glob("*")):
+        name = _name(path)
+        if name is None or path.name.startswith("."):
+            continue
+        if name in found:
+            raise BadInput(f"{inner}: {name} is there as {found[name].name} and as {path.name}; keep one")
+        found[name] = path
+    if not found:
+        raise BadInput(f"{source}: no .nii and no .nii.gz; name a volume, or a folder of them")
+    return found
+
+
 def _name(path: Path) -> str | None:
     """The case's name by that of its file; None where it is no NIfTI."""
     end = _end(path.name)
