@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from doseledger.evaluate.overlap import MEASURES, mean_overlap, measure_overlap
-from doseledger.evaluate.segmentation import agreement, measure_of, structures_of, summarise_segmentations
+from doseledger.evaluate.overlap import MEASURES, mean_overlap, measure_of, measure_overlap
+from doseledger.evaluate.segmentation import agreement, structures_of, summarise_segmentations
 
 SPACING = (2.0, 1.0, 1.0)
 

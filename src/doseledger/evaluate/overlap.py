@@ -72,6 +72,17 @@ def measure_overlap(found: Mask, wanted: Mask, spacing_mm: Triple, tolerance_mm:
     return {name: float(value) for name, value in values.items()}
 
 
+def measure_of(column: str) -> str | None:
+    """Return which measure a column of cases.csv holds; None where it holds none.
+
+    Examples
+    --------
+    >>> measure_of("hd95_mm_Rectum"), measure_of("dice"), measure_of("case_id")
+    ('hd95_mm', 'dice', None)
+    """
+    return next((name for name in MEASURES if column == name or column.startswith(f"{name}_")), None)
+
+
 def mean_overlap(rows: Sequence[dict[str, float]]) -> dict[str, float]:
     """Return the mean of each measure over structures, without those that there is nothing to measure of."""
     means = {}

@@ -18,7 +18,7 @@ from doseledger.core.settings import EvaluateSettings
 from doseledger.core.tables import DVH_METRICS, GOAL_METRICS, SEGMENT_METRICS, write_table
 from doseledger.dosimetry.intervals import bootstrap_interval
 from doseledger.evaluate.cohort import DECIMALS, TestSet, measure_cases, write_rows
-from doseledger.evaluate.overlap import MEASURES, MORE_IS_BETTER, masks_of, mean_overlap, measure_overlap
+from doseledger.evaluate.overlap import MORE_IS_BETTER, masks_of, mean_overlap, measure_of, measure_overlap
 from doseledger.evaluate.predictions import LabelPrediction, load_labels
 from doseledger.evaluate.refusals import refuse_seen
 from doseledger.evaluate.summary import DETAILS, DRAW_SEED, SUMMARY, WORST_PART
@@ -176,17 +176,6 @@ def agreement(found: np.ndarray[Any, Any], drawn: np.ndarray[Any, Any]) -> dict[
         "volume_agreement_low_cc": bias - AGREEMENT_SPREADS * spread,
         "volume_agreement_high_cc": bias + AGREEMENT_SPREADS * spread,
     }
-
-
-def measure_of(column: str) -> str | None:
-    """Return which measure a column of cases.csv holds; None where it holds none.
-
-    Examples
-    --------
-    >>> measure_of("hd95_mm_Rectum"), measure_of("dice"), measure_of("case_id")
-    ('hd95_mm', 'dice', None)
-    """
-    return next((name for name in MEASURES if column == name or column.startswith(f"{name}_")), None)
 
 
 def structures_of(row: Any) -> list[str]:
