@@ -22,8 +22,8 @@ from doseledger.learn.recipes.segmentation import SegmentationRecipe, TrainedSeg
 
 if TYPE_CHECKING:
     from doseledger.learn.predict.predictor import Predictor
-    from doseledger.learn.training.checkpoint import Checkpoint
     from doseledger.learn.run import Family
+    from doseledger.learn.training.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
