@@ -1,4 +1,4 @@
-"""NIfTI images segmented by a trained model: label volumes on the images' own voxels."""
+"""NIfTI images segmented by a trained model, on their own voxels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Overlap of two label maps: Dice, IoU, surface distances, volumes (monai's measures)."""
+"""Overlap of two masks: Dice, IoU, surface distances (monai's measures)."""
 
 from __future__ import annotations
 

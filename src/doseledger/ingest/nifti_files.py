@@ -1,4 +1,4 @@
-"""Raw NIfTI cohorts: the Decathlon's layout or one zip a case, image and label paired by name.
+"""Raw NIfTI cohorts: image and label paired by name, loose or packed.
 
 Loose files lie in `images` and `labels` (or `imagesTr` and `labelsTr`), a pair under one name; packed ones in a zip or
 folder a case, as `image.nii.gz` and `label.nii.gz`. A `dataset.json` beside them says what the labels are.

@@ -1,4 +1,4 @@
-"""Raw cohorts by what their files are: how cases are found, told apart, packed and converted."""
+"""Kinds of raw cohorts: how cases are found, digested, packed and converted."""
 
 from __future__ import annotations
 
