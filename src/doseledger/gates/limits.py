@@ -263,8 +263,8 @@ class Thresholds(Block):
         """
         return _of_model(self.metrics, "metrics", model)
 
-    def shortcuts_of(self, model: str, kind: str = "dose") -> list[ShortcutLimit]:
-        """Return the limits of a model's shortcuts, given its kind.
+    def shortcuts_of(self, model: str, kind: str | None = None) -> list[ShortcutLimit]:
+        """Return the limits of a model's shortcuts; without its kind, it is of the kind that they speak of.
 
         Raises
         ------
@@ -272,8 +272,9 @@ class Thresholds(Block):
             If there are none, or they leave out what a model must beat.
         """
         limits = _of_model(self.shortcuts, "shortcuts", model)
-        needed = NEEDED_OF_SEGMENTATION if kind == "segmentation" else NEEDED
-        missing = [name for name in needed if name not in {limit.metric for limit in limits}]
+        speak_of_labels = any(limit.metric in NEEDED_OF_SEGMENTATION for limit in limits)
+        of_labels = speak_of_labels if kind is None else kind == "segmentation"
+        missing = [name for name in (NEEDED_OF_SEGMENTATION if of_labels else NEEDED) if name not in {limit.metric for limit in limits}]
         if missing:
             raise BadInput(
                 f"shortcuts of {model} have no limit of {', '.join(missing)}; write into the cohort's thresholds.yaml "

@@ -42,9 +42,8 @@ def judge_shortcuts(at: ModelLayout, *, fold: int, repeat: int) -> Verdict:
     NotReady
         If there is no checkpoint.
     """
+    limits = load_thresholds(at.layout).shortcuts_of(at.name)
     measured = read_measured(at.shortcuts)
-    kind = "segmentation" if "template_dice" in measured["trivial"][0] else "dose"
-    limits = load_thresholds(at.layout).shortcuts_of(at.name, kind)
     if not at.checkpoint.is_file():
         raise NotReady(f"{at.checkpoint}: no such checkpoint; run train first")
     splits = read_table(at.layout.splits, SPLITS)
