@@ -274,7 +274,8 @@ class Thresholds(Block):
         limits = _of_model(self.shortcuts, "shortcuts", model)
         speak_of_labels = any(limit.metric in NEEDED_OF_SEGMENTATION for limit in limits)
         of_labels = speak_of_labels if kind is None else kind == "segmentation"
-        missing = [name for name in (NEEDED_OF_SEGMENTATION if of_labels else NEEDED) if name not in {limit.metric for limit in limits}]
+        needed, given = NEEDED_OF_SEGMENTATION if of_labels else NEEDED, {limit.metric for limit in limits}
+        missing = [name for name in needed if name not in given]
         if missing:
             raise BadInput(
                 f"shortcuts of {model} have no limit of {', '.join(missing)}; write into the cohort's thresholds.yaml "
