@@ -17,6 +17,12 @@ PARAMS_FILE = "params.yaml"
 PIPELINE_FILE = "dvc.yaml"
 LOCK_FILE = "dvc.lock"
 PACKAGES_FILE = "requirements.lock"
+# What a new project is laid out with; pyproject.toml packs the same into the wheel.
+PROJECT_FILES = (
+    PIPELINE_FILE, PARAMS_FILE, PACKAGES_FILE, "data/raw/dvc.yaml", ".dvc/config", ".dvc/.gitignore", ".dvcignore",
+    ".gitattributes", ".gitignore",
+)  # fmt: skip
+PROJECT_FOLDERS = ("models/recipes", "reports/templates", "validation")
 # The cohort that is made up; all others are patients.
 SYNTHETIC_COHORT = "phantom"
 # Names of another cohort, whose files hold where a cohort has none of its own.
@@ -205,6 +211,8 @@ class ModelLayout:
         self.gamma = root / "data/gamma" / place
         self.metrics = root / "reports/metrics" / place
         self.shortcuts = self.metrics / "shortcuts.json"
+        self.plans = root / "data/plans" / place
+        self.delivery = self.metrics / "deliver.json"
         verdicts = root / "reports/verdicts" / place
         self.preflight_verdict, self.model_verdict = _verdict(verdicts, "preflight"), _verdict(verdicts, "model")
         self.html = root / "reports/html" / place / "report.html"

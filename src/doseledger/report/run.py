@@ -12,12 +12,12 @@ from doseledger.core.settings import EvaluateSettings, Settings
 from doseledger.core.sheet import format_number
 from doseledger.dosimetry.gamma.criteria import GammaCriteria
 from doseledger.evaluate.case import gamma_criteria
-from doseledger.evaluate.summary import RANKED_BY, shown_cases
+from doseledger.evaluate.summary import RANKED_BY, median_case, shown_cases
 from doseledger.ledger.runs.facts import RunFacts, load_facts
 from doseledger.report.blocks import Picture
-from doseledger.report.case_pages import CasePage, draw_case, load_comparison
+from doseledger.report.case_pages import CasePage, draw_case, draw_overview, load_comparison
 from doseledger.report.figures.curves import plot_differences
-from doseledger.report.figures.style import data_uri, house_style, save_figure
+from doseledger.report.figures.style import data_uri, house_style, save_figure, structure_colours
 from doseledger.report.figures.viewer import make_viewer
 from doseledger.report.frame import UNSEEN, common_context, training_picture
 from doseledger.report.page import ReportOutputs, write_report
@@ -34,9 +34,9 @@ from doseledger.report.spread import (
 from doseledger.report.tables import results
 
 CONTENTS = (
-    ("summary", "Summary"), ("data", "Data"), ("code", "Code"), ("training", "Training"), ("accuracy", "Agreement"),
-    ("goals", "Goals"), ("cases", "Cases"), ("uncertainty", "Uncertainty"), ("card", "Model card"),
-    ("record", "Record"),
+    ("summary", "Summary"), ("accuracy", "Agreement"), ("goals", "Goals"), ("cases", "Cases"),
+    ("uncertainty", "Uncertainty"), ("training", "Training"), ("data", "Data"), ("card", "Model card"),
+    ("gates", "Gates and limits"), ("code", "Code"), ("record", "Record"),
 )  # fmt: skip
 
 
@@ -67,7 +67,7 @@ def make_report(at: ModelLayout, settings: Settings, tell: Tell) -> None:
         make_segmentation_report(at, facts, dpi, tell)
         return
     pages = _case_pages(at, facts, settings, tell)
-    pictures = _run_pictures(facts, at.figures, dpi)
+    pictures = _run_pictures(facts, at.figures, dpi) | _overview(at, facts, settings)
     uncertainty = describe_uncertainty(facts.calibration, pages, at.figures, dpi)
     context = build_context(at, facts, settings.evaluate, pages, pictures) | {"uncertainty": uncertainty}
     outputs = ReportOutputs(at.html, at.pdf, at.figures)
@@ -89,16 +89,17 @@ def build_context(
 ) -> dict[str, Any]:
     """Return everything that the template prints."""
     gammas = results.gamma_names(evaluate)
-    context = common_context(at, facts)
+    context, colours = common_context(at, facts), structure_colours(facts.protocol.structure_names)
     context["tables"] |= {
-        "errors": results.errors_table(facts),
+        "errors": results.errors_table(facts, colours),
         "gamma": results.gamma_table(facts, gammas),
-        "dvh": results.dvh_table(facts.dvh),
-        "goals": results.goals_table(facts.goal_results),
+        "dvh": results.dvh_table(facts.dvh, colours),
+        "goals": results.goals_table(facts.goal_results, colours),
         "cases": results.cases_table(facts, gammas),
     }
     return context | {
         "contents": CONTENTS,
+        "goals_line": results.goals_sentence(facts.goal_results),
         "headline": results.headline_cards(facts, gammas),
         "headline_note": f"{UNSEEN} The plan's dose is the reference, the prediction is evaluated.",
         "goals_text": f"{facts.goals.title}. The plan and the prediction are judged by the same goals.",
@@ -140,8 +141,18 @@ def _run_pictures(facts: RunFacts, folder: Path, dpi: int) -> dict[str, Picture]
     }
 
 
+def _overview(at: ModelLayout, facts: RunFacts, settings: Settings) -> dict[str, Picture]:
+    """Dose wash and DVH of the median test case."""
+    errors = facts.case_metrics.set_index("case_id")[RANKED_BY]
+    case_id = median_case({str(name): float(value) for name, value in errors.items()})
+    comparison = load_comparison(at, case_id, _drawn_gamma(settings.evaluate))
+    wash, dvh = draw_overview(comparison, facts.protocol, at.figures, settings.report.figure_dpi)
+    return {"overview": wash, "overview_dvh": dvh}
+
+
 def _case_pages(at: ModelLayout, facts: RunFacts, settings: Settings, tell: Tell) -> list[CasePage]:
     errors = facts.case_metrics.set_index("case_id")[RANKED_BY]
+    colours = structure_colours(facts.protocol.structure_names)
     criteria, folder, dpi = _drawn_gamma(settings.evaluate), at.figures, settings.report.figure_dpi
     pages = []
     for title, case_id in shown_cases({str(name): float(value) for name, value in errors.items()}):
@@ -150,12 +161,12 @@ def _case_pages(at: ModelLayout, facts: RunFacts, settings: Settings, tell: Tell
         figures = draw_case(comparison, facts.protocol, facts.goals, folder, stem, dpi)
         spread_gy = load_spread(at.predictions / f"{case_id}.npz", comparison.predicted_gy.shape)
         if spread_gy is not None:
-            figures = (*figures, draw_spread(comparison, spread_gy, folder, stem, dpi))
+            figures = (*figures, draw_spread(comparison, spread_gy, colours, folder, stem, dpi))
         text = (
             f"MAE {format_number(float(errors[case_id]), 2)} Gy where the plan's dose is above 10 % of the highest "
             f"prescription, which cases are ranked by."
         )
-        goals = results.goals_table(facts.goal_results, case_id=case_id)
+        goals = results.goals_table(facts.goal_results, colours, case_id=case_id)
         pages.append(CasePage(title, case_id, text, figures, make_viewer(comparison), goals, spread_gy is not None))
         tell(f"drew {case_id} ({title.lower()})")
     return pages

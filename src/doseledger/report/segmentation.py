@@ -26,8 +26,8 @@ from doseledger.report.tables import overlap_tables
 
 TEMPLATE = "segmentation.html.j2"
 CONTENTS = (
-    ("summary", "Summary"), ("data", "Data"), ("code", "Code"), ("training", "Training"), ("accuracy", "Overlap"),
-    ("cases", "Cases"), ("card", "Model card"), ("record", "Record"),
+    ("summary", "Summary"), ("accuracy", "Overlap"), ("cases", "Cases"), ("training", "Training"), ("data", "Data"),
+    ("card", "Model card"), ("gates", "Gates and limits"), ("code", "Code"), ("record", "Record"),
 )  # fmt: skip
 # Cases that are drawn besides the best and the median: the worst of all.
 WORST_SHOWN = 3

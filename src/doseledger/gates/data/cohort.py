@@ -14,6 +14,7 @@ from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.fanout import run_cases
 from doseledger.core.files import sha256_of_file
 from doseledger.core.layout import Layout
+from doseledger.core.limit import keeps
 from doseledger.core.protocol import Protocol, load_protocol
 from doseledger.core.tables import CASES, SKIPPED, SPLITS, STRUCTURES, TEST_SET, read_table, with_present_digests
 from doseledger.gates import suites
@@ -23,7 +24,7 @@ from doseledger.gates.data.outliers import judge_outliers
 from doseledger.gates.digests import data_digest
 from doseledger.gates.drift.case_inputs import measure_inputs
 from doseledger.gates.features import Row, describe_source, measure_case, measure_parts
-from doseledger.gates.limits import DataLimits, load_thresholds
+from doseledger.gates.limits import DataLimits, LeftOutLimits, load_thresholds
 from doseledger.gates.verdict import Finding, Verdict, make_verdict
 
 Tell = Callable[[str], None]
@@ -72,6 +73,7 @@ def judge_cohort(layout: Layout, accept_failed: Mapping[str, str], *, workers: i
     counted = read_table(layout.cases / "structures.csv", STRUCTURES)
     findings = _judge_lists(layout.cases, cases, skipped, accept_failed)
     findings += optional.judge_optional(counted, limits.optional_found)
+    findings += judge_left_out(len(cases), skipped, accept_failed, limits.left_out)
     rows = {str(row["case_id"]): row for row in cases.to_dict("records")}
     arguments = {
         case_id: (layout.cases / f"{case_id}.npz", row, protocol, limits)
@@ -173,6 +175,43 @@ def _judge_lists(
     for case_id in sorted(set(accept_failed) - failed):
         message = f"{case_id}: named in ingest.accept_failed, but it did not fail; take it out of the list"
         findings.append(Finding("accepted", case_id, "warning", message))
+    return findings
+
+
+def judge_left_out(
+    n_cases: int, skipped: pd.DataFrame, accept_failed: Mapping[str, str], limits: LeftOutLimits
+) -> list[Finding]:
+    """Return an error where too many of all patients were skipped, or failed and were accepted.
+
+    Parameters
+    ----------
+    n_cases
+        Cases of the cohort.
+    skipped
+        skipped.csv: patients that are no cases, with `case_id` and `status`.
+    accept_failed
+        Failed cases that may be missing, each with its reason.
+    limits
+        How many may be.
+    """
+    n_all = n_cases + len(skipped)
+    is_failed = skipped["status"] == "failed"
+    n_skipped = int((~is_failed).sum())
+    n_accepted = int((is_failed & skipped["case_id"].isin(list(accept_failed))).sum())
+    findings = []
+    for gate, count, most, words, cure in (
+        (
+            "most_skipped", n_skipped, limits.most_skipped_percent, "are skipped by the protocol (skip_when)",
+            "see in skipped.csv whether they are of another protocol, or the structure has another name",
+        ),
+        (
+            "most_accepted", n_accepted, limits.most_accepted_percent, "failed and were accepted (accept_failed)",
+            "mend some of them: what is left is another cohort than the clinic's",
+        ),
+    ):  # fmt: skip
+        if n_all and not keeps(100.0 * count / n_all, most=most):
+            message = f"{count} of {n_all} patients {words}, wanted at most {most:g} %; {cure}"
+            findings.append(Finding(gate, "", "error", message, {"count": count, "patients": n_all, "most": most}))
     return findings
 
 
