@@ -21,7 +21,7 @@ from doseledger.evaluate.shortcuts.measure import shortcut_numbers
 from doseledger.gates.limits import ShortcutLimit, load_thresholds
 from doseledger.gates.verdict import Finding, Verdict, make_verdict, without_explanations
 
-ANSWERS = frozenset(alteration.name for alteration in ALTERATIONS)
+ANSWERS = frozenset(alteration.name for alteration in ALTERATIONS) | {"blank_dice"}
 MEASURED = ("checkpoint_sha256", "test_cases", "training_cases", "trivial", "ablation")
 
 
