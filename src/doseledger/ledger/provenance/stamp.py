@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import posixpath
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +18,8 @@ from doseledger.ledger.provenance.git import NO_GIT, run_git
 PARAMS_FILE = "params.yaml"
 LOCK_FILE = "dvc.lock"
 PIPELINE_FILE = "dvc.yaml"
+# Stands for a cohort or a model in dvc.yaml.
+ANY_ITEM = re.compile(r"\$\{[^}]*\}")
 # The packages whose version can change a number.
 NAMED_PACKAGES = (
     "doseledger", "numpy", "scipy", "numba", "torch", "pytorch-lightning", "monai", "pydicom", "edt", "pandas", "dvc",
@@ -107,6 +110,36 @@ def stage_outs(root: Path) -> frozenset[str]:
             folder = lock.parent / str(written.get("do", written).get("wdir", "."))
             found |= {posixpath.normpath(folder / str(out["path"])) for out in stage.get("outs") or []}
     return frozenset(found)
+
+
+def cached_outs(root: Path) -> list[str]:
+    """Return what DVC keeps in its cache, and Git must not hold, as patterns of `git ls-files`, sorted.
+
+    Read are the `dvc.yaml` and `.dvc` files themselves: so it is told of every cohort and model, and whatever became of
+    locks and ignore rules.
+    """
+    wanted = (PIPELINE_FILE, f"**/{PIPELINE_FILE}", "*.dvc")
+    listed = run_git(root, "ls-files", "-z", "-co", "--exclude-standard", "--", *wanted)
+    found: set[str] = set()
+    for name in filter(None, listed.stdout.split("\0")):
+        content = _read_if_there(root / name)
+        stages = [content] if name.endswith(".dvc") else list(_stages_of(content).values())
+        for stage in stages:
+            body = stage.get("do", stage) if isinstance(stage, dict) else {}
+            folder = PurePosixPath(name).parent / str(body.get("wdir") or ".")
+            outs = (out for kind in ("outs", "metrics", "plots") for out in body.get(kind) or [])
+            found |= {posixpath.normpath(folder / path) for out in outs if (path := _cached_path(out))}
+    return sorted(f":(glob){ANY_ITEM.sub('*', path)}{end}" for path in found for end in ("", "/**"))
+
+
+def _cached_path(out: Any) -> str:
+    """The path of an out as `dvc.yaml` or a `.dvc` file has it; empty where Git keeps it."""
+    if not isinstance(out, dict):
+        return str(out)
+    if "path" in out:
+        return str(out["path"]) if out.get("cache", True) else ""
+    path, how = next(iter(out.items()), ("", None))
+    return str(path) if not isinstance(how, dict) or how.get("cache", True) else ""
 
 
 def _read_if_there(path: Path) -> Any:
