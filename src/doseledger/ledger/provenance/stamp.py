@@ -18,6 +18,8 @@ from doseledger.ledger.provenance.git import NO_GIT, run_git
 PARAMS_FILE = "params.yaml"
 LOCK_FILE = "dvc.lock"
 PIPELINE_FILE = "dvc.yaml"
+# Changed files that a line names.
+MOST_NAMED = 10
 # Stands for a cohort or a model in dvc.yaml.
 ANY_ITEM = re.compile(r"\$\{[^}]*\}")
 # The packages whose version can change a number.
@@ -53,6 +55,14 @@ class GitState:
     def as_dict(self) -> dict[str, Any]:
         """Return the state as plain JSON values."""
         return {**asdict(self), "dirty_paths": list(self.dirty_paths)}
+
+    def describe(self) -> str:
+        """Return what makes the tree dirty in one line, with the first files; empty when it is clean."""
+        if not self.dirty:
+            return ""
+        more = ", …" if len(self.dirty_paths) > MOST_NAMED else ""
+        files = ", ".join(self.dirty_paths[:MOST_NAMED]) + more
+        return f"DIRTY TREE: {self.note}" + (f" ({files})" if files else "")
 
 
 def git_state(root: Path) -> GitState:
