@@ -32,7 +32,7 @@ def project(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def told(project: Project, capsys: pytest.CaptureFixture[str]) -> str:
-    with pytest.raises(BadInput, match="cases.csv"):
+    with pytest.raises(BadInput, match=r"cases\.csv"):
         training_run(project, "dose_unet")
     return capsys.readouterr().err
 
