@@ -28,9 +28,9 @@ AROUND = (
     "doseledger.gates.limits",
     "doseledger.gates.run_digest",
     "doseledger.gates.verdict",
+    "doseledger.ingest.outcome",
     "doseledger.learn.kinds",
     "doseledger.learn.run",
-    "doseledger.ledger.bundle.bitrot",
     "doseledger.ledger.provenance",
 )
 

@@ -52,6 +52,36 @@ def test_a_member_is_mapped_without_reading_the_file(make_case: MakeCase, tmp_pa
         mapped[0, 0, 0] = 1.0
 
 
+def test_a_mapped_case_is_the_loaded_one_with_its_volumes_on_disk(make_case: MakeCase, tmp_path: Path) -> None:
+    path = tmp_path / "case_0001.npz"
+    make_case().save(path)
+    loaded, mapped = Case.load(path), Case.mapped(path)
+    for field in dataclasses.fields(Case):
+        one, two = getattr(loaded, field.name), getattr(mapped, field.name)
+        if not isinstance(one, np.ndarray):
+            assert one == two
+            continue
+        assert (one.dtype, isinstance(two, np.memmap)) == (two.dtype, field.name != "present")
+        np.testing.assert_array_equal(one, two)
+    assert not mapped.masks.flags.writeable
+
+
+@pytest.mark.parametrize("key", ["ct_hu", "masks", "body", "dose_gy"])
+def test_a_case_of_another_type_or_shape_is_not_mapped(key: str, make_case: MakeCase, tmp_path: Path) -> None:
+    path = tmp_path / "case_0001.npz"
+    make_case().save(path)
+    with np.load(path) as npz:
+        arrays = dict(npz)
+    for wrong in (arrays[key].astype(np.float64), arrays[key][..., :-1]):
+        write_npz(path, arrays | {key: wrong})
+        with pytest.raises(BadCase, match=r"wanted .*; ingest it again"):
+            Case.mapped(path)
+    del arrays["masks"]
+    write_npz(path, arrays)
+    with pytest.raises(BadCase, match=r"has no key .*masks"):
+        Case.mapped(path)
+
+
 def test_a_compressed_member_is_not_mapped(tmp_path: Path) -> None:
     np.savez_compressed(tmp_path / "case_0001.npz", ct_hu=np.zeros((2, 2, 2), np.int16))
     with pytest.raises(BadCase, match="ct_hu is compressed"):

@@ -233,9 +233,9 @@ def test_an_infinite_feature_is_beyond_every_range(value: float) -> None:
     assert (finding.case_id, finding.gate) == ("a", "volume")
 
 
-@pytest.mark.parametrize("name", ["prostate_sib", "head_neck_openkbp"])
-def test_a_suite_that_ships_asks_for_what_every_case_must_have(name: str, repository: Path) -> None:
-    items = read_suite(repository / "validation" / "suites" / f"{name}.json")
+@pytest.mark.parametrize("cohort", ["phantom", "openkbp"])
+def test_a_suite_that_ships_asks_for_what_every_case_must_have(cohort: str, repository: Path) -> None:
+    items = read_suite(Layout(repository, cohort).suite)
     asked = {item["kwargs"].get("column") for item in items if item["type"] == "expect_column_values_to_not_be_null"}
     assert {"ct_median_body_hu", "dose_max_percent", "dose_body_mean_gy", "PTV70_d95_percent"} <= asked
     assert len({item["type"] for item in items}) >= 6
@@ -282,6 +282,7 @@ def test_the_page_holds_the_findings_escaped_and_loads_nothing(repository: Path,
         "counts": dict.fromkeys(
             ("cases", "patients", "skipped", "failed", "accepted", "locked", "folds", "train", "val", "test"), 0
         ),
+        "optional": [],
         "expectations": [],
         "features": {"Rectum_volume_cc": {"n": 3, "min": 1.0, "median": 2.0, "max": 3.0}},
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,9 @@ from doseledger.cli.audited import audited, this_machine
 from doseledger.cli.shared import DATA, Cohort, Json, Workers, project, show, stage, tell, workers_of
 from doseledger.core.errors import BadInput
 from doseledger.core.layout import SYNTHETIC_COHORT
+
+if TYPE_CHECKING:
+    from doseledger.ingest.cohort import IngestCount
 
 app = typer.Typer()
 raw_app = typer.Typer(no_args_is_help=True, help="Raw DICOM: packed, de-identified.")
@@ -84,7 +87,6 @@ def ingest(
     from doseledger.dicom.read import check_link
     from doseledger.ingest.cohort import IngestRun
     from doseledger.ingest.cohort import ingest as ingest_cohort
-    from doseledger.ingest.outcome import describe_outcome, outcome_rows, refuse_nothing
 
     if raw is not None:
         if out is None:
@@ -109,10 +111,19 @@ def ingest(
             link=check_link(link),
         )
     count = ingest_cohort(raw, out, chosen, run, tell)
+    _show_ingested(count, None if shard else out, as_json)
+
+
+def _show_ingested(count: IngestCount, out: Path | None, as_json: bool) -> None:
+    """Print what became of each case; `out` is None for a share of the cases, which has no tables yet."""
+    from doseledger.ingest.outcome import describe_outcome, outcome_rows, refuse_nothing
+
     text = f"{count.converted} converted, {count.reused} unchanged, {count.skipped} skipped, {count.failed} failed"
-    cases = {} if shard else {"cases": outcome_rows(out)}
-    show({**dataclasses.asdict(count), **cases}, as_json, text if shard else f"{describe_outcome(out)}\n{text}")
-    if shard is None and "DVC_STAGE" not in os.environ:
+    if out is None:
+        show(dataclasses.asdict(count), as_json, text)
+        return
+    show({**dataclasses.asdict(count), "cases": outcome_rows(out)}, as_json, f"{describe_outcome(out)}\n{text}")
+    if "DVC_STAGE" not in os.environ:
         refuse_nothing(count.converted + count.reused)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +28,8 @@ from doseledger.core.types import Box
 FORMAT_VERSION = 1
 # Local file header of a ZIP member: 30 bytes, then the name and the extra field (PKWARE APPNOTE 4.3.7).
 ZIP_HEADER_BYTES = 30
+# Arrays of 0 and 1 on disk that are bool in memory.
+BOOLEANS = ("masks", "body", "valid_dose")
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,32 @@ class Case:
         BadCase
             If the file breaks the contract: a key, dtype or shape, or an archive that was cut short.
         """
-        return _load(path)
+        with _as_bad_case(path), open_npz(path) as npz:
+
+            def read(name: str) -> NDArray[Any]:
+                array: NDArray[Any] = npz[name]
+                return _as_bool(path, name, array) if name in BOOLEANS else array
+
+            return _assemble(path, npz, read)
+
+    @classmethod
+    def mapped(cls, path: Path) -> Case:
+        """Return a case whose volumes stay on disk, as read-only memory maps, after checking dtypes and shapes.
+
+        Only for a file whose bytes were judged before: that masks hold 0 and 1 alone is not looked at.
+
+        Raises
+        ------
+        BadCase
+            If the file breaks the contract: a key, dtype or shape, or an archive that was cut short.
+        """
+        with _as_bad_case(path), open_npz(path) as npz:
+
+            def read(name: str) -> NDArray[Any]:
+                array = map_member(path, name)
+                return array.view(np.bool_) if name in BOOLEANS and array.dtype == np.uint8 else array
+
+            return _assemble(path, npz, read)
 
     def save(self, path: Path) -> None:
         """Write the case atomically, without compression; the same case always gives the same bytes.
@@ -216,31 +243,30 @@ def _as_bad_case(path: Path) -> Iterator[None]:
         raise BadCase(path.stem, f"{path} can't be read ({reason}); it may be cut short, ingest it again") from error
 
 
-def _load(path: Path) -> Case:
-    with _as_bad_case(path), open_npz(path) as npz:
-        version = int(npz["format_version"])
-        if version != FORMAT_VERSION:
-            raise BadCase(path.stem, f"{path} has format {version}, wanted {FORMAT_VERSION}; ingest it again")
-        ct_hu = npz["ct_hu"]
-        targets = [str(name) for name in npz["target_names"]] if "target_names" in npz else []
-        case = Case(
-            grid=Grid(ct_hu.shape, tuple(npz["spacing_mm"]), tuple(npz["origin_mm"])),
-            ct_hu=ct_hu,
-            structure_names=tuple(str(name) for name in npz["structure_names"]),
-            masks=_as_bool(path, "masks", npz["masks"]),
-            sdf_mm=npz["sdf_mm"],
-            present=npz["present"],
-            body=_as_bool(path, "body", npz["body"]),
-            valid_dose=_as_bool(path, "valid_dose", npz["valid_dose"]),
-            full_shape_zyx=_triple(npz["full_shape_zyx"]),
-            crop_start_zyx=_triple(npz["crop_start_zyx"]),
-            meta=_meta_of(npz, path),
-            dose_gy=npz.get("dose_gy"),
-            prescription_gy=dict(zip(targets, (float(v) for v in npz["prescription_gy"]), strict=True))
-            if targets
-            else {},
-            n_fractions=int(npz["n_fractions"]) if "n_fractions" in npz else None,
-        )
+def _assemble(path: Path, npz: Any, read: Callable[[str], NDArray[Any]]) -> Case:
+    """Return a case of an open NPZ; `read` gives its volumes."""
+    version = int(npz["format_version"])
+    if version != FORMAT_VERSION:
+        raise BadCase(path.stem, f"{path} has format {version}, wanted {FORMAT_VERSION}; ingest it again")
+    ct_hu = read("ct_hu")
+    targets = [str(name) for name in npz["target_names"]] if "target_names" in npz else []
+    doses = (float(value) for value in npz["prescription_gy"]) if targets else ()
+    case = Case(
+        grid=Grid(ct_hu.shape, tuple(npz["spacing_mm"]), tuple(npz["origin_mm"])),
+        ct_hu=ct_hu,
+        structure_names=tuple(str(name) for name in npz["structure_names"]),
+        masks=read("masks"),
+        sdf_mm=read("sdf_mm"),
+        present=npz["present"],
+        body=read("body"),
+        valid_dose=read("valid_dose"),
+        full_shape_zyx=_triple(npz["full_shape_zyx"]),
+        crop_start_zyx=_triple(npz["crop_start_zyx"]),
+        meta=_meta_of(npz, path),
+        dose_gy=read("dose_gy") if "dose_gy" in npz else None,
+        prescription_gy=dict(zip(targets, doses, strict=True)),
+        n_fractions=int(npz["n_fractions"]) if "n_fractions" in npz else None,
+    )
     check_form(case)
     if case.case_id != path.stem:
         raise BadCase(path.stem, f"the file says it is {case.case_id}; name it {case.case_id}.npz or ingest it again")

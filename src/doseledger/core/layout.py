@@ -67,6 +67,7 @@ class Machine:
         self.wandb = folder / "wandb"
         self.ingest_indices = folder / "ingest"
         self.audit_log = folder / "audit.jsonl"
+        self.digests = folder / "digests.sqlite"
         self.run_store = folder / "runs.json"
         self.runs_page = root / "reports/runs.html"
         # Where pages and manifests lie.

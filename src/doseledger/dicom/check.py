@@ -25,7 +25,6 @@ LEAF_DEVICES = ("MLCX", "MLCY")
 SLACK_MM = 0.011
 SLACK_RATE = 1e-3
 SLACK_WEIGHT = 1e-6
-LEAST_MU = 1e-6
 # From a surface tube of 10 kV to the strongest betatron; leaves and jaws of any machine stay within a field of 1 m.
 ENERGY_MV = (0.01, 50.0)
 FARTHEST_MM = 500.0

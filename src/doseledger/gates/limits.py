@@ -87,6 +87,14 @@ class ParityLimits(Block):
     source: Reason
 
 
+class SignLimit(Block):
+    """From where on a sign is worth a warning, and from where on it fails the gate."""
+
+    warning: float
+    error: float
+    source: Reason
+
+
 class ImageLimits(Block):
     """How well contours must fit the image in place, and how far a slice may be from its neighbours.
 
@@ -98,7 +106,7 @@ class ImageLimits(Block):
     least_organ_fit: Annotated[float, Field(ge=0, le=1)]
     least_skin_share: NotNegative
     least_organ_share: NotNegative
-    most_slice_jump_hu: NotNegative
+    slice_jump: SignLimit
     most_slice_air_percent: Percent
     most_dose_jump_gy: NotNegative
     source: Reason
@@ -212,14 +220,6 @@ class DriftLimits(Block):
     psi: Annotated[float, Field(gt=0)]
     hu_psi: Annotated[float, Field(gt=0)]
     far_ratio: Annotated[float, Field(ge=1)]
-    source: Reason
-
-
-class SignLimit(Block):
-    """From where on a sign is worth a warning, and from where on it fails the gate."""
-
-    warning: float
-    error: float
     source: Reason
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from doseledger.core.case import Case
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.grid import MOST_OUTSIDE_PERCENT, Grid
+from doseledger.core.limit import keeps
 from doseledger.core.protocol import Protocol
 from doseledger.dicom.read import Link
 from doseledger.dicom.source import source_digest
@@ -165,7 +166,7 @@ def _judge_reach(protocol: Protocol, meta: dict[str, Any]) -> None:
     lost = [
         f"{percent:.1f} % of {name}"
         for name, percent in beyond.items()
-        if protocol.structure(name).kind == "target" and percent > MOST_OUTSIDE_PERCENT
+        if protocol.structure(name).kind == "target" and not keeps(percent, most=MOST_OUTSIDE_PERCENT)
     ]
     if lost:
         lie, them = ("lies", "it") if len(lost) == 1 else ("lie", "them")

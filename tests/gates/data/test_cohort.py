@@ -21,7 +21,7 @@ from doseledger.core.tables import CASES, SKIPPED, SPLITS, TEST_SET, read_table,
 from doseledger.gates.data.cohort import judge_cohort
 from doseledger.gates.data.leakage import judge_splits
 from doseledger.gates.digests import data_digest
-from doseledger.gates.verdict import Verdict, enforce, read_verdict, require_token, write_verdict
+from doseledger.gates.verdict import Finding, Verdict, enforce, read_verdict, require_token, write_verdict
 
 Write = Callable[[list[Case]], Layout]
 Make = Callable[[int], Case]
@@ -143,6 +143,29 @@ def test_a_near_copy_in_train_and_test_is_leakage(write_cohort: Write, healthy: 
 
 def only_names(case: Case) -> dict[str, str]:
     return {name: case.meta[name] for name in ("case_id", "pseudonym", "source_sha256")}
+
+
+def test_a_mirrored_copy_under_another_name_is_found(write_cohort: Write, healthy: Make) -> None:
+    cases = [healthy(i) for i in range(1, 7)]
+    assert cases[0].dose_gy is not None
+    noisy = cases[0].ct_hu + np.random.default_rng(1).normal(0, 10, cases[0].ct_hu.shape).round().astype(np.int16)
+    mirrored = replace(
+        cases[4],
+        ct_hu=np.ascontiguousarray(noisy[..., ::-1]),
+        dose_gy=np.ascontiguousarray(cases[0].dose_gy[..., ::-1]),
+    )
+    messages = {f.gate: f.message for f in judged(write_cohort([*cases[:4], mirrored, cases[5]])).errors}
+    assert "case_0001 and case_0005: their CT is nearly the same, mirrored along x (corr" in messages["leakage_copy"]
+    assert "their dose is nearly the same, mirrored along x" in messages["leakage_copy"]
+
+
+def test_the_gate_says_how_far_each_case_is_from_the_rest(cohort: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    far = [{"case_id": "case_0002", "ratio": 5.0}]
+    finding = Finding("outlier", "case_0002", "error", "case_0002: far")
+    monkeypatch.setattr("doseledger.gates.data.cohort.judge_outliers", lambda inputs, limits: ([finding], far))
+    verdict = judged(cohort)
+    assert finding in verdict.errors
+    assert verdict.details["distances"] == {"case_0002": 5.0}
 
 
 def test_a_dose_copied_from_another_patient_is_found(write_cohort: Write, healthy: Make) -> None:

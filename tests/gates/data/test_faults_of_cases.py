@@ -83,6 +83,20 @@ def with_parity_of(case: Case, name: str, **changes: float) -> Case:
     return with_meta(case, parity={**parity, name: {**parity[name], **changes}})
 
 
+def with_hole(case: Case) -> Case:
+    """A hole that is in no structure: neither target nor organ tells of it."""
+    free = case.body & ~case.masks.any(axis=0)
+    return replace(case, valid_dose=case.valid_dose & ~(free & (np.indices(free.shape)[0] == 11)))
+
+
+def anothers_image(case: Case) -> Case:
+    """The image of a patient half as wide and 40 mm off."""
+    other = case.ct_hu[:, :, ::2]
+    image = np.full_like(case.ct_hu, -1000)
+    image[:, :, 17 : 17 + other.shape[2]] = other
+    return replace(case, ct_hu=image)
+
+
 FAULTS: dict[str, tuple[Callable[[Case], Case], str, str]] = {
     "one NaN in a corner of the dose": (
         lambda c: with_dose(c, one_nan),
@@ -251,6 +265,93 @@ FAULTS: dict[str, tuple[Callable[[Case], Case], str, str]] = {
         lambda c: with_meta(c, parity={**c.meta["parity"], "PTV70": {"D95%": None, "mean": 1.0, "volume_cc": 1.0}}),
         "parity_unknown",
         "no D95% of PTV70",
+    ),
+    "no volume in the DVH of the native grid": (
+        lambda c: with_parity_of(c, "Rectum", volume_cc=None),
+        "parity_unknown",
+        "no volume of Rectum on the native grid",
+    ),
+    "an empty valid_dose": (
+        lambda c: replace(c, valid_dose=np.zeros_like(c.valid_dose)),
+        "valid_dose_empty",
+        "valid_dose is empty",
+    ),
+    "a valid_dose with a hole": (with_hole, "valid_dose", r"valid_dose is wrong at [0-9.]+ % of the body's voxels"),
+    "a valid_dose that leaves out an organ": (
+        lambda c: replace(c, valid_dose=c.valid_dose & ~c.mask("Bladder")),
+        "parity_unknown",
+        r"no dose is defined \(valid_dose\) in any voxel of Bladder",
+    ),
+    "a valid_dose that cuts a target": (
+        lambda c: replace(c, valid_dose=c.valid_dose & (np.indices(c.body.shape)[0] < 12)),
+        "valid_dose_target",
+        r"[0-9.]+ % of PTV70 lies where no dose is defined",
+    ),
+    "a valid_dose beyond the body": (
+        lambda c: replace(c, valid_dose=np.ones_like(c.valid_dose)),
+        "valid_dose",
+        "valid_dose is wrong at",
+    ),
+    "a dose grid that nobody noted": (
+        lambda c: with_meta(c, native_dose_grid=None),
+        "valid_dose_unknown",
+        "nobody noted where its dose grid lies",
+    ),
+    "the lowest quarter of the dose lost": (
+        lambda c: with_dose(c, lambda d: np.where(d <= np.quantile(d[c.valid_dose], 0.25), 0.0, d)),
+        "dose_zero",
+        r"the dose is 0 in 2\d\.\d % of the voxels where it is defined",
+    ),
+    "one slice of the dose lost": (
+        lambda c: with_dose(c, lambda d: np.where(np.indices(d.shape)[0] == 11, 0.0, d)),
+        "dose_jump",
+        "slice 11 is [0-9.]+ Gy off the mean of its neighbours",
+    ),
+    "another patient's image": (anothers_image, "image_place", "the skin contours fit the image better moved by"),
+    "an image that shows no organ": (
+        lambda c: replace(c, ct_hu=np.where(c.body, 30, -1000).astype(np.int16)),
+        "image_fit",
+        "the organ contours explain 0 % of the HU near them, wanted 18 % at least",
+    ),
+    "an image mirrored left to right": (
+        lambda c: replace(c, ct_hu=np.ascontiguousarray(c.ct_hu[..., ::-1])),
+        "image_place",
+        r"contours fit the image better mirrored left to right \(",
+    ),
+    "an image moved by 6 mm to the left": (
+        lambda c: replace(c, ct_hu=moved(c.ct_hu, 1, 2)),
+        "image_place",
+        r"the skin contours fit the image better moved by \+6\.0 mm along x",
+    ),
+    "an image moved by 6 mm to the back": (
+        lambda c: replace(c, ct_hu=moved(c.ct_hu, 1, 1)),
+        "image_place",
+        r"the skin contours fit the image better moved by \+6\.0 mm along y",
+    ),
+    "an image moved by 6 mm to the head": (
+        lambda c: replace(c, ct_hu=moved(c.ct_hu, 1, 0)),
+        "image_place",
+        r"the organ contours fit the image better moved by \+6\.0 mm along z",
+    ),
+    "one slice of air": (
+        lambda c: replace(c, ct_hu=np.where(np.indices(c.ct_hu.shape)[0] == 11, -1000, c.ct_hu).astype(np.int16)),
+        "slice_air",
+        "slice 11 is 100 % air in the body",
+    ),
+    "a slice of another place": (
+        lambda c: replace(c, ct_hu=c.ct_hu[[*range(11), 2, *range(12, 24)]]),
+        "slice_jump",
+        "slice 11 is [0-9.]+ times as far off the mean of its neighbours",
+    ),
+    "an origin that is off by 50 mm": (
+        lambda c: replace(c, grid=Grid(c.grid.shape_zyx, c.grid.spacing_mm, (-70.0, -117.0, -91.0))),
+        "grid_place",
+        r"begins at \(z, y, x\) = \(-70\.0, -117\.0, -91\.0\) mm, its raw image's grid .*-141\.0\) mm",
+    ),
+    "an image grid that nobody noted": (
+        lambda c: with_meta(c, native_image_grid=None),
+        "grid_unknown",
+        "nobody noted where its raw image lies",
     ),
     "a plan whose meterset falls": (
         lambda c: with_meta(c, plan={"faults": ["Beam 1, control point 5: the cumulative meterset falls."]}),

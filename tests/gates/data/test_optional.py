@@ -11,10 +11,10 @@ import pytest
 
 from doseledger.core.case import Case
 from doseledger.core.errors import BadInput
+from doseledger.core.layout import Layout
 from doseledger.core.tables import STRUCTURES, write_table
 from doseledger.gates.data.cohort import judge_cohort
 from doseledger.gates.data.optional import judge_optional
-from doseledger.gates.digests import CohortFiles
 from doseledger.gates.limits import DataLimits
 
 
@@ -48,14 +48,14 @@ def test_an_optional_structure_is_judged_by_those_who_draw_it(
 
 
 def test_the_data_gate_names_a_lost_structure_and_fails_without_its_table(
-    write_cohort: Callable[[list[Case]], CohortFiles], healthy: Callable[[int], Case]
+    write_cohort: Callable[[list[Case]], Layout], healthy: Callable[[int], Case]
 ) -> None:
-    files = write_cohort([healthy(1)])
-    table = files.cases_dir / "structures.csv"
+    cohort = write_cohort([healthy(1)])
+    table = cohort.cases / "structures.csv"
     write_table(table, counted(cases=1, found=0, may_be_cases=1, may_be='"Darm" (1)'), STRUCTURES)
-    verdict = judge_cohort(files, {}, workers=0, tell=lambda line: None)
+    verdict = judge_cohort(cohort, {}, workers=0, tell=lambda line: None)
     assert "optional_found" in {finding.gate for finding in verdict.errors}
     assert verdict.details["optional"][0]["may_be"] == '"Darm" (1)'
     table.unlink()
     with pytest.raises(BadInput, match=r"structures\.csv: no such table; run the stage"):
-        judge_cohort(files, {}, workers=0, tell=lambda line: None)
+        judge_cohort(cohort, {}, workers=0, tell=lambda line: None)

@@ -121,8 +121,8 @@ def test_between_both_limits_is_a_warning_and_few_images_are_told() -> None:
         score = ProbeScore(auc, 0.2, n, n, images_needed(0.65, 0.5))
         return [(finding.gate, finding.severity) for finding in judge_score("the core", score, LIMITS)]
 
-    assert findings(0.6499, 100) == []
-    assert findings(0.65, 100) == [("probe", "warning")]
+    assert findings(0.65, 100) == []
+    assert findings(0.6501, 100) == [("probe", "warning")]
     assert findings(0.80, 100) == [("probe", "warning")]
     assert findings(0.81, 100) == [("probe", "error")]
     assert findings(0.5, 20) == [("probe_small", "warning")]

@@ -89,7 +89,11 @@ def _judge_scale(case: Case, index: int, clip_mm: float, limits: SdfLimits) -> l
     name, spacing = case.structure_names[index], case.grid.spacing_mm
     found, expected = _sampled_distances(case.masks[index], case.sdf_mm[index], spacing, clip_mm)
     if found.size == 0:
-        return []
+        message = (
+            f"{case.case_id}: the SDF of {name} could not be held against its mask: each voxel is nearer to the "
+            "image's edge than to the mask's; look at it, or crop less closely"
+        )
+        return [Finding("sdf_unjudged", case.case_id, "warning", message, {"structure": name})]
     # Between voxel centres on both sides of the surface lies the surface: the truth is up to one voxel less.
     least = np.minimum(expected - max(spacing), clip_mm) * (1.0 - SLACK) - ROUNDING_MM
     most = np.minimum(expected * (1.0 + SLACK) + ROUNDING_MM, clip_mm + ROUNDING_MM)
@@ -117,7 +121,7 @@ def _sampled_distances(
     step = np.asarray(spacing_mm)
     edges = (mask & ~binary_erosion(mask, border_value=1), binary_dilation(mask) & ~mask)
     touches = any(mask.take(end, axis=axis).any() for axis in range(3) for end in (0, -1))
-    found, expected = [], []
+    found, expected = [np.empty(0)], [np.empty(0)]
     for region, across in ((~mask, edges[0]), (mask, edges[1])):
         if not across.any():
             continue

@@ -54,7 +54,11 @@ def judge_dose(case: Case, protocol: Protocol, limits: DataLimits) -> list[Findi
         if unit:
             return findings + unit
     if case.body.any():
-        findings += judge_valid_dose(case, dose, protocol, limits.valid_dose)
+        valid = judge_valid_dose(case, dose, protocol, limits.valid_dose)
+        if not case.valid_dose.any():
+            # Nothing could be compared: one error says it all.
+            return findings + valid
+        findings += valid
     # On the image's own grid too the dose was resampled. Where nothing was (OpenKBP), the limits say so: parity null.
     if limits.parity is not None:
         findings += _judge_parity(case, protocol, dose, limits.parity)

@@ -27,6 +27,6 @@ def judge_image(case: Case, protocol: Protocol, limits: ImageLimits) -> tuple[li
     row: Row = {}
     for what, place in places.items():
         row |= {f"{what}_fit": place.fit, f"{what}_place_share": place.share}
-    row |= {"slice_jump_hu": slices.jump_hu, "slice_air_percent": slices.air_percent}
+    row |= {"slice_jump_ratio": slices.jump_ratio, "slice_air_percent": slices.air_percent}
     row |= {"dose_jump_gy": slices.dose_jump_gy}
     return [*judge_placement(case, places, limits), *judge_slices(case, slices, limits)], row

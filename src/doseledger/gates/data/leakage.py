@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from doseledger.core.limit import keeps
 from doseledger.gates.data.fingerprints import Fingerprint
 from doseledger.gates.limits import NearCopyLimits
 from doseledger.gates.verdict import Finding
@@ -177,8 +176,8 @@ def _correlate(prints: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArra
 def _compare(what: str, same: bool, correlation: float, limit: float, how: str) -> list[str]:
     if same:
         return [f"their {what} is the same to the last bit"]
-    if not keeps(correlation, most=limit):
-        return [f"their {what} is nearly the same{how} (correlation {correlation:.3f}, wanted at most {limit:g})"]
+    if not correlation < limit:
+        return [f"their {what} is nearly the same{how} (correlation {correlation:.3f}, wanted below {limit:g})"]
     return []
 
 

@@ -16,12 +16,14 @@ from doseledger.core.protocol import Protocol
 from doseledger.gates.limits import ImageLimits
 from doseledger.gates.verdict import Finding
 
-# An outline is looked at within this of it, on both sides, and moved along each axis by up to the reach.
+# An outline is looked at within this of it, on both sides, and moved along each axis: voxel by voxel up to the reach,
+# and as far as an image may be off whose origin is another one's.
 WIDTH_MM, REACH_MM = 6.0, 12.0
+FAR_MM = (25.0, 50.0)
 # Values beyond are cut: air and metal would drown the difference between muscle and fat, bone and air that of the skin.
 ORGAN_HU, SKIN_HU = (-200.0, 300.0), (-1000.0, 0.0)
-# How many voxels of a band are looked at, and how many it takes to say anything.
-MOST_VOXELS, LEAST_VOXELS = 20_000, 10
+# How many voxels of a band are looked at, how many it takes to say anything, and the share that must stay in the image.
+MOST_VOXELS, LEAST_VOXELS, LEAST_SEEN = 20_000, 10, 0.5
 # Outlines that explain less than this anywhere within reach say nothing of their place.
 LEAST_BEST = 0.05
 
@@ -102,18 +104,19 @@ def judge_placement(case: Case, found: dict[str, Placement], limits: ImageLimits
             findings.append(Finding("image_unasked", case.case_id, "warning", message))
             continue
         numbers = {"fit": place.fit, "best": place.best}
-        if not keeps(place.fit, least=least):
-            message = (
-                f"{case.case_id}: the {what} contours explain {100 * place.fit:.0f} % of the HU near them, wanted "
-                f"{100 * least:.0f} % at least: {advice}"
-            )
-            findings.append(Finding("image_fit", case.case_id, "error", message, numbers))
-        elif place.best >= LEAST_BEST and not keeps(place.share, least=least_share):
+        is_elsewhere = place.best >= LEAST_BEST and not keeps(place.share, least=least_share)
+        if is_elsewhere and math.isfinite(place.fit):
             message = (
                 f"{case.case_id}: the {what} contours fit the image better {place.where} ({100 * place.best:.0f} % of "
                 f"the HU near them explained) than in place ({100 * place.fit:.0f} %): {advice}"
             )
             findings.append(Finding("image_place", case.case_id, "error", message, numbers))
+        elif not keeps(place.fit, least=least):
+            message = (
+                f"{case.case_id}: the {what} contours explain {100 * place.fit:.0f} % of the HU near them, wanted "
+                f"{100 * least:.0f} % at least: {advice}"
+            )
+            findings.append(Finding("image_fit", case.case_id, "error", message, numbers))
     return findings
 
 
@@ -143,7 +146,8 @@ def _thinned(mask: NDArray[np.bool_]) -> NDArray[np.intp]:
 def _steps(spacing_mm: Triple) -> list[IntTriple]:
     found = []
     for axis, step in enumerate(spacing_mm):
-        for count in range(1, int(REACH_MM / step) + 1):
+        far = {round(way / step) for way in FAR_MM}
+        for count in sorted({*range(1, int(REACH_MM / step) + 1), *far} - {0}):
             for sign in (-1, 1):
                 moved = [0, 0, 0]
                 moved[axis] = sign * count
@@ -174,7 +178,8 @@ def _fit(ct_hu: NDArray[np.int16], bands: list[_Band], step: IntTriple, window_h
     known = []
     for band in bands:
         sides = [np.clip(_values(ct_hu, voxels + step), *window_hu) for voxels in (band.inner, band.outer)]
-        if min(len(side) for side in sides) < LEAST_VOXELS:
+        least = [max(LEAST_VOXELS, LEAST_SEEN * len(voxels)) for voxels in (band.inner, band.outer)]
+        if any(len(side) < n for side, n in zip(sides, least, strict=True)):
             continue
         both = np.concatenate(sides)
         total = float(((both - both.mean()) ** 2).sum())

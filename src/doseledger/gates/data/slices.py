@@ -12,12 +12,14 @@ from doseledger.core.case import Case
 from doseledger.core.limit import keeps
 from doseledger.gates.features import AIR_HU
 from doseledger.gates.limits import ImageLimits
-from doseledger.gates.verdict import Finding
+from doseledger.gates.verdict import Finding, Severity
 
 # Metal and the depth of air vary from slice to slice without anything being wrong.
 CUT_HU = (-1000.0, 500.0)
 # A slice that shows less of the patient, the crown of a head, says nothing of its neighbours.
 LEAST_AREA_CM2 = 20.0
+# Slices of an image without noise are alike to the last HU.
+LEAST_JUMP_HU = 1.0
 
 
 @dataclass(frozen=True)
@@ -26,18 +28,18 @@ class Slices:
 
     Parameters
     ----------
-    jump_hu
-        Mean over the body's voxels of a slice of |HU − mean of both neighbours|; at either end half of |HU − that of
-        the only neighbour|.
+    jump_ratio
+        Mean over the body's voxels of a slice of |HU − mean of both neighbours| (at either end half of |HU − that of
+        the only neighbour|), per that of the middle one of the case's slices.
     air_percent
         Share of the body's voxels of a slice below −500 HU.
     dose_jump_gy
-        As `jump_hu`, of the dose where it is valid; NaN without a dose.
+        The same difference of the dose where it is valid, in Gy; NaN where there is none.
     where
         Slice of each, by name.
     """
 
-    jump_hu: float
+    jump_ratio: float
     air_percent: float
     dose_jump_gy: float
     where: dict[str, int]
@@ -49,12 +51,15 @@ def measure_slices(case: Case) -> Slices:
     image = np.clip(case.ct_hu, *CUT_HU).astype(np.float32)
     air = np.asarray([100.0 * float(np.mean(hu[body] < AIR_HU)) if body.sum() * area_cm2 >= LEAST_AREA_CM2 else 0.0
                       for hu, body in zip(case.ct_hu, case.body, strict=True)])  # fmt: skip
-    jumps = {"jump_hu": _jumps(image, case.body, area_cm2), "air_percent": air}
-    if case.dose_gy is not None:
+    steps = _jumps(image, case.body, area_cm2)
+    known = steps[np.isfinite(steps)]
+    middle_hu = max(float(np.median(known)), LEAST_JUMP_HU) if len(known) else math.nan
+    jumps = {"jump_ratio": steps / middle_hu, "air_percent": air}
+    if case.dose_gy is not None and case.valid_dose.any():
         jumps["dose_jump_gy"] = _jumps(case.dose_gy, case.valid_dose, area_cm2)
     where = {name: int(np.argmax(np.nan_to_num(values, nan=-1.0))) for name, values in jumps.items()}
     worst = {name: float(values[where[name]]) for name, values in jumps.items()}
-    return Slices(worst["jump_hu"], worst["air_percent"], worst.get("dose_jump_gy", math.nan), where)
+    return Slices(worst["jump_ratio"], worst["air_percent"], worst.get("dose_jump_gy", math.nan), where)
 
 
 def judge_slices(case: Case, found: Slices, limits: ImageLimits) -> list[Finding]:
@@ -69,22 +74,24 @@ def judge_slices(case: Case, found: Slices, limits: ImageLimits) -> list[Finding
     limits
         Most of each.
     """
-    wanted = [
-        ("slice_jump", "jump_hu", found.jump_hu, limits.most_slice_jump_hu, "HU off the mean of its neighbours"),
-        ("slice_air", "air_percent", found.air_percent, limits.most_slice_air_percent, "% air within the body"),
-    ]
-    if case.dose_gy is not None:
-        off = "Gy off the mean of its neighbours"
-        wanted.append(("dose_jump", "dose_jump_gy", found.dose_jump_gy, limits.most_dose_jump_gy, off))
+    jump, is_grave = limits.slice_jump, not keeps(found.jump_ratio, most=limits.slice_jump.error)
+    off = "off the mean of its neighbours"
+    wanted: list[tuple[str, str, float, float, str, Severity]] = [
+        ("slice_jump", "jump_ratio", found.jump_ratio, jump.error if is_grave else jump.warning,
+         f"times as far {off} as the middle slice", "error" if is_grave else "warning"),
+        ("slice_air", "air_percent", found.air_percent, limits.most_slice_air_percent, "% air in the body", "error"),
+    ]  # fmt: skip
+    if "dose_jump_gy" in found.where:
+        wanted.append(("dose_jump", "dose_jump_gy", found.dose_jump_gy, limits.most_dose_jump_gy, f"Gy {off}", "error"))
     findings = []
-    for gate, name, value, limit, what in wanted:
+    for gate, name, value, limit, what, severity in wanted:
         if not keeps(value, most=limit):
             message = (
                 f"{case.case_id}: slice {found.where[name]} is {value:.3g} {what}, wanted at most {limit:g}; is a "
                 "slice missing, empty or another patient's? Look at it, and export the series again"
             )
             numbers = {"slice": found.where[name], name: value, "limit": limit}
-            findings.append(Finding(gate, case.case_id, "error", message, numbers))
+            findings.append(Finding(gate, case.case_id, severity, message, numbers))
     return findings
 
 

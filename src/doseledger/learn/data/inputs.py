@@ -18,8 +18,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from doseledger.core.case import Case, map_member
+from doseledger.core.digests import known_sha256
 from doseledger.core.errors import BadCase, BadInput, NotReady
-from doseledger.core.files import sha256_of_file
 from doseledger.core.types import IntTriple, Singles, Triple
 from doseledger.learn.data.place import TargetPlace, find_place
 from doseledger.learn.recipes.dose import InputRecipe
@@ -101,7 +101,7 @@ def case_files(cases: Path, splits: pd.DataFrame, which: str, *, fold: int, repe
 
 
 def open_case(file: CaseFile) -> OpenCase:
-    """Return what is known of a case without its volumes, after checking its bytes and its form whole.
+    """Return what is known of a case, after checking its bytes; its volumes stay on disk.
 
     Raises
     ------
@@ -112,13 +112,13 @@ def open_case(file: CaseFile) -> OpenCase:
     """
     if not file.path.is_file():
         raise NotReady(f"{file.case_id}: the splits list it, but {file.path.name} is not there; run ingest and split")
-    found = sha256_of_file(file.path)
+    found = known_sha256(file.path)
     if found != file.sha256:
         raise NotReady(
             f"{file.case_id}: {file.path.name} has SHA256 {found[:12]}…, the splits say {file.sha256[:12]}…: "
             "it changed after the data gate judged it; run ingest, split and the data gate again"
         )
-    case = Case.load(file.path)
+    case = Case.mapped(file.path)
     return OpenCase(
         file=file,
         shape_zyx=case.grid.shape_zyx,
