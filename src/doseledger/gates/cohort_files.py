@@ -16,6 +16,7 @@ from doseledger.core.tables import RAW, TEST_SET, read_table
 from doseledger.dosimetry.goals import lint_goals
 from doseledger.gates.limits import Thresholds, load_thresholds
 from doseledger.gates.suites import read_suite
+from doseledger.ingest.pack import find_sources
 
 # Ends of the names of features that are of one structure; and what has such names and is none.
 OF_STRUCTURE = (
@@ -90,7 +91,7 @@ def _read(read: Callable[[], Found], path: Path, lacks: list[Lack]) -> Found | N
     try:
         return read()
     except BadInput as error:
-        lacks.append(Lack(str(path), str(error).removeprefix(f"{path}: "), "mend it, or write it"))
+        lacks.append(Lack(str(path), _without(str(error), path), "mend it, or write it"))
         return None
 
 
@@ -99,24 +100,27 @@ def _raw_lacks(layout: Layout) -> Iterator[Lack]:
         return
     pack = f"`doseledger raw pack CLEAN --cohort {layout.cohort}` with the folder of de-identified cases"
     record = layout.raw.with_name(f"{layout.raw.name}.dvc")
-    there = {path.stem for path in layout.raw.glob("*.zip")} if layout.raw.is_dir() else set()
-    if layout.raw.is_dir():
-        there |= {path.name for path in layout.raw.iterdir() if path.is_dir() and not path.name.startswith(".")}
-    if not there:
-        do = f"`dvc pull {record}`, or `dvc checkout {record}`" if record.is_file() else pack
-        yield Lack(str(layout.raw), "no raw case", do)
-    elif not record.is_file():
-        yield Lack(str(record), "DVC does not know the raw cases", f"`dvc add {layout.raw}`, then commit that file")
-    lacks: list[Lack] = []
-    table = _read(lambda: read_table(layout.raw_list, RAW), layout.raw_list, lacks)
-    yield from lacks
-    if table is None or not there:
+    try:
+        there = set(find_sources(layout.raw))
+    except BadInput as error:
+        fetch = f"`dvc pull {record}`" if record.is_file() else pack
+        yield Lack(str(layout.raw), _without(str(error), layout.raw), fetch)
+        there = set()
+    else:
+        if not record.is_file():
+            yield Lack(str(record), "DVC does not know the raw cases", f"`dvc add {layout.raw}`, then commit that file")
+    try:
+        listed = set(read_table(layout.raw_list, RAW)["case_id"])
+    except BadInput as error:
+        yield Lack(str(layout.raw_list), _without(str(error), layout.raw_list), pack)
         return
-    listed = set(table["case_id"])
-    odd = {"not listed": there - listed, "listed and not there": listed - there}
-    for what, names in odd.items():
+    for what, names in (("not listed", there - listed), ("listed and not there", listed - there if there else set())):
         if names:
             yield Lack(str(layout.raw_list), f"{plural(len(names), 'case')} {what}: {_list(sorted(names))}", pack)
+
+
+def _without(message: str, path: Path) -> str:
+    return message.removeprefix(f"{path}: ")
 
 
 def _goal_lacks(layout: Layout, protocol: Protocol) -> Iterator[Lack]:
