@@ -1,1 +1,1 @@
-"""From DICOM-RT to judged cases, dose-prediction models and reports, each traced to what made it."""
+"""DICOM-RT to judged cases, dose models and reports, each traced to its origin."""

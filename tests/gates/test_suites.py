@@ -21,7 +21,7 @@ from doseledger.core.protocol import Protocol, load_protocol
 from doseledger.gates.features import describe_source, measure_case
 from doseledger.gates.suites import judge_features, read_suite
 from doseledger.gates.verdict import Finding, make_verdict
-from doseledger.report.findings_page import write_page
+from doseledger.report.gate_pages import write_page
 
 Make = Callable[[int], Case]
 

@@ -1,4 +1,4 @@
-"""The command line: one command a stage, and the tools that a physicist uses alone; no logic.
+"""The command line: one command a stage, and tools for single files; no logic.
 
 Whatever a command needs is imported inside it, so that `doseledger --help` answers at once.
 """

@@ -1,4 +1,4 @@
-"""The audit log's hook: one decorator that records a command as it begins and ends."""
+"""The decorator that records a command in the audit log as it begins and ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What leaves the house, and whether what is in it is whole: bundles, contracts, parity, bit rot."""
+"""Commands for bundles, contracts, parity and bit rot."""
 
 from __future__ import annotations
 

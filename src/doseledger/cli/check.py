@@ -1,4 +1,4 @@
-"""Gates: data before training, drift of new cases, probes of stacks and metadata, clinical goals."""
+"""Commands of the gates: data, drift, probes of stacks and metadata, goals."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def check_data(cohort: Cohort = None, workers: Workers = None, as_json: Json = F
     """
     from doseledger.gates.data.cohort import judge_cohort
     from doseledger.gates.verdict import enforce
-    from doseledger.report.findings_page import write_page
+    from doseledger.report.gate_pages import write_page
 
     at = stage("check_data", cohort)
     layout, accepted = at.layout, at.settings.ingest.accept_failed
@@ -85,7 +85,7 @@ def drift(cohort: Cohort = None, workers: Workers = None, as_json: Json = False)
     Example: doseledger drift
     """
     from doseledger.gates.drift.judge import judge_drift
-    from doseledger.report.findings_page import write_page
+    from doseledger.report.gate_pages import write_page
 
     at = stage("drift", cohort)
     layout, settings = at.layout, at.settings
@@ -117,8 +117,7 @@ def check_drift(
     """
     from doseledger.core.files import write_text
     from doseledger.gates.drift.judge import judge_drift
-    from doseledger.report.findings_page import write_page
-    from doseledger.report.gate_pages import describe_drift
+    from doseledger.report.gate_pages import describe_drift, write_page
 
     at = project(cohort)
     settings, n_workers = at.settings, workers_of(at.settings, workers)

@@ -1,4 +1,4 @@
-"""Results side by side: two models, several runs as one, clinical goals of another fractionation."""
+"""Commands that compare: two models, pooled runs, goals of other fractions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cases: phantoms, packing, ingest, de-identification, splits, the locked test set."""
+"""Commands for cases: phantoms, packing, ingest, splits, the locked test set."""
 
 from __future__ import annotations
 

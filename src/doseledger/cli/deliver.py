@@ -1,4 +1,4 @@
-"""What goes back to the clinic: a predicted dose as DICOM."""
+"""Commands for the clinic: a predicted dose as DICOM."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Doses and plans of single files: gamma, DVH, recomputation, challenge scores, pictures."""
+"""Commands for single files: gamma, DVH, recomputed dose, scores, pictures."""
 
 from __future__ import annotations
 
@@ -131,6 +131,7 @@ def recompute_dose(
     """
     from dataclasses import asdict
 
+    from doseledger.core.limit import keeps
     from doseledger.evaluate.files.plan_dose import recompute_dose as recompute
 
     found = [recompute(case) for case in cases]
@@ -140,7 +141,7 @@ def recompute_dose(
         for one in found
     ]
     show([asdict(one) for one in found], as_json, "\n".join(lines))
-    beyond = [f"{one.case_id} ({one.worst_gy:.4f} Gy)" for one in found if one.worst_gy > limit_gy]
+    beyond = [f"{one.case_id} ({one.worst_gy:.4f} Gy)" for one in found if not keeps(one.worst_gy, most=limit_gy)]
     if beyond:
         raise BadInput(f"RTDOSE is not the dose of its RTPLAN to {limit_gy:g} Gy: {', '.join(beyond)}")
 

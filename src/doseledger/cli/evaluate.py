@@ -1,4 +1,4 @@
-"""Predictions measured and judged: evaluation, shortcuts, verdict, comparison; the gate in the end."""
+"""Commands that measure and judge predictions: evaluate, shortcuts, judge, gate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Experiments that shall count: a clean tree before the run, a note with its criteria, what killed runs left behind."""
+"""Commands for experiments: a clean tree, a note with criteria, leftovers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The registry of model versions: register, promote, sign off, show, fetch, retire."""
+"""Commands of the registry: register, promote, sign off, show, fetch, retire."""
 
 from __future__ import annotations
 

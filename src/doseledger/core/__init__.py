@@ -1,1 +1,1 @@
-"""The nouns every other package speaks; nothing here knows a path, a model or a gate."""
+"""Cases, grids, plans, tables and settings: the nouns of every other room."""

@@ -1,4 +1,4 @@
-"""The NPZ contract: one patient's image, structures and dose on one grid; load, save, check.
+"""The NPZ contract: one patient's image, structures and dose on one grid.
 
 A case is written without compression, so that a member can be memory-mapped and a patch reads only its own voxels. All
 arrays are (z, y, x) on `Case.grid`, LPS; `full_shape_zyx` and `crop_start_zyx` put any of them back on the grid before

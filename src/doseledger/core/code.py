@@ -1,4 +1,4 @@
-"""The code that a result hangs on: every module that an entry reaches, and its hash.
+"""The code that a result hangs on: modules that an entry reaches, and hashes.
 
 One walk serves DVC, the training fingerprint, the gates' digests and the tests.
 """

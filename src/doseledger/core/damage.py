@@ -1,4 +1,4 @@
-"""What a damaged file can raise as it is read, and bounds on what one may unpack to."""
+"""Exceptions of damaged files, and bounds on unpacking."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The few errors that doseledger raises: whom a message concerns, what is wrong, and how to mend it."""
+"""The project's errors: whom it concerns, what is wrong, how to mend it."""
 
 from __future__ import annotations
 

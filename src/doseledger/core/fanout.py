@@ -1,4 +1,4 @@
-"""Running a function on each case, here, in local processes or on Dask; bad cases are gathered, never swallowed."""
+"""A function over cases: here, in local processes or on Dask; faults gathered."""
 
 from __future__ import annotations
 

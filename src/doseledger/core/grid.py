@@ -1,4 +1,4 @@
-"""Where voxels are: shape, spacing and origin of an axis-aligned LPS grid, and the step from one grid to another.
+"""Axis-aligned LPS grids: shape, spacing, origin; resampling between two.
 
 Triples follow the array's order (z, y, x) throughout; only names that end in `_xyz` are (x, y, z). World coordinates
 are DICOM patient coordinates in mm: +x to the patient's left, +y posterior, +z to the head. Every axis ascends: a

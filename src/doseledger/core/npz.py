@@ -1,4 +1,4 @@
-"""NPZ headers: names, types and shapes, checked against the bytes before any array is read."""
+"""NPZ headers, checked against the bytes before any array is read."""
 
 from __future__ import annotations
 

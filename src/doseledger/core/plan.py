@@ -1,4 +1,4 @@
-"""A plan as data: its beams, their control points with leaves and jaws, and the meterset.
+"""A plan as data: beams, control points with leaves and jaws, meterset.
 
 Angles are IEC 61217 degrees. Leaf and jaw positions are mm at the isocentre plane in the beam limiting device's frame;
 `leaf_mm[:, 0]` is bank X1 (negative side), `leaf_mm[:, 1]` bank X2, so an open pair has leaf_mm[:, 0] < leaf_mm[:, 1].

@@ -1,4 +1,4 @@
-"""What a cohort of one treatment protocol looks like, and what its plans must achieve: the YAML of validation/."""
+"""Treatment protocol and clinical goals: the YAML of validation/cohorts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Typed blocks read from YAML: frozen, unknown keys refused, every fault named at once."""
+"""Typed blocks read from YAML: frozen, unknown keys refused, all faults named."""
 
 from __future__ import annotations
 

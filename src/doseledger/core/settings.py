@@ -1,4 +1,4 @@
-"""params.yaml as frozen, typed blocks: complete, unknown keys refused, no second default in code."""
+"""params.yaml as frozen, typed blocks, without a second default in code."""
 
 from __future__ import annotations
 

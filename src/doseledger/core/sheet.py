@@ -1,14 +1,19 @@
-"""The pieces that a report is laid out of: tables, key numbers, alarms, pictures; and how a number is printed."""
+"""Tables of a report: cells, columns, numbers as text; Markdown and terminal."""
 
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from doseledger.core.template import cell
+
 State = Literal["", "good", "bad", "warn", "muted", "hash"]
 MISSING = "–"
+RED, GREEN, YELLOW, PLAIN = "\033[31m", "\033[32m", "\033[33m", "\033[0m"
+COLOURS: dict[State, str] = {"bad": RED, "good": GREEN, "warn": YELLOW}
 
 
 @dataclass(frozen=True)
@@ -80,3 +85,45 @@ def format_number(value: float | None, digits: int, *, sign: bool = False) -> st
 def plural(count: int, noun: str) -> str:
     """Return a count with its noun: `1 case`, `3 cases`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def as_markdown(table: Table) -> str:
+    """Return a table as Markdown; what is bad is bold, as colour is lost."""
+    if not table.rows:
+        return f"{table.empty}\n"
+    marks = ["---:" if column.kind == "number" else "---" for column in table.columns]
+    lines = [[column.label for column in table.columns], marks]
+    lines += [[f"**{cell(c.text)}**" if c.state == "bad" else cell(c.text) for c in row] for row in table.rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def as_text(table: Table, *, colour: bool) -> str:
+    """Return a table in columns of even width; a column that is empty everywhere is left out."""
+    if not table.rows:
+        return f"{table.empty}\n"
+    kept = [at for at in range(len(table.columns)) if any(row[at].text not in ("", MISSING) for row in table.rows)]
+    heads = [table.columns[at].label for at in kept]
+    widths = [
+        max(_width(head), *(_width(row[at].text) for row in table.rows)) for at, head in zip(kept, heads, strict=True)
+    ]
+    lines = ["  ".join(_padded(head, width, "") for head, width in zip(heads, widths, strict=True)).rstrip()]
+    for row in table.rows:
+        cells = [
+            _coloured(_padded(row[at].text, width, table.columns[at].kind), row[at].state, colour=colour)
+            for at, width in zip(kept, widths, strict=True)
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines) + "\n"
+
+
+def _width(text: str) -> int:
+    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
+
+
+def _padded(text: str, width: int, kind: str) -> str:
+    space = " " * (width - _width(text))
+    return space + text if kind == "number" else text + space
+
+
+def _coloured(text: str, state: State, *, colour: bool) -> str:
+    return f"{COLOURS[state]}{text}{PLAIN}" if colour and state in COLOURS else text

@@ -1,4 +1,4 @@
-"""The tables that cross stages: their columns and types, checked with pandera wherever one is read or written."""
+"""Tables that cross stages: columns and types, checked wherever they are read."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What goes back to the clinic: predicted dose as DICOM."""
+"""Predicted doses as DICOM, for the clinic."""

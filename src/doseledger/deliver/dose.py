@@ -1,4 +1,4 @@
-"""From a patient's CT and RTSTRUCT straight to a predicted dose: an NPZ, and an RTDOSE for the planning system.
+"""A patient's CT and RTSTRUCT to a predicted dose, as NPZ and RTDOSE.
 
 Neither dose nor plan is needed, and neither is read: what the folder holds of them changes nothing. The files are the
 clinic's own and so is the answer: the RTDOSE carries the patient's name, the NPZ nothing but the case's.

@@ -1,4 +1,4 @@
-"""Whether a model has seen a patient before, as far as that can be told from names and images."""
+"""Patients that a model has seen before, by names and images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faults of a brachytherapy plan: applicators, channels and the source's dwell times."""
+"""Faults of a brachytherapy plan: applicators, channels, dwell times."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The RTDOSE files that together are a plan's dose: one volume, planes to stack, or beams to sum."""
+"""RTDOSE files of one plan: a volume, planes to stack, or beams to sum."""
 
 from __future__ import annotations
 

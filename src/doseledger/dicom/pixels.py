@@ -1,4 +1,4 @@
-"""Stored pixels of an image or a dose, after their header was compared with the bytes that are there."""
+"""Stored pixels of an image or a dose, after a check of header and bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Beams of an RTPLAN of any kind: which treat, their metersets, and whether the table moves."""
+"""Beams of an RTPLAN of any kind: treating ones, meterset, moving tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CT (or MR) planes of one series -> a volume in HU on a Grid; irregular geometry is refused, never patched."""
+"""CT or MR planes of one series as a volume; irregular geometry is refused."""
 
 from __future__ import annotations
 

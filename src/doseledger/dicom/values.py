@@ -1,4 +1,4 @@
-"""Values of DICOM attributes: numbers, texts and items, or a refusal that names the attribute."""
+"""Values of DICOM attributes: numbers, texts, items, or a refusal by name."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Floor 1: how good a dose is, by the measures that a clinic uses; arrays in, arrays out."""
+"""Errors, DVHs, goals and gamma of predicted doses."""

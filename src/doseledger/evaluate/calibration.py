@@ -1,4 +1,4 @@
-"""Calibration of drawn doses: a factor from validation cases, coverage on test cases."""
+"""Calibration of drawn doses: a factor from validation, coverage on test."""
 
 from __future__ import annotations
 
@@ -24,9 +24,8 @@ from doseledger.dosimetry.spread import (
 )
 from doseledger.evaluate.predictions import load_prediction, load_samples
 from doseledger.evaluate.refusals import refuse_seen, refuse_unfit
+from doseledger.evaluate.summary import DRAW_SEED
 
-# The bootstrap is drawn with this: the same data always give the same files.
-DRAW_SEED = 20250101
 DECIMALS = 6
 
 

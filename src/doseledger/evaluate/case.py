@@ -1,4 +1,4 @@
-"""How well a predicted dose matches its plan: a row per case, rows per structure and goal, and what is refused."""
+"""Metrics of one case: predicted dose against plan, by structure and goal."""
 
 from __future__ import annotations
 

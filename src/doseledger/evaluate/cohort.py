@@ -1,4 +1,4 @@
-"""A test set's predictions -> tables and summary; whatever can't be compared honestly stops the evaluation."""
+"""Metrics of a test set: tables and summary of its predictions."""
 
 from __future__ import annotations
 
@@ -21,10 +21,8 @@ from doseledger.dosimetry.gamma.map import PASS_GAMMA, gamma_map
 from doseledger.evaluate.case import CaseMetrics, Yardsticks, dose_pair, evaluate_case, gamma_criteria
 from doseledger.evaluate.predictions import load_prediction
 from doseledger.evaluate.refusals import refuse_seen, refuse_unfit
-from doseledger.evaluate.summary import DETAILS, RANKED_BY, SUMMARY, headline, shown_cases, summarise
+from doseledger.evaluate.summary import DETAILS, DRAW_SEED, RANKED_BY, SUMMARY, headline, shown_cases, summarise
 
-# The bootstrap and the points of gamma that are checked are drawn with this: the same data always give the same files.
-DRAW_SEED = 20250101
 # 1e-6 Gy and 1e-6 % are beyond any meaning, and the last bits of a sum may differ between machines.
 DECIMALS = 6
 

@@ -1,4 +1,4 @@
-"""Two models on the same cases: does one do better, by how much, and how sure is that."""
+"""Paired comparison of two models on the same cases."""
 
 from __future__ import annotations
 

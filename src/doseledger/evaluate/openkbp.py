@@ -1,4 +1,4 @@
-"""OpenKBP scores of folders: predictions as NPZ or as the challenge's CSVs, references as cases or as CSV folders."""
+"""OpenKBP scores of folders: NPZ or CSV predictions against references."""
 
 from __future__ import annotations
 

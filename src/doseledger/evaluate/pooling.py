@@ -1,4 +1,4 @@
-"""Several runs as one result: seeds on one test set, or the folds of a cross-validation; never a case that was seen."""
+"""Several runs as one result: seeds of a test set, folds of cross-validation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A prediction on disk: the dose, its grid, and which case, checkpoint and training cases it comes from."""
+"""A prediction on disk: dose, grid, and the case and model behind it."""
 
 from __future__ import annotations
 

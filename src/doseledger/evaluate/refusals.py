@@ -1,4 +1,4 @@
-"""What is never measured: a prediction that does not fit its case, and a case that the model has seen."""
+"""Predictions that are never measured: another case's, or of seen patients."""
 
 from __future__ import annotations
 

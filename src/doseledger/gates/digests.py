@@ -1,4 +1,4 @@
-"""What exactly a gate judged, as one digest made from small files: training makes it again and compares."""
+"""The digest of what the data gate judged, made from small files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One row of numbers per case, for the suite of expectations: what a physicist would read off a plan sheet."""
+"""Features of a case, one row of numbers, as a plan sheet has them."""
 
 from __future__ import annotations
 

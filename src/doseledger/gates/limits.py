@@ -1,4 +1,4 @@
-"""The limits of a cohort's thresholds.yaml as typed blocks; every one says where it comes from."""
+"""Limits of a cohort's thresholds.yaml as typed blocks, each with its source."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether two data sets are alike enough: every limit of the contract, in every file, and nothing that stands alone."""
+"""The parity of two data sets: every limit of a contract, in every file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What preflight judges of a run, as one digest: training makes it again and compares."""
+"""The digest of what preflight judged of a run."""
 
 from __future__ import annotations
 

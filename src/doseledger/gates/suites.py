@@ -1,4 +1,4 @@
-"""Rows of features against a suite of expectations (Great Expectations), read from JSON that a physicist edits."""
+"""Features against a suite of expectations (Great Expectations) in JSON."""
 
 from __future__ import annotations
 

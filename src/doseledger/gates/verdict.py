@@ -1,4 +1,4 @@
-"""What a gate says: its findings, pass or fail, and the digest of exactly what was judged."""
+"""A gate's verdict: findings, pass or fail, digest of what was judged."""
 
 from __future__ import annotations
 

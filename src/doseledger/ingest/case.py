@@ -1,4 +1,4 @@
-"""One patient's DICOM-RT -> one Case: everything onto one grid, or a refusal that says why."""
+"""One patient's DICOM-RT on one grid, or a refusal that says why."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Raw folders of DICOM -> cases: an NPZ each, and tables of what is there, what is not and why; only what changed."""
+"""Raw folders to cases and tables; only what changed is converted."""
 
 from __future__ import annotations
 

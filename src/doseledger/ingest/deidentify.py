@@ -1,4 +1,4 @@
-"""A raw cohort -> a clean copy: new names, linked UIDs, shifted dates; scanned again before it counts as clean."""
+"""De-identified copies: new names, linked UIDs, shifted dates, scanned again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many cases have each structure, and which unclaimed ROIs may be one that is absent."""
+"""Counts of cases by structure, and ROIs that may be an absent one."""
 
 from __future__ import annotations
 

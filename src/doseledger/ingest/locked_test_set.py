@@ -1,4 +1,4 @@
-"""The locked test set: who may never be trained on, since when and why; edited here and nowhere else."""
+"""The locked test set: who, since when, why; edited here alone."""
 
 from __future__ import annotations
 

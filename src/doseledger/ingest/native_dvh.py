@@ -1,4 +1,4 @@
-"""A structure's dose and volume on the grids that they came on: what a resampled case is later held against."""
+"""Dose and volume of structures on their native grids."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The folder of CSVs of one OpenKBP patient -> one Case on the challenge's own grid."""
+"""One OpenKBP patient's folder of CSVs as a case."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files of one OpenKBP patient, sparse CSVs of 128³ voxels, as arrays (z, y, x).
+"""Files of an OpenKBP patient: sparse CSVs of 128³ voxels.
 
 Axes: the challenge's arrays run (anterior to posterior, right to left, superior to inferior), in C order. Ours are
 (z, y, x) with z to the head, y posterior and x to the patient's left, so the last axis comes first and is reversed;

@@ -1,4 +1,4 @@
-"""What became of each case of an ingest, for people: state, reason, what to do."""
+"""The outcome of an ingest for people: case, state, reason, what to do."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from pathlib import Path
 from textwrap import wrap
 
 from doseledger.core.errors import NotReady
-from doseledger.core.sheet import Cell, State, Table, make_table, plural
-from doseledger.core.table_text import as_text
+from doseledger.core.sheet import Cell, State, Table, as_text, make_table, plural
 from doseledger.core.tables import CASES, SKIPPED, STRUCTURES, read_table
 from doseledger.ingest.found import describe_lost
 

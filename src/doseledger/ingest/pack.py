@@ -1,4 +1,4 @@
-"""Raw folders -> one deterministic, stored zip a case, and the list of cases that Git keeps."""
+"""Raw folders as deterministic zips, and the list of cases that Git keeps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The key of a de-identified cohort: which raw case, of which patient, became which pseudonym."""
+"""The key of a de-identified cohort: raw case, patient, pseudonym."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plan's prescription against the protocol's: a case that was treated otherwise is not one of the cohort."""
+"""The plan's prescription against the protocol's."""
 
 from __future__ import annotations
 

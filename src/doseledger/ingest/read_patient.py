@@ -1,4 +1,4 @@
-"""One patient's DICOM-RT, read and checked as a whole before anything is resampled."""
+"""One patient's DICOM-RT, checked as a whole before it is resampled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ROIs matched to a protocol's structures by exact names, once folded; never by parts of names."""
+"""ROIs matched to structures by exact names, never by parts of names."""
 
 from __future__ import annotations
 

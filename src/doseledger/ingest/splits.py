@@ -1,4 +1,4 @@
-"""Who is trained on, tuned on and tested on: patients dealt by a seed, with a locked test set that never moves."""
+"""Splits: patients dealt by a seed, with a locked test set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a training is: the model's block, seeds, the data gate's verdict, and the family that makes a task of them.
+"""The definition of a training: settings, seeds, verdict, family.
 
 A family is what sets one kind of model apart (a dose network, a diffusion of the dose): its task, its modules of code,
 what else decides its result. `train` knows families by this alone and imports none, so that an edit of one family's

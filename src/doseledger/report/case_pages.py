@@ -1,4 +1,4 @@
-"""The report's pages on single cases: slices, DVHs and clinical goals of the best, the median and the worst one."""
+"""Pages on single cases: slices, DVHs, goals of best, median and worst."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two or more runs beside each other, as one HTML page and one PDF: what differs, by how much, and how sure that is."""
+"""The comparison of runs as HTML and PDF."""
 
 from __future__ import annotations
 

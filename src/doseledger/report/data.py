@@ -1,4 +1,4 @@
-"""A cohort as one HTML page and one PDF: who is in it and who is not, how it is dealt, what its gates found."""
+"""The data report as HTML and PDF."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a parity comparison found, for people and for programs: Markdown, JSON and two tables."""
+"""The findings of a parity comparison: Markdown, JSON, tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run as one HTML page and one PDF: verdicts first, then data, code, results, cases, model card and record."""
+"""The report of a run as HTML and PDF."""
 
 from __future__ import annotations
 

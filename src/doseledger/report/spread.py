@@ -1,4 +1,4 @@
-"""How sure a model is of each voxel: the spread of its drawn doses beside the error, and what its intervals hold."""
+"""The spread of drawn doses beside their error, and coverage of intervals."""
 
 from __future__ import annotations
 

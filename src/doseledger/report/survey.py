@@ -1,4 +1,4 @@
-"""A survey of a raw export as one HTML page: what is there, what ingest would refuse, a slice of each patient."""
+"""The survey of a raw export as one HTML page."""
 
 from __future__ import annotations
 

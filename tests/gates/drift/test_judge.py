@@ -35,8 +35,7 @@ from doseledger.gates.drift.statistics import (
 )
 from doseledger.gates.limits import DriftLimits
 from doseledger.gates.verdict import Verdict, verdict_as_json
-from doseledger.report.findings_page import write_page
-from doseledger.report.gate_pages import describe_drift
+from doseledger.report.gate_pages import describe_drift, write_page
 
 LIMITS = DriftLimits(alpha=0.01, psi=0.25, hu_psi=0.1, far_ratio=1.5, source="the project")
 Healthy = Callable[[int], Case]

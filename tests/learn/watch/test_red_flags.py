@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -54,6 +55,9 @@ def test_a_healthy_history_has_none() -> None:
         (history((1.0, 0.3, 0.3)), {"score_implausible": "error"}),
         (history((1.0, 2.0, 2.0), (1.6, 2.0, 2.0)), {"diverges": "warning"}),
         (history((1.0, 2.0, 2.0), (0.9, 6.1, 6.1)), {"diverges": "error"}),
+        (history((1.0, 2.0, math.nan)), dict.fromkeys(["score_implausible", "train_val_gap", "diverges"], "error")),
+        (history((1.0, math.nan, 2.1)), {"train_val_gap": "error"}),
+        (history((1.0, 2.0, 2.1), (math.nan, 2.0, 2.1)), {"loss_vanishes": "error", "diverges": "error"}),
     ],
 )
 def test_a_sign_is_as_grave_as_its_limits_say(rows: list[dict[str, float]], flags: dict[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""Files of a folder or zip alike: their names, sizes and contents, and their digest."""
+"""Members of a folder or a zip: names, sizes, contents, digest."""
 
 from __future__ import annotations
 

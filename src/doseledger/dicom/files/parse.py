@@ -1,4 +1,4 @@
-"""DICOM files to data sets, with what speaks against using one: cut short, deflated without end."""
+"""DICOM files to data sets, and what speaks against using one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How what is wrong with a DICOM file is said: by file and attribute, never by value."""
+"""Refusals of DICOM files: by file and attribute, never by value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is in a case: the summary that `doseledger inspect` prints."""
+"""The summary of a case that `doseledger case show` prints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DVHs without a case: of an RTSTRUCT on an RTDOSE, each at its own resolution, or of the NPZ of a case."""
+"""DVHs of an RTSTRUCT on an RTDOSE at their own resolution, or of a case."""
 
 from __future__ import annotations
 

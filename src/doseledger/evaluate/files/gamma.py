@@ -1,4 +1,4 @@
-"""Gamma of two dose files: RTDOSE (volumes and single planes), cases and predictions, each on its own grid."""
+"""Gamma of two dose files: RTDOSE, cases and predictions on their own grids."""
 
 from __future__ import annotations
 
@@ -24,14 +24,13 @@ from doseledger.dosimetry.gamma.gpu import torch_map
 from doseledger.dosimetry.gamma.grids import DosePair
 from doseledger.dosimetry.gamma.map import exact_gamma_map, gamma_map, summarise
 from doseledger.dosimetry.gamma.reference import reference_map, verify_points
+from doseledger.evaluate.summary import DRAW_SEED
 
 Axes = tuple[NDArray[np.float64], ...]
 Engine = Literal["auto", "sampled", "torch", "exact", "pymedphys"]
 # `auto` is `torch` where there is a GPU and `sampled` elsewhere: two ways to one map.
 ENGINES = {"sampled": gamma_map, "torch": torch_map, "exact": exact_gamma_map, "pymedphys": reference_map}
 SAMPLED = ("sampled", "torch")
-# Points drawn to be verified are the same for the same files.
-DRAW_SEED = 20250101
 # What tells whether two RTDOSE files belong together.
 BELONGING = {"patient": "PatientID", "frame of reference": "FrameOfReferenceUID"}
 # One of these is there where an NVIDIA driver is: on Linux, and on Linux within Windows.

@@ -1,4 +1,4 @@
-"""Files of clinical goals: what is wrong with one, and the same goals for another number of fractions."""
+"""Files of clinical goals: faults, and conversion to other fractions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A finished case asked whether its dose is its plan's: the RTPLAN on disk computed anew against the RTDOSE on disk."""
+"""The RTPLAN of a finished case computed anew, against its RTDOSE."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DVH of structures on a dose of one plane: shares of the area that the plane cuts out of them, never volumes."""
+"""DVHs on a dose of one plane: shares of area, never volumes."""
 
 from __future__ import annotations
 

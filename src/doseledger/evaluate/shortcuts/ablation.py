@@ -1,4 +1,4 @@
-"""A trained network asked again with one of its inputs spoiled: its dose must answer as physics says.
+"""Spoiled inputs: the dose of a trained network must answer as physics says.
 
 Each alteration makes a case of a case, in memory and whole, so that the network reads it by its own road, whatever kind
 of network it is. What is altered is cut to one window of the size of a training patch, about the target.

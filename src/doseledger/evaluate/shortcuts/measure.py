@@ -1,4 +1,4 @@
-"""How a network answers to spoiled inputs, and how it does beside models without insight: numbers alone."""
+"""Answers to spoiled inputs, and errors beside models without insight."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two models without insight: the training patients' mean dose about the target, and a dose that knows only distances.
+"""Models without insight: mean dose about the target, dose by distance.
 
 A network that does no better has learned where dose usually is and nothing of this patient. Both are fitted to the very
 cases that the network was trained on, and all are measured at the same voxels.

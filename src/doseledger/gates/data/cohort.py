@@ -1,4 +1,4 @@
-"""The data gate: nothing trains on a cohort before every case, every table and every split of it has passed."""
+"""The data gate: cases, tables and splits of a cohort."""
 
 from __future__ import annotations
 

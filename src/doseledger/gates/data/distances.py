@@ -1,4 +1,4 @@
-"""Does every signed distance map say mm, negative inside? Measured anew from the mask, not with the code judged."""
+"""Signed distances held against the mask: mm, negative inside."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is the dose in Gy, of the plan that the protocol prescribes, and unmoved by resampling?"""
+"""The dose of a case: in Gy, as prescribed, unmoved by resampling."""
 
 from __future__ import annotations
 

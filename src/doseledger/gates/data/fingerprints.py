@@ -1,4 +1,4 @@
-"""What an image and a dose look like from afar: small, fixed in size, the same after resampling, cropping or noise."""
+"""Fingerprints of image and dose that survive resampling, cropping and noise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is a case on the protocol's grid, of the protocol's modality, and the one that the table says it is?"""
+"""The grid, modality and identity of a case against protocol and table."""
 
 from __future__ import annotations
 

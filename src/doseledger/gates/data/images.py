@@ -1,4 +1,4 @@
-"""The image of a case: it fits the contours where they are drawn, and each slice its neighbours."""
+"""The image of a case against its contours and its neighbouring slices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nobody on both sides: no patient, no scan, no near-copy in train and test alike, and a lock that holds."""
+"""Leakage: a patient, scan or near-copy on both sides; the lock of the test set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cases far from all others of their own cohort, each left out in turn: the drift measures before there is a model."""
+"""Outliers: cases far from all others of their cohort, each left out in turn."""
 
 from __future__ import annotations
 

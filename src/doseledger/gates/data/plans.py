@@ -1,4 +1,4 @@
-"""Is the plan behind the dose one that could be delivered, as far as ingest could tell from its RTPLAN?"""
+"""The plan behind a dose: deliverable, as far as ingest could tell."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Image and dose from slice to slice: one that does not go with its neighbours is another's, or none."""
+"""Image and dose from slice to slice: steps that no anatomy makes."""
 
 from __future__ import annotations
 

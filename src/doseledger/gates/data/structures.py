@@ -1,4 +1,4 @@
-"""Are the masks there, in the body, apart where they must be, and where anatomy puts them?"""
+"""The masks of a case: present, in the body, apart, in anatomical order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a case says that its dose is defined: every judge of dose looks there alone, so this is judged first."""
+"""`valid_dose`: the voxels in which a case's dose is defined."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model is given of each case as one row of numbers, dose aside: by it cohorts are told apart."""
+"""A case's inputs as one row of numbers, by which cohorts are told apart."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The drift gate: are these new cases of the kind that was trained on? For a new batch, and for periodic checks."""
+"""The drift gate: new cases against those that were trained on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Can it be told from what a model is given where a case comes from, or when it came?
+"""Origin and date of a case, if its inputs give them away.
 
 A site, a scanner or the order of cases that shows in the inputs is a shortcut in waiting: as soon as it goes with the
 outcome, a network will use it.

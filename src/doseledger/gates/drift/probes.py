@@ -1,4 +1,4 @@
-"""Linear probes: how well a label can be told from features that must not tell it, by cross-validation.
+"""Linear probes: a label predicted from features, by cross-validation.
 
 If a probe can tell the label, so can a network, and it will. Near chance is good news.
 """

@@ -1,4 +1,4 @@
-"""A stack of labelled images whose label must not be told from its core or its border alone."""
+"""A stack of labelled images: its label by the core or the border alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is a batch of the kind that was known before? KS and PSI feature by feature, Mahalanobis distance case by case."""
+"""Drift statistics: KS and PSI by feature, Mahalanobis distance by case."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The verdict on a model: its metrics, its shortcuts and the drift of its test cases, judged once."""
+"""The verdict on a model: metrics, shortcuts, drift of the test cases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the machine under a training is like: where its data lie, what room there is, and whether torch sees a GPU."""
+"""The machine under a training: data folder, free space, GPU."""
 
 from __future__ import annotations
 

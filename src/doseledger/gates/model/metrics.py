@@ -1,4 +1,4 @@
-"""The metrics gate: a model is held to written limits, on cases that it never saw, by numbers that check out."""
+"""The metrics gate: a model's numbers on cases that it never saw."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from doseledger.core.code import code_digest
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_json, sha256_of_file, sha256_of_json
 from doseledger.core.layout import ModelLayout
+from doseledger.core.limit import keeps
 from doseledger.core.tables import CASE_METRICS, SPLITS, read_table
 from doseledger.evaluate.summary import DETAILS
 from doseledger.gates.limits import EvaluationLimits, MetricLimit, load_thresholds
@@ -122,7 +122,8 @@ def judge_summary(summary: Mapping[str, Any], rows: pd.DataFrame) -> list[Findin
             continue
         known = pd.to_numeric(rows[column], errors="coerce").dropna()
         said, mean = _number(summary, column), float(known.mean()) if len(known) else None
-        if (said is None) != (mean is None) or (said is not None and mean is not None and abs(said - mean) > ROUNDING):
+        is_same = said is mean if said is None or mean is None else keeps(abs(said - mean), most=ROUNDING)
+        if not is_same:
             message = f"the summary says {column} is {said}, the mean of cases.csv is {mean}; evaluate again"
             findings.append(Finding("summary_stale", "", "error", message, {"metric": column}))
     if summary.get("n_cases") != len(rows):
@@ -182,7 +183,7 @@ def judge_gamma(rows: pd.DataFrame, limits: EvaluationLimits) -> list[Finding]:
         if int(row["gamma_points_verified"]) == 0:
             message = f"{case_id}: no point of gamma was checked against the reference (evaluate.verify_gamma_points)"
             findings.append(Finding("gamma_unverified", case_id, "warning", message))
-        elif not np.isfinite(difference) or difference > limits.gamma_max_difference:
+        elif not keeps(difference, most=limits.gamma_max_difference):
             message = (
                 f"{case_id}: gamma differs from the reference implementation by {difference:.2g}, wanted at most "
                 f"{limits.gamma_max_difference:g}; report this, and don't use these pass rates"

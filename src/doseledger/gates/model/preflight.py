@@ -1,4 +1,4 @@
-"""Before a GPU is taken: does the machine suffice, do real cases load, and does the model learn one batch at all?"""
+"""Preflight: the machine, real cases, and one batch that a model must learn."""
 
 from __future__ import annotations
 

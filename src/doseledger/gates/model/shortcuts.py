@@ -1,4 +1,4 @@
-"""The shortcut gate: has a network learned this patient's dose, or only where dose usually is?
+"""The shortcut gate: this patient's dose learned, or the usual one.
 
 It holds what was measured of a model (evaluate/shortcuts/measure.py) against the limits of thresholds.yaml.
 """

@@ -1,4 +1,4 @@
-"""What a training's history, and scores too good to be true, say against a model: a part of the metrics gate."""
+"""Red flags of a training's history, and scores too good to be true."""
 
 from __future__ import annotations
 
@@ -76,13 +76,14 @@ def judge_plausible(rows: pd.DataFrame, limits: TrainingLimits, model: str) -> l
     for column in sorted(set(WHOLE_DOSE_ERRORS) & set(rows.columns)):
         mean_gy, limit = float(pd.to_numeric(rows[column], errors="coerce").mean()), limits.least_mae_gy
         words = f"is {mean_gy:.3f} Gy over {len(rows)} cases: nearer to the plan than a plan made to mimic it"
-        if mean_gy <= limit.warning:
-            found.append((column, "error" if mean_gy <= limit.error else "warning", words, mean_gy))
+        # So written, what is no number is found too.
+        if not mean_gy > limit.warning:
+            found.append((column, "error" if not mean_gy > limit.error else "warning", words, mean_gy))
     for column in sorted(name for name in rows.columns if name.startswith("gamma_") and name.endswith("_percent")):
         least, limit = float(pd.to_numeric(rows[column], errors="coerce").min()), limits.most_gamma_percent
         words = f"is at least {least:.2f} % in each of {len(rows)} cases: what a copy of the plan would have"
-        if least >= limit.warning:
-            found.append((column, "error" if least >= limit.error else "warning", words, least))
+        if not least < limit.warning:
+            found.append((column, "error" if not least < limit.error else "warning", words, least))
     findings = []
     for column, severity, words, value in found:
         advice = "look for the plan's dose among the inputs, and for test patients in training"

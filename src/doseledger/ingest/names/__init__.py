@@ -1,1 +1,1 @@
-"""Names of structures: what they say, in five languages, and which may mean the same."""
+"""Names of structures in five languages, and which may mean the same."""

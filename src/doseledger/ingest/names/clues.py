@@ -1,4 +1,4 @@
-"""What a structure set and a plan say of an ROI beside its name: type, side, prescribed dose."""
+"""Clues to an ROI beside its name: type, side, prescribed dose."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Proposals of which unclaimed ROI may be an absent structure, for people to confirm.
+"""Proposals of ROIs for an absent structure, for people to confirm.
 
 A proposal is never a match (docs/decisions/0003). It has a floor of likeness, it never goes across left and right, and
 one ROI is proposed for one structure only.

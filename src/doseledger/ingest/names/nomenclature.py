@@ -1,4 +1,4 @@
-"""A structure's name taken apart: organ, side, target and dose, in the languages of clinics.
+"""A structure's name taken apart: organ, side, target, dose.
 
 Names are read for hints and for advice alone. What an ROI *is* to a protocol is decided by `roi_names`, exactly.
 """

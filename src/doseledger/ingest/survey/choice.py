@@ -1,4 +1,4 @@
-"""The treated plan of a patient and what belongs to it; everything else is left over, with a reason."""
+"""The treated plan of a patient and what belongs to it."""
 
 from __future__ import annotations
 

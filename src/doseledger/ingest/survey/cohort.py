@@ -1,4 +1,4 @@
-"""A raw export surveyed as it is: patients, ROI names, structures, and what ingest would refuse."""
+"""The survey of a raw export: patients, ROI names, faults."""
 
 from __future__ import annotations
 

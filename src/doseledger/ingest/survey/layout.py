@@ -1,4 +1,4 @@
-"""A dump laid out one folder a case, by a rule that is shown; what is left over is listed with its reason."""
+"""A raw export laid out one folder a case, leftovers listed."""
 
 from __future__ import annotations
 

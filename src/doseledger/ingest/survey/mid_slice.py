@@ -1,4 +1,4 @@
-"""One slice of a patient for a page: the image through the middle of the target, and outlines on it."""
+"""A slice through the middle of the target, with outlines."""
 
 from __future__ import annotations
 

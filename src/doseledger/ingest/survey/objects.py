@@ -1,4 +1,4 @@
-"""A patient's image series, structure sets, plans and doses, and what they say of each other."""
+"""A patient's series, structure sets, plans and doses, and their links."""
 
 from __future__ import annotations
 

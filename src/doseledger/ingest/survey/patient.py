@@ -1,4 +1,4 @@
-"""One patient surveyed: objects, the treated plan, ROIs, and everything that ingest would refuse."""
+"""The survey of one patient: objects, plan, ROIs, faults."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ROIs of a structure set by name: type, volume, side; and their outlines on one slice."""
+"""ROIs of a structure set: type, volume, side, outlines on a slice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Core drop-out: the inside of a ball or a structure is taken out of a patch's CT and filled from around it.
+"""Core drop-out: a ball or a structure of the CT filled from around it.
 
 What is left to a network there is the context: contours, prescription and the rest of the image.
 """

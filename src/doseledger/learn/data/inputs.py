@@ -1,4 +1,4 @@
-"""Cases as a network's input: which channels and conditions, read patch by patch from memory-mapped NPZ.
+"""A network's inputs: channels and conditions, read patch by patch.
 
 Channels are (CT, body, [prescribed dose], [place about the targets], structure …), all on (z, y, x). Conditions
 are (presence of each structure, [prescribed dose of each target, fractions], voxel spacing). Nothing here reads the

@@ -1,4 +1,4 @@
-"""Patches of cases as tensors: where they are drawn, how they are varied, and the loaders that bring them.
+"""Patches of cases as tensors: drawn, varied, loaded.
 
 Every patch has a key (epoch, position, case); all its randomness comes from a generator seeded with the training seed
 and that key. So a patch depends neither on the worker that makes it nor on what was drawn before, and a resumed run

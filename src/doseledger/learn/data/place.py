@@ -1,4 +1,4 @@
-"""Where voxels lie about a case's targets: along z by the ends of all of them, across by the centre of the main one."""
+"""The place of voxels about the targets: along z by ends, across by centre."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Lightning trains of a diffusion: the noise network, the moving average of its weights, and what it stands on."""
+"""A diffusion in training: noise network, moving average, base."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The dose model that a diffusion stands on: what is kept of it, and what it must have in common with the diffusion."""
+"""The dose model that a diffusion stands on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Lightning trains: the network with its loss, its optimiser and its validation on whole cases."""
+"""A dose network in training: loss, optimiser, validation on whole cases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Losses of a predicted dose against the plan: pure functions of tensors, and the sum that a recipe asks for.
+"""Losses of a predicted dose, and their sum by recipe.
 
 Doses are (batch, 1, z, y, x) in units of the dose scale, masks bool; every mean says over which voxels.
 """

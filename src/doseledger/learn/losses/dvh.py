@@ -1,4 +1,4 @@
-"""Differentiable DVH statistics of a dose, and the DVH and moment terms of the loss.
+"""Differentiable DVH statistics, and the DVH and moment terms of the loss.
 
 Each statistic has the true value and a smooth gradient: a soft D95 that weighs every voxel by a wide sigmoid once read
 35.6 Gy where 70.0 was true, and pulled the dose there.

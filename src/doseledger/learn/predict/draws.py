@@ -1,4 +1,4 @@
-"""Doses of whole cases drawn by a trained diffusion: their centre, spread and samples."""
+"""Doses drawn by a trained diffusion: centre, spread, samples."""
 
 from __future__ import annotations
 

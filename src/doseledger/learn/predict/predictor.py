@@ -1,4 +1,4 @@
-"""A trained model of any kind, ready to predict cases, and the NPZ of a prediction."""
+"""A trained model of any kind, and the NPZ of a prediction."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A diffusion model's block of params.yaml: what it shares with every model, its diffusion, and how it draws doses."""
+"""The settings of a diffusion model as typed blocks."""
 
 from __future__ import annotations
 

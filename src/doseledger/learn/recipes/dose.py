@@ -1,4 +1,4 @@
-"""A model's block of params.yaml as frozen, typed blocks: inputs, sampling, network, loss, optimiser, fit, predict.
+"""The settings of a dose model as typed blocks.
 
 Every key stands in params.yaml; none has a default here. A block never holds an `lr`: the base rate is one for all
 models at the top of params.yaml, and a block scales it by `lr_factor`.

@@ -1,4 +1,4 @@
-"""What is written down as training goes: one line an epoch, history.csv, the checkpoints and the resume state."""
+"""Records of a training: epochs, history.csv, checkpoints, resume state."""
 
 from __future__ import annotations
 

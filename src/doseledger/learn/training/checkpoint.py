@@ -1,4 +1,4 @@
-"""Our own checkpoint: weights, what they were trained on and with; no clock, no path, the same run the same bytes."""
+"""Checkpoints: weights, and the cases and settings behind them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stops a training whose numbers are none: said with the cases it happened on and with what to do."""
+"""Stop training on NaN or infinite loss, and name the cases."""
 
 from __future__ import annotations
 

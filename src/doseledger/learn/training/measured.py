@@ -1,4 +1,4 @@
-"""Which training cases each validation measures beside its own, so that both can be compared by one measure."""
+"""Training cases that each validation measures beside its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A short trial of a model before it is trained: real loaders, one fixed batch, a few steps on the CPU."""
+"""A short trial before training: real loaders, one batch, a few steps."""
 
 from __future__ import annotations
 

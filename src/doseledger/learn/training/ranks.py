@@ -1,4 +1,4 @@
-"""Training by several processes, one a GPU: which of them this is, its share of the work, and what they add up to."""
+"""Training by several processes: rank, share of work, sums."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which run a resume state belongs to: a fingerprint of all that decides a run's result, and where states are kept."""
+"""Resume states: the fingerprint of a run, and where states are kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run writes of itself before its first step: its settings, its cases, and what it runs with and on."""
+"""Files of a run before its first step: settings, cases, environment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Train one model on one fold: from judged cases to checkpoints, resumed where an interrupted run left off."""
+"""Training of one model on one fold, resumed where it was interrupted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a training that no longer gives a sign of life looks like from outside: processes, memory, GPU, stacks."""
+"""Diagnosis of a hung training: processes, memory, GPU, stacks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A training's sign of life: a small file that it writes anew as it goes on, and its stacks when asked for them."""
+"""The heartbeat of a training, and its stacks on request."""
 
 from __future__ import annotations
 

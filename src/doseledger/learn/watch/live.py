@@ -1,4 +1,4 @@
-"""What can be read of a training while it goes on: live.json, red flags in the log, and offline W&B where asked for."""
+"""A training as it goes on: live.json, red flags, offline W&B."""
 
 from __future__ import annotations
 

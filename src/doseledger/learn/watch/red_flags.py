@@ -1,4 +1,4 @@
-"""Signs in a training's history that its model is too good to be true, or goes astray; limits come from the caller.
+"""Red flags of a training: too good to be true, or astray.
 
 As it trains, the latest epoch is judged; in the end, the epoch whose weights were kept. Nothing is stopped by a flag:
 people are told at once, and the metrics gate decides.
@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from doseledger.core.limit import keeps
 from doseledger.learn.run import MONITORED, trained_name
 
 MEASURED_ON_TRAINING = trained_name(MONITORED)
@@ -83,7 +84,7 @@ def _of_scores(row: Row, limits: RedFlagLimits) -> Iterator[RedFlag]:
     if MONITORED not in row:
         return
     epoch, mae_gy = int(row["epoch"]), row[MONITORED]
-    severity = _severity(limits.least_mae_gy.error >= mae_gy, limits.least_mae_gy.warning >= mae_gy)
+    severity = _severity(limits.least_mae_gy, mae_gy, above=False)
     if severity:
         limit = getattr(limits.least_mae_gy, severity)
         words = (
@@ -95,7 +96,7 @@ def _of_scores(row: Row, limits: RedFlagLimits) -> Iterator[RedFlag]:
         return
     training_gy = row[MEASURED_ON_TRAINING]
     gap = (mae_gy - training_gy) / training_gy if training_gy > 0 else float("inf")
-    severity = _severity(gap > limits.gap.error, gap > limits.gap.warning)
+    severity = _severity(limits.gap, gap, above=True)
     if severity:
         limit = getattr(limits.gap, severity)
         words = (
@@ -109,7 +110,7 @@ def _of_scores(row: Row, limits: RedFlagLimits) -> Iterator[RedFlag]:
 def _of_course(history: Sequence[Row], limits: RedFlagLimits) -> Iterator[RedFlag]:
     first, last = history[0]["train_loss"], history[-1]["train_loss"]
     share = last / first if first > 0 else 0.0
-    severity = _severity(share <= limits.loss_share.error, share <= limits.loss_share.warning)
+    severity = _severity(limits.loss_share, share, above=False)
     if severity:
         limit = getattr(limits.loss_share, severity)
         words = (
@@ -121,8 +122,8 @@ def _of_course(history: Sequence[Row], limits: RedFlagLimits) -> Iterator[RedFla
         values = [row[column] for row in history if column in row]
         if not values or column not in history[-1]:
             continue
-        rise = values[-1] / min(values) if min(values) > 0 else 1.0
-        severity = _severity(rise > limits.rise.error, rise > limits.rise.warning)
+        rise = 1.0 if min(values) <= 0 else values[-1] / min(values)
+        severity = _severity(limits.rise, rise, above=True)
         if severity:
             limit = getattr(limits.rise, severity)
             words = (
@@ -133,5 +134,10 @@ def _of_course(history: Sequence[Row], limits: RedFlagLimits) -> Iterator[RedFla
             return
 
 
-def _severity(is_error: bool, is_warning: bool) -> Literal["warning", "error"] | None:
-    return "error" if is_error else "warning" if is_warning else None
+def _severity(level: Level, value: float, *, above: bool) -> Literal["warning", "error"] | None:
+    """Return how grave a number is that lies above a level, or else at or below it; what is no number is an error."""
+
+    def crossed(limit: float) -> bool:
+        return not keeps(value, most=limit) if above else not value > limit
+
+    return "error" if crossed(level.error) else "warning" if crossed(level.warning) else None

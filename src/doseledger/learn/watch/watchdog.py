@@ -1,4 +1,4 @@
-"""A training under watch: started as a child, ended when its heartbeat stops, and started again to go on.
+"""A training under watch: ended when its heartbeat stops, and restarted.
 
 Nothing is ended that the watchdog did not start: processes are known by id and time of birth, and the child's own are
 found among its descendants and in the session that was opened for it. No process is ever looked for by name.

@@ -1,4 +1,4 @@
-"""Anchors of the audit log: heads in Git tags, under a Git ref, in manifests and printed pages."""
+"""Anchors of the audit log: heads in Git tags, a Git ref, manifests, pages."""
 
 from __future__ import annotations
 

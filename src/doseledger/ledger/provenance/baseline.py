@@ -1,4 +1,4 @@
-"""How a run's settings differ from those before it: of the commit that it began on, or of the last one with others."""
+"""Settings of a run against those before it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a person can look a commit up: the page that the remote's host shows of it."""
+"""The web page of a commit at the remote's host."""
 
 from __future__ import annotations
 

@@ -1,10 +1,15 @@
-"""DVC's Python API, where no command of its tells enough: the folder of its cache."""
+"""DVC's Python API: cache, changes, fetching, the queue."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Literal
 
-from doseledger.core.errors import BadInput
+from doseledger.core.errors import BadInput, NotReady
+
+QueueState = Literal["queued", "running", "failed"]
 
 
 def cache_folder(root: Path) -> Path | None:
@@ -26,3 +31,85 @@ def cache_folder(root: Path) -> Path | None:
         return None
     except ConfigError as error:
         raise BadInput(f"{root}: DVC can't read its configuration ({error}); mend the file that it names") from error
+
+
+def changed_stages(root: Path, stages: list[str]) -> list[str]:
+    """Return what `dvc status` says of some stages, in words; empty where nothing changed."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo(str(root)) as repo:
+            status = repo.status(targets=stages)
+    except DvcException as error:
+        return [f"DVC can't tell ({error})"]
+    words = []
+    for stage, changes in status.items():
+        for change in changes:
+            if isinstance(change, str):
+                words.append(f"{stage}: {change}")
+                continue
+            for kind, paths in change.items():
+                words += [f"{stage}: {kind}: {path} ({how})" for path, how in paths.items()]
+    return words
+
+
+def fetch_file(root: Path, path: str, revision: str, out: Path) -> None:
+    """Bring a file of a commit from this clone's cache, else from its remote, as it is configured now.
+
+    Raises
+    ------
+    NotReady
+        If neither has it.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+    from dvc.scm import SCMError
+    from dvc_data.index import DataIndexDirError
+
+    unfetched = (DvcException, SCMError, DataIndexDirError, OSError)
+    found: Exception | None = None
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        for source in _sources(root):
+            try:
+                Repo.get(str(root.resolve()), path, out=os.fspath(out.resolve()), rev=revision, force=True, **source)
+                return
+            except unfetched as error:
+                # What the cache does not have the remote may; the last one's error is told.
+                found = error
+    except unfetched as error:
+        found = error
+    raise NotReady(
+        f"{path} is neither in the cache nor in a remote ({found}); name the remote (`dvc remote add -d …`), or "
+        "`dvc push` where the model was registered"
+    ) from found
+
+
+def _sources(root: Path) -> list[dict[str, Any]]:
+    """The cache, and the default remote where there is one, as `dvc get` takes them."""
+    from dvc.repo import Repo
+
+    # The configuration of the tag's commit may not name the remote, or name one that has moved since.
+    with Repo(str(root)) as repo:
+        name = repo.config["core"].get("remote")
+        sources = [{"remote": "this-cache", "remote_config": {"url": repo.cache.local_cache_dir}}]
+        if name:
+            sources.append({"remote": name, "remote_config": dict(repo.config["remote"][name])})
+    return sources
+
+
+def queue_entries(root: Path) -> Iterator[tuple[QueueState, str, str]]:
+    """Yield state, name and commit of each experiment of DVC's queue that has no result."""
+    from dvc.repo import Repo
+
+    with Repo(str(root)) as repo:
+        queue = repo.experiments.celery_queue
+        states: list[tuple[QueueState, Any]] = [
+            ("queued", queue.iter_queued()),
+            ("running", queue.iter_active()),
+            ("failed", (result.entry for result in queue.iter_failed())),
+        ]
+        for state, entries in states:
+            for entry in entries:
+                yield state, str(getattr(entry, "name", None) or ""), str(getattr(entry, "stash_rev", ""))

@@ -1,4 +1,4 @@
-"""Ask Git through its own command: answers of the installed Git, in English, with no lock taken and no prompt.
+"""Questions to Git through its own command, in English and without a lock.
 
 DVC needs that command anyhow, it answers in milliseconds where gitpython or dulwich (which DVC brings along) cost an
 import of half a second, and its plumbing has been stable for decades.

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+from doseledger.ledger.provenance.dvc_project import QueueState, queue_entries
 from doseledger.ledger.provenance.git import run_git
 
 # DVC makes it with the first queued experiment.
@@ -31,7 +30,7 @@ class QueuedExperiment:
 
     name: str
     revision: str
-    status: Literal["queued", "running", "failed"]
+    status: QueueState
     date: str
 
 
@@ -39,23 +38,12 @@ def queued_experiments(root: Path) -> list[QueuedExperiment]:
     """Return the experiments of DVC's queue that have no result; none where nothing was ever queued."""
     if not (root / QUEUE_FOLDER).is_dir():
         return []
-    from dvc.repo import Repo
-
-    with Repo(str(root)) as repo:
-        queue = repo.experiments.celery_queue
-        entries: list[tuple[Literal["queued", "running", "failed"], Iterable[object]]] = [
-            ("queued", queue.iter_queued()),
-            ("running", queue.iter_active()),
-            ("failed", (result.entry for result in queue.iter_failed())),
-        ]
-        return [_entry(root, entry, status) for status, found in entries for entry in found]
-
-
-def _entry(root: Path, entry: object, status: Literal["queued", "running", "failed"]) -> QueuedExperiment:
-    revision = str(getattr(entry, "stash_rev", ""))
-    return QueuedExperiment(
-        name=str(getattr(entry, "name", None) or revision[:7]),
-        revision=revision,
-        status=status,
-        date=run_git(root, "show", "--no-patch", "--format=%cI", revision).stdout.strip(),
-    )
+    return [
+        QueuedExperiment(
+            name=name or revision[:7],
+            revision=revision,
+            status=status,
+            date=run_git(root, "show", "--no-patch", "--format=%cI", revision).stdout.strip(),
+        )
+        for status, name, revision in queue_entries(root)
+    ]

@@ -1,4 +1,4 @@
-"""What DVC recorded of a model's stages: the settings that made a run, whatever params.yaml says by now."""
+"""Settings and hashes that DVC recorded of a model's stages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The project at any Git revision: commits, branches, tags and DVC's experiments, and what their files held."""
+"""The project at a Git revision: commits, branches, tags, experiments."""
 
 from __future__ import annotations
 

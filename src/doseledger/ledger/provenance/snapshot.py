@@ -1,4 +1,4 @@
-"""A state of the project that files can be read from: the working folder, or a commit with DVC's cache behind it."""
+"""A state of the project: the working folder, or a commit with DVC's cache."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each stage of the pipeline rests on besides data: the code that it reaches, and its settings.
+"""Code and settings that each stage of the pipeline rests on.
 
 Both are written as small files, one a stage, on which DVC's stages depend; a stage's command makes them anew and
 refuses when they are others.
@@ -28,9 +28,9 @@ STAGES: dict[str, tuple[str, ...]] = {
     "phantom": ("doseledger.phantom.cohort",),
     "ingest": ("doseledger.ingest.cohort",),
     "split": ("doseledger.ingest.splits",),
-    "check_data": (DATA_JUDGE, "doseledger.report.findings_page"),
+    "check_data": (DATA_JUDGE, "doseledger.report.gate_pages"),
     "evaluate": ("doseledger.evaluate.cohort", "doseledger.evaluate.calibration"),
-    "drift": ("doseledger.gates.drift.judge", "doseledger.report.findings_page"),
+    "drift": ("doseledger.gates.drift.judge", "doseledger.report.gate_pages"),
     "judge": ("doseledger.gates.model.judge",),
     "report": ("doseledger.report.run",),
     "report_data": ("doseledger.report.data",),

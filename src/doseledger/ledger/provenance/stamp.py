@@ -1,4 +1,4 @@
-"""What made a result: code revision, environment, and what counts as a change of the code."""
+"""The stamp of a result: code revision and environment."""
 
 from __future__ import annotations
 

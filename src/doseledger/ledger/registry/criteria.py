@@ -1,4 +1,4 @@
-"""Exit criteria: what a version must show before a stage is given to it; each names a check in code and its reason."""
+"""Exit criteria of a stage of the registry, each with its reason."""
 
 from __future__ import annotations
 

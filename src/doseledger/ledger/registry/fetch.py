@@ -1,16 +1,14 @@
-"""A registered version fetched into any clone: checkpoint and card by DVC, every byte by its hash, its dose again."""
+"""A registered version fetched into any clone, and verified."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import sha256_of_file, write_json, write_text
+from doseledger.ledger.provenance.dvc_project import fetch_file
 from doseledger.ledger.registry.criteria import Reproduction
 from doseledger.ledger.registry.reproduce import Comparison, predict_again, this_machine, threads_of
 from doseledger.ledger.registry.tag import Version
@@ -55,7 +53,7 @@ def fetch_version(root: Path, version: Version, out: Path, tell: Tell) -> Fetche
         raise NotReady(f"{version.name} is retired ({version.retired}); fetch another version")
     wanted = version.record["checkpoint"]
     checkpoint = out / CHECKPOINT_NAME
-    _get(root, version, wanted["path"], checkpoint)
+    _fetch(root, version, wanted["path"], checkpoint)
     found = sha256_of_file(checkpoint)
     if found != wanted["sha256"]:
         checkpoint.unlink()
@@ -162,59 +160,14 @@ def write_card(version: Version) -> str:
 def _get_prediction(root: Path, version: Version, case_id: str, folder: Path) -> bool:
     """Fetch the recorded prediction of a case; False where there is none."""
     try:
-        _get(root, version, f"{version.record['predictions']['path']}/{case_id}.npz", folder / f"{case_id}.npz")
+        _fetch(root, version, f"{version.record['predictions']['path']}/{case_id}.npz", folder / f"{case_id}.npz")
     except NotReady:
         return False
     return True
 
 
-def _get(root: Path, version: Version, path: str, out: Path) -> None:
-    """Bring a file of the version's commit from this clone's cache, else from its remote, as it is configured now."""
-    from dvc.repo import Repo
-
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with _dvc_words(version, path):
-        sources = _sources(root)
-        for number, source in enumerate(sources, start=1):
-            try:
-                Repo.get(
-                    str(root.resolve()), path, out=os.fspath(out.resolve()), rev=version.commit, force=True, **source
-                )
-                return
-            except _fetch_errors():
-                # What the cache does not have the remote may; the last one's error is told.
-                if number == len(sources):
-                    raise
-
-
-def _sources(root: Path) -> list[dict[str, Any]]:
-    """The cache, and the default remote where there is one, as `dvc get` takes them."""
-    from dvc.repo import Repo
-
-    # The configuration of the tag's commit may not name the remote, or name one that has moved since.
-    with Repo(str(root)) as repo:
-        name = repo.config["core"].get("remote")
-        sources = [{"remote": "this-cache", "remote_config": {"url": repo.cache.local_cache_dir}}]
-        if name:
-            sources.append({"remote": name, "remote_config": dict(repo.config["remote"][name])})
-    return sources
-
-
-def _fetch_errors() -> tuple[type[Exception], ...]:
-    """What DVC raises when it can't bring a file."""
-    from dvc.exceptions import DvcException
-    from dvc.scm import SCMError
-    from dvc_data.index import DataIndexDirError
-
-    return (DvcException, SCMError, DataIndexDirError, OSError)
-
-
-@contextmanager
-def _dvc_words(version: Version, path: str) -> Iterator[None]:
+def _fetch(root: Path, version: Version, path: str, out: Path) -> None:
     try:
-        yield
-    except _fetch_errors() as error:
-        raise NotReady(
-            f"{version.name}: {path} is neither in the cache nor in a remote ({error}); name the remote (`dvc remote "
-            "add -d …`), or `dvc push` where the model was registered"
-        ) from error
+        fetch_file(root, path, version.commit, out)
+    except NotReady as error:
+        raise NotReady(f"{version.name}: {error}") from error

@@ -1,4 +1,4 @@
-"""The model card: what the model is for, what it must not be used for, and where it is known to be weak."""
+"""The model card: intended use, misuse, known weaknesses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A finished run as a candidate for the registry: what it still lacks, and what its version records."""
+"""A finished run as a candidate for the registry, and what it lacks."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from doseledger.core.errors import DoseledgerError, NotReady
 from doseledger.core.files import sha256_of_file, sha256_of_json
 from doseledger.core.layout import SYNTHETIC_COHORT, Layout, ModelLayout
 from doseledger.core.tables import CASES, TEST_SET, read_table
+from doseledger.ledger.provenance.dvc_project import changed_stages
 from doseledger.ledger.provenance.git import ask_git, changed_files, head_commit, identity
 from doseledger.ledger.provenance.recorded import dvc_hashes, stage_names
 from doseledger.ledger.provenance.stamp import LOCK_FILE, repro_changes, stage_outs
@@ -106,33 +107,12 @@ def _lock(release: Release) -> Iterator[str]:
     if never:
         yield f"{LOCK_FILE} knows no result of {_some(never)}; run `dvc repro` and commit {LOCK_FILE}"
         return
-    stale = _stale(release)
+    stale = changed_stages(release.root, release.own_stages)
     if stale:
         yield (
             f"the files here are not those that {LOCK_FILE} records: {_some(stale)}; run `dvc repro` (or `dvc pull`, "
             "if they were never here) and commit"
         )
-
-
-def _stale(release: Release) -> list[str]:
-    """What `dvc status` says of the run's stages, in words."""
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
-
-    try:
-        with Repo(str(release.root)) as repo:
-            status = repo.status(targets=release.own_stages)
-    except DvcException as error:
-        return [f"DVC can't tell ({error})"]
-    words = []
-    for stage, changes in status.items():
-        for change in changes:
-            if isinstance(change, str):
-                words.append(f"{stage}: {change}")
-                continue
-            for kind, paths in change.items():
-                words += [f"{stage}: {kind}: {path} ({how})" for path, how in paths.items()]
-    return words
 
 
 def _run(release: Release) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Predict cases again with a checkpoint, and compare with what was predicted before: to the bit, or within a limit."""
+"""Predictions made again, and compared with the recorded ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A registered version as an annotated Git tag: gto's grammar in its name, what it is made of in its message."""
+"""A registered version as an annotated Git tag, in gto's grammar."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The registry: versions of models as Git tags in gto's grammar, stages by written criteria, each refusal complete."""
+"""The registry: versions, stages by written criteria, complete refusals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A complete run copied out of the pipeline: one folder that stands alone, every byte of it listed."""
+"""A complete run copied into one folder, every byte listed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The reproducibility checklist of a run: is everything there, does it agree with itself, and can it be made again."""
+"""The reproducibility checklist of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each point of the checklist of a run says: what, what was found, what was wanted, what to do."""
+"""Points of a checklist: what, found, wanted, what to do."""
 
 from __future__ import annotations
 

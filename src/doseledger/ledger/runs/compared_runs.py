@@ -1,4 +1,4 @@
-"""Runs that stand beside each other: what each says of itself, and whether they may be compared at all."""
+"""Runs to compare, and whether they may be compared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What killed runs leave behind, and patients in Git: found and explained, never mended by itself."""
+"""Leftovers of killed runs, and patients in Git: explained, never mended."""
 
 from __future__ import annotations
 

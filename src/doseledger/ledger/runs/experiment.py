@@ -1,4 +1,4 @@
-"""A dated note of an experiment: hypothesis and criteria before the run, its results after it, in the same file."""
+"""A dated note of an experiment: hypothesis, criteria, results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a report is made of: the files of one run, read, checked for what is missing, and held together."""
+"""Facts of a report: the files of one run, read and held together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The run directory contract: which files a complete run has, in the pipeline's folders and in an archived one."""
+"""The files of a complete run, in the pipeline's folders or an archive."""
 
 from __future__ import annotations
 

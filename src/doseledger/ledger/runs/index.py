@@ -1,4 +1,4 @@
-"""Every run that this machine knows of: in the workspace, at Git revisions, among DVC's experiments, in archives."""
+"""The index of runs: workspace, revisions, experiments, archives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Before a run that shall count: is the code committed, and is the environment the one that the lock describes."""
+"""Checks before a run that shall count: committed code, locked environment."""
 
 from __future__ import annotations
 

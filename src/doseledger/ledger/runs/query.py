@@ -1,4 +1,4 @@
-"""A condition on runs as text, `mae_gy < 3 and model == 'dose_unet'`: read as a Python expression, never run as one."""
+"""Conditions on runs as text, parsed and never executed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The metrics of a run made again: the summary from its tables, and a case's numbers from its predicted dose."""
+"""The metrics of a run made again from tables and predictions."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from doseledger.core.errors import NotReady
 from doseledger.core.tables import CASE_METRICS, DVH_METRICS, GOAL_METRICS, SPLITS, read_table
 from doseledger.dosimetry.openkbp_scores import ORGANS, TARGETS, PatientScore, dvh_metrics_gy
 from doseledger.evaluate.case import CaseMetrics, Yardsticks
-from doseledger.evaluate.cohort import DRAW_SEED, evaluate_files
-from doseledger.evaluate.summary import RANKED_BY, summarise
+from doseledger.evaluate.cohort import evaluate_files
+from doseledger.evaluate.summary import DRAW_SEED, RANKED_BY, summarise
 from doseledger.ledger.runs.checklist import Problem
 
 # Tables and summary are written with six decimals; what is made of rounded values differs by less than this.

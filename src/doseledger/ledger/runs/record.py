@@ -1,4 +1,4 @@
-"""What a run says of itself: each of its files read once, and only when somebody asks for it."""
+"""The record of a run: each file read once, on demand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One line for each run that a state of the project holds: what, when, how good, judged how, by which settings."""
+"""Rows of the run index: what, when, how good, by which settings."""
 
 from __future__ import annotations
 

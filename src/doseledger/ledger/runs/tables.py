@@ -1,4 +1,4 @@
-"""Runs as tables: which settings tell them apart, how good each is, and the same in text, Markdown, CSV and JSON."""
+"""Runs as tables: text, Markdown, CSV, JSON."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import Any, Literal
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import to_json
-from doseledger.core.sheet import MISSING, Cell, State, Table, format_number, make_table
-from doseledger.core.table_text import as_markdown, as_text
+from doseledger.core.sheet import MISSING, Cell, State, Table, as_markdown, as_text, format_number, make_table
 from doseledger.ledger.runs.files import GATES
 from doseledger.ledger.runs.query import parse_condition, unknown_column
 from doseledger.ledger.runs.rows import SHORT_NAMES, RunRow

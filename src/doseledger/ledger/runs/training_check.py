@@ -1,4 +1,4 @@
-"""What training wrote against itself: settings, cases, history and checkpoints must tell one story."""
+"""Settings, cases, history and checkpoints of a training, held together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures of curves and points: a training, the DVHs of a case, differences of statistics over a cohort."""
+"""Figures of curves and points: training, DVHs, differences."""
 
 from __future__ import annotations
 

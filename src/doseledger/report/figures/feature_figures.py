@@ -1,4 +1,4 @@
-"""Small multiples: how each feature of a cohort is spread over train, val and test."""
+"""Small multiples of a cohort's features over train, val and test."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from doseledger.report.figures.style import COLOURS, new_figure, point_style
+from doseledger.report.tables.data_tables import spell_feature
 from doseledger.report.tables.sections import PARTS
 
 if TYPE_CHECKING:
@@ -68,19 +69,6 @@ def _draw_feature(axis: Axes, values: pd.Series, parts: pd.Series, rng: np.rando
     axis.ticklabel_format(axis="x", useOffset=False)
     axis.grid(visible=False, axis="y")
     axis.tick_params(axis="y", length=0)
-
-
-def spell_feature(name: str) -> str:
-    """Return a feature with its unit in brackets.
-
-    Examples
-    --------
-    >>> spell_feature("PTV70_volume_cc"), spell_feature("dose_max_percent")
-    ('PTV70 volume (cc)', 'dose max (%)')
-    """
-    stem, _, unit = name.rpartition("_")
-    units = {"cc": "cc", "gy": "Gy", "percent": "%", "mm": "mm", "hu": "HU"}
-    return f"{stem.replace('_', ' ')} ({units[unit]})" if unit in units else name.replace("_", " ")
 
 
 def group_features(names: Sequence[str], targets: Sequence[str]) -> dict[str, list[str]]:

@@ -1,4 +1,4 @@
-"""One finished case as a picture: isodoses on three slices through the isocentre, and apertures of its first arc."""
+"""A plan as a picture: isodoses on three slices, apertures of an arc."""
 
 from __future__ import annotations
 

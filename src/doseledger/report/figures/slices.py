@@ -1,4 +1,4 @@
-"""Slices through one case: isodoses of plan and prediction on the image, their difference, and gamma."""
+"""Slices of a case: isodoses on the image, difference, gamma."""
 
 from __future__ import annotations
 

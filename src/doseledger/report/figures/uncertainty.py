@@ -1,4 +1,4 @@
-"""The picture of a calibration: what intervals hold against what they say, ranks, and spread against error."""
+"""Figures of a calibration: coverage, ranks, spread against error."""
 
 from __future__ import annotations
 

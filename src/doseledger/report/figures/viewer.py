@@ -1,4 +1,4 @@
-"""A case as the page's viewer takes it: image, plan, prediction and gamma of the whole volume in two PNGs.
+"""A case for the page's viewer: four volumes in two PNGs.
 
 Eight bits a voxel serve the eye: the page says how fine that is, and every number in a table comes from elsewhere.
 """

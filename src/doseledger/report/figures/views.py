@@ -1,4 +1,4 @@
-"""How a case is looked at: with its prediction, through which voxel, in which planes, at which isodoses.
+"""Views of a case: prediction, voxel, planes, isodoses.
 
 Pictures keep the patient's proportions (mm, not voxels). Axial and coronal slices show the patient's left on the
 right side; sagittal slices face the patient's left, anterior on the left side. Heads are up.

@@ -1,4 +1,4 @@
-"""The comparison report's tables: settings that differ, paired statistics, goals and cases of every run."""
+"""Tables of the comparison report: settings, paired statistics, goals."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from doseledger.core.sheet import MISSING, Cell, Table, format_number, make_table, plural
 from doseledger.dosimetry.intervals import CONFIDENCE, holm
 from doseledger.evaluate.compare import compare_models
-from doseledger.evaluate.summary import RANKED_BY
+from doseledger.evaluate.summary import DRAW_SEED, RANKED_BY
 from doseledger.ledger.runs.compared_runs import ComparedRun, differing_settings
 from doseledger.report.blocks import Card
-from doseledger.report.tables.results import DRAW_SEED, HEADLINE_MASKS, MAE_COLUMN, goal_states, spell_mask
+from doseledger.report.tables.results import HEADLINE_MASKS, MAE_COLUMN, goal_states, spell_mask
 
 Statistics = dict[str, Any]
 SIGNIFICANT = 1 - CONFIDENCE

@@ -1,4 +1,4 @@
-"""The data report's tables: prescription, features by part, expectations, drift, and the hash of every case."""
+"""Tables of the data report: prescription, features, expectations, drift."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pandas as pd
 
 from doseledger.core.protocol import Protocol
 from doseledger.core.sheet import MISSING, Cell, Table, format_number, make_table
-from doseledger.report.figures.feature_figures import spell_feature
 from doseledger.report.gate_pages import most_changed
 from doseledger.report.tables.sections import PARTS
 
@@ -138,3 +137,16 @@ def hashes_table(cases: pd.DataFrame, parts: pd.Series) -> Table:
     ]
     columns = ("Case", "Patient", "Group", "Site", "Part", "@SHA256 of the file")
     return make_table("Cases", columns, rows, note="What cases.csv says; every file was compared with its hash.")
+
+
+def spell_feature(name: str) -> str:
+    """Return a feature with its unit in brackets.
+
+    Examples
+    --------
+    >>> spell_feature("PTV70_volume_cc"), spell_feature("dose_max_percent")
+    ('PTV70 volume (cc)', 'dose max (%)')
+    """
+    stem, _, unit = name.rpartition("_")
+    units = {"cc": "cc", "gy": "Gy", "percent": "%", "mm": "mm", "hu": "HU"}
+    return f"{stem.replace('_', ' ')} ({units[unit]})" if unit in units else name.replace("_", " ")

@@ -1,4 +1,4 @@
-"""The report's results: errors under named masks, gamma, DVH statistics, clinical goals and the table of cases."""
+"""Results of the report: errors by mask, gamma, DVH statistics, goals, cases."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from doseledger.core.settings import EvaluateSettings
 from doseledger.core.sheet import MISSING, Cell, State, Table, format_number, make_table, plural
 from doseledger.dosimetry.intervals import bootstrap_interval
 from doseledger.evaluate.case import gamma_column, gamma_name
-from doseledger.evaluate.summary import RANKED_BY
+from doseledger.evaluate.summary import DRAW_SEED, RANKED_BY
 from doseledger.ledger.runs.facts import RunFacts
 from doseledger.report.blocks import Card
 
@@ -26,8 +26,6 @@ REGIONS = {
     "body": "body",
     "valid_dose": "valid dose",
 }
-# The bootstrap is drawn with this: the same tables always give the same interval.
-DRAW_SEED = 20250101
 # Errors that stand in the summary and in the table of cases.
 HEADLINE_MASKS = ("above_10_percent", "body")
 

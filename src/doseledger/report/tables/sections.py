@@ -1,4 +1,4 @@
-"""The report's sections on data, code, training and record, as tables and sentences."""
+"""Sections of the report on data, code, training and record."""
 
 from __future__ import annotations
 

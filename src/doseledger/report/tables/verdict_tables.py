@@ -1,4 +1,4 @@
-"""What the gates found, as tables and alarms of a report: verdicts, limits, red flags, shortcuts, findings."""
+"""Verdicts, limits, red flags and findings as tables of a report."""
 
 from __future__ import annotations
 
