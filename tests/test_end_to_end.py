@@ -197,20 +197,31 @@ def test_an_edit_to_prediction_does_not_retrain(clone: Clone) -> None:
     assert stale(clone) == set()
 
 
-def test_a_comment_in_the_goals_or_another_cohorts_limit_runs_nothing_below_the_settings(clone: Clone) -> None:
+def test_a_comment_in_the_goals_runs_nothing_below_the_settings(clone: Clone) -> None:
     goals = clone.root / "validation/cohorts/phantom/goals.yaml"
-    other = clone.root / "validation/cohorts/openkbp/thresholds.yaml"
-    before = goals.read_text(), other.read_text()
-    goals.write_text("# A word more.\n" + before[0])
-    set_params(other, {"data.parity": None, "metrics.default": []})
+    before = goals.read_text()
+    goals.write_text("# A word more.\n" + before)
     try:
         done = clone.run("dvc", "repro", REPORT)
         ran = set(re.findall(r"Running stage '(.*)'", done.stdout))
         assert ran == {"settings@phantom", "model_settings@phantom-dose_unet"}
     finally:
-        goals.write_text(before[0])
-        other.write_text(before[1])
+        goals.write_text(before)
         clone.run("dvc", "repro", REPORT)
+
+
+def test_an_edit_to_another_cohorts_files_makes_nothing_stale(clone: Clone) -> None:
+    clone.run("doseledger", "cohort", "init", "clinic", "--from", "prostate")
+    other = clone.root / "validation/cohorts/openkbp/thresholds.yaml"
+    before = other.read_text()
+    set_params(other, {"data.parity": None, "metrics.default": []})
+    set_params(clone.root / "validation/cohorts/clinic/protocol.yaml", {"n_fractions": 20})
+    try:
+        assert stale(clone) == set()
+    finally:
+        other.write_text(before)
+        shutil.rmtree(clone.root / "validation/cohorts/clinic")
+        (clone.root / "data/raw/clinic.csv").unlink()
 
 
 def test_changing_how_cases_are_predicted_does_not_retrain(clone: Clone) -> None:

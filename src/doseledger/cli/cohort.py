@@ -20,13 +20,13 @@ cohort_app = typer.Typer(no_args_is_help=True, help="A clinic's own cohort.")
 app.add_typer(cohort_app, name="cohort", rich_help_panel=DATA)
 
 Name = Annotated[str, typer.Argument(help="Its name: a folder of validation/cohorts.")]
-LIKE_HELP = "The cohort that it is like; its protocol is the new one's to begin with."
+FROM_HELP = "The cohort whose protocol, goals, suite and limits it begins with."
 
 
 @cohort_app.command("init")
 def init(
     name: Name,
-    like: Annotated[str, typer.Option("--from", help=LIKE_HELP)],
+    like: Annotated[str, typer.Option("--from", help=FROM_HELP)],
     raw: Annotated[
         Path | None, typer.Option(help="A raw export, or its survey's folder, for names to propose.")
     ] = None,
@@ -34,12 +34,13 @@ def init(
 ) -> None:
     """Write the files that a new cohort needs.
 
-    Nothing that is there is overwritten. Of a raw export the ROI names that may be a structure are
-    proposed in the new protocol, for you to confirm.
+    They are copies: an edit to them is none to the other cohort. ROI names of a raw export that may
+    be a structure are proposed in the new protocol, for you to confirm.
 
     Example: doseledger cohort init clinic --from prostate --raw /export/dump
     """
     from doseledger.core.layout import Layout
+    from doseledger.core.sheet import plural
     from doseledger.ingest.new_cohort import make_cohort, refuse_taken
     from doseledger.ledger.audit.recording import Footprint
 
@@ -51,12 +52,10 @@ def init(
         Footprint("cohort init", {"name": name, "from": like}, {}, outputs, "all of an export" if raw else "")
     ):
         made = make_cohort(layout, like, _proposals(raw, Layout(layout.root, like)))
-    protocol = layout.cohorts / name / "protocol.yaml"
     lines = [f"written: {path}" for path in made.written] + [f"kept as it was: {path}" for path in made.kept]
-    lines.append(f"goals, suite and limits are those of {like} until {layout.cohorts / name} has its own")
     if made.n_proposed:
-        lines.append(f"{made.n_proposed} names are proposed in {protocol}: confirm or delete each")
-    lines.append(f"`doseledger cohort check {name}` names what is left to do")
+        lines.append(f"{plural(made.n_proposed, 'name')} proposed in {outputs['protocol']}: confirm or delete each")
+    lines.append(f"next: doseledger cohort check {name}")
     value = {
         "written": [str(path) for path in made.written], "kept": [str(path) for path in made.kept],
         "proposed": made.n_proposed,
@@ -86,11 +85,12 @@ def check(name: Name, as_json: Json = False) -> None:
     Example: doseledger cohort check clinic
     """
     from doseledger.core.errors import NotReady
-    from doseledger.gates.cohort_files import describe_lacks, find_lacks, find_notes
+    from doseledger.core.sheet import plural
+    from doseledger.ledger.provenance.cohort_files import describe_lacks, find_lacks, find_notes
 
     at = project(name)
     lacks, notes = find_lacks(at.layout, at.settings), find_notes(at.layout, at.settings)
     value = {"cohort": name, "ready": not lacks, "lacks": [asdict(lack) for lack in lacks], "notes": notes}
     show(value, as_json, describe_lacks(at.layout, lacks, notes))
     if lacks:
-        raise NotReady(f"{name} is not ready: {len(lacks)} to do, listed above")
+        raise NotReady(f"{name} lacks {plural(len(lacks), 'thing')}, listed above")

@@ -11,10 +11,7 @@ from doseledger.core.protocol import Protocol
 
 # Names of ROIs by structure, each with why it may be it.
 Proposals = dict[str, dict[str, str]]
-MARK = (
-    "PROPOSED by a survey, confirmed by nobody: delete each name that is wrong, then these lines down to\n"
-    "`proposed:`, so that the names that are left are aliases."
-)
+MARK = "PROPOSED: delete the names that are wrong, then this line and the next. What is left are aliases."
 # Columns of a structure's keys and of its names.
 KEY_COLUMN, WHY_COLUMN = 4, 40
 
@@ -59,6 +56,8 @@ def with_proposals(text: str, proposals: Proposals) -> str:
     proposals
         Names by structure, and why.
     """
+    if not proposals:
+        return text
     from ruamel.yaml import YAML
     from ruamel.yaml.comments import CommentedSeq
 

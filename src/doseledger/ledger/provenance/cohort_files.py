@@ -1,9 +1,10 @@
-"""Everything that a cohort lacks before its pipeline can run, named at once."""
+"""Lacks of a cohort that keep its pipeline from running."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,12 +18,15 @@ from doseledger.dosimetry.goals import lint_goals
 from doseledger.gates.limits import Thresholds, load_thresholds
 from doseledger.gates.suites import read_suite
 from doseledger.ingest.pack import find_sources
+from doseledger.ledger.provenance.git import ask_git
 
 # Ends of the names of features that are of one structure; and what has such names and is none.
 OF_STRUCTURE = (
     "volume_cc", "median_hu", "mean_gy", "d98_percent", "d95_percent", "d50_percent", "d2_percent", "v95_percent",
 )  # fmt: skip
 NO_STRUCTURE = frozenset({"body", "dose_body"})
+# What the source of a limit says that was borrowed.
+TO_BE_SET = "to be set"
 # Names that a line lists.
 MOST_NAMED = 5
 Found = TypeVar("Found")
@@ -59,8 +63,8 @@ def find_lacks(layout: Layout, settings: Settings) -> list[Lack]:
         lacks += [
             Lack(
                 str(layout.protocol),
-                f"{structure}: proposed and confirmed by nobody: {_list(names)}",
-                "delete the names that are wrong, and the line `proposed:` to take the others as aliases",
+                f"{structure}: proposed by a survey, not confirmed: {_list(names)}",
+                "delete the names that are wrong, then the line `proposed:`: what is left are aliases",
             )
             for structure, names in protocol.proposed.items()
         ]
@@ -70,20 +74,28 @@ def find_lacks(layout: Layout, settings: Settings) -> list[Lack]:
     if limits is not None:
         lacks += _limit_lacks(layout, limits, protocol, settings)
     _read(lambda: read_table(layout.test_set, TEST_SET), layout.test_set, lacks)
-    return lacks
+    return [*lacks, *_git_lacks(layout)]
 
 
 def find_notes(layout: Layout, settings: Settings) -> list[str]:
     """Return what is worth knowing of a cohort and keeps nothing from running."""
     notes = []
-    own = layout.folders[0]
-    for name, what in (("protocol.yaml", "protocol"), ("goals.yaml", "goals"), ("thresholds.yaml", "limits")):
-        if not (own / name).is_file():
-            holder = next((folder.name for folder in layout.folders if (folder / name).is_file()), "none")
-            notes.append(f"{what}: those of {holder} hold; write {own / name} where they don't suit")
+    borrowed = _borrowed(layout)
+    if borrowed:
+        notes.append(f"limits to be set from your own first results: {_list(borrowed)}")
     if settings.cohort != layout.cohort:
         notes.append(f"{layout.params} works on {settings.cohort}; `dvc exp run -S cohort={layout.cohort}` on this one")
     return notes
+
+
+def _borrowed(layout: Layout) -> list[str]:
+    """Limits whose source says that they are still to be set."""
+    try:
+        limits = load_thresholds(layout)
+    except BadInput:
+        return []
+    found = [limit for block in (limits.metrics, limits.shortcuts) for items in block.values() for limit in items]
+    return sorted({limit.metric for limit in found if TO_BE_SET in limit.source})
 
 
 def _read(read: Callable[[], Found], path: Path, lacks: list[Lack]) -> Found | None:
@@ -99,7 +111,7 @@ def _raw_lacks(layout: Layout) -> Iterator[Lack]:
     if layout.cohort == SYNTHETIC_COHORT:
         return
     pack = f"`doseledger raw pack CLEAN --cohort {layout.cohort}` with the folder of de-identified cases"
-    record = layout.raw.with_name(f"{layout.raw.name}.dvc")
+    record = _record(layout)
     try:
         there = set(find_sources(layout.raw))
     except BadInput as error:
@@ -108,7 +120,7 @@ def _raw_lacks(layout: Layout) -> Iterator[Lack]:
         there = set()
     else:
         if not record.is_file():
-            yield Lack(str(record), "DVC does not know the raw cases", f"`dvc add {layout.raw}`, then commit that file")
+            yield Lack(str(record), "DVC does not know the raw cases", f"`dvc add {layout.raw}`")
     try:
         listed = set(read_table(layout.raw_list, RAW)["case_id"])
     except BadInput as error:
@@ -117,6 +129,28 @@ def _raw_lacks(layout: Layout) -> Iterator[Lack]:
     for what, names in (("not listed", there - listed), ("listed and not there", listed - there if there else set())):
         if names:
             yield Lack(str(layout.raw_list), f"{plural(len(names), 'case')} {what}: {_list(sorted(names))}", pack)
+
+
+def _git_lacks(layout: Layout) -> Iterator[Lack]:
+    """Files that no commit will hold; none where no Git repository is at work."""
+    places = (layout.folders[0], layout.raw_list, _record(layout))
+    listed = ask_git(
+        layout.root, "ls-files", "-z", "--others", "--exclude-standard", "--",
+        *(path.relative_to(layout.root).as_posix() for path in places),
+    )  # fmt: skip
+    if names := [name for name in (listed or "").split("\0") if name]:
+        add = f"`git add {' '.join(dict.fromkeys(_top(name, layout) for name in names))}`, then commit"
+        yield Lack("Git", f"{plural(len(names), 'file')} of this cohort unknown to it: {_list(names)}", add)
+
+
+def _top(name: str, layout: Layout) -> str:
+    own = layout.folders[0].relative_to(layout.root)
+    return own.as_posix() if own in Path(name).parents else name
+
+
+def _record(layout: Layout) -> Path:
+    """What DVC keeps of the raw cases."""
+    return layout.raw.with_name(f"{layout.raw.name}.dvc")
 
 
 def _without(message: str, path: Path) -> str:
@@ -137,12 +171,13 @@ def _suite_lacks(layout: Layout, protocol: Protocol) -> Iterator[Lack]:
     items = _read(lambda: read_suite(layout.suite), layout.folders[0] / "suite.json", lacks)
     yield from lacks
     names = {
-        str(value).removesuffix(f"_{end}")
+        str(column).removesuffix(f"_{end}")
         for item in items or []
         for key, value in item["kwargs"].items()
-        if key in ("column", "column_A", "column_B")
+        if key.startswith("column")
+        for column in (value if isinstance(value, list) else [value])
         for end in OF_STRUCTURE
-        if str(value).endswith(f"_{end}")
+        if str(column).endswith(f"_{end}")
     }
     strangers = sorted(names - NO_STRUCTURE - set(protocol.structure_names))
     if strangers:
@@ -175,8 +210,11 @@ def _list(names: list[str]) -> str:
 
 
 def describe_lacks(layout: Layout, lacks: list[Lack], notes: list[str]) -> str:
-    """Return the lines that a terminal shows: each lack with what to do, and notes."""
-    lines = [f"{lack.where}: {lack.found}\n  → {lack.do}" for lack in lacks]
+    """Return the lines that a terminal shows: what each file lacks and what to do, and notes."""
+    lines: list[str] = []
+    for (where, do), group in groupby(lacks, key=lambda lack: (lack.where, lack.do)):
+        lines += [where, *(f"  {lack.found}" for lack in group), f"  → {do}"]
     lines += [f"note: {note}" for note in notes]
-    word = "has all that its pipeline needs" if not lacks else f"lacks {plural(len(lacks), 'thing')}"
-    return "\n".join([*lines, f"{layout.cohort} {word}"])
+    if not lacks:
+        lines.append(f"{layout.cohort} has all that its pipeline needs")
+    return "\n".join(lines)
