@@ -221,8 +221,7 @@ def show_case(case: Annotated[Path, typer.Argument(help="A case's NPZ.")], as_js
     Example: doseledger case show data/cases/phantom/case_0001.npz --json
     """
     from doseledger.core.case import Case
-    from doseledger.core.files import to_json
-    from doseledger.evaluate.files.case import describe_case
+    from doseledger.evaluate.files.case import case_as_text, describe_case
 
     description = describe_case(Case.load(case))
-    show(description, as_json, to_json(description))
+    show(description, as_json, case_as_text(description))

@@ -34,12 +34,13 @@ def evaluate(
 
     Example: doseledger evaluate dose_unet
     """
-    from doseledger.core.files import to_json, write_json
+    from doseledger.core.files import write_json
     from doseledger.core.layout import VALIDATION
     from doseledger.core.protocol import load_goals, load_protocol
     from doseledger.evaluate.calibration import DrawnSets, calibrate_cohort
     from doseledger.evaluate.case import Yardsticks
     from doseledger.evaluate.cohort import TestSet, evaluate_cohort
+    from doseledger.evaluate.summary import summary_as_text
 
     elsewhere = predictions is not None or out is not None or part != "test"
     if elsewhere and out is None:
@@ -57,7 +58,7 @@ def evaluate(
         sets = DrawnSets(layout.cases, layout.splits, source / VALIDATION, source, fold, repeat)
         found = calibrate_cohort(sets, tell=tell)
     write_json(target / "calibration.json", found)
-    show(details, as_json, to_json(details))
+    show(details, as_json, summary_as_text(details))
 
 
 @app.command(rich_help_panel=JUDGE)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from doseledger.cli.audited import audited, this_machine
-from doseledger.cli.shared import RECORD, Cohort, Json, Model, project, show, tell
+from doseledger.cli.shared import RECORD, Cohort, Json, Model, complete_versions, project, show, tell
 
 if TYPE_CHECKING:
     from doseledger.ledger.registry.tag import Version
@@ -18,7 +18,9 @@ app = typer.Typer()
 registry_app = typer.Typer(no_args_is_help=True, help="Model versions and their stages, as Git tags.")
 app.add_typer(registry_app, name="registry", rich_help_panel=RECORD)
 
-Name = Annotated[str, typer.Argument(help="MODEL@VERSION, dose_unet@v0.1.0 for example.")]
+Name = Annotated[
+    str, typer.Argument(help="MODEL@VERSION, dose_unet@v0.1.0 for example.", autocompletion=complete_versions)
+]
 
 
 @registry_app.command("register")

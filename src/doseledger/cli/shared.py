@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from doseledger.core.errors import DoseledgerError
 
 if TYPE_CHECKING:
     from doseledger.core.layout import Layout, VerdictPaths
@@ -18,8 +21,39 @@ if TYPE_CHECKING:
 START, DATA, GATES, MODEL = "Start", "Data", "Gates", "Model"
 JUDGE, REPORT, RECORD = "Judge", "Report", "Record"
 
-Model = Annotated[str, typer.Argument(help="A name of `models` in the settings.")]
-Cohort = Annotated[str | None, typer.Option(help="Another cohort than the settings'.")]
+
+def complete_models(incomplete: str) -> list[str]:
+    """Models of the project at work, for the shell's completion; none outside a project."""
+    return _complete(lambda: project().settings.models, incomplete)
+
+
+def complete_cohorts(incomplete: str) -> list[str]:
+    """Cohorts of the project at work, for the shell's completion."""
+    return _complete(lambda: sorted(path.name for path in project().layout.cohorts.iterdir()), incomplete)
+
+
+def complete_versions(incomplete: str) -> list[str]:
+    """Registered versions of the project at work, for the shell's completion."""
+
+    def names() -> list[str]:
+        from doseledger.core.layout import find_root
+        from doseledger.ledger.registry.tag import read_versions
+
+        return [version.name for version in read_versions(find_root())]
+
+    return _complete(names, incomplete)
+
+
+def _complete(names: Callable[[], list[str]], incomplete: str) -> list[str]:
+    """Return the names that begin so; none where they can't be read: a shell that completes shows no error."""
+    try:
+        return [name for name in names() if name.startswith(incomplete)]
+    except (DoseledgerError, OSError):
+        return []
+
+
+Model = Annotated[str, typer.Argument(help="A name of `models` in the settings.", autocompletion=complete_models)]
+Cohort = Annotated[str | None, typer.Option(help="Another cohort than the settings'.", autocompletion=complete_cohorts)]
 Workers = Annotated[int | None, typer.Option(help="Processes; 0: this one.", min=0)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 Protocol = Annotated[Path | None, typer.Option(help="Another protocol than the cohort's.")]

@@ -204,7 +204,7 @@ class GoalSet(Block):
 
 
 def load_protocol(path: Path) -> Protocol:
-    """Return a protocol of validation/protocols/.
+    """Return the protocol that a file of validation/cohorts/ holds.
 
     Raises
     ------
@@ -215,7 +215,7 @@ def load_protocol(path: Path) -> Protocol:
 
 
 def load_goals(path: Path) -> GoalSet:
-    """Return a set of clinical goals of validation/goals/.
+    """Return the clinical goals that a file of validation/cohorts/ holds.
 
     Raises
     ------

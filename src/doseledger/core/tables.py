@@ -80,8 +80,9 @@ SPLITS = _table(
     ["repeat", "fold", "case_id"],
 )
 
-# validation/test_sets/<cohort>.csv: the locked test set, edited only by `doseledger splits lock` and `unlock`. A row
-# without a digest locks a synthetic patient by name: the last bits of his dose differ from machine to machine.
+# validation/cohorts/<cohort>/test_set.csv: the locked test set, edited only by `doseledger test-set lock` and
+# `unlock`. A row without a digest locks a synthetic patient by name: the last bits of his dose differ from machine to
+# machine.
 TEST_SET = _table(
     "test_set",
     {
@@ -93,7 +94,7 @@ TEST_SET = _table(
     ["pseudonym", "source_sha256"],
 )
 
-# validation/test_sets/<cohort>.unlocked.csv: who was taken out of a lock, when and why; it only grows.
+# validation/cohorts/<cohort>/test_set.unlocked.csv: who was taken out of a lock, when and why; it only grows.
 UNLOCKED = _table(
     "unlocked",
     {

@@ -204,6 +204,6 @@ def refuse_phi(files: list[SourceFile], phi: Phi | None, case_id: str) -> None:
     more = f", and {len(by_attribute) - MOST_SHOWN} more attributes" if len(by_attribute) > MOST_SHOWN else ""
     raise BadCase(
         case_id,
-        f"may identify the patient: {', '.join(shown)}{more}. Run `doseledger deidentify`, or name the keyword with a "
-        "reason in the protocol's phi.allow",
+        f"may identify the patient: {', '.join(shown)}{more}. Run `doseledger raw deidentify`, or name the keyword "
+        "with a reason in the protocol's phi.allow",
     )

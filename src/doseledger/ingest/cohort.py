@@ -183,7 +183,7 @@ def _check_list(raw_list: Path, digests: Mapping[str, str], raw: Path) -> None:
     if complaints:
         raise NotReady(
             f"{raw} is not what {raw_list} lists: {', '.join(complaints)} of {len(listed)} cases. "
-            "Fetch the whole cohort (dvc pull), or run `doseledger pack` if the change is meant"
+            "Fetch the whole cohort (dvc pull), or run `doseledger raw pack` if the change is meant"
         )
 
 

@@ -59,7 +59,7 @@ def kind_of(block: Mapping[str, Any], where: str) -> Kind:
     """
     kind = block.get("kind")
     if kind not in KINDS:
-        raise BadInput(f"{where}: kind is {kind!r}, wanted one of {', '.join(KINDS)}")
+        raise BadInput(f"{where}: kind is {kind!r}, wanted one of {', '.join(sorted(KINDS))}")
     return KINDS[str(kind)]
 
 

@@ -168,7 +168,7 @@ def _test_set_locked(evidence: Evidence, criterion: Criterion) -> str:
         return ""
     return (
         f"{test_set['locked_by_digest']} of its {test_set['cases']} test cases were locked by digest; "
-        "`doseledger splits lock` without --by-name, evaluate and register anew"
+        "`doseledger test-set lock` without --by-name, evaluate and register anew"
     )
 
 
