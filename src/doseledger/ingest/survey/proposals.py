@@ -1,4 +1,4 @@
-"""Names that a survey proposes, in the text of a protocol: marked, and counted by nobody until a person confirms."""
+"""Names that a survey proposes, marked in a protocol for a person to confirm."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from doseledger.core.protocol import Protocol
 
 # Names of ROIs by structure, each with why it may be it.
 Proposals = dict[str, dict[str, str]]
-MARK = "PROPOSED: delete the names that are wrong, then this line and the next. What is left are aliases."
+MARK = "PROPOSED: delete wrong names, then this line and the next; the names left are aliases."
 # Columns of a structure's keys and of its names.
 KEY_COLUMN, WHY_COLUMN = 4, 40
 
