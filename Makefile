@@ -10,13 +10,14 @@ export ITERATIVE_DO_NOT_TRACK := 1
 export GX_ANALYTICS_ENABLED := False
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help env run test check lock clean
+.PHONY: help env run test check site lock clean
 
 help:
 	@echo "make run    reproduce the pipeline of dvc.yaml and print the report's path"
 	@echo "make test   run the tests"
 	@echo "make env    make .venv from the lock file (both of the above do it when needed)"
 	@echo "make check  ruff, mypy and the import floors"
+	@echo "make site   the documentation as a site, in docs/_build"
 	@echo "make lock   resolve pyproject.toml into requirements.lock again (needs the network)"
 
 env: .venv/.complete
@@ -40,6 +41,10 @@ test: env
 
 check: env
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+site: env
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
+	@echo "docs/_build/README.html"
 
 # Resolved for torch's CPU and CUDA builds alike: torch and what only its CUDA wheels ask for stay out.
 lock:

@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(
     path.relative_to(ROOT).as_posix()
     for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    if "generated" not in path.parts
     if path.name != "CHANGELOG.md"
 )
 # Messages, pages and comments that name commands to a person.

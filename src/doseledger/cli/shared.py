@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from doseledger.cli.progress import tell as tell
 from doseledger.core.errors import DoseledgerError
 
 if TYPE_CHECKING:
@@ -98,11 +98,6 @@ def stage(name: str, cohort: str | None, model: str | None = None) -> Project:
     at = project(cohort)
     require_stage(at.layout, at.settings, name, model)
     return at
-
-
-def tell(line: str) -> None:
-    """Print a line of progress to stderr: stdout holds a command's result alone."""
-    print(line, file=sys.stderr, flush=True)
 
 
 def show(value: Any, as_json: bool, text: str) -> None:

@@ -17,6 +17,12 @@ PARAMS_FILE = "params.yaml"
 PIPELINE_FILE = "dvc.yaml"
 LOCK_FILE = "dvc.lock"
 PACKAGES_FILE = "requirements.lock"
+# What a new project is laid out with; pyproject.toml packs the same into the wheel.
+PROJECT_FILES = (
+    PIPELINE_FILE, PARAMS_FILE, PACKAGES_FILE, "data/raw/dvc.yaml", ".dvc/config", ".dvc/.gitignore", ".dvcignore",
+    ".gitattributes", ".gitignore",
+)  # fmt: skip
+PROJECT_FOLDERS = ("models/recipes", "reports/templates", "validation")
 # The cohort that is made up; all others are patients.
 SYNTHETIC_COHORT = "phantom"
 # Says `like: phantom` where the files of that cohort hold for what a cohort has none of.

@@ -188,6 +188,6 @@ def require_stage(layout: Layout, settings: Settings, stage: str, model: str | N
             raise NotReady(f"no {path}; run `dvc repro`, whose first stages write what others depend on")
         if read_json(path) != value:
             raise NotReady(
-                f"{path} is not what code and settings say now; run `dvc repro` (by hand `doseledger code` and "
-                "`doseledger settings`), else a result is recorded under what it was not made with"
+                f"{path} is not what code and settings say now; run `dvc repro` (`dvc repro --force code` where the "
+                "package was updated), else a result is recorded under what it was not made with"
             )
