@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from doseledger.cli.audited import recorded_as
-from doseledger.cli.shared import DATA, Json, project, show, tell
+from doseledger.cli.shared import DATA, Json, complete_cohorts, project, show, tell
 
 if TYPE_CHECKING:
     from doseledger.core.layout import Layout
@@ -19,14 +19,14 @@ app = typer.Typer()
 cohort_app = typer.Typer(no_args_is_help=True, help="A clinic's own cohort.")
 app.add_typer(cohort_app, name="cohort", rich_help_panel=DATA)
 
-Name = Annotated[str, typer.Argument(help="Its name: a folder of validation/cohorts.")]
+Name = Annotated[str, typer.Argument(help="Its name: a folder of validation/cohorts.", autocompletion=complete_cohorts)]
 FROM_HELP = "The cohort whose protocol, goals, suite and limits it begins with."
 
 
 @cohort_app.command("init")
 def init(
-    name: Name,
-    like: Annotated[str, typer.Option("--from", help=FROM_HELP)],
+    name: Annotated[str, typer.Argument(help="Its name: letters, digits, `_` and `-`.")],
+    like: Annotated[str, typer.Option("--from", help=FROM_HELP, autocompletion=complete_cohorts)],
     raw: Annotated[
         Path | None, typer.Option(help="A raw export, or its survey's folder, for names to propose.")
     ] = None,
