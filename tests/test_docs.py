@@ -186,7 +186,13 @@ def kept_paths() -> str:
 def made_paths() -> list[list[str]]:
     """Outs of stages, as an expression a part."""
     pipeline = read_yaml(ROOT / "dvc.yaml")
-    outs = ["reports/runs.html", "data/raw/${cohort}", "data/raw/${cohort}.csv", "data/raw/${cohort}.dvc"]
+    outs = [
+        "reports/runs.html",
+        "reports/drill/${cohort}/drill.json",
+        "data/raw/${cohort}",
+        "data/raw/${cohort}.csv",
+        "data/raw/${cohort}.dvc",
+    ]
     for stage in [*pipeline["stages"].values(), *read_yaml(ROOT / "data/raw/dvc.yaml")["stages"].values()]:
         for kind in ("outs", "metrics", "plots"):
             outs += [next(iter(out)) if isinstance(out, dict) else out for out in stage.get("do", stage).get(kind, [])]

@@ -9,7 +9,19 @@ import typer
 
 from doseledger.cli.audited import audited
 from doseledger.cli.runs import refresh_runs
-from doseledger.cli.shared import GATES, JUDGE, Cohort, Json, Model, project, show, stage, tell, write_verdict_of
+from doseledger.cli.shared import (
+    GATES,
+    JUDGE,
+    Cohort,
+    Json,
+    Model,
+    describe_standing,
+    project,
+    show,
+    stage,
+    tell,
+    write_verdict_of,
+)
 from doseledger.core.errors import BadInput
 
 app = typer.Typer()
@@ -119,8 +131,9 @@ def gate(model: Model, cohort: Cohort = None) -> None:
     at = stage("gate", cohort, model)
     verdict = read_verdict(at.layout.model(model).model_verdict)
     try:
+        print("\n".join(describe_standing(verdict)))
         enforce(verdict, at.layout.model(model).model_verdict.findings)
     finally:
         # Here and in no stage of its own: the page speaks of commits and experiments too.
         refresh_runs()
-    print(f"{model} passed every gate")
+    print(f"{model}: no gate failed")

@@ -91,12 +91,15 @@ def stage(name: str, cohort: str | None, model: str | None = None) -> Project:
     Raises
     ------
     NotReady
-        If the files of its code and settings are absent or stale: what it made would be recorded under others.
+        If the files of its code and settings are absent or stale: what it made would be recorded under others. Also
+        if a table, a verdict or weights that it reads are not what dvc.lock records of the stage that made them.
     """
+    from doseledger.ledger.provenance.outs import READS, require_recorded
     from doseledger.ledger.provenance.stages import require_stage
 
     at = project(cohort)
     require_stage(at.layout, at.settings, name, model)
+    require_recorded(at.layout.root, READS.get(name, ()), at.layout.cohort, model)
     return at
 
 
@@ -129,4 +132,15 @@ def show_verdict(verdict: Verdict, as_json: bool) -> None:
 
     warnings = [f"warning: [{item.gate}] {item.message}" for item in verdict.findings if item.severity == "warning"]
     word = f"the {verdict.gate} gate {'passed' if verdict.ok else 'failed'}"
-    show(verdict_as_json(verdict), as_json, "\n".join([*warnings, word]))
+    show(verdict_as_json(verdict), as_json, "\n".join([*describe_standing(verdict), *warnings, word]))
+
+
+def describe_standing(verdict: Verdict) -> list[str]:
+    """Return a model's results as a sentence, and its badge with the reasons; nothing for another gate's verdict."""
+    from doseledger.gates.model.standing import read_standing
+    from doseledger.gates.verdict import verdict_as_json
+
+    standing = read_standing(verdict_as_json(verdict))
+    if standing is None:
+        return []
+    return [standing.sentence, standing.badge, *(f"  - {reason}" for reason in standing.reasons)]

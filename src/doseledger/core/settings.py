@@ -107,6 +107,18 @@ class EvaluateSettings(Block):
         return self
 
 
+class DeliverSettings(Block):
+    """Plans made of predicted doses; see deliver/cohort.py."""
+
+    models: list[str]
+    workers: CountOrZero
+    seed: int
+    segments_per_arc: Count
+    iterations: Count
+    n_points: Count
+    mu_weight: Annotated[float, Field(ge=0)]
+
+
 class ReportSettings(Block):
     """The report."""
 
@@ -128,6 +140,7 @@ class Settings(Block):
     splits: SplitSettings
     train: TrainSettings
     evaluate: EvaluateSettings
+    deliver: DeliverSettings
     report: ReportSettings
     model_base: dict[str, Any]
     blocks: dict[str, dict[str, Any]]
@@ -140,6 +153,8 @@ class Settings(Block):
                 f"models {strangers} have no block of their own in params.yaml; "
                 "`doseledger recipe use NAME` puts a ready-made one in"
             )
+        if idle := [name for name in self.deliver.models if name not in self.models]:
+            raise ValueError(f"deliver.models names {idle}, which are not trained; wanted some of {self.models}")
         for name, base in self.bases.items():
             if name not in self.models or base not in self.models or base in self.bases:
                 raise ValueError(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from doseledger.core.case import Case, write_npz
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.fanout import Tell, run_cases
-from doseledger.core.files import atomic_path, sha256_of_file, write_json, write_text
+from doseledger.core.files import all_or_none, atomic_path, sha256_of_file, write_json, write_text
 from doseledger.core.settings import EvaluateSettings
 from doseledger.core.tables import CASE_METRICS, DVH_METRICS, GOAL_METRICS, SPLITS, check_table, read_table
 from doseledger.dosimetry.gamma.map import PASS_GAMMA, gamma_map
@@ -102,16 +102,17 @@ def evaluate_cohort(
         raise BadInput("the predictions come from different checkpoints; predict them all again with one")
     summary = summarise(found, np.random.default_rng(DRAW_SEED))
     details = {key: round(value, DECIMALS) if isinstance(value, float) else value for key, value in summary.items()}
-    _write(out / "cases.csv", [metrics.row for metrics in found], CASE_METRICS)
-    _write(out / "dvh.csv", [row for metrics in found for row in metrics.dvh], DVH_METRICS)
-    _write(out / "goals.csv", [row for metrics in found for row in metrics.goals], GOAL_METRICS)
-    write_json(out / DETAILS, details)
-    write_json(out / SUMMARY, headline(details))
-    if gamma_out is not None:
-        errors = {str(metrics.row["case_id"]): float(metrics.row[RANKED_BY]) for metrics in found}
-        for _, case_id in shown_cases(errors):
-            case_path, prediction_path, _, _ = arguments[case_id]
-            write_gamma(gamma_out / f"{case_id}.npz", case_path, prediction_path, yardsticks.settings)
+    with all_or_none():
+        _write(out / "cases.csv", [metrics.row for metrics in found], CASE_METRICS)
+        _write(out / "dvh.csv", [row for metrics in found for row in metrics.dvh], DVH_METRICS)
+        _write(out / "goals.csv", [row for metrics in found for row in metrics.goals], GOAL_METRICS)
+        write_json(out / DETAILS, details)
+        write_json(out / SUMMARY, headline(details))
+        if gamma_out is not None:
+            errors = {str(metrics.row["case_id"]): float(metrics.row[RANKED_BY]) for metrics in found}
+            for _, case_id in shown_cases(errors):
+                case_path, prediction_path, _, _ = arguments[case_id]
+                write_gamma(gamma_out / f"{case_id}.npz", case_path, prediction_path, yardsticks.settings)
     return details
 
 

@@ -36,6 +36,8 @@ class Prediction:
         SHA256 of each case that the weights were fitted to, and that chose among them (validation).
     settings
         How it was predicted; empty where its maker does not say.
+    model
+        The model's name; empty where its maker does not say.
     """
 
     case_id: str
@@ -46,6 +48,7 @@ class Prediction:
     trained_on: frozenset[str]
     selected_on: frozenset[str]
     settings: dict[str, Any]
+    model: str = ""
 
 
 @contextmanager
@@ -80,6 +83,7 @@ def load_prediction(path: Path) -> Prediction:
             trained_on=frozenset(meta["trained_on"]),
             selected_on=frozenset(meta["selected_on"]),
             settings=dict(meta.get("settings", {})),
+            model=str(meta.get("model", "")),
         )
     if dose_gy.dtype != np.float32:
         raise BadCase(path.stem, f"the prediction's dose is {dose_gy.dtype}, wanted float32; run predict again")

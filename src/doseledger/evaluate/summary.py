@@ -114,7 +114,7 @@ def shown_cases(errors: Mapping[str, float]) -> list[tuple[str, str]]:
     -----
     Equal errors are ordered by case id; of an even number of cases the median is the worse of the middle two.
     """
-    order = sorted((float(value), case_id) for case_id, value in errors.items() if not math.isnan(value))
+    order = _ordered(errors)
     if not order:
         return []
     picks = [("Best case", order[0]), ("Median case", order[len(order) // 2]), ("Worst case", order[-1])]
@@ -122,6 +122,24 @@ def shown_cases(errors: Mapping[str, float]) -> list[tuple[str, str]]:
     for title, (_, case_id) in (picks[0], picks[2], picks[1]):
         chosen.setdefault(case_id, title)
     return [(title, case_id) for title, (_, case_id) in picks if chosen.get(case_id) == title]
+
+
+def median_case(errors: Mapping[str, float]) -> str:
+    """Return the case of the middle error, of two the worse, by error by case id.
+
+    Raises
+    ------
+    BadInput
+        If no case has an error.
+    """
+    order = _ordered(errors)
+    if not order:
+        raise BadInput("no test case has an error to be ranked by; evaluate again")
+    return order[len(order) // 2][1]
+
+
+def _ordered(errors: Mapping[str, float]) -> list[tuple[float, str]]:
+    return sorted((float(value), case_id) for case_id, value in errors.items() if not math.isnan(value))
 
 
 def is_measure(column: str) -> bool:

@@ -148,6 +148,14 @@ class OptionalFoundLimits(Block):
     source: Reason
 
 
+class LeftOutLimits(Block):
+    """How many of all patients may be skipped by the protocol, and how many failures accepted, in percent."""
+
+    most_skipped_percent: Percent
+    most_accepted_percent: Percent
+    source: Reason
+
+
 class DataLimits(Block):
     """What the data gate holds a cohort to, beside the protocol and the suite of expectations."""
 
@@ -163,6 +171,7 @@ class DataLimits(Block):
     near_copy: NearCopyLimits
     outliers: OutlierLimits
     optional_found: OptionalFoundLimits
+    left_out: LeftOutLimits
 
 
 class PreflightLimits(Block):
@@ -183,11 +192,15 @@ class EvaluationLimits(Block):
 
 
 class MetricLimit(Block):
-    """One limit on a number of a model's summary."""
+    """One limit on a number of a model's summary.
+
+    `provisional` is true of a limit that was not measured yet: a model that keeps it has not been shown to be fit.
+    """
 
     metric: str
     operator: Literal["<=", ">="]
     limit: float
+    provisional: bool = False
     source: Reason
 
     def is_met(self, value: float) -> bool:
@@ -223,6 +236,13 @@ class DriftLimits(Block):
     source: Reason
 
 
+class BadgeLimits(Block):
+    """With fewer test cases than this a model that keeps its limits is provisional, and its badge not green."""
+
+    least_test_cases: Annotated[int, Field(ge=1)]
+    source: Reason
+
+
 class TrainingLimits(Block):
     """Red flags of a training, told as it goes and judged at its end; learn/watch/red_flags.py measures them."""
 
@@ -248,6 +268,7 @@ class Thresholds(Block):
     shortcuts: dict[str, list[ShortcutLimit]]
     probes: ProbeLimits
     drift: DriftLimits
+    badge: BadgeLimits
 
     def metrics_of(self, model: str) -> list[MetricLimit]:
         """Return the limits of a model's metrics.
@@ -295,11 +316,26 @@ def load_thresholds(layout: Layout) -> Thresholds:
     BadInput
         Naming the key, what was found and what was wanted; a gate without limits judges nothing.
     """
-    merged: dict[str, Any] = {}
+    return load_block(Thresholds, {key: block for key, (block, _) in _blocks(layout).items()}, _file_of(layout))
+
+
+def borrowed_limits(layout: Layout) -> dict[str, str]:
+    """Return {block: cohort} of the limits that stand in the file of a cohort that this one is `like`."""
+    own = layout.folders[0].name
+    return {key: cohort for key, (_, cohort) in _blocks(layout).items() if cohort != own}
+
+
+def _file_of(layout: Layout) -> str:
+    return str(layout.folders[0] / THRESHOLDS_FILE)
+
+
+def _blocks(layout: Layout) -> dict[str, tuple[Any, str]]:
+    """Each block of limits, and the cohort in whose file it stands."""
+    merged: dict[str, tuple[Any, str]] = {}
     for folder in reversed(layout.folders):
         path = folder / THRESHOLDS_FILE
         content = read_yaml(path) if path.is_file() else {}
         if not isinstance(content, dict):
             raise BadInput(f"{path}: wanted a mapping of limits, found {type(content).__name__}")
-        merged |= content
-    return load_block(Thresholds, merged, str(layout.folders[0] / THRESHOLDS_FILE))
+        merged |= {key: (block, folder.name) for key, block in content.items()}
+    return merged

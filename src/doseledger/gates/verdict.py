@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from doseledger.core.errors import GateFailed, NotReady
-from doseledger.core.files import read_json, write_json
+from doseledger.core.files import all_or_none, read_json, write_json
 from doseledger.core.layout import VerdictPaths
 
 Severity = Literal["error", "warning"]
@@ -86,8 +86,9 @@ def write_verdict(verdict: Verdict, paths: VerdictPaths) -> None:
 
     Both are written whether the gate passed or not; `enforce` comes after.
     """
-    write_json(paths.findings, verdict_as_json(verdict))
-    write_json(paths.token, {"ok": verdict.ok, "digest": verdict.digest})
+    with all_or_none():
+        write_json(paths.findings, verdict_as_json(verdict))
+        write_json(paths.token, {"ok": verdict.ok, "digest": verdict.digest})
 
 
 def verdict_as_json(verdict: Verdict) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from doseledger.core.case import Case, read_meta
 from doseledger.core.code import reached_code
 from doseledger.core.errors import BadCase, BadInput, NotReady, SkippedCase
 from doseledger.core.fanout import run_cases, take_shard
-from doseledger.core.files import atomic_path, read_json, sha256_of_file, sha256_of_json, write_json
+from doseledger.core.files import all_or_none, atomic_path, read_json, sha256_of_file, sha256_of_json, write_json
 from doseledger.core.protocol import Protocol
 from doseledger.core.tables import CASE_ID, CASES, RAW, SKIPPED, STRUCTURES, read_table, write_table
 from doseledger.dicom.read import Link
@@ -287,7 +287,8 @@ def _write_tables(out: Path, entries: dict[str, Entry], protocol: Protocol) -> N
             {"case_id": case_id, **{key: meta[key] for key in columns}, "sha256": entry["sha256"]}
             | {"n_warnings": len(meta["warnings"])}
         )
-    write_table(out / "cases.csv", pd.DataFrame(rows, columns=list(CASES.columns)), CASES)
-    write_table(out / "skipped.csv", pd.DataFrame(skipped, columns=list(SKIPPED.columns)), SKIPPED)
     counts = count_structures((out / f"{row['case_id']}.npz" for row in rows), protocol)
-    write_table(out / "structures.csv", counts, STRUCTURES)
+    with all_or_none():
+        write_table(out / "cases.csv", pd.DataFrame(rows, columns=list(CASES.columns)), CASES)
+        write_table(out / "skipped.csv", pd.DataFrame(skipped, columns=list(SKIPPED.columns)), SKIPPED)
+        write_table(out / "structures.csv", counts, STRUCTURES)

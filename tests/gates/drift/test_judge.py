@@ -318,6 +318,19 @@ def test_without_new_cases_the_cohorts_own_test_cases_are_looked_at(
         judge_drift(layout, fold=0, repeat=0, workers=0, tell=lambda line: None)
 
 
+def test_a_random_split_with_one_test_patient_is_told_and_never_fails(
+    write_batch: Callable[..., Batch], healthy: Healthy
+) -> None:
+    layout, _ = write_batch(lambda case: case, new=())
+    case = healthy(9)
+    with_test_case(layout, replace(case, ct_hu=(case.ct_hu + 80).astype(np.int16)))
+    verdict = judge_drift(layout, fold=0, repeat=0, workers=0, tell=lambda line: None)
+    assert verdict.ok, [finding.message for finding in verdict.errors]
+    assert {"drift_far", "drift_few"} <= {finding.gate for finding in verdict.findings}
+    (few,) = [finding for finding in verdict.findings if finding.gate == "drift_few"]
+    assert few.message.endswith("what was found of them is told, and fails nothing")
+
+
 def test_the_command_writes_page_table_and_findings_of_new_cases(
     write_batch: Callable[..., Batch], enter_project: Callable[[], None], tmp_path: Path
 ) -> None:

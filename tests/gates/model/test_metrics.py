@@ -46,6 +46,7 @@ def test_a_model_within_its_limits_passes_and_says_by_how_much(at: ModelLayout) 
         "found": 2.5,
         "wanted": "<= 3",
         "ok": True,
+        "provisional": False,
         "source": "the clinic",
     }
     assert judged(at) == verdict

@@ -174,6 +174,25 @@ def test_a_run_told_to_stop_is_no_result_and_goes_on_to_the_same_weights(
     assert_same_weights(places, unbroken)
 
 
+def test_an_interrupted_run_whose_state_was_damaged_does_not_go_on(
+    make_run: MakeRun, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run({"fit.max_epochs": 3})
+    kill_at(monkeypatch, run, places, epoch=1, batch=1)
+    (state,) = places.state_root.glob("*/*/last.ckpt")
+    whole, content = state.read_bytes(), torch.load(state, weights_only=True)
+    weight = max(content["state_dict"].values(), key=torch.Tensor.numel)
+    place = whole.index(weight.contiguous().numpy().tobytes()) + 3
+    state.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    with pytest.raises(BadInput, match=r"state is damaged \(its weights or its optimiser's are not.*--fresh"):
+        quietly(run, places)
+    state.write_bytes(whole[:1000])
+    with pytest.raises(BadInput, match=r"last\.ckpt: the interrupted run can't go on, its state is damaged"):
+        quietly(run, places)
+    state.write_bytes(whole)
+    assert any(line.startswith("resumes") for line in quietly(run, places))
+
+
 @pytest.mark.slow
 def test_a_process_ended_by_kill_9_resumes_to_the_same_weights(make_run: MakeRun, places: Places) -> None:
     run = make_run({"fit.max_epochs": 12})

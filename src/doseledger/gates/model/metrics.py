@@ -63,6 +63,7 @@ def judge_metrics(at: ModelLayout, *, fold: int, repeat: int) -> Verdict:
         "cohort": at.layout.cohort,
         "model": at.name,
         "n_cases": len(rows),
+        "told": {name: _number(summary, name) for name in sorted(summary) if name in _averaged(rows)},
         "limits": [_result(summary, limit) for limit in limits],
         # Told, not judged: a small or an early model may miss these and pass.
         "candidate": [_result(summary, limit) for limit in thresholds.candidate],
@@ -80,6 +81,11 @@ def judge_metrics(at: ModelLayout, *, fold: int, repeat: int) -> Verdict:
     return make_verdict("metrics", digest, findings, details)
 
 
+def _averaged(rows: pd.DataFrame) -> list[str]:
+    """Columns of the table of cases whose mean the summary holds under the same name."""
+    return [str(name) for name in rows.columns if str(name).startswith(AVERAGED) and name not in NOT_AVERAGED]
+
+
 def _number(summary: Mapping[str, Any], name: str) -> float | None:
     value = summary.get(name)
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
@@ -93,6 +99,7 @@ def _result(summary: Mapping[str, Any], limit: MetricLimit) -> dict[str, Any]:
         "found": value,
         "wanted": f"{limit.operator} {limit.limit:g}",
         "ok": value is not None and limit.is_met(value),
+        "provisional": limit.provisional,
         "source": limit.source,
     }
 
@@ -117,9 +124,7 @@ def judge_limits(summary: Mapping[str, Any], limits: list[MetricLimit], model: s
 def judge_summary(summary: Mapping[str, Any], rows: pd.DataFrame) -> list[Finding]:
     """Return where the summary is not the mean of its own table of cases."""
     findings = []
-    for column in rows.columns:
-        if not column.startswith(AVERAGED) or column in NOT_AVERAGED:
-            continue
+    for column in _averaged(rows):
         known = pd.to_numeric(rows[column], errors="coerce").dropna()
         said, mean = _number(summary, column), float(known.mean()) if len(known) else None
         is_same = said is mean if said is None or mean is None else keeps(abs(said - mean), most=ROUNDING)

@@ -146,5 +146,6 @@ def _result(numbers: Mapping[str, float], limit: ShortcutLimit) -> dict[str, Any
         "wanted": f"{limit.operator} {limit.limit:g}",
         "severity": limit.severity,
         "ok": limit.is_met(found),
+        "provisional": limit.provisional,
         "source": limit.source,
     }

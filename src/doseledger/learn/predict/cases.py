@@ -17,7 +17,7 @@ from doseledger.learn.networks.windows import predict_whole
 from doseledger.learn.networks.with_prior import OverPrior, dose_network
 from doseledger.learn.predict.predictor import Predictor, check_spacing, dose_on_case
 from doseledger.learn.recipes.dose import PredictRecipe
-from doseledger.learn.training.checkpoint import Checkpoint, load_checkpoint
+from doseledger.learn.training.checkpoint import Checkpoint, fill, load_checkpoint
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def load_model(path: Path) -> Model:
     checkpoint = load_checkpoint(path)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = dose_network(checkpoint.recipe, checkpoint.spec)
-    network.load_state_dict(checkpoint.weights)
+    fill(network, checkpoint.weights, path)
     return Model(checkpoint, sha256_of_file(path), network.to(device).eval(), device)
 
 

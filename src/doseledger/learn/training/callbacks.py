@@ -11,11 +11,13 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from doseledger.core.damage import refuse_damage
 from doseledger.core.errors import BadInput
 from doseledger.core.fanout import Tell
 from doseledger.core.files import atomic_path, write_text
 from doseledger.learn.run import MONITORED, SCORES, Task, trained_name
-from doseledger.learn.training.checkpoint import Checkpoint, save_checkpoint
+from doseledger.learn.training.archive import digest_of
+from doseledger.learn.training.checkpoint import DIGEST, Checkpoint, save_checkpoint
 from doseledger.learn.training.ranks import Team, gather
 from doseledger.learn.training.resume import ResumeState
 from doseledger.learn.watch.heartbeat import Pulse
@@ -112,6 +114,12 @@ class Recorder(pl.Callback):
         self.history, self.best = state_dict["history"], state_dict["best"]
         self.torch_rng = state_dict["torch_rng"]
 
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Put the digest of weights and optimiser into the resume state."""
+        checkpoint[DIGEST] = _digest_of_state(checkpoint, self.state.lightning)
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Continue torch's random numbers where the interrupted run left them."""
         if self.torch_rng:
@@ -196,6 +204,32 @@ class Recorder(pl.Callback):
             return
         with atomic_path(self.state.lightning) as part:
             trainer.save_checkpoint(part, weights_only=False)
+
+
+def require_whole(state: Path) -> None:
+    """Do nothing if an interrupted run's state is as it was written.
+
+    Raises
+    ------
+    BadInput
+        If it can't be read, or weights or optimiser are others than those that it holds the digest of.
+    """
+
+    def refusal(reason: str) -> BadInput:
+        return BadInput(
+            f"{state}: the interrupted run can't go on, its state is damaged ({reason}); start from the beginning "
+            f"with `doseledger train MODEL --fresh`, or delete {state.parent}"
+        )
+
+    with refuse_damage(refusal):
+        content = torch.load(state, map_location="cpu", weights_only=True)
+        said, found = content[DIGEST], _digest_of_state(content, state)
+    if said != found:
+        raise refusal("its weights or its optimiser's are not those that were written")
+
+
+def _digest_of_state(checkpoint: dict[str, Any], path: Path) -> str:
+    return digest_of([checkpoint["state_dict"], checkpoint["optimizer_states"]], path)
 
 
 def history_csv(history: list[dict[str, float]]) -> str:

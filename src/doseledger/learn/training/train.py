@@ -25,7 +25,7 @@ from doseledger.learn.data.inputs import InputSpec, case_files, open_case, spec_
 from doseledger.learn.data.patches import PatchDataset, WholeCases, case_loader, patch_loader
 from doseledger.learn.recipes.dose import CommonRecipe
 from doseledger.learn.run import CasesByPart, Task, TrainingRun
-from doseledger.learn.training.callbacks import Alive, CaseGroups, Log, Recorder, copy_file
+from doseledger.learn.training.callbacks import Alive, CaseGroups, Log, Recorder, copy_file, require_whole
 from doseledger.learn.training.checkpoint import Checkpoint
 from doseledger.learn.training.measured import measured_cases
 from doseledger.learn.training.ranks import Team, share_cases, share_patches, team_of, trainer_options
@@ -257,6 +257,8 @@ def _fit(
         )
         # weights_only: the state is this program's own, and no code in it is run.
         resume_from = str(state.lightning) if state.found else None
+        if state.found:
+            require_whole(state.lightning)
         try:
             trainer.fit(task, patches, whole, ckpt_path=resume_from, weights_only=True)
         except SIGTERMException as error:

@@ -12,12 +12,12 @@ from typing import Any
 
 from doseledger.core.code import reached_code
 from doseledger.core.errors import NotReady
-from doseledger.core.files import read_json, sha256_of_file, write_json
+from doseledger.core.files import all_or_none, read_json, sha256_of_file, write_json
 from doseledger.core.layout import Layout, ModelLayout
 from doseledger.core.protocol import load_goals, load_protocol
 from doseledger.core.settings import Settings
 from doseledger.gates.digests import DATA_JUDGE
-from doseledger.gates.limits import DEFAULT, load_thresholds
+from doseledger.gates.limits import DEFAULT, borrowed_limits, load_thresholds
 from doseledger.gates.run_digest import TRAINER
 from doseledger.gates.suites import read_suite
 from doseledger.gates.verdict import without_explanations
@@ -31,6 +31,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "check_data": (DATA_JUDGE, "doseledger.report.gate_pages"),
     "evaluate": ("doseledger.evaluate.cohort", "doseledger.evaluate.calibration"),
     "drift": ("doseledger.gates.drift.judge", "doseledger.report.gate_pages"),
+    "deliver": ("doseledger.deliver.cohort",),
     "judge": ("doseledger.gates.model.judge",),
     "report": ("doseledger.report.run",),
     "report_data": ("doseledger.report.data",),
@@ -50,6 +51,7 @@ NEEDS = {
     "ingest": ("protocol",),
     "check_data": ("protocol", "data"),
     "evaluate": ("protocol", "goals"),
+    "deliver": ("protocol", "goals"),
     "drift": ("protocol", "drift"),
     "report": ("explained",),
     "report_data": ("explained",),
@@ -109,7 +111,8 @@ def model_files(at: ModelLayout, settings: Settings) -> dict[Path, Any]:
     limits = load_thresholds(at.layout).model_dump(mode="json")
     recipe, trained = recipe_of(settings, at.name), trained_settings(settings, at.name)
     begun = {key: value for key, value in trained["recipe"].items() if key != "fit"}
-    judged = {name: limits[name] for name in ("training", "evaluation", "candidate")}
+    judged = {name: limits[name] for name in ("training", "evaluation", "candidate", "badge")}
+    judged["borrowed"] = borrowed_limits(at.layout)
     for name in ("metrics", "shortcuts"):
         judged[name] = limits[name].get(at.name, limits[name].get(DEFAULT))
     preflight = {**trained, "recipe": begun, "limits": [limits["preflight"], judged]}
@@ -155,8 +158,9 @@ def trained_settings(settings: Settings, model: str) -> dict[str, Any]:
 
 def write_files(files: Mapping[Path, Any]) -> None:
     """Write JSON files."""
-    for path, value in files.items():
-        write_json(path, value)
+    with all_or_none():
+        for path, value in files.items():
+            write_json(path, value)
 
 
 def require_stage(layout: Layout, settings: Settings, stage: str, model: str | None = None) -> None:

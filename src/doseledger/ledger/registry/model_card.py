@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from doseledger.core.sheet import plural
+from doseledger.gates.model.standing import Standing
 from doseledger.ledger.runs.facts import RunFacts, fold_rows
-
-# Below this many test cases an interval of a mean is wider than the differences between models.
-FEW_CASES = 20
 
 
 @dataclass(frozen=True)
@@ -19,17 +17,17 @@ class CardPart:
     lines: tuple[str, ...]
 
 
-def model_card(facts: RunFacts, *, synthetic: bool, released: bool) -> list[CardPart]:
+def model_card(facts: RunFacts, standing: Standing, *, synthetic: bool) -> list[CardPart]:
     """Return the model card of a run.
 
     Parameters
     ----------
     facts
         The run's files.
+    standing
+        What its badge says, with the reasons.
     synthetic
         Whether the cohort is made up and not of patients.
-    released
-        Whether all gates passed.
     """
     protocol = facts.protocol
     structures = ", ".join(protocol.structure_names)
@@ -45,7 +43,7 @@ def model_card(facts: RunFacts, *, synthetic: bool, released: bool) -> list[Card
     return [
         CardPart("Intended use", intended),
         CardPart("Not intended for", _out_of_scope(facts)),
-        CardPart("Limitations", _limitations(facts, synthetic=synthetic, released=released)),
+        CardPart("Limitations", _limitations(facts, standing, synthetic=synthetic)),
         CardPart("How it fails, and how one would notice", FAILURE_MODES),
     ]
 
@@ -73,22 +71,19 @@ def _out_of_scope(facts: RunFacts) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _limitations(facts: RunFacts, *, synthetic: bool, released: bool) -> tuple[str, ...]:
+def _limitations(facts: RunFacts, standing: Standing, *, synthetic: bool) -> tuple[str, ...]:
     fold = fold_rows(facts)
     counts = {part: int((fold["split"] == part).sum()) for part in ("train", "val", "test")}
     sites = sorted({str(site) for site in facts.cases["site"]})
     lines = []
-    if not released:
+    if standing.state == "failed":
         lines.append("At least one gate failed: these results are a record, not a release.")
+    lines += [f"{reason[:1].upper()}{reason[1:]}." for reason in standing.reasons]
     if synthetic:
         lines.append("The cohort is synthetic: anatomy, dose and their relation are simpler than in patients.")
     lines.append(
         f"Trained on {plural(counts['train'], 'case')}, selected on {counts['val']}, tested on {counts['test']}."
     )
-    if counts["test"] < FEW_CASES:
-        lines.append(
-            f"With {plural(counts['test'], 'test case')} means are uncertain, and a rare failure need not show at all."
-        )
     lines.append(f"Sites: {', '.join(sites)}. Nothing is known of any other.")
     lines.append("Plans of one style are learnt with their habits; a better plan than the clinic's is not predicted.")
     if facts.test_set.empty:

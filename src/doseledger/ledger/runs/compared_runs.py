@@ -14,6 +14,7 @@ from doseledger.core.files import read_json, read_yaml
 from doseledger.core.tables import CASE_METRICS, DVH_METRICS, GOAL_METRICS, read_table
 from doseledger.evaluate.compare import refuse_other_criteria
 from doseledger.evaluate.summary import is_measure
+from doseledger.ledger.provenance.outs import OF_A_RUN, require_recorded
 from doseledger.ledger.provenance.recorded import flatten
 from doseledger.ledger.runs.files import RunFiles
 
@@ -82,7 +83,7 @@ def compared_run(files: RunFiles, label: str) -> ComparedRun:
     Raises
     ------
     NotReady
-        Naming each file that is missing.
+        Naming each file that is missing, or was changed since the stage that made it.
     BadInput
         If a file is not of its form, or the model has no table of doses.
     """
@@ -93,6 +94,8 @@ def compared_run(files: RunFiles, label: str) -> ComparedRun:
     missing = [str(path) for path in sources if not path.is_file()]
     if missing:
         raise NotReady(f"{label} is no finished run, {len(missing)} file(s) are missing: {', '.join(missing)}")
+    if files.root is not None and files.manifest is None:
+        require_recorded(files.root, OF_A_RUN, files.cohort, files.model)
     verdicts = {
         gate: read_json(verdict.findings) for gate, verdict in files.verdicts.items() if verdict.findings.is_file()
     }

@@ -12,7 +12,7 @@ from doseledger.core.errors import BadInput
 from doseledger.core.types import Floats, Indices, Mask
 from doseledger.planning.optimise.patient import PlanStyle
 
-Kind = Literal["min_dose", "max_dose", "dvh_max", "dvh_min", "mean_max", "uniform", "ring", "mimic"]
+Kind = Literal["min_dose", "max_dose", "dvh_max", "dvh_min", "mean_max", "uniform", "ring", "mimic", "mimic_max"]
 # The whole outline less the targets, as a structure of objectives.
 NORMAL_TISSUE = "NormalTissue"
 # A ring's limit begins to fall this far outside a target: no photon beam falls off sooner.
@@ -31,7 +31,8 @@ class Objective:
         `min_dose`, `max_dose`: no point below, above. `uniform`: all at the dose. `mean_max`: the mean not above.
         `dvh_max`, `dvh_min`: at most, at least `volume_percent` of the structure gets more than the dose.
         `ring`: no point above a limit that falls with the distance from each target of more than the dose, from
-        that target's dose down to `dose_gy`. `mimic`: each point at the patient's `wanted_dose_gy`.
+        that target's dose down to `dose_gy`. `mimic`, `mimic_max`: each point at, not above, the patient's
+        `wanted_dose_gy`.
     dose_gy
         Total dose of the plan in Gy.
     weight
@@ -95,7 +96,7 @@ class PointObjective:
             return np.ones(len(off), dtype=np.bool_)
         if kind == "min_dose":
             return off < 0
-        if kind in ("max_dose", "ring"):
+        if kind in ("max_dose", "ring", "mimic_max"):
             return off > 0
         # Q. Wu, R. Mohan, Med Phys 27:701, 2000: of the points on the wrong side, those count that are nearest to
         # the right one, as many as there are too many.
