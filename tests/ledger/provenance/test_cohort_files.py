@@ -14,7 +14,8 @@ from doseledger.core.files import read_json, read_yaml, write_json, write_text
 from doseledger.core.layout import Layout
 from doseledger.core.settings import Settings, load_settings
 from doseledger.ingest.new_cohort import make_cohort
-from doseledger.ingest.pack import find_sources, list_sources
+from doseledger.ingest.pack import list_sources
+from doseledger.ingest.raw import find_sources
 from doseledger.ledger.provenance.cohort_files import Lack, describe_lacks, find_lacks, find_notes
 
 
