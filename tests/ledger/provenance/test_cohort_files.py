@@ -15,7 +15,7 @@ from doseledger.core.layout import Layout
 from doseledger.core.settings import Settings, load_settings
 from doseledger.ingest.new_cohort import make_cohort
 from doseledger.ingest.pack import list_sources
-from doseledger.ingest.raw import find_sources
+from doseledger.ingest.sources import SOURCES
 from doseledger.ledger.provenance.cohort_files import Lack, describe_lacks, find_lacks, find_notes
 
 
@@ -32,7 +32,7 @@ def clinic(repository: Path, tmp_path: Path) -> Layout:
     make_cohort(layout, "prostate", {})
     write_text(layout.raw / "case_0001/a.dcm", "x")
     write_text(layout.raw.with_name("clinic.dvc"), "outs: []\n")
-    list_sources(find_sources(layout.raw)).to_csv(layout.raw_list, index=False)
+    list_sources(SOURCES["dicom"].find(layout.raw), SOURCES["dicom"]).to_csv(layout.raw_list, index=False)
     return layout
 
 

@@ -17,7 +17,7 @@ from doseledger.core.tables import RAW, TEST_SET, read_table
 from doseledger.dosimetry.goals import lint_goals
 from doseledger.gates.limits import Thresholds, load_thresholds
 from doseledger.gates.suites import read_suite
-from doseledger.ingest.raw import find_sources
+from doseledger.ingest.sources import SOURCES
 from doseledger.ledger.provenance.git import ask_git
 
 # Ends of the names of features that are of one structure; and what has such names and is none.
@@ -57,8 +57,9 @@ def find_lacks(layout: Layout, settings: Settings) -> list[Lack]:
         If there is no cohort of this name; the nearest is named.
     """
     protocol_path = layout.folders[0] / "protocol.yaml"
-    lacks = [*_raw_lacks(layout)]
-    protocol = _read(lambda: load_protocol(layout.protocol), protocol_path, lacks)
+    unread: list[Lack] = []
+    protocol = _read(lambda: load_protocol(layout.protocol), protocol_path, unread)
+    lacks = [*_raw_lacks(layout, "dicom" if protocol is None else protocol.source), *unread]
     if protocol is not None:
         lacks += [
             Lack(
@@ -107,13 +108,13 @@ def _read(read: Callable[[], Found], path: Path, lacks: list[Lack]) -> Found | N
         return None
 
 
-def _raw_lacks(layout: Layout) -> Iterator[Lack]:
+def _raw_lacks(layout: Layout, source: str) -> Iterator[Lack]:
     if layout.cohort == SYNTHETIC_COHORT:
         return
     pack = f"`doseledger raw pack CLEAN --cohort {layout.cohort}` with the folder of de-identified cases"
     record = _record(layout)
     try:
-        there = set(find_sources(layout.raw))
+        there = set(SOURCES[source].find(layout.raw))
     except BadInput as error:
         fetch = f"`dvc pull {record}`" if record.is_file() else pack
         yield Lack(str(layout.raw), _without(str(error), layout.raw), fetch)
