@@ -75,7 +75,9 @@ def read_masks(path: Path) -> MaskSet:
         with open_npz(path) as npz:
             if "format_version" in npz:
                 return _of_case(Case.load(path))
-            missing = [name for name in ("masks", "structure_names", "spacing_mm", "origin_mm") if name not in npz]
+            # Labels of a segmentation: 0 outside, k + 1 in structure k.
+            drawn = "labels" if "labels" in npz else "masks"
+            missing = [name for name in (drawn, "structure_names", "spacing_mm", "origin_mm") if name not in npz]
             if missing:
                 found = ", ".join(sorted(npz)) or "nothing"
                 raise BadCase(path.stem, f"{path.name} has no {' and no '.join(missing)}; it holds {found}")
@@ -103,7 +105,12 @@ def _of_case(case: Case) -> MaskSet:
 
 
 def _of_prediction(name: str, npz: Mapping[str, Any]) -> MaskSet:
-    masks, names = npz["masks"], [str(structure) for structure in npz["structure_names"]]
+    names = [str(structure) for structure in npz["structure_names"]]
+    if "labels" in npz:
+        labels = npz["labels"]
+        masks = np.stack([labels == k for k in range(1, len(names) + 1)])
+    else:
+        masks = npz["masks"]
     meta = json.loads(str(npz["meta"])) if "meta" in npz else {}
     fits = masks.ndim == 4 and len(masks) == len(names)
     if not fits or masks.dtype not in (np.uint8, np.bool_) or masks.max(initial=0) > 1:

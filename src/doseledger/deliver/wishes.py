@@ -16,10 +16,10 @@ WISH = re.compile(
     r"\s*(?P<limit>\d+(?:\.\d+)?)\s*(?P<unit>\S*)\s*$"
 )
 SOURCE = "asked for this patient (--goal)"
-# A wish comes before the dose that is mimicked, a target's before an organ's. An organ is asked for a little more than
-# the wish, so that what lies between the optimiser's points meets it too.
-TARGET_WEIGHT = 300.0
-ORGAN_WEIGHT = 300.0
+# A wish comes before the dose that is mimicked; of a DVH only the few points count that lie between. An organ is asked
+# for a little more than the wish, so that what lies between the optimiser's points meets it too.
+MEAN_WEIGHT = 300.0
+DVH_WEIGHT = 1000.0
 ROOM = 0.97
 # A DVH objective is about a part of a structure.
 MOST_PERCENT = 99.0
@@ -85,7 +85,6 @@ def objective_of(wish: Goal, volume_cc: float, *, is_target: bool) -> Objective:
     """
     statistic = parse_statistic(wish.statistic).in_unit(wish.unit)
     below = wish.operator == "<="
-    weight = TARGET_WEIGHT if is_target else ORGAN_WEIGHT
     limit = wish.limit * (ROOM if below and not is_target else 1.0)
     dvh: Kind = "dvh_max" if below else "dvh_min"
     volume = None
@@ -95,11 +94,11 @@ def objective_of(wish: Goal, volume_cc: float, *, is_target: bool) -> Objective:
     elif wish.unit == "Gy" and statistic.kind in ("dose_at_percent", "dose_at_cc"):
         volume = statistic.level if statistic.kind == "dose_at_percent" else 100.0 * statistic.level / volume_cc
     if volume is not None:
-        return Objective(wish.structure, dvh, limit, weight, min(volume, MOST_PERCENT))
+        return Objective(wish.structure, dvh, limit, DVH_WEIGHT, min(volume, MOST_PERCENT))
     if wish.unit == "Gy" and statistic.name == ("max" if below else "min"):
-        return Objective(wish.structure, "max_dose" if below else "min_dose", limit, weight)
+        return Objective(wish.structure, "max_dose" if below else "min_dose", limit, DVH_WEIGHT)
     if wish.unit == "Gy" and statistic.name == "mean" and below:
-        return Objective(wish.structure, "mean_max", limit, weight)
+        return Objective(wish.structure, "mean_max", limit, MEAN_WEIGHT)
     raise BadInput(
         f"--goal {wish.name}: a plan can be optimised for V..Gy, D..% and D..cc in Gy, and for min, max and mean < Gy"
     )

@@ -32,6 +32,7 @@ from doseledger.dicom.write_structures import Roi, make_structure_set
 from doseledger.dosimetry.goals import GoalResult, evaluate_goals
 from doseledger.phantom.near_bowel import SPARED, compromise_of, with_near_bowel, yielded_goals
 from doseledger.phantom.patient import Dirt, SyntheticPatient, draw_patient
+from doseledger.planning.dose.engine import SUB_ANGLES
 from doseledger.planning.machine.check import check_plan
 from doseledger.planning.machine.linac import Machine, load_machine
 from doseledger.planning.optimise.arcs import optimise_plan
@@ -211,6 +212,7 @@ def _plan(
         segments_per_arc=settings.segments_per_arc,
         iterations=settings.iterations,
         dose_spacing_mm=patient.dose_grid.spacing_mm,
+        sub_angles=SUB_ANGLES,
     )
     style = draw_style(rng)
     if compromise_of(patient):

@@ -87,7 +87,7 @@ def judge_drift(
         findings = [Finding("drift_few_training", "", "warning", message)]
     else:
         cases = measure_distances(learn_reference(reference), measured)
-        findings = [*_judge_cases(cases, limits), *_judge_features(features, limits), *_judge_image(image)]
+        findings = [*judge_cases(cases, limits), *_judge_features(features, limits), *_judge_image(image)]
         if new is None and len(measured) < LEAST_VALUES:
             findings = [_told(finding) for finding in findings]
     for case_id in known:
@@ -177,7 +177,8 @@ def _mean_shares(shares: NDArray[np.float64]) -> NDArray[np.float64]:
     return result
 
 
-def _judge_cases(cases: list[dict[str, Any]], limits: DriftLimits) -> list[Finding]:
+def judge_cases(cases: list[dict[str, Any]], limits: DriftLimits) -> list[Finding]:
+    """Return what is wrong with each new case by itself; `cases` are of `measure_distances`."""
     findings = []
     for case in cases:
         case_id, ratio = case["case_id"], case["ratio"]

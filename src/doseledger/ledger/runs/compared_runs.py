@@ -11,13 +11,14 @@ from typing import Any
 import pandas as pd
 
 from doseledger.core.errors import BadInput, NotReady
-from doseledger.core.files import read_json, read_yaml
+from doseledger.core.files import read_json
 from doseledger.core.tables import DVH_METRICS, GOAL_METRICS, read_case_metrics, read_table
 from doseledger.evaluate.compare import refuse_other_criteria
 from doseledger.evaluate.summary import is_measure
 from doseledger.ledger.provenance.outs import OF_A_RUN, require_recorded
 from doseledger.ledger.provenance.recorded import flatten
 from doseledger.ledger.runs.files import RunFiles
+from doseledger.ledger.runs.record import RunRecord
 
 READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
     "cases": read_case_metrics,
@@ -104,10 +105,11 @@ def compared_run(files: RunFiles, label: str) -> ComparedRun:
     verdicts = {
         gate: read_json(verdict.findings) for gate, verdict in files.verdicts.items() if verdict.findings.is_file()
     }
+    record = RunRecord(files)
     return replace(
         _evaluated(label, files.tables["cases"].parent, files.predictions),
-        run=read_json(files.run / "run.json"),
-        settings=dict(flatten(read_yaml(files.run / "config_resolved.yaml"))),
+        run=record.run,
+        settings=dict(flatten(record.config)),
         verdicts=verdicts,
     )
 
