@@ -1,4 +1,4 @@
-"""Share of targets and of beams in low density, where the engine is not to be trusted."""
+"""Low density in targets and on the way of beams, where the engine errs."""
 
 from __future__ import annotations
 
