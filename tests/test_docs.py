@@ -186,7 +186,13 @@ def kept_paths() -> str:
 def made_paths() -> list[list[str]]:
     """Outs of stages, as an expression a part."""
     pipeline = read_yaml(ROOT / "dvc.yaml")
-    outs = ["reports/runs.html", "data/raw/${cohort}", "data/raw/${cohort}.csv", "data/raw/${cohort}.dvc"]
+    outs = [
+        "reports/runs.html",
+        "reports/drill/${cohort}/drill.json",
+        "data/raw/${cohort}",
+        "data/raw/${cohort}.csv",
+        "data/raw/${cohort}.dvc",
+    ]
     for stage in [*pipeline["stages"].values(), *read_yaml(ROOT / "data/raw/dvc.yaml")["stages"].values()]:
         for kind in ("outs", "metrics", "plots"):
             outs += [next(iter(out)) if isinstance(out, dict) else out for out in stage.get("do", stage).get(kind, [])]
@@ -298,7 +304,8 @@ def test_settings_on_pages_exist() -> None:
 
 def wrong_stages(page: str) -> Iterator[str]:
     stages = read_yaml(ROOT / "dvc.yaml")["stages"]
-    cohorts = "|".join(path.name for path in (ROOT / "validation/cohorts").iterdir())
+    shipped = (path.name for path in (ROOT / "validation/cohorts").iterdir())
+    cohorts = "|".join([*shipped, *(Path(name).name for name in EXAMPLES if "cohorts/" in name)])
     for line in code(page):
         for stage, item in re.findall(r"(?<![\w.-])([a-z_]+)@([\w<>-]+)", line):
             per_model = "model" in stages.get(stage, {}).get("matrix", {})

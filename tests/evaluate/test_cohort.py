@@ -40,7 +40,11 @@ def yardsticks(repository: Path) -> Yardsticks:
         protocol=load_protocol(repository / "validation/cohorts/phantom/protocol.yaml"),
         goals=load_goals(repository / "validation/cohorts/phantom/goals.yaml"),
         settings=EvaluateSettings(
-            workers=0, gamma=[gamma], verify_gamma_points=3, dvh_statistics={"target": ["D95%"], "organ": ["mean"]}
+            workers=0,
+            gamma=[gamma],
+            surface_tolerance_mm=1.0,
+            verify_gamma_points=3,
+            dvh_statistics={"target": ["D95%"], "organ": ["mean"]},
         ),
     )
 

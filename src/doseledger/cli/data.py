@@ -55,12 +55,14 @@ def pack(
 
     Example: doseledger raw pack raw/ --cohort prostate
     """
+    from doseledger.core.protocol import load_protocol
     from doseledger.ingest.pack import pack as pack_cases
 
-    layout = project(cohort).layout if out is None else None
+    layout = project(cohort).layout if out is None or cohort else None
     target = out or (layout.raw if layout else Path())
-    raw_list = layout.raw_list if layout else target.with_suffix(".csv")
-    count = pack_cases(raw, target, raw_list, tell)
+    raw_list = layout.raw_list if layout and out is None else target.with_suffix(".csv")
+    kind = load_protocol(layout.protocol).source if layout else "dicom"
+    count = pack_cases(raw, target, raw_list, tell, kind)
     show({"packed": count}, as_json, f"{count} cases packed into {target}, listed in {raw_list}")
 
 

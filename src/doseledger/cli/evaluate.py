@@ -42,16 +42,17 @@ def evaluate(
     part: Annotated[str, typer.Option(help="train, val or test.")] = "test",
     as_json: Json = False,
 ) -> None:
-    """Measure predictions: MAE, DVH, goals and gamma.
+    """Measure predictions: MAE, DVH, gamma; or Dice.
 
     Example: doseledger evaluate dose_unet
     """
-    from doseledger.core.files import write_json
+    from doseledger.core.files import to_json, write_json
     from doseledger.core.layout import VALIDATION
     from doseledger.core.protocol import load_goals, load_protocol
     from doseledger.evaluate.calibration import DrawnSets, calibrate_cohort
     from doseledger.evaluate.case import Yardsticks
     from doseledger.evaluate.cohort import TestSet, evaluate_cohort
+    from doseledger.evaluate.segmentation import evaluate_segmentations
     from doseledger.evaluate.summary import summary_as_text
 
     elsewhere = predictions is not None or out is not None or part != "test"
@@ -64,13 +65,17 @@ def evaluate(
     fold, repeat = settings.fold, settings.repeat
     test_set = TestSet(layout.cases, source, layout.splits, part, fold, repeat)
     gamma_out = None if elsewhere else paths.gamma
-    details = evaluate_cohort(test_set, target, yardsticks, gamma_out=gamma_out, tell=tell)
+    if settings.model(model)["kind"] == "segmentation":
+        measured = evaluate_segmentations(test_set, target, settings.evaluate, gamma_out=gamma_out, tell=tell)
+    else:
+        measured = evaluate_cohort(test_set, target, yardsticks, gamma_out=gamma_out, tell=tell)
     found = {}
     if (source / VALIDATION).is_dir() and part == "test":
         sets = DrawnSets(layout.cases, layout.splits, source / VALIDATION, source, fold, repeat)
         found = calibrate_cohort(sets, tell=tell)
     write_json(target / "calibration.json", found)
-    show(details, as_json, summary_as_text(details))
+    as_text = to_json if settings.model(model)["kind"] == "segmentation" else summary_as_text
+    show(measured, as_json, as_text(measured))
 
 
 @app.command(rich_help_panel=JUDGE)

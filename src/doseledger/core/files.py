@@ -210,6 +210,22 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
 
 
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Return the content of a JSON file that holds a mapping.
+
+    Raises
+    ------
+    BadInput
+        If the file is absent, is no JSON, or holds something else.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise BadInput(
+            f"{path}: wanted a mapping, found {type(content).__name__}; write it anew, or check it out again"
+        )
+    return content
+
+
 def read_yaml(path: Path) -> Any:
     """Return the content of a YAML 1.2 file as plain dicts and lists.
 

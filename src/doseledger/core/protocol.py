@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_yaml
@@ -29,13 +29,29 @@ def folded(name: str) -> str:
     return re.sub(r"[\s_\-]+", "", name).casefold()
 
 
+def _empty_if_none(value: Any) -> Any:
+    return [] if value is None else value
+
+
+# A key whose last name was deleted by hand holds none.
+Names = Annotated[list[str], BeforeValidator(_empty_if_none)]
+
+
 class Structure(Block):
-    """A structure that the protocol knows: its name here, and the names that clinics give it, the best first."""
+    """A structure that the protocol knows: its name here, and the names that clinics give it, the best first.
+
+    Notes
+    -----
+    `label` is its value in label volumes (NIfTI). `proposed` are names that a survey found and nobody has confirmed.
+    They match nothing, and no digest knows them: a name counts once a person has moved it to `aliases`.
+    """
 
     name: str
     kind: Literal["target", "organ"]
     required: bool = True
-    aliases: list[str] = Field(default=[])
+    label: Annotated[int, Field(ge=1, le=65535)] | None = None
+    aliases: Names = Field(default=[])
+    proposed: Names = Field(default=[], exclude=True)
 
     @property
     def folded_names(self) -> list[str]:
@@ -70,6 +86,39 @@ class Phi(Block):
     allow: list[PhiAllowance] = Field(default=[])
 
 
+class PatientRule(Block):
+    r"""Whose a NIfTI case is, by its name, where several are of one patient: those stay together in splits.
+
+    Notes
+    -----
+    What the pattern's one group matches names the patient; with `cases` above 1 it is a number from 1 on, and so many
+    in a row are of one patient.
+
+    Examples
+    --------
+    >>> PatientRule(pattern=r"(patient\d+)_frame\d+", cases=1).patient_of("patient007_frame01")
+    'patient007'
+    >>> PatientRule(pattern=r"brain_(\d+)", cases=2).patient_of("brain_004")
+    'patient_2'
+    """
+
+    pattern: Regex
+    cases: Annotated[int, Field(ge=1)]
+
+    @model_validator(mode="after")
+    def _has_one_group(self) -> PatientRule:
+        if re.compile(self.pattern).groups != 1:
+            raise ValueError(f"patient.pattern {self.pattern!r} needs one group in brackets: what names the patient")
+        return self
+
+    def patient_of(self, case_id: str) -> str | None:
+        """Return the patient's pseudonym; None where the pattern does not match the case's name."""
+        match = re.fullmatch(self.pattern, case_id)
+        if match is None or (self.cases > 1 and not match[1].isdecimal()):
+            return None
+        return match[1] if self.cases == 1 else f"patient_{-(-int(match[1]) // self.cases)}"
+
+
 class Protocol(Block):
     """One protocol: where its cases come from, which objects and structures they have, and the grid they go onto.
 
@@ -77,19 +126,23 @@ class Protocol(Block):
     -----
     `spacing_mm` is (z, y, x), or `native` for the image's own grid. `crop` is `none` for openkbp and native.
     `body_names` are the ROI names that may stand for the outline (RTROIInterpretedType EXTERNAL counts too).
+    `objects` names what of DICOM a case needs; a NIfTI cohort has none, and no dose. Its images may be tilted against
+    the patient's axes by `most_tilt_deg`, and are then kept along their own.
     """
 
     name: str
     title: str
-    source: Literal["dicom", "openkbp"]
+    source: Literal["dicom", "openkbp", "nifti"]
     modality: Literal["CT", "MR"]
-    objects: list[DicomObject]
+    objects: list[DicomObject] = Field(default=[])
     n_fractions: int | None = None
     prescription_gy: dict[str, Positive] = Field(default={})
     spacing_mm: Literal["native"] | tuple[Positive, Positive, Positive]
     crop: Literal["none"] | Crop
     sdf_clip_mm: Positive
     body_names: list[str] = Field(default=[])
+    most_tilt_deg: Annotated[float, Field(ge=0, le=45)] = 0.0
+    patient: PatientRule | None = None
     structures: list[Structure]
     skip_when: SkipWhen | None = None
     phi: Phi | None = None
@@ -109,16 +162,32 @@ class Protocol(Block):
             raise ValueError(f"{', '.join(strangers)} named, but not among the structures {', '.join(names)}")
         if "rtdose" in self.objects and not self.prescription_gy:
             raise ValueError("a protocol with rtdose needs prescription_gy")
-        if self.source == "dicom" and self.phi is None:
-            raise ValueError("a protocol of DICOM needs a phi block")
+        if self.source == "dicom" and (self.phi is None or not self.objects):
+            raise ValueError("a protocol of DICOM needs a phi block, and objects")
+        if self.source == "nifti":
+            self._reads_labels()
         if self.crop != "none" and self.spacing_mm == "native":
             raise ValueError("crop must be none where spacing_mm is native")
         return self
+
+    def _reads_labels(self) -> None:
+        labels = [structure.label for structure in self.structures]
+        if None in labels or len(set(labels)) != len(labels):
+            raise ValueError(f"a protocol of NIfTI needs a label of its own for each structure, found {labels}")
+        if self.objects or self.prescription_gy or self.phi or self.body_names:
+            raise ValueError(
+                "a protocol of NIfTI has no objects, prescription_gy, phi or body_names: it reads no DICOM"
+            )
 
     @property
     def structure_names(self) -> tuple[str, ...]:
         """Names of all structures, in order."""
         return tuple(structure.name for structure in self.structures)
+
+    @property
+    def proposed(self) -> dict[str, list[str]]:
+        """Names by structure that a survey proposes and nobody has confirmed."""
+        return {structure.name: structure.proposed for structure in self.structures if structure.proposed}
 
     @property
     def target_names(self) -> tuple[str, ...]:

@@ -92,6 +92,7 @@ class EvaluateSettings(Block):
     workers: CountOrZero
     gamma: list[GammaSettings]
     verify_gamma_points: CountOrZero
+    surface_tolerance_mm: Annotated[float, Field(gt=0)]
     dvh_statistics: dict[Literal["target", "organ"], list[str]]
 
     @model_validator(mode="after")

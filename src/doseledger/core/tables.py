@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -138,6 +139,22 @@ CASE_METRICS = _table(
     ["case_id"],
 )
 
+_SHARE = pa.Check.in_range(0.0, 1.0)
+# The same of a segmentation: each measure over all structures, and of each; empty where neither label has one.
+SEGMENT_METRICS = _table(
+    "segmentation metrics",
+    {
+        "case_id": pa.Column(str, CASE_ID),
+        "case_sha256": pa.Column(str, SHA256),
+        "checkpoint_sha256": pa.Column(str, SHA256),
+        "surface_tolerance_mm": pa.Column(float, pa.Check.gt(0.0)),
+        r"^(dice|iou|surface_dice)(_.+)?$": pa.Column(float, _SHARE, regex=True, nullable=True),
+        r"^hd95_mm(_.+)?$": pa.Column(float, _NOT_NEGATIVE, regex=True, nullable=True),
+        r"^volume_cc_(reference|prediction)_.+$": pa.Column(float, _NOT_NEGATIVE, regex=True),
+    },
+    ["case_id"],
+)
+
 # …/dvh.csv: one row per case, structure and statistic; difference is prediction − plan.
 DVH_METRICS = _table(
     "DVH metrics",
@@ -230,6 +247,20 @@ def _from_text(frame: pd.DataFrame, schema: pa.DataFrameSchema, where: str) -> p
             elif column.nullable:
                 typed[found] = cells.where(cells != "", other=None)
     return typed
+
+
+def read_case_metrics(path: Path) -> pd.DataFrame:
+    """Return a table of cases of either kind of model: `CASE_METRICS` of a dose, `SEGMENT_METRICS` of a segmentation.
+
+    Raises
+    ------
+    BadInput
+        As `read_table`.
+    """
+    with suppress(OSError, UnicodeDecodeError), path.open(encoding="utf-8") as stream:
+        if "dice" in stream.readline().strip().split(","):
+            return read_table(path, SEGMENT_METRICS)
+    return read_table(path, CASE_METRICS)
 
 
 def check_table(frame: pd.DataFrame, schema: pa.DataFrameSchema, where: str) -> pd.DataFrame:

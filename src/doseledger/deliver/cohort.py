@@ -14,7 +14,7 @@ from doseledger.core.tables import SPLITS, read_table
 from doseledger.core.types import Tell
 from doseledger.deliver.gap import describe_delivery, summarise_deliveries
 from doseledger.deliver.plan import PlanRequest, deliver_case
-from doseledger.ingest.pack import find_sources
+from doseledger.ingest.raw import find_sources
 
 
 @dataclass(frozen=True)

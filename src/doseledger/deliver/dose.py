@@ -33,7 +33,7 @@ from doseledger.dicom.source import in_file, lenient, malformed_as_bad_case, rea
 from doseledger.dicom.values import text_of
 from doseledger.dicom.write_prediction import PredictedBy, make_heading, make_predicted_dose, make_predicted_plan
 from doseledger.ingest.case import Origin, convert_case
-from doseledger.ingest.pack import find_sources
+from doseledger.ingest.raw import find_sources
 from doseledger.learn.data.inputs import CaseFile, open_case
 from doseledger.learn.predict.predictor import Predictor
 

@@ -32,7 +32,7 @@ from doseledger.dosimetry.dvh.curves import dvh_curves
 from doseledger.evaluate.files.plan_complexity import complexity_as_json
 from doseledger.evaluate.predictions import Prediction, load_prediction
 from doseledger.ingest.case import Origin, convert_case
-from doseledger.ingest.pack import find_sources
+from doseledger.ingest.raw import find_sources
 from doseledger.planning.dose.engine import dose_at_points
 from doseledger.planning.dose.low_density import Placed, low_density_of
 from doseledger.planning.dose.raytrace import DensityMap, density_map

@@ -6,6 +6,8 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     read="gather_objects",
     read_plan="read_prescription summarise_plan",
-    write="Roi make_ct make_dose make_structure_set",
+    write="make_ct make_dose",
     write_plan="make_plan",
+    write_segmentation="make_segmentation",
+    write_structures="Roi make_structure_set",
 )

@@ -158,6 +158,13 @@ def make_predicted_dose(
     return sign(ds, heading)
 
 
+def share_study(ds: Dataset, image: Dataset) -> None:
+    """Give an object the patient's and the study's attributes as an image has them."""
+    for keyword in SHARED_KEYWORDS:
+        if keyword in image:
+            setattr(ds, keyword, _copied(image[keyword]))
+
+
 def _copied(element: DataElement) -> Any:
     """An element's value for another file; as text, since a name keeps the bytes of its own file's character set."""
     if element.VR == "SQ":
@@ -177,9 +184,7 @@ def sign(ds: Dataset, heading: Heading, title: str = "", equipment: str = f"{LAB
     equipment
         What made it.
     """
-    for keyword in SHARED_KEYWORDS:
-        if keyword in heading.image:
-            setattr(ds, keyword, _copied(heading.image[keyword]))
+    share_study(ds, heading.image)
     ds.SeriesDescription = (title or heading.by.description)[:LONG_STRING]
     ds.Manufacturer, ds.ManufacturerModelName = "doseledger", equipment
     ds.SoftwareVersions = heading.by.version[:LONG_STRING]

@@ -13,6 +13,7 @@ from doseledger.core.errors import BadInput
 from doseledger.dosimetry.intervals import bootstrap_interval, wilson_interval
 from doseledger.dosimetry.openkbp_scores import combine_scores
 from doseledger.evaluate.case import CaseMetrics
+from doseledger.evaluate.overlap import measure_of
 
 # The few numbers that DVC and the editor show, and all of them.
 SUMMARY, DETAILS = "summary.json", "details.json"
@@ -143,7 +144,7 @@ def _ordered(errors: Mapping[str, float]) -> list[tuple[float, str]]:
 
 
 def is_measure(column: str) -> bool:
-    """Return whether a column of the table of cases is an error or a pass rate, which has a mean and an interval.
+    """Return whether a column of the table of cases is an error, a pass rate or an overlap, which has a mean.
 
     Examples
     --------
@@ -151,7 +152,7 @@ def is_measure(column: str) -> bool:
     [True, True, False, False]
     """
     rate = column.startswith("gamma_") and column.endswith("_percent")
-    return rate or column.startswith(("mae_", "openkbp_"))
+    return rate or column.startswith(("mae_", "openkbp_")) or measure_of(column) is not None
 
 
 def _mean(values: np.ndarray[Any, np.dtype[np.float64]]) -> float:

@@ -16,8 +16,9 @@ from doseledger.core.schema import Block, Reason, load_block
 THRESHOLDS_FILE = "thresholds.yaml"
 # Limits of a model that has none of its own.
 DEFAULT = "default"
-# Without these two, nobody has said what a model must beat.
+# Without these, nobody has said what a model must beat: a dose, and a segmentation.
 NEEDED = ("template_mae_ratio", "distance_mae_ratio")
+NEEDED_OF_SEGMENTATION = ("template_error_ratio", "blank_dice")
 Percent = Annotated[float, Field(ge=0, le=100)]
 Correlation = Annotated[float, Field(gt=0, lt=1)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -165,7 +166,7 @@ class DataLimits(Block):
     contains: list[Contains]
     order: list[Order]
     dose_unit: DoseUnitLimits | None
-    valid_dose: ValidDoseLimits
+    valid_dose: ValidDoseLimits | None
     parity: ParityLimits | None
     image: ImageLimits | None
     near_copy: NearCopyLimits
@@ -248,9 +249,12 @@ class TrainingLimits(Block):
 
     loss_share: SignLimit
     gap: SignLimit
-    least_mae_gy: SignLimit
     rise: SignLimit
-    most_gamma_percent: SignLimit
+    # Of doses; null in a cohort without.
+    least_mae_gy: SignLimit | None
+    most_gamma_percent: SignLimit | None
+    # Of segmentations.
+    least_dice_error: SignLimit | None = None
 
 
 Limits = TypeVar("Limits", bound=MetricLimit)
@@ -262,7 +266,7 @@ class Thresholds(Block):
     data: DataLimits
     preflight: PreflightLimits
     training: TrainingLimits
-    evaluation: EvaluationLimits
+    evaluation: EvaluationLimits | None
     metrics: dict[str, list[MetricLimit]]
     candidate: list[MetricLimit]
     shortcuts: dict[str, list[ShortcutLimit]]
@@ -280,8 +284,8 @@ class Thresholds(Block):
         """
         return _of_model(self.metrics, "metrics", model)
 
-    def shortcuts_of(self, model: str) -> list[ShortcutLimit]:
-        """Return the limits of a model's shortcuts.
+    def shortcuts_of(self, model: str, kind: str | None = None) -> list[ShortcutLimit]:
+        """Return the limits of a model's shortcuts; without its kind, it is of the kind that they speak of.
 
         Raises
         ------
@@ -289,7 +293,10 @@ class Thresholds(Block):
             If there are none, or they leave out what a model must beat.
         """
         limits = _of_model(self.shortcuts, "shortcuts", model)
-        missing = [name for name in NEEDED if name not in {limit.metric for limit in limits}]
+        speak_of_labels = any(limit.metric in NEEDED_OF_SEGMENTATION for limit in limits)
+        of_labels = speak_of_labels if kind is None else kind == "segmentation"
+        needed, given = NEEDED_OF_SEGMENTATION if of_labels else NEEDED, {limit.metric for limit in limits}
+        missing = [name for name in needed if name not in given]
         if missing:
             raise BadInput(
                 f"shortcuts of {model} have no limit of {', '.join(missing)}; write into the cohort's thresholds.yaml "

@@ -16,12 +16,14 @@ from pydantic import BaseModel
 from doseledger.core.errors import BadInput
 from doseledger.core.schema import load_block
 from doseledger.core.settings import Settings
-from doseledger.learn.recipes.diffusion import DiffusionRecipe
-from doseledger.learn.recipes.dose import CommonRecipe, Recipe
+from doseledger.learn.recipes.diffusion import DiffusionRecipe, TrainedDiffusion
+from doseledger.learn.recipes.dose import CommonRecipe, CommonTrained, Recipe, TrainedRecipe
+from doseledger.learn.recipes.segmentation import SegmentationRecipe, TrainedSegmentation
 
 if TYPE_CHECKING:
     from doseledger.learn.predict.predictor import Predictor
     from doseledger.learn.run import Family
+    from doseledger.learn.training.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,8 @@ class Kind:
 
     Parameters
     ----------
-    recipe
-        What its block of params.yaml is read with.
+    recipe, trained
+        What its block of params.yaml is read with, and the part of it that a checkpoint keeps.
     family
         Name of the module whose `make_family(recipe, base)` says what is trained.
     predictor
@@ -39,13 +41,22 @@ class Kind:
     """
 
     recipe: type[CommonRecipe]
+    trained: type[CommonTrained]
     family: str
     predictor: str
 
 
 KINDS = {
-    "dose": Kind(Recipe, "doseledger.learn.families.dose", "doseledger.learn.predict.cases"),
-    "diffusion": Kind(DiffusionRecipe, "doseledger.learn.families.diffusion", "doseledger.learn.predict.draws"),
+    "dose": Kind(Recipe, TrainedRecipe, "doseledger.learn.families.dose", "doseledger.learn.predict.cases"),
+    "diffusion": Kind(
+        DiffusionRecipe, TrainedDiffusion, "doseledger.learn.families.diffusion", "doseledger.learn.predict.draws"
+    ),
+    "segmentation": Kind(
+        SegmentationRecipe,
+        TrainedSegmentation,
+        "doseledger.learn.families.segmentation",
+        "doseledger.learn.predict.labels",
+    ),
 }
 
 
@@ -174,6 +185,21 @@ def open_predictor(checkpoint: Path, recipe: CommonRecipe) -> Predictor:
         If it can't be read, or is of another kind.
     """
     return open_as(checkpoint, recipe.model_dump(mode="json")["predict"])
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """Return a checkpoint of any kind.
+
+    Raises
+    ------
+    NotReady
+        If there is none.
+    BadInput
+        If it can't be read, or is of no kind that there is.
+    """
+    from doseledger.learn.training.checkpoint import load_checkpoint, read_content
+
+    return load_checkpoint(path, kind_of(read_content(path)["recipe"], str(path)).trained)
 
 
 def open_as(checkpoint: Path, settings: Mapping[str, Any]) -> Predictor:

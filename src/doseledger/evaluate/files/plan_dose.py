@@ -16,7 +16,7 @@ from doseledger.dicom.read_image import read_image
 from doseledger.dicom.read_plan import read_plan, read_prescription
 from doseledger.dicom.source import in_file, lenient, malformed_as_bad_case, read_source
 from doseledger.dicom.values import items_of, text_of
-from doseledger.planning.dose.engine import dose_at_points, outline, voxel_points_xyz
+from doseledger.planning.dose.engine import SUB_ANGLES, dose_at_points, outline, voxel_points_xyz
 from doseledger.planning.dose.low_density import Placed, low_density_of
 from doseledger.planning.dose.raytrace import density_map
 from doseledger.planning.machine.linac import load_machine
@@ -51,15 +51,13 @@ class Recomputed:
     warning: str = ""
 
 
-def recompute_dose(source: Path, sub_angles: int = 2) -> Recomputed:
+def recompute_dose(source: Path) -> Recomputed:
     """Return how far the RTDOSE of a case lies from the dose of its RTPLAN, in Gy.
 
     Parameters
     ----------
     source
         Folder or zip of one case: CT, RTPLAN and RTDOSE.
-    sub_angles
-        Beams for each segment between control points: the dose on disk was reported with as many.
 
     Raises
     ------
@@ -106,7 +104,7 @@ def recompute_dose(source: Path, sub_angles: int = 2) -> Recomputed:
     points = voxel_points_xyz(inside, dose.grid)
     again = np.zeros(len(points))
     for plan in turned:
-        again += dose_at_points(plan, density, machine, points, sub_angles) * plan.n_fractions
+        again += dose_at_points(plan, density, machine, points, SUB_ANGLES) * plan.n_fractions
     off = np.abs(again - dose.dose_gy[inside])
     highest = float(dose.dose_gy.max())
     return Recomputed(case_id, len(off), highest, float(off.max()), float(off.mean()), low.warning)

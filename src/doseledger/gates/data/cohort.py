@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from doseledger.gates.data.fingerprints import Fingerprint, take_fingerprint
 from doseledger.gates.data.outliers import judge_outliers
 from doseledger.gates.digests import data_digest
 from doseledger.gates.drift.case_inputs import measure_inputs
-from doseledger.gates.features import Row, describe_source, measure_case
+from doseledger.gates.features import Row, describe_source, measure_case, measure_parts
 from doseledger.gates.limits import DataLimits, LeftOutLimits, load_thresholds
 from doseledger.gates.verdict import Finding, Verdict, make_verdict
 
@@ -89,7 +90,7 @@ def judge_cohort(layout: Layout, accept_failed: Mapping[str, str], *, workers: i
     findings += leakage.judge_copies(cases, splits, prints, limits.near_copy)
     table = pd.DataFrame([report.row for report in outcome.done.values() if report.row is not None])
     found, results = _judge_table(table, expectations)
-    far, distances_of = _judge_outliers(outcome.done.values(), limits)
+    far, distances_of = judge_far(outcome.done.values(), limits)
     details = {
         "cohort": layout.cohort,
         "protocol": protocol.name,
@@ -119,9 +120,21 @@ def judge_case(path: Path, row: Mapping[str, object], protocol: Protocol, limits
             "after ingest. Ingest it again"
         )
         findings.append(Finding("hash", case_id, "error", message))
-    try:
-        case = Case.load(path)
-        findings += grids.judge_identity(case, protocol, row)
+    with _named(case_id):
+        report = judge_loaded(Case.load(path), row, protocol, limits)
+    return replace(report, findings=(*findings, *report.findings))
+
+
+def judge_loaded(case: Case, row: Mapping[str, object], protocol: Protocol, limits: DataLimits) -> CaseReport:
+    """Return what a case gives that has no file, a drill's copy say; see `judge_case`.
+
+    Raises
+    ------
+    BadCase
+        If it can't be judged.
+    """
+    with _named(case.case_id):
+        findings = grids.judge_identity(case, protocol, row)
         findings += grids.judge_grid(case, protocol)
         findings += structures.judge_structures(case, protocol, limits)
         findings += distances.judge_distances(case, protocol.sdf_clip_mm, limits.sdf)
@@ -131,16 +144,24 @@ def judge_case(path: Path, row: Mapping[str, object], protocol: Protocol, limits
         if any(finding.gate in UNMEASURABLE for finding in findings):
             return CaseReport(tuple(findings), None, None, print_of_case)
         features = measure_case(case, protocol) | describe_source(case)
+        if not protocol.has_dose:
+            features |= measure_parts(case)
         if limits.image is not None:
             image, measures = images.judge_image(case, protocol, limits.image)
             findings, features = [*findings, *image], features | measures
         return CaseReport(tuple(findings), features, measure_inputs(case, protocol), print_of_case)
+
+
+@contextmanager
+def _named(case_id: str) -> Iterator[None]:
+    """Name the case of garbage that has the form of one: whose it is matters more here than where it broke."""
+    try:
+        yield
     except BadCase:
         raise
     except (BadInput, KeyError, TypeError, ValueError) as error:
-        # Garbage that has the form of a case: whose it is matters more here than where it broke.
         raise BadCase(
-            case_id, f"{path.name} can't be judged ({type(error).__name__}: {error}); ingest it again"
+            case_id, f"{case_id}.npz can't be judged ({type(error).__name__}: {error}); ingest it again"
         ) from error
 
 
@@ -220,7 +241,7 @@ def _judge_table(table: pd.DataFrame, expectations: list[dict[str, Any]]) -> tup
     return suites.judge_features(table, expectations)
 
 
-def _judge_outliers(reports: Iterable[CaseReport], limits: DataLimits) -> tuple[list[Finding], dict[str, float]]:
+def judge_far(reports: Iterable[CaseReport], limits: DataLimits) -> tuple[list[Finding], dict[str, float]]:
     """Return which cases are far from all others, and how far each is per the middle one's distance."""
     inputs = [report.inputs for report in reports if report.inputs is not None]
     table = pd.DataFrame(inputs).set_index("case_id") if inputs else pd.DataFrame()

@@ -21,7 +21,7 @@ from doseledger.core.layout import Layout
 from doseledger.core.limit import keeps
 from doseledger.core.protocol import load_protocol
 from doseledger.core.tables import SPLITS, read_table
-from doseledger.gates.drift.case_inputs import HU_PREFIX, tabulate_inputs
+from doseledger.gates.drift.case_inputs import SHARE, tabulate_inputs
 from doseledger.gates.drift.statistics import (
     LEAST_REFERENCE,
     LEAST_VALUES,
@@ -87,7 +87,7 @@ def judge_drift(
         findings = [Finding("drift_few_training", "", "warning", message)]
     else:
         cases = measure_distances(learn_reference(reference), measured)
-        findings = [*_judge_cases(cases, limits), *_judge_features(features, limits), *_judge_image(image)]
+        findings = [*judge_cases(cases, limits), *_judge_features(features, limits), *_judge_image(image)]
         if new is None and len(measured) < LEAST_VALUES:
             findings = [_told(finding) for finding in findings]
     for case_id in known:
@@ -155,7 +155,7 @@ def compare_images(
     rng
         Draws batches of training cases.
     """
-    columns = [name for name in reference.columns if str(name).startswith(HU_PREFIX)]
+    columns = [name for name in reference.columns if SHARE.match(str(name))]
     known, found = (table[columns].to_numpy(dtype=np.float64) for table in (reference, new))
     draws = [
         psi(_mean_shares(known), _mean_shares(known[rng.integers(0, len(known), size=len(found))]))
@@ -164,7 +164,8 @@ def compare_images(
     return {
         "psi": psi(_mean_shares(known), _mean_shares(found)),
         "limit": max(limits.hu_psi, float(np.quantile(draws, 1.0 - limits.alpha))),
-        "ranges": [str(name).removeprefix(HU_PREFIX) for name in columns],
+        "unit": "HU" if columns and str(columns[0]).startswith("hu_") else "values",
+        "ranges": [SHARE.sub("", str(name)) for name in columns],
         "reference_share": [float(share) for share in _mean_shares(known)],
         "new_share": [float(share) for share in _mean_shares(found)],
     }
@@ -176,7 +177,8 @@ def _mean_shares(shares: NDArray[np.float64]) -> NDArray[np.float64]:
     return result
 
 
-def _judge_cases(cases: list[dict[str, Any]], limits: DriftLimits) -> list[Finding]:
+def judge_cases(cases: list[dict[str, Any]], limits: DriftLimits) -> list[Finding]:
+    """Return what is wrong with each new case by itself; `cases` are of `measure_distances`."""
     findings = []
     for case in cases:
         case_id, ratio = case["case_id"], case["ratio"]
@@ -230,8 +232,8 @@ def _judge_image(image: Mapping[str, Any]) -> list[Finding]:
     if keeps(image["psi"], most=image["limit"]):
         return []
     message = (
-        f"the images' HU are distributed otherwise than in training: PSI {image['psi']:.2f}, wanted at most "
-        f"{image['limit']:.2f}; look at the scanner, its calibration and the contrast agent"
+        f"the images' {image['unit']} are distributed otherwise than in training: PSI {image['psi']:.2f}, wanted at "
+        f"most {image['limit']:.2f}; look at the scanner, its calibration and the contrast agent"
     )
     return [Finding("drift_image", "", "error", message, {"psi": image["psi"], "limit": image["limit"]})]
 

@@ -13,15 +13,15 @@ from doseledger.core.errors import BadInput
 from doseledger.core.files import read_json, sha256_of_file, sha256_of_json
 from doseledger.core.layout import ModelLayout
 from doseledger.core.limit import keeps
-from doseledger.core.tables import CASE_METRICS, SPLITS, read_table
+from doseledger.core.tables import SPLITS, read_case_metrics, read_table
 from doseledger.evaluate.summary import DETAILS
 from doseledger.gates.limits import EvaluationLimits, MetricLimit, load_thresholds
 from doseledger.gates.model.training import judge_plausible, judge_training, read_history
 from doseledger.gates.verdict import Finding, Verdict, make_verdict, without_explanations
 
 # Columns of cases.csv whose mean the summary repeats under the same name.
-AVERAGED = ("mae_", "gamma_")
-NOT_AVERAGED = frozenset({"gamma_points_verified", "gamma_largest_difference"})
+AVERAGED = ("mae_", "gamma_", "dice", "iou", "hd95_mm", "surface_dice")
+NOT_AVERAGED = frozenset({"gamma_points_verified", "gamma_largest_difference", "gamma_criteria"})
 # Summary and table are written with six decimals; a mean of rounded values differs by less than this.
 ROUNDING = 2e-6
 
@@ -47,7 +47,7 @@ def judge_metrics(at: ModelLayout, *, fold: int, repeat: int) -> Verdict:
     limits, evaluation, training = thresholds.metrics_of(at.name), thresholds.evaluation, thresholds.training
     details_json, cases_csv = at.metrics / DETAILS, at.metrics / "cases.csv"
     history = read_history(at.run / "history.csv")
-    summary, rows = read_json(details_json), read_table(cases_csv, CASE_METRICS)
+    summary, rows = read_json(details_json), read_case_metrics(cases_csv)
     if not isinstance(summary, dict):
         raise BadInput(f"{details_json}: wanted a mapping of metrics, found {type(summary).__name__}")
     seen = read_seen(at.checkpoint)
@@ -56,7 +56,7 @@ def judge_metrics(at: ModelLayout, *, fold: int, repeat: int) -> Verdict:
     findings = judge_limits(summary, limits, at.name)
     findings += judge_summary(summary, rows)
     findings += judge_cases(rows, test, seen, sha256_of_file(at.checkpoint))
-    findings += judge_gamma(rows, evaluation)
+    findings += judge_gamma(rows, evaluation) if evaluation is not None else []
     findings += judge_training(history, training, at.name)
     findings += judge_plausible(rows, training, at.name)
     details = {
@@ -68,7 +68,7 @@ def judge_metrics(at: ModelLayout, *, fold: int, repeat: int) -> Verdict:
         # Told, not judged: a small or an early model may miss these and pass.
         "candidate": [_result(summary, limit) for limit in thresholds.candidate],
     }
-    everything = [*limits, evaluation, training]
+    everything = [*limits, *([evaluation] if evaluation is not None else []), training]
     digest = sha256_of_json(
         {
             "tables": [sha256_of_file(table) for table in (details_json, cases_csv, splits_csv)],

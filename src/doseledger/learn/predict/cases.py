@@ -94,7 +94,7 @@ def predict_case(model: Model, case: OpenCase, recipe: PredictRecipe) -> NDArray
     if recipe.mirror_average:
         orders = checkpoint.spec.mirrored_orders(checkpoint.recipe.sampling.mirrored_names)
         dose = (dose + _run(model, mirror_inputs(sample, orders), recipe)[..., ::-1]) / 2.0
-    return dose_on_case(case, dose, box, checkpoint.recipe.inputs.dose_scale_gy)
+    return dose_on_case(case, dose, box, checkpoint.spec.recipe.dose_scale_gy)
 
 
 def _run(model: Model, sample: Sample, recipe: PredictRecipe) -> NDArray[np.float32]:

@@ -17,7 +17,7 @@ from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import atomic_path
 from doseledger.core.schema import load_block
 from doseledger.learn.data.inputs import InputSpec
-from doseledger.learn.recipes.dose import CommonTrained, TrainedRecipe
+from doseledger.learn.recipes.dose import CommonTrained, DoseTrained, TrainedRecipe
 from doseledger.learn.training.archive import digest_of, read_archive
 
 FORMAT_VERSION = 5
@@ -67,7 +67,15 @@ class Checkpoint:
 
     @property
     def spec(self) -> InputSpec:
-        """The channels and conditions of the network's input."""
+        """The channels and conditions of a dose network's input.
+
+        Raises
+        ------
+        BadInput
+            If it predicts no dose.
+        """
+        if not isinstance(self.recipe, DoseTrained):
+            raise BadInput(f"{self.model}: its kind is {self.recipe.kind}, which predicts no dose")
         return InputSpec(self.structure_names, self.target_names, self.recipe.inputs)
 
 

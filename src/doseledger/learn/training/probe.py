@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from doseledger.core.tables import SPLITS, read_table
-from doseledger.learn.data.inputs import case_files, open_case, spec_of
-from doseledger.learn.data.patches import PatchDataset, patch_loader
+from doseledger.learn.data.inputs import case_files, open_case
+from doseledger.learn.data.patches import patch_loader
 from doseledger.learn.recipes.dose import Recipe
 from doseledger.learn.run import TrainingRun
 from doseledger.learn.training.optimiser import build_optimiser
@@ -72,10 +72,11 @@ def probe_steps(run: TrainingRun, cases: Path, splits: Path, *, n_steps: int) ->
     table = read_table(splits, SPLITS)
     files = case_files(cases, table, "train", fold=run.fold, repeat=run.repeat)
     opened = [open_case(file) for file in files[: run.recipe.sampling.batch_size]]
-    spec = spec_of(opened, run.recipe.inputs)
+    reader = run.family.reader
+    spec = reader.spec_of(opened, run.recipe.inputs)
     with explained_memory_errors(run.recipe):
         task = make_task(run, spec, {"train": opened})
-        batch = next(iter(patch_loader(PatchDataset(opened, spec, run.recipe, run.seed), run.recipe)))
+        batch = next(iter(patch_loader(reader.patches(opened, spec, run.recipe, run.seed), run.recipe)))
         optimiser = build_optimiser(task.network, run.recipe.optimiser, task.lr)
         losses: list[float] = []
         loss, output = task.batch_loss(batch, 0)

@@ -21,8 +21,8 @@ from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.fanout import Tell
 from doseledger.core.files import sha256_of_file
 from doseledger.core.tables import SPLITS, read_table
-from doseledger.learn.data.inputs import InputSpec, case_files, open_case, spec_of
-from doseledger.learn.data.patches import PatchDataset, WholeCases, case_loader, patch_loader
+from doseledger.learn.data.inputs import case_files, open_case
+from doseledger.learn.data.patches import case_loader, patch_loader
 from doseledger.learn.recipes.dose import CommonRecipe
 from doseledger.learn.run import CasesByPart, Task, TrainingRun
 from doseledger.learn.training.callbacks import Alive, CaseGroups, Log, Recorder, copy_file, require_whole
@@ -83,7 +83,7 @@ def train(
     """
     team = team_of(run.devices, run.nodes)
     cases = open_cases(run, places)
-    spec = spec_of([*cases["train"], *cases["val"]], run.recipe.inputs)
+    spec = run.family.reader.spec_of([*cases["train"], *cases["val"]], run.recipe.inputs)
     opened = open_state if team.is_main else join_state
     state = opened(places.state_root, run.model, fingerprint_parts(run, places, cases), fresh=fresh)
     pulse = Pulse(state.folder, main=team.is_main)
@@ -100,7 +100,8 @@ def train(
             folder = places.state_root.parent / "wandb"
             live.sink = stack.enter_context(open_wandb(folder, run.model, state.folder.name, resolved_settings(run)))
         task = make_task(run, spec, cases)
-        groups = CaseGroups([case.case_id for case in cases["val"]], [c.case_id for c in measured_cases(run, cases)])
+        validated, trained = ([case.case_id for case in part] for part in (cases["val"], measured_cases(run, cases)))
+        groups = CaseGroups(validated, trained, run.family.scores)
         log(_describe(run, task, team, cases, groups))
         began = time.perf_counter()
         recorder = Recorder(places.out, state, _checkpoint_maker(run, spec, cases), live, team, groups)
@@ -150,7 +151,7 @@ def open_cases(run: TrainingRun, places: Places) -> CasesByPart:
     }
 
 
-def make_task(run: TrainingRun, spec: InputSpec, cases: CasesByPart) -> Task:
+def make_task(run: TrainingRun, spec: Any, cases: CasesByPart) -> Task:
     """Return the task of the run's family, with weights drawn from the run's seed and nothing else's."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)
@@ -226,10 +227,10 @@ def explained_memory_errors(recipe: CommonRecipe) -> Iterator[None]:
 def _fit(
     run: TrainingRun, task: Task, callbacks: list[pl.Callback], state: ResumeState, cases: CasesByPart, team: Team
 ) -> None:
-    recipe = run.recipe
-    patches = share_patches(patch_loader(PatchDataset(cases["train"], task.spec, recipe, run.seed), recipe), team)
+    recipe, reader = run.recipe, run.family.reader
+    patches = share_patches(patch_loader(reader.patches(cases["train"], task.spec, recipe, run.seed), recipe), team)
     validated = share_cases([*cases["val"], *measured_cases(run, cases)], team)
-    whole = case_loader(WholeCases(validated, task.spec, recipe.sampling.patch_zyx), recipe.loader)
+    whole = case_loader(reader.whole(validated, task.spec, recipe.sampling.patch_zyx), recipe.loader)
     with (
         quiet_lightning(),
         explained_memory_errors(recipe),
@@ -269,7 +270,7 @@ def _fit(
             ) from error
 
 
-def _checkpoint_maker(run: TrainingRun, spec: InputSpec, cases: CasesByPart) -> Any:
+def _checkpoint_maker(run: TrainingRun, spec: Any, cases: CasesByPart) -> Any:
     spacings = [case.spacing_mm for case in cases["train"]]
     bounds = tuple(tuple(pick(axis) for axis in zip(*spacings, strict=True)) for pick in (min, max))
 

@@ -1,4 +1,4 @@
-"""A new project: pipeline, settings, limits, templates and CI, laid out beside the package."""
+"""A new project: pipeline, settings, limits, templates and CI files."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.layout import LOCK_FILE
+from doseledger.ledger.provenance.dvc_files import lock_stages
 from doseledger.ledger.provenance.recorded import MODEL_STAGES
 from doseledger.ledger.provenance.snapshot import LOCK_DEPS, parse_yaml
 
@@ -67,8 +68,8 @@ def recorded_outs(lock: Mapping[str, Any], stages: Sequence[str]) -> dict[str, t
     for name in stages:
         stage = known.get(name) if isinstance(known, dict) else None
         for out in (stage.get("outs") or []) if isinstance(stage, dict) else []:
-            path = PurePosixPath(str(out.get("path")))
-            if out.get("md5") and (path.suffix in TABLES or path.parts[0] == FOLDERS):
+            path = PurePosixPath(str(out["path"]))
+            if out.get("md5") and (path.suffix in TABLES or path.parts[:1] == (FOLDERS,)):
                 found[str(path)] = (name, str(out["md5"]))
     return found
 
@@ -85,7 +86,7 @@ def recorded_of(lock_file: Path, stages: Sequence[str]) -> dict[str, tuple[str, 
     lock = parse_yaml(LOCK_DEPS.sub(b"", content))
     if content and not isinstance(lock.get("stages"), dict):
         raise BadInput(f"{lock_file}: not a dvc.lock (no mapping of stages); run `dvc repro` again")
-    return recorded_outs(lock, stages)
+    return recorded_outs({"stages": lock_stages(lock, lock_file)}, stages)
 
 
 def changed_outs(root: Path, stages: Sequence[str]) -> list[ChangedOut]:

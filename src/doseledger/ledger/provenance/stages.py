@@ -29,7 +29,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "ingest": ("doseledger.ingest.cohort",),
     "split": ("doseledger.ingest.splits",),
     "check_data": (DATA_JUDGE, "doseledger.report.gate_pages"),
-    "evaluate": ("doseledger.evaluate.cohort", "doseledger.evaluate.calibration"),
+    "evaluate": ("doseledger.evaluate.cohort", "doseledger.evaluate.segmentation", "doseledger.evaluate.calibration"),
     "drift": ("doseledger.gates.drift.judge", "doseledger.report.gate_pages"),
     "deliver": ("doseledger.deliver.cohort",),
     "judge": ("doseledger.gates.model.judge",),

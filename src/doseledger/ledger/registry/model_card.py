@@ -29,6 +29,8 @@ def model_card(facts: RunFacts, standing: Standing, *, synthetic: bool) -> list[
     synthetic
         Whether the cohort is made up and not of patients.
     """
+    if facts.is_segmentation:
+        return _segmentation_card(facts, standing, synthetic=synthetic)
     protocol = facts.protocol
     structures = ", ".join(protocol.structure_names)
     prescription = ", ".join(f"{name} {dose:g} Gy" for name, dose in protocol.prescription_gy.items())
@@ -47,6 +49,32 @@ def model_card(facts: RunFacts, standing: Standing, *, synthetic: bool) -> list[
         CardPart("How it fails, and how one would notice", FAILURE_MODES),
     ]
 
+
+def _segmentation_card(facts: RunFacts, standing: Standing, *, synthetic: bool) -> list[CardPart]:
+    names = ", ".join(facts.dataset.get("structure_names", facts.protocol.structure_names))
+    intended = (
+        f"Research on segmenting {names} on images like those of {facts.protocol.title}.",
+        f"Input: {facts.protocol.modality}. Output: one label a voxel, on the image's own grid.",
+        "Whoever plans on such a contour looks at it, and mends it, first.",
+        "Not a medical device; not for decisions about the treatment of a patient.",
+    )
+    skipped = tuple(line for line in _out_of_scope(facts) if line.startswith("cases without"))
+    others = ("other scanners, sequences, sites or voxel sizes than those of the training images", *skipped)
+    return [
+        CardPart("Intended use", intended),
+        CardPart("Not intended for", others),
+        CardPart("Limitations", _limitations(facts, standing, synthetic=synthetic)),
+        CardPart("How it fails, and how one would notice", SEGMENTATION_FAILURES),
+    ]
+
+
+SEGMENTATION_FAILURES = (
+    "A structure that is absent, cut by the image's edge or changed by surgery is still drawn where it mostly lies: "
+    "look at volumes and at the worst cases.",
+    "Another contrast or scanner moves borders before it breaks anything: the drift check compares intensities.",
+    "A high Dice of a large structure says nothing of its border: look at 95 % Hausdorff distance and surface Dice.",
+    "The model draws as its training contours were drawn, with their habits.",
+)
 
 FAILURE_MODES = (
     "A structure drawn otherwise than in training (another margin, a bowel bag in place of loops) moves the dose with "
@@ -85,7 +113,10 @@ def _limitations(facts: RunFacts, standing: Standing, *, synthetic: bool) -> tup
         f"Trained on {plural(counts['train'], 'case')}, selected on {counts['val']}, tested on {counts['test']}."
     )
     lines.append(f"Sites: {', '.join(sites)}. Nothing is known of any other.")
-    lines.append("Plans of one style are learnt with their habits; a better plan than the clinic's is not predicted.")
+    if not facts.is_segmentation:
+        lines.append(
+            "Plans of one style are learnt with their habits; a better plan than the clinic's is not predicted."
+        )
     if facts.test_set.empty:
         lines.append("The test set is not locked: a result with other splits is not comparable patient by patient.")
     return tuple(lines)

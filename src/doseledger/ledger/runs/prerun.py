@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from doseledger.core.errors import NotReady
 from doseledger.core.files import read_yaml
 from doseledger.ledger.provenance.git import run_git
-from doseledger.ledger.provenance.stamp import PARAMS_FILE, run_provenance
+from doseledger.ledger.provenance.stamp import PARAMS_FILE, GitState, git_state, run_provenance
 from doseledger.ledger.runs.checklist import Problem
 
 PINNED = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", re.MULTILINE)
@@ -66,18 +66,17 @@ def examine_readiness(root: Path, packages: Path) -> Readiness:
     """
     provenance = run_provenance(root, [], packages)
     problems = (
-        *_dirty(provenance["git"]),
+        *_dirty(git_state(root)),
         *_untracked_code(root),
         *_other_packages(provenance["packages"], packages),
     )
     return Readiness(problems, provenance, dict(_seeds(read_yaml(root / PARAMS_FILE))))
 
 
-def _dirty(git: Mapping[str, Any]) -> Iterator[Problem]:
-    if git["dirty"]:
-        files = ", ".join(git["dirty_paths"][:10])
-        found = f"DIRTY TREE: {git['note']}" + (f" ({files})" if files else "")
-        yield Problem("the working tree", found, "code that a commit describes", "commit or put back what changed")
+def _dirty(git: GitState) -> Iterator[Problem]:
+    if git.dirty:
+        wanted = "code that a commit describes"
+        yield Problem("the working tree", git.describe(), wanted, "commit or put back what changed")
 
 
 def _untracked_code(root: Path) -> Iterator[Problem]:

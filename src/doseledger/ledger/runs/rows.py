@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from doseledger.core.damage import DAMAGED
 from doseledger.core.files import sha256_of_json
 from doseledger.core.layout import Layout, ModelLayout
 from doseledger.gates.model.standing import read_standing
@@ -191,7 +192,7 @@ def _id(files: RunFiles, settings: Mapping[str, Any], summary: Any, checkpoint: 
 def _json(content: bytes | None) -> Any:
     try:
         value = json.loads(content) if content else None
-    except ValueError:
+    except DAMAGED:
         return None
     return value if isinstance(value, dict) else None
 

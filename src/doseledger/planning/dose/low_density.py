@@ -1,4 +1,4 @@
-"""Low density in targets and on the way of beams, where the engine errs."""
+"""Share of targets and beams in low density, where the dose engine errs."""
 
 from __future__ import annotations
 

@@ -120,10 +120,10 @@ class OptimiserSettings:
         Steps of the optimiser.
     dose_spacing_mm
         Spacing (z, y, x) of the reported dose, where the patient brings no dose grid.
-    n_points
-        Points that stand for all structures, to within half as many more: each structure has its share of them.
     sub_angles
         Beams for each segment in the reported dose.
+    n_points
+        Points that stand for all structures, to within half as many more: each structure has its share of them.
     bound_iterations
         Steps for the free-fluence bound; 0 for none.
     mu_weight
@@ -133,8 +133,8 @@ class OptimiserSettings:
     segments_per_arc: int
     iterations: int
     dose_spacing_mm: Triple
+    sub_angles: int
     n_points: int = 9000
-    sub_angles: int = 2
     bound_iterations: int = 0
     mu_weight: float = 0.0
 
