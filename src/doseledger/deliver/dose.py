@@ -34,6 +34,7 @@ from doseledger.dicom.values import text_of
 from doseledger.dicom.write_prediction import PredictedBy, make_heading, make_predicted_dose, make_predicted_plan
 from doseledger.ingest.case import Origin, convert_case
 from doseledger.ingest.pack import find_sources
+from doseledger.ingest.physics import with_physics
 from doseledger.ingest.roi_names import match_names
 from doseledger.learn.data.inputs import CaseFile, open_case
 from doseledger.learn.predict.predictor import Predictor
@@ -182,7 +183,8 @@ def predict_patient(
             tell(f"WARNING: {name}: {note}")
         path = Path(folder) / f"{name}.npz"
         case.save(path)
-        opened = open_case(CaseFile(name, path, sha256_of_file(path)))
+        file = CaseFile(name, path, sha256_of_file(path))
+        opened = open_case(with_physics(file, request.predictor.checkpoint.beams, Path(folder)))
         arrays = request.predictor.predict(opened)
         dose_gy: NDArray[np.float32] = arrays["dose_gy"]
         with malformed_as_bad_case(name):

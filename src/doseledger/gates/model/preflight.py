@@ -57,7 +57,7 @@ def judge_preflight(
         tell(f"{finding.severity}: {finding.message}")
     details: dict[str, object] = {"model": run.model, "steps": N_STEPS}
     try:
-        probe = probe_steps(run, layout.cases, layout.splits, n_steps=N_STEPS)
+        probe = probe_steps(run, layout.cases, layout.splits, n_steps=N_STEPS, physics=layout.physics)
     except (BadCase, BadInput, NotReady) as error:
         message = f"{run.model} can't take its first batch: {error}"
         findings.append(Finding("first_batch", "", "error", message))

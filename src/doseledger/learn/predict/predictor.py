@@ -72,13 +72,14 @@ class Predictor:
 
 @dataclass(frozen=True)
 class SplitPart:
-    """Which cases: the folder they lie in, `train`, `val` or `test`, of which fold and repeat."""
+    """Which cases: the folder they lie in, `train`, `val` or `test`, of which fold and repeat; their maps' folder."""
 
     cases: Path
     splits: Path
     which: str
     fold: int
     repeat: int
+    physics: Path | None = None
 
 
 def predict_part(predictor: Predictor, part: SplitPart, out: Path, *, tell: Tell) -> None:
@@ -92,7 +93,8 @@ def predict_part(predictor: Predictor, part: SplitPart, out: Path, *, tell: Tell
         If a case does not fit what the model was trained on.
     """
     table = read_table(part.splits, SPLITS)
-    files = case_files(part.cases, table, part.which, fold=part.fold, repeat=part.repeat)
+    physics = part.physics if predictor.checkpoint.beams else None
+    files = case_files(part.cases, table, part.which, fold=part.fold, repeat=part.repeat, physics=physics)
     for count, file in enumerate(files, start=1):
         began = time.perf_counter()
         case = open_case(file)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from doseledger.core.protocol import PhysicsMap
 from doseledger.core.schema import Block
 from doseledger.learn.recipes.network import CascadeRecipe, NetworkRecipe
 
@@ -31,13 +32,15 @@ class InputRecipe(Block):
     fractions as numbers (`numbers`), these and a map of the prescribed dose over the targets (`numbers_and_map`), or
     nothing (`none`, the ablation). `place`: where a voxel lies about the targets (along z by their ends, across
     from the centre of the one with the highest prescription), or nothing (`none`); distances to structures say no more
-    beyond `sdf_scale_mm`. The network's output is the dose divided by `dose_scale_gy`.
+    beyond `sdf_scale_mm`. `physics`: which maps of the protocol's beams are channels, see planning/fields/maps.py. The
+    network's output is the dose divided by `dose_scale_gy`.
     """
 
     structures: Literal["sdf", "mask"]
     sdf_scale_mm: Positive
     prescription: Literal["numbers", "numbers_and_map", "none"]
     place: Literal["targets", "none"]
+    physics: list[PhysicsMap]
     dose_scale_gy: Positive
 
 

@@ -19,7 +19,7 @@ from doseledger.core.schema import load_block
 from doseledger.learn.data.inputs import InputSpec
 from doseledger.learn.recipes.dose import CommonTrained, TrainedRecipe
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,8 @@ class Checkpoint:
         When the weights were taken, and the validation scores then.
     weights
         The network's state.
+    beams
+        The protocol's block that the physics maps among its inputs were made of; None without such inputs.
     extras
         What else the family's prediction needs, as plain values and tensors.
     """
@@ -59,6 +61,7 @@ class Checkpoint:
     epoch: int
     scores: dict[str, float]
     weights: dict[str, Tensor]
+    beams: dict[str, Any] | None = None
     extras: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -82,6 +85,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "epoch": checkpoint.epoch,
         "scores": checkpoint.scores,
         "weights": {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.weights.items()},
+        "beams": checkpoint.beams,
         "extras": checkpoint.extras,
     }
     # Through memory: given a path, torch writes that file's name into the archive.
@@ -120,6 +124,7 @@ def load_checkpoint(path: Path, recipe_type: type[CommonTrained] = TrainedRecipe
             epoch=content["epoch"],
             scores=content["scores"],
             weights=content["weights"],
+            beams=content["beams"],
             extras=content.get("extras", {}),
         )
 

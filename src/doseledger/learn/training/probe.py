@@ -53,7 +53,9 @@ class ProbeResult:
         return self.losses[-1]
 
 
-def probe_steps(run: TrainingRun, cases: Path, splits: Path, *, n_steps: int) -> ProbeResult:
+def probe_steps(
+    run: TrainingRun, cases: Path, splits: Path, *, n_steps: int, physics: Path | None = None
+) -> ProbeResult:
     """Return what `n_steps` on the first batch of the first epoch do to its loss, on the CPU in float32.
 
     Only the cases that the batch can hold are opened. The rate is the recipe's own, without warm-up or schedule, so
@@ -70,7 +72,8 @@ def probe_steps(run: TrainingRun, cases: Path, splits: Path, *, n_steps: int) ->
     if isinstance(run.recipe, Recipe):
         run = replace(run, recipe=run.recipe.model_copy(update={"prior": "none"}))
     table = read_table(splits, SPLITS)
-    files = case_files(cases, table, "train", fold=run.fold, repeat=run.repeat)
+    physics = physics if run.recipe.inputs.physics else None
+    files = case_files(cases, table, "train", fold=run.fold, repeat=run.repeat, physics=physics)
     opened = [open_case(file) for file in files[: run.recipe.sampling.batch_size]]
     spec = spec_of(opened, run.recipe.inputs)
     with explained_memory_errors(run.recipe):

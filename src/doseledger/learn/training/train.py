@@ -21,7 +21,7 @@ from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.fanout import Tell
 from doseledger.core.files import sha256_of_file
 from doseledger.core.tables import SPLITS, read_table
-from doseledger.learn.data.inputs import InputSpec, case_files, open_case, spec_of
+from doseledger.learn.data.inputs import InputSpec, OpenCase, beams_of, case_files, open_case, spec_of
 from doseledger.learn.data.patches import PatchDataset, WholeCases, case_loader, patch_loader
 from doseledger.learn.recipes.dose import CommonRecipe
 from doseledger.learn.run import CasesByPart, Task, TrainingRun
@@ -44,12 +44,17 @@ TALKATIVE = (
 
 @dataclass(frozen=True)
 class Places:
-    """Where a run reads and writes: folder of cases, table of splits, folder of the run, root of resume states."""
+    """Where a run reads and writes.
+
+    Folder of cases, table of splits, folder of the run, root of resume states, and folder of the cases' physics maps,
+    which is looked into only by a model that asks for them.
+    """
 
     cases: Path
     splits: Path
     out: Path
     state_root: Path
+    physics: Path | None = None
 
 
 def train(
@@ -144,10 +149,13 @@ def _describe(run: TrainingRun, task: Task, team: Team, cases: CasesByPart, grou
 def open_cases(run: TrainingRun, places: Places) -> CasesByPart:
     """Return the training and validation cases, each compared with its SHA256 in the splits."""
     splits = read_table(places.splits, SPLITS)
-    return {
-        part: [open_case(file) for file in case_files(places.cases, splits, part, fold=run.fold, repeat=run.repeat)]
-        for part in ("train", "val")
-    }
+    physics = places.physics if run.recipe.inputs.physics else None
+
+    def opened(part: str) -> list[OpenCase]:
+        files = case_files(places.cases, splits, part, fold=run.fold, repeat=run.repeat, physics=physics)
+        return [open_case(file) for file in files]
+
+    return {part: opened(part) for part in ("train", "val")}
 
 
 def make_task(run: TrainingRun, spec: InputSpec, cases: CasesByPart) -> Task:
@@ -167,6 +175,7 @@ def fingerprint_parts(run: TrainingRun, places: Places, cases: CasesByPart) -> d
         "repeat": run.repeat,
         "splits": sha256_of_file(places.splits),
         "cases": {case.case_id: case.file.sha256 for part in cases.values() for case in part},
+        "physics": {c.case_id: sha256_of_file(c.physics.path) for part in cases.values() for c in part if c.physics},
         "code": reached_code(__name__, run.family.module),
         "data_gate": run.token,
         **run.family.parts,
@@ -283,6 +292,7 @@ def _checkpoint_maker(run: TrainingRun, spec: InputSpec, cases: CasesByPart) -> 
             selected_on={case.case_id: case.file.sha256 for case in cases["val"]},
             epoch=epoch,
             scores=scores,
+            beams=beams_of(cases["train"]),
             weights=task.weights(),
             extras=task.extras(),
         )

@@ -28,6 +28,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "phantom": ("doseledger.phantom.cohort",),
     "ingest": ("doseledger.ingest.cohort",),
     "split": ("doseledger.ingest.splits",),
+    "physics": ("doseledger.ingest.physics",),
     "check_data": (DATA_JUDGE, "doseledger.report.gate_pages"),
     "evaluate": ("doseledger.evaluate.cohort", "doseledger.evaluate.calibration"),
     "drift": ("doseledger.gates.drift.judge", "doseledger.report.gate_pages"),
@@ -48,6 +49,7 @@ TRAINED = ("preflight", "train")
 NEEDS = {
     "phantom": ("goals",),
     "ingest": ("protocol",),
+    "physics": ("protocol",),
     "check_data": ("protocol", "data"),
     "evaluate": ("protocol", "goals"),
     "drift": ("protocol", "drift"),

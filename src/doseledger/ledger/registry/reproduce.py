@@ -117,6 +117,8 @@ def predict_again(
     BadInput
         If a recorded prediction is another checkpoint's.
     """
+    from doseledger.ingest.physics import with_physics
+    from doseledger.learn.data.inputs import CaseFile
     from doseledger.learn.kinds import open_as
     from doseledger.learn.predict.predictor import SplitPart, predict_part
 
@@ -130,7 +132,9 @@ def predict_again(
             splits, out = Path(folder) / f"{case_id}.csv", Path(folder) / "predictions"
             write_table(splits, pd.DataFrame([{**row, "repeat": 0, "fold": 0, "split": "test"}]), SPLITS)
             predictor = open_as(checkpoint, before.settings)
-            predict_part(predictor, SplitPart(cases, splits, "test", 0, 0), out, tell=tell)
+            file = CaseFile(case_id, cases / f"{case_id}.npz", before.case_sha256)
+            with_physics(file, predictor.checkpoint.beams, Path(folder))
+            predict_part(predictor, SplitPart(cases, splits, "test", 0, 0, Path(folder) / "physics"), out, tell=tell)
             after = load_prediction(out / f"{case_id}.npz")
             found.append(_compare(case_id, before.dose_gy, after.dose_gy))
     return found
