@@ -10,13 +10,16 @@ import numpy as np
 import pytest
 
 from doseledger.core.case import Case
-from doseledger.core.errors import BadCase, NotReady
+from doseledger.core.errors import BadCase, BadInput, NotReady
 from doseledger.core.files import sha256_of_file
 from doseledger.core.physics import MAP_STEP_GY, as_steps, open_physics
 from doseledger.core.protocol import Beams
-from doseledger.ingest.physics import make_cohort_physics, make_physics, with_physics
+from doseledger.ingest.physics import field_case, make_cohort_physics, make_physics, projected, with_physics
 from doseledger.learn.data.inputs import CaseFile, InputSpec, open_case, read_channels, spec_of, whole_box
-from doseledger.learn.recipes.dose import InputRecipe
+from doseledger.learn.predict.predictor import Predictor
+from doseledger.learn.recipes.dose import InputRecipe, TrainedPart
+from doseledger.learn.training.checkpoint import Checkpoint
+from doseledger.planning.fields.maps import physics_maps
 
 BEAMS = Beams(
     gantry_deg=[0.0, 90.0], bixel_mm=10.0, margin_mm=7.0, kernel_weights=(1.0, 1.0, 1.0, 1.0),
@@ -133,6 +136,30 @@ def test_a_map_that_the_protocol_does_not_make_is_asked_for_by_name(cases: Path,
     make_physics(path, BEAMS.model_copy(update={"maps": ["conformal"]}), maps)
     with pytest.raises(NotReady, match="asks for the map gathered, there are conformal"):
         channels_of(path, maps)
+
+
+def test_a_projected_dose_is_one_that_the_beams_give_and_says_how_far_that_is(cases: Path, tmp_path: Path) -> None:
+    path = cases / "case_0001.npz"
+    file = CaseFile("case_0001", path, sha256_of_file(path))
+    opened, case = open_case(file), Case.load(path)
+    told = {"noise": np.random.default_rng(1).uniform(0, 70, case.grid.shape_zyx).astype(np.float32)}
+    told["deliverable"] = physics_maps(field_case(case), BEAMS)["conformal"]
+    apart = {}
+    for name, dose_gy in told.items():
+        model = Checkpoint(
+            "dose_unet", TrainedPart(kind="dose", inputs=INPUTS), {}, (), (), ((), ()), {}, {}, 1, {}, {},
+            BEAMS.model_dump(mode="json"),
+        )  # fmt: skip
+        predictor = Predictor(model, "", {"project": True}, lambda _case, dose_gy=dose_gy: {"dose_gy": dose_gy})
+        arrays = projected(predictor).predict(opened)
+        assert not arrays["dose_gy"][~(case.body & case.valid_dose)].any()
+        apart[name] = float(arrays["undeliverable_gy"])
+        as_it_is = replace(predictor, settings={"project": False})
+        assert projected(as_it_is) is as_it_is
+    assert apart["deliverable"] < 0.5 < 5.0 < apart["noise"]
+    without = replace(predictor, checkpoint=replace(model, beams=None))
+    with pytest.raises(BadInput, match=r"dose_unet: predict\.project is on, but the model was trained without"):
+        projected(without)
 
 
 def test_a_new_patient_gets_the_maps_of_the_models_own_beams(cases: Path, tmp_path: Path) -> None:

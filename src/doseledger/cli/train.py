@@ -137,12 +137,13 @@ def predict(
     Example: doseledger predict dose_unet
     """
     from doseledger.core.layout import VALIDATION
+    from doseledger.ingest.physics import projected
     from doseledger.learn.kinds import open_predictor, recipe_of
     from doseledger.learn.predict.predictor import SplitPart, predict_part
 
     at = stage("predict", cohort, model)
     layout, settings, paths = at.layout, at.settings, at.layout.model(model)
-    predictor = open_predictor(paths.checkpoint, recipe_of(settings, model))
+    predictor = projected(open_predictor(paths.checkpoint, recipe_of(settings, model)))
     folder = out or paths.predictions
     asked = SplitPart(layout.cases, layout.splits, part, settings.fold, settings.repeat, layout.physics)
     predict_part(predictor, asked, folder, tell=tell)

@@ -183,8 +183,8 @@ def predict_patient(
             tell(f"WARNING: {name}: {note}")
         path = Path(folder) / f"{name}.npz"
         case.save(path)
-        file = CaseFile(name, path, sha256_of_file(path))
-        opened = open_case(with_physics(file, request.predictor.checkpoint.beams, Path(folder)))
+        placed = CaseFile(name, path, sha256_of_file(path))
+        opened = open_case(with_physics(placed, request.predictor.checkpoint.beams, Path(folder)))
         arrays = request.predictor.predict(opened)
         dose_gy: NDArray[np.float32] = arrays["dose_gy"]
         with malformed_as_bad_case(name):

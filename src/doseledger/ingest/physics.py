@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from doseledger.core.case import Case
@@ -20,8 +21,11 @@ from doseledger.core.protocol import Beams
 from doseledger.core.schema import load_block
 from doseledger.core.tables import PHYSICS, write_table
 from doseledger.core.types import Tell
-from doseledger.learn.data.inputs import CaseFile
-from doseledger.planning.fields.maps import FieldCase, physics_maps
+from doseledger.learn.data.inputs import CaseFile, OpenCase, defined_voxels
+from doseledger.planning.fields.maps import FieldCase, field_dose, nearest_dose, physics_maps
+
+if TYPE_CHECKING:
+    from doseledger.learn.predict.predictor import Arrays, Predictor
 
 TABLE, KEYS = "physics.csv", "keys.json"
 # With all that it reaches it decides the maps.
@@ -73,6 +77,37 @@ def with_physics(file: CaseFile, beams: Mapping[str, Any] | None, folder: Path) 
     made = folder / "physics" / file.path.name
     make_physics(file.path, load_block(Beams, beams, f"{file.case_id}: beams of the model"), made)
     return replace(file, physics=made)
+
+
+def projected(predictor: Predictor) -> Predictor:
+    """Return a model that tells the nearest dose that its beams can give, where its settings ask to `project`.
+
+    What it would have told otherwise lies `undeliverable_gy` away: the mean over the voxels where a dose is defined,
+    kept beside the dose. Near 0 a machine can give what was told.
+
+    Raises
+    ------
+    BadInput
+        If the model knows no beams: it was trained without physics maps.
+    """
+    if not predictor.settings.get("project"):
+        return predictor
+    if predictor.checkpoint.beams is None:
+        raise BadInput(
+            f"{predictor.checkpoint.model}: predict.project is on, but the model was trained without physics maps and "
+            "knows no beams; name maps in inputs.physics, or set project to false"
+        )
+    beams = load_block(Beams, predictor.checkpoint.beams, f"beams of {predictor.checkpoint.model}")
+
+    def predict(case: OpenCase) -> Arrays:
+        arrays, whole = predictor.predict(case), Case.mapped(case.file.path)
+        defined = defined_voxels(case)
+        told_gy = arrays["dose_gy"]
+        nearest_gy = np.where(defined, nearest_dose(field_dose(field_case(whole), beams), told_gy), np.float32(0.0))
+        apart_gy = float(np.abs(nearest_gy - told_gy)[defined].mean(dtype=np.float64))
+        return {**arrays, "dose_gy": nearest_gy, "undeliverable_gy": np.asarray(apart_gy)}
+
+    return replace(predictor, predict=predict)
 
 
 def make_cohort_physics(cases: Path, beams: Beams | None, out: Path, *, workers: int, tell: Tell) -> pd.DataFrame:

@@ -16,12 +16,14 @@ from pydantic import BaseModel
 from doseledger.core.errors import BadInput
 from doseledger.core.schema import load_block
 from doseledger.core.settings import Settings
-from doseledger.learn.recipes.diffusion import DiffusionRecipe
-from doseledger.learn.recipes.dose import CommonRecipe, Recipe
+from doseledger.learn.recipes.diffusion import DiffusionRecipe, TrainedDiffusion
+from doseledger.learn.recipes.dose import ModelRecipe, Recipe, TrainedPart, TrainedRecipe
+from doseledger.learn.recipes.trees import TrainedTrees, TreesRecipe
 
 if TYPE_CHECKING:
     from doseledger.learn.predict.predictor import Predictor
     from doseledger.learn.run import Family
+    from doseledger.learn.training.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -32,20 +34,26 @@ class Kind:
     ----------
     recipe
         What its block of params.yaml is read with.
+    trained
+        The part of it that decides the model, which its checkpoint keeps.
     family
         Name of the module whose `make_family(recipe, base)` says what is trained.
     predictor
         Name of the module whose `open_predictor(checkpoint, recipe)` predicts cases.
     """
 
-    recipe: type[CommonRecipe]
+    recipe: type[ModelRecipe]
+    trained: type[TrainedPart]
     family: str
     predictor: str
 
 
 KINDS = {
-    "dose": Kind(Recipe, "doseledger.learn.families.dose", "doseledger.learn.predict.cases"),
-    "diffusion": Kind(DiffusionRecipe, "doseledger.learn.families.diffusion", "doseledger.learn.predict.draws"),
+    "dose": Kind(Recipe, TrainedRecipe, "doseledger.learn.families.dose", "doseledger.learn.predict.cases"),
+    "diffusion": Kind(
+        DiffusionRecipe, TrainedDiffusion, "doseledger.learn.families.diffusion", "doseledger.learn.predict.draws"
+    ),
+    "trees": Kind(TreesRecipe, TrainedTrees, "doseledger.learn.families.trees", "doseledger.learn.predict.trees"),
 }
 
 
@@ -78,7 +86,7 @@ def full_block(block: Mapping[str, Any], base: Mapping[str, Any], where: str) ->
     return merge_block(_known(base, kind_of(block, where).recipe), block)
 
 
-def load_recipe(block: Mapping[str, Any], base: Mapping[str, Any], where: str) -> CommonRecipe:
+def load_recipe(block: Mapping[str, Any], base: Mapping[str, Any], where: str) -> ModelRecipe:
     """Return a model's block, merged with what all models share, with its types.
 
     Raises
@@ -93,7 +101,7 @@ def load_recipe(block: Mapping[str, Any], base: Mapping[str, Any], where: str) -
     return load_block(kind_of(block, where).recipe, full_block(block, base, where), where)
 
 
-def recipe_of(settings: Settings, model: str) -> CommonRecipe:
+def recipe_of(settings: Settings, model: str) -> ModelRecipe:
     """Return the recipe of a model of the settings.
 
     Raises
@@ -151,7 +159,7 @@ def _strangers(base: Mapping[str, Any], models: list[type[BaseModel]], prefix: s
     return found
 
 
-def make_family(recipe: CommonRecipe, base: Path | None) -> Family:
+def make_family(recipe: ModelRecipe, base: Path | None) -> Family:
     """Return what training a model of a recipe's kind is.
 
     Parameters
@@ -163,7 +171,7 @@ def make_family(recipe: CommonRecipe, base: Path | None) -> Family:
     return family
 
 
-def open_predictor(checkpoint: Path, recipe: CommonRecipe) -> Predictor:
+def open_predictor(checkpoint: Path, recipe: ModelRecipe) -> Predictor:
     """Return a trained model, ready to predict as its recipe says.
 
     Raises
@@ -174,6 +182,21 @@ def open_predictor(checkpoint: Path, recipe: CommonRecipe) -> Predictor:
         If it can't be read, or is of another kind.
     """
     return open_as(checkpoint, recipe.model_dump(mode="json")["predict"])
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """Return a checkpoint of a model of any kind.
+
+    Raises
+    ------
+    NotReady
+        If it is absent.
+    BadInput
+        If it is cut short, or another program's.
+    """
+    from doseledger.learn.training.checkpoint import load_checkpoint, read_content
+
+    return load_checkpoint(path, kind_of(read_content(path)["recipe"], str(path)).trained)
 
 
 def open_as(checkpoint: Path, settings: Mapping[str, Any]) -> Predictor:

@@ -13,8 +13,9 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from doseledger.core.errors import BadInput
 from doseledger.learn.data.inputs import InputSpec, OpenCase
-from doseledger.learn.recipes.dose import CommonRecipe
+from doseledger.learn.recipes.dose import CommonRecipe, ModelRecipe
 
 # What best.ckpt, early stopping and the plateau schedule look at; the mask is in the name.
 MONITORED = "val_mae_valid_dose_gy"
@@ -78,12 +79,18 @@ class Family:
         What decides the result besides block, seeds, cases and code, as JSON values; part of the fingerprint.
     passes
         How often a case goes through the network when it is validated: what measuring one costs.
+    fit
+        Trains a run, where that is no descent of a network's loss: (run, places, tell, red_flags) writes its files.
+    probe
+        Preflight's trial of such a run on opened cases; so many steps.
     """
 
     module: str
     make_task: Callable[[TrainingRun, InputSpec, CasesByPart], Task]
     parts: dict[str, Any] = field(default_factory=dict)
     passes: int = 1
+    fit: Callable[..., None] | None = None
+    probe: Callable[[TrainingRun, list[OpenCase], int], Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -113,7 +120,7 @@ class TrainingRun:
     """
 
     model: str
-    recipe: CommonRecipe
+    recipe: ModelRecipe
     lr: float
     seed: int
     fold: int
@@ -123,3 +130,16 @@ class TrainingRun:
     family: Family
     devices: int = 1
     nodes: int = 1
+
+    @property
+    def network_recipe(self) -> CommonRecipe:
+        """The recipe of a run that trains a network.
+
+        Raises
+        ------
+        BadInput
+            If it trains none.
+        """
+        if not isinstance(self.recipe, CommonRecipe):
+            raise BadInput(f"{self.model}: a model of kind {self.recipe.kind} has no network")
+        return self.recipe

@@ -59,5 +59,5 @@ def test_what_is_no_checkpoint_is_refused(checkpoint: Checkpoint, tmp_path: Path
     with pytest.raises(BadInput, match="'format_version'"):
         load_checkpoint(path)
     torch.save({"format_version": 0}, path)
-    with pytest.raises(BadInput, match="not a doseledger checkpoint of format 4"):
+    with pytest.raises(BadInput, match="not a doseledger checkpoint of format 5"):
         load_checkpoint(path)

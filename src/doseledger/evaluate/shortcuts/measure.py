@@ -175,8 +175,8 @@ def _ablate(at: ModelLayout, predictor: Predictor, case_ids: list[str], tell: Te
     for number, case_id in enumerate(case_ids):
         case = Case.load(at.layout.cases / f"{case_id}.npz")
         # Beams come from outside a window: what they do to a case can't be cut out of it.
-        whole = predictor.checkpoint.beams is not None
-        patch_zyx = case.grid.shape_zyx if whole else predictor.checkpoint.recipe.sampling.patch_zyx
+        beams, window = predictor.checkpoint.beams, predictor.window_zyx
+        patch_zyx = case.grid.shape_zyx if beams is not None or window is None else window
         rng = np.random.default_rng([DRAW_SEED, number])
         answers[case_id] = ablate_case(case, predict_by(predictor), patch_zyx, rng)
         tell(f"{case_id}: " + ", ".join(f"{name} {value:.2f}" for name, value in answers[case_id].items()))

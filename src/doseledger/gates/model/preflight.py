@@ -52,7 +52,7 @@ def judge_preflight(
     limits, findings = _limits(at)
     seen = machine or look_at_machine(layout.cases, layout.splits.parent)
     tell(f"machine: {describe_machine(seen)}")
-    findings += judge_machine(seen, limits, run.recipe.loader.workers)
+    findings += judge_machine(seen, limits, _loader_workers(run))
     for finding in findings:
         tell(f"{finding.severity}: {finding.message}")
     details: dict[str, object] = {"model": run.model, "steps": N_STEPS}
@@ -72,6 +72,12 @@ def judge_preflight(
             "cases": probe.case_ids,
         }
     return make_verdict("preflight", run_digest(run, layout.splits, limits), findings, details)
+
+
+def _loader_workers(run: TrainingRun) -> int:
+    """Processes that bring a network its patches; trees read their cases themselves."""
+    loader = getattr(run.recipe, "loader", None)
+    return int(loader.workers) if loader is not None else 0
 
 
 def _limits(at: ModelLayout) -> tuple[PreflightLimits, list[Finding]]:

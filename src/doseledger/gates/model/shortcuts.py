@@ -47,7 +47,9 @@ def judge_shortcuts(at: ModelLayout, *, fold: int, repeat: int) -> Verdict:
     if not at.checkpoint.is_file():
         raise NotReady(f"{at.checkpoint}: no such checkpoint; run train first")
     splits = read_table(at.layout.splits, SPLITS)
-    test = splits[(splits["split"] == "test") & (splits["fold"] == fold) & (splits["repeat"] == repeat)]
+    cohort = splits[(splits["fold"] == fold) & (splits["repeat"] == repeat)]
+    test = cohort[cohort["split"] == "test"]
+    limits = [limit for limit in limits if len(cohort) > limit.above_cases]
     findings = _judge_age(at, measured, dict(zip(test["case_id"], test["sha256"], strict=True)))
     try:
         numbers = shortcut_numbers(measured)

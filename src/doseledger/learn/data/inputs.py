@@ -255,6 +255,13 @@ def spec_of(cases: list[OpenCase], recipe: InputRecipe) -> InputSpec:
     return InputSpec(first.structure_names, tuple(n for n in first.structure_names if n in prescribed), recipe)
 
 
+def spacing_range(cases: Sequence[OpenCase]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the least and the largest voxel spacing (z, y, x) of some cases in mm."""
+    spacings = [case.spacing_mm for case in cases]
+    least, most = (tuple(pick(axis) for axis in zip(*spacings, strict=True)) for pick in (min, max))
+    return least, most
+
+
 def beams_of(cases: Sequence[OpenCase]) -> dict[str, Any] | None:
     """Return the beams that the physics maps of all these cases were made of; None where they have none.
 
@@ -263,14 +270,14 @@ def beams_of(cases: Sequence[OpenCase]) -> dict[str, Any] | None:
     BadInput
         If they differ: naming the first case that does.
     """
-    first = cases[0].physics
-    for case in cases[1:]:
-        if (case.physics and case.physics.beams) != (first and first.beams):
+    first, *others = (None if case.physics is None else case.physics.beams for case in cases)
+    for case, beams in zip(cases[1:], others, strict=True):
+        if beams != first:
             raise BadInput(
                 f"{case.case_id}: its physics maps were made of other beams than those of {cases[0].case_id}; run "
                 "`doseledger physics`, which makes all with the protocol's"
             )
-    return first and first.beams
+    return first
 
 
 def check_fits(case: OpenCase, spec: InputSpec) -> None:
@@ -409,6 +416,13 @@ def read_offsets(case: OpenCase, box: Window) -> list[Singles]:
         (offset / OFFSET_SCALE_MM).astype(np.float32).reshape(shape)
         for offset, shape in zip(along, shapes, strict=True)
     ]
+
+
+def defined_voxels(case: OpenCase) -> NDArray[np.bool_]:
+    """Return where a dose is defined (z, y, x): in the body, and where the case says so."""
+    path = case.file.path
+    defined: NDArray[np.bool_] = (map_member(path, "valid_dose") > 0) & (map_member(path, "body") > 0)
+    return defined
 
 
 def read_dose(case: OpenCase, box: Window) -> Singles:

@@ -14,7 +14,7 @@ from doseledger.learn.data.inputs import InputSpec, OpenCase
 from doseledger.learn.losses.dose import DoseLoss, weighted_mean
 from doseledger.learn.networks.windows import VALIDATION_OVERLAP, predict_whole
 from doseledger.learn.networks.with_prior import dose_network
-from doseledger.learn.recipes.dose import CommonRecipe, Recipe, TrainedRecipe
+from doseledger.learn.recipes.dose import ModelRecipe, Recipe, TrainedRecipe
 from doseledger.learn.run import CasesByPart, Family, TrainingRun, mean_scores
 from doseledger.learn.training.finite import refuse_infinite_loss, refuse_infinite_scores, refuse_no_voxel
 from doseledger.learn.training.optimiser import scheduled_optimiser
@@ -121,6 +121,6 @@ def make_dose_task(run: TrainingRun, spec: InputSpec, cases: CasesByPart) -> Dos
 DOSE = Family(module=__name__, make_task=make_dose_task)
 
 
-def make_family(recipe: CommonRecipe, base: Path | None) -> Family:
+def make_family(recipe: ModelRecipe, base: Path | None) -> Family:
     """Return the family of dose networks; they start from nothing."""
     return DOSE

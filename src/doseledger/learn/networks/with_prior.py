@@ -11,7 +11,7 @@ from doseledger.core.errors import BadInput
 from doseledger.learn.data.inputs import InputSpec, OpenCase
 from doseledger.learn.networks.mean_dose import MeanDose
 from doseledger.learn.networks.unet import build_network
-from doseledger.learn.recipes.dose import CommonTrained, TrainedRecipe
+from doseledger.learn.recipes.dose import TrainedPart, TrainedRecipe
 
 # What one unit of a fresh network's word counts, learned from there: about the size of what it has to say, as a mean
 # dose errs by a few hundredths of the dose scale. On one patch, 0.03 learns in 60 steps more than 0.2 in 100.
@@ -32,7 +32,7 @@ class OverPrior(nn.Module):
         return result
 
 
-def dose_network(recipe: CommonTrained, spec: InputSpec, fit_to: Sequence[OpenCase] = ()) -> nn.Module:
+def dose_network(recipe: TrainedPart, spec: InputSpec, fit_to: Sequence[OpenCase] = ()) -> nn.Module:
     """Return a dose model's network with fresh weights: (image, condition) -> dose in units of the dose scale.
 
     Parameters

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from doseledger.core.case import map_member, write_npz
+from doseledger.core.case import write_npz
 from doseledger.core.errors import BadCase
 from doseledger.core.fanout import Tell
 from doseledger.core.files import atomic_path
 from doseledger.core.tables import SPLITS, read_table
-from doseledger.learn.data.inputs import OpenCase, Window, case_files, open_case
+from doseledger.core.types import IntTriple
+from doseledger.learn.data.inputs import OpenCase, Window, case_files, defined_voxels, open_case
 from doseledger.learn.training.checkpoint import Checkpoint
 
 Arrays = dict[str, NDArray[Any]]
@@ -39,6 +40,8 @@ class Predictor:
         The dose that the network adds to, float32 (z, y, x) in Gy; None where it adds to nothing.
     draws
         Whether its doses are drawn, and have a spread.
+    window_zyx
+        Size of the windows that its dose hangs on; None where it hangs on the whole case.
     """
 
     checkpoint: Checkpoint
@@ -47,6 +50,7 @@ class Predictor:
     predict: Callable[[OpenCase], Arrays]
     prior: Callable[[OpenCase], NDArray[np.float32]] | None = None
     draws: bool = False
+    window_zyx: IntTriple | None = None
 
     def save(self, path: Path, case: OpenCase, arrays: Arrays) -> None:
         """Write the arrays of a case, where its grid is, and the digests of all that made them."""
@@ -101,7 +105,12 @@ def predict_part(predictor: Predictor, part: SplitPart, out: Path, *, tell: Tell
         arrays = predictor.predict(case)
         predictor.save(out / f"{case.case_id}.npz", case, arrays)
         seconds, highest = time.perf_counter() - began, float(arrays["dose_gy"].max())
-        tell(f"[{count}/{len(files)}] {case.case_id}: highest dose {highest:.1f} Gy, {seconds:.1f} s")
+        tell(f"[{count}/{len(files)}] {case.case_id}: highest dose {highest:.1f} Gy{_apart(arrays)}, {seconds:.1f} s")
+
+
+def _apart(arrays: Arrays) -> str:
+    """How far from what a machine can give the model's own dose was, where it was projected."""
+    return f", {float(arrays['undeliverable_gy']):.2f} Gy from what was told" if "undeliverable_gy" in arrays else ""
 
 
 def dose_on_case(case: OpenCase, dose: NDArray[np.float32], box: Window, scale_gy: float) -> NDArray[np.float32]:
@@ -126,14 +135,6 @@ def dose_on_case(case: OpenCase, dose: NDArray[np.float32], box: Window, scale_g
             "the prediction is not finite; the case's inputs or the checkpoint are broken",
         )
     return np.where(defined_voxels(case), np.maximum(dose_gy, 0.0), np.float32(0.0)).astype(np.float32)
-
-
-def defined_voxels(case: OpenCase) -> NDArray[np.bool_]:
-    """Return where a dose is defined (z, y, x): in the body, and where the case says so."""
-    defined: NDArray[np.bool_] = (map_member(case.file.path, "valid_dose") > 0) & (
-        map_member(case.file.path, "body") > 0
-    )
-    return defined
 
 
 def check_spacing(case: OpenCase, checkpoint: Checkpoint, tolerance: float) -> None:

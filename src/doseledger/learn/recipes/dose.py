@@ -192,21 +192,40 @@ class PredictRecipe(Block):
     -----
     `overlap` is the share of a window that its neighbour covers too; `mirror_average` predicts the mirrored case as
     well and averages the two. A case whose voxels lie further than `spacing_tolerance` (a share) outside those of
-    training is refused: a network counts in voxels, and misjudges mm beyond what it has seen.
+    training is refused: a network counts in voxels, and misjudges mm beyond what it has seen. With `project` the
+    nearest dose that the beams can give takes the place of what the network tells, see `ingest.physics.projected`.
     """
 
     overlap: Annotated[float, Field(ge=0, lt=1)]
     windows_at_once: Count
     mirror_average: bool
+    project: bool
     spacing_tolerance: Annotated[float, Field(ge=0)]
 
 
-class CommonTrained(Block):
-    """What decides a model's weights in every family: the part of its block that its checkpoint keeps."""
+class TrainedPart(Block):
+    """What decides a model in every family: the part of its block that its checkpoint keeps."""
 
     kind: str
-    lr_factor: Positive
     inputs: InputRecipe
+
+
+class ModelRecipe(TrainedPart, ABC):
+    """All that the stages ask of a model's block, whatever its kind."""
+
+    def quick(self) -> Self:
+        """Return the same with the quickest way to predict: for answers to many altered inputs."""
+        return self
+
+    @abstractmethod
+    def trained_part(self) -> TrainedPart:
+        """Return what decides the model: all but how cases are brought and predicted."""
+
+
+class CommonTrained(TrainedPart):
+    """What decides the weights of a network of any family."""
+
+    lr_factor: Positive
     sampling: SamplingRecipe
     network: Annotated[NetworkRecipe, Field(discriminator="name")]
     optimiser: OptimiserRecipe
@@ -223,14 +242,10 @@ class CommonTrained(Block):
         return self
 
 
-class CommonRecipe(CommonTrained, ABC):
-    """All that training asks of a model's block, whatever its family."""
+class CommonRecipe(CommonTrained, ModelRecipe):
+    """All that the training of a network asks of its block, whatever its family."""
 
     loader: LoaderRecipe
-
-    def quick(self) -> Self:
-        """Return the same with the quickest way to predict: for answers to many altered inputs."""
-        return self
 
     @abstractmethod
     def trained_part(self) -> CommonTrained:
@@ -270,6 +285,10 @@ class Recipe(TrainedRecipe, CommonRecipe):
     """One dose model: all that params.yaml says of it."""
 
     predict: PredictRecipe
+
+    def quick(self) -> Self:
+        """Return the same without projection."""
+        return self.model_copy(update={"predict": self.predict.model_copy(update={"project": False})})
 
     def trained_part(self) -> TrainedRecipe:
         """Return what decides the weights: all but how patches are brought and how cases are predicted."""

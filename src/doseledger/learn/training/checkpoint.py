@@ -17,7 +17,7 @@ from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import atomic_path
 from doseledger.core.schema import load_block
 from doseledger.learn.data.inputs import InputSpec
-from doseledger.learn.recipes.dose import CommonTrained, TrainedRecipe
+from doseledger.learn.recipes.dose import TrainedPart, TrainedRecipe
 
 FORMAT_VERSION = 5
 
@@ -51,7 +51,7 @@ class Checkpoint:
     """
 
     model: str
-    recipe: CommonTrained
+    recipe: TrainedPart
     settings: dict[str, Any]
     structure_names: tuple[str, ...]
     target_names: tuple[str, ...]
@@ -95,7 +95,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         part.write_bytes(buffer.getvalue())
 
 
-def load_checkpoint(path: Path, recipe_type: type[CommonTrained] = TrainedRecipe) -> Checkpoint:
+def load_checkpoint(path: Path, recipe_type: type[TrainedPart] = TrainedRecipe) -> Checkpoint:
     """Return a checkpoint of this program; no code in it is ever run.
 
     Parameters

@@ -74,12 +74,16 @@ def probe_steps(
     table = read_table(splits, SPLITS)
     physics = physics if run.recipe.inputs.physics else None
     files = case_files(cases, table, "train", fold=run.fold, repeat=run.repeat, physics=physics)
-    opened = [open_case(file) for file in files[: run.recipe.sampling.batch_size]]
-    spec = spec_of(opened, run.recipe.inputs)
-    with explained_memory_errors(run.recipe):
+    if run.family.probe is not None:
+        tried: ProbeResult = run.family.probe(run, [open_case(files[0])], n_steps)
+        return tried
+    recipe = run.network_recipe
+    opened = [open_case(file) for file in files[: recipe.sampling.batch_size]]
+    spec = spec_of(opened, recipe.inputs)
+    with explained_memory_errors(recipe):
         task = make_task(run, spec, {"train": opened})
-        batch = next(iter(patch_loader(PatchDataset(opened, spec, run.recipe, run.seed), run.recipe)))
-        optimiser = build_optimiser(task.network, run.recipe.optimiser, task.lr)
+        batch = next(iter(patch_loader(PatchDataset(opened, spec, recipe, run.seed), recipe)))
+        optimiser = build_optimiser(task.network, recipe.optimiser, task.lr)
         losses: list[float] = []
         loss, output = task.batch_loss(batch, 0)
         finite = bool(torch.isfinite(output).all())
@@ -88,7 +92,7 @@ def probe_steps(
             losses.append(loss.item())
             optimiser.zero_grad()
             torch.autograd.backward(loss)
-            torch.nn.utils.clip_grad_norm_(task.network.parameters(), run.recipe.optimiser.clip_norm)
+            torch.nn.utils.clip_grad_norm_(task.network.parameters(), recipe.optimiser.clip_norm)
             optimiser.step()
             loss, _ = task.batch_loss(batch, 0)
         losses.append(loss.item())

@@ -21,7 +21,7 @@ from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.fanout import Tell
 from doseledger.core.files import sha256_of_file
 from doseledger.core.tables import SPLITS, read_table
-from doseledger.learn.data.inputs import InputSpec, OpenCase, beams_of, case_files, open_case, spec_of
+from doseledger.learn.data.inputs import InputSpec, OpenCase, beams_of, case_files, open_case, spacing_range, spec_of
 from doseledger.learn.data.patches import PatchDataset, WholeCases, case_loader, patch_loader
 from doseledger.learn.recipes.dose import CommonRecipe
 from doseledger.learn.run import CasesByPart, Task, TrainingRun
@@ -86,6 +86,9 @@ def train(
     BadInput
         If settings and cases do not fit, the loss is not finite, or memory does not suffice.
     """
+    if run.family.fit is not None:
+        run.family.fit(run, places, tell=tell, red_flags=red_flags)
+        return
     team = team_of(run.devices, run.nodes)
     cases = open_cases(run, places)
     spec = spec_of([*cases["train"], *cases["val"]], run.recipe.inputs)
@@ -141,7 +144,7 @@ def _describe(run: TrainingRun, task: Task, team: Team, cases: CasesByPart, grou
     )
     if team.size == 1:
         return text
-    size, accumulate = run.recipe.sampling.batch_size, run.recipe.fit.accumulate
+    size, accumulate = run.network_recipe.sampling.batch_size, run.network_recipe.fit.accumulate
     batch = team.size * size * accumulate
     return f"{text}; {team.size} processes with {size} patches each make a batch of {batch}, at the same lr"
 
@@ -235,7 +238,7 @@ def explained_memory_errors(recipe: CommonRecipe) -> Iterator[None]:
 def _fit(
     run: TrainingRun, task: Task, callbacks: list[pl.Callback], state: ResumeState, cases: CasesByPart, team: Team
 ) -> None:
-    recipe = run.recipe
+    recipe = run.network_recipe
     patches = share_patches(patch_loader(PatchDataset(cases["train"], task.spec, recipe, run.seed), recipe), team)
     validated = share_cases([*cases["val"], *measured_cases(run, cases)], team)
     whole = case_loader(WholeCases(validated, task.spec, recipe.sampling.patch_zyx), recipe.loader)
@@ -277,9 +280,6 @@ def _fit(
 
 
 def _checkpoint_maker(run: TrainingRun, spec: InputSpec, cases: CasesByPart) -> Any:
-    spacings = [case.spacing_mm for case in cases["train"]]
-    bounds = tuple(tuple(pick(axis) for axis in zip(*spacings, strict=True)) for pick in (min, max))
-
     def make(task: Task, epoch: int, scores: dict[str, float]) -> Checkpoint:
         return Checkpoint(
             model=run.model,
@@ -287,7 +287,7 @@ def _checkpoint_maker(run: TrainingRun, spec: InputSpec, cases: CasesByPart) -> 
             settings={"lr": run.lr, "seed": run.seed, "fold": run.fold, "repeat": run.repeat},
             structure_names=spec.structure_names,
             target_names=spec.target_names,
-            spacing_range_mm=(bounds[0], bounds[1]),
+            spacing_range_mm=spacing_range(cases["train"]),
             trained_on={case.case_id: case.file.sha256 for case in cases["train"]},
             selected_on={case.case_id: case.file.sha256 for case in cases["val"]},
             epoch=epoch,

@@ -41,7 +41,7 @@ STAGES: dict[str, tuple[str, ...]] = {
 MODEL_STAGES: dict[str, tuple[str, ...]] = {
     "preflight": ("doseledger.gates.model.preflight", TRAINER),
     "train": (TRAINER,),
-    "predict": ("doseledger.learn.predict.predictor",),
+    "predict": ("doseledger.learn.predict.predictor", "doseledger.ingest.physics"),
     "shortcuts": ("doseledger.evaluate.shortcuts.measure",),
 }
 TRAINED = ("preflight", "train")

@@ -12,7 +12,8 @@ from doseledger.core.errors import BadInput
 from doseledger.core.files import read_json, read_yaml
 from doseledger.core.tables import SPLITS, read_table
 from doseledger.evaluate.predictions import load_prediction
-from doseledger.learn.training.checkpoint import Checkpoint, load_checkpoint
+from doseledger.learn.kinds import open_checkpoint
+from doseledger.learn.training.checkpoint import Checkpoint
 from doseledger.ledger.runs.files import RunFiles
 from doseledger.ledger.runs.recompute import Tables, read_tables
 
@@ -64,12 +65,12 @@ class RunRecord:
     @cached_property
     def best(self) -> Checkpoint:
         """The best checkpoint."""
-        return load_checkpoint(self.files.best_checkpoint)
+        return open_checkpoint(self.files.best_checkpoint)
 
     @cached_property
     def last(self) -> Checkpoint:
         """The last checkpoint."""
-        return load_checkpoint(self.files.run / "checkpoints" / "last.ckpt")
+        return open_checkpoint(self.files.run / "checkpoints" / "last.ckpt")
 
     @cached_property
     def fold(self) -> pd.DataFrame:
