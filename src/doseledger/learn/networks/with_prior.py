@@ -26,9 +26,12 @@ class OverPrior(nn.Module):
         self.network, self.prior = network, prior
         self.gain = nn.Parameter(torch.tensor(FIRST_GAIN))
 
-    def forward(self, image: Tensor, condition: Tensor) -> Tensor:
-        """Return all the doses (batch, dose, z, y, x) that the network gives, each on top of the prior."""
-        result: Tensor = self.gain * self.network(image, condition) + self.prior(image, condition)
+    def forward(self, image: Tensor, condition: Tensor, case_ids: Sequence[str] = ()) -> Tensor:
+        """Return all the doses (batch, dose, z, y, x) that the network gives, each on top of the prior.
+
+        `case_ids` are those of a training batch: each case's prior leaves its own dose out, where that was kept.
+        """
+        result: Tensor = self.gain * self.network(image, condition) + self.prior(image, condition, case_ids)
         return result
 
 
@@ -52,5 +55,5 @@ def dose_network(recipe: TrainedPart, spec: InputSpec, fit_to: Sequence[OpenCase
         return network
     prior = MeanDose(spec)
     if fit_to:
-        prior.fit(fit_to)
+        prior.fit(fit_to, leave_out=recipe.prior == "mean_dose_left_out")
     return OverPrior(network, prior)

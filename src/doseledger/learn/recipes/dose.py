@@ -258,11 +258,12 @@ class TrainedRecipe(CommonTrained):
     Notes
     -----
     `prior`: what the network adds its output to: nothing (`none`), or the prescribed doses inside the targets and the
-    training patients' mean dose elsewhere (`mean_dose`).
+    training patients' mean dose elsewhere (`mean_dose`). `mean_dose_left_out` is the same for other patients, but in
+    training each case stands on the mean of the others: what it would stand on were it new.
     """
 
     kind: Literal["dose"]
-    prior: Literal["mean_dose", "none"]
+    prior: Literal["mean_dose", "mean_dose_left_out", "none"]
     loss: LossRecipe
 
     @model_validator(mode="after")
