@@ -1,4 +1,4 @@
-"""Physics maps beside the cases: made of CT, contours and the protocol's beams, never of the dose."""
+"""Physics maps beside the cases, made of CT, contours and beams."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dose maps that physics gives before a plan: conformal, gathered and generic plan.
+"""Dose maps that physics gives before a plan: conformal, gathered, plan.
 
 They are made of CT, contours, prescription and the protocol's beams, never of a plan's dose: what a network or trees
 may know of how beams go through this patient.
