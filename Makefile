@@ -10,13 +10,16 @@ export ITERATIVE_DO_NOT_TRACK := 1
 export GX_ANALYTICS_ENABLED := False
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help env run test check lock clean
+.PHONY: help env run test fuzz mutate check site lock clean
 
 help:
 	@echo "make run    reproduce the pipeline of dvc.yaml and print the report's path"
 	@echo "make test   run the tests"
+	@echo "make fuzz   read 10,500 damaged files; FUZZ_COUNT (inputs a kind), FUZZ_SEED and FUZZ_KINDS choose others"
+	@echo "make mutate plant small faults in the code, and print how many of them the tests find (COUNT, SEED)"
 	@echo "make env    make .venv from the lock file (both of the above do it when needed)"
 	@echo "make check  ruff, mypy and the import floors"
+	@echo "make site   the documentation as a site, in docs/_build"
 	@echo "make lock   resolve pyproject.toml into requirements.lock again (needs the network)"
 
 env: .venv/.complete
@@ -38,8 +41,19 @@ test: env
 	# Two at a time, a file staying on one process: its fixtures are made once.
 	$(BIN)/python -m pytest tests -n 2 --dist loadfile
 
+# The same inputs again with the same seed; 12 inputs a kind are part of `make test`.
+fuzz: env
+	FUZZ_COUNT=$${FUZZ_COUNT:-1500} FUZZ_SEED=$${FUZZ_SEED:-1} nice -n 10 $(BIN)/python -m pytest tests/fuzz -n 2 -q
+
+mutate: env
+	nice -n 10 $(BIN)/python benchmarks/mutants.py --count $${COUNT:-60} --seed $${SEED:-1}
+
 check: env
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+site: env
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
+	@echo "docs/_build/README.html"
 
 # Resolved for torch's CPU and CUDA builds alike: torch and what only its CUDA wheels ask for stay out.
 lock:

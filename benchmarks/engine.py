@@ -192,7 +192,7 @@ if __name__ == "__main__":
     chosen = parser.parse_args()
     generic = load_machine()
     if not chosen.peer_only:
-        work = OptimiserSettings(chosen.segments, chosen.iterations, (3.0, 3.0, 3.0))
+        work = OptimiserSettings(chosen.segments, chosen.iterations, (3.0, 3.0, 3.0), 2)
         plan_patients(generic, range(1, chosen.patients + 1), work)
     against_pyradplan(generic, chosen.peer)
     segments_against_pyradplan(generic, chosen.peer_segments)

@@ -251,4 +251,4 @@ if __name__ == "__main__":
         with np.load(chosen.peer) as file:
             loaded = dict(file)
         compare(loaded, chosen.steps, chosen.out)
-        plan_arcs(loaded, flat_beam(load_machine()), OptimiserSettings(60, 60, (5.0, 5.0, 5.0)))
+        plan_arcs(loaded, flat_beam(load_machine()), OptimiserSettings(60, 60, (5.0, 5.0, 5.0), 2))

@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--segments", type=int, default=60)
     parser.add_argument("--iterations", type=int, default=200)
     options = parser.parse_args()
-    settings = OptimiserSettings(options.segments, options.iterations, (3.0, 3.0, 3.0))
+    settings = OptimiserSettings(options.segments, options.iterations, (3.0, 3.0, 3.0), 2)
     print("| patient | two plans: body / dose > 10 % | a plan and the others' mean |\n|---|---|---|")
     for number in range(1, options.patients + 1):
         doses = plans_gy(number, options.planners, settings)

@@ -39,7 +39,7 @@ def score_case(case: Case, dose_gy: np.ndarray) -> PatientScore:
 def measure(run: TrainingRun, places: Places, part: str, beams: Beams) -> None:
     """Print the scores of a part, as told and as projected, with CPU seconds a patient."""
     predictor = open_predictor(places.out / "checkpoints/best.ckpt", run.recipe)
-    physics = places.physics if run.recipe.inputs.physics else None
+    physics = places.physics if run.recipe.physics else None
     files = case_files(places.cases, pd.read_csv(places.splits), part, fold=0, repeat=0, physics=physics)
     told, projected, seconds = [], [], []
     for file in files:

@@ -15,24 +15,25 @@ import typer
 from doseledger.cli.app import app
 from doseledger.core.files import read_yaml
 
-RECIPES = Path(__file__).resolve().parents[1] / "docs/how-to/ci"
+ROOT = Path(__file__).resolve().parents[1]
+GITHUB, GITLAB = ".github/workflows/ci.yml", ".gitlab-ci.yml"
 
 
 def scripts(name: str) -> list[str]:
-    recipe: dict[str, Any] = read_yaml(RECIPES / name)
-    if name == "github.yml":
+    recipe: dict[str, Any] = read_yaml(ROOT / name)
+    if name == GITHUB:
         return [step["run"] for step in recipe["jobs"]["validate"]["steps"] if "run" in step]
     return [line for part in ("before_script", "script", "after_script") for line in recipe["validate"][part]]
 
 
-@pytest.mark.parametrize("name", ["github.yml", "gitlab.yml"])
+@pytest.mark.parametrize("name", [GITHUB, GITLAB])
 def test_a_recipe_pulls_judges_compares_and_checks(name: str) -> None:
     text = "\n".join(scripts(name))
     for wanted in ("make env", "dvc pull", "dvc status", "pytest validation", "runs check", "dvc metrics diff --md"):
         assert wanted in text
 
 
-@pytest.mark.parametrize("name", ["github.yml", "gitlab.yml"])
+@pytest.mark.parametrize("name", [GITHUB, GITLAB])
 def test_the_gates_speak_before_anything_else_can_end_the_job(name: str) -> None:
     text = "\n".join(scripts(name))
     # A failed gate leaves its stage out of dvc.lock, so `dvc status` fails with it, and names no limit.
@@ -40,21 +41,21 @@ def test_the_gates_speak_before_anything_else_can_end_the_job(name: str) -> None
 
 
 def test_on_github_a_failed_gate_silences_neither_the_checklist_nor_the_comparison() -> None:
-    steps: list[dict[str, Any]] = read_yaml(RECIPES / "github.yml")["jobs"]["validate"]["steps"]
+    steps: list[dict[str, Any]] = read_yaml(ROOT / GITHUB)["jobs"]["validate"]["steps"]
     after = steps[1 + next(n for n, step in enumerate(steps) if "pytest validation" in step.get("run", "")) :]
     assert [step["if"] for step in after[:2]] == ["${{ !cancelled() && steps.pull.outcome == 'success' }}"] * 2
     assert [step["if"] for step in after[2:]] == ["always()"] * 2
     assert "metrics.md" in after[-1]["with"]["path"]
 
 
-@pytest.mark.parametrize("name", ["github.yml", "gitlab.yml"])
+@pytest.mark.parametrize("name", [GITHUB, GITLAB])
 def test_every_line_is_shell(name: str) -> None:
     for script in scripts(name):
         done = subprocess.run(["bash", "-n", "-c", script], capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{script}\n{done.stderr}"
 
 
-@pytest.mark.parametrize("name", ["github.yml", "gitlab.yml"])
+@pytest.mark.parametrize("name", [GITHUB, GITLAB])
 def test_every_command_of_ours_has_the_options_that_it_is_given(name: str) -> None:
     lines = [line for script in scripts(name) for line in script.splitlines() if "doseledger " in line]
     assert lines
@@ -67,7 +68,7 @@ def test_every_command_of_ours_has_the_options_that_it_is_given(name: str) -> No
         assert {word for word in words if word.startswith("--")} <= known, line
 
 
-@pytest.mark.parametrize("name", ["github.yml", "gitlab.yml"])
+@pytest.mark.parametrize("name", [GITHUB, GITLAB])
 @pytest.mark.parametrize(
     ("status", "message"),
     [
@@ -84,3 +85,16 @@ def test_a_stale_pipeline_fails_and_the_page_of_runs_does_not(
     done = subprocess.run(["bash", "-c", python], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == (1 if message else 0), done.stderr
     assert message in done.stderr
+
+
+@pytest.mark.parametrize("name", [GITHUB, GITLAB])
+def test_code_is_tested_on_any_machine_and_patients_are_read_on_the_clinics_own(name: str) -> None:
+    recipe: dict[str, Any] = read_yaml(ROOT / name)
+    jobs = recipe["jobs"] if name == GITHUB else recipe
+    assert "make test" in str(jobs["code"])
+    assert "make check" in str(jobs["code"])
+    assert "dvc pull" not in str(jobs["code"])
+    validate = jobs["validate"]
+    asked = validate["if"] if name == GITHUB else validate["rules"][0]["if"]
+    assert "CLINIC_RUNNER" in asked
+    assert (validate["runs-on"] if name == GITHUB else validate["tags"]) in (["self-hosted", "linux"], ["clinic"])

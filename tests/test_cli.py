@@ -16,6 +16,7 @@ import typer
 from typer.testing import CliRunner
 
 from doseledger.cli.app import GONE, RENAMED, app
+from doseledger.cli.shared import complete_cohorts, complete_models, complete_versions
 from doseledger.core.case import Case
 from doseledger.core.errors import NotReady
 
@@ -61,6 +62,25 @@ def test_an_error_is_one_message_and_exit_1(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "\nerror: case_0001: no such file" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "names"),
+    [("train ", ["dose_unet"]), ("ingest --cohort ph", ["phantom"]), ("registry fetch nothing", [])],
+)
+def test_the_shell_completes_models_cohorts_and_versions(line: str, names: list[str], repository: Path) -> None:
+    words = f"doseledger {line}"
+    place = len(words.split()) - (not line.endswith(" "))
+    asked = {"_DOSELEDGER_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(place)}
+    done = subprocess.run(
+        [EXECUTABLE], env={**os.environ, **asked}, cwd=repository, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split() == names
+
+
+def test_outside_a_project_the_shell_completes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert (complete_models(""), complete_cohorts(""), complete_versions("")) == ([], [], [])
 
 
 def test_inspect_describes_a_case_in_json(make_case: Callable[..., Case], tmp_path: Path) -> None:

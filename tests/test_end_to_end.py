@@ -150,6 +150,21 @@ def test_a_second_repro_runs_nothing(clone: Clone) -> None:
     again = clone.run("dvc", "repro", REPORT)
     assert "Running stage" not in again.stdout
     assert clone.run("dvc", "status", REPORT).stdout.strip().endswith("up to date.")
+    assert reasons(clone) == {}
+
+
+def test_another_clone_that_pulls_what_was_pushed_runs_nothing(clone: Clone, tmp_path: Path) -> None:
+    store = ("dvc", "remote", "add", "--local", "--default", "store", str(tmp_path / "store"))
+    clone.run(*store)
+    clone.run("dvc", "push", "--with-deps", REPORT)
+    subprocess.run(["git", "clone", "--quiet", str(clone.root), str(tmp_path / "other")], check=True)
+    other = Clone(tmp_path / "other")
+    other.run(*store)
+    other.run("dvc", "pull", "--with-deps", REPORT)
+    done = other.run("dvc", "repro", REPORT)
+    assert "Running stage" not in done.stdout
+    assert reasons(other).keys() <= {"report_data@phantom"}
+    clone.run("dvc", "remote", "remove", "--local", "store")
 
 
 def test_a_model_that_was_hardly_trained_fails_the_gate(clone: Clone) -> None:
@@ -166,6 +181,12 @@ def test_a_model_that_was_hardly_trained_fails_the_gate(clone: Clone) -> None:
 def stale(clone: Clone) -> set[str]:
     """The stages that DVC would run for their own sake, and not because a stage before them ran."""
     return set(json.loads(clone.run("dvc", "status", "--json").stdout)) - {"gate@phantom-dose_unet"}
+
+
+def reasons(clone: Clone) -> dict[str, list[str]]:
+    """What `doseledger why` says of each stage that would run."""
+    told = json.loads(clone.run("doseledger", "why", "--json").stdout)
+    return {one["stage"]: one["changes"] for one in told if not one["stage"].startswith("gate@")}
 
 
 def test_an_edit_to_a_comment_runs_the_stage_of_code_alone(clone: Clone) -> None:
@@ -188,6 +209,10 @@ def test_an_edit_to_prediction_does_not_retrain(clone: Clone) -> None:
     try:
         refused = clone.run("doseledger", "predict", "dose_unet", ok=False)
         assert "predict.json is not what code and settings say now" in refused.stderr
+        told = reasons(clone)
+        assert told["predict@phantom-dose_unet"] == ["code: doseledger.learn.predict.cases was edited"]
+        assert told["judge@phantom-dose_unet"] == []
+        assert not {name for name in told if name.startswith(("ingest", "train", "preflight"))}
         clone.run("dvc", "repro", "code")
         assert {"predict@phantom-dose_unet", "shortcuts@phantom-dose_unet"} <= stale(clone)
         assert not {name for name in stale(clone) if name.startswith(("ingest", "train", "preflight"))}
@@ -216,7 +241,13 @@ def test_a_comment_in_the_goals_or_another_cohorts_limit_runs_nothing_below_the_
 def test_changing_how_cases_are_predicted_does_not_retrain(clone: Clone) -> None:
     params = clone.root / "params.yaml"
     before = params.read_text()
-    set_params(params, {"model_base.predict.overlap": 0.3})
+    set_params(params, {"model_base.predict.overlap": 0.3, "evaluate.verify_gamma_points": 4})
+    told = reasons(clone)
+    assert told["predict@phantom-dose_unet"] == ["reports/settings/phantom/dose_unet/predict.json: overlap: 0.25 → 0.3"]
+    assert [line for line in told["evaluate@phantom-dose_unet"] if "verify_gamma_points" in line]
+    assert "train@phantom-dose_unet" not in told
+    text = clone.run("doseledger", "why").stdout
+    assert "predict@phantom-dose_unet (last time " in text
     clone.run("dvc", "repro", "model_settings@phantom-dose_unet")
     stages = stale(clone)
     params.write_text(before)

@@ -6,15 +6,28 @@ stage writes them.
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 
+from doseledger.core.errors import DoseledgerError
 from doseledger.core.layout import Layout, ModelLayout
 from doseledger.core.settings import Settings, load_settings
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = load_settings(ROOT / "params.yaml")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """End with what a gate found, in its own words, and with no traceback of ours."""
+    report = yield
+    if call.excinfo is not None and isinstance(call.excinfo.value, DoseledgerError):
+        report.longrepr = str(call.excinfo.value)
+    return report
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -9,6 +9,7 @@ from doseledger.gates.model.preflight import judge_preflight
 from doseledger.gates.verdict import enforce, passed_token, require_token
 from doseledger.learn.kinds import make_family, recipe_of
 from doseledger.learn.run import TrainingRun
+from doseledger.ledger.provenance.outs import READS, require_recorded
 
 
 def test_the_model_passes_preflight(at: ModelLayout, settings: Settings) -> None:
@@ -26,6 +27,11 @@ def test_the_model_passes_preflight(at: ModelLayout, settings: Settings) -> None
         family=make_family(recipe, at.layout.model(base).checkpoint if base else None),
     )
     enforce(judge_preflight(run, at, tell=print))
+
+
+def test_the_tables_are_those_that_the_pipeline_recorded(at: ModelLayout) -> None:
+    """What is judged was not edited since the stage that made it."""
+    require_recorded(at.layout.root, READS["judge"], at.layout.cohort, at.name)
 
 
 def test_the_model_was_judged_fit(at: ModelLayout, settings: Settings) -> None:

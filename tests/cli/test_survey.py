@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from fixtures.dump import fill_dump
 from typer.testing import CliRunner
 
 from doseledger.cli.app import app
-from doseledger.cli.audited import audit_log
+from doseledger.cli.audited import this_machine
 from doseledger.core.errors import BadInput
 from doseledger.ledger.audit.log import read_entries
 
@@ -23,9 +24,14 @@ def dump(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def arguments(repository: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
-    """What names protocol and templates; the project is an empty folder."""
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "project"))
-    return ["--protocol", str(repository / "validation" / "protocols" / "prostate_sib.yaml")]
+    """Name the protocol; the project at work is settings and templates alone."""
+    project = tmp_path / "project"
+    shutil.copytree(repository / "reports" / "templates", project / "reports" / "templates")
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copyfile(repository / name, project / name)
+    monkeypatch.setenv("DVC_ROOT", str(project))
+    monkeypatch.chdir(project)
+    return ["--protocol", str(repository / "validation" / "cohorts" / "prostate" / "protocol.yaml")]
 
 
 def run(*words: object) -> str:
@@ -34,9 +40,8 @@ def run(*words: object) -> str:
     return result.stdout
 
 
-def test_a_survey_lies_beside_the_dump_and_the_log_names_nobody(dump, arguments, repository, tmp_path):
-    templates = str(repository / "reports" / "templates")
-    told = run("survey", dump, *arguments, "--templates", templates)
+def test_a_survey_lies_beside_the_dump_and_the_log_names_nobody(dump, arguments, tmp_path):
+    told = run("survey", dump, *arguments)
     assert "3 of 3 hold identifying attributes" in told
     out = dump.with_name("Doe_Jane_survey")
     page = (out / "survey.html").read_text()
@@ -45,16 +50,15 @@ def test_a_survey_lies_beside_the_dump_and_the_log_names_nobody(dump, arguments,
     assert "http" not in re.sub(r"data:image/jpeg;base64,[^\"]+", "", page)
     for text in (page, (out / "survey.json").read_text()):
         assert not any(word in text for word in ("Jane", "Doe", "4711"))
-    log = audit_log().read_text()
+    log = this_machine().audit_log.read_text()
     assert not any(word in log for word in ("Jane", "Doe", "4711", str(tmp_path / "export")))
-    assert [entry["command"] for entry in read_entries(audit_log())] == ["survey", "survey"]
+    assert [entry["command"] for entry in read_entries(this_machine().audit_log)] == ["survey", "survey"]
 
 
 def test_a_survey_as_json_is_one_value_and_runs_anew_over_the_old_one(dump, arguments, tmp_path):
     for _ in range(2):
         value = json.loads(run("survey", dump, *arguments, "--out", tmp_path / "s", "--no-pictures", "--json"))
     assert value["proposed_aliases"]["Rectum"] == ["Enddarm"]
-    assert not (tmp_path / "s" / "survey.html").exists()
     with pytest.raises(BadInput, match="lies in the dump"):
         run("survey", dump, *arguments, "--out", dump / "x")
 
@@ -64,11 +68,13 @@ def test_sort_tells_its_rule_where_it_chose(dump, arguments, tmp_path):
     assert told.startswith("Of several plans: one that treats")
     assert 'case_0001: "SIB" before "SIB v2" (unapproved)' in told
     assert "3 cases laid out" in told
-    assert "Jane" not in audit_log().read_text()
+    assert "Jane" not in this_machine().audit_log.read_text()
 
 
 def test_outside_a_project_a_survey_looks_at_files_and_links(dump, monkeypatch, tmp_path):
     monkeypatch.setenv("DVC_ROOT", str(tmp_path / "none"))
+    monkeypatch.chdir(tmp_path)
     value = json.loads(run("survey", dump, "--out", tmp_path / "s", "--no-pictures", "--json"))
     assert value["protocol"] is None
+    assert not (tmp_path / "s" / "survey.html").exists()
     assert value["states"]["converts once de-identified"] == 3

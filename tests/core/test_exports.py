@@ -11,6 +11,12 @@ from pathlib import Path
 import pytest
 
 PACKAGES = (
+    "doseledger.core",
+    "doseledger.dicom",
+    "doseledger.ingest",
+    "doseledger.evaluate",
+    "doseledger.gates",
+    "doseledger.learn",
     "doseledger.dosimetry",
     "doseledger.parity",
     "doseledger.planning",

@@ -10,7 +10,15 @@ import pytest
 from doseledger.core import tables
 from doseledger.core.errors import BadCase, BadInput, NotReady, SkippedCase
 from doseledger.core.fanout import run_cases, take_shard
-from doseledger.core.files import atomic_path, read_json, read_yaml, sha256_of_bytes, sha256_of_file, write_json
+from doseledger.core.files import (
+    atomic_path,
+    read_json,
+    read_mapping,
+    read_yaml,
+    sha256_of_bytes,
+    sha256_of_file,
+    write_json,
+)
 
 DIGEST = sha256_of_bytes(b"")
 
@@ -132,3 +140,12 @@ def test_shards_deal_every_case_once() -> None:
     for bad in ("0/3", "4/3", "x", "1/", "1"):
         with pytest.raises(BadInput, match="wanted i/n"):
             take_shard(ids, bad)
+
+
+@pytest.mark.parametrize("content", ["[1]", "7", "null", '"text"'])
+def test_a_json_file_that_holds_no_mapping_is_refused_by_name(content: str, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"a": 1}')
+    assert read_mapping(tmp_path / "a.json") == {"a": 1}
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(BadInput, match=r"a\.json: wanted a mapping, found (list|int|NoneType|str)"):
+        read_mapping(tmp_path / "a.json")

@@ -75,7 +75,8 @@ def test_every_stage_is_there_for_the_cohort_and_for_each_model(stages: dict[str
     for model in MODELS:
         of_model = {name.partition("@")[0] for name in stages if name.endswith(f"@{COHORT}-{model}")}
         assert of_model == {
-            "model_settings", "preflight", "train", "predict", "evaluate", "shortcuts", "judge", "report", "gate",
+            "model_settings", "preflight", "train", "predict", "evaluate", "shortcuts", "deliver", "judge", "report",
+            "gate",
         }  # fmt: skip
     others = {name for name in stages if "@" not in name}
     assert others == {"code", "phantom"}

@@ -99,5 +99,5 @@ def test_a_goal_without_a_source_is_refused(repository: Path, tmp_path: Path) ->
 
 
 def test_a_source_that_nothing_reads_is_refused(prostate: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="source: Input should be 'dicom' or 'openkbp', found 'nifti'"):
-        load({**prostate, "source": "nifti"}, tmp_path)
+    with pytest.raises(BadInput, match="source: Input should be 'dicom', 'openkbp' or 'nifti', found 'mha'"):
+        load({**prostate, "source": "mha"}, tmp_path)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pydicom
 import pytest
+from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
 
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.protocol import Phi
-from doseledger.dicom.deidentify import Pseudonymiser, deidentify_dataset
+from doseledger.dicom.deidentify import Pseudonymiser, _clean, deidentify_dataset
 from doseledger.dicom.phi import scan_phi
+from doseledger.dicom.phi_attributes import DUMMY_ATTRIBUTES, EMPTY_ATTRIBUTES, REMOVE_ATTRIBUTES
 from doseledger.dicom.source import SourceFile
 
 PHI = Phi(pseudonym="^anon_[a-z0-9]+$")
@@ -106,3 +108,98 @@ def test_a_date_that_is_none_becomes_empty(identified):
     identified.ct[0].add_new("SeriesDate", "DA", "")
     identified.ct[0]["SeriesDate"]._value = "some day"
     assert deidentify_dataset(identified.ct[0], NAMES, "case_1").SeriesDate == ""
+
+
+# Of PS3.15 Table E.1-1, by hand: X is gone, Z is empty, D says nothing, U is another UID, K stays.
+ACTIONS = {
+    "X": "PatientAddress PatientAge PatientWeight PatientSize EthnicGroup Occupation MilitaryRank PregnancyStatus "
+    "SmokingStatus Allergies MedicalAlerts AdditionalPatientHistory PatientComments OtherPatientIDs AdmissionID "
+    "StudyDescription SeriesDescription ImageComments DerivationDescription StudyComments RequestedProcedureID "
+    "PerformedProcedureStepDescription InstitutionAddress InstitutionalDepartmentName GantryID PlateID CassetteID "
+    "RTPlanName RTPlanDescription PrescriptionDescription BeamDescription DoseReferenceDescription "
+    "FractionGroupDescription ROIDescription ROIObservationLabel StructureSetName StructureSetDescription "
+    "SetupTechniqueDescription TimezoneOffsetFromUTC DataSetTrailingPadding RequestAttributesSequence "
+    "OriginalAttributesSequence ReferencedPatientSequence OtherPatientIDsSequence PatientTelephoneNumbers",
+    "Z": "PatientBirthDate ReferringPhysicianName OperatorsName PhysiciansOfRecord InstitutionName StationName StudyID "
+    "AccessionNumber DeviceSerialNumber PatientSex TreatmentMachineName ContrastBolusAgent "
+    "RequestedProcedureDescription AcquisitionContextSequence InstitutionCodeSequence",
+    "D": "RTPlanLabel StructureSetLabel ProtocolName ClinicalTrialProtocolID ClinicalTrialSubjectID "
+    "ClinicalTrialSponsorName AcquisitionDeviceProcessingDescription DetectorID TreatmentSite",
+    "U": "FrameOfReferenceUID StudyInstanceUID SeriesInstanceUID SOPInstanceUID ReferencedSOPInstanceUID",
+    "K": "Manufacturer ManufacturerModelName Modality PatientPosition ROIName SliceThickness KVP",
+}  # fmt: skip
+TEXT = {"DS": "12.5", "IS": "12", "DA": "19500101", "TM": "101112", "DT": "20240101101112", "AS": "070Y", "UI": "1.2.3",
+        "PN": "Doe^Jane", "US": 7, "SS": 7, "UL": 7, "SL": 7, "FL": 1.5, "FD": 1.5}  # fmt: skip
+
+
+def holding(keyword):
+    """A data set with an attribute that says something, a sequence with a name inside."""
+    dataset, vr = Dataset(), dictionary_VR(keyword)
+    if vr == "SQ":
+        item = Dataset()
+        item.PatientName, item.CodeMeaning = "Doe^Jane", "known only to few"
+        dataset.add_new(tag_for_keyword(keyword), vr, [item])
+    else:
+        dataset.add_new(tag_for_keyword(keyword), vr, TEXT.get(vr, b"Jane" if vr in ("OB", "OW", "UN") else "JANE"))
+    return dataset
+
+
+@pytest.mark.parametrize(
+    ("action", "keyword"), [(action, keyword) for action, words in ACTIONS.items() for keyword in words.split()]
+)
+@pytest.mark.parametrize("depth", [0, 2])
+def test_each_attribute_gets_the_action_of_the_standard_at_any_depth(action, keyword, depth):
+    dataset = holding(keyword)
+    before = str(dataset[keyword].value)
+    for _ in range(depth):
+        outer = Dataset()
+        outer.BeamSequence = [dataset]
+        dataset = outer
+    clean = _clean(dataset, NAMES)
+    for _ in range(depth):
+        (clean,) = clean.BeamSequence
+    if action == "X":
+        assert keyword not in clean
+    elif action == "Z":
+        assert keyword in clean
+        assert not clean[keyword].value
+    elif action == "D":
+        assert clean[keyword].value == "ANON"
+    elif action == "U":
+        assert str(clean[keyword].value).startswith("2.25.")
+    else:
+        assert str(clean[keyword].value) == before
+
+
+@pytest.mark.parametrize(
+    ("listed", "action"), [(REMOVE_ATTRIBUTES, "X"), (EMPTY_ATTRIBUTES, "Z"), (DUMMY_ATTRIBUTES, "D")]
+)
+def test_no_listed_attribute_keeps_what_it_said(listed, action):
+    kept = {"PatientID", "PatientName"}
+    for tag, keyword in listed.items():
+        if not keyword or keyword in kept:
+            continue
+        clean = _clean(holding(keyword), NAMES)
+        if action == "X":
+            assert tag not in clean, keyword
+        elif action == "Z":
+            assert not clean[tag].value, keyword
+        else:
+            # What has no room for a dummy is gone; of a sequence its items are cleaned.
+            text = str(clean.get(tag, ""))
+            assert "Jane" not in text, keyword
+            assert "JANE" not in text, keyword
+
+
+def test_an_identity_becomes_the_pseudonym_and_overlays_curves_private_and_unknown_ones_go():
+    dataset = Dataset()
+    dataset.PatientName, dataset.PatientID = "Doe^Jane", "123456"
+    dataset.add_new(0x60003000, "OW", b"ab")
+    dataset.add_new(0x60024000, "LT", "Jane")
+    dataset.add_new(0x50003000, "OW", b"ab")
+    dataset.add_new(0x60000010, "US", 5)
+    dataset.add_new(0x300A9999, "UN", b"Jane")
+    dataset.private_block(0x0013, "VENDOR", create=True).add_new(1, "LO", "Jane")
+    clean = _clean(dataset, NAMES)
+    assert [int(tag) for tag in clean] == [0x00100010, 0x00100020, 0x60000010]
+    assert clean.PatientName == clean.PatientID == NAMES.pseudonym

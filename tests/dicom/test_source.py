@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import random
+import struct
+import tracemalloc
 import warnings
 import zipfile
 
@@ -12,7 +14,7 @@ import pytest
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from doseledger.core.errors import BadCase, BadInput
-from doseledger.dicom.files import members, parse
+from doseledger.dicom.files import headers, members, parse
 from doseledger.dicom.source import (
     malformed_as_bad_case,
     parse_dataset,
@@ -167,3 +169,39 @@ def test_a_type_that_does_not_exist_is_a_file_that_can_not_be_read(factory):
     dataset, fault = parse.parse_file(content[:at] + b"S\x8a" + content[at + 2 :])
     assert dataset.Modality == "RTPLAN"
     assert fault.startswith(("can't be read to its end", "is cut short"))
+
+
+@pytest.mark.parametrize("length", [0xFFFFFFF0, 0x7FFFFFFF, 0x10000000])
+def test_a_length_beyond_the_file_takes_no_memory_for_it(factory, tmp_path, length):
+    content = as_file(factory.make_patient().ct[0])
+    element = struct.pack("<HH2sHL", 0x0009, 0x1001, b"UN", 0, length)
+    at = content.index(struct.pack("<HH2s", 0x0010, 0x0010, b"PN"))
+    (tmp_path / "a.dcm").write_bytes(content[:at] + element + content[at:])
+    (file,) = headers.walk_dump(tmp_path)
+    tracemalloc.start()
+    headers.read_header(file)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 5 << 20
+
+
+def test_a_deflated_file_that_fills_the_memory_has_no_header(factory, tmp_path, monkeypatch):
+    dataset = factory.make_patient().rtplan
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    (tmp_path / "a.dcm").write_bytes(as_file(dataset))
+    (file,) = headers.walk_dump(tmp_path)
+    assert headers.read_header(file)[0].Modality == "RTPLAN"
+    monkeypatch.setattr(parse, "ALWAYS_ALLOWED_BYTES", 100)
+    monkeypatch.setattr(parse, "MOST_GROWTH", 0)
+    assert headers.read_header(file) == (None, False)
+
+
+def test_a_zip_that_was_replaced_is_read_anew(factory, tmp_path):
+    content = as_file(factory.make_patient().rtplan)
+    for held in ({"a.dcm": content}, {"b.dcm": content, "note.txt": b"x" * 500}, {"a.dcm": b"nonsense" * 100}):
+        with zipfile.ZipFile(tmp_path / "new.zip", "w") as archive:
+            for name, data in held.items():
+                archive.writestr(name, data)
+        (tmp_path / "new.zip").replace(tmp_path / "case.zip")
+        files = list(headers.walk_dump(tmp_path))
+        assert {file.member: file.read() for file in files} == held

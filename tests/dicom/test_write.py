@@ -22,7 +22,8 @@ from doseledger.dicom.read_dose import read_dose
 from doseledger.dicom.read_image import read_image
 from doseledger.dicom.read_structures import read_contours, read_rois
 from doseledger.dicom.source import SourceFile
-from doseledger.dicom.write import Roi, make_ct, make_dose, make_structure_set
+from doseledger.dicom.write import make_ct, make_dose
+from doseledger.dicom.write_structures import Roi, make_structure_set
 
 GRID = Grid((5, 30, 36), (3.0, 2.0, 2.5), (-12.5, 40.25, -31.0))
 POSITIONS = ("HFS", "HFP", "FFS", "FFP")

@@ -60,7 +60,7 @@ def test_a_value_that_is_no_number_meets_no_goal(value: float, operator: str) ->
     ],
 )  # fmt: skip
 def test_no_dose_is_beyond_150_gray_and_no_volume_beyond_the_whole(one: Goal, is_sound: bool, repository: Path) -> None:
-    protocol = load_protocol(repository / "validation" / "protocols" / "prostate_sib.yaml")
+    protocol = load_protocol(repository / "validation" / "cohorts" / "prostate" / "protocol.yaml")
     goals = GoalSet(name="test", protocol="prostate_sib", title="test", goals=[one])
     assert (lint_goals(goals, protocol) == []) is is_sound
 

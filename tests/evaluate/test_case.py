@@ -35,6 +35,7 @@ def yardsticks(repository: Path) -> Yardsticks:
         settings=EvaluateSettings(
             workers=0,
             gamma=[GAMMA],
+            surface_tolerance_mm=1.0,
             verify_gamma_points=0,
             dvh_statistics={"target": ["D95%", "CI"], "organ": ["mean", "D2cc"]},
         ),

@@ -40,7 +40,11 @@ def yardsticks(repository: Path) -> Yardsticks:
         protocol=load_protocol(repository / "validation/cohorts/phantom/protocol.yaml"),
         goals=load_goals(repository / "validation/cohorts/phantom/goals.yaml"),
         settings=EvaluateSettings(
-            workers=0, gamma=[gamma], verify_gamma_points=3, dvh_statistics={"target": ["D95%"], "organ": ["mean"]}
+            workers=0,
+            gamma=[gamma],
+            surface_tolerance_mm=1.0,
+            verify_gamma_points=3,
+            dvh_statistics={"target": ["D95%"], "organ": ["mean"]},
         ),
     )
 
@@ -262,6 +266,10 @@ def test_drawn_doses_are_calibrated_along(at: ModelLayout, monkeypatch: pytest.M
     (at.predictions / "val").mkdir()
     shown = CliRunner().invoke(app, ["evaluate", "dose_unet"])
     assert shown.exit_code == 0, shown.output
+    # For people: a table of the first numbers, with intervals.
+    table = [line.split() for line in shown.stdout.splitlines()]
+    assert table[0] == ["2", "test", "cases"]
+    assert [words[0] for words in table[2:]][:2] == ["mae_body_gy", "mae_above_10_percent_gy"]
     found = read_json(at.metrics / "calibration.json")
     assert found == {"summary": {"n_cases": 2}, "details": {"ranks": [0.5, 0.5]}}
     assert [(sets.val.resolve(), sets.test.resolve()) for sets in asked] == [(at.predictions / "val", at.predictions)]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from doseledger.core.errors import GateFailed, NotReady
+from doseledger.core.errors import BadInput, GateFailed, NotReady
 from doseledger.core.files import write_json, write_text
 from doseledger.core.layout import VerdictPaths
 from doseledger.gates.verdict import (
@@ -85,4 +85,37 @@ def test_a_token_and_findings_that_differ_are_no_verdict(token: dict[str, object
         read_verdict(paths)
     paths.findings.unlink()
     with pytest.raises(NotReady, match=r"no .*model_findings\.json"):
+        read_verdict(paths)
+
+
+FOUND = {"gate": "nan", "case_id": "case_1", "severity": "error", "message": "bad", "numbers": {}}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"findings": None}, {"findings": 3}, {"findings": [3]}, {"findings": [{}]},
+        {"findings": [{**FOUND, "more": 1}]}, {"findings": [{**FOUND, "gate": 1}]},
+        {"findings": [{**FOUND, "severity": "grave"}]},
+        {"findings": [{**FOUND, "severity": ["error"]}]}, {"findings": [{**FOUND, "message": None}]},
+        {"findings": [{**FOUND, "numbers": 7}]}, {"details": None}, {"details": 7}, {"gate": 7}, {"gate": None},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_findings_of_another_form_are_no_verdict(changes: dict[str, object], tmp_path: Path) -> None:
+    paths = VerdictPaths(tmp_path / "model.json", tmp_path / "model_findings.json")
+    write_verdict(make_verdict("model", "d", [Finding(**FOUND)], {}), paths)  # type: ignore[arg-type]
+    assert read_verdict(paths).errors[0].message == "bad"
+    write_json(paths.findings, {**json.loads(paths.findings.read_text()), **changes})
+    with pytest.raises(NotReady, match=r"model_findings\.json: no findings of a gate \(.*run `dvc repro`"):
+        read_verdict(paths)
+
+
+@pytest.mark.parametrize("file", ["token", "findings"])
+@pytest.mark.parametrize("content", ["7", "[1]", '"text"', "null"])
+def test_a_file_of_a_verdict_that_is_no_mapping_is_refused(content: str, file: str, tmp_path: Path) -> None:
+    paths = VerdictPaths(tmp_path / "model.json", tmp_path / "model_findings.json")
+    write_verdict(make_verdict("model", "d", [], {}), paths)
+    write_text(getattr(paths, file), content)
+    with pytest.raises(BadInput, match=rf"{getattr(paths, file).name}: wanted a mapping, found"):
         read_verdict(paths)

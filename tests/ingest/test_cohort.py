@@ -15,7 +15,8 @@ from doseledger.core.protocol import Protocol
 from doseledger.core.tables import CASES, RAW, SKIPPED, read_table
 from doseledger.dicom.source import source_digest
 from doseledger.ingest.cohort import IngestCount, IngestRun, ingest
-from doseledger.ingest.pack import find_sources, pack
+from doseledger.ingest.pack import pack
+from doseledger.ingest.raw import find_sources
 
 
 def quiet(line: str) -> None:

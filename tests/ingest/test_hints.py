@@ -28,7 +28,7 @@ STRANGERS = ["Penis", "Gallenblase", "Marker", "Artefakt", "L5", "Haut", "Couch 
 
 @pytest.fixture(scope="module")
 def protocol(repository) -> Protocol:
-    return load_protocol(repository / "validation" / "protocols" / "prostate_sib.yaml")
+    return load_protocol(repository / "validation" / "cohorts" / "prostate" / "protocol.yaml")
 
 
 def hints(protocol: Protocol, absent: list[str], free: list[str | Clue]) -> dict[str, str]:

@@ -130,7 +130,7 @@ def test_an_unknown_kind_is_named_with_those_there_are(
     block: dict[str, Any],
     found: str,
 ) -> None:
-    message = f"^params.yaml: new: kind is {found}, wanted one of dose, diffusion, trees$"
+    message = f"^params.yaml: new: kind is {found}, wanted one of {', '.join(sorted(KINDS))}$"
     with pytest.raises(BadInput, match=message):
         load_recipe(block, settings.model_base, "params.yaml: new")
     with pytest.raises(BadInput, match=message):

@@ -81,6 +81,23 @@ def test_a_record_array_and_a_member_that_is_no_array_are_refused(tmp_path: Path
         array_heads(tmp_path / "b.npz")
 
 
+@pytest.mark.parametrize(("characters", "is_read"), [(255, True), (256, False)])
+@pytest.mark.parametrize("suffix", [".npy", ".txt"])
+def test_the_name_of_an_array_has_at_most_255_characters(
+    characters: int, is_read: bool, suffix: str, tmp_path: Path
+) -> None:
+    name = "x" * (characters - (0 if suffix == ".npy" else len(suffix)))
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive, archive.open(f"{name}{suffix}", "w") as member:
+        np.lib.format.write_array(member, np.arange(3.0))
+    if is_read and suffix == ".npy":
+        assert list(array_heads(tmp_path / "a.npz")) == [name]
+        return
+    message = "is no array" if is_read else r"a\.npz: an array's name has 256 characters, wanted at most 255; it begins"
+    with pytest.raises(BadInput, match=message) as refused:
+        array_heads(tmp_path / "a.npz")
+    assert len(str(refused.value)) < 600
+
+
 def test_a_shape_that_does_not_fit_the_bytes_is_refused(tmp_path: Path) -> None:
     out = io.BytesIO()
     np.lib.format.write_array_header_1_0(out, {"shape": (10**9,), "fortran_order": False, "descr": "<f8"})

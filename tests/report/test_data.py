@@ -17,6 +17,8 @@ from doseledger.core.files import read_json, write_json, write_text
 from doseledger.core.layout import Layout
 from doseledger.core.protocol import load_protocol
 from doseledger.core.settings import Settings
+from doseledger.gates.drill.faults import choose_faults
+from doseledger.gates.drill.limits import summarise_fault
 from doseledger.report.data import DataFacts, data_context, load_data_facts, make_data_report
 from doseledger.report.figures.feature_figures import MOST_PANELS, group_features
 from doseledger.report.page import render_page
@@ -69,6 +71,18 @@ def facts_of(layout: Layout) -> DataFacts:
     return load_data_facts(layout, protocol, fold=0, repeat=0, tell=lambda line: None)
 
 
+def write_drill(layout: Layout, digest: str) -> None:
+    """A drill in which one case shows one fault from its largest size on and another one not at all."""
+    nothing, error = {"errors": [], "warnings": []}, {"errors": ["sdf_not_mm"], "warnings": []}
+    whole, sized = choose_faults(["dose_cgy", "sdf_scaled"])
+    faults = [
+        summarise_fault(whole, {"case_0001": [nothing]}),
+        summarise_fault(sized, {"case_0001": [*[nothing] * 3, error]}),
+    ]
+    found = {"digest": digest, "seed": 1, "cases": ["case_0001"], "n_others": 7, "faults": faults}
+    write_json(layout.drill, found)
+
+
 def page_of(layout: Layout) -> str:
     """The page without its figures."""
     facts = facts_of(layout)
@@ -81,6 +95,7 @@ def test_the_page_holds_the_cohort_leads_to_the_gates_pages_and_is_the_same_agai
 ) -> None:
     for page in (layout.data_page, layout.drift_page):
         write_text(page, "<html></html>")
+    write_drill(layout, read_json(layout.data_verdict.findings)["digest"])
     make(layout, finished_run.settings)
     text = layout.data_report.read_text()
     # It leads to the gates' pages beside it, and nowhere else.
@@ -91,7 +106,8 @@ def test_the_page_holds_the_cohort_leads_to_the_gates_pages_and_is_the_same_agai
     for needed in (
         *cases["sha256"], *cases["pseudonym"], "not a simultaneous integrated boost", "The test set is unlocked",
         "case_0006, case_0007, case_0008", "A prostate with a margin.", "1 beyond", "Rectum_volume_cc +3.1",
-        "n_fractions = 5", "a warning to read", "PTV70",
+        "n_fractions = 5", "a warning to read", "PTV70", "Of 2 kinds 1 are not seen", "sdf_not_mm (50)",
+        "held against 7 others", "Detection limits: Dose; the table says the same",
     ):  # fmt: skip
         assert str(needed) in text, needed
     loaded = [Case.load(layout.cases / f"{case_id}.npz") for case_id in cases["case_id"]]
@@ -115,6 +131,14 @@ def test_a_page_that_was_not_written_is_not_led_to(layout: Layout, finished_run:
 def test_without_the_drift_gate_the_page_says_so(layout: Layout) -> None:
     layout.drift_verdict.findings.unlink()
     assert "The drift gate was not asked" in page_of(layout)
+
+
+def test_detection_limits_that_nobody_measured_or_of_other_data_are_not_shown(layout: Layout) -> None:
+    assert "Nobody has measured from which size on the gates see a fault here" in page_of(layout)
+    write_drill(layout, "0" * 64)
+    text = page_of(layout)
+    assert "were measured on other data, limits or code; run `doseledger drill` again" in text
+    assert "sdf_not_mm (50)" not in text
 
 
 def test_a_failed_gate_is_red(layout: Layout, finished_run: Any) -> None:

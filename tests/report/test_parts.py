@@ -25,7 +25,7 @@ from doseledger.ledger.runs.facts import load_facts
 from doseledger.report.figures.curves import StructureCurves, plot_dvh
 from doseledger.report.figures.feature_figures import plot_features
 from doseledger.report.figures.slices import ISODOSE_COLOURS
-from doseledger.report.figures.style import COLOURS, FONT_PT, house_style
+from doseledger.report.figures.style import COLOURS, FONT_PT, STRUCTURE_COLOURS, house_style
 from doseledger.report.figures.views import Comparison
 from doseledger.report.run import build_context, describe_uncertainty, make_report
 from doseledger.report.spread import NO_SPREAD, calibration_table, load_spread, plot_spread
@@ -132,7 +132,7 @@ def test_red_flags_of_a_training_stand_in_a_table_of_their_own() -> None:
 def test_shortcuts_and_drift_are_shown_as_they_were_judged(build_run: Build, tmp_path: Path) -> None:
     run = build_run(tmp_path)
     context = build_context(run.at, load_facts(run.at), run.evaluate, [], {})
-    assert context["verdict_ok"]
+    assert (context["standing"].state, context["badge_state"]) == ("provisional", "warn")
     judged = [[cell.text for cell in row[:2]] for row in context["tables"]["verdicts"].rows]
     assert [name.partition(":")[0] for name, _ in judged] == ["Data", "Preflight", "Metrics", "Shortcuts", "Drift"]
     assert {word for _, word in judged} == {"passed"}
@@ -141,9 +141,9 @@ def test_shortcuts_and_drift_are_shown_as_they_were_judged(build_run: Build, tmp
     run.at.layout.drift_verdict.findings.unlink()
     assert not judge_again(run.at).ok
     context = build_context(run.at, load_facts(run.at), run.evaluate, [], {})
-    assert not context["verdict_ok"]
-    titles = [alarm.title for alarm in context["alarms"]]
-    assert titles == ["The shortcuts gate failed.", "The drift gate failed."]
+    assert (context["standing"].state, context["badge_state"]) == ("failed", "bad")
+    named = [reason.partition(":")[0] for reason in context["standing"].reasons]
+    assert named == ["the shortcuts gate failed", "the drift gate failed"]
 
 
 @pytest.fixture
@@ -156,7 +156,7 @@ def comparison(make_case: Callable[..., Case]) -> Comparison:
 def test_a_spread_is_drawn_beside_the_error_on_one_scale(comparison: Comparison) -> None:
     spread = np.full(comparison.case.grid.shape_zyx, 1.5, np.float32)
     with house_style():
-        figure = plot_spread(comparison, spread)
+        figure = plot_spread(comparison, spread, {})
     assert [axis.get_title() for axis in figure.axes[:3]] == ["Isodoses on CT", "Spread", "|Prediction − plan|"]
     shown, error = (figure.axes[k].images[0] for k in (1, 2))
     assert float(shown.get_array().min()) == float(shown.get_array().max()) == 1.5
@@ -212,9 +212,10 @@ def test_each_dvh_statistic_has_an_interval_of_its_difference() -> None:
          "difference": 1.0}
         for n in range(4)
     ]  # fmt: skip
-    table = dvh_table(pd.DataFrame(rows))
+    table = dvh_table(pd.DataFrame(rows), {"Rectum": "#006080"})
     assert table.rows[0][5:7][1].text == "1.00 to 1.00"
-    assert dvh_table(pd.DataFrame(rows[:2])).rows[0][6].text == "–"
+    assert table.rows[0][0].swatch == "#006080"
+    assert dvh_table(pd.DataFrame(rows[:2]), {}).rows[0][6].text == "–"
 
 
 def linear_rgb(colour: str) -> np.ndarray:
@@ -238,7 +239,9 @@ VISION = {
 
 
 @pytest.mark.parametrize("vision", VISION)
-@pytest.mark.parametrize("palette", [ISODOSE_COLOURS, COLOURS[:6]], ids=["isodoses", "curves"])
+@pytest.mark.parametrize(
+    "palette", [ISODOSE_COLOURS, COLOURS[:6], STRUCTURE_COLOURS[:10]], ids=["isodoses", "curves", "structures"]
+)
 def test_any_two_colours_can_be_told_apart_without_red_or_green(palette: tuple[str, ...], vision: str) -> None:
     seen = [lab(np.clip(np.array(VISION[vision]) @ linear_rgb(colour), 0, 1)) for colour in palette]
     apart = [float(np.linalg.norm(one - other)) for one, other in itertools.combinations(seen, 2)]
@@ -248,7 +251,7 @@ def test_any_two_colours_can_be_told_apart_without_red_or_green(palette: tuple[s
 
 def test_dvhs_of_several_predictions_have_a_line_style_each() -> None:
     dose, percent = np.linspace(0, 80, 9), np.linspace(100, 0, 9)
-    curves = StructureCurves("Rectum", False, dose, percent, dose, percent, others=((dose, percent),))
+    curves = StructureCurves("Rectum", False, "#006080", dose, percent, dose, percent, others=((dose, percent),))
     with house_style():
         figure = plot_dvh([curves], [], 80.0, ("first", "second"))
     styles = {str(line._unscaled_dash_pattern) for line in figure.axes[0].lines}  # type: ignore[attr-defined]

@@ -89,9 +89,12 @@ def made(finished_run: Any, tmp_path_factory: pytest.TempPathFactory) -> Made:
     return MADE["report"]
 
 
+PICTURES = ("overview", "overview_dvh", "training", "differences")
+
+
 def context_of(at: ModelLayout, evaluate: Any) -> dict[str, Any]:
     picture = Picture("data:image/png;base64,", "caption", "alt")
-    context = build_context(at, load_facts(at), evaluate, [], {"training": picture, "differences": picture})
+    context = build_context(at, load_facts(at), evaluate, [], dict.fromkeys(PICTURES, picture))
     return context | {"uncertainty": {"text": "", "table": None, "figures": ()}}
 
 
@@ -112,13 +115,33 @@ def test_every_entry_of_the_contents_leads_somewhere(made: Made) -> None:
     assert {address[1:] for address in page.addresses if address.startswith("#")} <= page.ids
 
 
-def test_the_summary_with_its_verdicts_comes_first(made: Made) -> None:
+def test_the_answer_comes_first_and_what_proves_it_last(made: Made) -> None:
     assert Page(made.text).headings == [
-        "Dose prediction report", "1 Summary", "2 Data", "3 Code and environment", "4 Training",
-        "5 Agreement of prediction and plan", "6 Clinical goals", "7 Cases", "8 Uncertainty",
-        "9 Model card", "10 Record",
+        "Dose prediction report", "2 Agreement of prediction and plan", "3 Clinical goals", "4 Cases", "5 Uncertainty",
+        "6 Training", "7 Data", "8 Model card", "9 Gates and limits", "10 Code and environment", "11 Record",
     ]  # fmt: skip
-    assert made.text.index("ALL GATES PASSED") < made.text.index("Mean absolute error")
+    order = ("On 3 test cases the prediction differs from the plan by", '<span class="badge warn">PROVISIONAL',
+             "goals judged alike in", "Dose wash of plan and prediction", "Its DVHs", "Mean absolute error",
+             "3 test cases, wanted 20", "<h2>2 ")  # fmt: skip
+    places = [made.text.index(words) for words in order]
+    assert places == sorted(places)
+    assert "a candidate needs 95 %." in made.text[: places[1]]
+
+
+def test_what_only_a_checker_reads_is_folded_on_screen(made: Made) -> None:
+    folded = re.findall(r"<details>\s*<summary><h2>(\d+ [^<]*)</h2></summary>", made.text)
+    assert folded == ["9 Gates and limits", "10 Code and environment", "11 Record"]
+    assert made.text.index("Digest of what was judged") > made.text.index("<details>")
+
+
+def test_a_structure_has_one_colour_in_every_table(made: Made) -> None:
+    found = re.findall(r'<span class="swatch" style="background: (#\w+)"></span>(\w+)', made.text)
+    colours: dict[str, set[str]] = {}
+    for colour, name in found:
+        colours.setdefault(name, set()).add(colour)
+    assert {"PTV70", "Rectum"} <= set(colours)
+    assert all(len(found) == 1 for found in colours.values())
+    assert len({colour for found in colours.values() for colour in found}) == len(colours)
 
 
 def test_the_report_holds_what_a_reader_needs_to_trace_it(made: Made) -> None:
@@ -141,7 +164,9 @@ def test_the_report_holds_what_a_reader_needs_to_trace_it(made: Made) -> None:
 
 def test_best_median_and_worst_case_are_drawn_and_saved(made: Made) -> None:
     names = sorted(path.stem.split("_")[0] for path in made.at.figures.glob("*.png"))
-    assert names == ["best", "best", "dvh", "median", "median", "training", "worst", "worst"]
+    assert names == [
+        "best", "best", "dvh", "median", "median", "overview", "overview", "training", "worst", "worst",
+    ]  # fmt: skip
     assert {path.suffix for path in made.at.figures.iterdir()} == {".png", ".svg", ".pdf"}
     for title in ("Best case", "Median case", "Worst case"):
         assert title in made.text
@@ -195,11 +220,11 @@ def test_a_model_beyond_its_limits_has_its_report_in_red(build_run: Build, tmp_p
     thresholds["metrics"]["dose_unet"][0]["limit"] = 0.001
     write_json(path, thresholds)
     # It is judged once: the report shows what stands in the verdict.
-    assert "ALL GATES PASSED" in page_of(at, run.evaluate)
+    assert "PROVISIONAL" in page_of(at, run.evaluate)
     judge_again(at)
     text = page_of(at, run.evaluate)
     assert "NOT FIT FOR RELEASE" in text
-    assert "The metrics gate failed." in text
+    assert "the metrics gate failed: dose_unet: mae_above_10_percent_gy is" in text
     assert "GATE FAILED" in text  # in the header of every page of the PDF
     assert re.search(r"mae_above_10_percent_gy.*?MISSED", text, re.DOTALL)
 
@@ -212,7 +237,7 @@ def test_a_model_beyond_its_limits_has_its_report_in_red(build_run: Build, tmp_p
 
     findings = at.layout.data_verdict.findings
     write_json(findings, {**read_json(findings), "ok": False})
-    assert "The data gate failed." in page_of(at, run.evaluate)
+    assert "the data gate failed" in page_of(at, run.evaluate)
 
 
 def test_a_run_on_a_dirty_tree_is_red_on_every_page(build_run: Build, tmp_path: Path) -> None:
@@ -227,7 +252,7 @@ def test_a_run_on_a_dirty_tree_is_red_on_every_page(build_run: Build, tmp_path: 
     text = page_of(run.at, run.evaluate)
     assert "DIRTY TREE" in text
     assert "src/doseledger/learn/losses/dose.py" in text
-    assert re.search(r'@top-right \{ content: "commit aaaaaaaaaa · DIRTY"; .*#b3261e', text)
+    assert re.search(r'@top-right \{ content: "commit aaaaaaaaaa · DIRTY · PROVISIONAL"; .*#b3261e', text)
 
     del record["provenance"]
     write_json(run.at.run / "run.json", record)

@@ -26,6 +26,8 @@ from doseledger.cli import (
     registry,
     reports,
     runs,
+    segment,
+    structures,
     survey,
     train,
     watchdog,
@@ -45,6 +47,8 @@ for subject in (
     dose,
     compare,
     deliver,
+    segment,
+    structures,
     reports,
     runs,
     experiments,
@@ -90,6 +94,14 @@ def main() -> NoReturn:
         app(prog_name="doseledger")
     except DoseledgerError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        from doseledger.core.files import disk_fault
+
+        if not disk_fault(error):
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}can't be written: {disk_fault(error)}, and run the command again", file=sys.stderr)
         sys.exit(1)
     sys.exit(0)
 

@@ -27,23 +27,29 @@ def verify_log(
     elsewhere: Annotated[
         list[str] | None, typer.Option(help="Id of another clone's log: anchors of that one are left out.")
     ] = None,
+    head: Annotated[
+        list[str] | None, typer.Option(help="SHA256 of a head from outside: a printed page, a tag on a remote.")
+    ] = None,
     log: Annotated[Path | None, typer.Option(help="Another log than this project's.")] = None,
     as_json: Json = False,
 ) -> None:
     """Find every edit, cut or reordering of the log.
 
-    Held against the tags, the kept heads and the files named; exit 1 if any.
+    Held against the tags, the kept heads, the files named and the heads given; exit 1 if any. Tags and files of this
+    clone can be rewritten with the log: what they are worth is told.
 
-    Example: doseledger audit verify released/manifest.json
+    Example: doseledger audit verify --head 3f0c… released/manifest.json
     """
-    from doseledger.ledger.audit.anchors import file_anchors, ref_anchors, tag_anchors
+    from doseledger.ledger.audit.anchors import file_anchors, read_given, ref_anchors, tag_anchors
     from doseledger.ledger.audit.check import verify
 
     machine = this_machine()
     found = [*tag_anchors(machine.root), *ref_anchors(machine.root)]
-    found += [anchor for path in anchors or [] for anchor in file_anchors(path)]
+    root = machine.root.resolve()
+    for path in anchors or []:
+        found += file_anchors(path, is_outside=not path.resolve().is_relative_to(root))
     here = [anchor for anchor in found if not anchor.log_id or anchor.log_id not in (elsewhere or [])]
-    check = verify(log or machine.audit_log, here)
+    check = verify(log or machine.audit_log, here, [read_given(text) for text in head or []])
     show(_check_as_json(check, here), as_json, "\n".join(_describe(check, here)))
     if not check.ok:
         raise GateFailed(
@@ -104,6 +110,7 @@ def _describe(check: AuditCheck, anchors: list[Anchor]) -> list[str]:
     lines = [f"{check.head.length} entries, {len(anchors)} anchors"]
     lines += [f"note: line {note.line}: {note.message}" for note in check.notes]
     lines += [f"error: {f'line {item.line}: ' if item.line else ''}{item.message}" for item in check.findings]
+    lines.append(_worth(check))
     if check.anchored < check.head.length:
         lines.append(
             f"from entry {check.anchored + 1} on nothing is anchored yet: whoever can write the log could still write "
@@ -112,3 +119,17 @@ def _describe(check: AuditCheck, anchors: list[Anchor]) -> list[str]:
     else:
         lines.append("every entry is anchored")
     return [*lines, "the log holds" if check.ok else "the log does not hold"]
+
+
+def _worth(check: AuditCheck) -> str:
+    """What the anchors are worth, as a sentence."""
+    if not check.outside:
+        return (
+            "all anchors lie in this clone, where whoever can write the log can rewrite them too: they show an "
+            "accident, not a forger. Give a head from outside with --head (a printed page; a tag as the remote has it: "
+            "`git ls-remote --tags`, then `git cat-file` in a fresh clone)"
+        )
+    known = f"up to entry {check.outside} the log is what a head from outside saw"
+    if check.outside == check.head.length:
+        return known
+    return f"{known}; of what came later only this clone vouches, where anchors can be rewritten with the log"

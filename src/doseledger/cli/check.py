@@ -1,4 +1,4 @@
-"""Commands of the gates: data, drift, probes of stacks and metadata, goals."""
+"""Commands of the gates: data, drill, drift, probes of stacks and metadata, goals."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from doseledger.cli.shared import (
     Json,
     Workers,
     project,
+    show,
     show_verdict,
     stage,
     tell,
@@ -31,7 +32,7 @@ app.add_typer(check_app, name="check", rich_help_panel=GATES)
 
 Findings = Annotated[Path | None, typer.Option(help="Findings to write as JSON.")]
 Seed = Annotated[int, typer.Option(help="Seed of the probe's folds.")]
-# The same stack or cohort always gives the same verdict.
+# The same stack or cohort always gives the same verdict, and the same drill.
 PROBE_SEED = 20250801
 
 
@@ -93,6 +94,44 @@ def drift(cohort: Cohort = None, workers: Workers = None, as_json: Json = False)
     verdict = judge_drift(layout, fold=settings.fold, repeat=settings.repeat, workers=n_workers, tell=tell)
     write_page(verdict, layout.templates / "drift.html.j2", layout.drift_page)
     write_verdict_of(verdict, layout.drift_verdict, as_json)
+
+
+@app.command(rich_help_panel=GATES)
+@audited(
+    "drill",
+    inputs=("cases_csv", "splits", "protocol", "suite", "thresholds|cohorts", "params"),
+    outputs=("drill",),
+    reads="a sample of all",
+)
+def drill(
+    cohort: Cohort = None,
+    cases: Annotated[int, typer.Option(help="How many sound cases are copied.", min=1)] = 3,
+    fault: Annotated[
+        list[str] | None, typer.Option(help="Only this fault; repeatable. Then nothing is written.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of all that is drawn.")] = PROBE_SEED,
+    workers: Workers = None,
+    as_json: Json = False,
+) -> None:
+    """Measure from which size on the gates see faults.
+
+    Faults of rising size are put into copies of the cohort's own cases; the data report shows it.
+
+    Example: doseledger drill
+    """
+    from doseledger.core.files import write_json
+    from doseledger.core.sheet import as_markdown
+    from doseledger.gates.drill.cohort import drill as drill_cohort
+    from doseledger.report.tables.drill_tables import drill_table
+
+    at = project(cohort)
+    n_workers = workers_of(at.settings, workers)
+    found = drill_cohort(at.layout, cases, fault or (), seed, workers=n_workers, tell=tell)
+    if not fault:
+        write_json(at.layout.drill, found)
+        tell(f"wrote {at.layout.drill}; `dvc repro report_data` shows it")
+    table = drill_table(found)
+    show(found, as_json, f"{as_markdown(table)}\n{table.note}")
 
 
 @check_app.command("drift")

@@ -55,12 +55,14 @@ def pack(
 
     Example: doseledger raw pack raw/ --cohort prostate
     """
+    from doseledger.core.protocol import load_protocol
     from doseledger.ingest.pack import pack as pack_cases
 
-    layout = project(cohort).layout if out is None else None
+    layout = project(cohort).layout if out is None or cohort else None
     target = out or (layout.raw if layout else Path())
-    raw_list = layout.raw_list if layout else target.with_suffix(".csv")
-    count = pack_cases(raw, target, raw_list, tell)
+    raw_list = layout.raw_list if layout and out is None else target.with_suffix(".csv")
+    kind = load_protocol(layout.protocol).source if layout else "dicom"
+    count = pack_cases(raw, target, raw_list, tell, kind)
     show({"packed": count}, as_json, f"{count} cases packed into {target}, listed in {raw_list}")
 
 
@@ -243,8 +245,7 @@ def show_case(case: Annotated[Path, typer.Argument(help="A case's NPZ.")], as_js
     Example: doseledger case show data/cases/phantom/case_0001.npz --json
     """
     from doseledger.core.case import Case
-    from doseledger.core.files import to_json
-    from doseledger.evaluate.files.case import describe_case
+    from doseledger.evaluate.files.case import case_as_text, describe_case
 
     description = describe_case(Case.load(case))
-    show(description, as_json, to_json(description))
+    show(description, as_json, case_as_text(description))

@@ -1,4 +1,4 @@
-"""Commands for the clinic: a predicted dose as DICOM."""
+"""Commands for the clinic: a predicted dose and its plan as DICOM."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Annotated, Literal, cast
 import typer
 
 from doseledger.cli.audited import audited
-from doseledger.cli.shared import MODEL, Cohort, Json, Protocol, project, show, tell
+from doseledger.cli.shared import MODEL, Cohort, Json, Protocol, project, show, stage, tell
 from doseledger.core.errors import BadInput
 
 app = typer.Typer()
-deliver_app = typer.Typer(no_args_is_help=True, help="Back to the clinic: predicted dose as DICOM.")
+deliver_app = typer.Typer(no_args_is_help=True, help="Back to the clinic: predicted doses and plans as DICOM.")
 app.add_typer(deliver_app, name="deliver", rich_help_panel=MODEL)
 
 
@@ -64,3 +64,76 @@ def predict_dicom(
     show(found, as_json, f"{len(found['predicted'])} predicted, {len(found['failed'])} failed: {out}/predictions.json")
     if found["failed"]:
         raise BadInput("no dose for " + "; ".join(f"{name}: {why}" for name, why in found["failed"].items()))
+
+
+@deliver_app.command("plan")
+@audited(
+    "deliver plan",
+    inputs=("prediction", "protocol", "goals", "params"),
+    outputs=("out",),
+    reads="what",
+)
+def deliver_plan(
+    what: Annotated[
+        str, typer.Argument(help="A model: all its test cases. Or a case, or the folder or zip of a patient's DICOM.")
+    ],
+    out: Annotated[Path | None, typer.Option(help="Folder of one patient's files; else the model's plans.")] = None,
+    prediction: Annotated[Path | None, typer.Option(help="NPZ of the predicted dose; else the model's.")] = None,
+    model: Annotated[str | None, typer.Option(help="Whose prediction of a case; else the first one's.")] = None,
+    goal: Annotated[
+        list[str] | None, typer.Option(help="Wanted for this patient: 'Rectum V65Gy < 10 %'; repeat for more.")
+    ] = None,
+    robustness: Annotated[
+        bool, typer.Option("--robustness", help="Compute it with set-up errors and other densities too.")
+    ] = False,
+    mu_weight: Annotated[float | None, typer.Option(help="In place of the settings'.", min=0.0)] = None,
+    protocol: Protocol = None,
+    cohort: Cohort = None,
+    as_json: Json = False,
+) -> None:
+    """Make deliverable plans of predicted doses.
+
+    Example: doseledger deliver plan case_0011 --out delivered/case_0011
+    """
+    from doseledger.core.fanout import run_cases
+    from doseledger.core.files import read_json
+    from doseledger.core.protocol import load_goals, load_protocol
+    from doseledger.deliver.cohort import Delivered, deliver_cohort
+    from doseledger.deliver.gap import describe_delivery
+    from doseledger.deliver.plan import ROBUSTNESS_FILE, PlanRequest, deliver_named
+    from doseledger.deliver.robustness import describe_robustness
+    from doseledger.deliver.wishes import read_wishes, with_wishes
+    from doseledger.planning.machine.linac import load_machine
+
+    at = project(cohort)
+    layout, settings = at.layout, at.settings
+    rules = load_protocol(protocol or layout.protocol)
+    wishes = read_wishes(goal or [], rules)
+    mu = {} if mu_weight is None else {"mu_weight": mu_weight}
+    chosen = settings.deliver.model_copy(update=mu)
+    goals = with_wishes(load_goals(layout.goals), wishes)
+    request = PlanRequest(rules, goals, chosen, load_machine(), tuple(wishes), robustness)
+    if what in settings.models:
+        if goal or robustness or mu_weight is not None or out or prediction or model or protocol:
+            raise BadInput(f"{what} is a model, whose plans are a stage; the options are for one patient")
+        stage("deliver", cohort, what)
+        paths = layout.model(what)
+        part = Delivered(layout.raw, layout.cases, paths.predictions, layout.splits, settings.fold, settings.repeat)
+        found = deliver_cohort(part, paths.plans, paths.delivery, request, tell=tell)
+        show(found, as_json, f"{found['n_cases']} plans in {paths.plans}, {found['n_failed']} failed: {paths.delivery}")
+        return
+    if out is None:
+        raise BadInput("name the folder of the patient's files with --out")
+    of_model = layout.model(model or settings.models[0])
+    folders = (layout.raw, layout.cases, of_model.predictions)
+    # A process of its own, with one thread: those of BLAS would only wait for one another.
+    done = run_cases(deliver_named, {what: (what, folders, prediction, request, out)}, workers=1, tell=tell)
+    if done.failed:
+        raise done.failed[what]
+    judged = done.done[what]
+    lines = describe_delivery(judged)
+    if robustness:
+        lines += describe_robustness(read_json(out / ROBUSTNESS_FILE))
+    for warning in judged["plan"]["warnings"]:
+        tell(f"WARNING: {what}: {warning}")
+    show(judged, as_json, "\n".join([*lines, f"  {out}: RTPLAN, RTDOSE, plan.json"]))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from doseledger.cli.audited import audited
-from doseledger.cli.shared import JUDGE, Cohort, Json, Protocol, project, show
+from doseledger.cli.shared import JUDGE, Cohort, Json, Protocol, project, show, tell
 from doseledger.core.errors import BadInput
 
 if TYPE_CHECKING:
@@ -135,6 +135,9 @@ def recompute_dose(
     from doseledger.evaluate.files.plan_dose import recompute_dose as recompute
 
     found = [recompute(case) for case in cases]
+    for one in found:
+        if one.warning:
+            tell(f"WARNING: {one.case_id}: {one.warning}")
     lines = [
         f"{one.case_id}: {one.n_voxels} voxels up to {one.greatest_gy:.2f} Gy; off by at most {one.worst_gy:.4f} Gy, "
         f"on average {one.mean_gy:.5f} Gy"
@@ -144,6 +147,30 @@ def recompute_dose(
     beyond = [f"{one.case_id} ({one.worst_gy:.4f} Gy)" for one in found if not keeps(one.worst_gy, most=limit_gy)]
     if beyond:
         raise BadInput(f"RTDOSE is not the dose of its RTPLAN to {limit_gy:g} Gy: {', '.join(beyond)}")
+
+
+@plan_app.command("complexity")
+def complexity(
+    files: Annotated[list[Path], typer.Argument(help="RTPLAN files, of any system.")],
+    machine: Annotated[
+        Path | None, typer.Option(help="YAML of a machine, for the speeds; else the generic one.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure the complexity of plans.
+
+    MU per Gy, modulation score, small gaps, leaf travel, edge over area, and, with --json, speeds at each control
+    point.
+
+    Example: doseledger plan complexity RP.dcm --json
+    """
+    from doseledger.evaluate.files.plan_complexity import complexity_of_files, describe_complexity
+    from doseledger.planning.machine.linac import load_machine
+
+    plans, failed = complexity_of_files(files, load_machine(machine))
+    show(plans, as_json, "\n".join(line for plan in plans for line in describe_complexity(plan)))
+    if failed:
+        raise BadInput("; ".join(failed))
 
 
 @plan_app.command("figure")

@@ -9,7 +9,19 @@ import typer
 
 from doseledger.cli.audited import audited
 from doseledger.cli.runs import refresh_runs
-from doseledger.cli.shared import GATES, JUDGE, Cohort, Json, Model, project, show, stage, tell, write_verdict_of
+from doseledger.cli.shared import (
+    GATES,
+    JUDGE,
+    Cohort,
+    Json,
+    Model,
+    describe_standing,
+    project,
+    show,
+    stage,
+    tell,
+    write_verdict_of,
+)
 from doseledger.core.errors import BadInput
 
 app = typer.Typer()
@@ -30,7 +42,7 @@ def evaluate(
     part: Annotated[str, typer.Option(help="train, val or test.")] = "test",
     as_json: Json = False,
 ) -> None:
-    """Measure predictions: MAE, DVH, goals and gamma.
+    """Measure predictions: MAE, DVH, gamma; or Dice.
 
     Example: doseledger evaluate dose_unet
     """
@@ -40,6 +52,8 @@ def evaluate(
     from doseledger.evaluate.calibration import DrawnSets, calibrate_cohort
     from doseledger.evaluate.case import Yardsticks
     from doseledger.evaluate.cohort import TestSet, evaluate_cohort
+    from doseledger.evaluate.segmentation import evaluate_segmentations
+    from doseledger.evaluate.summary import summary_as_text
 
     elsewhere = predictions is not None or out is not None or part != "test"
     if elsewhere and out is None:
@@ -51,13 +65,17 @@ def evaluate(
     fold, repeat = settings.fold, settings.repeat
     test_set = TestSet(layout.cases, source, layout.splits, part, fold, repeat)
     gamma_out = None if elsewhere else paths.gamma
-    details = evaluate_cohort(test_set, target, yardsticks, gamma_out=gamma_out, tell=tell)
+    if settings.model(model)["kind"] == "segmentation":
+        measured = evaluate_segmentations(test_set, target, settings.evaluate, gamma_out=gamma_out, tell=tell)
+    else:
+        measured = evaluate_cohort(test_set, target, yardsticks, gamma_out=gamma_out, tell=tell)
     found = {}
     if (source / VALIDATION).is_dir() and part == "test":
         sets = DrawnSets(layout.cases, layout.splits, source / VALIDATION, source, fold, repeat)
         found = calibrate_cohort(sets, tell=tell)
     write_json(target / "calibration.json", found)
-    show(details, as_json, to_json(details))
+    as_text = to_json if settings.model(model)["kind"] == "segmentation" else summary_as_text
+    show(measured, as_json, as_text(measured))
 
 
 @app.command(rich_help_panel=JUDGE)
@@ -118,8 +136,9 @@ def gate(model: Model, cohort: Cohort = None) -> None:
     at = stage("gate", cohort, model)
     verdict = read_verdict(at.layout.model(model).model_verdict)
     try:
+        print("\n".join(describe_standing(verdict)))
         enforce(verdict, at.layout.model(model).model_verdict.findings)
     finally:
         # Here and in no stage of its own: the page speaks of commits and experiments too.
         refresh_runs()
-    print(f"{model} passed every gate")
+    print(f"{model}: no gate failed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,6 +13,24 @@ from doseledger.cli.shared import START, Cohort, Json, project, show, tell
 app = typer.Typer()
 recipe_app = typer.Typer(no_args_is_help=True, help="Ready-made models.")
 app.add_typer(recipe_app, name="recipe", rich_help_panel=START)
+
+
+@app.command("init", rich_help_panel=START)
+def init(folder: Annotated[Path, typer.Argument(help="A new folder.")], as_json: Json = False) -> None:
+    """Lay out a new project: pipeline, settings, limits.
+
+    For a package that was installed with pip; a clone is a project itself.
+
+    Example: doseledger init my-project
+    """
+    from doseledger.ledger.provenance.new_project import make_project
+
+    written = make_project(folder)
+    text = (
+        f"{len(written)} files in {folder}; next: cd {folder}, choose `cohort` in params.yaml, commit, `dvc repro`. "
+        "After an update of the package: `dvc repro --force code`"
+    )
+    show([path.as_posix() for path in written], as_json, text)
 
 
 @app.command(rich_help_panel=START)
@@ -54,6 +73,24 @@ def settings(
             (paths.start / "base.json").unlink(missing_ok=True)
     write_files(files)
     show([str(path) for path in files], as_json, "\n".join(str(path) for path in files))
+
+
+@app.command(rich_help_panel=START)
+def why(cohort: Cohort = None, as_json: Json = False) -> None:
+    """Say which stages would run, and why.
+
+    Which line of code or setting changed, what it reaches, and what each stage cost last time.
+
+    Example: doseledger why
+    """
+    from dataclasses import asdict
+
+    from doseledger.cli.audited import this_machine
+    from doseledger.ledger.runs.why import describe_reruns, find_reruns
+
+    at = project(cohort)
+    found = find_reruns(at.layout, at.settings, this_machine())
+    show([asdict(one) for one in found], as_json, "\n".join(describe_reruns(found)))
 
 
 @app.command(rich_help_panel=START)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from doseledger.cli.audited import audited, this_machine
-from doseledger.cli.shared import RECORD, Cohort, Json, Model, project, show, tell
+from doseledger.cli.shared import RECORD, Cohort, Json, Model, complete_versions, project, show, tell
 
 if TYPE_CHECKING:
     from doseledger.ledger.registry.tag import Version
@@ -18,7 +18,9 @@ app = typer.Typer()
 registry_app = typer.Typer(no_args_is_help=True, help="Model versions and their stages, as Git tags.")
 app.add_typer(registry_app, name="registry", rich_help_panel=RECORD)
 
-Name = Annotated[str, typer.Argument(help="MODEL@VERSION, dose_unet@v0.1.0 for example.")]
+Name = Annotated[
+    str, typer.Argument(help="MODEL@VERSION, dose_unet@v0.1.0 for example.", autocompletion=complete_versions)
+]
 
 
 @registry_app.command("register")
@@ -43,7 +45,8 @@ def register_version(
     made = register(files, open_release(files.layout, model), version, tell)
     note_fact("registered", _fact(made))
     hint = f"publish it: `dvc push` and `git push origin {made.name}`"
-    show(made.as_dict(), as_json, f"{made.name} registered on commit {made.commit[:12]}; {hint}")
+    first = f"{_results(made)}{made.name} registered on commit {made.commit[:12]}; {hint}"
+    show(made.as_dict(), as_json, first)
 
 
 @registry_app.command("promote")
@@ -171,9 +174,21 @@ def _fact(version: Version) -> dict[str, str]:
     return {"name": version.name, "commit": version.commit, "checkpoint_sha256": checkpoint}
 
 
+def _results(version: Version) -> str:
+    """A version's results as a sentence and its badge, a line each; nothing where its tag holds none."""
+    from doseledger.gates.model.standing import read_standing
+
+    told = read_standing({"details": version.record})
+    return f"{told.sentence}\n{told.badge}\n" if told else ""
+
+
 def _describe(version: Version) -> str:
+    from doseledger.gates.model.standing import read_standing
+
+    told = read_standing({"details": version.record})
+    badge = f"  {told.badge}: {told.sentence}" if told else ""
     state = f"retired: {version.retired}" if version.retired is not None else ", ".join(version.stages) or "no stage"
-    return f"{version.name}  {version.commit[:12]}  {version.at[:10]}  {version.by}  {state}"
+    return f"{version.name}  {version.commit[:12]}  {version.at[:10]}  {version.by}  {state}{badge}"
 
 
 def _stages(files: RegistryFiles, version: Version, baseline: str | None) -> dict[str, list[str]]:

@@ -110,7 +110,7 @@ def _compared(target: str, label: str, predictions: Path | None, cohort: str | N
 
 @app.command(rich_help_panel=REPORT)
 def where(cohort: Cohort = None, as_json: Json = False) -> None:
-    """Say where the reports of cohort and models lie.
+    """Say where the reports of the models lie.
 
     Example: doseledger where
     """

@@ -225,7 +225,12 @@ def metrics_of(target: str, cohort: str | None = None) -> Path:
     folder = Path(target)
     if folder.is_file() or (folder / "cases.csv").is_file():
         return folder
-    return run_files_of(target, cohort).tables["cases"]
+    from doseledger.ledger.provenance.outs import require_recorded
+
+    files = run_files_of(target, cohort)
+    if files.root is not None and files.manifest is None:
+        require_recorded(files.root, ("evaluate",), files.cohort, files.model)
+    return files.tables["cases"]
 
 
 def _recompute(how_many: str, cases: Path | None, files: RunFiles) -> Recompute:

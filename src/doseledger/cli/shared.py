@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from doseledger.cli.progress import tell as tell
+from doseledger.core.errors import DoseledgerError
 
 if TYPE_CHECKING:
     from doseledger.core.layout import Layout, VerdictPaths
@@ -18,8 +21,39 @@ if TYPE_CHECKING:
 START, DATA, GATES, MODEL = "Start", "Data", "Gates", "Model"
 JUDGE, REPORT, RECORD = "Judge", "Report", "Record"
 
-Model = Annotated[str, typer.Argument(help="A name of `models` in the settings.")]
-Cohort = Annotated[str | None, typer.Option(help="Another cohort than the settings'.")]
+
+def complete_models(incomplete: str) -> list[str]:
+    """Models of the project at work, for the shell's completion; none outside a project."""
+    return _complete(lambda: project().settings.models, incomplete)
+
+
+def complete_cohorts(incomplete: str) -> list[str]:
+    """Cohorts of the project at work, for the shell's completion."""
+    return _complete(lambda: sorted(path.name for path in project().layout.cohorts.iterdir()), incomplete)
+
+
+def complete_versions(incomplete: str) -> list[str]:
+    """Registered versions of the project at work, for the shell's completion."""
+
+    def names() -> list[str]:
+        from doseledger.core.layout import find_root
+        from doseledger.ledger.registry.tag import read_versions
+
+        return [version.name for version in read_versions(find_root())]
+
+    return _complete(names, incomplete)
+
+
+def _complete(names: Callable[[], list[str]], incomplete: str) -> list[str]:
+    """Return the names that begin so; none where they can't be read: a shell that completes shows no error."""
+    try:
+        return [name for name in names() if name.startswith(incomplete)]
+    except (DoseledgerError, OSError):
+        return []
+
+
+Model = Annotated[str, typer.Argument(help="A name of `models` in the settings.", autocompletion=complete_models)]
+Cohort = Annotated[str | None, typer.Option(help="Another cohort than the settings'.", autocompletion=complete_cohorts)]
 Workers = Annotated[int | None, typer.Option(help="Processes; 0: this one.", min=0)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 Protocol = Annotated[Path | None, typer.Option(help="Another protocol than the cohort's.")]
@@ -57,18 +91,16 @@ def stage(name: str, cohort: str | None, model: str | None = None) -> Project:
     Raises
     ------
     NotReady
-        If the files of its code and settings are absent or stale: what it made would be recorded under others.
+        If the files of its code and settings are absent or stale: what it made would be recorded under others. Also
+        if a table, a verdict or weights that it reads are not what dvc.lock records of the stage that made them.
     """
+    from doseledger.ledger.provenance.outs import READS, require_recorded
     from doseledger.ledger.provenance.stages import require_stage
 
     at = project(cohort)
     require_stage(at.layout, at.settings, name, model)
+    require_recorded(at.layout.root, READS.get(name, ()), at.layout.cohort, model)
     return at
-
-
-def tell(line: str) -> None:
-    """Print a line of progress to stderr: stdout holds a command's result alone."""
-    print(line, file=sys.stderr, flush=True)
 
 
 def show(value: Any, as_json: bool, text: str) -> None:
@@ -100,4 +132,15 @@ def show_verdict(verdict: Verdict, as_json: bool) -> None:
 
     warnings = [f"warning: [{item.gate}] {item.message}" for item in verdict.findings if item.severity == "warning"]
     word = f"the {verdict.gate} gate {'passed' if verdict.ok else 'failed'}"
-    show(verdict_as_json(verdict), as_json, "\n".join([*warnings, word]))
+    show(verdict_as_json(verdict), as_json, "\n".join([*describe_standing(verdict), *warnings, word]))
+
+
+def describe_standing(verdict: Verdict) -> list[str]:
+    """Return a model's results as a sentence, and its badge with the reasons; nothing for another gate's verdict."""
+    from doseledger.gates.model.standing import read_standing
+    from doseledger.gates.verdict import verdict_as_json
+
+    standing = read_standing(verdict_as_json(verdict))
+    if standing is None:
+        return []
+    return [standing.sentence, standing.badge, *(f"  - {reason}" for reason in standing.reasons)]

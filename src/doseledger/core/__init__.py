@@ -1,1 +1,12 @@
 """Cases, grids, plans, tables and settings: the nouns of every other room."""
+
+from doseledger.core.exports import lazy_names
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    case="Case write_npz",
+    protocol="Protocol load_goals load_protocol",
+    layout="Layout",
+    settings="Settings load_settings",
+    tables="read_table write_table",
+)

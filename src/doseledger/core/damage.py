@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lzma
+import pickle
 import struct
 import tokenize
 import zipfile
@@ -17,7 +18,7 @@ from doseledger.core.errors import BadInput, DoseledgerError
 # unknown encodings, ArithmeticError overflows. MemoryError is not among them: sizes are compared before memory is asked
 # for. Only what reads or parses belongs inside: of anything else the same errors tell a fault of our own.
 DAMAGED: tuple[type[Exception], ...] = (
-    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, tokenize.TokenError),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, tokenize.TokenError, pickle.UnpicklingError),
     *(ArithmeticError, AttributeError, EOFError, LookupError, OSError),
     *(RuntimeError, SyntaxError, TypeError, ValueError),
 )

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
 import os
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 from doseledger.core.damage import refuse_damage
-from doseledger.core.errors import BadInput
+from doseledger.core.errors import BadInput, NotReady
 
 CHUNK_BYTES = 1 << 20
 # A ZIP entry needs a date: a fixed one, so that equal content always gives equal bytes.
@@ -22,19 +24,104 @@ ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 MOST_VALUES = 1_000_000
 
 
+# What a disk refuses: no data are at fault, and the same command goes on once it is mended.
+DISK_FAULTS = {
+    errno.ENOSPC: "the disk is full; free some space",
+    errno.EDQUOT: "the quota of the disk is used up; free some space, or ask for more",
+    errno.EFBIG: "the disk takes no file so large; use another one",
+    errno.EROFS: "the disk is mounted read-only; mount it for writing, or work in another folder",
+    errno.EACCES: "there is no right to write there; mend the rights of the folder",
+    errno.EPERM: "there is no right to write there; mend the rights of the folder",
+}
+# Files that take their names together, by target: {} within `all_or_none`, else None.
+_TOGETHER: ContextVar[dict[Path, Path] | None] = ContextVar("together", default=None)
+
+
+def disk_fault(error: OSError) -> str:
+    """Return what is wrong with the disk and what to do, where that is why a file could not be written; else nothing.
+
+    Examples
+    --------
+    >>> disk_fault(OSError(errno.ENOSPC, "No space left on device"))
+    'the disk is full; free some space'
+    >>> disk_fault(FileNotFoundError(errno.ENOENT, "No such file"))
+    ''
+    """
+    return DISK_FAULTS.get(error.errno or 0, "")
+
+
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
     """Yield a path beside `target` to write to; it takes the target's name only when the block ends well.
 
     A full disk or a kill leaves the old file as it was. Replacing instead of writing in place also keeps a
     file that DVC hard-linked into its cache untouched.
+
+    Raises
+    ------
+    NotReady
+        If the disk is full or read-only, naming the file.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f"{target.name}.{os.getpid()}.part")
+    together, is_kept = _TOGETHER.get(), False
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         yield part
-        os.replace(part, target)
+        if together is None:
+            os.replace(part, target)
+        else:
+            together[target] = part
+            is_kept = True
+    except OSError as error:
+        _refuse_unwritten(target, error)
+        raise
     finally:
+        if not is_kept:
+            _remove(part)
+
+
+@contextmanager
+def all_or_none() -> Iterator[None]:
+    """Let all files that are written within take their names when the block ends well, and none if it doesn't.
+
+    Within it a file can't be read back: it lies under its name only after the block. One within another joins it.
+
+    Raises
+    ------
+    NotReady
+        If the disk is full or read-only.
+    """
+    if _TOGETHER.get() is not None:
+        yield
+        return
+    parts: dict[Path, Path] = {}
+    token = _TOGETHER.set(parts)
+    try:
+        yield
+        for target, part in parts.items():
+            try:
+                os.replace(part, target)
+            except OSError as error:
+                _refuse_unwritten(target, error)
+                raise
+    finally:
+        _TOGETHER.reset(token)
+        for part in parts.values():
+            _remove(part)
+
+
+def _refuse_unwritten(target: Path, error: OSError) -> None:
+    """Say so where the disk refused a file; an error of another file stays as it is."""
+    fault, name = disk_fault(error), error.filename
+    if fault and (name is None or Path(str(name)).parent in (target.parent, *target.parents)):
+        raise NotReady(
+            f"{target}: can't be written: {fault}, and run the command again. What was there before is untouched"
+        ) from error
+
+
+def _remove(part: Path) -> None:
+    # Where nothing can be written there is nothing to remove either.
+    with suppress(OSError):
         part.unlink(missing_ok=True)
 
 
@@ -121,6 +208,22 @@ def read_json(path: Path) -> Any:
     """
     with refuse_damage(lambda reason: BadInput(_unreadable(path, "JSON", reason))):
         return json.loads(path.read_text(encoding="utf-8"))
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Return the content of a JSON file that holds a mapping.
+
+    Raises
+    ------
+    BadInput
+        If the file is absent, is no JSON, or holds something else.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise BadInput(
+            f"{path}: wanted a mapping, found {type(content).__name__}; write it anew, or check it out again"
+        )
+    return content
 
 
 def read_yaml(path: Path) -> Any:

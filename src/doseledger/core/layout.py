@@ -17,6 +17,12 @@ PARAMS_FILE = "params.yaml"
 PIPELINE_FILE = "dvc.yaml"
 LOCK_FILE = "dvc.lock"
 PACKAGES_FILE = "requirements.lock"
+# What a new project is laid out with; pyproject.toml packs the same into the wheel.
+PROJECT_FILES = (
+    PIPELINE_FILE, PARAMS_FILE, PACKAGES_FILE, "data/raw/dvc.yaml", ".dvc/config", ".dvc/.gitignore", ".dvcignore",
+    ".gitattributes", ".gitignore",
+)  # fmt: skip
+PROJECT_FOLDERS = ("models/recipes", "reports/drill", "reports/templates", "validation")
 # The cohort that is made up; all others are patients.
 SYNTHETIC_COHORT = "phantom"
 # Names of another cohort, whose files hold where a cohort has none of its own.
@@ -135,7 +141,14 @@ class Layout:
         self.data_report = pages / "data_report.html"
         self.data_report_pdf = root / "reports/pdf" / cohort / "data_report.pdf"
         self.data_figures = root / "reports/figures" / cohort / "data"
+        # What a drill measured, of every cohort: `drill` is this one's.
+        self.drills = root / "reports/drill"
         self.test_set = self.cohorts / cohort / "test_set.csv"
+
+    @property
+    def drill(self) -> Path:
+        """Detection limits of the gates on this cohort, once somebody has measured them."""
+        return self.drills / self.cohort / "drill.json"
 
     @property
     def protocol(self) -> Path:
@@ -207,6 +220,8 @@ class ModelLayout:
         self.gamma = root / "data/gamma" / place
         self.metrics = root / "reports/metrics" / place
         self.shortcuts = self.metrics / "shortcuts.json"
+        self.plans = root / "data/plans" / place
+        self.delivery = self.metrics / "deliver.json"
         verdicts = root / "reports/verdicts" / place
         self.preflight_verdict, self.model_verdict = _verdict(verdicts, "preflight"), _verdict(verdicts, "model")
         self.html = root / "reports/html" / place / "report.html"

@@ -19,6 +19,8 @@ from doseledger.core.errors import BadInput
 SUFFIX = ".npy"
 # What a header that is no literal raises besides ValueError; the last two where it is nested too deep for the parser.
 UNREADABLE_HEAD = (SyntaxError, TypeError, tokenize.TokenError, MemoryError, RecursionError)
+# As long as a file's name may be; it stands in messages.
+MOST_NAME_CHARACTERS = 255
 READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
@@ -87,6 +89,11 @@ def _heads(path: Path) -> dict[str, ArrayHead]:
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
             name = info.filename.removesuffix(SUFFIX)
+            if len(name) > MOST_NAME_CHARACTERS:
+                raise BadInput(
+                    f"{path}: an array's name has {len(name)} characters, wanted at most {MOST_NAME_CHARACTERS}; "
+                    f"it begins with {name[:40]!r}; write the file again"
+                )
             if not info.filename.endswith(SUFFIX) or not name:
                 raise BadInput(f"{path}: {info.filename!r} is no array; an NPZ holds .npy members alone")
             if name in heads:

@@ -30,11 +30,15 @@ def folded(name: str) -> str:
 
 
 class Structure(Block):
-    """A structure that the protocol knows: its name here, and the names that clinics give it, the best first."""
+    """A structure that the protocol knows: its name here, and the names that clinics give it, the best first.
+
+    `label` is its value in label volumes (NIfTI).
+    """
 
     name: str
     kind: Literal["target", "organ"]
     required: bool = True
+    label: Annotated[int, Field(ge=1, le=65535)] | None = None
     aliases: list[str] = Field(default=[])
 
     @property
@@ -121,6 +125,39 @@ class Beams(Block):
         return self
 
 
+class PatientRule(Block):
+    r"""Whose a NIfTI case is, by its name, where several are of one patient: those stay together in splits.
+
+    Notes
+    -----
+    What the pattern's one group matches names the patient; with `cases` above 1 it is a number from 1 on, and so many
+    in a row are of one patient.
+
+    Examples
+    --------
+    >>> PatientRule(pattern=r"(patient\d+)_frame\d+", cases=1).patient_of("patient007_frame01")
+    'patient007'
+    >>> PatientRule(pattern=r"brain_(\d+)", cases=2).patient_of("brain_004")
+    'patient_2'
+    """
+
+    pattern: Regex
+    cases: Annotated[int, Field(ge=1)]
+
+    @model_validator(mode="after")
+    def _has_one_group(self) -> PatientRule:
+        if re.compile(self.pattern).groups != 1:
+            raise ValueError(f"patient.pattern {self.pattern!r} needs one group in brackets: what names the patient")
+        return self
+
+    def patient_of(self, case_id: str) -> str | None:
+        """Return the patient's pseudonym; None where the pattern does not match the case's name."""
+        match = re.fullmatch(self.pattern, case_id)
+        if match is None or (self.cases > 1 and not match[1].isdecimal()):
+            return None
+        return match[1] if self.cases == 1 else f"patient_{-(-int(match[1]) // self.cases)}"
+
+
 class Protocol(Block):
     """One protocol: where its cases come from, which objects and structures they have, and the grid they go onto.
 
@@ -128,19 +165,23 @@ class Protocol(Block):
     -----
     `spacing_mm` is (z, y, x), or `native` for the image's own grid. `crop` is `none` for openkbp and native.
     `body_names` are the ROI names that may stand for the outline (RTROIInterpretedType EXTERNAL counts too).
+    `objects` names what of DICOM a case needs; a NIfTI cohort has none, and no dose. Its images may be tilted against
+    the patient's axes by `most_tilt_deg`, and are then kept along their own.
     """
 
     name: str
     title: str
-    source: Literal["dicom", "openkbp"]
+    source: Literal["dicom", "openkbp", "nifti"]
     modality: Literal["CT", "MR"]
-    objects: list[DicomObject]
+    objects: list[DicomObject] = Field(default=[])
     n_fractions: int | None = None
     prescription_gy: dict[str, Positive] = Field(default={})
     spacing_mm: Literal["native"] | tuple[Positive, Positive, Positive]
     crop: Literal["none"] | Crop
     sdf_clip_mm: Positive
     body_names: list[str] = Field(default=[])
+    most_tilt_deg: Annotated[float, Field(ge=0, le=45)] = 0.0
+    patient: PatientRule | None = None
     structures: list[Structure]
     skip_when: SkipWhen | None = None
     phi: Phi | None = None
@@ -167,11 +208,22 @@ class Protocol(Block):
         unknown = [name for name in known if name not in names]
         if unknown:
             raise ValueError(f"beams.plan.organ_max_gy names {', '.join(unknown)}, not among the structures")
-        if self.source == "dicom" and self.phi is None:
-            raise ValueError("a protocol of DICOM needs a phi block")
+        if self.source == "dicom" and (self.phi is None or not self.objects):
+            raise ValueError("a protocol of DICOM needs a phi block, and objects")
+        if self.source == "nifti":
+            self._reads_labels()
         if self.crop != "none" and self.spacing_mm == "native":
             raise ValueError("crop must be none where spacing_mm is native")
         return self
+
+    def _reads_labels(self) -> None:
+        labels = [structure.label for structure in self.structures]
+        if None in labels or len(set(labels)) != len(labels):
+            raise ValueError(f"a protocol of NIfTI needs a label of its own for each structure, found {labels}")
+        if self.objects or self.prescription_gy or self.phi or self.body_names:
+            raise ValueError(
+                "a protocol of NIfTI has no objects, prescription_gy, phi or body_names: it reads no DICOM"
+            )
 
     @property
     def structure_names(self) -> tuple[str, ...]:
@@ -242,7 +294,7 @@ class GoalSet(Block):
 
 
 def load_protocol(path: Path) -> Protocol:
-    """Return a protocol of validation/protocols/.
+    """Return the protocol that a file of validation/cohorts/ holds.
 
     Raises
     ------
@@ -253,7 +305,7 @@ def load_protocol(path: Path) -> Protocol:
 
 
 def load_goals(path: Path) -> GoalSet:
-    """Return a set of clinical goals of validation/goals/.
+    """Return the clinical goals that a file of validation/cohorts/ holds.
 
     Raises
     ------

@@ -92,6 +92,7 @@ class EvaluateSettings(Block):
     workers: CountOrZero
     gamma: list[GammaSettings]
     verify_gamma_points: CountOrZero
+    surface_tolerance_mm: Annotated[float, Field(gt=0)]
     dvh_statistics: dict[Literal["target", "organ"], list[str]]
 
     @model_validator(mode="after")
@@ -105,6 +106,18 @@ class EvaluateSettings(Block):
                     "apart by percent, mm and kind alone, not by cutoff"
                 )
         return self
+
+
+class DeliverSettings(Block):
+    """Plans made of predicted doses; see deliver/cohort.py."""
+
+    models: list[str]
+    workers: CountOrZero
+    seed: int
+    segments_per_arc: Count
+    iterations: Count
+    n_points: Count
+    mu_weight: Annotated[float, Field(ge=0)]
 
 
 class ReportSettings(Block):
@@ -128,6 +141,7 @@ class Settings(Block):
     splits: SplitSettings
     train: TrainSettings
     evaluate: EvaluateSettings
+    deliver: DeliverSettings
     report: ReportSettings
     model_base: dict[str, Any]
     blocks: dict[str, dict[str, Any]]
@@ -140,6 +154,8 @@ class Settings(Block):
                 f"models {strangers} have no block of their own in params.yaml; "
                 "`doseledger recipe use NAME` puts a ready-made one in"
             )
+        if idle := [name for name in self.deliver.models if name not in self.models]:
+            raise ValueError(f"deliver.models names {idle}, which are not trained; wanted some of {self.models}")
         for name, base in self.bases.items():
             if name not in self.models or base not in self.models or base in self.bases:
                 raise ValueError(

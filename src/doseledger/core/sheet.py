@@ -18,11 +18,15 @@ COLOURS: dict[State, str] = {"bad": RED, "good": GREEN, "warn": YELLOW}
 
 @dataclass(frozen=True)
 class Cell:
-    """A table's cell; its state colours it, and its text says the same in words. `link` is where its text leads to."""
+    """A table's cell; its state colours it, and its text says the same in words.
+
+    `link` is where its text leads to, `swatch` the colour of the structure that it names.
+    """
 
     text: str
     state: State = ""
     link: str = ""
+    swatch: str = ""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -92,8 +93,9 @@ SPLITS = _table(
     ["repeat", "fold", "case_id"],
 )
 
-# validation/test_sets/<cohort>.csv: the locked test set, edited only by `doseledger splits lock` and `unlock`. A row
-# without a digest locks a synthetic patient by name: the last bits of his dose differ from machine to machine.
+# validation/cohorts/<cohort>/test_set.csv: the locked test set, edited only by `doseledger test-set lock` and
+# `unlock`. A row without a digest locks a synthetic patient by name: the last bits of his dose differ from machine to
+# machine.
 TEST_SET = _table(
     "test_set",
     {
@@ -105,7 +107,7 @@ TEST_SET = _table(
     ["pseudonym", "source_sha256"],
 )
 
-# validation/test_sets/<cohort>.unlocked.csv: who was taken out of a lock, when and why; it only grows.
+# validation/cohorts/<cohort>/test_set.unlocked.csv: who was taken out of a lock, when and why; it only grows.
 UNLOCKED = _table(
     "unlocked",
     {
@@ -145,6 +147,22 @@ CASE_METRICS = _table(
         "prediction_goals_met": pa.Column(int, pa.Check.ge(0)),
         "prediction_acceptable": pa.Column(bool),
         r"^openkbp_(dose|dvh)_gy$": pa.Column(float, _NOT_NEGATIVE, regex=True, required=False, nullable=True),
+    },
+    ["case_id"],
+)
+
+_SHARE = pa.Check.in_range(0.0, 1.0)
+# The same of a segmentation: each measure over all structures, and of each; empty where neither label has one.
+SEGMENT_METRICS = _table(
+    "segmentation metrics",
+    {
+        "case_id": pa.Column(str, CASE_ID),
+        "case_sha256": pa.Column(str, SHA256),
+        "checkpoint_sha256": pa.Column(str, SHA256),
+        "surface_tolerance_mm": pa.Column(float, pa.Check.gt(0.0)),
+        r"^(dice|iou|surface_dice)(_.+)?$": pa.Column(float, _SHARE, regex=True, nullable=True),
+        r"^hd95_mm(_.+)?$": pa.Column(float, _NOT_NEGATIVE, regex=True, nullable=True),
+        r"^volume_cc_(reference|prediction)_.+$": pa.Column(float, _NOT_NEGATIVE, regex=True),
     },
     ["case_id"],
 )
@@ -241,6 +259,20 @@ def _from_text(frame: pd.DataFrame, schema: pa.DataFrameSchema, where: str) -> p
             elif column.nullable:
                 typed[found] = cells.where(cells != "", other=None)
     return typed
+
+
+def read_case_metrics(path: Path) -> pd.DataFrame:
+    """Return a table of cases of either kind of model: `CASE_METRICS` of a dose, `SEGMENT_METRICS` of a segmentation.
+
+    Raises
+    ------
+    BadInput
+        As `read_table`.
+    """
+    with suppress(OSError, UnicodeDecodeError), path.open(encoding="utf-8") as stream:
+        if "dice" in stream.readline().strip().split(","):
+            return read_table(path, SEGMENT_METRICS)
+    return read_table(path, CASE_METRICS)
 
 
 def check_table(frame: pd.DataFrame, schema: pa.DataFrameSchema, where: str) -> pd.DataFrame:

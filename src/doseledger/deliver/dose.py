@@ -24,18 +24,17 @@ from doseledger.core.fanout import run_cases
 from doseledger.core.files import atomic_path, sha256_of_bytes, sha256_of_file, write_json
 from doseledger.core.grid import Grid, resample_linear
 from doseledger.core.protocol import Protocol
-from doseledger.core.schema import load_block
+from doseledger.deliver.patient import protocol_of_prediction as protocol_of_prediction
+from doseledger.deliver.patient import roi_numbers
 from doseledger.deliver.seen import SeenCases
 from doseledger.dicom.objects import to_bytes
 from doseledger.dicom.read import CaseObjects, gather_objects
-from doseledger.dicom.read_structures import read_rois
 from doseledger.dicom.source import in_file, lenient, malformed_as_bad_case, read_source, source_digest
 from doseledger.dicom.values import text_of
 from doseledger.dicom.write_prediction import PredictedBy, make_heading, make_predicted_dose, make_predicted_plan
 from doseledger.ingest.case import Origin, convert_case
-from doseledger.ingest.pack import find_sources
 from doseledger.ingest.physics import with_physics
-from doseledger.ingest.roi_names import match_names
+from doseledger.ingest.raw import find_sources
 from doseledger.learn.data.inputs import CaseFile, open_case
 from doseledger.learn.predict.predictor import Predictor
 
@@ -82,33 +81,6 @@ def read_prescription_options(options: list[str]) -> dict[str, float]:
             raise BadInput(f"--prescription {option!r}: wanted TARGET=GY, each target once, for example PTV70=70")
         doses[match["name"]] = float(match["gy"])
     return doses
-
-
-def protocol_of_prediction(protocol: Protocol, prescription_gy: Mapping[str, float], fractions: int | None) -> Protocol:
-    """Return the protocol without dose and plan, with another prescription where one is given.
-
-    It asks for no pseudonyms either: patients come here under their own names, and leave under them.
-
-    Raises
-    ------
-    BadInput
-        If the protocol reads no DICOM, or prescribes to no such target.
-    """
-    if protocol.source != "dicom":
-        raise BadInput(f"protocol {protocol.name} reads {protocol.source}, no DICOM; wanted a clinic's protocol")
-    strangers = sorted(set(prescription_gy) - set(protocol.target_names))
-    if strangers:
-        raise BadInput(
-            f"--prescription names {', '.join(strangers)}; targets of {protocol.name}: "
-            f"{', '.join(protocol.target_names)}"
-        )
-    changes: dict[str, Any] = {"objects": ["ct", "rtstruct"]}
-    if prescription_gy:
-        changes["prescription_gy"] = dict(prescription_gy)
-    if fractions is not None:
-        changes["n_fractions"] = fractions
-    changed = load_block(Protocol, {**protocol.model_dump(), **changes}, protocol.name)
-    return changed.model_copy(update={"phi": None})
 
 
 def predict_folder(
@@ -219,11 +191,8 @@ def _dicom_of(
     # Another dose, model or setting is another object, and needs another UID.
     what = sha256_of_bytes(np.ascontiguousarray(written_gy).tobytes())
     key = f"{digest}/{model.sha256}/{what}/{request.bits}"
-    rois = read_rois(objects.rtstruct, case.case_id)
-    empty = {roi.name for roi in rois if not roi.items}
-    chosen = match_names([roi.name for roi in rois], empty, request.protocol, case.case_id).chosen
-    numbers = {roi.name: roi.number for roi in rois}
-    prescribed = {numbers[chosen[target]]: gy for target, gy in case.prescription_gy.items()}
+    numbers = roi_numbers(objects.rtstruct, request.protocol, case.case_id)
+    prescribed = {numbers[target]: gy for target, gy in case.prescription_gy.items()}
     with in_file(objects.slices[0], case.case_id):
         heading = make_heading(objects.slices[0], by, key=key, case_id=case.case_id)
         plan = make_predicted_plan(heading, objects.rtstruct, prescribed, case.n_fractions)

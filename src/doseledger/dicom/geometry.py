@@ -137,3 +137,19 @@ def to_lps(volume: NDArray[Any], planes: Planes, case_id: str, what: str) -> tup
         origin.append(start)
     shape = (turned.shape[0], turned.shape[1], turned.shape[2])
     return turned, Grid(shape, (spacing[0], spacing[1], spacing[2]), (origin[0], origin[1], origin[2]))
+
+
+def from_lps(volume: NDArray[Any], planes: Planes) -> NDArray[Any]:
+    """Return an array (z, y, x) that ascends in LPS as the planes have it, (plane, row, column): `to_lps` undone.
+
+    Parameters
+    ----------
+    volume
+        On the Grid that `to_lps` gave of these planes, which are not oblique.
+    """
+    normal = np.cross(planes.row_xyz, planes.column_xyz)
+    directions = [normal * np.sign(planes.step_mm), planes.column_xyz, planes.row_xyz]
+    world = [int(np.argmax(np.abs(direction))) for direction in directions]
+    order = [world.index(axis) for axis in (2, 1, 0)]
+    reverse = tuple(at for at, source in enumerate(order) if directions[source][world[source]] < 0)
+    return np.transpose(np.flip(volume, reverse), np.argsort(order))

@@ -22,7 +22,7 @@ from doseledger.dicom.position import Position, check_position
 
 # Name space of this package's UIDs (a random UUID, drawn once); a UID is 2.25 and a UUID as an integer (PS3.5 B.2).
 NAMESPACE = uuid.UUID("5c1c3a39-4d0e-4c6a-9d0f-6f1d1d0a7f52")
-SERIES_NUMBER = {"CT": 1, "RTSTRUCT": 2, "RTPLAN": 3, "RTDOSE": 4}
+SERIES_NUMBER = {"CT": 1, "RTSTRUCT": 2, "RTPLAN": 3, "RTDOSE": 4, "SEG": 5}
 IMPLEMENTATION = f"2.25.{uuid.uuid5(NAMESPACE, 'implementation').int}"
 
 
@@ -51,15 +51,18 @@ class Study:
     key: str
 
     @classmethod
-    def of_image(cls, image: Dataset, key: str) -> Study:
-        """Return the study that an image belongs to, for new objects beside it (a predicted dose, say)."""
+    def of_image(cls, image: Dataset, key: str, position: Position | None = None) -> Study:
+        """Return the study that an image belongs to, for new objects beside it (a predicted dose, say).
+
+        `position` stands in for the image's, where what is written depends on none, as contours do.
+        """
         return cls(
             patient_id=str(image.get("PatientID", "")),
             patient_name=str(image.get("PatientName", "")),
             patient_sex=str(image.get("PatientSex", "")),
             study_uid=str(image.StudyInstanceUID),
             frame_of_reference_uid=str(image.FrameOfReferenceUID),
-            position=check_position(str(image.PatientPosition)),
+            position=position or check_position(str(image.PatientPosition)),
             key=key,
         )
 

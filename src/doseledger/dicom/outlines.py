@@ -11,14 +11,21 @@ from numpy.typing import NDArray
 
 from doseledger.core.errors import BadInput
 from doseledger.core.grid import Grid
+from doseledger.core.types import Indices, Mask
+from doseledger.dicom.contours import rasterise
+from doseledger.dicom.smooth import smooth_rings
 
 Polygon = NDArray[np.float64]
 # A vertex closer than this to the line between its neighbours says nothing; planning systems round to 0.01 mm.
 STRAIGHT_MM = 0.03
 THINNING_PASSES = 3
+# Contours are rounded to this many digits of a mm.
+DECIMALS = 2
+# On fine pixels the tolerance is this part of one.
+STRAIGHT_SHARE = 0.02
 
 
-def find_outlines(surface: NDArray[Any], grid: Grid) -> dict[int, list[Polygon]]:
+def find_outlines(surface: NDArray[Any], grid: Grid, *, smooth: bool = False) -> dict[int, list[Polygon]]:
     """Return the contours of a structure on each slice that it meets, in mm.
 
     Parameters
@@ -28,6 +35,8 @@ def find_outlines(surface: NDArray[Any], grid: Grid) -> dict[int, list[Polygon]]
         distance, say). Contours cross between pixel centres: halfway for a mask, where the field is 0 otherwise.
     grid
         Where the voxels are.
+    smooth
+        Take the steps of a mask's pixels out, and keep each contour's area that of its pixels.
 
     Returns
     -------
@@ -44,7 +53,34 @@ def find_outlines(surface: NDArray[Any], grid: Grid) -> dict[int, list[Polygon]]
         raise BadInput(f"a surface of {surface.shape} voxels does not fit its grid of {grid.shape_zyx}")
     inside = surface if surface.dtype == np.bool_ else surface < 0
     slices = np.flatnonzero(inside.any(axis=(1, 2)))
-    return {int(k): _slice_outlines(surface[k], inside[k], grid) for k in slices}
+    drawn = _smooth_outlines(inside, slices, grid) if smooth and surface.dtype == np.bool_ else {}
+    return {k: drawn.get(k) or _slice_outlines(surface[k], inside[k], grid) for k in slices.tolist()}
+
+
+def _smooth_outlines(inside: Mask, slices: Indices, grid: Grid) -> dict[int, list[Polygon]]:
+    """A mask's contours without its pixels' steps, of the slices that they give back."""
+    padded = np.pad(inside, ((0, 0), (1, 1), (1, 1)))
+    rings: list[Polygon] = []
+    # Where the rings of each polygon begin, by slice.
+    first: dict[int, list[int]] = {}
+    for k in slices.tolist():
+        values = np.where(padded[k], -1.0, 1.0)
+        found = contour_generator(z=values, name="serial", fill_type=FillType.OuterOffset).filled(-np.inf, 0.0)
+        first[k] = []
+        for points, offsets in zip(*found, strict=True):
+            first[k].append(len(rings))
+            # Every ring repeats its first vertex at its end.
+            rings += [points[a : b - 1] for a, b in pairwise(offsets)]
+    bounds = [*(start for starts in first.values() for start in starts), len(rings)]
+    slice_of = np.repeat(list(first), [len(starts) for starts in first.values()])
+    origin, pixel = np.asarray(grid.origin_mm)[:0:-1], np.asarray(grid.spacing_mm)[:0:-1]
+    straight_mm = min(STRAIGHT_MM, STRAIGHT_SHARE * float(pixel.min()))
+    smoothed = smooth_rings(rings, np.repeat(slice_of, np.diff(bounds)).tolist(), padded)
+    in_mm = [_thinned(np.round(origin + pixel * (ring - 1.0), DECIMALS), straight_mm) for ring in smoothed]
+    drawn: dict[int, list[Polygon]] = {k: [] for k in first}
+    for k, (a, b) in zip(slice_of.tolist(), pairwise(bounds), strict=True):
+        drawn[k].append(_keyholed(in_mm[a], in_mm[a + 1 : b]))
+    return {k: polygons for k, polygons in drawn.items() if np.array_equal(rasterise(polygons, grid), inside[k])}
 
 
 def _slice_outlines(surface: NDArray[Any], inside: NDArray[np.bool_], grid: Grid) -> list[Polygon]:
@@ -73,7 +109,7 @@ def _slice_outlines(surface: NDArray[Any], inside: NDArray[np.bool_], grid: Grid
     return polygons
 
 
-def _thinned(ring: Polygon) -> Polygon:
+def _thinned(ring: Polygon, straight_mm: float = STRAIGHT_MM) -> Polygon:
     """Drop vertices on a straight line, every second one a pass, so that no two neighbours go at once."""
     for turn in range(THINNING_PASSES):
         if len(ring) < 8:
@@ -82,7 +118,7 @@ def _thinned(ring: Polygon) -> Polygon:
         chord, leg = after - before, ring - before
         length = np.hypot(chord[:, 0], chord[:, 1])
         deviation = np.abs(chord[:, 0] * leg[:, 1] - chord[:, 1] * leg[:, 0]) / np.maximum(length, 1e-9)
-        drop = deviation < STRAIGHT_MM
+        drop = deviation < straight_mm
         drop[turn % 2 :: 2] = False
         # With an odd number of vertices the last and the first are neighbours of one parity.
         drop[-1] &= not drop[0]

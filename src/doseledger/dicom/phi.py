@@ -3,6 +3,7 @@
 Not findings, with the reason: UIDs (they keep the objects of a case linked, and whether one was replaced can't be seen;
 `deidentify` replaces them), ROI Name (structures are found by it; what no structure claims is listed in meta), and
 dates where the file says that they were shifted or removed (Longitudinal Temporal Information Modified, PS3.15 E.3.6).
+Nor are the fixed sentences that our own objects carry (`phi_attributes.OWN_TEXT`).
 Pixels are not looked at beyond what the file itself says of burned-in text and recognisable faces.
 """
 
@@ -28,6 +29,7 @@ from doseledger.dicom.phi_attributes import (
     NAME_VRS,
     OVERLAY_ELEMENTS,
     OVERLAY_GROUPS,
+    OWN_TEXT,
     PSEUDONYM_KEYWORDS,
 )
 from doseledger.dicom.source import SourceFile, lenient
@@ -142,7 +144,7 @@ def _passes(
     if kind == "private":
         return _private_passes(dataset, tag, allowed)
     value = dataset[tag].value
-    if _is_empty(value) or value == DUMMY_TEXT:
+    if _is_empty(value) or value == DUMMY_TEXT or (isinstance(value, str) and OWN_TEXT.fullmatch(value)):
         return True
     if kind == "name" or keyword_for_tag(tag) in PSEUDONYM_KEYWORDS:
         values = value if isinstance(value, (list, pydicom.multival.MultiValue)) else [value]
@@ -204,6 +206,6 @@ def refuse_phi(files: list[SourceFile], phi: Phi | None, case_id: str) -> None:
     more = f", and {len(by_attribute) - MOST_SHOWN} more attributes" if len(by_attribute) > MOST_SHOWN else ""
     raise BadCase(
         case_id,
-        f"may identify the patient: {', '.join(shown)}{more}. Run `doseledger deidentify`, or name the keyword with a "
-        "reason in the protocol's phi.allow",
+        f"may identify the patient: {', '.join(shown)}{more}. Run `doseledger raw deidentify`, or name the keyword "
+        "with a reason in the protocol's phi.allow",
     )

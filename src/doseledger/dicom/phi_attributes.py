@@ -9,6 +9,8 @@ table treats as UIDs, are `deidentify`'s alone.
 
 from __future__ import annotations
 
+import re
+
 from pydicom.datadict import tag_for_keyword
 
 REMOVE = """
@@ -99,6 +101,14 @@ UserContentLongLabel VerifyingObserverSequence VerifyingOrganization XRayDetecto
 
 # What an attribute that must have a value gets when it is cleaned; the scan knows it again.
 DUMMY_TEXT = "ANON"
+
+# What our own objects say of themselves (`deliver.structures`): words that are always the same, and counts.
+_CLEANED = r"largest of \d{1,6} parts \(-\d{1,9} voxels\)|holes filled \(\+\d{1,9} voxels\)"
+OWN_TEXT = re.compile(
+    rf"(?:as in the case|predicted); (?:not cleaned|(?:{_CLEANED})(?:, (?:{_CLEANED}))?)"
+    r"|(?:not cleaned|cleaned: largest part of \d{1,4}, holes of \d{1,4} structures)"
+    r"|STRUCTURES|PREDICTED|Structures of a case|PREDICTED structures"
+)
 
 # Newer than pydicom's dictionary knows by keyword, or without one: identifiers of digital signatures and ROI creators.
 REMOVE_TAGS = (0x3006002D, 0x3006002E, 0x3006004D, 0x3006004E, 0xFFFAFFFA, 0xFFFCFFFC)

@@ -24,7 +24,7 @@ MEANING = {
     "ERROR": "that is a difference of two",
     "RELATIVE": "that is not absolute",
     "MULTI_PLAN": "of several plans",
-    "PLAN_OVERVIEW": "an overview of plans",
+    "PLAN_OVERVIEW": "that is an overview of plans",
     "FRACTION": "of one fraction group",
     "BEAM": "of single beams",
     "BRACHY": "of brachytherapy applicators",

@@ -162,19 +162,7 @@ def read_plan(dataset: pydicom.Dataset, case_id: str, fraction_group: int | None
     DICOM PS3.3 C.8.8.14: an attribute that a control point leaves out has the value of the control point before it.
     """
     with in_file(dataset, case_id):
-        kind = plan_kind(dataset)
-        if kind in ("ion", "brachy"):
-            raise BadCase(case_id, f"the RTPLAN is one of {KINDS[kind]}; photon beams with leaves are supported")
-        groups = dict(read_items(dataset, "FractionGroupSequence", lambda g: (whole(g, "FractionGroupNumber"), g)))
-        if fraction_group is None and len(groups) != 1:
-            raise BadCase(case_id, f"the RTPLAN has fraction groups {sorted(groups)}; name the one that is wanted")
-        chosen = next(iter(groups)) if fraction_group is None else fraction_group
-        if chosen not in groups:
-            raise BadCase(case_id, f"the RTPLAN has no fraction group {chosen}; it has {sorted(groups)}")
-        meterset = metersets(groups[chosen])
-        beams = [beam for beam in treatment_beams(dataset) if whole(beam, "BeamNumber") in meterset]
-        if not beams:
-            raise BadCase(case_id, f"fraction group {chosen} of the RTPLAN has no treatment beam with a meterset")
+        chosen, meterset, beams = _beams_of(dataset, case_id, fraction_group)
         energies = {_first(beam, "NominalBeamEnergy", case_id) for beam in beams}
         if len(energies) > 1:
             raise BadCase(case_id, f"the RTPLAN's beams have energies {sorted(energies)}; one energy is supported")
@@ -189,6 +177,49 @@ def read_plan(dataset: pydicom.Dataset, case_id: str, fraction_group: int | None
                 target.description or f"ROI {target.roi_number}": target.dose_gy for target in prescription.targets
             },
         )
+
+
+def read_leaf_boundaries(
+    dataset: pydicom.Dataset, case_id: str, fraction_group: int | None = None
+) -> list[NDArray[np.float64] | None]:
+    """Return the edges of the leaf pairs of each beam of `read_plan` in mm, (pair + 1,); None where it says none.
+
+    Raises
+    ------
+    BadCase
+        As `read_plan`.
+    """
+    with in_file(dataset, case_id):
+        _, _, beams = _beams_of(dataset, case_id, fraction_group)
+        return [_boundaries(beam) for beam in beams]
+
+
+def _boundaries(beam: pydicom.Dataset) -> NDArray[np.float64] | None:
+    for item in items_of(beam, "BeamLimitingDeviceSequence"):
+        edges = _floats(item, "LeafPositionBoundaries")
+        if text_of(item, "RTBeamLimitingDeviceType") == "MLCX" and len(edges) > 1 and np.all(np.diff(edges) > 0):
+            return edges
+    return None
+
+
+def _beams_of(
+    dataset: pydicom.Dataset, case_id: str, fraction_group: int | None
+) -> tuple[int, dict[int, float], list[pydicom.Dataset]]:
+    """The number of a fraction group, its metersets by beam number, and its treatment beams."""
+    kind = plan_kind(dataset)
+    if kind in ("ion", "brachy"):
+        raise BadCase(case_id, f"the RTPLAN is one of {KINDS[kind]}; photon beams with leaves are supported")
+    groups = dict(read_items(dataset, "FractionGroupSequence", lambda g: (whole(g, "FractionGroupNumber"), g)))
+    if fraction_group is None and len(groups) != 1:
+        raise BadCase(case_id, f"the RTPLAN has fraction groups {sorted(groups)}; name the one that is wanted")
+    chosen = next(iter(groups)) if fraction_group is None else fraction_group
+    if chosen not in groups:
+        raise BadCase(case_id, f"the RTPLAN has no fraction group {chosen}; it has {sorted(groups)}")
+    meterset = metersets(groups[chosen])
+    beams = [beam for beam in treatment_beams(dataset) if whole(beam, "BeamNumber") in meterset]
+    if not beams:
+        raise BadCase(case_id, f"fraction group {chosen} of the RTPLAN has no treatment beam with a meterset")
+    return chosen, meterset, beams
 
 
 def _who(beam: pydicom.Dataset) -> str:

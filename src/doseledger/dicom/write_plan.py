@@ -12,8 +12,10 @@ from pydicom.uid import RTPlanStorage
 
 from doseledger.core.errors import BadInput
 from doseledger.core.plan import Arc, Plan
+from doseledger.core.types import Floats
 from doseledger.dicom.objects import Study, decimal, decimals, new_object, refer_to
 from doseledger.dicom.position import turn_plan
+from doseledger.dicom.source_to_skin import Body, source_to_skin_mm
 
 # 1e-4 mm and 1e-8 of the meterset: a dose recomputed from the file then differs by far less than 0.01 Gy.
 LEAF_DECIMALS = 4
@@ -37,7 +39,12 @@ class BeamDevice:
 
 
 def make_plan(
-    study: Study, plan: Plan, device: BeamDevice, structures: Dataset, roi_numbers: Mapping[str, int]
+    study: Study,
+    plan: Plan,
+    device: BeamDevice,
+    structures: Dataset,
+    roi_numbers: Mapping[str, int],
+    body: Body | None = None,
 ) -> Dataset:
     """Return the RTPLAN of a plan.
 
@@ -53,6 +60,8 @@ def make_plan(
         The structure set that was planned on.
     roi_numbers
         Number of the ROI of each target in `plan.prescription_gy`.
+    body
+        The patient's outline, for the distance from the source to the skin; None leaves it out.
 
     Raises
     ------
@@ -62,7 +71,8 @@ def make_plan(
     Notes
     -----
     Cumulative meterset weights run from 0 to 1, the monitor units stand in the fraction group (PS3.3 C.8.8.14.1).
-    Later control points repeat only what moves: gantry, leaves, and jaws that follow the aperture.
+    Later control points repeat only what moves: gantry, with the distance to the skin, leaves, and jaws that follow
+    the aperture.
     """
     missing = [name for name in plan.prescription_gy if name not in roi_numbers]
     if missing:
@@ -80,7 +90,12 @@ def make_plan(
     setup = Dataset()
     setup.PatientSetupNumber, setup.PatientPosition = 1, study.position
     ds.PatientSetupSequence = [setup]
-    ds.BeamSequence = [_beam(number, arc, turned, device) for number, arc in enumerate(turned.arcs, 1)]
+    # The outline lies in the patient, where the beams of the plan as it came are those of the turned one.
+    skin = [source_to_skin_mm(arc, body, device.source_axis_mm) if body else None for arc in plan.arcs]
+    ds.BeamSequence = [
+        _beam(number, arc, turned, device, skin_mm)
+        for number, (arc, skin_mm) in enumerate(zip(turned.arcs, skin, strict=True), 1)
+    ]
     group = Dataset()
     group.FractionGroupNumber, group.NumberOfFractionsPlanned = 1, plan.n_fractions
     group.NumberOfBeams, group.NumberOfBrachyApplicationSetups = len(plan.arcs), 0
@@ -105,7 +120,7 @@ def _beam_reference(number: int, meterset_mu: float) -> Dataset:
     return item
 
 
-def _beam(number: int, arc: Arc, plan: Plan, device: BeamDevice) -> Dataset:
+def _beam(number: int, arc: Arc, plan: Plan, device: BeamDevice, skin_mm: Floats | None) -> Dataset:
     n_pairs = arc.leaf_mm.shape[2]
     if len(device.leaf_boundary_mm) != n_pairs + 1:
         raise BadInput(f"arc {arc.name}: {n_pairs} leaf pairs, but {len(device.leaf_boundary_mm)} boundaries")
@@ -127,6 +142,9 @@ def _beam(number: int, arc: Arc, plan: Plan, device: BeamDevice) -> Dataset:
     beam.NumberOfWedges = beam.NumberOfCompensators = beam.NumberOfBoli = beam.NumberOfBlocks = 0
     beam.FinalCumulativeMetersetWeight, beam.NumberOfControlPoints = "1", arc.n_control_points
     beam.ControlPointSequence = [_control_point(arc, k, plan.energy_mv) for k in range(arc.n_control_points)]
+    for k, point in enumerate(beam.ControlPointSequence if skin_mm is not None else ()):
+        if "GantryAngle" in point and skin_mm is not None and np.isfinite(skin_mm[k]):
+            point.SourceToSurfaceDistance = decimal(float(skin_mm[k]), 1)
     return beam
 
 

@@ -125,7 +125,7 @@ def make_predicted_plan(
     group.FractionGroupNumber, group.NumberOfFractionsPlanned = 1, n_fractions
     group.NumberOfBeams = group.NumberOfBrachyApplicationSetups = 0
     ds.FractionGroupSequence = [group]
-    return _signed(ds, heading)
+    return sign(ds, heading)
 
 
 def make_predicted_dose(
@@ -155,7 +155,14 @@ def make_predicted_dose(
     ds.DoseComment = heading.by.comment
     # A network has corrected for nothing that it could vouch for.
     del ds.TissueHeterogeneityCorrection
-    return _signed(ds, heading)
+    return sign(ds, heading)
+
+
+def share_study(ds: Dataset, image: Dataset) -> None:
+    """Give an object the patient's and the study's attributes as an image has them."""
+    for keyword in SHARED_KEYWORDS:
+        if keyword in image:
+            setattr(ds, keyword, _copied(image[keyword]))
 
 
 def _copied(element: DataElement) -> Any:
@@ -167,12 +174,18 @@ def _copied(element: DataElement) -> Any:
     return "" if element.value is None else str(element.value)
 
 
-def _signed(ds: Dataset, heading: Heading) -> Dataset:
-    """The object with the patient's and the study's attributes as the image has them, and who made it."""
-    for keyword in SHARED_KEYWORDS:
-        if keyword in heading.image:
-            setattr(ds, keyword, _copied(heading.image[keyword]))
-    ds.SeriesDescription = heading.by.description
-    ds.Manufacturer, ds.ManufacturerModelName = "doseledger", f"{LABEL} DOSE (research)"
+def sign(ds: Dataset, heading: Heading, title: str = "", equipment: str = f"{LABEL} DOSE (research)") -> Dataset:
+    """Return an object with the patient's and the study's attributes as the image has them, and who made it.
+
+    Parameters
+    ----------
+    title
+        Of its series; that of the predicted dose where it is empty.
+    equipment
+        What made it.
+    """
+    share_study(ds, heading.image)
+    ds.SeriesDescription = (title or heading.by.description)[:LONG_STRING]
+    ds.Manufacturer, ds.ManufacturerModelName = "doseledger", equipment
     ds.SoftwareVersions = heading.by.version[:LONG_STRING]
     return ds

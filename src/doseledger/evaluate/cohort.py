@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from doseledger.core.case import Case, write_npz
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.fanout import Tell, run_cases
-from doseledger.core.files import atomic_path, sha256_of_file, write_json, write_text
+from doseledger.core.files import all_or_none, atomic_path, sha256_of_file, write_json, write_text
 from doseledger.core.settings import EvaluateSettings
 from doseledger.core.tables import CASE_METRICS, DVH_METRICS, GOAL_METRICS, SPLITS, check_table, read_table
 from doseledger.dosimetry.gamma.map import PASS_GAMMA, gamma_map
@@ -25,6 +26,8 @@ from doseledger.evaluate.summary import DETAILS, DRAW_SEED, RANKED_BY, SUMMARY, 
 
 # 1e-6 Gy and 1e-6 % are beyond any meaning, and the last bits of a sum may differ between machines.
 DECIMALS = 6
+
+Measured = TypeVar("Measured")
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,40 @@ def evaluate_cohort(
         If there are no cases, or naming each one that can't be compared and why: absent, stale, on another grid, not
         finite, seen in training. Nothing is written then: a mean over the cases that happened to work would flatter.
     """
+    found = measure_cases(evaluate_files, test_set, yardsticks, yardsticks.settings.workers, tell)
+    if len({metrics.row["checkpoint_sha256"] for metrics in found}) > 1:
+        raise BadInput("the predictions come from different checkpoints; predict them all again with one")
+    summary = summarise(found, np.random.default_rng(DRAW_SEED))
+    details = {key: round(value, DECIMALS) if isinstance(value, float) else value for key, value in summary.items()}
+    with all_or_none():
+        write_rows(out / "cases.csv", [metrics.row for metrics in found], CASE_METRICS)
+        write_rows(out / "dvh.csv", [row for metrics in found for row in metrics.dvh], DVH_METRICS)
+        write_rows(out / "goals.csv", [row for metrics in found for row in metrics.goals], GOAL_METRICS)
+        write_json(out / DETAILS, details)
+        write_json(out / SUMMARY, headline(details))
+        if gamma_out is not None:
+            errors = {str(metrics.row["case_id"]): float(metrics.row[RANKED_BY]) for metrics in found}
+            for _, case_id in shown_cases(errors):
+                paths = test_set.cases / f"{case_id}.npz", test_set.predictions / f"{case_id}.npz"
+                write_gamma(gamma_out / f"{case_id}.npz", *paths, yardsticks.settings)
+    return details
+
+
+def measure_cases(
+    measure: Callable[..., Measured], test_set: TestSet, yardsticks: Any, workers: int, tell: Tell
+) -> list[Measured]:
+    """Return what each case of a test set measures, in order.
+
+    Parameters
+    ----------
+    measure
+        Takes a case's file, its prediction's, the case's SHA256 by the splits, and the yardsticks.
+
+    Raises
+    ------
+    BadInput
+        As `evaluate_cohort`.
+    """
     table = read_table(test_set.splits, SPLITS)
     mine = table[
         (table["split"] == test_set.part) & (table["fold"] == test_set.fold) & (table["repeat"] == test_set.repeat)
@@ -91,28 +128,13 @@ def evaluate_cohort(
         case_id: (test_set.cases / f"{case_id}.npz", test_set.predictions / f"{case_id}.npz", sha256, yardsticks)
         for case_id, sha256 in zip(mine["case_id"], mine["sha256"], strict=True)
     }
-    outcome = run_cases(evaluate_files, arguments, workers=yardsticks.settings.workers, tell=tell)
+    outcome = run_cases(measure, arguments, workers=workers, tell=tell)
     if outcome.failed:
         raise BadInput(
             f"{len(outcome.failed)} of {len(arguments)} cases can't be evaluated, so nothing was written: "
             + "; ".join(str(error) for error in outcome.failed.values())
         )
-    found = list(outcome.done.values())
-    if len({metrics.row["checkpoint_sha256"] for metrics in found}) > 1:
-        raise BadInput("the predictions come from different checkpoints; predict them all again with one")
-    summary = summarise(found, np.random.default_rng(DRAW_SEED))
-    details = {key: round(value, DECIMALS) if isinstance(value, float) else value for key, value in summary.items()}
-    _write(out / "cases.csv", [metrics.row for metrics in found], CASE_METRICS)
-    _write(out / "dvh.csv", [row for metrics in found for row in metrics.dvh], DVH_METRICS)
-    _write(out / "goals.csv", [row for metrics in found for row in metrics.goals], GOAL_METRICS)
-    write_json(out / DETAILS, details)
-    write_json(out / SUMMARY, headline(details))
-    if gamma_out is not None:
-        errors = {str(metrics.row["case_id"]): float(metrics.row[RANKED_BY]) for metrics in found}
-        for _, case_id in shown_cases(errors):
-            case_path, prediction_path, _, _ = arguments[case_id]
-            write_gamma(gamma_out / f"{case_id}.npz", case_path, prediction_path, yardsticks.settings)
-    return details
+    return list(outcome.done.values())
 
 
 def write_gamma(path: Path, case_path: Path, prediction_path: Path, settings: EvaluateSettings) -> None:
@@ -188,7 +210,8 @@ def evaluate_files(case_path: Path, prediction_path: Path, sha256: str, yardstic
     return CaseMetrics(row, metrics.dvh, metrics.goals, metrics.openkbp)
 
 
-def _write(path: Path, rows: list[dict[str, Any]], schema: Any) -> None:
+def write_rows(path: Path, rows: list[dict[str, Any]], schema: Any) -> None:
+    """Write rows as CSV after checking them against a schema, columns in the rows' order."""
     frame = pd.DataFrame(rows)
     checked = check_table(frame, schema, str(path))[list(frame.columns)]
     write_text(path, checked.to_csv(index=False, lineterminator="\n", float_format=f"%.{DECIMALS}f"))

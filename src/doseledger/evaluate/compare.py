@@ -12,8 +12,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from doseledger.core.errors import BadInput
-from doseledger.core.tables import CASE_METRICS, DVH_METRICS, read_table
+from doseledger.core.tables import DVH_METRICS, read_case_metrics, read_table
 from doseledger.dosimetry.intervals import bootstrap_interval, holm, paired_test
+from doseledger.evaluate.overlap import MORE_IS_BETTER, measure_of
 from doseledger.evaluate.summary import is_measure
 
 
@@ -44,7 +45,7 @@ def compare_models(first: Path, second: Path, rng: np.random.Generator) -> dict[
         criteria, or share no column.
     """
     files = [path / "cases.csv" if path.is_dir() else path for path in (first, second)]
-    tables = [read_table(file, CASE_METRICS) for file in files]
+    tables = [read_case_metrics(file) for file in files]
     digests = [dict(zip(table["case_id"], table["case_sha256"], strict=True)) for table in tables]
     if digests[0] != digests[1]:
         alone = sorted(
@@ -56,7 +57,7 @@ def compare_models(first: Path, second: Path, rng: np.random.Generator) -> dict[
         )
     refuse_other_criteria({str(path): table for path, table in zip((first, second), tables, strict=True)})
     ours, theirs = (table.set_index("case_id").sort_index() for table in tables)
-    if first.is_dir() and second.is_dir():
+    if first.is_dir() and second.is_dir() and "gamma_criteria" in ours:
         ours, theirs = (
             table.join(_dvh_errors(folder), how="left") for table, folder in ((ours, first), (theirs, second))
         )
@@ -79,7 +80,7 @@ def compare_models(first: Path, second: Path, rng: np.random.Generator) -> dict[
 
 
 def refuse_other_criteria(tables: Mapping[str, pd.DataFrame]) -> None:
-    """Do nothing if all tables of cases (by what they are called) were evaluated with the same gamma criteria.
+    """Do nothing if all tables of cases (by what they are called) were evaluated with the same criteria.
 
     Raises
     ------
@@ -87,6 +88,17 @@ def refuse_other_criteria(tables: Mapping[str, pd.DataFrame]) -> None:
         Naming two tables that were not, and the criteria of each: a pass rate above 10 % of the dose is not one above
         20 %, though both stand under the same name.
     """
+    kinds = {"gamma_criteria" in table for table in tables.values()}
+    if len(kinds) > 1:
+        raise BadInput(f"{', '.join(tables)}: a dose and a segmentation share no number; compare models of one kind")
+    if kinds == {False}:
+        tolerances = {value for table in tables.values() for value in table["surface_tolerance_mm"]}
+        if len(tolerances) > 1:
+            raise BadInput(
+                f"{', '.join(tables)} were evaluated with surface tolerances of {sorted(tolerances)} mm; evaluate all "
+                "with one evaluate.surface_tolerance_mm"
+            )
+        return
     found = [(name, criteria) for name, table in tables.items() for criteria in table["gamma_criteria"].unique()]
     for name, criteria in found[1:]:
         if criteria != found[0][1]:
@@ -97,7 +109,7 @@ def refuse_other_criteria(tables: Mapping[str, pd.DataFrame]) -> None:
 
 
 def _more_is_better(column: str) -> bool:
-    return column.startswith("gamma_")
+    return column.startswith("gamma_") or measure_of(column) in MORE_IS_BETTER
 
 
 def _dvh_errors(folder: Path) -> pd.DataFrame:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from doseledger.core.errors import BadInput
-from doseledger.core.tables import CASE_METRICS, read_table
+from doseledger.core.tables import read_case_metrics
 from doseledger.dosimetry.intervals import bootstrap_interval
 from doseledger.evaluate.compare import refuse_other_criteria, shown
 from doseledger.evaluate.predictions import read_seen
@@ -60,7 +60,7 @@ def pool_runs(runs: Sequence[EvaluatedRun], rng: np.random.Generator) -> dict[st
     """
     if len(runs) < 2:
         raise BadInput(f"{len(runs)} run is nothing to pool; give at least two")
-    tables = [read_table(run.metrics / "cases.csv", CASE_METRICS) for run in runs]
+    tables = [read_case_metrics(run.metrics / "cases.csv") for run in runs]
     models = [set(table["checkpoint_sha256"]) for table in tables]
     if sum(len(model) for model in models) > len(set.union(*models)):
         raise BadInput(

@@ -36,12 +36,40 @@ class Prediction:
         SHA256 of each case that the weights were fitted to, and that chose among them (validation).
     settings
         How it was predicted; empty where its maker does not say.
+    model
+        The model's name; empty where its maker does not say.
     """
 
     case_id: str
     case_sha256: str
     checkpoint_sha256: str
     dose_gy: NDArray[np.float32]
+    grid: Grid
+    trained_on: frozenset[str]
+    selected_on: frozenset[str]
+    settings: dict[str, Any]
+    model: str = ""
+
+
+@dataclass(frozen=True)
+class LabelPrediction:
+    """A segmentation on disk.
+
+    Parameters
+    ----------
+    case_id, case_sha256, checkpoint_sha256, grid, trained_on, selected_on, settings
+        As of a `Prediction`.
+    labels
+        uint8 (z, y, x), 0 background.
+    structure_names
+        The first has label 1.
+    """
+
+    case_id: str
+    case_sha256: str
+    checkpoint_sha256: str
+    labels: NDArray[np.uint8]
+    structure_names: tuple[str, ...]
     grid: Grid
     trained_on: frozenset[str]
     selected_on: frozenset[str]
@@ -80,12 +108,53 @@ def load_prediction(path: Path) -> Prediction:
             trained_on=frozenset(meta["trained_on"]),
             selected_on=frozenset(meta["selected_on"]),
             settings=dict(meta.get("settings", {})),
+            model=str(meta.get("model", "")),
         )
     if dose_gy.dtype != np.float32:
         raise BadCase(path.stem, f"the prediction's dose is {dose_gy.dtype}, wanted float32; run predict again")
     if prediction.case_id != path.stem:
         raise BadCase(path.stem, f"the prediction says it is of {prediction.case_id}; run predict again")
     return prediction
+
+
+def load_labels(path: Path) -> LabelPrediction:
+    """Return a segmentation as `predict` writes it.
+
+    Raises
+    ------
+    BadCase
+        If there is none, or it breaks the contract.
+    """
+    with _as_bad_case(path), open_npz(path) as npz:
+        labels, meta = npz["labels"], json.loads(str(npz["meta"]))
+        prediction = LabelPrediction(
+            case_id=str(meta["case_id"]),
+            case_sha256=str(meta["case_sha256"]),
+            checkpoint_sha256=str(meta["checkpoint_sha256"]),
+            labels=labels,
+            structure_names=tuple(str(name) for name in npz["structure_names"]),
+            grid=Grid(labels.shape, tuple(npz["spacing_mm"]), tuple(npz["origin_mm"])),
+            trained_on=frozenset(meta["trained_on"]),
+            selected_on=frozenset(meta["selected_on"]),
+            settings=dict(meta.get("settings", {})),
+        )
+    if labels.dtype != np.uint8 or int(labels.max(initial=0)) > len(prediction.structure_names):
+        raise BadCase(path.stem, f"{path.name} holds labels of no structure, or not as uint8; run predict again")
+    if prediction.case_id != path.stem:
+        raise BadCase(path.stem, f"the prediction says it is of {prediction.case_id}; run predict again")
+    return prediction
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Return the settings that a prediction of any kind was made with.
+
+    Raises
+    ------
+    BadCase
+        If there is no prediction, or it breaks the contract.
+    """
+    with _as_bad_case(path), open_npz(path) as npz:
+        return dict(json.loads(str(npz["meta"])).get("settings", {}))
 
 
 def read_seen(path: Path) -> frozenset[str]:

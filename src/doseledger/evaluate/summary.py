@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from doseledger.core.errors import BadInput
 from doseledger.dosimetry.intervals import bootstrap_interval, wilson_interval
 from doseledger.dosimetry.openkbp_scores import combine_scores
 from doseledger.evaluate.case import CaseMetrics
+from doseledger.evaluate.overlap import measure_of
 
 # The few numbers that DVC and the editor show, and all of them.
 SUMMARY, DETAILS = "summary.json", "details.json"
@@ -85,6 +87,22 @@ def headline(details: Mapping[str, Any]) -> dict[str, Any]:
     return {name: details[name] for name in (*HEADLINE, *gammas) if details.get(name) is not None}
 
 
+def summary_as_text(details: Mapping[str, Any]) -> str:
+    """Return the first numbers of a test set as a table for people: mean over cases, 95 % interval, worst case."""
+
+    def shown(name: str) -> str:
+        return "" if details.get(name) is None else f"{details[name]:.4g}"
+
+    rows = [
+        {"metric": name, "mean": shown(name), "95 % from": shown(f"{name}_low"), "to": shown(f"{name}_high"),
+         "worst": shown(f"{name}_worst")}
+        for name in headline(details)
+        if name != "n_cases"
+    ]  # fmt: skip
+    table = pd.DataFrame(rows).to_string(index=False) if rows else "nothing was measured"
+    return f"{details['n_cases']} test cases\n{table}"
+
+
 def shown_cases(errors: Mapping[str, float]) -> list[tuple[str, str]]:
     """Return (title, case) of the best, the median and the worst case by an error; fewer where there are fewer cases.
 
@@ -97,7 +115,7 @@ def shown_cases(errors: Mapping[str, float]) -> list[tuple[str, str]]:
     -----
     Equal errors are ordered by case id; of an even number of cases the median is the worse of the middle two.
     """
-    order = sorted((float(value), case_id) for case_id, value in errors.items() if not math.isnan(value))
+    order = _ordered(errors)
     if not order:
         return []
     picks = [("Best case", order[0]), ("Median case", order[len(order) // 2]), ("Worst case", order[-1])]
@@ -107,8 +125,26 @@ def shown_cases(errors: Mapping[str, float]) -> list[tuple[str, str]]:
     return [(title, case_id) for title, (_, case_id) in picks if chosen.get(case_id) == title]
 
 
+def median_case(errors: Mapping[str, float]) -> str:
+    """Return the case of the middle error, of two the worse, by error by case id.
+
+    Raises
+    ------
+    BadInput
+        If no case has an error.
+    """
+    order = _ordered(errors)
+    if not order:
+        raise BadInput("no test case has an error to be ranked by; evaluate again")
+    return order[len(order) // 2][1]
+
+
+def _ordered(errors: Mapping[str, float]) -> list[tuple[float, str]]:
+    return sorted((float(value), case_id) for case_id, value in errors.items() if not math.isnan(value))
+
+
 def is_measure(column: str) -> bool:
-    """Return whether a column of the table of cases is an error or a pass rate, which has a mean and an interval.
+    """Return whether a column of the table of cases is an error, a pass rate or an overlap, which has a mean.
 
     Examples
     --------
@@ -116,7 +152,7 @@ def is_measure(column: str) -> bool:
     [True, True, False, False]
     """
     rate = column.startswith("gamma_") and column.endswith("_percent")
-    return rate or column.startswith(("mae_", "openkbp_"))
+    return rate or column.startswith(("mae_", "openkbp_")) or measure_of(column) is not None
 
 
 def _mean(values: np.ndarray[Any, np.dtype[np.float64]]) -> float:

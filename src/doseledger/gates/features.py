@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import label
 
 from doseledger.core.case import Case
 from doseledger.core.grid import box_around
@@ -30,8 +31,8 @@ def measure_case(case: Case, protocol: Protocol) -> Row:
     -------
     dict
         Column names carry their unit: `<structure>_volume_cc`, `<target>_d95_percent` (of its prescription),
-        `dose_max_percent` (of the highest prescription), `ct_median_body_hu` and so on. The table in
-        docs/reference/gates.md lists them all.
+        `dose_max_percent` (of the highest prescription), `ct_median_body_hu` and so on; an MR image has no unit, and
+        its columns none: `mr_median_body`. The table in docs/reference/gates.md lists them all.
 
     Notes
     -----
@@ -44,38 +45,64 @@ def measure_case(case: Case, protocol: Protocol) -> Row:
 
 
 def describe_source(case: Case) -> Row:
-    """Return what a case says of where it comes from: the plan's technique, the tube voltage; NaN where nothing."""
+    """Return what a case says of where it comes from: the plan's technique, the tube voltage; NaN where nothing.
+
+    Of an MR image from NIfTI also `image_range`, how far its 99.5th percentile lies from its 0.5th in the file's scale.
+    """
     row: Row = {}
     for name, key in (("plan", "technique"), ("scanner", "kvp")):
         said = case.meta.get(name)
         value = said.get(key) if isinstance(said, dict) else None
         row[f"{name}_{key}"] = float("nan") if value is None else str(value)
+    intensity = case.meta.get("intensity")
+    if isinstance(intensity, dict) and is_mr(case):
+        row["image_range"] = float(intensity["high"]) - float(intensity["low"])
+    return row
+
+
+def is_mr(case: Case) -> bool:
+    """Return whether a case's image is MR, whose numbers have no unit."""
+    return case.meta.get("modality") == "MR"
+
+
+def measure_parts(case: Case) -> Row:
+    """Return in how many parts each structure is, voxels that touch being one, and which share the largest holds."""
+    row: Row = {}
+    for name in case.structure_names:
+        mask = case.mask(name)
+        pieces, count = label(mask[box_around(mask)], np.ones((3, 3, 3))) if mask.any() else (mask, 0)
+        row[f"{name}_parts"] = float(count) if count else float("nan")
+        sizes = np.bincount(pieces.ravel())[1:] if count else np.zeros(0)
+        row[f"{name}_largest_part_percent"] = 100.0 * float(sizes.max() / sizes.sum()) if count else float("nan")
     return row
 
 
 def measure_anatomy(case: Case) -> Row:
     """Return those features of a case that are not of its dose."""
+    return measure_image(case) | _measure_structures(case)
+
+
+def measure_image(case: Case) -> Row:
+    """Return those features of a case that are of its image and its grid."""
     row: Row = {"case_id": case.case_id}
     for axis, spacing in zip("zyx", case.grid.spacing_mm, strict=True):
         row[f"spacing_{axis}_mm"] = spacing
-    return row | _measure_image(case) | _measure_structures(case)
-
-
-def _measure_image(case: Case) -> Row:
     inside, outside = case.ct_hu[case.body], case.ct_hu[~case.body]
     if inside.size == 0:
-        return {}
+        return row
+    image, unit = ("mr", "") if is_mr(case) else ("ct", "_hu")
     low, middle, high = np.percentile(inside, (1.0, 50.0, 99.0))
     box = box_around(case.body)
     extent = [(part.stop - part.start) * step for part, step in zip(box, case.grid.spacing_mm, strict=True)]
-    return {
-        "ct_min_hu": float(case.ct_hu.min()),
-        "ct_p01_body_hu": float(low),
-        "ct_median_body_hu": float(middle),
-        "ct_p99_body_hu": float(high),
-        "ct_max_hu": float(case.ct_hu.max()),
-        "ct_median_outside_hu": float(np.median(outside)) if outside.size else float("nan"),
-        "body_air_percent": 100.0 * float(np.mean(inside < AIR_HU)),
+    air = {} if is_mr(case) else {"body_air_percent": 100.0 * float(np.mean(inside < AIR_HU))}
+    return row | {
+        f"{image}_min{unit}": float(case.ct_hu.min()),
+        f"{image}_p01_body{unit}": float(low),
+        f"{image}_median_body{unit}": float(middle),
+        f"{image}_p99_body{unit}": float(high),
+        f"{image}_max{unit}": float(case.ct_hu.max()),
+        f"{image}_median_outside{unit}": float(np.median(outside)) if outside.size else float("nan"),
+        **air,
         "body_volume_cc": float(inside.size) * case.grid.voxel_volume_cc,
         **{f"body_extent_{axis}_mm": value for axis, value in zip("zyx", extent, strict=True)},
     }
@@ -86,8 +113,9 @@ def _measure_structures(case: Case) -> Row:
     for name in case.structure_names:
         mask = case.mask(name)
         count = int(mask.sum())
+        median = f"{name}_median" if is_mr(case) else f"{name}_median_hu"
         row[f"{name}_volume_cc"] = count * case.grid.voxel_volume_cc if count else float("nan")
-        row[f"{name}_median_hu"] = float(np.median(case.ct_hu[mask])) if count else float("nan")
+        row[median] = float(np.median(case.ct_hu[mask])) if count else float("nan")
     return row
 
 

@@ -16,8 +16,9 @@ from doseledger.core.schema import Block, Reason, load_block
 THRESHOLDS_FILE = "thresholds.yaml"
 # Limits of a model that has none of its own.
 DEFAULT = "default"
-# Without these two, nobody has said what a model must beat.
+# Without these, nobody has said what a model must beat: a dose, and a segmentation.
 NEEDED = ("template_mae_ratio", "distance_mae_ratio")
+NEEDED_OF_SEGMENTATION = ("template_error_ratio", "blank_dice")
 Percent = Annotated[float, Field(ge=0, le=100)]
 Correlation = Annotated[float, Field(gt=0, lt=1)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -148,6 +149,14 @@ class OptionalFoundLimits(Block):
     source: Reason
 
 
+class LeftOutLimits(Block):
+    """How many of all patients may be skipped by the protocol, and how many failures accepted, in percent."""
+
+    most_skipped_percent: Percent
+    most_accepted_percent: Percent
+    source: Reason
+
+
 class DataLimits(Block):
     """What the data gate holds a cohort to, beside the protocol and the suite of expectations."""
 
@@ -157,12 +166,13 @@ class DataLimits(Block):
     contains: list[Contains]
     order: list[Order]
     dose_unit: DoseUnitLimits | None
-    valid_dose: ValidDoseLimits
+    valid_dose: ValidDoseLimits | None
     parity: ParityLimits | None
     image: ImageLimits | None
     near_copy: NearCopyLimits
     outliers: OutlierLimits
     optional_found: OptionalFoundLimits
+    left_out: LeftOutLimits
 
 
 class PreflightLimits(Block):
@@ -183,11 +193,15 @@ class EvaluationLimits(Block):
 
 
 class MetricLimit(Block):
-    """One limit on a number of a model's summary."""
+    """One limit on a number of a model's summary.
+
+    `provisional` is true of a limit that was not measured yet: a model that keeps it has not been shown to be fit.
+    """
 
     metric: str
     operator: Literal["<=", ">="]
     limit: float
+    provisional: bool = False
     source: Reason
 
     def is_met(self, value: float) -> bool:
@@ -227,14 +241,24 @@ class DriftLimits(Block):
     source: Reason
 
 
+class BadgeLimits(Block):
+    """With fewer test cases than this a model that keeps its limits is provisional, and its badge not green."""
+
+    least_test_cases: Annotated[int, Field(ge=1)]
+    source: Reason
+
+
 class TrainingLimits(Block):
     """Red flags of a training, told as it goes and judged at its end; learn/watch/red_flags.py measures them."""
 
     loss_share: SignLimit
     gap: SignLimit
-    least_mae_gy: SignLimit
     rise: SignLimit
-    most_gamma_percent: SignLimit
+    # Of doses; null in a cohort without.
+    least_mae_gy: SignLimit | None
+    most_gamma_percent: SignLimit | None
+    # Of segmentations.
+    least_dice_error: SignLimit | None = None
 
 
 Limits = TypeVar("Limits", bound=MetricLimit)
@@ -246,12 +270,13 @@ class Thresholds(Block):
     data: DataLimits
     preflight: PreflightLimits
     training: TrainingLimits
-    evaluation: EvaluationLimits
+    evaluation: EvaluationLimits | None
     metrics: dict[str, list[MetricLimit]]
     candidate: list[MetricLimit]
     shortcuts: dict[str, list[ShortcutLimit]]
     probes: ProbeLimits
     drift: DriftLimits
+    badge: BadgeLimits
 
     def metrics_of(self, model: str) -> list[MetricLimit]:
         """Return the limits of a model's metrics.
@@ -263,8 +288,8 @@ class Thresholds(Block):
         """
         return _of_model(self.metrics, "metrics", model)
 
-    def shortcuts_of(self, model: str) -> list[ShortcutLimit]:
-        """Return the limits of a model's shortcuts.
+    def shortcuts_of(self, model: str, kind: str | None = None) -> list[ShortcutLimit]:
+        """Return the limits of a model's shortcuts; without its kind, it is of the kind that they speak of.
 
         Raises
         ------
@@ -272,7 +297,10 @@ class Thresholds(Block):
             If there are none, or they leave out what a model must beat.
         """
         limits = _of_model(self.shortcuts, "shortcuts", model)
-        missing = [name for name in NEEDED if name not in {limit.metric for limit in limits}]
+        speak_of_labels = any(limit.metric in NEEDED_OF_SEGMENTATION for limit in limits)
+        of_labels = speak_of_labels if kind is None else kind == "segmentation"
+        needed, given = NEEDED_OF_SEGMENTATION if of_labels else NEEDED, {limit.metric for limit in limits}
+        missing = [name for name in needed if name not in given]
         if missing:
             raise BadInput(
                 f"shortcuts of {model} have no limit of {', '.join(missing)}; write into the cohort's thresholds.yaml "
@@ -299,11 +327,26 @@ def load_thresholds(layout: Layout) -> Thresholds:
     BadInput
         Naming the key, what was found and what was wanted; a gate without limits judges nothing.
     """
-    merged: dict[str, Any] = {}
+    return load_block(Thresholds, {key: block for key, (block, _) in _blocks(layout).items()}, _file_of(layout))
+
+
+def borrowed_limits(layout: Layout) -> dict[str, str]:
+    """Return {block: cohort} of the limits that stand in the file of a cohort that this one is `like`."""
+    own = layout.folders[0].name
+    return {key: cohort for key, (_, cohort) in _blocks(layout).items() if cohort != own}
+
+
+def _file_of(layout: Layout) -> str:
+    return str(layout.folders[0] / THRESHOLDS_FILE)
+
+
+def _blocks(layout: Layout) -> dict[str, tuple[Any, str]]:
+    """Each block of limits, and the cohort in whose file it stands."""
+    merged: dict[str, tuple[Any, str]] = {}
     for folder in reversed(layout.folders):
         path = folder / THRESHOLDS_FILE
         content = read_yaml(path) if path.is_file() else {}
         if not isinstance(content, dict):
             raise BadInput(f"{path}: wanted a mapping of limits, found {type(content).__name__}")
-        merged |= content
-    return load_block(Thresholds, merged, str(layout.folders[0] / THRESHOLDS_FILE))
+        merged |= {key: (block, folder.name) for key, block in content.items()}
+    return merged

@@ -53,6 +53,12 @@ def read_suite(path: Path) -> list[dict[str, Any]]:
     return expectations
 
 
+def is_of_one_case(expectation: Mapping[str, Any]) -> bool:
+    """Return whether each case meets an expectation, or not, by its own row: no mean, share, number or uniqueness."""
+    kind = str(expectation["type"])
+    return "_values_" in kind and "unique" not in kind and expectation["kwargs"].get("mostly", 1) == 1
+
+
 def judge_features(
     features: pd.DataFrame, expectations: list[dict[str, Any]]
 ) -> tuple[list[Finding], list[dict[str, Any]]]:

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from doseledger.core.damage import refuse_damage
 from doseledger.core.errors import GateFailed, NotReady
-from doseledger.core.files import read_json, write_json
+from doseledger.core.files import all_or_none, read_json, read_mapping, write_json
 from doseledger.core.layout import VerdictPaths
 
 Severity = Literal["error", "warning"]
@@ -86,8 +87,9 @@ def write_verdict(verdict: Verdict, paths: VerdictPaths) -> None:
 
     Both are written whether the gate passed or not; `enforce` comes after.
     """
-    write_json(paths.findings, verdict_as_json(verdict))
-    write_json(paths.token, {"ok": verdict.ok, "digest": verdict.digest})
+    with all_or_none():
+        write_json(paths.findings, verdict_as_json(verdict))
+        write_json(paths.token, {"ok": verdict.ok, "digest": verdict.digest})
 
 
 def verdict_as_json(verdict: Verdict) -> dict[str, Any]:
@@ -109,16 +111,27 @@ def read_verdict(paths: VerdictPaths) -> Verdict:
     Raises
     ------
     NotReady
-        If there is none, or its two files say different things.
+        If there is none, its two files say different things, or one is not of a verdict's form.
     """
     for path in (paths.token, paths.findings):
         if not path.is_file():
             raise NotReady(f"no {path}: nothing has been judged yet; run `dvc repro`")
-    token, found = read_json(paths.token), read_json(paths.findings)
+    token, found = read_mapping(paths.token), read_mapping(paths.findings)
     if any(token.get(name) != found.get(name) for name in ("ok", "digest")):
         raise NotReady(f"{paths.token} and {paths.findings} say different things; run `dvc repro`")
-    findings = tuple(Finding(**item) for item in found["findings"])
-    return Verdict(found["gate"], found["digest"], findings, found["details"])
+    with refuse_damage(lambda reason: NotReady(f"{paths.findings}: no findings of a gate ({reason}); run `dvc repro`")):
+        findings = tuple(_finding(**item) for item in found["findings"])
+        verdict = Verdict(found["gate"], found["digest"], findings, dict(found["details"]))
+        if not isinstance(verdict.gate, str) or not isinstance(verdict.digest, str):
+            raise TypeError("gate and digest are text")
+    return verdict
+
+
+def _finding(gate: str, case_id: str, severity: Severity, message: str, numbers: dict[str, Any]) -> Finding:
+    words = (gate, case_id, message)
+    if not all(isinstance(word, str) for word in words) or severity not in ("error", "warning"):
+        raise TypeError(f"a finding of {gate!r:.40} is not in words, or of no severity")
+    return Finding(gate, case_id, severity, message, dict(numbers))
 
 
 def enforce(verdict: Verdict, findings_path: Path | None = None) -> None:

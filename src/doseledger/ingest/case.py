@@ -162,7 +162,8 @@ def _assemble(placed: Placed, patient: Patient, protocol: Protocol, meta: dict[s
 
 def _judge_reach(protocol: Protocol, meta: dict[str, Any]) -> None:
     """Say how much of each structure the dose grid misses; targets must lie within it."""
-    beyond = {name: found["outside_percent"] for name, found in meta["parity"].items() if found["outside_percent"] > 0}
+    shares = {name: found["outside_percent"] for name, found in meta["parity"].items()}
+    beyond = {name: percent for name, percent in shares.items() if not keeps(percent, most=0.0)}
     lost = [
         f"{percent:.1f} % of {name}"
         for name, percent in beyond.items()

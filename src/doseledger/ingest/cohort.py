@@ -1,4 +1,4 @@
-"""Raw folders to cases and tables; only what changed is converted."""
+"""Raw cases to cases and tables; only what changed is converted."""
 
 from __future__ import annotations
 
@@ -14,22 +14,18 @@ from typing import Any
 import pandas as pd
 import pandera.pandas as pa
 
-from doseledger.core.case import Case, read_meta
+from doseledger.core.case import read_meta
 from doseledger.core.code import reached_code
-from doseledger.core.errors import BadCase, BadInput, NotReady, SkippedCase
+from doseledger.core.errors import BadInput, NotReady, SkippedCase
 from doseledger.core.fanout import run_cases, take_shard
-from doseledger.core.files import atomic_path, read_json, sha256_of_file, sha256_of_json, write_json
+from doseledger.core.files import all_or_none, atomic_path, read_json, sha256_of_file, sha256_of_json, write_json
 from doseledger.core.protocol import Protocol
 from doseledger.core.tables import CASE_ID, CASES, RAW, SKIPPED, STRUCTURES, read_table, write_table
 from doseledger.dicom.read import Link
-from doseledger.dicom.source import source_digest
-from doseledger.ingest import case as convert
-from doseledger.ingest import openkbp
 from doseledger.ingest.case import Origin
 from doseledger.ingest.found import count_structures
 from doseledger.ingest.names.nomenclature import SYNONYMS
-from doseledger.ingest.openkbp_files import find_patients
-from doseledger.ingest.pack import find_sources
+from doseledger.ingest.sources import SOURCES
 
 # Optional table beside the raw cases: what DICOM doesn't say, or shouldn't.
 GROUPS_FILE = "groups.csv"
@@ -40,8 +36,6 @@ GROUPS = pa.DataFrameSchema(
     strict=True,
     coerce=True,
 )
-# Which module makes a case of each source.
-CONVERTERS = {"dicom": convert, "openkbp": openkbp}
 # What changes no case: its title, and the beams that maps beside it are made of.
 NOT_IN_KEY = frozenset({"title", "beams"})
 Entry = dict[str, Any]
@@ -113,8 +107,9 @@ def ingest(raw: Path, out: Path, protocol: Protocol, run: IngestRun, tell: Calla
     NotReady
         If the raw folder is not what the committed list says: cases missing, unlisted or changed.
     """
-    sources = find_patients(raw) if protocol.source == "openkbp" else find_sources(raw)
-    digests, unreadable = _digest(sources)
+    of = SOURCES[protocol.source]
+    sources = of.find(raw)
+    digests, unreadable = of.digests(sources)
     if run.raw_list is not None:
         _check_list(run.raw_list, digests, raw)
     groups = _read_groups(raw / GROUPS_FILE, list(sources))
@@ -123,7 +118,8 @@ def ingest(raw: Path, out: Path, protocol: Protocol, run: IngestRun, tell: Calla
         case_id: Origin(case_id, *groups.get(case_id, ("unknown", "unknown")), sha256=digests[case_id], link=run.link)
         for case_id in mine
     }
-    keys = {case_id: _key(origin, protocol) for case_id, origin in origins.items()}
+    context = of.context(sources)
+    keys = {case_id: _key(origin, protocol, context) for case_id, origin in origins.items()}
     known = _read_index(run.index)
     old = {case_id: known[case_id] for case_id in mine if known.get(case_id, {}).get("key") == keys[case_id]}
     entries = {case_id: entry for case_id, entry in old.items() if _restore(entry, out / f"{case_id}.npz", run)}
@@ -145,22 +141,9 @@ def ingest(raw: Path, out: Path, protocol: Protocol, run: IngestRun, tell: Calla
     return IngestCount(len(outcome.done), reused, status.count("skipped"), status.count("failed"))
 
 
-def _digest(sources: Mapping[str, Path]) -> tuple[dict[str, str], dict[str, BadCase]]:
-    """Digest of each case's files, empty where they can't be read, and why they can't."""
-    digests: dict[str, str] = {}
-    unreadable: dict[str, BadCase] = {}
-    for case_id, path in sources.items():
-        try:
-            digests[case_id] = source_digest(path)
-        except BadCase as error:
-            digests[case_id], unreadable[case_id] = "", error
-    return digests, unreadable
-
-
 def _convert_to_file(source: Path, target: Path, origin: Origin, protocol: Protocol) -> dict[str, str]:
     """Convert one case, save it, and return the digests of its file."""
-    convert_case: Callable[[Path, Origin, Protocol], Case] = CONVERTERS[protocol.source].convert_case
-    convert_case(source, origin, protocol).save(target)
+    SOURCES[protocol.source].convert_case(source, origin, protocol).save(target)
     md5 = hashlib.md5(usedforsecurity=False)
     with target.open("rb") as stream:
         while chunk := stream.read(1 << 20):
@@ -183,7 +166,7 @@ def _check_list(raw_list: Path, digests: Mapping[str, str], raw: Path) -> None:
     if complaints:
         raise NotReady(
             f"{raw} is not what {raw_list} lists: {', '.join(complaints)} of {len(listed)} cases. "
-            "Fetch the whole cohort (dvc pull), or run `doseledger pack` if the change is meant"
+            "Fetch the whole cohort (dvc pull), or run `doseledger raw pack` if the change is meant"
         )
 
 
@@ -206,14 +189,15 @@ def _hints() -> str:
 @cache
 def _converter(source: str) -> dict[str, str]:
     """Digests of the code that a conversion runs through."""
-    return reached_code(CONVERTERS[source].__name__)
+    return reached_code(SOURCES[source].converter)
 
 
-def _key(origin: Origin, protocol: Protocol) -> str:
-    """What a conversion hangs on: raw files, what is said of the case, code, and protocol without its texts."""
+def _key(origin: Origin, protocol: Protocol, context: Mapping[str, str]) -> str:
+    """What a conversion hangs on: raw files, what is said of them, code, and protocol without its texts."""
     return sha256_of_json(
         {
             "raw": origin.sha256,
+            **({"context": dict(context)} if context else {}),
             "case": [origin.case_id, origin.group, origin.site, origin.link],
             "code": _converter(protocol.source),
             "protocol": protocol.model_dump(mode="json", exclude=set(NOT_IN_KEY)),
@@ -287,7 +271,8 @@ def _write_tables(out: Path, entries: dict[str, Entry], protocol: Protocol) -> N
             {"case_id": case_id, **{key: meta[key] for key in columns}, "sha256": entry["sha256"]}
             | {"n_warnings": len(meta["warnings"])}
         )
-    write_table(out / "cases.csv", pd.DataFrame(rows, columns=list(CASES.columns)), CASES)
-    write_table(out / "skipped.csv", pd.DataFrame(skipped, columns=list(SKIPPED.columns)), SKIPPED)
     counts = count_structures((out / f"{row['case_id']}.npz" for row in rows), protocol)
-    write_table(out / "structures.csv", counts, STRUCTURES)
+    with all_or_none():
+        write_table(out / "cases.csv", pd.DataFrame(rows, columns=list(CASES.columns)), CASES)
+        write_table(out / "skipped.csv", pd.DataFrame(skipped, columns=list(SKIPPED.columns)), SKIPPED)
+        write_table(out / "structures.csv", counts, STRUCTURES)

@@ -18,8 +18,9 @@ from doseledger.dicom.deidentify import Pseudonymiser, deidentify_dataset
 from doseledger.dicom.phi import refuse_phi
 from doseledger.dicom.source import SourceFile, in_file, lenient, read_source, scan_source, source_digest
 from doseledger.dicom.values import text_of
-from doseledger.ingest.pack import find_sources, pack_case
+from doseledger.ingest.pack import pack_case
 from doseledger.ingest.patient_key import KeyRow, read_key, write_key
+from doseledger.ingest.raw import find_sources
 
 SALT_BYTES = 32
 # What cleans a file; another one may leave other things in it.

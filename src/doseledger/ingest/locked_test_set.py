@@ -18,7 +18,7 @@ def lock(
     Parameters
     ----------
     lock_csv
-        The lock, `validation/test_sets/<cohort>.csv`; it must be empty.
+        The lock, `validation/cohorts/<cohort>/test_set.csv`; it must be empty.
     cases_csv, splits_csv
         The tables of the present cases and splits.
     locked_on
@@ -35,7 +35,7 @@ def lock(
         older than the cases.
     """
     if len(read_table(lock_csv, TEST_SET)):
-        raise BadInput(f"{lock_csv}: a test set is locked already; `doseledger splits unlock --why …` comes first")
+        raise BadInput(f"{lock_csv}: a test set is locked already; `doseledger test-set unlock --why …` comes first")
     if not reason.strip():
         raise BadInput("a lock needs a reason: say why these patients are the test set")
     cases, splits = read_table(cases_csv, CASES), read_table(splits_csv, SPLITS)
@@ -60,7 +60,7 @@ def lock(
 def unlock(lock_csv: Path, *, unlocked_on: str, why: str, pseudonyms: list[str] | None = None) -> pd.DataFrame:
     """Take patients out of the lock, and return the rows that were removed.
 
-    They are kept beside the lock, in `<cohort>.unlocked.csv`, with date and reason: whoever reads a later result can
+    They are kept beside the lock, in `test_set.unlocked.csv`, with date and reason: whoever reads a later result can
     see who was once tested on.
 
     Parameters

@@ -21,7 +21,7 @@ from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.grid import Grid, Triple
 from doseledger.core.limit import keeps
 from doseledger.dicom.source import read_members
-from doseledger.ingest.pack import find_sources
+from doseledger.ingest.raw import find_sources
 
 SIDE = 128
 REQUIRED_FILES = ("ct", "possible_dose_mask", "voxel_dimensions")

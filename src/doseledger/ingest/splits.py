@@ -231,7 +231,7 @@ def _check_locked(cases: pd.DataFrame, locked: pd.DataFrame) -> None:
             found = "it is no longer among the cases"
         raise BadInput(
             f"locked test patient {name}: {found} (locked digest {digest[:12]}…). Bring the locked data back, or "
-            "change the lock on purpose with `doseledger splits unlock --why …`"
+            "change the lock on purpose with `doseledger test-set unlock --why …`"
         )
 
 

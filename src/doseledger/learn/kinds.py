@@ -18,6 +18,7 @@ from doseledger.core.schema import load_block
 from doseledger.core.settings import Settings
 from doseledger.learn.recipes.diffusion import DiffusionRecipe, TrainedDiffusion
 from doseledger.learn.recipes.dose import ModelRecipe, Recipe, TrainedPart, TrainedRecipe
+from doseledger.learn.recipes.segmentation import SegmentationRecipe, TrainedSegmentation
 from doseledger.learn.recipes.trees import TrainedTrees, TreesRecipe
 
 if TYPE_CHECKING:
@@ -32,10 +33,8 @@ class Kind:
 
     Parameters
     ----------
-    recipe
-        What its block of params.yaml is read with.
-    trained
-        The part of it that decides the model, which its checkpoint keeps.
+    recipe, trained
+        What its block of params.yaml is read with, and the part of it that decides the model: a checkpoint keeps that.
     family
         Name of the module whose `make_family(recipe, base)` says what is trained.
     predictor
@@ -53,6 +52,12 @@ KINDS = {
     "diffusion": Kind(
         DiffusionRecipe, TrainedDiffusion, "doseledger.learn.families.diffusion", "doseledger.learn.predict.draws"
     ),
+    "segmentation": Kind(
+        SegmentationRecipe,
+        TrainedSegmentation,
+        "doseledger.learn.families.segmentation",
+        "doseledger.learn.predict.labels",
+    ),
     "trees": Kind(TreesRecipe, TrainedTrees, "doseledger.learn.families.trees", "doseledger.learn.predict.trees"),
 }
 
@@ -67,7 +72,7 @@ def kind_of(block: Mapping[str, Any], where: str) -> Kind:
     """
     kind = block.get("kind")
     if kind not in KINDS:
-        raise BadInput(f"{where}: kind is {kind!r}, wanted one of {', '.join(KINDS)}")
+        raise BadInput(f"{where}: kind is {kind!r}, wanted one of {', '.join(sorted(KINDS))}")
     return KINDS[str(kind)]
 
 
@@ -190,9 +195,9 @@ def open_checkpoint(path: Path) -> Checkpoint:
     Raises
     ------
     NotReady
-        If it is absent.
+        If there is none.
     BadInput
-        If it is cut short, or another program's.
+        If it can't be read, or is of no kind that there is.
     """
     from doseledger.learn.training.checkpoint import load_checkpoint, read_content
 

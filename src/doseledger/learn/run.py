@@ -7,20 +7,24 @@ code never trains a model of another again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 
 from doseledger.core.errors import BadInput
-from doseledger.learn.data.inputs import InputSpec, OpenCase
+from doseledger.core.types import IntTriple
+from doseledger.learn.data.inputs import OpenCase, spec_of
+from doseledger.learn.data.patches import PatchDataset, WholeCases
 from doseledger.learn.recipes.dose import CommonRecipe, ModelRecipe
 
-# What best.ckpt, early stopping and the plateau schedule look at; the mask is in the name.
-MONITORED = "val_mae_valid_dose_gy"
-# All that a validation says of a model: MAE by named mask.
-SCORES = (MONITORED, "val_mae_body_gy")
+# All that a validation says of a dose: MAE by named mask. Of every family's scores less is better, and the first one is
+# what best.ckpt, early stopping and the plateau schedule look at.
+DOSE_SCORES = ("val_mae_valid_dose_gy", "val_mae_body_gy")
+# Of a segmentation: one less Dice.
+SEGMENT_SCORES = ("val_dice_error",)
+MONITORED = (DOSE_SCORES[0], SEGMENT_SCORES[0])
 
 CasesByPart = dict[str, list[OpenCase]]
 
@@ -36,15 +40,48 @@ def trained_name(score: str) -> str:
     return score.replace("val_", "train_", 1)
 
 
-def mean_scores(errors: Sequence[tuple[float, float]]) -> dict[str, float]:
-    """Return the mean over cases of each of the scores, in Gy, from one (MAE in valid dose, MAE in body) a case."""
-    return {name: sum(values) / len(errors) for name, values in zip(SCORES, zip(*errors, strict=True), strict=True)}
+def monitored_in(names: Collection[str]) -> str | None:
+    """Return which of some names is a score that epochs are chosen by; None where none is.
+
+    Examples
+    --------
+    >>> monitored_in(["epoch", "val_dice_error"])
+    'val_dice_error'
+    """
+    return next((name for name in MONITORED if name in names), None)
+
+
+def mean_scores(errors: Sequence[tuple[float, ...]], names: Sequence[str] = DOSE_SCORES) -> dict[str, float]:
+    """Return the mean over cases of each of the scores, from one tuple of them a case."""
+    return {name: sum(values) / len(errors) for name, values in zip(names, zip(*errors, strict=True), strict=True)}
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How a family's cases become what its network sees.
+
+    Parameters
+    ----------
+    spec_of
+        From cases and the recipe's `inputs` to the channels that fit all of them.
+    patches
+        From cases, spec, recipe and seed to the patches of training.
+    whole
+        From cases, spec and least size to whole cases.
+    """
+
+    spec_of: Callable[[list[OpenCase], Any], Any]
+    patches: Callable[[Sequence[OpenCase], Any, Any, int], Any]
+    whole: Callable[[Sequence[OpenCase], Any, IntTriple], Any]
+
+
+DOSE_READER = Reader(spec_of, PatchDataset, WholeCases)
 
 
 class Task(Protocol):
     """What training, preflight and recorder ask of a family's LightningModule, beyond what Lightning does."""
 
-    spec: InputSpec
+    spec: Any
     network: nn.Module
     lr: float
     # One entry a case of the last validation, in the order in which they came: `validation_scores` is made of nothing
@@ -52,7 +89,7 @@ class Task(Protocol):
     errors: list[Any]
 
     def validation_scores(self) -> dict[str, float]:
-        """Return the scores of the last validation in Gy; `MONITORED` is among them."""
+        """Return the family's scores of the last validation."""
 
     def weights(self) -> dict[str, Tensor]:
         """Return the weights that the checkpoint keeps: those to predict with."""
@@ -79,6 +116,10 @@ class Family:
         What decides the result besides block, seeds, cases and code, as JSON values; part of the fingerprint.
     passes
         How often a case goes through the network when it is validated: what measuring one costs.
+    scores
+        What a validation says; epochs are chosen by the first, the less the better.
+    reader
+        How cases become what the network sees.
     fit
         Trains a run, where that is no descent of a network's loss: (run, places, tell, red_flags) writes its files.
     probe
@@ -86,9 +127,11 @@ class Family:
     """
 
     module: str
-    make_task: Callable[[TrainingRun, InputSpec, CasesByPart], Task]
+    make_task: Callable[[TrainingRun, Any, CasesByPart], Task]
     parts: dict[str, Any] = field(default_factory=dict)
     passes: int = 1
+    scores: tuple[str, ...] = DOSE_SCORES
+    reader: Reader = DOSE_READER
     fit: Callable[..., None] | None = None
     probe: Callable[[TrainingRun, list[OpenCase], int], Any] | None = None
 

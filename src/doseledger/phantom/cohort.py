@@ -24,11 +24,15 @@ from doseledger.core.tables import RAW, write_table
 from doseledger.core.types import Mask, Tell
 from doseledger.dicom.objects import Study, make_uid, to_bytes
 from doseledger.dicom.source import source_digest
-from doseledger.dicom.write import InterpretedType, Roi, make_ct, make_dose, make_structure_set
+from doseledger.dicom.source_to_skin import Body
+from doseledger.dicom.structure_names import InterpretedType
+from doseledger.dicom.write import make_ct, make_dose
 from doseledger.dicom.write_plan import BeamDevice, make_plan
+from doseledger.dicom.write_structures import Roi, make_structure_set
 from doseledger.dosimetry.goals import GoalResult, evaluate_goals
 from doseledger.phantom.near_bowel import SPARED, compromise_of, with_near_bowel, yielded_goals
 from doseledger.phantom.patient import Dirt, SyntheticPatient, draw_patient
+from doseledger.planning.dose.engine import SUB_ANGLES
 from doseledger.planning.machine.check import check_plan
 from doseledger.planning.machine.linac import Machine, load_machine
 from doseledger.planning.optimise.arcs import optimise_plan
@@ -208,6 +212,7 @@ def _plan(
         segments_per_arc=settings.segments_per_arc,
         iterations=settings.iterations,
         dose_spacing_mm=patient.dose_grid.spacing_mm,
+        sub_angles=SUB_ANGLES,
     )
     style = draw_style(rng)
     if compromise_of(patient):
@@ -280,7 +285,8 @@ def _pack(
     structures = make_structure_set(study, rois, patient.grid, images)
     numbers = {name: k for k, name in enumerate(patient.surfaces, 1)}
     device = BeamDevice(machine.leaves.boundary_mm, machine.source_axis_mm)
-    plan = make_plan(study, planned.plan, device, structures, numbers)
+    body = Body(patient.surfaces["BODY"], patient.grid)
+    plan = make_plan(study, planned.plan, device, structures, numbers, body)
     if compromise := compromise_of(patient):
         plan.RTPlanDescription = compromise
     dose = make_dose(study, planned.dose_gy, planned.dose_grid, plan=plan)

@@ -20,8 +20,9 @@ from doseledger.evaluate.cohort import read_gamma
 from doseledger.evaluate.predictions import load_prediction
 from doseledger.report.blocks import Picture
 from doseledger.report.figures.curves import StructureCurves, plot_dvh
+from doseledger.report.figures.overview import plot_overview, plot_overview_dvh
 from doseledger.report.figures.slices import plot_slices
-from doseledger.report.figures.style import data_uri, house_style, page_uri, save_figure
+from doseledger.report.figures.style import data_uri, house_style, page_uri, save_figure, structure_colours
 from doseledger.report.figures.viewer import Viewer
 from doseledger.report.figures.views import Comparison
 
@@ -82,7 +83,7 @@ def draw_case(
     case = comparison.case
     criterion = comparison.criteria
     with house_style():
-        slices = plot_slices(comparison)
+        slices = plot_slices(comparison, structure_colours(protocol.structure_names))
         save_figure(slices, folder, f"{stem}_slices", dpi)
         slices_uri = page_uri(slices, dpi)
         top_gy = 1.12 * max(float(comparison.plan_gy.max()), float(comparison.predicted_gy.max()))
@@ -98,7 +99,7 @@ def draw_case(
             "dashed. Difference: red where the prediction is hotter. Gamma "
             f"{criterion.gamma_percent:g} %/{criterion.gamma_mm:g} mm, {kind}, in every voxel above "
             f"{criterion.cutoff_percent:g} % of the plan's maximum, as it is scored; orange to brown "
-            "fails. Dark outlines are targets.",
+            "fails. Outlines have the colours of the DVH below.",
             f"Axial, coronal and sagittal slices of {case.case_id} with isodoses, dose difference and gamma",
         ),
         Picture(
@@ -106,6 +107,32 @@ def draw_case(
             f"{case.case_id}: cumulative DVHs, plan solid, prediction dashed. Triangles mark clinical goals: a curve "
             "should pass below ▼ and above ▲.",
             f"Dose-volume histograms of {case.case_id} for every structure, plan against prediction",
+        ),
+    )
+
+
+def draw_overview(comparison: Comparison, protocol: Protocol, folder: Path, dpi: int) -> tuple[Picture, Picture]:
+    """Save the case of the first screen under `folder`; return its dose wash and its DVH as pictures for the page."""
+    case_id = comparison.case.case_id
+    top_gy = 1.05 * max(float(comparison.plan_gy.max()), float(comparison.predicted_gy.max()))
+    with house_style():
+        wash = plot_overview(comparison, structure_colours(protocol.structure_names))
+        save_figure(wash, folder, f"overview_{case_id}_dose", dpi)
+        uri = page_uri(wash, dpi)
+        dvh = save_figure(
+            plot_overview_dvh(structure_curves(comparison, protocol), top_gy), folder, f"overview_{case_id}_dvh", dpi
+        )
+    return (
+        Picture(
+            uri,
+            f"{case_id}, the median of the test cases by mean absolute error: axial slice through the centre of the "
+            "target of the highest prescription. The wash begins at 20 % of that prescription.",
+            f"Dose wash of plan and prediction and their difference on the axial slice of {case_id}, with contours",
+        ),
+        Picture(
+            data_uri(dvh["svg"]),
+            "Its DVHs, in the colours of the contours: plan solid, prediction dashed.",
+            f"Dose-volume histograms of {case_id}: plan solid, prediction dashed",
         ),
     )
 
@@ -120,11 +147,13 @@ def structure_curves(
     volume_cc = case.grid.voxel_volume_cc
     plan = dvh_curves(comparison.plan_gy, masks, volume_cc, DVH_BIN_GY)
     doses = (comparison.predicted_gy, *others)
+    colours = structure_colours(protocol.structure_names)
     predicted = [dvh_curves(dose_gy, masks, volume_cc, DVH_BIN_GY) for dose_gy in doses]
     return [
         StructureCurves(
             name=case.structure_names[index],
             is_target=case.structure_names[index] in protocol.target_names,
+            colour=colours[case.structure_names[index]],
             plan_gy=p.edges_gy,
             plan_percent=p.cumulative_percent,
             predicted_gy=of[0].edges_gy,

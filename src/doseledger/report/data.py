@@ -23,6 +23,7 @@ from doseledger.core.tables import CASES, SKIPPED, SPLITS, TEST_SET, read_table
 from doseledger.gates.features import Row, measure_case
 from doseledger.ledger.runs.facts import fold_rows
 from doseledger.report.blocks import Picture
+from doseledger.report.figures.drill_figure import plot_drill
 from doseledger.report.figures.feature_figures import group_features, plot_features
 from doseledger.report.figures.style import data_uri, house_style, save_figure
 from doseledger.report.page import ReportOutputs, write_report
@@ -36,11 +37,12 @@ from doseledger.report.tables.data_tables import (
     optional_table,
     prescription_table,
 )
+from doseledger.report.tables.drill_tables import drill_table, drill_that_holds
 
 TEMPLATE = "data_report.html.j2"
 CONTENTS = (
     ("summary", "Summary"), ("cohort", "Cohort"), ("features", "Features"), ("expectations", "Expectations"),
-    ("drift", "Drift"), ("record", "Record"),
+    ("limits", "Detection limits"), ("drift", "Drift"), ("record", "Record"),
 )  # fmt: skip
 
 
@@ -55,6 +57,7 @@ class DataFacts:
     test_set: pd.DataFrame
     verdict: dict[str, Any]
     drift: dict[str, Any] | None
+    drill: tuple[Mapping[str, Any], str]
     features: pd.DataFrame
 
     @property
@@ -93,7 +96,9 @@ def make_data_report(layout: Layout, settings: Settings, tell: Tell) -> None:
     html = layout.data_report
     links = [(path.name, quote(Path(os.path.relpath(path, html.parent)).as_posix())) for path in pages]
     outputs = ReportOutputs(html, layout.data_report_pdf, layout.data_figures)
-    context = data_context(layout.cohort, protocol, facts, pictures, links)
+    with house_style():
+        strips = _draw_drill(facts.drill[0], layout.data_figures, settings.report.figure_dpi)
+    context = data_context(layout.cohort, protocol, facts, pictures, links, strips)
     write_report(layout.templates, TEMPLATE, context, outputs, tell)
 
 
@@ -122,6 +127,7 @@ def load_data_facts(layout: Layout, protocol: Protocol, *, fold: int, repeat: in
     read = {name: read_table(path, schema) for name, (path, schema) in tables.items()}
     verdicts = [_verdict(path, layout.cohort) for path in judged]
     features = _measure(layout, protocol, read["cases"], tell=tell)
+    drill = read_json(layout.drill) if layout.drill.is_file() else None
     return DataFacts(
         run={"fold": fold, "repeat": repeat},
         cases=read["cases"],
@@ -130,6 +136,7 @@ def load_data_facts(layout: Layout, protocol: Protocol, *, fold: int, repeat: in
         test_set=read["test_set"],
         verdict=verdicts[0],
         drift=verdicts[1] if len(verdicts) > 1 else None,
+        drill=drill_that_holds(drill, verdicts[0]),
         features=features,
     )
 
@@ -182,12 +189,29 @@ def _draw_features(facts: DataFacts, protocol: Protocol, folder: Path, dpi: int)
     return pictures
 
 
+def _draw_drill(drill: Mapping[str, Any], folder: Path, dpi: int) -> list[Picture]:
+    """The detection limits, a figure for each group of faults."""
+    pictures = []
+    tried = [fault for fault in drill["faults"] if fault["tried"]]
+    for group in dict.fromkeys(fault["group"] for fault in tried):
+        figure = plot_drill([fault for fault in tried if fault["group"] == group])
+        path = save_figure(figure, folder, f"drill_{group.lower().replace(' ', '_')}", dpi)["svg"]
+        caption = (
+            f"{group}: sizes tried, each cell filled as high as the share of the "
+            f"{len(drill['cases'])} cases in which the fault is seen. *: put in after ingest."
+        )
+        alt = f"Detection limits: {group}; the table says the same"
+        pictures.append(Picture(data_uri(path), caption, alt))
+    return pictures
+
+
 def data_context(
     cohort: str,
     protocol: Protocol,
     facts: DataFacts,
     pictures: Sequence[Picture],
     links: Sequence[tuple[str, str]],
+    drill_pictures: Sequence[Picture] = (),
 ) -> dict[str, Any]:
     """Return everything that the template prints."""
     verdicts = [verdict for verdict in (facts.verdict, facts.drift) if verdict is not None]
@@ -203,6 +227,8 @@ def data_context(
         "links": links,
         "lock_text": sections.lock_sentence(facts),
         "has_drift": bool(drift),
+        "drill_text": facts.drill[1],
+        "drill_pictures": drill_pictures,
         "tables": {
             "verdicts": verdict_tables.verdicts_table(verdicts),
             "counts": sections.counts_table(facts),
@@ -213,6 +239,7 @@ def data_context(
             "findings": verdict_tables.findings_table(verdicts),
             "features": features_table(facts.features, facts.parts),
             "expectations": expectations_table(facts.verdict),
+            "drill": drill_table(facts.drill[0]),
             "drift_cases": drift_cases_table(drift),
             "drift_features": drift_features_table(drift),
             "hashes": hashes_table(facts.cases, facts.parts),

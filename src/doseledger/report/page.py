@@ -13,7 +13,7 @@ from typing import Any
 
 from doseledger.core.errors import BadInput
 from doseledger.core.fanout import Tell
-from doseledger.core.files import atomic_path, write_text
+from doseledger.core.files import all_or_none, atomic_path, write_text
 from doseledger.report.figures.style import NO_METADATA, house_style, new_figure
 
 # Any fixed moment: a PDF and the fonts in it would else carry the clock.
@@ -67,9 +67,10 @@ def write_report(templates: Path, name: str, context: dict[str, Any], outputs: R
         As `render_page` and `write_pdf`.
     """
     page = render_page(templates, name, context)
-    write_text(outputs.html, page)
+    with all_or_none():
+        write_text(outputs.html, page)
+        note = write_pdf(page, outputs.pdf)
     tell(f"wrote {outputs.html}")
-    note = write_pdf(page, outputs.pdf)
     tell(note or f"wrote {outputs.pdf}")
 
 

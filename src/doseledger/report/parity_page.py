@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from doseledger.core.files import to_json, write_text
+from doseledger.core.files import all_or_none, to_json, write_text
 from doseledger.core.template import render_markdown
 from doseledger.gates.verdict import Verdict
 from doseledger.parity.compare import ALL_FILES, ParityResult
@@ -42,10 +42,12 @@ def write_parity(out: Path, result: ParityResult, verdict: Verdict | None, templ
             "digest": verdict.digest,
             "findings": [f.message for f in verdict.findings],
         }
-    write_text(out / "parity.json", to_json(_with_infinity(content)))
-    write_text(out / "statistics.csv", _table(result.statistics))
-    write_text(out / "pairs.csv", _table(result.pairs))
-    write_text(out / "parity.md", render_markdown(templates, "parity.md.j2", _page(result, verdict)))
+    page = render_markdown(templates, "parity.md.j2", _page(result, verdict))
+    with all_or_none():
+        write_text(out / "parity.json", to_json(_with_infinity(content)))
+        write_text(out / "statistics.csv", _table(result.statistics))
+        write_text(out / "pairs.csv", _table(result.pairs))
+        write_text(out / "parity.md", page)
 
 
 def _page(result: ParityResult, verdict: Verdict | None) -> dict[str, Any]:

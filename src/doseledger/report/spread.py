@@ -54,35 +54,51 @@ def load_spread(path: Path, shape_zyx: tuple[int, ...]) -> NDArray[np.float32] |
     return spread_gy
 
 
-def draw_spread(comparison: Comparison, spread_gy: NDArray[np.float32], folder: Path, stem: str, dpi: int) -> Picture:
+def draw_spread(
+    comparison: Comparison,
+    spread_gy: NDArray[np.float32],
+    colours: Mapping[str, str],
+    folder: Path,
+    stem: str,
+    dpi: int,
+) -> Picture:
     """Save the spread of a case's drawn doses beside its error, and return the picture for the page."""
     case_id = comparison.case.case_id
     with house_style():
-        figure = plot_spread(comparison, spread_gy)
+        figure = plot_spread(comparison, spread_gy, colours)
         save_figure(figure, folder, f"{stem}_spread", dpi)
         uri = page_uri(figure, dpi)
     caption = (
         f"{case_id}: how sure the model is. Spread: standard deviation of the drawn doses. Beside it how far the "
         "predicted dose is from the plan, on one scale: where the error is large and the spread small, the model is "
-        "wrong without saying so. Dark outlines are targets."
+        "wrong without saying so."
     )
     return Picture(uri, caption, f"Spread of the drawn doses of {case_id} beside the error of the predicted dose")
 
 
-def plot_spread(comparison: Comparison, spread_gy: NDArray[np.float32]) -> Figure:
-    """Return axial, coronal and sagittal slices: isodoses, spread in Gy, and |prediction − plan| on the same scale."""
+def plot_spread(comparison: Comparison, spread_gy: NDArray[np.float32], colours: Mapping[str, str]) -> Figure:
+    """Return axial, coronal and sagittal slices: isodoses, spread in Gy, and |prediction − plan| on the same scale.
+
+    Parameters
+    ----------
+    comparison, spread_gy
+        The case with its prediction, and the standard deviation of the drawn doses in Gy, (z, y, x).
+    colours
+        Of each structure's outline, by name.
+    """
     import matplotlib
     from matplotlib.colors import Normalize
 
     norm = Normalize(0.0, DIFFERENCE_PART * max(comparison.case.prescription_gy.values()))
-    colours = matplotlib.colormaps["viridis"].with_extremes(bad="#FFFFFF")
+    scale = matplotlib.colormaps["viridis"].with_extremes(bad="#FFFFFF")
     error_gy = np.abs(comparison.predicted_gy - comparison.plan_gy)
     return plot_planes(
         comparison,
         (
-            Overlay("Spread", "Spread (Gy)", spread_gy, colours, norm, "max"),
-            Overlay("|Prediction − plan|", "Error (Gy)", error_gy, colours, norm, "max"),
+            Overlay("Spread", "Spread (Gy)", spread_gy, scale, norm, "max"),
+            Overlay("|Prediction − plan|", "Error (Gy)", error_gy, scale, norm, "max"),
         ),
+        colours,
     )
 
 

@@ -18,6 +18,7 @@ from doseledger.ingest.survey.mid_slice import MidSlice
 from doseledger.ingest.survey.patient import PatientSurvey
 from doseledger.ingest.survey.record import as_words, patient_line
 from doseledger.report.blocks import Card
+from doseledger.report.figures.style import STRUCTURE_COLOURS, structure_colours
 from doseledger.report.page import render_page
 
 if TYPE_CHECKING:
@@ -29,10 +30,6 @@ STATES: dict[str, State] = {
 }  # fmt: skip
 # Pictures are drawn twice as large as they are shown, and at least so wide.
 PICTURE_PX, OVERSIZE, JPEG_QUALITY = 256, 2, 82
-# On an image in grey: bright, and apart for the colour-blind as far as ten can be.
-COLOURS = (
-    "#ff6b5a", "#ffb31a", "#4fe08a", "#ff8ad8", "#ffe95c", "#4dc9ff", "#b79cff", "#a8ff60", "#ff9d76", "#7fffe0",
-)  # fmt: skip
 UNCLAIMED = "#9aa7b4"
 # How many cases a row spells out.
 MOST_CASES = 12
@@ -63,7 +60,7 @@ def survey_context(survey: Survey) -> dict[str, Any]:
         "protocol_title": survey.protocol.title if survey.protocol is not None else "no protocol given",
         "cards_items": _cards(survey),
         "rule": RULE,
-        "legend": legend if survey.protocol is not None else [("ROI", COLOURS[0])],
+        "legend": legend if survey.protocol is not None else [("ROI", STRUCTURE_COLOURS[0])],
         "tables": {
             "complaints": _complaints_table(survey),
             "structures": _structures_table(survey),
@@ -221,10 +218,7 @@ def _left_table(survey: Survey) -> Table:
 
 
 def _colours(survey: Survey) -> dict[str, str]:
-    if survey.protocol is None:
-        return {}
-    names = survey.protocol.structure_names
-    return {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(names)}
+    return {} if survey.protocol is None else structure_colours(survey.protocol.structure_names)
 
 
 def _picture(patient: PatientSurvey, colours: Mapping[str, str]) -> dict[str, Any]:
@@ -244,7 +238,7 @@ def _roi_colours(patient: PatientSurvey, colours: Mapping[str, str]) -> dict[str
     """Colour of each ROI, and whether it is only proposed."""
     found = {roi: (colours[name], False) for name, roi in patient.claims.items()}
     found |= {hint.roi: (colours[name], True) for name, hint in patient.hints.items()}
-    return found if colours else {str(row["roi"]): (COLOURS[0], False) for row in patient.rois}
+    return found if colours else {str(row["roi"]): (STRUCTURE_COLOURS[0], False) for row in patient.rois}
 
 
 def _draw(picture: MidSlice, colours: Mapping[str, tuple[str, bool]]) -> str:

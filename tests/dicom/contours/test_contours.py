@@ -224,3 +224,12 @@ def test_sts_001_gives_the_mask_that_another_program_made_to_the_voxel(shared_da
     assert mask.sum() == 117_145
     np.testing.assert_array_equal(mask, nifti.astype(bool))
     assert notes == []
+
+
+@pytest.mark.parametrize(("off_mm", "is_the_plane"), [(0.149, True), (-0.149, True), (0.151, False)])
+def test_a_layer_within_a_twentieth_of_a_slice_has_its_planes_own_shape(off_mm, is_the_plane):
+    drawn = [(3.0 * k, square(20.0 - half, 20.0 + half)) for k, half in enumerate((3.0, 3.0, 13.0, 13.0))]
+    stack, _ = stack_contours(drawn, Grid((4, 160, 160), (3.0, 0.25, 0.25), (0.0, 0.0, 0.0)), "case_0001", "Rectum")
+    (near,) = fill(stack, Grid((1, 160, 160), (3.0, 0.25, 0.25), (3.0 + off_mm, 0.0, 0.0)))
+    (plane,) = fill(stack, Grid((1, 160, 160), (3.0, 0.25, 0.25), (3.0, 0.0, 0.0)))
+    assert np.array_equal(near, plane) is is_the_plane

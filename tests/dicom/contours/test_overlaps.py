@@ -53,6 +53,20 @@ def test_a_near_copy_counts_once(how: str, radius: float) -> None:
         assert area_mm2(once.polygons) == pytest.approx(area_mm2([drawn]), rel=0.01 + 0.3 / radius)
 
 
+@pytest.mark.parametrize(("moved_mm", "n_copies"), [(0.80, 1), (0.97, 0)])
+def test_copies_are_apart_by_a_fifth_of_what_they_hold_at_most(moved_mm: float, n_copies: int) -> None:
+    # Two squares of 8 mm, d apart, differ by 2 d / (8 + d) of their union: 0.18 and 0.22.
+    drawn = np.array([[0.0, 0.0], [8.0, 0.0], [8.0, 8.0], [0.0, 8.0]])
+    assert count_once([drawn, drawn + np.array([moved_mm, 0.0])]).n_copies == n_copies
+
+
+@pytest.mark.parametrize(("times", "is_traced_once"), [(16, True), (17, False)])
+def test_a_contour_that_comes_back_sixteen_times_is_no_longer_looked_into(times: int, is_traced_once: bool) -> None:
+    drawn = circle(20.0)
+    once = count_once([np.vstack([drawn] * times)])
+    assert len(once.polygons[0]) == (64 if is_traced_once else 64 * times)
+
+
 def test_of_copies_the_same_one_stays_whatever_their_order() -> None:
     drawn = circle(20.0)
     copies = [np.round(drawn, 1), drawn, drawn[::-2], np.roll(np.round(drawn, 2), 5, axis=0)]

@@ -11,7 +11,7 @@ import pytest
 
 from doseledger.core.case import Case
 from doseledger.core.files import to_json
-from doseledger.evaluate.files.case import describe_case
+from doseledger.evaluate.files.case import case_as_text, describe_case
 
 MakeCase = Callable[..., Case]
 
@@ -60,3 +60,17 @@ def test_the_summary_is_plain_json_and_keeps_warnings_of_the_import(make_case: M
     assert found["warnings"] == ["one referenced image is absent"]
     assert found["grid"]["shape_zyx"] == [24, 40, 48]
     assert found["meta"]["protocol"] == "prostate_sib"
+
+
+def test_for_people_a_case_is_a_few_lines_with_a_table_of_its_structures(make_case: MakeCase) -> None:
+    case = make_case()
+    lines = case_as_text(describe_case(case)).splitlines()
+    assert lines[0].startswith(f"{case.case_id}: CT, ")
+    assert lines[0].endswith("mm (z, y, x; LPS)")
+    assert any(line.startswith("dose in the body ") and line.endswith(" Gy") for line in lines)
+    rows = {line.split()[0] for line in lines if " to " in line}
+    present = [name for name, there in zip(case.structure_names, case.present, strict=True) if there]
+    assert set(present) <= rows
+    assert len(lines) < 40
+    without = case_as_text(describe_case(dataclasses.replace(case, dose_gy=None)))
+    assert "\nno dose\n" in without

@@ -18,9 +18,10 @@ from doseledger.core.errors import BadInput, GateFailed, NotReady
 from doseledger.core.files import read_yaml, write_json, write_text
 from doseledger.core.layout import Layout, VerdictPaths
 from doseledger.core.tables import CASES, SKIPPED, SPLITS, TEST_SET, read_table, write_table
-from doseledger.gates.data.cohort import judge_cohort
+from doseledger.gates.data.cohort import judge_cohort, judge_left_out
 from doseledger.gates.data.leakage import judge_splits
 from doseledger.gates.digests import data_digest
+from doseledger.gates.limits import LeftOutLimits
 from doseledger.gates.verdict import Finding, Verdict, enforce, read_verdict, require_token, write_verdict
 
 Write = Callable[[list[Case]], Layout]
@@ -117,6 +118,22 @@ def test_a_failed_case_stops_the_gate_until_it_is_accepted_with_a_reason(cohort:
     assert accepted.digest == verdict.digest
 
 
+@pytest.mark.parametrize(
+    ("status", "n_cases", "gate"),
+    [("skipped", 10, None), ("skipped", 9, "most_skipped"), ("failed", 57, None), ("failed", 56, "most_accepted")],
+)
+def test_what_is_left_out_is_a_limit_of_the_gate(status: str, n_cases: int, gate: str | None) -> None:
+    # Just inside and just outside: 10 of 20 and of 19 skipped (50 %), 10 of 67 and of 66 accepted (15 %).
+    rows = pd.DataFrame({"case_id": [f"case_{n:04d}" for n in range(10)], "status": status, "reason": "a test"})
+    limits = LeftOutLimits(most_skipped_percent=50.0, most_accepted_percent=15.0, source="a test")
+    found = judge_left_out(n_cases, rows, dict.fromkeys(rows["case_id"], "a test"), limits)
+    assert [finding.gate for finding in found] == ([gate] if gate else [])
+    if gate == "most_skipped":
+        assert "10 of 19 patients are skipped by the protocol (skip_when), wanted at most 50 %" in found[0].message
+    # A failure that nobody accepted is an error of its own, and not counted here.
+    assert judge_left_out(n_cases, rows[rows["status"] == "failed"], {}, limits) == []
+
+
 def test_accepting_a_case_that_did_not_fail_is_a_warning(cohort: Layout) -> None:
     verdict = judged(cohort, {"case_0099": "old list"})
     assert verdict.ok
@@ -154,9 +171,9 @@ def test_a_mirrored_copy_under_another_name_is_found(write_cohort: Write, health
         ct_hu=np.ascontiguousarray(noisy[..., ::-1]),
         dose_gy=np.ascontiguousarray(cases[0].dose_gy[..., ::-1]),
     )
-    messages = {f.gate: f.message for f in judged(write_cohort([*cases[:4], mirrored, cases[5]])).errors}
-    assert "case_0001 and case_0005: their CT is nearly the same, mirrored along x (corr" in messages["leakage_copy"]
-    assert "their dose is nearly the same, mirrored along x" in messages["leakage_copy"]
+    message = errors(judged(write_cohort([*cases[:4], mirrored, cases[5]])))["leakage_copy"]
+    assert "case_0001 and case_0005: their CT is nearly the same, mirrored along x (corr" in message
+    assert "their dose is nearly the same, mirrored along x" in message
 
 
 def test_the_gate_says_how_far_each_case_is_from_the_rest(cohort: Layout, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from doseledger.core.protocol import Protocol
 from doseledger.gates.data.cohort import CaseReport, judge_case
 from doseledger.gates.data.doses import judge_dose
 from doseledger.gates.limits import DataLimits
+from doseledger.gates.verdict import Finding
 
 Judge = Callable[[Case], CaseReport]
 
@@ -97,6 +98,12 @@ def anothers_image(case: Case) -> Case:
     return replace(case, ct_hu=image)
 
 
+# Numbers that are told beside a sentence that needs them not.
+UNSAID = {
+    ("sdf_sign", "wrong_inside"), ("sdf_sign", "wrong_outside"), ("sdf_all_positive", "wrong_outside"),
+    ("dose_unit", "min_gy"), ("dose_negative", "max_gy"), ("dose_negative", "prescription_gy"),
+    ("prescription", "found_gy"), ("image_fit", "best"),
+}  # fmt: skip
 FAULTS: dict[str, tuple[Callable[[Case], Case], str, str]] = {
     "one NaN in a corner of the dose": (
         lambda c: with_dose(c, one_nan),
@@ -372,6 +379,20 @@ FAULTS: dict[str, tuple[Callable[[Case], Case], str, str]] = {
 }
 
 
+def unsaid(finding: Finding) -> set[tuple[str, str]]:
+    """Gate and name of a finding's numbers that its sentence does not say, as they are or in percent."""
+    found = set()
+    for name, value in finding.numbers.items():
+        for one in value if isinstance(value, (list, tuple)) else [value]:
+            texts = [str(one)]
+            if isinstance(one, (int, float)):
+                forms = ("g", ".0f", ".1f", ".2f", ".4g")
+                texts = [re.escape(format(form_of, form)) for form in forms for form_of in (one, 100.0 * one)]
+            if not re.search(rf"(?<![\w.])({'|'.join(texts)})(?!\w)", finding.message):
+                found.add((finding.gate, name))
+    return found
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_the_gate_names(fault: str, healthy: Callable[[int], Case], judge: Judge) -> None:
     spoil, gate, message = FAULTS[fault]
@@ -379,6 +400,32 @@ def test_the_gate_names(fault: str, healthy: Callable[[int], Case], judge: Judge
     assert gate in {finding.gate for finding in findings}, findings
     assert any(f.gate == gate and re.search(message, f.message) for f in findings), findings
     assert all(f.case_id == "case_0001" and "case_0001" in f.message for f in findings)
+    assert {item for finding in findings for item in unsaid(finding)} <= UNSAID
+
+
+def test_numbers_beside_a_sentence_are_those_of_the_case(healthy: Callable[[int], Case], judge: Judge) -> None:
+    case = healthy(1)
+    dose, inside = np.asarray(case.dose_gy), int(case.mask("Rectum").sum())
+
+    def numbers(spoilt: Case, gate: str) -> dict[str, Any]:
+        (finding,) = [f for f in judge(spoilt).findings if f.gate == gate]
+        return finding.numbers
+
+    thirtieth = numbers(with_dose(case, lambda d: d / 30.0), "dose_unit")
+    assert thirtieth == pytest.approx(
+        {"min_gy": dose.min() / 30.0, "max_gy": dose.max() / 30.0, "prescription_gy": 70.0}, rel=1e-5
+    )
+    lowered = numbers(with_dose(case, lambda d: d - 1.0), "dose_negative")
+    assert lowered == pytest.approx({"min_gy": -1.0, "max_gy": dose.max() - 1.0, "prescription_gy": 70.0}, rel=1e-5)
+    missing = numbers(replace(case, prescription_gy={"PTV70": 70.0}), "prescription")
+    assert missing == {"structure": "PTV56", "found_gy": None, "wanted_gy": 56.0}
+    positive = numbers(with_sdf(case, "Rectum", np.abs), "sdf_all_positive")
+    assert positive == {"structure": "Rectum", "wrong_inside": inside, "wrong_outside": 0}
+    turned = numbers(with_sdf(case, "Bladder", np.negative), "sdf_sign")
+    bladder = case.mask("Bladder")
+    assert turned == {
+        "structure": "Bladder", "wrong_inside": int(bladder.sum()), "wrong_outside": int((~bladder).sum()),
+    }  # fmt: skip
 
 
 def test_parity_is_judged_on_the_images_own_grid_too(

@@ -22,7 +22,7 @@ from doseledger.core.files import sha256_of_file, to_json
 from doseledger.core.layout import Layout
 from doseledger.core.protocol import Protocol
 from doseledger.core.tables import SPLITS, read_table, write_table
-from doseledger.gates.drift.case_inputs import HU_PREFIX, measure_inputs
+from doseledger.gates.drift.case_inputs import SHARE, measure_inputs
 from doseledger.gates.drift.judge import compare_features, compare_images, judge_drift
 from doseledger.gates.drift.statistics import (
     adjust,
@@ -162,7 +162,7 @@ def test_a_feature_that_moved_is_found_among_many_that_did_not() -> None:
 
 def test_the_image_of_another_scanner_is_told_from_chance() -> None:
     rng = np.random.default_rng(1)
-    shares = pd.DataFrame(rng.dirichlet([200, 300, 500], size=20), columns=[f"{HU_PREFIX}{i}" for i in range(3)])
+    shares = pd.DataFrame(rng.dirichlet([200, 300, 500], size=20), columns=[f"hu_share_{i}" for i in range(3)])
     same = compare_images(shares, shares.iloc[:6], LIMITS, np.random.default_rng(1))
     assert same["psi"] < same["limit"] == LIMITS.hu_psi
     moved = shares.iloc[:6, [2, 1, 0]].set_axis(shares.columns, axis=1)
@@ -175,7 +175,7 @@ def test_what_a_model_is_given_says_nothing_of_the_dose(healthy: Healthy, protoc
     row = measure_inputs(case, protocol)
     assert measure_inputs(replace(case, dose_gy=2 * case.dose_gy), protocol) == pytest.approx(row, nan_ok=True)
     assert measure_inputs(replace(case, dose_gy=None), protocol) == pytest.approx(row, nan_ok=True)
-    assert sum(float(v) for k, v in row.items() if k.startswith(HU_PREFIX)) == pytest.approx(1.0)
+    assert sum(float(v) for k, v in row.items() if SHARE.match(k)) == pytest.approx(1.0)
     assert row["PTV70_offset_y_mm"] == 0.0
     assert float(row["Rectum_offset_y_mm"]) > 0 > float(row["Bladder_offset_y_mm"])
     assert (row["PTV70_prescription_gy"], row["n_fractions"]) == (70.0, 28.0)
@@ -316,6 +316,19 @@ def test_without_new_cases_the_cohorts_own_test_cases_are_looked_at(
     (layout.cases / "case_0009.npz").unlink()
     with pytest.raises(BadCase, match=r"case_0009: no case_0009\.npz among the new cases; ingest it"):
         judge_drift(layout, fold=0, repeat=0, workers=0, tell=lambda line: None)
+
+
+def test_a_random_split_with_one_test_patient_is_told_and_never_fails(
+    write_batch: Callable[..., Batch], healthy: Healthy
+) -> None:
+    layout, _ = write_batch(lambda case: case, new=())
+    case = healthy(9)
+    with_test_case(layout, replace(case, ct_hu=(case.ct_hu + 80).astype(np.int16)))
+    verdict = judge_drift(layout, fold=0, repeat=0, workers=0, tell=lambda line: None)
+    assert verdict.ok, [finding.message for finding in verdict.errors]
+    assert {"drift_far", "drift_few"} <= {finding.gate for finding in verdict.findings}
+    (few,) = [finding for finding in verdict.findings if finding.gate == "drift_few"]
+    assert few.message.endswith("what was found of them is told, and fails nothing")
 
 
 def test_the_command_writes_page_table_and_findings_of_new_cases(

@@ -17,7 +17,7 @@ from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.layout import Layout
 from doseledger.core.protocol import Protocol
 from doseledger.gates.drift.case_inputs import measure_file, measure_inputs
-from doseledger.gates.drift.judge import _judge_cases, _judge_features, _judge_image
+from doseledger.gates.drift.judge import _judge_features, _judge_image, judge_cases
 from doseledger.gates.drift.probes import ProbeScore, judge_score
 from doseledger.gates.drift.statistics import learn_reference, measure_distances
 from doseledger.gates.limits import DriftLimits, load_thresholds
@@ -41,7 +41,7 @@ def case_row(**changes: Any) -> dict[str, Any]:
     [(0.999, ""), (1.001, "warning"), (1.499, "warning"), (1.501, "error"), *((v, "error") for v in NO_NUMBERS)],
 )
 def test_a_case_may_be_half_again_as_far_as_the_farthest(ratio: float, severity: str, limits: DriftLimits) -> None:
-    found = _judge_cases([case_row(ratio=ratio)], limits)
+    found = judge_cases([case_row(ratio=ratio)], limits)
     assert [(f.gate, f.severity) for f in found] == ([("drift_far", severity)] if severity else [])
 
 
@@ -102,7 +102,7 @@ def table(n: int) -> pd.DataFrame:
 def test_what_every_training_case_has_and_a_new_one_lacks_is_an_error(name: str, limits: DriftLimits) -> None:
     (row,) = measure_distances(learn_reference(table(20)), table(1).assign(**{name: math.nan}))
     assert row["missing"] == [name]
-    (finding,) = [f for f in _judge_cases([row], limits) if f.gate == "drift_missing"]
+    (finding,) = [f for f in judge_cases([row], limits) if f.gate == "drift_missing"]
     assert finding.severity == "error"
     assert f"case_0000: there is no {name}, which every training case has" in finding.message
 

@@ -204,7 +204,10 @@ def test_judge_writes_the_verdict_of_a_bad_model_and_gate_fails_with_it(
     assert "dose_unet: distance_mae_ratio is 10, wanted <= 0.7" in str(failed)
     write_shortcuts(at)
     shown = CliRunner().invoke(app, ["judge", "dose_unet"])
+    # One plain sentence before all else.
+    assert shown.stdout.startswith("On 2 test cases the prediction differs from the plan by 2.5 Gy in the body; 97.0 %")
     assert "the model gate passed" in shown.stdout
     shown = CliRunner().invoke(app, ["gate", "dose_unet"])
     assert shown.exit_code == 0, shown.output
-    assert "dose_unet passed every gate" in shown.stdout
+    assert "dose_unet: no gate failed" in shown.stdout
+    assert "PROVISIONAL\n  - 2 test cases, wanted 20" in shown.stdout

@@ -46,6 +46,7 @@ def test_a_model_within_its_limits_passes_and_says_by_how_much(at: ModelLayout) 
         "found": 2.5,
         "wanted": "<= 3",
         "ok": True,
+        "provisional": False,
         "source": "the clinic",
     }
     assert judged(at) == verdict
@@ -233,7 +234,7 @@ def test_the_limits_under_default_hold_for_a_model_that_has_none_of_its_own(at: 
 
 def test_every_cohort_that_ships_has_limits_with_a_source(repository: Path) -> None:
     cohorts = sorted(folder.name for folder in (repository / "validation/cohorts").iterdir() if folder.is_dir())
-    assert cohorts == ["openkbp", "phantom", "prostate"]
+    assert cohorts == ["hippocampus", "openkbp", "phantom", "prostate"]
     for cohort in cohorts:
         thresholds = load_thresholds(Layout(repository, cohort))
         assert thresholds.metrics

@@ -25,7 +25,7 @@ from doseledger.evaluate.shortcuts.ablation import ALTERATIONS, Dose, ablate_cas
 from doseledger.evaluate.shortcuts.measure import measure_shortcuts, predict_by
 from doseledger.evaluate.shortcuts.trivial import TemplateFit, compare_doses, draw_voxels, fit_distances, mae_ratios
 from doseledger.gates.limits import NEEDED, ShortcutLimit
-from doseledger.gates.model.shortcuts import judge_numbers, judge_shortcuts
+from doseledger.gates.model.shortcuts import MEASURED, judge_numbers, judge_shortcuts, read_measured
 from doseledger.gates.verdict import Verdict
 from doseledger.learn.data.inputs import CaseFile, InputSpec, open_case
 from doseledger.learn.kinds import full_block, load_recipe, open_predictor
@@ -395,3 +395,13 @@ def test_the_command_measures_as_the_pipeline_calls_it(at: ModelLayout, enter_pr
     assert json.loads(at.shortcuts.read_text())["training_cases"] == ["case_0001", "case_0002", "case_0003"]
     at.layout.model("dose_unet").code.joinpath("shortcuts.json").unlink()
     assert isinstance(CliRunner().invoke(app, ["shortcuts", "dose_unet"]).exception, NotReady)
+
+
+@pytest.mark.parametrize("tested", [[], [["case_1", "a"]], "case_1", None, 7, {"case_1": None}, {"case_1": ["a"]}])
+def test_shortcuts_whose_test_cases_are_no_table_are_refused_by_name(tested: Any, tmp_path: Path) -> None:
+    whole = {key: {"a": 1} for key in MEASURED}
+    write_json(tmp_path / "shortcuts.json", {**whole, "test_cases": {"case_1": "a"}})
+    assert read_measured(tmp_path / "shortcuts.json")["test_cases"] == {"case_1": "a"}
+    write_json(tmp_path / "shortcuts.json", {**whole, "test_cases": tested})
+    with pytest.raises(BadInput, match=r"shortcuts\.json: not what `doseledger shortcuts` writes of a model"):
+        read_measured(tmp_path / "shortcuts.json")

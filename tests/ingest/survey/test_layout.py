@@ -28,7 +28,7 @@ def quiet(line: str) -> None:
 
 @pytest.fixture(scope="module")
 def protocol(repository: Path) -> Protocol:
-    return load_protocol(repository / "validation" / "protocols" / "prostate_sib.yaml")
+    return load_protocol(repository / "validation" / "cohorts" / "prostate" / "protocol.yaml")
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ WHOLE = {"PTV70": 70.0, "PTV56": 56.0}
 
 @pytest.fixture(scope="module")
 def protocol(repository: Path) -> Protocol:
-    return load_protocol(repository / "validation" / "protocols" / "prostate_sib.yaml")
+    return load_protocol(repository / "validation" / "cohorts" / "prostate" / "protocol.yaml")
 
 
 @pytest.fixture

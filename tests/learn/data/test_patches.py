@@ -89,6 +89,77 @@ def test_mirroring_twice_gives_the_sample_back_and_once_puts_left_on_the_right(
     np.testing.assert_array_equal(once["image"][spec.first_structure + left] < 0, once["masks"][left])
 
 
+STILL = {
+    "sampling.mirror_share": 0.0, "sampling.ct_shift_hu": 0.0, "sampling.core_dropout.share": 0.0,
+    "sampling.prescription_jitter": 0.0,
+}  # fmt: skip
+
+
+def test_a_recipe_that_mirrors_all_patches_mirrors_each_and_one_that_mirrors_none_none(
+    cohort: Any, make_recipe: MakeRecipe
+) -> None:
+    cases = cohort.open()
+    never, always = (make_dataset(cases, make_recipe({**STILL, "sampling.mirror_share": n})) for n in (0.0, 1.0))
+    spec, orders = never.spec, always.orders
+    assert never.orders is None
+    assert orders is not None
+    for key in ((0, 0, 0), (0, 1, 1), (3, 2, 2)):
+        case = cases[key[2]]
+        rng = np.random.default_rng([never.seed, *key])
+        plain = read_sample(case, spec, sample_box(case, never.centres[key[2]], never.sampling, rng))
+        turned = mirror_x(plain, orders, spec)
+        for name in ("image", "condition", "dose", "masks", "body", "valid_dose"):
+            np.testing.assert_array_equal(never[key][name], plain[name])
+            np.testing.assert_array_equal(always[key][name], turned[name])
+        assert not np.array_equal(plain["dose"], turned["dose"])
+
+
+def test_of_many_patches_the_share_that_the_recipe_asks_for_is_mirrored(cohort: Any, make_recipe: MakeRecipe) -> None:
+    cases = cohort.open()
+    never, some = (make_dataset(cases, make_recipe({**STILL, "sampling.mirror_share": n})) for n in (0.0, 0.25))
+    keys = [(0, position, 0) for position in range(120)]
+    mirrored = sum(not torch.equal(never[key]["dose"], some[key]["dose"]) for key in keys)
+    assert 15 <= mirrored <= 45
+
+
+def test_the_ct_of_a_patch_is_moved_as_a_whole_by_about_as_much_as_the_recipe_says(
+    cohort: Any, make_recipe: MakeRecipe
+) -> None:
+    cases = cohort.open()
+    steady, moved = (make_dataset(cases, make_recipe({**STILL, "sampling.ct_shift_hu": hu})) for hu in (0.0, 20.0))
+    shifts = []
+    for position in range(40):
+        before, after = steady[(0, position, 0)], moved[(0, position, 0)]
+        step = after["image"][0] - before["image"][0]
+        assert float(step.max() - step.min()) < 1e-6
+        assert torch.equal(after["image"][1:], before["image"][1:])
+        assert torch.equal(after["dose"], before["dose"])
+        shifts.append(1000.0 * float(step.mean()))
+    assert 13.0 < float(np.std(shifts)) < 28.0
+
+
+def test_cores_are_lost_where_the_recipe_asks_for_it(cohort: Any, make_recipe: MakeRecipe) -> None:
+    cases = cohort.open()
+    whole, holed = (make_dataset(cases, make_recipe({**STILL, "sampling.core_dropout.share": n})) for n in (0.0, 1.0))
+    changed = 0
+    for position in range(10):
+        before, after = whole[(0, position, 0)], holed[(0, position, 0)]
+        changed += not torch.equal(before["image"][0], after["image"][0])
+        assert torch.equal(before["image"][1:], after["image"][1:])
+        assert torch.equal(before["masks"], after["masks"])
+    assert changed >= 8
+
+
+def test_slopes_are_the_steepest_tenth_of_where_the_dose_is_valid(cohort: Any, make_recipe: MakeRecipe) -> None:
+    case = cohort.open()[0]
+    centres, loaded = find_centres(case, spec_of([case], make_recipe().inputs)), Case.load(case.file.path)
+    assert loaded.dose_gy is not None
+    slope = np.sqrt(sum(np.square(part) for part in np.gradient(loaded.dose_gy, *case.spacing_mm)))
+    inside, share = loaded.valid_dose, len(centres.steep) / int(loaded.valid_dose.sum())
+    assert share == pytest.approx(0.10, abs=0.002)
+    assert slope[tuple(centres.steep.T)].min() >= np.sort(slope[inside])[int(0.899 * inside.sum())]
+
+
 def test_a_patch_is_decided_by_seed_and_key_alone(cohort: Any, make_recipe: MakeRecipe) -> None:
     cases, recipe = cohort.open(), make_recipe()
     dataset = make_dataset(cases, recipe)

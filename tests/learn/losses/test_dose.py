@@ -82,6 +82,30 @@ def test_an_underdosed_target_costs_more_than_an_overdosed_one(make_recipe: Make
     assert float(loss(batch["dose"] + 0.1, batch)) == pytest.approx(0.1 + 0.1)
 
 
+@pytest.mark.parametrize(("first", "second"), [(-0.1, 0.0), (0.0, -0.1), (0.2, -0.1), (-0.1, -0.3)])
+def test_the_dose_missing_counts_in_every_target_and_not_in_their_overlap_alone(
+    first: float, second: float, make_recipe: MakeRecipe
+) -> None:
+    """Two targets, the second a slice, a third of which is the first's too."""
+    recipe = make_recipe({"loss.target_weight": 1.0, "loss.underdose": 3.0, "loss.overdose": 0.5})
+    masks = torch.zeros(1, 3, 4, 3, 6, dtype=torch.bool)
+    masks[:, 0, 0] = True
+    masks[:, 0, 1, :, :2] = True
+    masks[:, 2, 1] = True
+    masks[:, 1, 2] = True
+    batch = {**make_batch((4, 3, 6)), "masks": masks}
+    loss = DoseLoss(recipe.loss, InputSpec(("PTV70", "Rectum", "PTV56"), ("PTV70", "PTV56"), recipe.inputs))
+    off = torch.zeros(4, 3, 6)
+    off[0], off[1] = first, second
+    skewed = sum(18 * (3.0 * max(0.0, -one) + 0.5 * max(0.0, one)) for one in (first, second)) / 36
+    plain = 18 * (abs(first) + abs(second)) / 54
+    assert float(loss(batch["dose"] + off, batch)) == pytest.approx(plain + skewed, rel=1e-5)
+    # An organ's dose does not count twice.
+    organ = torch.zeros(4, 3, 6)
+    organ[2] = -0.1
+    assert float(loss(batch["dose"] + organ, batch)) == pytest.approx(18 * 0.1 / 54, rel=1e-5)
+
+
 def test_a_ramp_of_one_tenth_a_voxel_of_2mm_errs_by_half_a_scale_per_cm_on_its_axis() -> None:
     ramp = torch.arange(6.0).mul(0.1).expand(1, 1, 4, 5, 6)
     mask = torch.ones_like(ramp, dtype=torch.bool)
@@ -193,6 +217,18 @@ def test_an_absent_structure_leaves_the_dvh_and_moment_terms_at_zero() -> None:
     total = terms + moment_term(dose, dose, nothing, [2.0])
     total.backward()
     assert total.item() == 0.0
+
+
+@pytest.mark.parametrize(("n_voxels", "counts"), [(19, False), (20, True)])
+def test_a_structure_counts_from_twenty_voxels_on(n_voxels: int, counts: bool) -> None:
+    inside = torch.zeros(1, 1, 4, 4, 4, dtype=torch.bool)
+    inside.view(-1)[:n_voxels] = True
+    low, high = torch.full((1, 1, 4, 4, 4), 0.5), torch.full((1, 1, 4, 4, 4), 0.7)
+    found = [
+        float(DvhTerm([[("mean", 0.0)]], 70.0, (1.0, 0.5))(high, low, inside)),
+        float(moment_term(high, low, inside, [2.0])),
+    ]
+    assert found == pytest.approx([0.2 if counts else 0.0] * 2)
 
 
 def test_moments_of_a_uniform_dose_are_the_dose() -> None:

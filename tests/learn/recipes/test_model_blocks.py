@@ -18,7 +18,7 @@ from doseledger.learn.kinds import load_recipe
 from doseledger.learn.networks.unet import build_network
 from doseledger.learn.predict.cases import load_model, predict_case
 from doseledger.learn.recipes.dose import Recipe
-from doseledger.learn.run import MONITORED, TrainingRun
+from doseledger.learn.run import DOSE_SCORES, TrainingRun
 from doseledger.learn.training.train import Places, train
 
 SMALL_UNET = {
@@ -74,7 +74,7 @@ def test_each_network_ablation_and_augmentation_trains_and_predicts(
 ) -> None:
     run = make_run({"fit.max_epochs": 1, "sampling.patches_per_case": 1, **changes})
     train(run, places, fresh=False, tell=lambda line: None)
-    assert np.isfinite(pd.read_csv(places.out / "history.csv")[MONITORED]).all()
+    assert np.isfinite(pd.read_csv(places.out / "history.csv")[DOSE_SCORES[0]]).all()
     (case,) = cohort.open("test")
     model = load_model(places.out / "checkpoints" / "best.ckpt")
     assert model.checkpoint.spec.n_channels == spec_of([case], run.recipe.inputs).n_channels

@@ -25,7 +25,7 @@ from doseledger.core.files import read_yaml, sha256_of_file
 from doseledger.core.tables import SPLITS, read_table, write_table
 from doseledger.learn.families.dose import DoseTask
 from doseledger.learn.recipes.dose import Recipe
-from doseledger.learn.run import MONITORED, TrainingRun
+from doseledger.learn.run import DOSE_SCORES, TrainingRun
 from doseledger.learn.training.checkpoint import load_checkpoint
 from doseledger.learn.training.optimiser import lr_share
 from doseledger.learn.training.train import Places, explained_memory_errors, train
@@ -108,8 +108,8 @@ def test_the_checkpoint_says_what_was_trained_on_and_what_chose_the_epoch(make_r
     assert list(best.selected_on) == ["case_0004"]
     assert best.settings == {"lr": 0.01, "seed": 1, "fold": 0, "repeat": 0}
     history = pd.read_csv(places.out / "history.csv")
-    assert best.epoch == int(history["epoch"][history[MONITORED].idxmin()])
-    assert best.scores[MONITORED] == pytest.approx(history[MONITORED].min(), rel=1e-4)
+    assert best.epoch == int(history["epoch"][history[DOSE_SCORES[0]].idxmin()])
+    assert best.scores[DOSE_SCORES[0]] == pytest.approx(history[DOSE_SCORES[0]].min(), rel=1e-4)
 
 
 def test_the_network_learns_more_than_a_constant_dose(make_run: MakeRun, places: Places) -> None:
@@ -172,6 +172,25 @@ def test_a_run_told_to_stop_is_no_result_and_goes_on_to_the_same_weights(
             quietly(run, places)
     assert any(line.startswith("resumes") for line in quietly(run, places))
     assert_same_weights(places, unbroken)
+
+
+def test_an_interrupted_run_whose_state_was_damaged_does_not_go_on(
+    make_run: MakeRun, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run({"fit.max_epochs": 3})
+    kill_at(monkeypatch, run, places, epoch=1, batch=1)
+    (state,) = places.state_root.glob("*/*/last.ckpt")
+    whole, content = state.read_bytes(), torch.load(state, weights_only=True)
+    weight = max(content["state_dict"].values(), key=torch.Tensor.numel)
+    place = whole.index(weight.contiguous().numpy().tobytes()) + 3
+    state.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    with pytest.raises(BadInput, match=r"state is damaged \(its weights or its optimiser's are not.*--fresh"):
+        quietly(run, places)
+    state.write_bytes(whole[:1000])
+    with pytest.raises(BadInput, match=r"last\.ckpt: the interrupted run can't go on, its state is damaged"):
+        quietly(run, places)
+    state.write_bytes(whole)
+    assert any(line.startswith("resumes") for line in quietly(run, places))
 
 
 @pytest.mark.slow
@@ -269,7 +288,7 @@ def test_another_runtime_error_is_not_taken_for_a_lack_of_memory(make_recipe: Ca
 def test_training_stops_early_and_the_rate_falls_on_a_plateau(
     make_run: MakeRun, places: Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(DoseTask, "validation_scores", lambda task: {MONITORED: 5.0, "val_mae_body_gy": 5.0})
+    monkeypatch.setattr(DoseTask, "validation_scores", lambda task: {DOSE_SCORES[0]: 5.0, "val_mae_body_gy": 5.0})
     changes = {"fit.max_epochs": 9, "fit.early_stop_epochs": 4, "optimiser.schedule": "plateau"}
     lines = quietly(make_run({**changes, "optimiser.plateau_epochs": 1}), places)
     history = pd.read_csv(places.out / "history.csv")
@@ -282,7 +301,7 @@ def test_training_stops_early_and_the_rate_falls_on_a_plateau(
 def test_an_epoch_without_validation_leaves_its_score_empty(make_run: MakeRun, places: Places) -> None:
     quietly(make_run({"fit.max_epochs": 3, "fit.validate_every": 2}), places)
     history = pd.read_csv(places.out / "history.csv")
-    assert list(history[MONITORED].isna()) == [True, False, True]
+    assert list(history[DOSE_SCORES[0]].isna()) == [True, False, True]
     assert load_checkpoint(places.out / "checkpoints" / "best.ckpt").epoch == 2
 
 
@@ -297,7 +316,7 @@ def test_an_epoch_without_validation_leaves_its_score_empty(make_run: MakeRun, p
 )
 def test_other_settings_train_too(make_run: MakeRun, places: Places, changes: dict[str, Any]) -> None:
     quietly(make_run({"fit.max_epochs": 1, **changes}), places)
-    assert np.isfinite(pd.read_csv(places.out / "history.csv")[MONITORED]).all()
+    assert np.isfinite(pd.read_csv(places.out / "history.csv")[DOSE_SCORES[0]]).all()
 
 
 def test_the_rate_rises_then_follows_the_cosine_to_its_final_share(make_recipe: Callable[..., Recipe]) -> None:

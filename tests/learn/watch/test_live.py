@@ -14,7 +14,7 @@ import pytest
 
 from doseledger.core.errors import NotReady
 from doseledger.core.files import read_json
-from doseledger.learn.run import MONITORED, TrainingRun
+from doseledger.learn.run import DOSE_SCORES, TrainingRun
 from doseledger.learn.training.train import Places, train
 from doseledger.learn.watch.live import WANDB_ENVIRONMENT
 
@@ -69,7 +69,7 @@ def test_an_offline_record_holds_the_history_and_changes_nothing(
     assert wandb.started["dir"] == str(places.state_root.parent / "wandb")
     assert wandb.started["config"]["recipe"]["network"]["channels"] == [4, 8]
     assert [step for step, _ in wandb.rows] == [1, 2]
-    assert MONITORED in wandb.rows[0][1]
+    assert DOSE_SCORES[0] in wandb.rows[0][1]
     alone = Places(places.cases, places.splits, places.out.with_name("alone"), places.state_root)
     wandb.rows.clear()
     train(run, alone, fresh=False, tell=lambda line: None)
@@ -106,8 +106,8 @@ def test_dvc_reads_the_live_numbers_of_an_unfinished_training(
     monkeypatch.setattr(Recorder, "on_train_epoch_end", look)
     train(make_run({"fit.max_epochs": 2, "fit.validate_every": 2}), places, fresh=False, tell=lambda line: None)
     assert [one["percent_done"] for one in seen] == [50.0, 100.0]
-    assert MONITORED not in seen[0]["latest"]
-    assert seen[1]["best"][MONITORED] == seen[1]["latest"][MONITORED]
+    assert DOSE_SCORES[0] not in seen[0]["latest"]
+    assert seen[1]["best"][DOSE_SCORES[0]] == seen[1]["latest"][DOSE_SCORES[0]]
     dvc = [sys.executable, "-m", "dvc"]
     quiet = {**os.environ, "ITERATIVE_DO_NOT_TRACK": "1"}
     subprocess.run([*dvc, "init", "--no-scm", "--quiet"], cwd=tmp_path, env=quiet, check=True)
@@ -115,4 +115,4 @@ def test_dvc_reads_the_live_numbers_of_an_unfinished_training(
         [*dvc, "metrics", "show", str(places.out / "live.json"), "--md"],
         cwd=tmp_path, env=quiet, check=True, capture_output=True, text=True,
     ).stdout  # fmt: skip
-    assert f"latest.{MONITORED}" in shown
+    assert f"latest.{DOSE_SCORES[0]}" in shown

@@ -223,8 +223,9 @@ def test_it_gives_up_after_tries_that_finish_no_epoch(child: Callable[[str], lis
 
 
 def test_a_training_that_never_begins_has_the_longer_patience(child: Callable[[str], list[str]], folder: Path) -> None:
-    rules = WatchRules(silence_s=0.2, first_batch_s=30.0, tries=1, ending_s=1.0, poll_s=0.05)
-    assert watched(child("time.sleep(1.0)\npulse.beat(1, 1)"), folder, rules) == (0, [])
+    # After its first beat the child ends at once; even so a busy machine may take seconds to say so.
+    rules = WatchRules(silence_s=5.0, first_batch_s=60.0, tries=1, ending_s=1.0, poll_s=0.05)
+    assert watched(child("time.sleep(6.0)\npulse.beat(1, 1)"), folder, rules) == (0, [])
     short = WatchRules(silence_s=30.0, first_batch_s=1.5, tries=1, ending_s=1.0, poll_s=0.05)
     with pytest.raises(NotReady, match=r"no sign of life for 1\.5 s \(epoch 0, step 0"):
         watched(child("time.sleep(600)"), folder, short)

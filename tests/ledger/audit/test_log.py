@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from doseledger.core.errors import BadInput
 from doseledger.ledger.audit import log as audit
+from doseledger.ledger.audit.anchors import read_given
 from doseledger.ledger.audit.check import Anchor, verify
 from doseledger.ledger.audit.log import NO_ENTRY, AuditHead, append_entry, read_entries, read_head
 
@@ -45,6 +46,36 @@ def forge(log: Path, change: Callable[[list[dict]], list[dict]]) -> None:
         previous = audit.hash_of(new)
         lines.append(audit.serialise({**new, "sha256": previous}) + b"\n")
     log.write_bytes(b"".join(lines))
+
+
+def test_a_log_written_anew_with_every_anchor_beside_it_is_found_by_a_head_from_outside(tmp_path: Path) -> None:
+    log = tmp_path / "audit.jsonl"
+    heads = write_log(log, 3)
+    printed = heads[1].sha256
+    forge(log, lambda entries: [{**entry, "command": "another"} for entry in entries])
+    # Whoever forged the log made its anchors anew too: within the clone all agree.
+    beside = [Anchor("tag v1", read_head(log))]
+    assert verify(log, beside).ok
+    assert (verify(log, beside).anchored, verify(log, beside).outside) == (3, 0)
+    check = verify(log, beside, [printed])
+    assert [finding.message for finding in check.findings] == [
+        f"no entry is the head {printed} that was given from outside: the log was cut off or written anew"
+    ]
+
+
+def test_a_head_from_outside_vouches_for_what_came_before_it_and_no_more(tmp_path: Path) -> None:
+    log = tmp_path / "audit.jsonl"
+    heads = write_log(log, 3)
+    assert verify(log, [], [heads[1].sha256]).outside == 2
+    assert verify(log, [Anchor("page", heads[2], is_outside=True)], [heads[0].sha256]).outside == 3
+    check = verify(log, [Anchor("tag", heads[2])], [heads[0].sha256])
+    assert (check.ok, check.anchored, check.outside) == (True, 3, 1)
+
+
+@pytest.mark.parametrize("text", ["", "ab" * 31, "g" * 64, "audit log: 3 entries"])
+def test_what_is_no_head_is_refused_with_what_is_wanted(text: str) -> None:
+    with pytest.raises(BadInput, match=r"is no head of an audit log; wanted its 64 hex digits, or the line"):
+        read_given(text)
 
 
 def test_where_there_is_no_log_the_head_is_nothing(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_what_changes_data_models_or_verdicts_is_recorded() -> None:
     assert {
         "ingest", "split", "raw deidentify", "check data", "drift", "preflight", "train", "predict", "evaluate",
         "shortcuts", "judge", "gate", "report", "report-data", "test-set lock", "test-set unlock", "recipe use",
-        "deliver dose", "registry register", "registry promote", "registry sign-off", "registry retire",
+        "deliver dose", "deliver plan", "registry register", "registry promote", "registry sign-off", "registry retire",
         "registry get", "runs check", "runs archive",
     } <= set(AUDITED)  # fmt: skip
     judges = typer.main.get_command(app).commands["check"].commands  # type: ignore[attr-defined]
@@ -295,6 +295,16 @@ def test_verify_tells_from_which_entry_on_nothing_is_anchored(project: Path, mon
     assert told.exit_code == 0
     assert "4 entries, 2 anchors" in told.output
     assert "from entry 4 on nothing is anchored yet" in told.output
+    # What lies in this clone can be rewritten with the log; what a person brought can't.
+    assert "all anchors lie in this clone" in told.output
+    told = CliRunner().invoke(app, ["audit", "verify", "--head", anchor_line(log)])
+    assert "up to entry 4 the log is what a head from outside saw" in told.output
+    old = json.loads(head)["audit"]["sha256"].upper()
+    told = CliRunner().invoke(app, ["audit", "verify", "--head", old])
+    assert "up to entry 3 the log is what a head from outside saw; of what came later only this clone" in told.output
+    told = CliRunner().invoke(app, ["audit", "verify", "--head", "0" * 64])
+    assert told.exit_code != 0
+    assert "that was given from outside: the log was cut off or written anew" in told.output
     told = CliRunner().invoke(app, ["audit", "verify", "manifest.json", "--json"])
     assert json.loads(told.output)["unanchored_from"] == 4
     log.write_text("".join(log.read_text().splitlines(keepends=True)[1:]))

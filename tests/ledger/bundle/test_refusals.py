@@ -49,7 +49,7 @@ def test_a_broken_contract_stops_the_pack_and_names_every_file(
     refused(
         order(),
         tmp_path,
-        r"breaks the contract case in 1 place\(s\):\n  - case_0002\.npz: dose_gy: 46080 values are NaN",
+        r"breaks the contract case in 2 place\(s\):\n  - case_0002\.npz: dose_gy: 46080 values are NaN",
     )
 
 

@@ -29,7 +29,7 @@ from doseledger.ledger.provenance.stages import (
 
 # Stages whose command checks what it depends on, and whether they are a model's.
 OF_COHORT = ("ingest", "split", "check_data", "drift", "report_data", "phantom")
-OF_MODEL = ("preflight", "train", "predict", "evaluate", "shortcuts", "judge", "report", "gate")
+OF_MODEL = ("preflight", "train", "predict", "evaluate", "shortcuts", "deliver", "judge", "report", "gate")
 
 
 @pytest.fixture(scope="module")

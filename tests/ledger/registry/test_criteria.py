@@ -107,6 +107,60 @@ def test_a_version_is_not_frozen_on_less(repository: Path, good: Evidence, chang
     assert told in only
 
 
+NO_NUMBERS = [float("nan"), float("inf"), float("-inf")]
+
+
+def judged(check: str, evidence: Evidence, **given: Any) -> str:
+    return CHECKS[check][0](evidence, Criterion(check=check, source="a test", **given))
+
+
+@pytest.mark.parametrize(
+    ("mae", "limit", "is_met"),
+    [
+        (3.5, 0.5, True), (3.51, 0.5, False), (3.999, 0.0, True), (4.0, 0.0, True), (4.001, 0.0, False),
+        (4.2, -0.25, True), (4.3, -0.25, False), *((mae, limit, False) for mae in NO_NUMBERS for limit in (0.0, -9.0)),
+    ],
+)  # fmt: skip
+def test_better_than_the_baseline_is_better_by_its_limit(
+    mae: float, limit: float, is_met: bool, good: Evidence
+) -> None:
+    found = judged(
+        "better_than_baseline",
+        replace(good, version=make_version(metrics=metrics(mae))),
+        metric="mae_above_10_percent_gy",
+        limit=limit,
+    )
+    told = f"mae_above_10_percent_gy is {mae:.4g}, baseline@v1.0.0 has 4: wanted lower by at least {limit:g}"
+    assert found.startswith(told) is not is_met
+    assert (found == "") is is_met
+
+
+@pytest.mark.parametrize(("mae", "is_met"), [(3.0, True), (3.001, False), *((v, False) for v in NO_NUMBERS)])
+def test_a_target_is_reached_by_numbers_alone(mae: float, is_met: bool, good: Evidence) -> None:
+    found = judged("clinical_target", replace(good, version=make_version(metrics=metrics(mae))))
+    assert ("mae_above_10_percent_gy is" not in found) is is_met
+
+
+@pytest.mark.parametrize(("off_gy", "is_met"), [(0.00099, True), (0.00101, False), *((v, False) for v in NO_NUMBERS)])
+def test_a_prediction_made_again_may_be_off_by_a_milligray(off_gy: float, is_met: bool, good: Evidence) -> None:
+    made = {"case": "case_0004", "identical": False, "max_difference_gy": off_gy, "machine": {}}
+    assert (judged("reproduced", replace(good, version=make_version(reproduced=made))) == "") is is_met
+
+
+@pytest.mark.parametrize(("n", "limit", "is_met"), [(19, 20, False), (20, 20, True), (1, 1, True), (0, 1, False)])
+def test_a_test_set_has_as_many_cases_as_its_limit(n: int, limit: int, is_met: bool, good: Evidence) -> None:
+    version = make_version(test_set={"cases": n, "locked_by_digest": n})
+    found = judged("test_cases", replace(good, version=version), limit=limit)
+    assert found.startswith(f"tested on {n} cases, wanted at least {limit}") is not is_met
+    assert (found == "") is is_met
+
+
+@pytest.mark.parametrize(("people", "is_met"), [(0, False), (1, False), (2, True)])
+def test_as_many_people_sign_off_as_the_limit_asks_for(people: int, is_met: bool, good: Evidence) -> None:
+    signatures = [{"who": {"name": "x", "email": f"{n}@example.org"}} for n in range(people)]
+    assert (judged("signed_off", replace(good, signatures=signatures), limit=2) == "") is is_met
+
+
 def test_a_small_test_set_freezes_nothing(repository: Path, good: Evidence) -> None:
     small = {"cases": 19, "locked": 19, "locked_by_digest": 19, "digest": "e" * 64}
     (only,) = missing(repository, "frozen", replace(good, version=make_version(test_set=small)))

@@ -24,6 +24,7 @@ from doseledger.core.tables import SPLITS, read_table
 from doseledger.evaluate.case import Yardsticks
 from doseledger.gates.verdict import make_verdict, verdict_as_json, write_verdict
 from doseledger.learn.training.checkpoint import load_checkpoint, save_checkpoint
+from doseledger.ledger.provenance.outs import md5_of
 from doseledger.ledger.runs.files import RunFiles, files_of_pipeline
 from doseledger.ledger.runs.recompute import Recompute
 
@@ -210,7 +211,16 @@ def write_lock(at: ModelLayout) -> None:
     folder = to_cache(root, json.dumps(listing).encode(), ".dir")
     out = {"path": f"models/phantom/{MODEL}", "hash": "md5", "md5": folder}
     splits = {"params": {"params.yaml": {"splits": {"seed": 11}}}}
-    stages = {"split@phantom": splits, f"train@phantom-{MODEL}": {"cmd": "doseledger train", "outs": [out]}}
+    tables = [
+        {"path": path.relative_to(root).as_posix(), "hash": "md5", "md5": md5_of(path)}
+        for path in sorted(at.metrics.glob("*.*"))
+        if path != at.shortcuts
+    ]
+    stages = {
+        "split@phantom": splits,
+        f"train@phantom-{MODEL}": {"cmd": "doseledger train", "outs": [out]},
+        f"evaluate@phantom-{MODEL}": {"cmd": "doseledger evaluate", "outs": tables},
+    }
     write_json(root / "dvc.lock", {"schema": "2.0", "stages": stages})
 
 

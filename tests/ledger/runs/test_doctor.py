@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 from doseledger.core.files import write_json, write_text
-from doseledger.ledger.runs.doctor import examine
+from doseledger.ledger.runs.doctor import dvc_at_work, examine
 
 DEAD = 2**22 + 1
 
@@ -100,3 +102,18 @@ def test_a_lock_of_git_is_found(project) -> None:
 def test_a_damaged_lock_of_dvc_stops_nothing(project) -> None:
     write_text(project.root / ".dvc/tmp/rwlock", "{")
     assert found(project) == {}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"\xff", b"[" * 100_000, b"7", b'{"write": 7}', b'{"write": {"a": 7}}', b'{"read": {"a": 7}}',
+        b'{"read": {"a": [7]}}', b'{"write": {"a": {"pid": "x", "cmd": 1}}}',
+        b'{"write": {"a": {"pid": null, "cmd": 1}}}',
+    ],
+)  # fmt: skip
+def test_a_damaged_lock_of_dvc_holds_nobody(content: bytes, tmp_path: Path) -> None:
+    lock = tmp_path / ".dvc" / "tmp" / "rwlock"
+    lock.parent.mkdir(parents=True)
+    lock.write_bytes(content)
+    assert dvc_at_work(tmp_path) == {}

@@ -129,3 +129,20 @@ def test_a_plan_that_is_none_is_refused(project, ready: Readiness, plan: Plan, m
 def test_a_note_is_written_once(note: Path, project, ready: Readiness) -> None:
     with pytest.raises(BadInput, match="is there already; a note is written once"):
         new_note(project.root / "notes", PLAN, ready, project.root, TODAY)
+
+
+@pytest.mark.parametrize("place", [0, 200, -5])
+def test_a_note_that_is_no_text_any_more_is_refused_by_name(place: int, note: Path, row: RunRow) -> None:
+    content = bytearray(note.read_bytes())
+    content[place] = 0xFF
+    note.write_bytes(content)
+    with pytest.raises(BadInput, match=r"2026-03-01-dvh-term\.md: can't be read \(.*codec can't decode"):
+        fill_note(note, row)
+
+
+@pytest.mark.parametrize("settings", ["[" * 5000, "a: [", "{a: 1}: b", "a: &x [*x]\n- b"])
+def test_settings_of_a_note_that_are_no_yaml_any_more_are_said(settings: str, note: Path, row: RunRow) -> None:
+    head, rest = note.read_text().split("```yaml\n")
+    write_text(note, f"{head}```yaml\n{settings}\n```{rest.split('```', 1)[1]}")
+    with pytest.raises(BadInput, match="the note's block of settings is no YAML any more"):
+        fill_note(note, row)

@@ -146,6 +146,20 @@ def test_a_verdict_on_other_numbers_does_not_count(project) -> None:
     assert row.status == "incomplete"
 
 
+def test_a_row_whose_summary_was_edited_since_says_so_and_is_not_complete(project) -> None:
+    (row,) = gather_runs(project.root, [])
+    assert (row.status, row.note) == ("complete", "")
+    summary = read_json(project.files.summary)
+    # With the same numbers in the verdict, which says nothing against them.
+    project.edit_json(project.files.summary, mae_body_gy=summary["mae_body_gy"] / 2)
+    place = project.files.verdicts["model"].findings
+    text = place.read_text().replace(repr(summary["mae_body_gy"]), repr(summary["mae_body_gy"] / 2))
+    write_text(place, text)
+    (row,) = gather_runs(project.root, [])
+    assert (row.status, row.verdicts["model"]) == ("incomplete", None)
+    assert row.note == "changed since the stage that made it: reports/metrics/phantom/dose_unet/details.json"
+
+
 def test_a_failed_gate_makes_a_failed_run(project) -> None:
     project.edit_json(project.files.verdicts["preflight"].token, ok=False)
     (row,) = gather_runs(project.root)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from doseledger.core.case import write_npz
@@ -15,6 +16,7 @@ from doseledger.core.files import read_json, write_json, write_text
 from doseledger.gates.verdict import Verdict
 from doseledger.learn.training.checkpoint import load_checkpoint, save_checkpoint
 from doseledger.ledger.runs.check import check_run
+from doseledger.ledger.runs.recompute import read_tables, summary_of_tables
 
 
 def messages(verdict: Verdict, check: str) -> str:
@@ -33,7 +35,7 @@ def test_a_whole_run_passes_every_point(project) -> None:
     assert verdict.errors == ()
     assert [point["check"] for point in verdict.details["checks"]] == [
         "files", "checkpoint", "config", "dataset", "history", "tested", "metrics", "report", "verdicts", "code",
-        "recomputed",
+        "recomputed", "recorded",
     ]  # fmt: skip
     assert all(point["ok"] for point in verdict.details["checks"])
     assert len(verdict.details["recomputed_cases"]) == 3
@@ -42,8 +44,9 @@ def test_a_whole_run_passes_every_point(project) -> None:
 def test_every_finding_says_what_found_wanted_and_what_to_do(project) -> None:
     (project.files.run / "train.log").unlink()
     found = check_run(project.files).errors
-    assert [set(finding.numbers) for finding in found] == [{"what", "found", "wanted", "do"}]
-    assert found[0].numbers["what"] == "train.log"
+    assert [set(finding.numbers) for finding in found] == [{"what", "found", "wanted", "do"}] * 2
+    # The folder, too, is no longer the one that training left.
+    assert [finding.numbers["what"] for finding in found] == ["train.log", "models/phantom/dose_unet"]
 
 
 @pytest.mark.parametrize("name", ["run.json", "checkpoints/last.ckpt", "history.csv", "dataset_summary.json"])
@@ -104,14 +107,39 @@ def test_a_table_that_was_edited_with_its_summary_is_found_by_measuring_again(pr
         for line in tables
     ]
     write_text(files.tables["cases"], "\n".join(forged) + "\n")
-    from doseledger.ledger.runs.recompute import read_tables, summary_of_tables
-
     # A careful forger makes the summary anew.
     write_json(files.summary, summary_of_tables(read_tables(files.tables, read_json(files.summary))))
     assert messages(check_run(files), "metrics") == ""
     found = messages(check_run(files, recompute=project.recompute(1)), "recomputed")
     assert f"cases.csv: mae_body_gy of {worst}: found 0.1" in found
     assert "measured again" in found
+
+
+def test_tables_and_summary_that_were_halved_together_are_found_by_the_hashes_in_dvc_lock(project) -> None:
+    files = project.files
+    assert messages(check_run(files), "recorded") == ""
+    frame = pd.read_csv(files.tables["cases"], dtype=str)
+    errors = [name for name in frame.columns if name.startswith("mae_")]
+    frame[errors] = frame[errors].apply(lambda column: column.map(lambda text: f"{float(text) / 2:.6f}"))
+    write_text(files.tables["cases"], frame.to_csv(index=False, lineterminator="\n"))
+    write_json(files.summary, summary_of_tables(read_tables(files.tables, read_json(files.summary))))
+    verdict = check_run(files)
+    assert messages(verdict, "metrics") == ""
+    found = messages(verdict, "recorded")
+    assert "reports/metrics/phantom/dose_unet/cases.csv: found MD5" in found
+    assert "reports/metrics/phantom/dose_unet/details.json: found MD5" in found
+    assert (
+        "as evaluate@phantom-dose_unet left it. Never edit what a stage wrote; make it again with `dvc repro" in found
+    )
+
+
+def test_a_run_of_which_dvc_recorded_nothing_is_told_and_not_failed(project) -> None:
+    (project.root / "dvc.lock").unlink()
+    verdict = check_run(project.files)
+    assert verdict.errors == ()
+    (told,) = [finding.message for finding in verdict.findings if finding.gate == "recorded"]
+    assert "dvc.lock: found no record of split@phantom, check_data@phantom" in told
+    assert "nobody can tell whether their files were changed since" in told
 
 
 def test_a_prediction_that_was_changed_is_found_by_measuring_again(project) -> None:

@@ -326,8 +326,8 @@ def test_dose_outside_the_patient_is_zero_and_all_fractions_count(
     ct[:, 20:22, 18:22] = -900
     inside = outline(ct, grid, grid)
     assert inside[10, 20, 20], "gas is inside the patient"
-    once = compute_dose(make_plan(make_field()), ct, grid, machine, grid)
-    course = compute_dose(make_plan(make_field(), n_fractions=28), ct, grid, machine, grid)
+    once = compute_dose(make_plan(make_field()), ct, grid, machine, grid, 2)
+    course = compute_dose(make_plan(make_field(), n_fractions=28), ct, grid, machine, grid, 2)
     assert once.dtype == np.float32
     assert np.all(once[~inside] == 0)
     assert course == pytest.approx(28 * once, rel=1e-5)
@@ -355,9 +355,9 @@ def test_a_plan_of_another_machine_is_refused(
     ct = np.zeros(grid.shape_zyx, dtype=np.int16)
     other = Plan("test", "LinacX", 6.0, (make_field(),), 1)
     with pytest.raises(BadInput, match=r"LinacX, not for Generic120"):
-        compute_dose(other, ct, grid, machine, grid)
+        compute_dose(other, ct, grid, machine, grid, 2)
     few = make_plan(make_field(leaf_mm=np.zeros((2, 2, 40))))
     with pytest.raises(BadInput, match="40 leaf pairs, Generic120 has 60"):
-        compute_dose(few, ct, grid, machine, grid)
+        compute_dose(few, ct, grid, machine, grid, 2)
     with pytest.raises(BadInput, match="does not fit its grid"):
-        compute_dose(make_plan(make_field()), ct[1:], grid, machine, grid)
+        compute_dose(make_plan(make_field()), ct[1:], grid, machine, grid, 2)

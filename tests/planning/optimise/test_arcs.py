@@ -20,7 +20,12 @@ from doseledger.planning.optimise.objectives import NORMAL_TISSUE, Objective
 from doseledger.planning.optimise.patient import OptimiserSettings, Patient, PlannedPatient, PlanStyle
 
 SETTINGS = OptimiserSettings(
-    segments_per_arc=60, iterations=45, dose_spacing_mm=(4.0, 4.0, 4.0), n_points=5000, bound_iterations=40
+    segments_per_arc=60,
+    iterations=45,
+    dose_spacing_mm=(4.0, 4.0, 4.0),
+    sub_angles=2,
+    n_points=5000,
+    bound_iterations=40,
 )
 Planned = tuple[PlannedPatient, list[tuple[int, int, float]]]
 
@@ -113,7 +118,9 @@ def test_free_fluence_does_at_least_as_well(planned: Planned) -> None:
     assert 0 < bound <= planned[0].objective
 
 
-QUICK = OptimiserSettings(segments_per_arc=20, iterations=12, dose_spacing_mm=(8.0, 8.0, 8.0), n_points=1500)
+QUICK = OptimiserSettings(
+    segments_per_arc=20, iterations=12, dose_spacing_mm=(8.0, 8.0, 8.0), sub_angles=2, n_points=1500
+)
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_style_another_plan(pelvis: Patient, machine: Machine) -> None:

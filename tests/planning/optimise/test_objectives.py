@@ -10,6 +10,7 @@ import pytest
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.planning.optimise.objectives import (
     NORMAL_TISSUE,
+    Kind,
     Objective,
     PointObjective,
     ring_limit_gy,
@@ -19,6 +20,7 @@ from doseledger.planning.optimise.objectives import (
 from doseledger.planning.optimise.patient import Patient, PlanStyle
 from doseledger.planning.optimise.sampling import sampled_points
 
+NAN, INF = float("nan"), float("inf")
 DOSE = np.array([10.0, 20.0, 30.0, 40.0, 50.0])
 
 
@@ -49,6 +51,12 @@ def test_the_penalty_of_five_points_is_what_a_hand_makes_it(
     assert on_all(kind, dose, volume).value_and_slope(DOSE)[0] == pytest.approx(value)
 
 
+@pytest.mark.parametrize("volume_percent", [0.0, 99.9])
+@pytest.mark.parametrize("kind", ["dvh_max", "dvh_min"])
+def test_any_volume_short_of_the_whole_may_be_asked_of(kind: Kind, volume_percent: float) -> None:
+    assert Objective("Rectum", kind, 50.0, 0.0, volume_percent).volume_share == pytest.approx(volume_percent / 100.0)
+
+
 @pytest.mark.parametrize("kind", ["min_dose", "max_dose", "uniform", "mean_max", "dvh_max", "dvh_min"])
 def test_the_slope_agrees_with_differences(kind: str) -> None:
     asked = [on_all(kind, 26.0, 40.0)]
@@ -71,11 +79,12 @@ def test_a_ring_falls_from_the_hottest_target_that_is_near() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"weight": -1.0}, "must not be negative"),
-        ({"kind": "dvh_max", "volume_percent": 100.0}, "volume_percent 100.0 not in"),
-        ({"kind": "ring"}, "falloff_mm must be positive"),
+        *(({key: v}, "must be numbers and not negative") for key in ("weight", "dose_gy") for v in (-1e-9, NAN, INF)),
+        *(({"kind": kind, "volume_percent": volume}, rf"{kind} of Rectum: volume_percent {volume} not in")
+          for kind in ("dvh_max", "dvh_min") for volume in (None, -0.1, 100.0, NAN)),
+        *(({"kind": "ring", "falloff_mm": mm}, f"falloff_mm {mm}, wanted") for mm in (None, 0.0, -1.0, NAN, INF)),
     ],
-)
+)  # fmt: skip
 def test_an_objective_that_makes_no_sense_is_refused(change: dict[str, object], message: str) -> None:
     with pytest.raises(BadInput, match=message):
         Objective(**{"structure": "Rectum", "kind": "max_dose", "dose_gy": 50.0, "weight": 1.0, **change})  # type: ignore[arg-type]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -61,3 +63,13 @@ def test_the_slope_of_the_penalty_agrees_with_differences(posed: tuple[Problem, 
 def test_large_structures_get_more_points_than_small_ones(posed: tuple[Problem, Arcs]) -> None:
     points = {one.objective.structure: len(one.points) for one in posed[0].asked}
     assert points["Rectum"] < points["PTV70"] < points["PTV56"] < points[NORMAL_TISSUE]
+
+
+def test_a_penalty_on_monitor_units_is_a_slope_of_its_own_on_each_segment(posed: tuple[Problem, Arcs]) -> None:
+    problem, arcs = posed
+    priced = replace(problem, mu_penalty=0.25)
+    (value, slope), (more, steeper) = problem.value_and_slope(arcs), priced.value_and_slope(arcs)
+    assert more - value == pytest.approx(0.25 * sum(arc.meterset_mu[-1] for arc in arcs))
+    is_mu = problem.units(arcs, 0.0, 1.0) > 0
+    assert steeper[is_mu] - slope[is_mu] == pytest.approx(0.25)
+    assert np.array_equal(steeper[~is_mu], slope[~is_mu])

@@ -49,13 +49,13 @@ def comparison(make_case: MakeCase) -> Comparison:
 @pytest.fixture
 def slices(comparison: Comparison) -> Figure:
     with house_style():
-        return plot_slices(comparison)
+        return plot_slices(comparison, {})
 
 
 def curves(name: str, *, is_target: bool) -> StructureCurves:
     dose = np.linspace(0, 80, 161)
     percent = np.clip(100 * (75 - dose) / 20, 0, 100) if is_target else np.clip(100 - 2 * dose, 0, 100)
-    return StructureCurves(name, is_target, dose, percent, dose * 1.01, percent)
+    return StructureCurves(name, is_target, "#E02000", dose, percent, dose * 1.01, percent)
 
 
 def history(**columns: list[float]) -> pd.DataFrame:
@@ -113,7 +113,7 @@ def test_pictures_keep_the_patients_proportions_on_uneven_voxels(make_case: Make
     case = dataclasses.replace(case, grid=grid)
     assert case.dose_gy is not None
     with house_style():
-        figure = plot_slices(compared(case, case.dose_gy))
+        figure = plot_slices(compared(case, case.dose_gy), {})
     for axis in figure.axes[:9]:
         box = axis.get_position()
         width, height = box.width * figure.get_figwidth(), box.height * figure.get_figheight()
@@ -179,7 +179,7 @@ def test_slices_of_four_targets_and_more_are_drawn(make_case: MakeCase) -> None:
     targets = {"PTV70": 70.0, "PTV56": 56.0, "Prostate": 70.0, "Bladder": 50.0, "Rectum": 30.0, "Femur_L": 20.0}
     case = dataclasses.replace(case, prescription_gy=targets)
     with house_style():
-        figure = plot_slices(compared(case, case.dose_gy))
+        figure = plot_slices(compared(case, case.dose_gy), {})
     assert figure.axes
 
 

@@ -18,11 +18,13 @@ from pydicom.tag import BaseTag
 from doseledger.core.damage import refuse_bomb
 from doseledger.core.errors import BadInput
 from doseledger.dicom.files.members import IGNORED_NAMES, check_size
-from doseledger.dicom.files.parse import META_START, PREAMBLE_BYTES, parse_file
+from doseledger.dicom.files.parse import DEFLATED, META_START, PREAMBLE_BYTES, check_deflated, parse_file
 from doseledger.dicom.files.warned import lenient
 from doseledger.dicom.values import MALFORMED
 
 PIXEL_GROUP, PIXEL_TAG, UNDEFINED_LENGTH = 0x7FE0, b"\xe0\x7f\x10\x00", 0xFFFFFFFF
+# So far into a file its transfer syntax stands at most.
+FIRST_BYTES = 1 << 12
 # What reading a file may raise.
 UNREADABLE = (BadInput, *MALFORMED)
 # What makes plans and structure sets long; no image has an attribute of these groups.
@@ -51,7 +53,7 @@ class DumpFile:
 
     def open(self) -> BinaryIO:
         """Return the file's content, to be closed by the caller."""
-        return io.BytesIO(self.read()) if self.member else self.path.open("rb")
+        return io.BytesIO(self.read()) if self.member else _Bounded(self.path)
 
     def read(self) -> bytes:
         """Return the file's content.
@@ -68,9 +70,27 @@ class DumpFile:
         return self.path.read_bytes()
 
 
-@lru_cache(maxsize=1)
+class _Bounded(io.BufferedReader):
+    """A file of which no more is asked for than it has: memory for a damaged length of 4 GB would be taken first."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+        self.size = path.stat().st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        left = max(0, self.size - self.tell())
+        return super().read(left if size is None or size < 0 else min(size, left))
+
+
 def _zip(path: Path) -> zipfile.ZipFile:
     """The zip that is read now: its list is long, and its members are read one after the other."""
+    now = path.stat()
+    return _opened(path, (now.st_ino, now.st_mtime_ns, now.st_size))
+
+
+@lru_cache(maxsize=1)
+def _opened(path: Path, state: tuple[int, int, int]) -> zipfile.ZipFile:
+    # Another file under the same name is opened anew.
     return zipfile.ZipFile(path)
 
 
@@ -133,6 +153,9 @@ def read_header(file: DumpFile) -> tuple[pydicom.Dataset | None, bool]:
             has_preamble = head[PREAMBLE_BYTES:] == b"DICM"
             if not has_preamble and head[:2] not in FIRST_GROUPS:
                 return None, False
+            stream.seek(0)
+            if DEFLATED in stream.read(FIRST_BYTES):
+                check_deflated(file.read())
             stream.seek(0)
             dataset = read_partial(stream, stop_when=_is_bulk, force=not has_preamble)
             if "SOPClassUID" not in dataset:

@@ -92,7 +92,7 @@ def read_file(path: Path, modality: str, wanted: str = "") -> pydicom.Dataset:
 
 def _parsed(content: bytes) -> pydicom.Dataset | None:
     has_preamble = _has_preamble(content)
-    _check_deflated(content)
+    check_deflated(content)
     with lenient():
         try:
             dataset = pydicom.dcmread(io.BytesIO(content), force=not has_preamble)
@@ -126,7 +126,7 @@ def _header(content: bytes) -> pydicom.Dataset | None:
         return tag >> 16 > LAST_GROUP_OF_HEADER
 
     try:
-        _check_deflated(content)
+        check_deflated(content)
         with lenient():
             dataset = read_partial(io.BytesIO(content), stop_when=is_bulk, force=not _has_preamble(content))
             return _with_syntax(dataset) if "SOPClassUID" in dataset else None
@@ -134,8 +134,14 @@ def _header(content: bytes) -> pydicom.Dataset | None:
         return None
 
 
-def _check_deflated(content: bytes) -> None:
-    """Refuse a deflated data set that unpacks to far more than it holds; pydicom would unpack it whole."""
+def check_deflated(content: bytes) -> None:
+    """Refuse a deflated data set that unpacks to far more than it holds; pydicom would unpack it whole.
+
+    Raises
+    ------
+    ValueError
+        Saying to how much, at least.
+    """
     head = content[META_START : META_START + 12]
     if not _has_preamble(content) or len(head) < 12:
         return

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from doseledger.core.case import Case
@@ -39,6 +41,51 @@ def describe_case(case: Case) -> dict[str, Any]:
         "warnings": list(warnings),
         "meta": {key: value for key, value in case.meta.items() if key not in named},
     }
+
+
+def case_as_text(found: Mapping[str, Any]) -> str:
+    """Return the summary of a case as lines for people: grid, image, dose, prescription, a table of structures, origin.
+
+    Parameters
+    ----------
+    found
+        As `describe_case` returned it.
+    """
+    grid, image, dose = found["grid"], found["image"], found["dose"]
+    lines = [
+        f"{found['case_id']}: {image['modality']}, {_times(grid['shape_zyx'])} voxels of {_times(grid['spacing_mm'])} "
+        "mm (z, y, x; LPS)",
+        f"body {found['body']['volume_cc']:.0f} cm³, {_spread(image, 'hu', 'HU')}",
+        "no dose" if dose is None else f"dose in the body {_spread(dose, 'gy', 'Gy')}",
+    ]
+    if found["prescription_gy"]:
+        targets = ", ".join(f"{name} {gy:g} Gy" for name, gy in found["prescription_gy"].items())
+        lines.append(f"prescribed {targets} in {found['n_fractions']} fractions")
+    rows = [
+        {"structure": name, "cm³": f"{one['volume_cc']:.2f}", "dose Gy": _spread(one.get("dose", {}), "gy", "")}
+        for name, one in found["structures"].items()
+        if one["present"]
+    ]
+    if rows:
+        lines += ["", pd.DataFrame(rows).to_string(index=False), ""]
+    absent = [name for name, one in found["structures"].items() if not one["present"]]
+    lines += [f"absent: {', '.join(absent)}"] if absent else []
+    lines += [f"warning: {text}" for text in found["warnings"]]
+    plain = {key: value for key, value in found["meta"].items() if isinstance(value, (str, int, float)) and value != ""}
+    lines += [f"{key}: {value}" for key, value in plain.items()]
+    return "\n".join([*lines, f"source SHA256 {found['source_sha256']}; all of it: --json"])
+
+
+def _times(values: Sequence[float]) -> str:
+    return " x ".join(f"{value:g}" for value in values)
+
+
+def _spread(found: Mapping[str, Any], key: str, unit: str) -> str:
+    """Least, mean and greatest as words; empty where there are none."""
+    least, mean, most = (found.get(f"{name}_{key}") for name in ("min", "mean", "max"))
+    if least is None or mean is None or most is None:
+        return ""
+    return f"{least:.1f} to {most:.1f}, mean {mean:.1f} {unit}".rstrip()
 
 
 def _describe_grid(case: Case) -> dict[str, Any]:

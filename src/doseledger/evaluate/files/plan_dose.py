@@ -16,9 +16,13 @@ from doseledger.dicom.read_image import read_image
 from doseledger.dicom.read_plan import read_plan, read_prescription
 from doseledger.dicom.source import in_file, lenient, malformed_as_bad_case, read_source
 from doseledger.dicom.values import items_of, text_of
-from doseledger.planning.dose.engine import dose_at_points, voxel_points_xyz
+from doseledger.planning.dose.engine import SUB_ANGLES, dose_at_points, outline, voxel_points_xyz
+from doseledger.planning.dose.low_density import Placed, low_density_of
 from doseledger.planning.dose.raytrace import density_map
 from doseledger.planning.machine.linac import load_machine
+
+# Share of the highest dose above which a voxel counts as the target's.
+HIGH_SHARE = 0.8
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ class Recomputed:
         Highest dose of the RTDOSE.
     worst_gy, mean_gy
         Greatest and mean absolute difference of the total dose.
+    warning
+        Of low density in the high dose or on the beams' way; empty where there is none to speak of.
     """
 
     case_id: str
@@ -42,22 +48,22 @@ class Recomputed:
     greatest_gy: float
     worst_gy: float
     mean_gy: float
+    warning: str = ""
 
 
-def recompute_dose(source: Path, sub_angles: int = 2) -> Recomputed:
+def recompute_dose(source: Path) -> Recomputed:
     """Return how far the RTDOSE of a case lies from the dose of its RTPLAN, in Gy.
 
     Parameters
     ----------
     source
         Folder or zip of one case: CT, RTPLAN and RTDOSE.
-    sub_angles
-        Beams for each segment between control points: the dose on disk was reported with as many.
 
     Raises
     ------
     BadCase
-        If an object is missing or malformed, or the RTDOSE is 0 everywhere.
+        If an object is missing or malformed, the RTDOSE is 0 everywhere, or too much of the high dose or of the beams'
+        way to it lies in low density (`planning.dose.low_density`).
     BadInput
         If the plan is not of the generic machine, the only one whose beam is known here.
 
@@ -87,12 +93,21 @@ def recompute_dose(source: Path, sub_angles: int = 2) -> Recomputed:
     if not inside.any():
         raise BadCase(case_id, "RTDOSE is 0 everywhere; export the dose of this plan")
     density = density_map(image.values, image.grid, machine.density)
+    turned = [turn_plan(plan, position) for plan in plans]
+    # Without an RTSTRUCT what receives most of the dose stands for the target.
+    target = dose.dose_gy >= HIGH_SHARE * dose.dose_gy.max()
+    where = Placed(dose.grid, outline(image.values, image.grid, dose.grid), target)
+    arcs = [arc for plan in turned for arc in plan.arcs]
+    low = low_density_of(density, where, arcs, machine.source_axis_mm)
+    if low.refusal:
+        raise BadCase(case_id, f"{low.refusal}; recompute this plan with another engine")
     points = voxel_points_xyz(inside, dose.grid)
     again = np.zeros(len(points))
-    for plan in plans:
-        again += dose_at_points(turn_plan(plan, position), density, machine, points, sub_angles) * plan.n_fractions
+    for plan in turned:
+        again += dose_at_points(plan, density, machine, points, SUB_ANGLES) * plan.n_fractions
     off = np.abs(again - dose.dose_gy[inside])
-    return Recomputed(case_id, len(off), float(dose.dose_gy.max()), float(off.max()), float(off.mean()))
+    highest = float(dose.dose_gy.max())
+    return Recomputed(case_id, len(off), highest, float(off.max()), float(off.mean()), low.warning)
 
 
 def _position(rtplan: Dataset, case_id: str) -> Position:

@@ -16,9 +16,10 @@ from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.files import sha256_of_file
 from doseledger.core.layout import ModelLayout
 from doseledger.core.tables import SPLITS, read_table
-from doseledger.evaluate.predictions import load_prediction
+from doseledger.evaluate.predictions import load_labels, load_prediction
 from doseledger.evaluate.refusals import refuse_seen, refuse_unfit
 from doseledger.evaluate.shortcuts.ablation import Dose, Predict, ablate_case, mean_answers
+from doseledger.evaluate.shortcuts.labels import LabelTemplate, blank_dice, compare_with_template, template_numbers
 from doseledger.evaluate.shortcuts.trivial import (
     DistanceRegression,
     Template,
@@ -74,6 +75,8 @@ def measure_shortcuts(at: ModelLayout, predictor: Predictor, *, fold: int, repea
         If a case or a prediction is not the one that was trained on or evaluated.
     """
     test = _test_cases(at, predictor, fold=fold, repeat=repeat)
+    if predictor.says_labels:
+        return _measure_labels(at, predictor, test, tell)
     rng = np.random.default_rng(DRAW_SEED)
     template, regression, used = _fit(at, predictor.checkpoint.trained_on, rng)
     tell(f"trivial models fitted to {len(used)} of {len(predictor.checkpoint.trained_on)} training cases")
@@ -91,6 +94,33 @@ def measure_shortcuts(at: ModelLayout, predictor: Predictor, *, fold: int, repea
     }
 
 
+def _measure_labels(at: ModelLayout, predictor: Predictor, test: dict[str, str], tell: Tell) -> dict[str, Any]:
+    """Return what `measure_shortcuts` does, of a segmentation."""
+    checkpoint = predictor.checkpoint
+    template, names = LabelTemplate(checkpoint.structure_names), _thinned(sorted(checkpoint.trained_on))
+    for case_id in names:
+        template.add(_load(at, case_id, checkpoint.trained_on[case_id]))
+    tell(f"template of the labels of {len(names)} training cases")
+    rows = [compare_with_template(at, template, _load(at, case_id, sha256)) for case_id, sha256 in test.items()]
+    answers = {}
+    for case_id in list(test)[:MOST_ALTERED_CASES]:
+        answers[case_id] = {"blank_dice": blank_dice(predictor, _load(at, case_id, test[case_id]))}
+        tell(f"{case_id}: Dice {answers[case_id]['blank_dice']:.2f} on a blank image")
+    return {
+        "checkpoint_sha256": predictor.sha256,
+        "test_cases": test,
+        "training_cases": names,
+        "trivial": [_rounded(row) for row in rows],
+        "ablation": {case_id: _rounded(row) for case_id, row in answers.items()},
+    }
+
+
+def _thinned(names: list[str]) -> list[str]:
+    if len(names) <= MOST_TRAINING_CASES:
+        return names
+    return [names[i] for i in np.linspace(0, len(names) - 1, MOST_TRAINING_CASES).astype(int)]
+
+
 def _test_cases(at: ModelLayout, predictor: Predictor, *, fold: int, repeat: int) -> dict[str, str]:
     """Return the test cases' SHA256 by name, after making sure that the model has seen none of them."""
     splits = read_table(at.layout.splits, SPLITS)
@@ -103,7 +133,8 @@ def _test_cases(at: ModelLayout, predictor: Predictor, *, fold: int, repeat: int
     trained, selected = predictor.checkpoint.trained_on.values(), predictor.checkpoint.selected_on.values()
     for case_id, sha256 in test.items():
         refuse_seen(case_id, sha256, frozenset(trained), frozenset(selected))
-        prediction = load_prediction(at.predictions / f"{case_id}.npz")
+        load = load_labels if predictor.says_labels else load_prediction
+        prediction = load(at.predictions / f"{case_id}.npz")
         if prediction.checkpoint_sha256 != predictor.sha256 or prediction.case_sha256 != sha256:
             raise BadCase(case_id, "predicted with another checkpoint, or of the case as it was; predict it again")
     return dict(sorted(test.items()))
@@ -123,9 +154,7 @@ def _fit(
     at: ModelLayout, trained_on: Mapping[str, str], rng: np.random.Generator
 ) -> tuple[Template, DistanceRegression, list[str]]:
     """Return both trivial models and the cases that they were fitted to: those of the network, thinned evenly."""
-    names = sorted(trained_on)
-    if len(names) > MOST_TRAINING_CASES:
-        names = [names[i] for i in np.linspace(0, len(names) - 1, MOST_TRAINING_CASES).astype(int)]
+    names = _thinned(sorted(trained_on))
     template, drawn = TemplateFit(), []
     for case_id in names:
         case = _load(at, case_id, trained_on[case_id])
@@ -206,7 +235,11 @@ def shortcut_numbers(measured: Mapping[str, Any]) -> dict[str, float]:
         return {key: math.nan if value is None else value for key, value in row.items()}
 
     answers = {case_id: known(row) for case_id, row in measured["ablation"].items()}
-    numbers = mae_ratios([known(row) for row in measured["trivial"]]) | mean_answers(answers)
+    rows = [known(row) for row in measured["trivial"]]
+    if rows and "template_dice" in rows[0]:
+        numbers = template_numbers(rows, answers)
+        return {name: float(f"{value:.{DIGITS}g}") for name, value in numbers.items()}
+    numbers = mae_ratios(rows) | mean_answers(answers)
     return {name: float(f"{value:.{DIGITS}g}") for name, value in numbers.items()}
 
 

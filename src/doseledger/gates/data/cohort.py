@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.fanout import run_cases
 from doseledger.core.files import sha256_of_file
 from doseledger.core.layout import Layout
+from doseledger.core.limit import keeps
 from doseledger.core.protocol import Protocol, load_protocol
 from doseledger.core.tables import CASES, SKIPPED, SPLITS, STRUCTURES, TEST_SET, read_table, with_present_digests
 from doseledger.gates import suites
@@ -22,8 +24,8 @@ from doseledger.gates.data.fingerprints import Fingerprint, take_fingerprint
 from doseledger.gates.data.outliers import judge_outliers
 from doseledger.gates.digests import data_digest
 from doseledger.gates.drift.case_inputs import measure_inputs
-from doseledger.gates.features import Row, describe_source, measure_case
-from doseledger.gates.limits import DataLimits, load_thresholds
+from doseledger.gates.features import Row, describe_source, measure_case, measure_parts
+from doseledger.gates.limits import DataLimits, LeftOutLimits, load_thresholds
 from doseledger.gates.verdict import Finding, Verdict, make_verdict
 
 Tell = Callable[[str], None]
@@ -72,6 +74,7 @@ def judge_cohort(layout: Layout, accept_failed: Mapping[str, str], *, workers: i
     counted = read_table(layout.cases / "structures.csv", STRUCTURES)
     findings = _judge_lists(layout.cases, cases, skipped, accept_failed)
     findings += optional.judge_optional(counted, limits.optional_found)
+    findings += judge_left_out(len(cases), skipped, accept_failed, limits.left_out)
     rows = {str(row["case_id"]): row for row in cases.to_dict("records")}
     arguments = {
         case_id: (layout.cases / f"{case_id}.npz", row, protocol, limits)
@@ -87,7 +90,7 @@ def judge_cohort(layout: Layout, accept_failed: Mapping[str, str], *, workers: i
     findings += leakage.judge_copies(cases, splits, prints, limits.near_copy)
     table = pd.DataFrame([report.row for report in outcome.done.values() if report.row is not None])
     found, results = _judge_table(table, expectations)
-    far, distances_of = _judge_outliers(outcome.done.values(), limits)
+    far, distances_of = judge_far(outcome.done.values(), limits)
     details = {
         "cohort": layout.cohort,
         "protocol": protocol.name,
@@ -117,9 +120,21 @@ def judge_case(path: Path, row: Mapping[str, object], protocol: Protocol, limits
             "after ingest. Ingest it again"
         )
         findings.append(Finding("hash", case_id, "error", message))
-    try:
-        case = Case.load(path)
-        findings += grids.judge_identity(case, protocol, row)
+    with _named(case_id):
+        report = judge_loaded(Case.load(path), row, protocol, limits)
+    return replace(report, findings=(*findings, *report.findings))
+
+
+def judge_loaded(case: Case, row: Mapping[str, object], protocol: Protocol, limits: DataLimits) -> CaseReport:
+    """Return what a case gives that has no file, a drill's copy say; see `judge_case`.
+
+    Raises
+    ------
+    BadCase
+        If it can't be judged.
+    """
+    with _named(case.case_id):
+        findings = grids.judge_identity(case, protocol, row)
         findings += grids.judge_grid(case, protocol)
         findings += structures.judge_structures(case, protocol, limits)
         findings += distances.judge_distances(case, protocol.sdf_clip_mm, limits.sdf)
@@ -129,16 +144,24 @@ def judge_case(path: Path, row: Mapping[str, object], protocol: Protocol, limits
         if any(finding.gate in UNMEASURABLE for finding in findings):
             return CaseReport(tuple(findings), None, None, print_of_case)
         features = measure_case(case, protocol) | describe_source(case)
+        if not protocol.has_dose:
+            features |= measure_parts(case)
         if limits.image is not None:
             image, measures = images.judge_image(case, protocol, limits.image)
             findings, features = [*findings, *image], features | measures
         return CaseReport(tuple(findings), features, measure_inputs(case, protocol), print_of_case)
+
+
+@contextmanager
+def _named(case_id: str) -> Iterator[None]:
+    """Name the case of garbage that has the form of one: whose it is matters more here than where it broke."""
+    try:
+        yield
     except BadCase:
         raise
     except (BadInput, KeyError, TypeError, ValueError) as error:
-        # Garbage that has the form of a case: whose it is matters more here than where it broke.
         raise BadCase(
-            case_id, f"{path.name} can't be judged ({type(error).__name__}: {error}); ingest it again"
+            case_id, f"{case_id}.npz can't be judged ({type(error).__name__}: {error}); ingest it again"
         ) from error
 
 
@@ -174,6 +197,43 @@ def _judge_lists(
     return findings
 
 
+def judge_left_out(
+    n_cases: int, skipped: pd.DataFrame, accept_failed: Mapping[str, str], limits: LeftOutLimits
+) -> list[Finding]:
+    """Return an error where too many of all patients were skipped, or failed and were accepted.
+
+    Parameters
+    ----------
+    n_cases
+        Cases of the cohort.
+    skipped
+        skipped.csv: patients that are no cases, with `case_id` and `status`.
+    accept_failed
+        Failed cases that may be missing, each with its reason.
+    limits
+        How many may be.
+    """
+    n_all = n_cases + len(skipped)
+    is_failed = skipped["status"] == "failed"
+    n_skipped = int((~is_failed).sum())
+    n_accepted = int((is_failed & skipped["case_id"].isin(list(accept_failed))).sum())
+    findings = []
+    for gate, count, most, words, cure in (
+        (
+            "most_skipped", n_skipped, limits.most_skipped_percent, "are skipped by the protocol (skip_when)",
+            "see in skipped.csv whether they are of another protocol, or the structure has another name",
+        ),
+        (
+            "most_accepted", n_accepted, limits.most_accepted_percent, "failed and were accepted (accept_failed)",
+            "mend some of them: what is left is another cohort than the clinic's",
+        ),
+    ):  # fmt: skip
+        if n_all and not keeps(100.0 * count / n_all, most=most):
+            message = f"{count} of {n_all} patients {words}, wanted at most {most:g} %; {cure}"
+            findings.append(Finding(gate, "", "error", message, {"count": count, "patients": n_all, "most": most}))
+    return findings
+
+
 def _judge_table(table: pd.DataFrame, expectations: list[dict[str, Any]]) -> tuple[list[Finding], list[dict[str, Any]]]:
     if table.empty:
         message = "not one case could be measured, so the suite of expectations saw nothing"
@@ -181,7 +241,7 @@ def _judge_table(table: pd.DataFrame, expectations: list[dict[str, Any]]) -> tup
     return suites.judge_features(table, expectations)
 
 
-def _judge_outliers(reports: Iterable[CaseReport], limits: DataLimits) -> tuple[list[Finding], dict[str, float]]:
+def judge_far(reports: Iterable[CaseReport], limits: DataLimits) -> tuple[list[Finding], dict[str, float]]:
     """Return which cases are far from all others, and how far each is per the middle one's distance."""
     inputs = [report.inputs for report in reports if report.inputs is not None]
     table = pd.DataFrame(inputs).set_index("case_id") if inputs else pd.DataFrame()

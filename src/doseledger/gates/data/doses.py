@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from doseledger.core.case import Case
+from doseledger.core.errors import BadInput
 from doseledger.core.limit import keeps
 from doseledger.core.protocol import Protocol
 from doseledger.gates.data.validity import judge_valid_dose
@@ -53,6 +54,8 @@ def judge_dose(case: Case, protocol: Protocol, limits: DataLimits) -> list[Findi
         unit = _judge_unit(case, protocol, dose, limits.dose_unit)
         if unit:
             return findings + unit
+    if limits.valid_dose is None:
+        raise BadInput(f"thresholds: data.valid_dose is null, and protocol {protocol.name} has a dose; set its limits")
     if case.body.any():
         valid = judge_valid_dose(case, dose, protocol, limits.valid_dose)
         if not case.valid_dose.any():

@@ -155,8 +155,9 @@ def judge_copies(
             if one in number and other in number:
                 a, b, pair = prints[one], prints[other], (number[one], number[other])
                 same_dose = bool(a.dose_sha256) and a.dose_sha256 == b.dose_sha256
+                same_image = a.ct_sha256 == b.ct_sha256
                 reasons += _compare(
-                    "CT", a.ct_sha256 == b.ct_sha256, float(near_ct[pair]), limits.ct_correlation, FLIPS[flip_ct[pair]]
+                    a.image, same_image, float(near_ct[pair]), limits.ct_correlation, FLIPS[flip_ct[pair]]
                 )
                 reasons += _compare(
                     "dose", same_dose, float(near_dose[pair]), limits.dose_correlation, FLIPS[flip_dose[pair]]

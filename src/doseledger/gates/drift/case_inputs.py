@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,15 +14,21 @@ from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.fanout import Tell, run_cases
 from doseledger.core.grid import box_around
 from doseledger.core.protocol import Protocol
-from doseledger.gates.features import Row, measure_anatomy
+from doseledger.gates.features import Row, is_mr, measure_anatomy, measure_image
 
 # Gas and lung, fat, water and soft tissue, contrast and spongy bone, dense bone and metal; in HU.
 HU_EDGES = (-300, -150, -50, 0, 50, 100, 200, 400)
-HU_PREFIX = "hu_share_"
+# MR in thousandths of its own range: as many ranges, of like width.
+MR_EDGES = (50, 200, 350, 500, 650, 800, 950, 1100)
+# Of the columns that tell which share of the body lies in a range.
+SHARE = re.compile(r"(hu|mr)_share_")
+SINGLE_VOXELS = ("ct_min_hu", "ct_max_hu", "mr_min", "mr_max")
 
 
 def measure_inputs(case: Case, protocol: Protocol) -> Row:
-    """Return the features of a case that a dose model is given; NaN where a structure is absent.
+    """Return the features of a case that a model is given; NaN where a structure is absent.
+
+    Of a cohort without prescription they are the image's alone: its structures are what a model is asked for.
 
     Parameters
     ----------
@@ -33,14 +40,17 @@ def measure_inputs(case: Case, protocol: Protocol) -> Row:
     Returns
     -------
     dict
-        The features of `gates.features` that are not of the dose; the share of the body's voxels in each range of HU
-        (`hu_share_…`, adding up to 1); presence of each structure (0 or 1); the extent of each target and the way from
-        the main target's centre to each structure's in mm along z, y, x; prescriptions in Gy and fractions.
+        The features of `gates.features` that are not of the dose; the share of the body's voxels in each range of HU,
+        or of MR (`hu_share_…`, `mr_share_…`, adding up to 1); presence of each structure (0 or 1); the extent of each
+        target and the way from the main target's centre to each structure's in mm along z, y, x; prescriptions in Gy
+        and fractions.
     """
-    row = measure_anatomy(case)
+    row = measure_anatomy(case) if protocol.prescription_gy else measure_image(case)
     # The least and the most of a whole image are single voxels: a marker or a wire, not the cohort.
-    row = {name: value for name, value in row.items() if name not in ("ct_min_hu", "ct_max_hu")}
+    row = {name: value for name, value in row.items() if name not in SINGLE_VOXELS}
     row |= _histogram(case)
+    if not protocol.prescription_gy:
+        return row
     main = _main_centre_mm(case)
     for name in case.structure_names:
         mask = case.mask(name)
@@ -58,9 +68,10 @@ def measure_inputs(case: Case, protocol: Protocol) -> Row:
 
 def _histogram(case: Case) -> Row:
     inside = case.ct_hu[case.body]
-    counts = np.bincount(np.searchsorted(HU_EDGES, inside, side="right"), minlength=len(HU_EDGES) + 1)
-    names = [f"below_{HU_EDGES[0]}", *(f"from_{low}" for low in HU_EDGES)]
-    return {f"{HU_PREFIX}{name}": float(count) / max(inside.size, 1) for name, count in zip(names, counts, strict=True)}
+    prefix, edges = ("mr_share_", MR_EDGES) if is_mr(case) else ("hu_share_", HU_EDGES)
+    counts = np.bincount(np.searchsorted(edges, inside, side="right"), minlength=len(edges) + 1)
+    names = [f"below_{edges[0]}", *(f"from_{low}" for low in edges)]
+    return {f"{prefix}{name}": float(count) / max(inside.size, 1) for name, count in zip(names, counts, strict=True)}
 
 
 def _extent(case: Case, name: str) -> Row:

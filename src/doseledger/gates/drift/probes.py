@@ -61,8 +61,8 @@ def judge_score(what: str, score: ProbeScore, limits: ProbeLimits) -> list[Findi
     if not keeps(score.auc, most=limits.red_auc):
         message = f"{said}, red above {limits.red_auc:g}; a network will use it, so mend the data"
         findings.append(Finding("probe", "", "error", message, numbers))
-    elif not score.auc < limits.warn_auc:
-        message = f"{said}, wanted below {limits.warn_auc:g}; look at what differs there before anything is trained"
+    elif not keeps(score.auc, most=limits.warn_auc):
+        message = f"{said}, wanted at most {limits.warn_auc:g}; look at what differs there before anything is trained"
         findings.append(Finding("probe", "", "warning", message, numbers))
     if score.n_independent < score.n_needed:
         message = (

@@ -8,8 +8,10 @@ from typing import Any
 from doseledger.core.errors import BadInput, DoseledgerError
 from doseledger.core.files import read_json, sha256_of_json
 from doseledger.core.layout import ModelLayout
+from doseledger.gates.limits import borrowed_limits, load_thresholds
 from doseledger.gates.model.metrics import judge_metrics
 from doseledger.gates.model.shortcuts import judge_shortcuts
+from doseledger.gates.model.standing import Standing, find_standing
 from doseledger.gates.verdict import Finding, Verdict, make_verdict, verdict_as_json
 
 # What stands for the digest of a verdict where the gate could not judge.
@@ -29,7 +31,8 @@ def judge_model(at: ModelLayout, *, fold: int, repeat: int) -> Verdict:
     Returns
     -------
     Verdict
-        Its findings are those of all three; `details` holds each one's verdict by name, as JSON values.
+        Its findings are those of all three; `details` holds each one's verdict by name, as JSON values, and the
+        model's `standing`: the state of its badge, one sentence, the reasons.
 
     Notes
     -----
@@ -42,7 +45,17 @@ def judge_model(at: ModelLayout, *, fold: int, repeat: int) -> Verdict:
     }
     findings = [Finding(**item) for part in parts.values() for item in part["findings"]]
     digest = sha256_of_json({name: part["digest"] for name, part in parts.items()})
-    return make_verdict("model", digest, findings, {"cohort": at.layout.cohort, "model": at.name, **parts})
+    standing = _standing(at, parts).as_json()
+    details = {"cohort": at.layout.cohort, "model": at.name, "standing": standing, **parts}
+    return make_verdict("model", digest, findings, details)
+
+
+def _standing(at: ModelLayout, parts: dict[str, dict[str, Any]]) -> Standing:
+    try:
+        return find_standing(parts, load_thresholds(at.layout).badge, borrowed_limits(at.layout))
+    except BadInput:
+        # Then metrics and shortcuts could not be judged either, and say so.
+        return find_standing(parts, None, {})
 
 
 def _part(name: str, judge: Callable[[], Verdict]) -> dict[str, Any]:

@@ -13,15 +13,15 @@ from doseledger.core.errors import BadInput
 from doseledger.core.files import read_json, sha256_of_file, sha256_of_json
 from doseledger.core.layout import ModelLayout
 from doseledger.core.limit import keeps
-from doseledger.core.tables import CASE_METRICS, SPLITS, read_table
+from doseledger.core.tables import SPLITS, read_case_metrics, read_table
 from doseledger.evaluate.summary import DETAILS
 from doseledger.gates.limits import EvaluationLimits, MetricLimit, load_thresholds
 from doseledger.gates.model.training import judge_plausible, judge_training, read_history
 from doseledger.gates.verdict import Finding, Verdict, make_verdict, without_explanations
 
 # Columns of cases.csv whose mean the summary repeats under the same name.
-AVERAGED = ("mae_", "gamma_")
-NOT_AVERAGED = frozenset({"gamma_points_verified", "gamma_largest_difference"})
+AVERAGED = ("mae_", "gamma_", "dice", "iou", "hd95_mm", "surface_dice")
+NOT_AVERAGED = frozenset({"gamma_points_verified", "gamma_largest_difference", "gamma_criteria"})
 # Summary and table are written with six decimals; a mean of rounded values differs by less than this.
 ROUNDING = 2e-6
 
@@ -47,7 +47,7 @@ def judge_metrics(at: ModelLayout, *, fold: int, repeat: int) -> Verdict:
     limits, evaluation, training = thresholds.metrics_of(at.name), thresholds.evaluation, thresholds.training
     details_json, cases_csv = at.metrics / DETAILS, at.metrics / "cases.csv"
     history = read_history(at.run / "history.csv")
-    summary, rows = read_json(details_json), read_table(cases_csv, CASE_METRICS)
+    summary, rows = read_json(details_json), read_case_metrics(cases_csv)
     if not isinstance(summary, dict):
         raise BadInput(f"{details_json}: wanted a mapping of metrics, found {type(summary).__name__}")
     seen = read_seen(at.checkpoint)
@@ -56,18 +56,19 @@ def judge_metrics(at: ModelLayout, *, fold: int, repeat: int) -> Verdict:
     findings = judge_limits(summary, limits, at.name)
     findings += judge_summary(summary, rows)
     findings += judge_cases(rows, test, seen, sha256_of_file(at.checkpoint))
-    findings += judge_gamma(rows, evaluation)
+    findings += judge_gamma(rows, evaluation) if evaluation is not None else []
     findings += judge_training(history, training, at.name)
     findings += judge_plausible(rows, training, at.name)
     details = {
         "cohort": at.layout.cohort,
         "model": at.name,
         "n_cases": len(rows),
+        "told": {name: _number(summary, name) for name in sorted(summary) if name in _averaged(rows)},
         "limits": [_result(summary, limit) for limit in limits],
         # Told, not judged: a small or an early model may miss these and pass.
         "candidate": [_result(summary, limit) for limit in thresholds.candidate],
     }
-    everything = [*limits, evaluation, training]
+    everything = [*limits, *([evaluation] if evaluation is not None else []), training]
     digest = sha256_of_json(
         {
             "tables": [sha256_of_file(table) for table in (details_json, cases_csv, splits_csv)],
@@ -78,6 +79,11 @@ def judge_metrics(at: ModelLayout, *, fold: int, repeat: int) -> Verdict:
         }
     )
     return make_verdict("metrics", digest, findings, details)
+
+
+def _averaged(rows: pd.DataFrame) -> list[str]:
+    """Columns of the table of cases whose mean the summary holds under the same name."""
+    return [str(name) for name in rows.columns if str(name).startswith(AVERAGED) and name not in NOT_AVERAGED]
 
 
 def _number(summary: Mapping[str, Any], name: str) -> float | None:
@@ -93,6 +99,7 @@ def _result(summary: Mapping[str, Any], limit: MetricLimit) -> dict[str, Any]:
         "found": value,
         "wanted": f"{limit.operator} {limit.limit:g}",
         "ok": value is not None and limit.is_met(value),
+        "provisional": limit.provisional,
         "source": limit.source,
     }
 
@@ -117,9 +124,7 @@ def judge_limits(summary: Mapping[str, Any], limits: list[MetricLimit], model: s
 def judge_summary(summary: Mapping[str, Any], rows: pd.DataFrame) -> list[Finding]:
     """Return where the summary is not the mean of its own table of cases."""
     findings = []
-    for column in rows.columns:
-        if not column.startswith(AVERAGED) or column in NOT_AVERAGED:
-            continue
+    for column in _averaged(rows):
         known = pd.to_numeric(rows[column], errors="coerce").dropna()
         said, mean = _number(summary, column), float(known.mean()) if len(known) else None
         is_same = said is mean if said is None or mean is None else keeps(abs(said - mean), most=ROUNDING)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from doseledger.core.errors import BadCase, BadInput, NotReady
@@ -49,7 +50,7 @@ def judge_preflight(
     from doseledger.learn.training.probe import probe_steps
 
     layout = at.layout
-    limits, findings = _limits(at)
+    limits, findings = _limits(at, run.recipe.kind)
     seen = machine or look_at_machine(layout.cases, layout.splits.parent)
     tell(f"machine: {describe_machine(seen)}")
     findings += judge_machine(seen, limits, _loader_workers(run))
@@ -80,11 +81,11 @@ def _loader_workers(run: TrainingRun) -> int:
     return int(loader.workers) if loader is not None else 0
 
 
-def _limits(at: ModelLayout) -> tuple[PreflightLimits, list[Finding]]:
+def _limits(at: ModelLayout, kind: str) -> tuple[PreflightLimits, list[Finding]]:
     """The limits of preflight, and whether the model has those that it will be judged by when it is trained."""
     thresholds = load_thresholds(at.layout)
     findings = []
-    for limits_of in (thresholds.metrics_of, thresholds.shortcuts_of):
+    for limits_of in (thresholds.metrics_of, partial(thresholds.shortcuts_of, kind=kind)):
         try:
             limits_of(at.name)
         except BadInput as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from doseledger.core.code import code_digest
+from doseledger.core.damage import refuse_damage
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import read_json, sha256_of_file, sha256_of_json
 from doseledger.core.layout import ModelLayout
@@ -20,7 +21,7 @@ from doseledger.evaluate.shortcuts.measure import shortcut_numbers
 from doseledger.gates.limits import ShortcutLimit, load_thresholds
 from doseledger.gates.verdict import Finding, Verdict, make_verdict, without_explanations
 
-ANSWERS = frozenset(alteration.name for alteration in ALTERATIONS)
+ANSWERS = frozenset(alteration.name for alteration in ALTERATIONS) | {"blank_dice"}
 MEASURED = ("checkpoint_sha256", "test_cases", "training_cases", "trivial", "ablation")
 
 
@@ -51,10 +52,9 @@ def judge_shortcuts(at: ModelLayout, *, fold: int, repeat: int) -> Verdict:
     test = cohort[cohort["split"] == "test"]
     limits = [limit for limit in limits if len(cohort) > limit.above_cases]
     findings = _judge_age(at, measured, dict(zip(test["case_id"], test["sha256"], strict=True)))
-    try:
+    refusal = f"{at.shortcuts}: not what `doseledger shortcuts` writes of a model; run it again"
+    with refuse_damage(lambda reason: BadInput(refusal)):
         numbers = shortcut_numbers(measured)
-    except (AttributeError, KeyError, TypeError) as error:
-        raise BadInput(f"{at.shortcuts}: not what `doseledger shortcuts` writes of a model; run it again") from error
     findings += judge_numbers(numbers, limits, at.name)
     details = {
         "cohort": at.layout.cohort,
@@ -86,7 +86,9 @@ def read_measured(path: Path) -> dict[str, Any]:
         If the file is absent or something else.
     """
     measured = read_json(path)
-    if not isinstance(measured, dict) or set(measured) != set(MEASURED) or not measured["trivial"]:
+    is_whole = isinstance(measured, dict) and set(measured) == set(MEASURED) and measured["trivial"]
+    tested = measured["test_cases"] if is_whole else None
+    if not isinstance(tested, dict) or not all(isinstance(digest, str) for digest in tested.values()):
         raise BadInput(f"{path}: not what `doseledger shortcuts` writes of a model; run it again")
     return measured
 
@@ -148,5 +150,6 @@ def _result(numbers: Mapping[str, float], limit: ShortcutLimit) -> dict[str, Any
         "wanted": f"{limit.operator} {limit.limit:g}",
         "severity": limit.severity,
         "ok": limit.is_met(found),
+        "provisional": limit.provisional,
         "source": limit.source,
     }

@@ -49,16 +49,16 @@ def read_history(path: Path) -> list[dict[str, float]]:
 
 def judge_training(history: list[dict[str, float]], limits: TrainingLimits, model: str) -> list[Finding]:
     """Return the red flags of a training: of the epoch whose weights were kept, and of where its losses went."""
-    from doseledger.learn.watch.red_flags import MEASURED_ON_TRAINING, final_red_flags
+    from doseledger.learn.watch.red_flags import final_red_flags, was_measured_on_training
 
     findings = [
         Finding(flag.name, "", flag.severity, f"{model}: {flag.message}", dict(flag.numbers))
         for flag in final_red_flags(history, limits)
     ]
-    if not any(MEASURED_ON_TRAINING in row for row in history):
+    if not was_measured_on_training(history):
         message = (
-            f"{model}: its history holds no {MEASURED_ON_TRAINING}, so nobody can tell whether it learned its patients "
-            "by heart; train it again"
+            f"{model}: its history holds no error of training cases, so nobody can tell whether it learned them by "
+            "heart; train it again"
         )
         findings.append(Finding("training_unseen", "", "warning", message))
     return findings
@@ -73,17 +73,20 @@ def judge_plausible(rows: pd.DataFrame, limits: TrainingLimits, model: str) -> l
         The table of metrics, a row per case.
     """
     found: list[tuple[str, Severity, str, float]] = []
-    for column in sorted(set(WHOLE_DOSE_ERRORS) & set(rows.columns)):
-        mean_gy, limit = float(pd.to_numeric(rows[column], errors="coerce").mean()), limits.least_mae_gy
-        words = f"is {mean_gy:.3f} Gy over {len(rows)} cases: nearer to the plan than a plan made to mimic it"
-        # So written, what is no number is found too.
-        if not mean_gy > limit.warning:
-            found.append((column, "error" if not mean_gy > limit.error else "warning", words, mean_gy))
-    for column in sorted(name for name in rows.columns if name.startswith("gamma_") and name.endswith("_percent")):
-        least, limit = float(pd.to_numeric(rows[column], errors="coerce").min()), limits.most_gamma_percent
-        words = f"is at least {least:.2f} % in each of {len(rows)} cases: what a copy of the plan would have"
-        if not least < limit.warning:
-            found.append((column, "error" if not least < limit.error else "warning", words, least))
+    in_gy, in_percent = limits.least_mae_gy, limits.most_gamma_percent
+    if in_gy is not None:
+        for column in sorted(set(WHOLE_DOSE_ERRORS) & set(rows.columns)):
+            mean_gy = float(pd.to_numeric(rows[column], errors="coerce").mean())
+            words = f"is {mean_gy:.3f} Gy over {len(rows)} cases: nearer to the plan than a plan made to mimic it"
+            # So written, what is no number is found too.
+            if not mean_gy > in_gy.warning:
+                found.append((column, "error" if not mean_gy > in_gy.error else "warning", words, mean_gy))
+    if in_percent is not None:
+        for column in sorted(name for name in rows.columns if name.startswith("gamma_") and name.endswith("_percent")):
+            least = float(pd.to_numeric(rows[column], errors="coerce").min())
+            words = f"is at least {least:.2f} % in each of {len(rows)} cases: what a copy of the plan would have"
+            if not least < in_percent.warning:
+                found.append((column, "error" if not least < in_percent.error else "warning", words, least))
     findings = []
     for column, severity, words, value in found:
         advice = "look for the plan's dose among the inputs, and for test patients in training"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from doseledger.core.errors import BadInput
-from doseledger.core.files import atomic_path, write_json, write_text
+from doseledger.core.files import all_or_none, atomic_path, write_json, write_text
 from doseledger.ingest.survey.cohort import Row, Survey
 from doseledger.ingest.survey.patient import PatientSurvey
 
@@ -38,6 +38,7 @@ def refuse_inside(out: Path, dump: Path) -> None:
         raise BadInput(f"{out}: lies in the dump, which is never changed; name another folder")
 
 
+@all_or_none()
 def write_survey(survey: Survey, out: Path) -> list[Path]:
     """Write a survey as tables and JSON; return what was written.
 

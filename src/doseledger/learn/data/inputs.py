@@ -207,31 +207,44 @@ class InputSpec:
         BadInput
             If a pair is there by half, or a structure with a side in its name has no pair.
         """
-        partner = dict(mirrored_names) | {right: left for left, right in mirrored_names.items()}
-        for name in self.structure_names:
-            if name in partner and partner[name] not in self.structure_names:
-                raise BadInput(f"mirrored_names pairs {name} with {partner[name]}, which the cases do not have")
-            if name not in partner and SIDED_NAME.search(name):
-                raise BadInput(
-                    f"structure {name} seems to have a side, but no partner in sampling.mirrored_names; name it there, "
-                    "or set mirror_share to 0 and mirror_average to false"
-                )
-
-        def swapped(names: tuple[str, ...]) -> list[int]:
-            return [names.index(partner[n]) if partner.get(n) in names else i for i, n in enumerate(names)]
-
+        structures = sided_order(self.structure_names, mirrored_names)
         first = self.first_structure
-        channels = [*range(first), *(first + index for index in swapped(self.structure_names))]
+        channels = [*range(first), *(first + index for index in structures)]
         channels += range(self.first_physics, self.n_channels)
         n_structures, n_targets = len(self.structure_names), len(self.target_names)
-        conditions = swapped(self.structure_names)
+        conditions = list(structures)
         if self.recipe.prescription != "none":
-            conditions += [n_structures + index for index in swapped(self.target_names)]
+            conditions += [n_structures + index for index in _swapped(self.target_names, mirrored_names)]
             conditions += [n_structures + n_targets]
         return channels, conditions + list(range(len(conditions), self.n_conditions))
 
 
 SPACING_AXES = ("z", "y", "x")
+
+
+def _swapped(names: tuple[str, ...], mirrored_names: Mapping[str, str]) -> list[int]:
+    partner = dict(mirrored_names) | {right: left for left, right in mirrored_names.items()}
+    return [names.index(partner[n]) if partner.get(n) in names else i for i, n in enumerate(names)]
+
+
+def sided_order(names: tuple[str, ...], mirrored_names: Mapping[str, str]) -> list[int]:
+    """Return the order of structures that goes with mirroring x: left and right change places.
+
+    Raises
+    ------
+    BadInput
+        If a pair is there by half, or a structure with a side in its name has no pair.
+    """
+    partner = dict(mirrored_names) | {right: left for left, right in mirrored_names.items()}
+    for name in names:
+        if name in partner and partner[name] not in names:
+            raise BadInput(f"mirrored_names pairs {name} with {partner[name]}, which the cases do not have")
+        if name not in partner and SIDED_NAME.search(name):
+            raise BadInput(
+                f"structure {name} seems to have a side, but no partner in sampling.mirrored_names; name it there, "
+                "or set mirror_share to 0 and don't mirror in prediction"
+            )
+    return _swapped(names, mirrored_names)
 
 
 def spec_of(cases: list[OpenCase], recipe: InputRecipe) -> InputSpec:
@@ -242,6 +255,21 @@ def spec_of(cases: list[OpenCase], recipe: InputRecipe) -> InputSpec:
     BadInput
         If their structures differ, or none has a prescription: naming the first case that differs.
     """
+    names = refuse_other_structures(cases)
+    prescribed = {name for case in cases for name in case.prescription_gy}
+    if not prescribed:
+        raise BadInput(f"none of {len(cases)} cases has a prescription; a dose model needs a protocol with one")
+    return InputSpec(names, tuple(n for n in names if n in prescribed), recipe)
+
+
+def refuse_other_structures(cases: list[OpenCase]) -> tuple[str, ...]:
+    """Return the structures of some cases.
+
+    Raises
+    ------
+    BadInput
+        If they differ: naming the first case that does.
+    """
     first = cases[0]
     for case in cases[1:]:
         if case.structure_names != first.structure_names:
@@ -249,10 +277,7 @@ def spec_of(cases: list[OpenCase], recipe: InputRecipe) -> InputSpec:
                 f"{case.case_id} has the structures {', '.join(case.structure_names)}, but {first.case_id} has "
                 f"{', '.join(first.structure_names)}; ingest all cases with one protocol"
             )
-    prescribed = {name for case in cases for name in case.prescription_gy}
-    if not prescribed:
-        raise BadInput(f"none of {len(cases)} cases has a prescription; a dose model needs a protocol with one")
-    return InputSpec(first.structure_names, tuple(n for n in first.structure_names if n in prescribed), recipe)
+    return first.structure_names
 
 
 def spacing_range(cases: Sequence[OpenCase]) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -32,7 +32,7 @@ from doseledger.learn.data.inputs import (
     read_dose,
     whole_box,
 )
-from doseledger.learn.recipes.dose import CommonRecipe, LoaderRecipe, SamplingRecipe
+from doseledger.learn.recipes.dose import CommonRecipe, DoseTrained, LoaderRecipe, SamplingRecipe
 
 Key = tuple[int, int, int]
 Sample = dict[str, Any]
@@ -60,15 +60,16 @@ def find_centres(case: OpenCase, spec: InputSpec) -> Centres:
     dose_gy = map_member(case.file.path, "dose_gy")
     masks = map_member(case.file.path, "masks")
     targets = [spec.structure_names.index(name) for name in spec.target_names]
-    body = _thinned(np.argwhere(valid))
-    in_target = _thinned(np.argwhere(masks[targets].any(axis=0)))
+    body = thinned(np.argwhere(valid))
+    in_target = thinned(np.argwhere(masks[targets].any(axis=0)))
     slopes = np.gradient(np.asarray(dose_gy), *case.spacing_mm)
     gradient = np.sqrt(sum(np.square(slope) for slope in slopes))
-    steep = _thinned(np.argwhere(valid & (gradient > np.percentile(gradient[valid], STEEP_PERCENTILE))))
+    steep = thinned(np.argwhere(valid & (gradient > np.percentile(gradient[valid], STEEP_PERCENTILE))))
     return Centres(in_target if len(in_target) else body, steep if len(steep) else body, body)
 
 
-def _thinned(voxels: NDArray[np.intp]) -> NDArray[np.int32]:
+def thinned(voxels: NDArray[np.intp]) -> NDArray[np.int32]:
+    """Return at most `CENTRES_KEPT` of some voxels (n, 3), spread evenly over them."""
     if len(voxels) > CENTRES_KEPT:
         voxels = voxels[np.linspace(0, len(voxels) - 1, CENTRES_KEPT).astype(np.intp)]
     return voxels.astype(np.int32)
@@ -83,11 +84,15 @@ def sample_box(case: OpenCase, centres: Centres, sampling: SamplingRecipe, rng: 
         among = centres.steep
     else:
         among = centres.body
-    centre = among[rng.integers(len(among))]
+    return box_about(among[rng.integers(len(among))], sampling.patch_zyx, case.shape_zyx)
+
+
+def box_about(centre: NDArray[np.int32], patch_zyx: IntTriple, shape_zyx: IntTriple) -> Window:
+    """Return the box (start, shape) about a voxel: moved into the case where it fits, centred on it where not."""
     start = []
-    for middle, size, n in zip(centre, sampling.patch_zyx, case.shape_zyx, strict=True):
+    for middle, size, n in zip(centre, patch_zyx, shape_zyx, strict=True):
         start.append(-((size - n) // 2) if size >= n else int(np.clip(int(middle) - size // 2, 0, n - size)))
-    return (start[0], start[1], start[2]), sampling.patch_zyx
+    return (start[0], start[1], start[2]), patch_zyx
 
 
 def read_inputs(case: OpenCase, spec: InputSpec, box: Window) -> Sample:
@@ -145,7 +150,7 @@ def prescribe_anew(sample: Sample, spec: InputSpec, factor: float) -> None:
 class PatchDataset(Dataset[Sample]):
     """Patches of the training cases, each by its key."""
 
-    def __init__(self, cases: Sequence[OpenCase], spec: InputSpec, recipe: CommonRecipe, seed: int) -> None:
+    def __init__(self, cases: Sequence[OpenCase], spec: InputSpec, recipe: DoseTrained, seed: int) -> None:
         self.cases, self.spec, self.sampling, self.seed = list(cases), spec, recipe.sampling, seed
         self.centres = [find_centres(case, spec) for case in self.cases]
         self.orders = spec.mirrored_orders(self.sampling.mirrored_names) if self.sampling.mirror_share else None
@@ -199,14 +204,14 @@ class WholeCases(Dataset[Sample]):
         return as_tensors(read_sample(case, self.spec, whole_box(case, self.least_zyx)))
 
 
-def patch_loader(dataset: PatchDataset, recipe: CommonRecipe) -> DataLoader[Sample]:
+def patch_loader(dataset: Any, recipe: CommonRecipe) -> DataLoader[Sample]:
     """Return the loader of training batches; a last batch that is not full is dropped unless it is the only one."""
     sampler = PatchSampler(len(dataset.cases), recipe.sampling.patches_per_case, dataset.seed)
     size = min(recipe.sampling.batch_size, len(sampler))
     return DataLoader(dataset, batch_size=size, sampler=sampler, drop_last=True, **_loader_options(recipe.loader))
 
 
-def case_loader(dataset: WholeCases, loader: LoaderRecipe) -> DataLoader[Sample]:
+def case_loader(dataset: Dataset[Sample], loader: LoaderRecipe) -> DataLoader[Sample]:
     """Return the loader of whole cases, one at a time, in order."""
     return DataLoader(dataset, batch_size=1, shuffle=False, **_loader_options(loader))
 

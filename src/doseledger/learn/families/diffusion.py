@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from doseledger.core.errors import BadInput
 from doseledger.learn.data.inputs import InputSpec, OpenCase, whole_box
@@ -31,7 +29,8 @@ from doseledger.learn.networks.schedule import add_noise, angle, loss_weight, ve
 from doseledger.learn.networks.windows import VALIDATION_OVERLAP
 from doseledger.learn.recipes.diffusion import DiffusionRecipe, TrainedDiffusion
 from doseledger.learn.recipes.dose import ModelRecipe
-from doseledger.learn.run import CasesByPart, Family, TrainingRun, mean_scores
+from doseledger.learn.run import DOSE_SCORES, CasesByPart, Family, TrainingRun, mean_scores
+from doseledger.learn.training.average import AveragedTask
 from doseledger.learn.training.finite import refuse_infinite_loss, refuse_infinite_scores, refuse_no_voxel
 from doseledger.learn.training.optimiser import scheduled_optimiser
 
@@ -39,15 +38,9 @@ from doseledger.learn.training.optimiser import scheduled_optimiser
 WIDTH_CASES = 16
 # A dose may be this much higher than the highest that was trained on.
 DOSE_MARGIN = 1.1
-# The average forgets its first weights faster than its decay says, as in Karras et al. 2022's and others' code.
-EMA_WARMUP = 10.0
 
 
-def _moving_average(decay: float, mean: Tensor, now: Tensor, n: Tensor) -> Tensor:
-    return torch.lerp(mean, now, 1 - min(decay, (1 + float(n)) / (EMA_WARMUP + float(n))))
-
-
-class DiffusionTask(pl.LightningModule):
+class DiffusionTask(AveragedTask):
     """A diffusion in training.
 
     Parameters
@@ -67,16 +60,10 @@ class DiffusionTask(pl.LightningModule):
     def __init__(
         self, recipe: TrainedDiffusion, spec: InputSpec, lr: float, *, seed: int, base: Base | None, scale: DoseScale
     ) -> None:
-        super().__init__()
+        super().__init__(build_noise_network(recipe, spec), recipe.diffusion.ema_decay)
         self.recipe, self.spec, self.lr, self.seed, self.scale = recipe, spec, lr, seed, scale
-        self.network = build_noise_network(recipe, spec)
-        average = partial(_moving_average, recipe.diffusion.ema_decay)
-        self.ema = AveragedModel(self.network, avg_fn=average).requires_grad_(False)
-        # From 1: at 0 the first update would be a copy.
-        self.ema.n_averaged.fill_(1)
         # Out of the modules' sight: the base is kept in the checkpoint once, and never in train mode.
         self.kept_base, self.base = base.kept if base else None, [base.network] if base else []
-        self.averaged_step = 0
         self.errors: list[tuple[float, float]] = []
 
     def base_network(self) -> nn.Module | None:
@@ -122,22 +109,6 @@ class DiffusionTask(pl.LightningModule):
         refuse_infinite_loss(loss, batch["case_id"], epoch=self.current_epoch, index=index)
         return loss
 
-    def on_train_start(self) -> None:
-        """Count the optimiser's steps from where a resumed run stands."""
-        self.averaged_step = self.trainer.global_step
-
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Take the weights into their moving average, once for each step of the optimiser."""
-        if self.trainer.global_step == self.averaged_step:
-            return
-        self.averaged_step = self.trainer.global_step
-        self.ema.update_parameters(self.network)
-
-    def weights(self) -> dict[str, Tensor]:
-        """Return the moving average of the weights: what predicts."""
-        weights: dict[str, Tensor] = self.ema.module.state_dict()
-        return weights
-
     def extras(self) -> dict[str, Any]:
         """Return the scale of x0, and the base model whole."""
         return {"scale": asdict(self.scale), "base": self.kept_base}
@@ -160,7 +131,7 @@ class DiffusionTask(pl.LightningModule):
         base = base_of_case(self.base_network(), batch, settings)
         z, y, x = base.shape[2:]
         noise = noise_fields(self.seed, batch["case_id"][0], [0], (z, y, x)).to(self.device)
-        dose = draw_doses(self.ema, self.scale, batch, base, noise, settings)
+        dose = draw_doses(self.averaged, self.scale, batch, base, noise, settings)
         error_gy = (dose - batch["dose"]).abs() * self.spec.recipe.dose_scale_gy
         in_valid, in_body = (float(error_gy[batch[mask]].mean()) for mask in ("valid_dose", "body"))
         self.errors.append((in_valid, in_body))
@@ -185,7 +156,7 @@ class DiffusionTask(pl.LightningModule):
         """Return the optimiser and the schedule of its learning rate."""
         n_steps = int(self.trainer.estimated_stepping_batches)
         how, fit = self.recipe.optimiser, self.recipe.fit
-        return scheduled_optimiser(self.network, how, fit, lr=self.lr, n_steps=n_steps)
+        return scheduled_optimiser(self.network, how, fit, lr=self.lr, n_steps=n_steps, monitor=DOSE_SCORES[0])
 
 
 def make_family(recipe: ModelRecipe, base: Path | None) -> Family:

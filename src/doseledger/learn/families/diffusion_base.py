@@ -14,7 +14,7 @@ from doseledger.learn.data.inputs import InputSpec
 from doseledger.learn.networks.with_prior import dose_network
 from doseledger.learn.recipes.dose import CommonTrained
 from doseledger.learn.run import CasesByPart, TrainingRun
-from doseledger.learn.training.checkpoint import Checkpoint, load_checkpoint
+from doseledger.learn.training.checkpoint import Checkpoint, fill, load_checkpoint
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def load_base(path: Path) -> Base:
     """
     checkpoint = load_checkpoint(path)
     network = dose_network(checkpoint.recipe, checkpoint.spec)
-    network.load_state_dict(checkpoint.weights)
+    fill(network, checkpoint.weights, path)
     return Base(checkpoint, sha256_of_file(path), network.requires_grad_(False).eval())
 
 

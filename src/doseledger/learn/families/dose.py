@@ -15,7 +15,7 @@ from doseledger.learn.losses.dose import DoseLoss, weighted_mean
 from doseledger.learn.networks.windows import VALIDATION_OVERLAP, predict_whole
 from doseledger.learn.networks.with_prior import OverPrior, dose_network
 from doseledger.learn.recipes.dose import ModelRecipe, Recipe, TrainedRecipe
-from doseledger.learn.run import CasesByPart, Family, TrainingRun, mean_scores
+from doseledger.learn.run import DOSE_SCORES, CasesByPart, Family, TrainingRun, mean_scores
 from doseledger.learn.training.finite import refuse_infinite_loss, refuse_infinite_scores, refuse_no_voxel
 from doseledger.learn.training.optimiser import scheduled_optimiser
 
@@ -104,7 +104,7 @@ class DoseTask(pl.LightningModule):
         """Return the optimiser and the schedule of its learning rate."""
         n_steps = int(self.trainer.estimated_stepping_batches)
         how, fit = self.recipe.optimiser, self.recipe.fit
-        return scheduled_optimiser(self.network, how, fit, lr=self.lr, n_steps=n_steps)
+        return scheduled_optimiser(self.network, how, fit, lr=self.lr, n_steps=n_steps, monitor=DOSE_SCORES[0])
 
 
 def make_dose_task(run: TrainingRun, spec: InputSpec, cases: CasesByPart) -> DoseTask:

@@ -19,7 +19,7 @@ from doseledger.learn.data.inputs import InputSpec, OpenCase, beams_of, spacing_
 from doseledger.learn.networks.trees import FINAL, Trees, fold_name, grow_trees
 from doseledger.learn.recipes.dose import ModelRecipe
 from doseledger.learn.recipes.trees import TreesRecipe
-from doseledger.learn.run import MONITORED, SCORES, CasesByPart, Family, TrainingRun, trained_name
+from doseledger.learn.run import DOSE_SCORES, CasesByPart, Family, TrainingRun, trained_name
 from doseledger.learn.training.callbacks import history_csv
 from doseledger.learn.training.checkpoint import Checkpoint, save_checkpoint
 from doseledger.learn.training.probe import ProbeResult
@@ -87,13 +87,13 @@ def fit_trees(run: TrainingRun, places: Places, *, tell: Tell, red_flags: RedFla
     loss = float(np.mean([np.mean(np.square(grown[FINAL].predict(x) - dose)) for x, dose in drawn]))
     scores = _scores(grown[FINAL], cases, spec, recipe)
     row = {"epoch": 1, "steps": boosting.n_trees, "lr": boosting.rate, "train_loss": loss}
-    row |= {trained_name(MONITORED): float(np.mean(errors)), **scores, "seconds": time.perf_counter() - began}
-    write_text(places.out / "history.csv", history_csv([row]))
+    row |= {trained_name(DOSE_SCORES[0]): float(np.mean(errors)), **scores, "seconds": time.perf_counter() - began}
+    write_text(places.out / "history.csv", history_csv([row], DOSE_SCORES))
     checkpoint = _checkpoint(run, spec, cases, grown, folds, scores)
     for name in ("best", "last"):
         save_checkpoint(places.out / "checkpoints" / f"{name}.ckpt", checkpoint)
     Live(places.out, red_flags, log).epoch_ended([row], {"epoch": 1, **scores}, 1)
-    log(f"grown in {row['seconds']:.0f} s; MAE in valid_dose {scores[MONITORED]:.2f} Gy in validation cases")
+    log(f"grown in {row['seconds']:.0f} s; MAE in valid_dose {scores[DOSE_SCORES[0]]:.2f} Gy in validation cases")
 
 
 def probe_trees(run: TrainingRun, opened: list[OpenCase], n_steps: int) -> ProbeResult:
@@ -138,7 +138,7 @@ def _scores(trees: Trees, cases: CasesByPart, spec: InputSpec, recipe: TreesReci
     for case in cases["val"]:
         drawn = training_voxels([case], spec, recipe.features, recipe.boosting.voxels_per_case, 0)[0]
         found.append(_error_gy(trees, drawn, case))
-    return dict.fromkeys(SCORES, float(np.mean(found)))
+    return dict.fromkeys(DOSE_SCORES, float(np.mean(found)))
 
 
 def _checkpoint(

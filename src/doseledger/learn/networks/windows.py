@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -38,17 +39,40 @@ def predict_whole(
     BadInput
         If a voxel was not covered by any window.
     """
-    from monai.inferers.utils import sliding_window_inference
-
     condition = batch["condition"]
 
+    def predict_windows(windows: Tensor) -> Tensor:
+        return network(windows, condition.expand(len(windows), -1))
+
+    return slide(predict_windows, batch["image"], patch_zyx, overlap=overlap, windows_at_once=windows_at_once)
+
+
+def slide(
+    network: Callable[[Tensor], Tensor], image: Tensor, patch_zyx: IntTriple, *, overlap: float, windows_at_once: int
+) -> Tensor:
+    """Return what a network says of a whole image (1, C, z, y, x), window by window, blended by Gaussian weights.
+
+    Parameters
+    ----------
+    network
+        From windows (n, C, z, y, x) to (n, K, z, y, x).
+    patch_zyx, overlap, windows_at_once
+        As `predict_whole` takes them.
+
+    Raises
+    ------
+    BadInput
+        If a voxel was not covered by any window.
+    """
+    from monai.inferers.utils import sliding_window_inference
+
     def predict_windows(windows: Tensor) -> tuple[Tensor, Tensor]:
-        dose = network(windows, condition.expand(len(windows), -1)).float()
-        return dose, torch.ones_like(dose)
+        said = network(windows).float()
+        return said, torch.ones_like(said[:, :1])
 
     # The second map is blended as the first is: where it is 1, windows have covered the voxel.
-    dose, covered = sliding_window_inference(
-        batch["image"], patch_zyx, windows_at_once, predict_windows, overlap=overlap, mode="gaussian"
+    said, covered = sliding_window_inference(
+        image, patch_zyx, windows_at_once, predict_windows, overlap=overlap, mode="gaussian"
     )
     uncovered = int((~(covered > COVERED)).sum())
     if uncovered:
@@ -56,5 +80,5 @@ def predict_whole(
             f"{uncovered} voxels were covered by no window of {patch_zyx} with overlap {overlap}: "
             "this is a fault of the program; report it"
         )
-    result: Tensor = dose
+    result: Tensor = said
     return result

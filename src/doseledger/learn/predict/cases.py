@@ -18,7 +18,7 @@ from doseledger.learn.networks.windows import predict_whole
 from doseledger.learn.networks.with_prior import OverPrior, dose_network
 from doseledger.learn.predict.predictor import Predictor, check_spacing, dose_on_case
 from doseledger.learn.recipes.dose import PredictRecipe, TrainedRecipe
-from doseledger.learn.training.checkpoint import Checkpoint, load_checkpoint
+from doseledger.learn.training.checkpoint import Checkpoint, fill, load_checkpoint
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def load_model(path: Path) -> Model:
     checkpoint = load_checkpoint(path)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = dose_network(checkpoint.recipe, checkpoint.spec)
-    network.load_state_dict(checkpoint.weights)
+    fill(network, checkpoint.weights, path)
     if not isinstance(checkpoint.recipe, TrainedRecipe):
         raise BadInput(f"{path}: its kind is {checkpoint.recipe.kind}, wanted dose")
     return Model(checkpoint, checkpoint.recipe, sha256_of_file(path), network.to(device).eval(), device)
@@ -99,7 +99,7 @@ def predict_case(model: Model, case: OpenCase, recipe: PredictRecipe) -> NDArray
     if recipe.mirror_average:
         orders = checkpoint.spec.mirrored_orders(model.recipe.sampling.mirrored_names)
         dose = (dose + _run(model, mirror_inputs(sample, orders), recipe)[..., ::-1]) / 2.0
-    return dose_on_case(case, dose, box, model.recipe.inputs.dose_scale_gy)
+    return dose_on_case(case, dose, box, checkpoint.spec.recipe.dose_scale_gy)
 
 
 def _run(model: Model, sample: Sample, recipe: PredictRecipe) -> NDArray[np.float32]:

@@ -30,7 +30,7 @@ from doseledger.learn.networks.with_prior import dose_network
 from doseledger.learn.predict.predictor import Arrays, Predictor, check_spacing, dose_on_case
 from doseledger.learn.recipes.diffusion import DiffusionPredict, TrainedDiffusion
 from doseledger.learn.recipes.dose import TrainedRecipe
-from doseledger.learn.training.checkpoint import Checkpoint, load_checkpoint
+from doseledger.learn.training.checkpoint import Checkpoint, fill, load_checkpoint
 
 # Samples are kept in these steps as 16-bit numbers: to 131 Gy, and a thousandth of what a spread of 2 Gy is.
 SAMPLE_STEP_GY = 0.002
@@ -83,12 +83,12 @@ def load_diffusion_model(path: Path) -> DiffusionModel:
         raise BadInput(f"{path}: its kind is {recipe.kind}, wanted diffusion")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = build_noise_network(recipe, spec)
-    network.load_state_dict(checkpoint.weights)
+    fill(network, checkpoint.weights, path)
     base, kept = None, checkpoint.extras["base"]
     if kept is not None:
         base_recipe = load_block(TrainedRecipe, kept["recipe"], f"{path}: base")
         base = dose_network(base_recipe, spec)
-        base.load_state_dict(kept["weights"])
+        fill(base, kept["weights"], f"{path}: base")
         base = base.to(device).eval()
     scale = DoseScale(**checkpoint.extras["scale"])
     return DiffusionModel(checkpoint, recipe, sha256_of_file(path), network.to(device).eval(), base, scale, device)

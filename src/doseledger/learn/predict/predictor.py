@@ -35,13 +35,16 @@ class Predictor:
     settings
         How it predicts, as JSON values.
     predict
-        Arrays of a case, on its grid: `dose_gy`, float32 (z, y, x), and what else the kind says of it.
+        Arrays of a case, on its grid: `dose_gy`, float32 (z, y, x), and what else the kind says of it; of a
+        segmentation `labels`, uint8 (z, y, x), and `structure_names`, whose first has label 1.
     prior
         The dose that the network adds to, float32 (z, y, x) in Gy; None where it adds to nothing.
     draws
         Whether its doses are drawn, and have a spread.
     window_zyx
         Size of the windows that its dose hangs on; None where it hangs on the whole case.
+    says_labels
+        Whether it is a segmentation.
     """
 
     checkpoint: Checkpoint
@@ -51,6 +54,7 @@ class Predictor:
     prior: Callable[[OpenCase], NDArray[np.float32]] | None = None
     draws: bool = False
     window_zyx: IntTriple | None = None
+    says_labels: bool = False
 
     def save(self, path: Path, case: OpenCase, arrays: Arrays) -> None:
         """Write the arrays of a case, where its grid is, and the digests of all that made them."""
@@ -104,13 +108,17 @@ def predict_part(predictor: Predictor, part: SplitPart, out: Path, *, tell: Tell
         case = open_case(file)
         arrays = predictor.predict(case)
         predictor.save(out / f"{case.case_id}.npz", case, arrays)
-        seconds, highest = time.perf_counter() - began, float(arrays["dose_gy"].max())
-        tell(f"[{count}/{len(files)}] {case.case_id}: highest dose {highest:.1f} Gy{_apart(arrays)}, {seconds:.1f} s")
+        seconds = time.perf_counter() - began
+        tell(f"[{count}/{len(files)}] {case.case_id}: {_describe(arrays)}, {seconds:.1f} s")
 
 
-def _apart(arrays: Arrays) -> str:
-    """How far from what a machine can give the model's own dose was, where it was projected."""
-    return f", {float(arrays['undeliverable_gy']):.2f} Gy from what was told" if "undeliverable_gy" in arrays else ""
+def _describe(arrays: Arrays) -> str:
+    """What was predicted, and how far a projected dose lies from what the model told."""
+    if "dose_gy" in arrays:
+        highest, apart = float(arrays["dose_gy"].max()), arrays.get("undeliverable_gy")
+        projected = "" if apart is None else f", {float(apart):.2f} Gy from what was told"
+        return f"highest dose {highest:.1f} Gy{projected}"
+    return f"{int((arrays['labels'] > 0).sum())} voxels of {len(arrays['structure_names'])} structures"
 
 
 def dose_on_case(case: OpenCase, dose: NDArray[np.float32], box: Window, scale_gy: float) -> NDArray[np.float32]:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from doseledger.core.schema import Block
-from doseledger.learn.recipes.dose import CommonRecipe, CommonTrained, Count, NotNegative, Positive
+from doseledger.learn.recipes.dose import CommonRecipe, Count, DoseTrained, NotNegative, Positive
 from doseledger.learn.recipes.network import DynUNetRecipe, FilmUNetRecipe
 
 
@@ -57,7 +57,7 @@ class DiffusionPredict(Block):
     seed: Annotated[int, Field(ge=0)]
 
 
-class TrainedDiffusion(CommonTrained):
+class TrainedDiffusion(DoseTrained):
     """What decides a diffusion model's weights."""
 
     kind: Literal["diffusion"]

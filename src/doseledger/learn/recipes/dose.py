@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from doseledger.core.protocol import PhysicsMap
 from doseledger.core.schema import Block
-from doseledger.learn.recipes.network import CascadeRecipe, NetworkRecipe
+from doseledger.learn.recipes.network import AnyNetwork, CascadeRecipe, NetworkRecipe
 
 Count = Annotated[int, Field(ge=1)]
 CountOrZero = Annotated[int, Field(ge=0)]
@@ -65,24 +65,40 @@ class CoreDropoutRecipe(Block):
         return self
 
 
-class SamplingRecipe(Block):
-    """How patches are drawn of the training cases, and how they are varied.
+class PatchRecipe(Block):
+    """How many patches are drawn of the training cases, of which size, and how often they are mirrored.
 
     Notes
     -----
-    `target_share` of the patches are centred in a target, `gradient_share` where the dose is steep, the rest anywhere
-    in the body. `mirrored_names` pairs the structures that change places when x is mirrored. A patch's prescription and
-    dose are multiplied by one factor drawn within `prescription_jitter` of 1: a plan with more monitor units is the
-    plan of so much higher a prescription.
+    `mirrored_names` pairs the structures that change places when x is mirrored.
     """
 
     patch_zyx: VoxelTriple
     batch_size: Count
     patches_per_case: Count
-    target_share: Share
-    gradient_share: Share
     mirror_share: Share
     mirrored_names: dict[str, str]
+
+    @model_validator(mode="after")
+    def _pairs_are_pairs(self) -> Self:
+        names = [*self.mirrored_names, *self.mirrored_names.values()]
+        if len(set(names)) != len(names):
+            raise ValueError(f"mirrored_names name a structure twice: {names}")
+        return self
+
+
+class SamplingRecipe(PatchRecipe):
+    """How patches are drawn of the training cases, and how they are varied.
+
+    Notes
+    -----
+    `target_share` of the patches are centred in a target, `gradient_share` where the dose is steep, the rest anywhere
+    in the body. A patch's prescription and dose are multiplied by one factor drawn within `prescription_jitter` of 1: a
+    plan with more monitor units is the plan of so much higher a prescription.
+    """
+
+    target_share: Share
+    gradient_share: Share
     ct_shift_hu: NotNegative
     prescription_jitter: Annotated[float, Field(ge=0, lt=1)]
     core_dropout: CoreDropoutRecipe
@@ -91,9 +107,6 @@ class SamplingRecipe(Block):
     def _shares_fit(self) -> SamplingRecipe:
         if self.target_share + self.gradient_share > 1.0:
             raise ValueError(f"target_share + gradient_share is {self.target_share + self.gradient_share:g}, above 1")
-        names = [*self.mirrored_names, *self.mirrored_names.values()]
-        if len(set(names)) != len(names):
-            raise ValueError(f"mirrored_names name a structure twice: {names}")
         return self
 
 
@@ -207,7 +220,12 @@ class TrainedPart(Block):
     """What decides a model in every family: the part of its block that its checkpoint keeps."""
 
     kind: str
-    inputs: InputRecipe
+    inputs: Block
+
+    @property
+    def physics(self) -> list[PhysicsMap]:
+        """Which physics maps are among its inputs; none where it predicts no dose."""
+        return self.inputs.physics if isinstance(self.inputs, InputRecipe) else []
 
 
 class ModelRecipe(TrainedPart, ABC):
@@ -226,8 +244,8 @@ class CommonTrained(TrainedPart):
     """What decides the weights of a network of any family."""
 
     lr_factor: Positive
-    sampling: SamplingRecipe
-    network: Annotated[NetworkRecipe, Field(discriminator="name")]
+    sampling: PatchRecipe
+    network: AnyNetwork
     optimiser: OptimiserRecipe
     fit: FitRecipe
 
@@ -252,7 +270,15 @@ class CommonRecipe(CommonTrained, ModelRecipe):
         """Return what decides the weights: all but how patches are brought and how cases are predicted."""
 
 
-class TrainedRecipe(CommonTrained):
+class DoseTrained(CommonTrained):
+    """What decides the weights of whatever predicts a dose."""
+
+    inputs: InputRecipe
+    sampling: SamplingRecipe
+    network: Annotated[NetworkRecipe, Field(discriminator="name")]
+
+
+class TrainedRecipe(DoseTrained):
     """What decides a dose network's weights.
 
     Notes

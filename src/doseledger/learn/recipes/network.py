@@ -12,7 +12,18 @@ Count = Annotated[int, Field(ge=1)]
 Strides = tuple[Literal[1, 2, 4], Literal[1, 2, 4], Literal[1, 2, 4]]
 
 
-class FilmUNetRecipe(Block):
+class AnyNetwork(Block):
+    """What every network's block says of it."""
+
+    name: str
+
+    @property
+    def total_stride_zyx(self) -> tuple[int, int, int]:
+        """How many voxels of the input one voxel of the coarsest level spans."""
+        raise NotImplementedError
+
+
+class FilmUNetRecipe(AnyNetwork):
     """A 3D U-Net whose every convolution is modulated by prescription, presence and spacing (FiLM).
 
     Notes
@@ -41,7 +52,7 @@ class FilmUNetRecipe(Block):
         return z, y, x
 
 
-class CascadeRecipe(Block):
+class CascadeRecipe(AnyNetwork):
     """Two U-Nets in a row: the second sees the image and the first one's dose, and says the dose anew.
 
     Notes
@@ -64,7 +75,7 @@ class CascadeRecipe(Block):
         return z, y, x
 
 
-class DynUNetRecipe(Block):
+class DynUNetRecipe(AnyNetwork):
     """monai's DynUNet (the network of nnU-Net); the prescription enters as constant channels."""
 
     name: Literal["dynunet"]
@@ -78,7 +89,7 @@ class DynUNetRecipe(Block):
         return stride, stride, stride
 
 
-class MedNeXtRecipe(Block):
+class MedNeXtRecipe(AnyNetwork):
     """monai's MedNeXt: residual blocks of depthwise convolutions; the prescription enters as constant channels.
 
     Notes

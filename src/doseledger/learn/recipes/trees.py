@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field
 
 from doseledger.core.schema import Block
-from doseledger.learn.recipes.dose import Count, ModelRecipe, NotNegative, Positive, TrainedPart
+from doseledger.learn.recipes.dose import Count, InputRecipe, ModelRecipe, NotNegative, Positive, TrainedPart
 
 
 class BoostingRecipe(Block):
@@ -46,6 +46,7 @@ class TrainedTrees(TrainedPart):
     """What decides the trees."""
 
     kind: Literal["trees"]
+    inputs: InputRecipe
     features: FeatureRecipe
     boosting: BoostingRecipe
 

@@ -11,18 +11,19 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from doseledger.core.damage import refuse_damage
 from doseledger.core.errors import BadInput
 from doseledger.core.fanout import Tell
 from doseledger.core.files import atomic_path, write_text
-from doseledger.learn.run import MONITORED, SCORES, Task, trained_name
-from doseledger.learn.training.checkpoint import Checkpoint, save_checkpoint
+from doseledger.learn.run import SEGMENT_SCORES, Task, monitored_in, trained_name
+from doseledger.learn.training.archive import digest_of
+from doseledger.learn.training.checkpoint import DIGEST, Checkpoint, save_checkpoint
 from doseledger.learn.training.ranks import Team, gather
 from doseledger.learn.training.resume import ResumeState
 from doseledger.learn.watch.heartbeat import Pulse
 from doseledger.learn.watch.live import Live
 
-MEASURED = (trained_name(MONITORED), *SCORES)
-HISTORY_COLUMNS = ("epoch", "steps", "lr", "train_loss", *MEASURED, "seconds")
+COLUMNS = ("epoch", "steps", "lr", "train_loss")
 HISTORY_FORMATS = {"epoch": "d", "steps": "d", "seconds": ".2f"}
 
 MakeCheckpoint = Callable[[Task, int, dict[str, float]], Checkpoint]
@@ -30,10 +31,11 @@ MakeCheckpoint = Callable[[Task, int, dict[str, float]], Checkpoint]
 
 @dataclass(frozen=True)
 class CaseGroups:
-    """What each validation goes through: the validation cases, and the training cases measured beside them."""
+    """What each validation goes through, the cases of validation and of training measured beside them; its scores."""
 
     validated: list[str]
     trained: list[str]
+    scores: tuple[str, ...]
 
 
 class Alive(pl.Callback):
@@ -112,6 +114,12 @@ class Recorder(pl.Callback):
         self.history, self.best = state_dict["history"], state_dict["best"]
         self.torch_rng = state_dict["torch_rng"]
 
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Put the digest of weights and optimiser into the resume state."""
+        checkpoint[DIGEST] = _digest_of_state(checkpoint, self.state.lightning)
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Continue torch's random numbers where the interrupted run left them."""
         if self.torch_rng:
@@ -166,7 +174,8 @@ class Recorder(pl.Callback):
             "seconds": time.perf_counter() - self.began,
         }
         self.history.append(row)
-        better = validated and scores[MONITORED] < self.best.get(MONITORED, float("inf"))
+        monitored = self.groups.scores[0]
+        better = validated and scores[monitored] < self.best.get(monitored, float("inf"))
         if better:
             self.best = {"epoch": epoch + 1, **scores}
         if self.team.is_main:
@@ -179,7 +188,7 @@ class Recorder(pl.Callback):
             self._save_state(trainer)
 
     def _write(self, task: Any, row: dict[str, float], scores: dict[str, float], *, better: bool) -> None:
-        write_text(self.out / "history.csv", history_csv(self.history))
+        write_text(self.out / "history.csv", history_csv(self.history, self.groups.scores))
         checkpoint = self.make_checkpoint(task, int(row["epoch"]), scores)
         if better:
             save_checkpoint(self.state.folder / "best.ckpt", checkpoint)
@@ -198,21 +207,50 @@ class Recorder(pl.Callback):
             trainer.save_checkpoint(part, weights_only=False)
 
 
-def history_csv(history: list[dict[str, float]]) -> str:
+def require_whole(state: Path) -> None:
+    """Do nothing if an interrupted run's state is as it was written.
+
+    Raises
+    ------
+    BadInput
+        If it can't be read, or weights or optimiser are others than those that it holds the digest of.
+    """
+
+    def refusal(reason: str) -> BadInput:
+        return BadInput(
+            f"{state}: the interrupted run can't go on, its state is damaged ({reason}); start from the beginning "
+            f"with `doseledger train MODEL --fresh`, or delete {state.parent}"
+        )
+
+    with refuse_damage(refusal):
+        content = torch.load(state, map_location="cpu", weights_only=True)
+        said, found = content[DIGEST], _digest_of_state(content, state)
+    if said != found:
+        raise refusal("its weights or its optimiser's are not those that were written")
+
+
+def _digest_of_state(checkpoint: dict[str, Any], path: Path) -> str:
+    return digest_of([checkpoint["state_dict"], checkpoint["optimizer_states"]], path)
+
+
+def history_csv(history: list[dict[str, float]], scores: tuple[str, ...]) -> str:
     """Return the history as CSV, one row an epoch; a score is empty in an epoch without validation."""
-    lines = [",".join(HISTORY_COLUMNS)]
+    columns = (*COLUMNS, trained_name(scores[0]), *scores, "seconds")
+    lines = [",".join(columns)]
     for row in history:
-        cells = [format(row[name], HISTORY_FORMATS.get(name, ".6g")) if name in row else "" for name in HISTORY_COLUMNS]
+        cells = [format(row[name], HISTORY_FORMATS.get(name, ".6g")) if name in row else "" for name in columns]
         lines.append(",".join(cells))
     return "\n".join(lines) + "\n"
 
 
 def describe_epoch(row: dict[str, float], max_epochs: int, *, better: bool) -> str:
     """Return the epoch's line for console and log."""
-    scores = ""
-    if MONITORED in row:
-        trained = row[trained_name(MONITORED)]
-        scores = f", MAE in valid_dose {row[MONITORED]:.2f} Gy in validation and {trained:.2f} Gy in training cases"
+    scores, name = "", monitored_in(row)
+    if name is not None:
+        found, trained = row[name], row[trained_name(name)]
+        scores = f", MAE in valid_dose {found:.2f} Gy in validation and {trained:.2f} Gy in training cases"
+        if name == SEGMENT_SCORES[0]:
+            scores = f", Dice {1.0 - found:.3f} in validation and {1.0 - trained:.3f} in training cases"
     best = " (best)" if better else ""
     return (
         f"epoch {row['epoch']:.0f}/{max_epochs}: loss {row['train_loss']:.4g}{scores}{best}, "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,15 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from doseledger.core.damage import describe, refuse_damage
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import atomic_path
 from doseledger.core.schema import load_block
 from doseledger.learn.data.inputs import InputSpec
-from doseledger.learn.recipes.dose import TrainedPart, TrainedRecipe
+from doseledger.learn.recipes.dose import InputRecipe, TrainedPart, TrainedRecipe
+from doseledger.learn.training.archive import digest_of, read_archive
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
+# The last format without a digest.
+UNSEALED = 4
+DIGEST = "sha256"
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,15 @@ class Checkpoint:
 
     @property
     def spec(self) -> InputSpec:
-        """The channels and conditions of the network's input."""
+        """The channels and conditions of a dose model's input.
+
+        Raises
+        ------
+        BadInput
+            If it predicts no dose.
+        """
+        if not isinstance(self.recipe.inputs, InputRecipe):
+            raise BadInput(f"{self.model}: its kind is {self.recipe.kind}, which predicts no dose")
         return InputSpec(self.structure_names, self.target_names, self.recipe.inputs)
 
 
@@ -88,6 +100,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "beams": checkpoint.beams,
         "extras": checkpoint.extras,
     }
+    content[DIGEST] = digest_of(content, path)
     # Through memory: given a path, torch writes that file's name into the archive.
     buffer = io.BytesIO()
     torch.save(content, buffer)
@@ -129,6 +142,28 @@ def load_checkpoint(path: Path, recipe_type: type[TrainedPart] = TrainedRecipe) 
         )
 
 
+def fill(network: nn.Module, weights: dict[str, Tensor], where: object) -> None:
+    """Give a network the weights of a checkpoint.
+
+    Parameters
+    ----------
+    where
+        What holds the weights, for the message.
+
+    Raises
+    ------
+    BadInput
+        If they are another network's: of a recipe, or a version of this program, whose layers differ.
+    """
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise BadInput(
+            f"{where}: its weights don't fit the network of its recipe ({describe(error)}); predict with the version "
+            "of doseledger that trained it, or train it again"
+        ) from error
+
+
 def read_seen(path: Path) -> dict[str, str]:
     """Return the SHA256 by case id of all that a model of any family was trained or selected on.
 
@@ -164,20 +199,43 @@ def read_content(path: Path) -> dict[str, Any]:
     NotReady
         If it is absent.
     BadInput
-        If it is cut short, or another program's.
+        If it is cut short, another program's, or not as it was written, by the digest that it holds of itself.
+
+    Notes
+    -----
+    Torch reads a file of weights without comparing anything: one byte that was flipped on a disk is predicted with.
     """
     if not path.is_file():
         raise NotReady(f"{path}: no such checkpoint; run train first")
     with _as_bad_checkpoint(path):
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        if not isinstance(content, dict) or content["format_version"] != FORMAT_VERSION:
+        content = read_archive(path)
+        version = content["format_version"] if isinstance(content, dict) else None
+        if version == UNSEALED:
+            raise BadInput(
+                f"{path}: a checkpoint of format {UNSEALED}, which holds no digest of its weights, so that nobody can "
+                "tell whether they are as they were written; train the model again"
+            )
+        if version != FORMAT_VERSION:
             raise BadInput(f"{path}: not a doseledger checkpoint of format {FORMAT_VERSION}; train the model again")
+        said, found = content.pop(DIGEST), digest_of(content, path)
+        if said != found:
+            raise BadInput(
+                f"{path}: changed since it was written: its content has the SHA256 {found[:12]}…, it says "
+                f"{str(said)[:12]}…. Fetch it again (`dvc checkout --force`, `doseledger registry get`), or train the "
+                "model again; `doseledger verify` finds what else is damaged"
+            )
+        if not isinstance(content["recipe"], dict) or not isinstance(content["model"], str):
+            raise BadInput(f"{path}: names no model and recipe; train the model again")
         return content
 
 
 @contextmanager
 def _as_bad_checkpoint(path: Path) -> Iterator[None]:
-    try:
+    def refusal(reason: str) -> BadInput:
+        return BadInput(
+            f"{path}: can't be read as a checkpoint ({reason}); fetch it again (`dvc checkout --force`), or train the "
+            "model again"
+        )
+
+    with refuse_damage(refusal):
         yield
-    except (RuntimeError, KeyError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        raise BadInput(f"{path}: can't be read as a checkpoint ({error}); train the model again") from error

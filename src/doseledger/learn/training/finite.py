@@ -26,8 +26,8 @@ def refuse_infinite_loss(loss: Tensor, case_ids: Sequence[str], *, epoch: int, i
     if not torch.isfinite(loss):
         raise BadInput(
             f"the loss became {loss.item()} in epoch {epoch}, batch {index}, on {', '.join(case_ids)}: look at these "
-            "cases (`doseledger inspect`); if they are sound, lower lr or optimiser.clip_norm, or train with precision "
-            "32-true"
+            "cases (`doseledger case show`); if they are sound, lower lr or optimiser.clip_norm, or train with "
+            "precision 32-true"
         )
 
 

@@ -9,11 +9,10 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from doseledger.learn.recipes.dose import FitRecipe, OptimiserRecipe
-from doseledger.learn.run import MONITORED
 
 
 def scheduled_optimiser(
-    network: torch.nn.Module, recipe: OptimiserRecipe, fit: FitRecipe, *, lr: float, n_steps: int
+    network: torch.nn.Module, recipe: OptimiserRecipe, fit: FitRecipe, *, lr: float, n_steps: int, monitor: str
 ) -> dict[str, Any]:
     """Return the optimiser and the schedule of its learning rate, in Lightning's form.
 
@@ -23,11 +22,13 @@ def scheduled_optimiser(
         The rate itself, before the schedule.
     n_steps
         Steps of the optimiser in the whole run.
+    monitor
+        The score that a plateau is one of.
     """
     optimiser = build_optimiser(network, recipe, lr)
     if recipe.schedule == "plateau":
         plateau = ReduceLROnPlateau(optimiser, factor=recipe.plateau_factor, patience=recipe.plateau_epochs)
-        settings = {"scheduler": plateau, "monitor": MONITORED, "interval": "epoch", "frequency": fit.validate_every}
+        settings = {"scheduler": plateau, "monitor": monitor, "interval": "epoch", "frequency": fit.validate_every}
         return {"optimizer": optimiser, "lr_scheduler": settings}
     schedule = LambdaLR(optimiser, lambda step: lr_share(step, n_steps, recipe))
     return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

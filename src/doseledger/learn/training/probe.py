@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from doseledger.core.tables import SPLITS, read_table
-from doseledger.learn.data.inputs import case_files, open_case, spec_of
-from doseledger.learn.data.patches import PatchDataset, patch_loader
+from doseledger.learn.data.inputs import case_files, open_case
+from doseledger.learn.data.patches import patch_loader
 from doseledger.learn.recipes.dose import Recipe
 from doseledger.learn.run import TrainingRun
 from doseledger.learn.training.optimiser import build_optimiser
@@ -72,17 +72,17 @@ def probe_steps(
     if isinstance(run.recipe, Recipe):
         run = replace(run, recipe=run.recipe.model_copy(update={"prior": "none"}))
     table = read_table(splits, SPLITS)
-    physics = physics if run.recipe.inputs.physics else None
+    physics = physics if run.recipe.physics else None
     files = case_files(cases, table, "train", fold=run.fold, repeat=run.repeat, physics=physics)
     if run.family.probe is not None:
         tried: ProbeResult = run.family.probe(run, [open_case(files[0])], n_steps)
         return tried
-    recipe = run.network_recipe
+    recipe, reader = run.network_recipe, run.family.reader
     opened = [open_case(file) for file in files[: recipe.sampling.batch_size]]
-    spec = spec_of(opened, recipe.inputs)
+    spec = reader.spec_of(opened, recipe.inputs)
     with explained_memory_errors(recipe):
         task = make_task(run, spec, {"train": opened})
-        batch = next(iter(patch_loader(PatchDataset(opened, spec, recipe, run.seed), recipe)))
+        batch = next(iter(patch_loader(reader.patches(opened, spec, recipe, run.seed), recipe)))
         optimiser = build_optimiser(task.network, recipe.optimiser, task.lr)
         losses: list[float] = []
         loss, output = task.batch_loss(batch, 0)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from doseledger.core.errors import BadInput
-from doseledger.core.files import read_json, sha256_of_json, write_json
+from doseledger.core.files import read_mapping, sha256_of_json, write_json
 
 PARTS_FILE = "fingerprint.json"
 LIGHTNING_FILE = "last.ckpt"
@@ -51,7 +51,7 @@ def open_state(root: Path, model: str, parts: dict[str, Any], *, fresh: bool) ->
     if fresh:
         why = "a fresh start was asked for"
     elif others:
-        changed = changed_parts(read_json(others[0] / PARTS_FILE), parts)
+        changed = changed_parts(read_mapping(others[0] / PARTS_FILE), parts)
         why = f"the interrupted run of {model} differs: {'; '.join(changed)}"
     else:
         why = f"there is no interrupted run of {model}"

@@ -10,8 +10,8 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from doseledger.core.files import sha256_of_file, sha256_of_json, write_json, write_text
-from doseledger.learn.data.inputs import InputSpec, OpenCase
+from doseledger.core.files import all_or_none, sha256_of_file, sha256_of_json, write_json, write_text
+from doseledger.learn.data.inputs import OpenCase
 from doseledger.learn.run import CasesByPart, TrainingRun
 
 
@@ -27,7 +27,8 @@ def resolved_settings(run: TrainingRun) -> dict[str, Any]:
     return {"model": run.model, **_rates_and_seeds(run), "recipe": run.recipe.trained_part().model_dump(mode="json")}
 
 
-def write_run_files(run: TrainingRun, out: Path, splits: Path, spec: InputSpec, cases: CasesByPart) -> None:
+@all_or_none()
+def write_run_files(run: TrainingRun, out: Path, splits: Path, spec: Any, cases: CasesByPart) -> None:
     """Write config_resolved.yaml, dataset_summary.json and run.json to the run's folder.
 
     Parameters

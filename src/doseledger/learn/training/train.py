@@ -21,11 +21,11 @@ from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.fanout import Tell
 from doseledger.core.files import sha256_of_file
 from doseledger.core.tables import SPLITS, read_table
-from doseledger.learn.data.inputs import InputSpec, OpenCase, beams_of, case_files, open_case, spacing_range, spec_of
-from doseledger.learn.data.patches import PatchDataset, WholeCases, case_loader, patch_loader
+from doseledger.learn.data.inputs import OpenCase, beams_of, case_files, open_case, spacing_range
+from doseledger.learn.data.patches import case_loader, patch_loader
 from doseledger.learn.recipes.dose import CommonRecipe
 from doseledger.learn.run import CasesByPart, Task, TrainingRun
-from doseledger.learn.training.callbacks import Alive, CaseGroups, Log, Recorder, copy_file
+from doseledger.learn.training.callbacks import Alive, CaseGroups, Log, Recorder, copy_file, require_whole
 from doseledger.learn.training.checkpoint import Checkpoint
 from doseledger.learn.training.measured import measured_cases
 from doseledger.learn.training.ranks import Team, share_cases, share_patches, team_of, trainer_options
@@ -91,7 +91,7 @@ def train(
         return
     team = team_of(run.devices, run.nodes)
     cases = open_cases(run, places)
-    spec = spec_of([*cases["train"], *cases["val"]], run.recipe.inputs)
+    spec = run.family.reader.spec_of([*cases["train"], *cases["val"]], run.recipe.inputs)
     opened = open_state if team.is_main else join_state
     state = opened(places.state_root, run.model, fingerprint_parts(run, places, cases), fresh=fresh)
     pulse = Pulse(state.folder, main=team.is_main)
@@ -108,7 +108,8 @@ def train(
             folder = places.state_root.parent / "wandb"
             live.sink = stack.enter_context(open_wandb(folder, run.model, state.folder.name, resolved_settings(run)))
         task = make_task(run, spec, cases)
-        groups = CaseGroups([case.case_id for case in cases["val"]], [c.case_id for c in measured_cases(run, cases)])
+        validated, trained = ([case.case_id for case in part] for part in (cases["val"], measured_cases(run, cases)))
+        groups = CaseGroups(validated, trained, run.family.scores)
         log(_describe(run, task, team, cases, groups))
         began = time.perf_counter()
         recorder = Recorder(places.out, state, _checkpoint_maker(run, spec, cases), live, team, groups)
@@ -152,7 +153,7 @@ def _describe(run: TrainingRun, task: Task, team: Team, cases: CasesByPart, grou
 def open_cases(run: TrainingRun, places: Places) -> CasesByPart:
     """Return the training and validation cases, each compared with its SHA256 in the splits."""
     splits = read_table(places.splits, SPLITS)
-    physics = places.physics if run.recipe.inputs.physics else None
+    physics = places.physics if run.recipe.physics else None
 
     def opened(part: str) -> list[OpenCase]:
         files = case_files(places.cases, splits, part, fold=run.fold, repeat=run.repeat, physics=physics)
@@ -161,7 +162,7 @@ def open_cases(run: TrainingRun, places: Places) -> CasesByPart:
     return {part: opened(part) for part in ("train", "val")}
 
 
-def make_task(run: TrainingRun, spec: InputSpec, cases: CasesByPart) -> Task:
+def make_task(run: TrainingRun, spec: Any, cases: CasesByPart) -> Task:
     """Return the task of the run's family, with weights drawn from the run's seed and nothing else's."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)
@@ -238,10 +239,10 @@ def explained_memory_errors(recipe: CommonRecipe) -> Iterator[None]:
 def _fit(
     run: TrainingRun, task: Task, callbacks: list[pl.Callback], state: ResumeState, cases: CasesByPart, team: Team
 ) -> None:
-    recipe = run.network_recipe
-    patches = share_patches(patch_loader(PatchDataset(cases["train"], task.spec, recipe, run.seed), recipe), team)
+    recipe, reader = run.network_recipe, run.family.reader
+    patches = share_patches(patch_loader(reader.patches(cases["train"], task.spec, recipe, run.seed), recipe), team)
     validated = share_cases([*cases["val"], *measured_cases(run, cases)], team)
-    whole = case_loader(WholeCases(validated, task.spec, recipe.sampling.patch_zyx), recipe.loader)
+    whole = case_loader(reader.whole(validated, task.spec, recipe.sampling.patch_zyx), recipe.loader)
     with (
         quiet_lightning(),
         explained_memory_errors(recipe),
@@ -269,6 +270,8 @@ def _fit(
         )
         # weights_only: the state is this program's own, and no code in it is run.
         resume_from = str(state.lightning) if state.found else None
+        if state.found:
+            require_whole(state.lightning)
         try:
             trainer.fit(task, patches, whole, ckpt_path=resume_from, weights_only=True)
         except SIGTERMException as error:
@@ -279,7 +282,7 @@ def _fit(
             ) from error
 
 
-def _checkpoint_maker(run: TrainingRun, spec: InputSpec, cases: CasesByPart) -> Any:
+def _checkpoint_maker(run: TrainingRun, spec: Any, cases: CasesByPart) -> Any:
     def make(task: Task, epoch: int, scores: dict[str, float]) -> Checkpoint:
         return Checkpoint(
             model=run.model,

@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from doseledger.core.limit import keeps
-from doseledger.learn.run import MONITORED, trained_name
-
-MEASURED_ON_TRAINING = trained_name(MONITORED)
+from doseledger.learn.run import SEGMENT_SCORES, monitored_in, trained_name
 
 Row = Mapping[str, float]
 
@@ -39,15 +37,19 @@ class RedFlagLimits(Protocol):
 
     @property
     def gap(self) -> Level:
-        """(validation - training) / training, both MAE of whole cases under the same mask: above it."""
+        """(validation - training) / training, both the same error of whole cases: above it."""
 
     @property
-    def least_mae_gy(self) -> Level:
+    def least_mae_gy(self) -> Level | None:
         """Validation MAE in Gy: at or below it."""
 
     @property
+    def least_dice_error(self) -> Level | None:
+        """One less validation Dice: at or below it."""
+
+    @property
     def rise(self) -> Level:
-        """The latest loss or validation MAE as a multiple of the least so far: above it."""
+        """The latest loss or validation error as a multiple of the least so far: above it."""
 
 
 @dataclass(frozen=True)
@@ -73,34 +75,49 @@ def red_flags(history: Sequence[Row], limits: RedFlagLimits) -> list[RedFlag]:
 
 def final_red_flags(history: Sequence[Row], limits: RedFlagLimits) -> list[RedFlag]:
     """Return the signs in a whole history: scores of the epoch with the best validation, losses of the last one."""
-    validated = [row for row in history if MONITORED in row]
-    if not validated:
+    name = monitored_in({key for row in history for key in row})
+    validated = [row for row in history if name in row]
+    if name is None or not validated:
         return []
-    best = min(validated, key=lambda row: row[MONITORED])
+    best = min(validated, key=lambda row: row[name])
     return [*_of_scores(best, limits), *_of_course(history, limits)]
 
 
+def was_measured_on_training(history: Sequence[Row]) -> bool:
+    """Return whether any epoch says how well training cases themselves are predicted."""
+    names = {key for row in history for key in row}
+    name = monitored_in(names)
+    return name is not None and trained_name(name) in names
+
+
 def _of_scores(row: Row, limits: RedFlagLimits) -> Iterator[RedFlag]:
-    if MONITORED not in row:
+    name = monitored_in(row)
+    if name is None:
         return
-    epoch, mae_gy = int(row["epoch"]), row[MONITORED]
-    severity = _severity(limits.least_mae_gy, mae_gy, above=False)
+    epoch, error = int(row["epoch"]), row[name]
+    is_dose = name != SEGMENT_SCORES[0]
+    least = limits.least_mae_gy if is_dose else limits.least_dice_error
+    severity = _severity(least, error, above=False) if least is not None else None
     if severity:
-        limit = getattr(limits.least_mae_gy, severity)
+        limit = getattr(least, severity)
         words = (
-            f"validation MAE is {mae_gy:.3f} Gy in epoch {epoch}, at or below {limit:g} Gy: no prediction from anatomy "
+            f"validation MAE is {error:.3f} Gy in epoch {epoch}, at or below {limit:g} Gy: no prediction from anatomy "
             "comes so near; look for the plan's dose among the inputs, and for one patient in train and val"
+            if is_dose
+            else f"validation Dice is {1 - error:.3f} in epoch {epoch}, at or above {1 - limit:g}: two observers agree "
+            "less; look for one patient in train and val"
         )
-        yield RedFlag("score_implausible", severity, words, {"mae_gy": mae_gy, "limit": limit})
-    if MEASURED_ON_TRAINING not in row:
+        yield RedFlag("score_implausible", severity, words, {"mae_gy" if is_dose else name: error, "limit": limit})
+    if trained_name(name) not in row:
         return
-    training_gy = row[MEASURED_ON_TRAINING]
-    gap = (mae_gy - training_gy) / training_gy if training_gy > 0 else float("inf")
+    known = row[trained_name(name)]
+    gap = (error - known) / known if known > 0 else float("inf")
     severity = _severity(limits.gap, gap, above=True)
     if severity:
         limit = getattr(limits.gap, severity)
+        unit = " Gy" if is_dose else " of Dice"
         words = (
-            f"validation errs by {mae_gy:.2f} Gy, training cases by {training_gy:.2f} Gy in epoch {epoch}: a gap of "
+            f"validation errs by {error:.2f}{unit}, training cases by {known:.2f}{unit} in epoch {epoch}: a gap of "
             f"{gap:.0%}, more than {limit:.0%}; the model learns its patients by heart. More patients, more variation "
             "of patches, weight decay or an earlier end help"
         )
@@ -118,7 +135,9 @@ def _of_course(history: Sequence[Row], limits: RedFlagLimits) -> Iterator[RedFla
             "anatomy differ by more; look for the plan's dose among the inputs, and for a loss that counts no voxel"
         )
         yield RedFlag("loss_vanishes", severity, words, {"share": share, "limit": limit})
-    for column, name in (("train_loss", "the training loss"), (MONITORED, "the validation MAE")):
+    monitored = monitored_in({key for row in history for key in row}) or "train_loss"
+    score = "the validation error" if monitored == SEGMENT_SCORES[0] else "the validation MAE"
+    for column, name in (("train_loss", "the training loss"), (monitored, score)):
         values = [row[column] for row in history if column in row]
         if not values or column not in history[-1]:
             continue

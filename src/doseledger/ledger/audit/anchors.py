@@ -48,6 +48,29 @@ def tag_anchors(root: Path) -> list[Anchor]:
     return found
 
 
+def read_given(text: str) -> str:
+    """Return the SHA256 of a head that a person typed or copied: 64 hex digits, or the line of `audit head`.
+
+    Raises
+    ------
+    BadInput
+        If it is neither.
+
+    Examples
+    --------
+    >>> read_given(" " + "AB" * 32) == "ab" * 32
+    True
+    """
+    line = ANCHOR.search(text)
+    sha256 = line[2] if line else "".join(text.split()).lower()
+    if re.fullmatch(r"[0-9a-f]{64}", sha256) is None:
+        raise BadInput(
+            f"--head {text!r} is no head of an audit log; wanted its 64 hex digits, or the line `audit log: … entries, "
+            "head …` that a page, a tag's message or `doseledger audit head` shows"
+        )
+    return sha256
+
+
 def keep_head(root: Path, log: Path) -> None:
     """Keep a log's head under a Git ref of the project, one commit a head; nothing is done without Git.
 
@@ -73,8 +96,15 @@ def ref_anchors(root: Path) -> list[Anchor]:
     return [Anchor(HEADS_REF, head, log_id) for head, log_id in heads]
 
 
-def file_anchors(path: Path) -> list[Anchor]:
+def file_anchors(path: Path, *, is_outside: bool = False) -> list[Anchor]:
     """Return the anchors that a file holds: a manifest's `audit` key, or a line as `anchor_line` writes it.
+
+    Parameters
+    ----------
+    path
+        The file.
+    is_outside
+        Whether it lies where whoever writes the log can't write.
 
     Raises
     ------
@@ -89,7 +119,7 @@ def file_anchors(path: Path) -> list[Anchor]:
         found += _heads_in_json(path, text)
     if not found:
         raise BadInput(f"{path}: holds no head of an audit log (wanted a key `audit`, or a line `audit log: …`)")
-    return [Anchor(str(path), head, log_id) for head, log_id in found]
+    return [Anchor(str(path), head, log_id, is_outside=is_outside) for head, log_id in found]
 
 
 def _text_of(path: Path) -> str:

@@ -1,12 +1,14 @@
 """Check of an audit log against its own chain and copies of its head.
 
 The chain alone shows an edit, a removal and a reordering by whoever did not write all later lines anew. What shows
-those too, and a log cut off at its end, are *anchors*: copies of the head's length and hash in other places.
+those too, and a log cut off at its end, are *anchors*: copies of the head's length and hash in other places. An anchor
+in the same clone is worth no more than the log: whoever can write the one can write the other. One from outside, a
+printed page or a tag as a remote holds it, can't be rewritten with the log.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,11 +28,14 @@ class Anchor:
         The head as it was then.
     log_id
         Which log's head: the SHA256 of its first entry; empty where the holder does not say.
+    is_outside
+        Whether it was brought from where nobody who writes the log can write.
     """
 
     where: str
     head: AuditHead
     log_id: str = ""
+    is_outside: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,12 +68,15 @@ class AuditCheck:
         What is no fault: lines cut short by a killed writer, and named since.
     anchored
         How many entries, from the first on, an anchor vouches for.
+    outside
+        How many of them an anchor from outside vouches for.
     """
 
     head: AuditHead
     findings: tuple[AuditFinding, ...]
     notes: tuple[AuditFinding, ...]
     anchored: int
+    outside: int
 
     @property
     def ok(self) -> bool:
@@ -76,7 +84,7 @@ class AuditCheck:
         return not self.findings
 
 
-def verify(log: Path, anchors: Iterable[Anchor]) -> AuditCheck:
+def verify(log: Path, anchors: Iterable[Anchor], given: Sequence[str] = ()) -> AuditCheck:
     """Return every sign that a log was edited, shortened or reordered, by its own chain and by all anchors.
 
     Parameters
@@ -85,6 +93,8 @@ def verify(log: Path, anchors: Iterable[Anchor]) -> AuditCheck:
         The log; where there is none, it is one of no entries.
     anchors
         Heads of this log that were copied elsewhere.
+    given
+        SHA256 of heads that a person brought from outside, in hex; how many entries there were is not asked.
     """
     lines = log.read_bytes().split(b"\n") if log.is_file() else [b""]
     ended = lines[-1] == b""
@@ -108,9 +118,18 @@ def verify(log: Path, anchors: Iterable[Anchor]) -> AuditCheck:
     for number, line in torn:
         text = f"{len(line)} bytes are no entry: a writer was stopped in the midst; the next entry will name them"
         notes.append(AuditFinding(number, text))
+    anchors = tuple(anchors)
     held, broken = _judge_anchors(hashes, anchors)
+    proven, _ = _judge_anchors(hashes, [anchor for anchor in anchors if anchor.is_outside])
+    places = {sha256: number for number, sha256 in enumerate(hashes, start=1)}
+    for sha256 in given:
+        if sha256 in places:
+            proven = max(proven, places[sha256])
+        else:
+            message = f"no entry is the head {sha256} that was given from outside: the log was cut off or written anew"
+            broken.append(AuditFinding(0, message))
     head = AuditHead(len(hashes), hashes[-1] if hashes else NO_ENTRY)
-    return AuditCheck(head, (*findings, *broken), tuple(notes), held)
+    return AuditCheck(head, (*findings, *broken), tuple(notes), max(held, proven), proven)
 
 
 def _judge_entry(number: int, line: bytes, entry: dict[str, Any], before: AuditHead) -> list[AuditFinding]:

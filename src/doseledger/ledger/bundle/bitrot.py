@@ -18,6 +18,7 @@ from typing import Any
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import read_yaml
 from doseledger.core.types import Tell
+from doseledger.ledger.provenance.dvc_files import entries, read_lock, read_pipeline
 
 DIR = ".dir"
 LOCK = "dvc.lock"
@@ -84,22 +85,23 @@ def recorded_outs(root: Path) -> list[Recorded]:
     """
     found: list[Recorded] = []
     for path in _record_files(root):
-        content = read_yaml(path) or {}
         relative = path.relative_to(root)
         if path.name == LOCK:
-            pipeline = path.with_suffix(".yaml")
-            described = ((read_yaml(pipeline) or {}).get("stages") or {}) if pipeline.is_file() else {}
+            described = read_pipeline(path.with_suffix(".yaml"))
             # DVC names a stage of a pipeline file below the root by that file and its own name.
             prefix = "" if relative.parent == Path() else f"{relative.with_suffix('.yaml').as_posix()}:"
             stages = {
-                f"{prefix}{name}": (stage, _working_folder(described.get(name.partition("@")[0])))
-                for name, stage in (content.get("stages") or {}).items()
+                f"{prefix}{name}": (stage, str(described.get(name.partition("@")[0], {}).get("wdir") or "."))
+                for name, stage in read_lock(path).items()
             }
         else:
+            content = read_yaml(path) or {}
+            if not isinstance(content, dict):
+                raise BadInput(f"{path}: no mapping, so no file that `dvc add` wrote; run that again")
             stages = {relative.as_posix(): (content, str(content.get("wdir") or "."))}
         for stage, (record, folder) in stages.items():
-            for out in (record or {}).get("outs") or []:
-                if not isinstance(out, dict) or "path" not in out or not (out.get("md5") or out.get("hash")):
+            for out in entries(record, "outs", f"{path}: {stage}"):
+                if not (out.get("md5") or out.get("hash")):
                     raise BadInput(f"{path}: an out of {stage} has no path or no md5; run `dvc repro` again")
                 if "md5" in out:
                     place = os.path.normpath(relative.parent / folder / str(out["path"]))
@@ -113,12 +115,6 @@ def _record_files(root: Path) -> list[Path]:
         below[:] = [name for name in below if not name.startswith(".")]
         found += [Path(folder, name) for name in names if name == LOCK or name.endswith(".dvc")]
     return sorted(found)
-
-
-def _working_folder(stage: Any) -> str:
-    """The folder that a stage's paths are relative to, below that of its pipeline file."""
-    body = stage.get("do", stage) if isinstance(stage, dict) else {}
-    return str(body.get("wdir") or ".")
 
 
 def expand_out(out: Recorded, cache: Path) -> list[Recorded] | None:

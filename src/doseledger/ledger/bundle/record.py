@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from doseledger.core.errors import BadInput
-from doseledger.core.files import read_json, read_yaml, sha256_of_bytes, sha256_of_file, to_json
+from doseledger.core.files import read_mapping, sha256_of_bytes, sha256_of_file, to_json
 from doseledger.core.protocol import Protocol
 from doseledger.core.template import render_markdown
 from doseledger.ledger.bundle.bitrot import LOCK
@@ -28,6 +28,7 @@ from doseledger.ledger.bundle.manifest import (
     sums_text,
 )
 from doseledger.ledger.bundle.sources import Wanted, bundle_name, evidence_summary
+from doseledger.ledger.provenance.dvc_files import read_lock
 from doseledger.ledger.provenance.stamp import git_state, run_provenance
 from doseledger.parity.contract import Contract, load_contract
 
@@ -131,8 +132,6 @@ def describe_bundle(name: str, order: Order, entries: list[Entry], n_dicom: int)
 
 def _stages(entries: list[Entry], root: Path) -> list[dict[str, Any]]:
     """The stages behind what is packed, in the lock's order: command, data read and written, by DVC's hashes."""
-    lock = root / LOCK
-    known = (read_yaml(lock) or {}).get("stages") or {} if lock.is_file() else {}
     found = {
         name: {
             "stage": name,
@@ -140,7 +139,7 @@ def _stages(entries: list[Entry], root: Path) -> list[dict[str, Any]]:
             "reads": {path: md5 for path, md5 in _hashes(stage, "deps").items() if not _is_code(path)},
             "writes": _hashes(stage, "outs"),
         }
-        for name, stage in known.items()
+        for name, stage in read_lock(root / LOCK).items()
     }
     wanted = {entry.stage for entry in entries} & set(found)
     while True:
@@ -151,9 +150,9 @@ def _stages(entries: list[Entry], root: Path) -> list[dict[str, Any]]:
         wanted |= behind
 
 
-def _command(cmd: str | list[str]) -> str:
+def _command(cmd: Any) -> str:
     """A stage's command in one line; one of several is run as the shell's `&&` would."""
-    return " && ".join(" ".join(str(part).split()) for part in ([cmd] if isinstance(cmd, str) else cmd))
+    return " && ".join(" ".join(str(part).split()) for part in (cmd if isinstance(cmd, list) else [cmd]))
 
 
 def _meet(out: str, needed: set[str]) -> bool:
@@ -211,7 +210,7 @@ def _environments(order: Order) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for folder in order.wanted.runs:
         for path in sorted([folder] if folder.is_file() else folder.rglob("run.json")):
-            run = read_json(path) if path.name == "run.json" else {}
+            run = read_mapping(path) if path.name == "run.json" else {}
             if isinstance(run.get("provenance"), dict):
                 where = bundle_name(path, order.root, "run")
                 found.append({"of": where, "device": run.get("device"), "seed": run.get("seed"), **run["provenance"]})

@@ -1,9 +1,10 @@
-"""DVC's Python API: cache, changes, fetching, the queue."""
+"""DVC's Python API: cache, pipeline, fetching, the queue."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,6 +53,81 @@ def changed_stages(root: Path, stages: list[str]) -> list[str]:
             for kind, paths in change.items():
                 words += [f"{stage}: {kind}: {path} ({how})" for path, how in paths.items()]
     return words
+
+
+@dataclass(frozen=True)
+class StageState:
+    """A stage as DVC knows it, against its record in dvc.lock.
+
+    Parameters
+    ----------
+    name, command
+        As in the pipeline.
+    recorded
+        MD5 of each dependency of its last run, by path; empty where it has not run.
+    changed
+        In DVC's words, what of its files is not as recorded, by path.
+    settings
+        Recorded and present value of each setting that differs.
+    reaches
+        Names of the stages after it.
+    """
+
+    name: str
+    command: str
+    recorded: Mapping[str, str]
+    changed: Mapping[str, str]
+    settings: Mapping[str, tuple[Any, Any]]
+    reaches: tuple[str, ...]
+
+
+def pipeline_state(root: Path) -> list[StageState]:
+    """Return every stage of the pipeline, each after those that it depends on.
+
+    Raises
+    ------
+    BadInput
+        If DVC can't read the pipeline.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+    from networkx import ancestors, topological_sort
+
+    try:
+        with Repo(str(root)) as repo:
+            status, graph = repo.status(), repo.index.graph
+            # An edge leads from a stage to what it depends on.
+            ordered = [stage for stage in reversed(list(topological_sort(graph))) if stage.cmd]
+            place = {stage.addressing: number for number, stage in enumerate(ordered)}
+            return [
+                _stage_state(
+                    stage,
+                    status.get(stage.addressing, []),
+                    tuple(sorted((other.addressing for other in ancestors(graph, stage)), key=place.__getitem__)),
+                )
+                for stage in ordered
+            ]
+    except DvcException as error:
+        raise BadInput(f"{root}: DVC can't read the pipeline ({error})") from error
+
+
+def _stage_state(stage: Any, status: list[Any], reaches: tuple[str, ...]) -> StageState:
+    changed: dict[str, str] = {}
+    settings: dict[str, tuple[Any, Any]] = {}
+    known = {str(dep): dep for dep in stage.deps}
+    for change in status:
+        if isinstance(change, str):
+            changed["command"] = change
+            continue
+        for path, how in (item for paths in change.values() for item in paths.items()):
+            if isinstance(how, dict):
+                dep = known[path]
+                before, after = dep.hash_info.value or {}, dep.read_params()
+                settings |= {key: (before.get(key), after.get(key)) for key in how}
+            else:
+                changed[path] = how
+    recorded = {path: str(dep.hash_info.value) for path, dep in known.items() if isinstance(dep.hash_info.value, str)}
+    return StageState(stage.addressing, str(stage.cmd), recorded, changed, settings, reaches)
 
 
 def fetch_file(root: Path, path: str, revision: str, out: Path) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from doseledger.core.errors import BadInput
-from doseledger.core.files import read_yaml
 from doseledger.core.layout import PARAMS_FILE
 from doseledger.learn.kinds import full_block
+from doseledger.ledger.provenance.dvc_files import read_lock
 
 # The stages of every model's run, by cohort, and those of its own, by cohort and model.
 COMMON_STAGES = ("ingest", "split", "check_data", "drift")
@@ -34,7 +34,7 @@ def stages_of_model(lock_file: Path, cohort: str, model: str) -> dict[str, Any]:
     BadInput
         If the file is no dvc.lock.
     """
-    known = _read_stages(lock_file)
+    known = read_lock(lock_file)
     return {name: known[name] for name in stage_names(cohort, model) if name in known}
 
 
@@ -53,7 +53,7 @@ def dvc_hashes(lock_file: Path, stages: Sequence[str] | None = None) -> dict[str
     BadInput
         If the file is no dvc.lock.
     """
-    known = _read_stages(lock_file)
+    known = read_lock(lock_file)
     wanted = known if stages is None else [name for name in stages if name in known]
     return {
         name: {
@@ -63,16 +63,6 @@ def dvc_hashes(lock_file: Path, stages: Sequence[str] | None = None) -> dict[str
         }
         for name in wanted
     }
-
-
-def _read_stages(lock_file: Path) -> dict[str, Any]:
-    """The entries of a dvc.lock by stage; empty where there is no such file."""
-    if not lock_file.is_file():
-        return {}
-    lock = read_yaml(lock_file)
-    if not isinstance(lock, dict) or not isinstance(lock.get("stages", {}), dict):
-        raise BadInput(f"{lock_file}: not a dvc.lock (no mapping of stages); run `dvc repro` again")
-    return lock.get("stages") or {}
 
 
 def settings_of_run(config: Mapping[str, Any], predict: Mapping[str, Any], stages: Mapping[str, Any]) -> dict[str, Any]:
@@ -88,8 +78,9 @@ def settings_of_run(config: Mapping[str, Any], predict: Mapping[str, Any], stage
         dvc.lock's entries of the run's stages.
     """
     found: dict[str, Any] = {name: config[name] for name in COMMON_SETTINGS if name in config}
-    found |= dict(config.get("recipe") or {})
-    if predict:
+    recipe = config.get("recipe")
+    found |= recipe if isinstance(recipe, dict) else {}
+    if isinstance(predict, Mapping) and predict:
         found["predict"] = dict(predict)
     for name, stage in stages.items():
         if name.partition("@")[0] in DECIDING_STAGES:

@@ -6,10 +6,13 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from doseledger.core.damage import DAMAGED
+from doseledger.core.errors import BadInput
+from doseledger.ledger.provenance.dvc_files import lock_stages
+from doseledger.ledger.provenance.dvc_files import parse_yaml as parse_yaml
 from doseledger.ledger.provenance.stamp import LOCK_FILE, PARAMS_FILE, PIPELINE_FILE
 
 # Paths inside a snapshot hang below this, so that code for folders serves commits too.
@@ -72,25 +75,13 @@ def workspace_snapshot(root: Path) -> Snapshot:
 
 def _head(name: str, heads: Mapping[str, bytes]) -> dict[str, Any]:
     content = heads.get(name, b"")
-    return parse_yaml(LOCK_DEPS.sub(b"", content) if name == LOCK_FILE else content)
-
-
-@lru_cache(maxsize=256)
-def _yaml_text(content: bytes) -> Any:
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
+    if name != LOCK_FILE:
+        return parse_yaml(content)
     try:
-        return YAML(typ="safe", pure=True).load(content.decode("utf-8", "replace"))
-    except YAMLError:
-        # An old commit may hold a file with conflict marks in it; it then holds no run.
-        return None
-
-
-def parse_yaml(content: bytes) -> dict[str, Any]:
-    """Return a file's mapping; empty where it holds none."""
-    value = _yaml_text(content)
-    return value if isinstance(value, dict) else {}
+        lock = parse_yaml(LOCK_DEPS.sub(b"", content))
+        return lock | {"stages": lock_stages(lock, name)}
+    except BadInput:
+        return {}
 
 
 def cached_file(cache: Path, lock: Mapping[str, Any], path: str) -> bytes | None:
@@ -102,9 +93,12 @@ def cached_file(cache: Path, lock: Mapping[str, Any], path: str) -> bytes | None
             if str(folder) == path:
                 return _cached(cache, md5)
             if md5.endswith(".dir") and folder in PurePosixPath(path).parents:
-                listing = json.loads(_cached(cache, md5) or b"[]")
                 inside = str(PurePosixPath(path).relative_to(folder))
-                return next((_cached(cache, item["md5"]) for item in listing if item["relpath"] == inside), None)
+                try:
+                    listing = json.loads(_cached(cache, md5) or b"[]")
+                    return next((_cached(cache, item["md5"]) for item in listing if item["relpath"] == inside), None)
+                except DAMAGED:
+                    return None
     return None
 
 

@@ -12,12 +12,12 @@ from typing import Any
 
 from doseledger.core.code import reached_code
 from doseledger.core.errors import NotReady
-from doseledger.core.files import read_json, sha256_of_file, write_json
+from doseledger.core.files import all_or_none, read_json, sha256_of_file, write_json
 from doseledger.core.layout import Layout, ModelLayout
 from doseledger.core.protocol import load_goals, load_protocol
 from doseledger.core.settings import Settings
 from doseledger.gates.digests import DATA_JUDGE
-from doseledger.gates.limits import DEFAULT, load_thresholds
+from doseledger.gates.limits import DEFAULT, borrowed_limits, load_thresholds
 from doseledger.gates.run_digest import TRAINER
 from doseledger.gates.suites import read_suite
 from doseledger.gates.verdict import without_explanations
@@ -30,8 +30,9 @@ STAGES: dict[str, tuple[str, ...]] = {
     "split": ("doseledger.ingest.splits",),
     "physics": ("doseledger.ingest.physics",),
     "check_data": (DATA_JUDGE, "doseledger.report.gate_pages"),
-    "evaluate": ("doseledger.evaluate.cohort", "doseledger.evaluate.calibration"),
+    "evaluate": ("doseledger.evaluate.cohort", "doseledger.evaluate.segmentation", "doseledger.evaluate.calibration"),
     "drift": ("doseledger.gates.drift.judge", "doseledger.report.gate_pages"),
+    "deliver": ("doseledger.deliver.cohort",),
     "judge": ("doseledger.gates.model.judge",),
     "report": ("doseledger.report.run",),
     "report_data": ("doseledger.report.data",),
@@ -52,6 +53,7 @@ NEEDS = {
     "physics": ("protocol",),
     "check_data": ("protocol", "data"),
     "evaluate": ("protocol", "goals"),
+    "deliver": ("protocol", "goals"),
     "drift": ("protocol", "drift"),
     "report": ("explained",),
     "report_data": ("explained",),
@@ -111,7 +113,8 @@ def model_files(at: ModelLayout, settings: Settings) -> dict[Path, Any]:
     limits = load_thresholds(at.layout).model_dump(mode="json")
     recipe, trained = recipe_of(settings, at.name), trained_settings(settings, at.name)
     begun = {key: value for key, value in trained["recipe"].items() if key != "fit"}
-    judged = {name: limits[name] for name in ("training", "evaluation", "candidate")}
+    judged = {name: limits[name] for name in ("training", "evaluation", "candidate", "badge")}
+    judged["borrowed"] = borrowed_limits(at.layout)
     for name in ("metrics", "shortcuts"):
         judged[name] = limits[name].get(at.name, limits[name].get(DEFAULT))
     preflight = {**trained, "recipe": begun, "limits": [limits["preflight"], judged]}
@@ -157,8 +160,9 @@ def trained_settings(settings: Settings, model: str) -> dict[str, Any]:
 
 def write_files(files: Mapping[Path, Any]) -> None:
     """Write JSON files."""
-    for path, value in files.items():
-        write_json(path, value)
+    with all_or_none():
+        for path, value in files.items():
+            write_json(path, value)
 
 
 def require_stage(layout: Layout, settings: Settings, stage: str, model: str | None = None) -> None:
@@ -190,6 +194,6 @@ def require_stage(layout: Layout, settings: Settings, stage: str, model: str | N
             raise NotReady(f"no {path}; run `dvc repro`, whose first stages write what others depend on")
         if read_json(path) != value:
             raise NotReady(
-                f"{path} is not what code and settings say now; run `dvc repro` (by hand `doseledger code` and "
-                "`doseledger settings`), else a result is recorded under what it was not made with"
+                f"{path} is not what code and settings say now; run `dvc repro` (`dvc repro --force code` where the "
+                "package was updated), else a result is recorded under what it was not made with"
             )

@@ -11,7 +11,9 @@ from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from doseledger.core.files import read_yaml, sha256_of_file
+from doseledger.core.errors import BadInput
+from doseledger.core.files import sha256_of_file
+from doseledger.ledger.provenance.dvc_files import Stages, lock_stages, parse_yaml, read_lock, read_pipeline
 from doseledger.ledger.provenance.git import NO_GIT, run_git
 
 PARAMS_FILE = "params.yaml"
@@ -96,35 +98,22 @@ def stage_outs(root: Path) -> frozenset[str]:
     tracked = run_git(root, "ls-files", "-z", "--", LOCK_FILE, f"**/{LOCK_FILE}").stdout.split("\0")
     found: set[str] = set()
     for lock in {PurePosixPath(name) for name in (LOCK_FILE, *tracked) if name}:
-        pipeline = _stages_of(_read_if_there(root / lock.with_name(PIPELINE_FILE)))
+        pipeline = read_pipeline(root / lock.with_name(PIPELINE_FILE))
         committed = run_git(root, "show", f"HEAD:./{lock}")
-        locks = [_read_if_there(root / lock)]
+        locks = [read_lock(root / lock)]
         if committed.returncode == 0:
             locks.append(_parse_lock(committed.stdout))
-        for name, stage in (entry for content in locks for entry in _stages_of(content).items()):
-            written = pipeline.get(name.partition("@")[0]) or {}
+        for name, stage in (entry for stages in locks for entry in stages.items()):
             # A stage's paths are relative to its wdir, and that to the file's own folder.
-            folder = lock.parent / str(written.get("do", written).get("wdir", "."))
+            folder = lock.parent / str(pipeline.get(name.partition("@")[0], {}).get("wdir", "."))
             found |= {posixpath.normpath(folder / str(out["path"])) for out in stage.get("outs") or []}
     return frozenset(found)
 
 
-def _read_if_there(path: Path) -> Any:
-    return read_yaml(path) if path.is_file() else {}
-
-
-def _stages_of(content: Any) -> dict[str, dict[str, Any]]:
-    stages = content.get("stages") if isinstance(content, dict) else None
-    return stages if isinstance(stages, dict) else {}
-
-
-def _parse_lock(text: str) -> Any:
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
+def _parse_lock(text: str) -> Stages:
     try:
-        return YAML(typ="safe", pure=True).load(text)
-    except YAMLError:
+        return lock_stages(parse_yaml(text.encode()), LOCK_FILE)
+    except BadInput:
         # An unreadable lock in HEAD takes no file off the list: the stricter answer.
         return {}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +11,11 @@ from pydantic import Field
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_yaml
+from doseledger.core.limit import keeps, meets
 from doseledger.core.schema import Block, Reason, load_block
 from doseledger.gates.limits import MetricLimit
 from doseledger.ledger.registry.tag import Version
 
-COMPARE = {"<=": operator.le, ">=": operator.ge}
 # A stage's name stands in its tag, and is read from there by version_tag.STAGE_TAG.
 Stage = Annotated[str, Field(pattern=r"^[a-z]+$")]
 
@@ -146,7 +145,7 @@ def _clinical_target(evidence: Evidence, criterion: Criterion) -> str:
     missed = []
     for limit in evidence.target:
         value = summary.get(limit.metric)
-        if value is None or not COMPARE[limit.operator](value, limit.limit):
+        if value is None or not meets(value, limit.operator, limit.limit):
             found = "not measured" if value is None else f"{value:.4g}"
             missed.append(f"{limit.metric} is {found}, wanted {limit.operator} {limit.limit:g} ({limit.source})")
     return f"{'; '.join(missed)}: train a better model, and register that" if missed else ""
@@ -168,14 +167,14 @@ def _test_set_locked(evidence: Evidence, criterion: Criterion) -> str:
         return ""
     return (
         f"{test_set['locked_by_digest']} of its {test_set['cases']} test cases were locked by digest; "
-        "`doseledger splits lock` without --by-name, evaluate and register anew"
+        "`doseledger test-set lock` without --by-name, evaluate and register anew"
     )
 
 
 def _reproduced(evidence: Evidence, criterion: Criterion) -> str:
     del criterion
     made, allowed = evidence.version.record["reproduced"], evidence.reproduction.max_difference_gy
-    if made["max_difference_gy"] <= allowed:
+    if keeps(made["max_difference_gy"], most=allowed):
         return ""
     return (
         f"{made['case']} predicted again differed by {made['max_difference_gy']:.3g} Gy, wanted at most {allowed:g}; "
@@ -195,7 +194,7 @@ def _better_than_baseline(evidence: Evidence, criterion: Criterion) -> str:
     values = [record["metrics"]["summary"].get(metric) for record in (theirs, mine)]
     if None in values:
         return f"{metric} was not measured for both it and {evidence.baseline.name}; evaluate the other again"
-    if values[0] - values[1] >= wanted:
+    if keeps(values[0] - values[1], least=wanted):
         return ""
     return (
         f"{metric} is {values[1]:.4g}, {evidence.baseline.name} has {values[0]:.4g}: wanted lower by at least "

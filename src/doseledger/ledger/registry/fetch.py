@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import sha256_of_file, write_json, write_text
+from doseledger.gates.model.standing import read_standing
 from doseledger.ledger.provenance.dvc_project import fetch_file
 from doseledger.ledger.registry.criteria import Reproduction
 from doseledger.ledger.registry.reproduce import Comparison, predict_again, this_machine, threads_of
@@ -131,6 +133,12 @@ def check_version(
     return made
 
 
+def _standing(record: Mapping[str, Any]) -> list[str]:
+    """The results as one sentence, and the badge; a version of an earlier format holds none."""
+    told = read_standing({"details": record})
+    return [] if told is None else [told.sentence, "", f"**{told.badge}**", "", *map("- {}".format, told.reasons), ""]
+
+
 def write_card(version: Version) -> str:
     """Return a version's model card as Markdown."""
     record = version.record
@@ -140,6 +148,7 @@ def write_card(version: Version) -> str:
     lines = [
         f"# {version.name}",
         "",
+        *_standing(record),
         f"Cohort `{record['cohort']}`. Registered by {version.by} at {version.at}. Stages: {stages}.",
         f"Trained with commit `{record['run']['commit']}`, registered at `{record['commit']}`.",
         f"Checkpoint SHA256 `{record['checkpoint']['sha256']}`.",

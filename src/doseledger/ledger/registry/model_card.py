@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from doseledger.core.sheet import plural
+from doseledger.gates.model.standing import Standing
 from doseledger.ledger.runs.facts import RunFacts, fold_rows
-
-# Below this many test cases an interval of a mean is wider than the differences between models.
-FEW_CASES = 20
 
 
 @dataclass(frozen=True)
@@ -19,18 +17,20 @@ class CardPart:
     lines: tuple[str, ...]
 
 
-def model_card(facts: RunFacts, *, synthetic: bool, released: bool) -> list[CardPart]:
+def model_card(facts: RunFacts, standing: Standing, *, synthetic: bool) -> list[CardPart]:
     """Return the model card of a run.
 
     Parameters
     ----------
     facts
         The run's files.
+    standing
+        What its badge says, with the reasons.
     synthetic
         Whether the cohort is made up and not of patients.
-    released
-        Whether all gates passed.
     """
+    if facts.is_segmentation:
+        return _segmentation_card(facts, standing, synthetic=synthetic)
     protocol = facts.protocol
     structures = ", ".join(protocol.structure_names)
     prescription = ", ".join(f"{name} {dose:g} Gy" for name, dose in protocol.prescription_gy.items())
@@ -45,10 +45,36 @@ def model_card(facts: RunFacts, *, synthetic: bool, released: bool) -> list[Card
     return [
         CardPart("Intended use", intended),
         CardPart("Not intended for", _out_of_scope(facts)),
-        CardPart("Limitations", _limitations(facts, synthetic=synthetic, released=released)),
+        CardPart("Limitations", _limitations(facts, standing, synthetic=synthetic)),
         CardPart("How it fails, and how one would notice", FAILURE_MODES),
     ]
 
+
+def _segmentation_card(facts: RunFacts, standing: Standing, *, synthetic: bool) -> list[CardPart]:
+    names = ", ".join(facts.dataset.get("structure_names", facts.protocol.structure_names))
+    intended = (
+        f"Research on segmenting {names} on images like those of {facts.protocol.title}.",
+        f"Input: {facts.protocol.modality}. Output: one label a voxel, on the image's own grid.",
+        "Whoever plans on such a contour looks at it, and mends it, first.",
+        "Not a medical device; not for decisions about the treatment of a patient.",
+    )
+    skipped = tuple(line for line in _out_of_scope(facts) if line.startswith("cases without"))
+    others = ("other scanners, sequences, sites or voxel sizes than those of the training images", *skipped)
+    return [
+        CardPart("Intended use", intended),
+        CardPart("Not intended for", others),
+        CardPart("Limitations", _limitations(facts, standing, synthetic=synthetic)),
+        CardPart("How it fails, and how one would notice", SEGMENTATION_FAILURES),
+    ]
+
+
+SEGMENTATION_FAILURES = (
+    "A structure that is absent, cut by the image's edge or changed by surgery is still drawn where it mostly lies: "
+    "look at volumes and at the worst cases.",
+    "Another contrast or scanner moves borders before it breaks anything: the drift check compares intensities.",
+    "A high Dice of a large structure says nothing of its border: look at 95 % Hausdorff distance and surface Dice.",
+    "The model draws as its training contours were drawn, with their habits.",
+)
 
 FAILURE_MODES = (
     "A structure drawn otherwise than in training (another margin, a bowel bag in place of loops) moves the dose with "
@@ -73,24 +99,24 @@ def _out_of_scope(facts: RunFacts) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _limitations(facts: RunFacts, *, synthetic: bool, released: bool) -> tuple[str, ...]:
+def _limitations(facts: RunFacts, standing: Standing, *, synthetic: bool) -> tuple[str, ...]:
     fold = fold_rows(facts)
     counts = {part: int((fold["split"] == part).sum()) for part in ("train", "val", "test")}
     sites = sorted({str(site) for site in facts.cases["site"]})
     lines = []
-    if not released:
+    if standing.state == "failed":
         lines.append("At least one gate failed: these results are a record, not a release.")
+    lines += [f"{reason[:1].upper()}{reason[1:]}." for reason in standing.reasons]
     if synthetic:
         lines.append("The cohort is synthetic: anatomy, dose and their relation are simpler than in patients.")
     lines.append(
         f"Trained on {plural(counts['train'], 'case')}, selected on {counts['val']}, tested on {counts['test']}."
     )
-    if counts["test"] < FEW_CASES:
-        lines.append(
-            f"With {plural(counts['test'], 'test case')} means are uncertain, and a rare failure need not show at all."
-        )
     lines.append(f"Sites: {', '.join(sites)}. Nothing is known of any other.")
-    lines.append("Plans of one style are learnt with their habits; a better plan than the clinic's is not predicted.")
+    if not facts.is_segmentation:
+        lines.append(
+            "Plans of one style are learnt with their habits; a better plan than the clinic's is not predicted."
+        )
     if facts.test_set.empty:
         lines.append("The test set is not locked: a result with other splits is not comparable patient by patient.")
     return tuple(lines)

@@ -11,6 +11,7 @@ from doseledger.core.errors import DoseledgerError, NotReady
 from doseledger.core.files import sha256_of_file, sha256_of_json
 from doseledger.core.layout import SYNTHETIC_COHORT, Layout, ModelLayout
 from doseledger.core.tables import CASES, TEST_SET, read_table
+from doseledger.gates.model.standing import standing_of_run
 from doseledger.ledger.provenance.dvc_project import changed_stages
 from doseledger.ledger.provenance.git import ask_git, changed_files, head_commit, identity
 from doseledger.ledger.provenance.recorded import dvc_hashes, stage_names
@@ -161,7 +162,8 @@ def version_record(release: Release, reproduced: dict[str, Any]) -> dict[str, An
     predictions = release.at.predictions.relative_to(root).as_posix()
     stages = dvc_hashes(root / LOCK_FILE, release.own_stages).values()
     facts = load_facts(release.at)
-    card = model_card(facts, synthetic=release.cohort == SYNTHETIC_COHORT, released=True)
+    standing = standing_of_run(facts.model_findings, ())
+    card = model_card(facts, standing, synthetic=release.cohort == SYNTHETIC_COHORT)
     return {
         "model": release.model,
         "cohort": release.cohort,
@@ -175,6 +177,7 @@ def version_record(release: Release, reproduced: dict[str, Any]) -> dict[str, An
         "report": {"html": _hashed(root, files.html), "pdf": _hashed(root, files.pdf)},
         "metrics": {**_hashed(root, files.summary), "summary": record.summary},
         "verdicts": {gate: record.verdict(gate)[0] for gate in files.verdicts},
+        "standing": standing.as_json(),
         "verdict_files": {gate: place.token.relative_to(root).as_posix() for gate, place in files.verdicts.items()},
         "cases_sha256": record.run["cases_sha256"],
         "splits_sha256": record.run["splits_sha256"],

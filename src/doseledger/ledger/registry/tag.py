@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from doseledger.core.damage import DAMAGED
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import to_json
 from doseledger.ledger.provenance.git import ask_git
@@ -170,7 +171,7 @@ def _contradictions(root: Path, version: Version) -> list[str]:
 def _parse(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except DAMAGED:
         return None
 
 

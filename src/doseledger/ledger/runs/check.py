@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 from doseledger.core.errors import DoseledgerError
 from doseledger.core.files import sha256_of_file, sha256_of_json
+from doseledger.core.layout import LOCK_FILE
 from doseledger.gates.model.metrics import judge_cases
 from doseledger.gates.verdict import Verdict, make_verdict
+from doseledger.ledger.provenance.outs import OF_A_RUN, changed_outs, cure, full_names, recorded_of
 from doseledger.ledger.provenance.revisions import commit_is_known
 from doseledger.ledger.runs import recompute as again
 from doseledger.ledger.runs import training_check
@@ -57,6 +60,9 @@ def check_run(files: RunFiles, *, recompute: Recompute | None = None) -> Verdict
         )
     if files.manifest is not None:
         checks.append(Check("manifest", "every archived byte is as it was", partial(_manifest, files)))
+    elif files.root is not None:
+        title = "tables, verdicts and weights are those that dvc.lock records"
+        checks.append(Check("recorded", title, partial(_recorded, files.root, files)))
     findings, points = run_checks(checks)
     details = {
         "cohort": files.cohort,
@@ -164,6 +170,18 @@ def _code(record: RunRecord) -> Iterator[Problem]:
     if root is not None and commit_is_known(root, git["commit"]) is False:
         found = f"commit {git['commit'][:12]}, which this repository does not have"
         yield Problem("run.json", found, "a commit of this repository", "fetch the branch that holds it")
+
+
+def _recorded(root: Path, files: RunFiles) -> Iterator[Problem]:
+    lock, stages = root / LOCK_FILE, full_names(OF_A_RUN, files.cohort, files.model)
+    for item in changed_outs(root, stages):
+        found, wanted = f"MD5 {item.found[:12]}…", f"{item.recorded[:12]}…, as {item.stage} left it"
+        yield Problem(item.path, found, wanted, cure([item]))
+    never = [name for name in stages if not recorded_of(lock, [name])]
+    if never:
+        found = f"no record of {', '.join(never)}"
+        do = "run `dvc repro`: without it nobody can tell whether their files were changed since"
+        yield Problem(LOCK_FILE, found, "the hashes of every stage", do, severity="warning")
 
 
 def _manifest(files: RunFiles) -> Iterator[Problem]:

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from doseledger.core.errors import BadInput, NotReady
-from doseledger.core.files import read_json, read_yaml
-from doseledger.core.tables import CASE_METRICS, DVH_METRICS, GOAL_METRICS, read_table
+from doseledger.core.files import read_json
+from doseledger.core.tables import DVH_METRICS, GOAL_METRICS, read_case_metrics, read_table
 from doseledger.evaluate.compare import refuse_other_criteria
 from doseledger.evaluate.summary import is_measure
+from doseledger.ledger.provenance.outs import OF_A_RUN, require_recorded
 from doseledger.ledger.provenance.recorded import flatten
 from doseledger.ledger.runs.files import RunFiles
+from doseledger.ledger.runs.record import RunRecord
 
-TABLES = {"cases": CASE_METRICS, "dvh": DVH_METRICS, "goals": GOAL_METRICS}
+READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
+    "cases": read_case_metrics,
+    "dvh": partial(read_table, schema=DVH_METRICS),
+    "goals": partial(read_table, schema=GOAL_METRICS),
+}
 # How many names a message spells out.
 SHOWN = 6
 
@@ -82,24 +89,27 @@ def compared_run(files: RunFiles, label: str) -> ComparedRun:
     Raises
     ------
     NotReady
-        Naming each file that is missing.
+        Naming each file that is missing, or was changed since the stage that made it.
     BadInput
         If a file is not of its form, or the model has no table of doses.
     """
-    unlike = sorted(set(TABLES) - set(files.tables))
+    unlike = sorted(set(READERS) - set(files.tables))
     if unlike:
         raise BadInput(f"{label}: its evaluation has no {', '.join(unlike)}; only dose models are compared here")
     sources = [files.run / "run.json", files.run / "config_resolved.yaml", *files.tables.values()]
     missing = [str(path) for path in sources if not path.is_file()]
     if missing:
         raise NotReady(f"{label} is no finished run, {len(missing)} file(s) are missing: {', '.join(missing)}")
+    if files.root is not None and files.manifest is None:
+        require_recorded(files.root, OF_A_RUN, files.cohort, files.model)
     verdicts = {
         gate: read_json(verdict.findings) for gate, verdict in files.verdicts.items() if verdict.findings.is_file()
     }
+    record = RunRecord(files)
     return replace(
         _evaluated(label, files.tables["cases"].parent, files.predictions),
-        run=read_json(files.run / "run.json"),
-        settings=dict(flatten(read_yaml(files.run / "config_resolved.yaml"))),
+        run=record.run,
+        settings=dict(flatten(record.config)),
         verdicts=verdicts,
     )
 
@@ -112,7 +122,7 @@ def run_of_metrics(folder: Path, label: str, predictions: Path | None = None) ->
     NotReady
         If it is no such folder.
     """
-    missing = [f"{name}.csv" for name in TABLES if not (folder / f"{name}.csv").is_file()]
+    missing = [f"{name}.csv" for name in READERS if not (folder / f"{name}.csv").is_file()]
     if missing:
         raise NotReady(
             f"{folder}: neither an archived run nor a folder that `evaluate` wrote (no {', '.join(missing)}); name a "
@@ -122,7 +132,7 @@ def run_of_metrics(folder: Path, label: str, predictions: Path | None = None) ->
 
 
 def _evaluated(label: str, metrics: Path, predictions: Path | None) -> ComparedRun:
-    tables = {name: read_table(metrics / f"{name}.csv", schema) for name, schema in TABLES.items()}
+    tables = {name: read(metrics / f"{name}.csv") for name, read in READERS.items()}
     return ComparedRun(
         label=label,
         metrics=metrics,

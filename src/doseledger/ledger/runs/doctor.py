@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import psutil
 
+from doseledger.core.damage import DAMAGED
 from doseledger.ledger.provenance.git import ask_git, run_git
 from doseledger.ledger.provenance.stamp import PARAMS_FILE
 from doseledger.ledger.runs.index import is_alive, rows_of_states
@@ -83,17 +84,20 @@ def _temporary_locks(root: Path) -> list[Path]:
 
 
 def _lock_holders(lock: Path) -> dict[int, str]:
-    """Who holds DVC's lock on files, by process."""
+    """Who holds DVC's lock on files, by process; nobody of whom a damaged lock tells."""
     content = _json(lock)
-    entries = list((content.get("write") or {}).values())
-    entries += [entry for held in (content.get("read") or {}).values() for entry in held]
-    return {int(entry["pid"]): str(entry["cmd"]) for entry in entries if {"pid", "cmd"} <= set(entry)}
+    try:
+        entries = list((content.get("write") or {}).values())
+        entries += [entry for held in (content.get("read") or {}).values() for entry in held]
+        return {int(entry["pid"]): str(entry["cmd"]) for entry in entries if {"pid", "cmd"} <= set(entry)}
+    except DAMAGED:
+        return {}
 
 
 def _json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except DAMAGED:
         return {}
     return content if isinstance(content, dict) else {}
 

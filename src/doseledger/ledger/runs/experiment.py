@@ -10,6 +10,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from doseledger.core.damage import describe, refuse_damage
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_yaml, write_text
 from doseledger.core.sheet import MISSING, format_number
@@ -170,10 +171,8 @@ def fill_note(note: Path, row: RunRow) -> None:
     BadInput
         If the note has no place for results, or the run has no metrics.
     """
-    try:
+    with refuse_damage(lambda why: BadInput(f"{note}: can't be read ({why}); `doseledger experiment new` makes one")):
         text = note.read_text(encoding="utf-8")
-    except OSError as error:
-        raise BadInput(f"{note}: can't be read ({error}); `doseledger experiment new` makes one") from error
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
         raise BadInput(f"{note}: no place for results; wanted one line {BEGIN!r} and after it one {END!r}")
     if not row.metrics:
@@ -252,12 +251,17 @@ def _changed_settings(row: RunRow, head: str) -> list[str]:
     return [f"`{name}` {noted[name]} → {row.settings[name]}" for name in names]
 
 
+def _no_settings(reason: str) -> BadInput:
+    return BadInput(f"the note's block of settings is no YAML any more ({reason}); bring it back with Git")
+
+
 def _parsed(text: str) -> Mapping[str, Any]:
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
-    try:
-        value = YAML(typ="safe", pure=True).load(text)
-    except YAMLError as error:
-        raise BadInput(f"the note's block of settings is no YAML any more ({error}); bring it back with Git") from error
+    with refuse_damage(_no_settings):
+        try:
+            value = YAML(typ="safe", pure=True).load(text)
+        except YAMLError as error:
+            raise _no_settings(describe(error)) from error
     return value if isinstance(value, Mapping) else {}

@@ -15,13 +15,13 @@ from doseledger.core.files import read_json
 from doseledger.core.layout import ModelLayout
 from doseledger.core.protocol import GoalSet, Protocol, load_goals, load_protocol
 from doseledger.core.tables import (
-    CASE_METRICS,
     CASES,
     DVH_METRICS,
     GOAL_METRICS,
     SKIPPED,
     SPLITS,
     TEST_SET,
+    read_case_metrics,
     read_table,
 )  # fmt: skip
 from doseledger.ledger.runs.files import DETAILS
@@ -76,6 +76,11 @@ class RunFacts:
     protocol: Protocol
     goals: GoalSet
 
+    @property
+    def is_segmentation(self) -> bool:
+        """Whether the model segments; else it predicts a dose."""
+        return "dice" in self.case_metrics
+
 
 def load_facts(at: ModelLayout) -> RunFacts:
     """Return the files of a run.
@@ -95,7 +100,7 @@ def load_facts(at: ModelLayout) -> RunFacts:
         "history": (at.run / "history.csv", "train", _read_csv),
         "summary": (at.metrics / DETAILS, "evaluate", read_json),
         "calibration": (at.metrics / "calibration.json", "evaluate", read_json),
-        "case_metrics": (at.metrics / "cases.csv", "evaluate", lambda path: read_table(path, CASE_METRICS)),
+        "case_metrics": (at.metrics / "cases.csv", "evaluate", read_case_metrics),
         "dvh": (at.metrics / "dvh.csv", "evaluate", lambda path: read_table(path, DVH_METRICS)),
         "goal_results": (at.metrics / "goals.csv", "evaluate", lambda path: read_table(path, GOAL_METRICS)),
         "cases": (of.cases_csv, "ingest", lambda path: read_table(path, CASES)),

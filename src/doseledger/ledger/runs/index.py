@@ -12,7 +12,7 @@ import psutil
 
 from doseledger.core.code import code_digest
 from doseledger.core.errors import BadInput, NotReady
-from doseledger.core.files import read_json, sha256_of_file, write_json
+from doseledger.core.files import read_json, read_mapping, sha256_of_file, write_json
 from doseledger.core.layout import Layout
 from doseledger.learn.training.resume import PARTS_FILE
 from doseledger.learn.watch.heartbeat import BEAT_FILE, read_beat
@@ -104,13 +104,13 @@ def rows_of_states(states: Path) -> list[RunRow]:
     """Return the trainings that are at work, and those that were stopped and can go on."""
     rows = []
     for file in sorted(states.glob(f"*/*/{PARTS_FILE}")):
-        parts = read_json(file)
+        parts = read_mapping(file)
         beat = read_beat(file.parent / BEAT_FILE)
         alive = beat is not None and is_alive(beat.pid, "doseledger")
         epoch = f"in epoch {beat.epoch}" if beat is not None else "before its first epoch"
         # The file of parts is written once, when the training begins.
         began = datetime.fromtimestamp(file.stat().st_mtime, UTC)
-        settings = {name: parts.get(name) for name in COMMON_SETTINGS}
+        settings, recipe = {name: parts.get(name) for name in COMMON_SETTINGS}, parts.get("recipe")
         rows.append(
             RunRow(
                 id=file.parent.name[:10],
@@ -119,7 +119,7 @@ def rows_of_states(states: Path) -> list[RunRow]:
                 model=file.parent.parent.name,
                 status="running" if alive else "interrupted",
                 where=("resume state",),
-                settings=settings | dict(flatten(parts.get("recipe") or {})),
+                settings=settings | dict(flatten(recipe if isinstance(recipe, dict) else {})),
                 note=f"{epoch}; `dvc repro` goes on" if not alive else epoch,
             )
         )

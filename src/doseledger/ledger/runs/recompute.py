@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 
 from doseledger.core.errors import NotReady
-from doseledger.core.tables import CASE_METRICS, DVH_METRICS, GOAL_METRICS, SPLITS, read_table
+from doseledger.core.tables import DVH_METRICS, GOAL_METRICS, SPLITS, read_case_metrics, read_table
 from doseledger.dosimetry.openkbp_scores import ORGANS, TARGETS, PatientScore, dvh_metrics_gy
 from doseledger.evaluate.case import CaseMetrics, Yardsticks
 from doseledger.evaluate.cohort import evaluate_files
+from doseledger.evaluate.segmentation import RANKED_BY_OVERLAP, evaluate_case_labels, summarise_segmentations
 from doseledger.evaluate.summary import DRAW_SEED, RANKED_BY, summarise
 from doseledger.ledger.runs.checklist import Problem
 
@@ -55,6 +56,11 @@ class Tables:
     goals: pd.DataFrame
     summary: Mapping[str, Any]
 
+    @property
+    def of_labels(self) -> bool:
+        """Whether they are of a segmentation."""
+        return RANKED_BY_OVERLAP in self.cases
+
 
 def read_tables(tables: Mapping[str, Path], summary: Mapping[str, Any]) -> Tables:
     """Return the tables of an evaluation.
@@ -65,7 +71,7 @@ def read_tables(tables: Mapping[str, Path], summary: Mapping[str, Any]) -> Table
         If one is absent or not of its form.
     """
     return Tables(
-        cases=read_table(tables["cases"], CASE_METRICS),
+        cases=read_case_metrics(tables["cases"]),
         dvh=read_table(tables["dvh"], DVH_METRICS),
         goals=read_table(tables["goals"], GOAL_METRICS),
         summary=summary,
@@ -74,6 +80,8 @@ def read_tables(tables: Mapping[str, Path], summary: Mapping[str, Any]) -> Table
 
 def summary_of_tables(tables: Tables) -> dict[str, Any]:
     """Return the summary as it follows from the tables, by the evaluation's own function and draws."""
+    if tables.of_labels:
+        return summarise_segmentations(_rows(tables.cases), np.random.default_rng(DRAW_SEED))
     dvh = {str(case_id): _rows(part) for case_id, part in tables.dvh.groupby("case_id")}
     measured = [CaseMetrics(row, dvh.get(row["case_id"], []), [], _openkbp(row)) for row in _rows(tables.cases)]
     return summarise(measured, np.random.default_rng(DRAW_SEED))
@@ -132,7 +140,7 @@ def changed_summary(tables: Tables) -> Iterator[Problem]:
 
 def changed_goal_counts(tables: Tables) -> Iterator[Problem]:
     """Yield each case whose counts of goals are not those of its rows in the table of goals."""
-    for row in _rows(tables.cases):
+    for row in _rows(tables.cases) if not tables.of_labels else ():
         mine = tables.goals[tables.goals["case_id"] == row["case_id"]]
         counts = {"goals_evaluable": int(mine["plan_met"].notna().sum())}
         counts |= {f"{who}_goals_met": int(mine[f"{who}_met"].fillna(False).sum()) for who in ("plan", "prediction")}
@@ -152,7 +160,9 @@ def cases_to_measure(tables: Tables, recompute: Recompute | None = None) -> list
     NotReady
         If none of them has a prediction.
     """
-    order = tables.cases.sort_values([RANKED_BY, "case_id"], ascending=[False, True])["case_id"].astype(str).to_list()
+    ranked_by = RANKED_BY_OVERLAP if tables.of_labels else RANKED_BY
+    ordered = tables.cases.sort_values([ranked_by, "case_id"], ascending=[tables.of_labels, True])
+    order = ordered["case_id"].astype(str).to_list()
     if recompute is None or recompute.how_many is None:
         return order
     there = [case_id for case_id in order if (recompute.predictions / f"{case_id}.npz").is_file()]
@@ -174,10 +184,13 @@ def changed_cases(tables: Tables, splits: Path, recompute: Recompute) -> Iterato
     digests = read_table(splits, SPLITS).set_index("case_id")["sha256"].to_dict()
     for case_id in cases_to_measure(tables, recompute):
         name = f"{case_id}.npz"
-        again = evaluate_files(
-            recompute.cases / name, recompute.predictions / name, str(digests.get(case_id)), recompute.yardsticks
-        )
+        files = recompute.cases / name, recompute.predictions / name, str(digests.get(case_id))
         row = _rows(tables.cases[tables.cases["case_id"] == case_id])[0]
+        if tables.of_labels:
+            measured = evaluate_case_labels(*files, recompute.yardsticks.settings)
+            yield from _changed_row("cases.csv", case_id, row, measured)
+            continue
+        again = evaluate_files(*files, recompute.yardsticks)
         yield from _changed_row("cases.csv", case_id, row, again.row)
         for table, kind, key in (("dvh.csv", "dvh", "statistic"), ("goals.csv", "goals", "goal")):
             frame = tables.dvh if kind == "dvh" else tables.goals

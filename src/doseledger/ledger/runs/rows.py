@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 from collections.abc import Callable, Mapping
@@ -10,8 +11,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from doseledger.core.damage import DAMAGED
 from doseledger.core.files import sha256_of_json
 from doseledger.core.layout import Layout, ModelLayout
+from doseledger.gates.model.standing import read_standing
+from doseledger.ledger.provenance.outs import OF_A_RUN, full_names, recorded_outs
 from doseledger.ledger.provenance.recorded import settings_of_run, stage_names
 from doseledger.ledger.provenance.snapshot import ROOT, Snapshot, parse_yaml
 from doseledger.ledger.runs.files import GATES, RunFiles, files_of_model, run_id, verdict_speaks_of
@@ -53,6 +57,8 @@ class RunRow:
         The summary.
     note
         Message of the commit, or what a person should know.
+    standing
+        What its badge says: passed, provisional or failed; empty where nobody knows.
     """
 
     id: str
@@ -67,6 +73,7 @@ class RunRow:
     settings: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     note: str = ""
+    standing: str = ""
 
     def columns(self) -> dict[str, Any]:
         """Return everything by the name that conditions and tables call it by; a metric wins over a setting."""
@@ -118,6 +125,9 @@ def _row(snapshot: Snapshot, at: ModelLayout) -> RunRow | None:
     if summary is None and not record and not is_trained:
         return None
     verdicts = {gate: _verdict(read_json, files, gate, summary) for gate in files.verdicts}
+    changed = _changed(read, snapshot.lock, at)
+    if changed:
+        verdicts["model"] = None
     git = (record.get("provenance") or {}).get("git") or {}
     config = parse_yaml(read(files.run / "config_resolved.yaml") or b"")
     settings = settings_of_run(config, read_json(at.settings / "predict.json") or {}, stages)
@@ -132,7 +142,22 @@ def _row(snapshot: Snapshot, at: ModelLayout) -> RunRow | None:
         verdicts=verdicts,
         settings=settings,
         metrics=summary or {},
+        standing=_standing(read_json, files) if verdicts["model"] is not None else "",
+        note=f"changed since the stage that made it: {', '.join(changed)}" if changed else "",
     )
+
+
+def _changed(read: Callable[[Path], bytes | None], lock: Mapping[str, Any], at: ModelLayout) -> list[str]:
+    """The files that the row is made of and that are not those that dvc.lock records: they say nothing of a run."""
+    recorded = recorded_outs(lock, full_names(OF_A_RUN, at.layout.cohort, at.name))
+    names = {path.relative_to(ROOT).as_posix(): path for path in _asked_for(at)}
+    return [
+        name
+        for name, path in names.items()
+        if name in recorded
+        and (content := read(path)) is not None
+        and hashlib.md5(content, usedforsecurity=False).hexdigest() != recorded[name][1]
+    ]
 
 
 def status_of(verdicts: Mapping[str, bool | None], *, has_metrics: bool) -> Status:
@@ -153,6 +178,11 @@ def _verdict(read: Callable[[Any], Any], files: RunFiles, gate: str, summary: An
     return token["ok"] is True
 
 
+def _standing(read: Callable[[Any], Any], files: RunFiles) -> str:
+    told = read_standing(read(files.verdicts["model"].findings) or {})
+    return told.state if told else ""
+
+
 def _id(files: RunFiles, settings: Mapping[str, Any], summary: Any, checkpoint: str) -> str:
     if isinstance(summary, dict):
         return run_id(files.cohort, files.model, checkpoint, summary)
@@ -162,7 +192,7 @@ def _id(files: RunFiles, settings: Mapping[str, Any], summary: Any, checkpoint: 
 def _json(content: bytes | None) -> Any:
     try:
         value = json.loads(content) if content else None
-    except ValueError:
+    except DAMAGED:
         return None
     return value if isinstance(value, dict) else None
 
@@ -231,4 +261,5 @@ def _merged(first: RunRow, second: RunRow) -> RunRow:
         commit=first.commit or second.commit,
         dirty=second.dirty if first.dirty is None else first.dirty,
         note=first.note or second.note,
+        standing=first.standing or second.standing,
     )

@@ -65,7 +65,7 @@ def select_runs(
 
 def known_columns(rows: Sequence[RunRow]) -> set[str]:
     """Return the names that conditions may use: those of any run, and those that every run has."""
-    always = {"id", "date", "cohort", "model", "status", "where", "commit", "dirty", "note", *SHORT_NAMES}
+    always = {"id", "date", "cohort", "model", "status", "where", "commit", "dirty", "note", "standing", *SHORT_NAMES}
     return always | {f"{gate}_ok" for gate in GATES} | {name for row in rows for name in row.columns()}
 
 
@@ -159,6 +159,8 @@ def _gates(row: RunRow) -> Cell:
         return Cell(f"{', '.join(failed)} FAILED", "bad")
     if unjudged:
         return Cell(f"{', '.join(unjudged)} not judged", "muted")
+    if row.standing == "provisional":
+        return Cell("provisional", "warn")
     return Cell("passed", "good")
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import sha256_of_file, sha256_of_json
-from doseledger.learn.run import MONITORED
+from doseledger.learn.run import monitored_in
 from doseledger.learn.training.resume import changed_parts
 from doseledger.ledger.runs.checklist import Problem
 from doseledger.ledger.runs.record import RunRecord
@@ -119,8 +119,9 @@ def _end(record: RunRecord, frame: pd.DataFrame) -> Iterator[Problem]:
             if not math.isclose(written, float(score), rel_tol=HISTORY_ROUNDING):
                 what = f"history.csv: {name} of epoch {best.epoch}"
                 yield Problem(what, f"{written:g}", f"{float(score):.6g}, as best.ckpt has it", AGAIN)
-    if MONITORED in frame and frame[MONITORED].notna().any():
-        epoch = int(frame["epoch"].iloc[int(frame[MONITORED].argmin())])
+    monitored = monitored_in(list(frame.columns))
+    if monitored is not None and frame[monitored].notna().any():
+        epoch = int(frame["epoch"].iloc[int(frame[monitored].argmin())])
         if epoch != best.epoch:
             yield Problem("best.ckpt", f"epoch {best.epoch}", f"{epoch}, the best of history.csv", AGAIN)
     if fit is None:

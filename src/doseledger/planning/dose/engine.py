@@ -28,15 +28,15 @@ from doseledger.planning.machine.linac import Machine
 
 # Nodes of the blurred fluence for a reported dose: at 1.5 mm straight lines follow the penumbra to 1 % of the field.
 MAP_MM = 1.5
+# Beams for each segment between control points, in a dose that is reported.
+SUB_ANGLES = 2
 # Beyond this distance from the jaws the pencil beam is cut: under 1 % of the maximum is left there.
 REACH_MM = 80.0
 # The outline of a patient: soft tissue is well above, air and foam are well below.
 OUTLINE_HU = -400.0
 
 
-def compute_dose(
-    plan: Plan, ct_hu: HuArray, grid: Grid, machine: Machine, dose_grid: Grid, sub_angles: int = 2
-) -> Singles:
+def compute_dose(plan: Plan, ct_hu: HuArray, grid: Grid, machine: Machine, dose_grid: Grid, sub_angles: int) -> Singles:
     """Return the dose of all fractions of a plan in Gy, float32 (z, y, x) on the dose grid.
 
     Parameters

@@ -70,12 +70,13 @@ def optimise_to(
     """Return a deliverable plan for objectives of the caller's own; see `optimise_plan`."""
     style, settings = how
     targets = np.any([patient.masks[name] for name in patient.prescription_gy], axis=0)
-    isocentre = patient.isocentre_xyz_mm or _centre(patient.masks[patient.hottest_target], patient.grid)
+    isocentre = isocentre_of(patient)
     arcs = start_arcs(_thinned(targets, patient.grid), isocentre, machine, style, settings.segments_per_arc)
     points, asked = sampled_points(patient, objectives, settings.n_points, rng)
-    density = density_map(patient.ct_hu, patient.grid, machine.density)
+    density = density_map(patient.ct_hu, patient.image_grid, machine.density)
     operators = arc_operators(arcs, density, machine, points)
-    problem = Problem(machine, operators, asked, patient.n_fractions)
+    per_mu = settings.mu_weight * patient.n_fractions / patient.prescription_gy[patient.hottest_target]
+    problem = Problem(machine, operators, asked, patient.n_fractions, per_mu)
     arcs, objective = descend(problem, _normalised_start(problem, arcs, patient), settings.iterations, progress)
     plan = Plan(
         label=patient.case_id[:16],
@@ -145,9 +146,11 @@ def _reported(
     )
 
 
-def _centre(mask: Mask, grid: Grid) -> tuple[float, float, float]:
-    """Return the centre of a mask in mm, (x, y, z), to the whole mm that a couch can be set to."""
-    z, y, x = np.round(grid.index_to_mm(np.argwhere(mask)).mean(axis=0))
+def isocentre_of(patient: Patient) -> tuple[float, float, float]:
+    """Return the isocentre in mm, (x, y, z): the hottest target's centre, to the mm that a couch can be set to."""
+    if patient.isocentre_xyz_mm is not None:
+        return patient.isocentre_xyz_mm
+    z, y, x = np.round(patient.grid.index_to_mm(np.argwhere(patient.masks[patient.hottest_target])).mean(axis=0))
     return float(x), float(y), float(z)
 
 

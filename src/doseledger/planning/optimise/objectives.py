@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from doseledger.core.errors import BadInput
+from doseledger.core.limit import keeps
 from doseledger.core.types import Floats, Indices, Mask
 from doseledger.planning.optimise.patient import PlanStyle
 
-Kind = Literal["min_dose", "max_dose", "dvh_max", "dvh_min", "mean_max", "uniform", "ring", "mimic"]
+Kind = Literal["min_dose", "max_dose", "dvh_max", "dvh_min", "mean_max", "uniform", "ring", "mimic", "mimic_max"]
 # The whole outline less the targets, as a structure of objectives.
 NORMAL_TISSUE = "NormalTissue"
 # A ring's limit begins to fall this far outside a target: no photon beam falls off sooner.
@@ -31,13 +33,14 @@ class Objective:
         `min_dose`, `max_dose`: no point below, above. `uniform`: all at the dose. `mean_max`: the mean not above.
         `dvh_max`, `dvh_min`: at most, at least `volume_percent` of the structure gets more than the dose.
         `ring`: no point above a limit that falls with the distance from each target of more than the dose, from
-        that target's dose down to `dose_gy`. `mimic`: each point at the patient's `wanted_dose_gy`.
+        that target's dose down to `dose_gy`. `mimic`, `mimic_max`: each point at, not above, the patient's
+        `wanted_dose_gy`.
     dose_gy
         Total dose of the plan in Gy.
     weight
         Times the mean squared violation in Gy².
     volume_percent
-        For the DVH kinds.
+        For the DVH kinds, which have none without it.
     falloff_mm
         For `ring`: the distance in which what is above `dose_gy` falls to 1/e.
     """
@@ -46,18 +49,28 @@ class Objective:
     kind: Kind
     dose_gy: float
     weight: float
-    volume_percent: float = 0.0
-    falloff_mm: float = 0.0
+    volume_percent: float | None = None
+    falloff_mm: float | None = None
 
     def __post_init__(self) -> None:
-        if self.weight < 0 or self.dose_gy < 0:
-            raise BadInput(f"objective {self.kind} of {self.structure}: weight and dose must not be negative")
-        if self.kind in ("dvh_max", "dvh_min") and not 0 <= self.volume_percent < 100:
-            raise BadInput(
-                f"objective {self.kind} of {self.structure}: volume_percent {self.volume_percent} not in 0..100"
-            )
-        if self.kind == "ring" and self.falloff_mm <= 0:
-            raise BadInput(f"objective ring of {self.structure}: falloff_mm must be positive")
+        name = f"objective {self.kind} of {self.structure}"
+        if not (keeps(self.weight, least=0.0) and keeps(self.dose_gy, least=0.0)):
+            raise BadInput(f"{name}: weight and dose must be numbers and not negative")
+        volume, falloff_mm = self.volume_percent, self.falloff_mm
+        if self.kind in ("dvh_max", "dvh_min") and (volume is None or not keeps(volume, least=0.0) or volume >= 100):
+            raise BadInput(f"{name}: volume_percent {volume} not in 0..100")
+        if self.kind == "ring" and (falloff_mm is None or not keeps(falloff_mm) or falloff_mm <= 0):
+            raise BadInput(f"{name}: falloff_mm {falloff_mm}, wanted a positive number")
+
+    @property
+    def volume_share(self) -> float:
+        """Share of the structure that a DVH kind is about, 0 to 1; NaN for the others."""
+        return math.nan if self.volume_percent is None else self.volume_percent / 100.0
+
+    @property
+    def falloff(self) -> float:
+        """Distance in mm in which a ring falls; NaN for the others."""
+        return math.nan if self.falloff_mm is None else self.falloff_mm
 
 
 @dataclass(frozen=True)
@@ -95,12 +108,12 @@ class PointObjective:
             return np.ones(len(off), dtype=np.bool_)
         if kind == "min_dose":
             return off < 0
-        if kind in ("max_dose", "ring"):
+        if kind in ("max_dose", "ring", "mimic_max"):
             return off > 0
         # Q. Wu, R. Mohan, Med Phys 27:701, 2000: of the points on the wrong side, those count that are nearest to
         # the right one, as many as there are too many.
         n = len(dose)
-        share = self.objective.volume_percent / 100.0 * n
+        share = self.objective.volume_share * n
         rank = n - 1 - int(share) if kind == "dvh_max" else min(n - 1, n - int(np.ceil(share)))
         turning_point = np.partition(dose, rank)[rank]
         if kind == "dvh_max":
@@ -126,7 +139,7 @@ def ring_limit_gy(objective: Objective, distance_mm: dict[str, Floats], prescrip
     limit = np.full(len(next(iter(distance_mm.values()))), floor)
     for name, distance in distance_mm.items():
         if prescription_gy[name] > floor and name != objective.structure:
-            above = np.exp(-np.maximum(0.0, distance - RING_START_MM) / objective.falloff_mm)
+            above = np.exp(-np.maximum(0.0, distance - RING_START_MM) / objective.falloff)
             limit = np.maximum(limit, floor + (prescription_gy[name] - floor) * above)
     return limit
 

@@ -35,7 +35,9 @@ class Patient:
     dose_grid
         Where the dose is reported; the body's box at the settings' spacing if None.
     wanted_dose_gy
-        For objectives of kind `mimic`: total dose on `grid`, (z, y, x).
+        For objectives of kind `mimic` and `mimic_max`: total dose on `grid`, (z, y, x).
+    ct_grid
+        Grid of the CT where it is another than that of the masks: a whole scan, with its couch; None for `grid`.
     """
 
     case_id: str
@@ -48,16 +50,27 @@ class Patient:
     isocentre_xyz_mm: tuple[float, float, float] | None = None
     dose_grid: Grid | None = None
     wanted_dose_gy: GyArray | None = None
+    ct_grid: Grid | None = None
 
     def __post_init__(self) -> None:
-        for name, array in {"ct_hu": self.ct_hu, "body": self.body, **self.masks}.items():
-            if array.shape != self.grid.shape_zyx:
-                raise BadCase(self.case_id, f"{name} has {array.shape} voxels, its grid has {self.grid.shape_zyx}")
+        shapes = {"body": self.body.shape, **{name: mask.shape for name, mask in self.masks.items()}}
+        if self.wanted_dose_gy is not None:
+            shapes["wanted_dose_gy"] = self.wanted_dose_gy.shape
+        wanted = {"ct_hu": (self.ct_hu.shape, self.image_grid)}
+        wanted |= {name: (shape, self.grid) for name, shape in shapes.items()}
+        for name, (shape, grid) in wanted.items():
+            if shape != grid.shape_zyx:
+                raise BadCase(self.case_id, f"{name} has {shape} voxels, its grid has {grid.shape_zyx}")
         for name in self.prescription_gy:
             if name not in self.masks or not self.masks[name].any():
                 raise BadCase(self.case_id, f"target {name} has a prescription but no voxels; contour it, or drop it")
         if not self.prescription_gy or not self.body.any():
             raise BadCase(self.case_id, "a plan needs a target with a prescription, and a body; found none")
+
+    @property
+    def image_grid(self) -> Grid:
+        """Grid of the CT."""
+        return self.ct_grid or self.grid
 
     @property
     def hottest_target(self) -> str:
@@ -107,20 +120,23 @@ class OptimiserSettings:
         Steps of the optimiser.
     dose_spacing_mm
         Spacing (z, y, x) of the reported dose, where the patient brings no dose grid.
-    n_points
-        Points that stand for all structures, to within half as many more: each structure has its share of them.
     sub_angles
         Beams for each segment in the reported dose.
+    n_points
+        Points that stand for all structures, to within half as many more: each structure has its share of them.
     bound_iterations
         Steps for the free-fluence bound; 0 for none.
+    mu_weight
+        Penalty for each monitor unit of a fraction per Gy of the highest prescription in it; 0 for none.
     """
 
     segments_per_arc: int
     iterations: int
     dose_spacing_mm: Triple
+    sub_angles: int
     n_points: int = 9000
-    sub_angles: int = 2
     bound_iterations: int = 0
+    mu_weight: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -31,12 +31,15 @@ class Problem:
         The objectives on the points.
     n_fractions
         Planned fractions.
+    mu_penalty
+        Penalty for each monitor unit of a fraction; 0 for none.
     """
 
     machine: Machine
     operators: list[ArcOperator]
     asked: list[PointObjective]
     n_fractions: int
+    mu_penalty: float = 0.0
 
     def dose(self, arcs: Arcs) -> Singles:
         """Return the total dose at the points in Gy."""
@@ -53,6 +56,9 @@ class Problem:
         for arc, operator in zip(arcs, self.operators, strict=True):
             leaf = arc.leaf_mm[:, :, operator.spread.pairs]
             by_leaf, by_mu = operator.adjoint(leaf, arc.segment_mu, by_fraction)
+            if self.mu_penalty:
+                value += self.mu_penalty * float(arc.meterset_mu[-1])
+                by_mu = by_mu + self.mu_penalty
             parts += [by_leaf.ravel(), by_mu]
         return value, np.concatenate(parts)
 

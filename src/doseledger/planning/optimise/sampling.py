@@ -21,6 +21,8 @@ NORMAL_SHARE = 0.6
 ORGAN_SHARE = 0.06
 # Normal tissue is sampled no farther from a target than this: what lies beyond follows from what lies nearer.
 NORMAL_REACH_MM = 60.0
+# Where a dose is wanted, also wherever it is above this share of the highest prescription.
+WANTED_SHARE = 0.06
 
 
 def sampled_points(
@@ -53,7 +55,8 @@ def sampled_points(
     grid = Grid(body.shape, spacing, patient.grid.origin_mm)
     masks = {name: mask[thin] for name, mask in patient.masks.items()}
     distance = {name: _distance_mm(masks[name], grid) for name in patient.prescription_gy}
-    regions = _regions(patient, masks, body, distance)
+    wanted_gy = _wanted_gy(patient, grid)
+    regions = _regions(patient, masks, body, (distance, wanted_gy))
     points: list[Singles] = []
     where: dict[str, Indices] = {}
     index: dict[str, Indices] = {}
@@ -71,20 +74,17 @@ def sampled_points(
         total += len(chosen)
     if not points:
         raise BadInput(f"{patient.case_id}: no objective names a structure that is there")
-    return np.concatenate(points), _asked(patient, objectives, grid, (index, where, distance))
+    return np.concatenate(points), _asked(patient, objectives, wanted_gy, (index, where, distance))
 
 
 def _asked(
     patient: Patient,
     objectives: list[Objective],
-    grid: Grid,
+    wanted_gy: Singles | None,
     drawn: tuple[dict[str, Indices], dict[str, Indices], dict[str, Floats]],
 ) -> list[PointObjective]:
     """Return the objectives on the drawn points: indices of points, their voxels, and distances to the targets."""
     index, where, distance = drawn
-    wanted = None
-    if patient.wanted_dose_gy is not None:
-        wanted = resample_linear(patient.wanted_dose_gy, patient.grid, grid, outside=0.0).ravel().astype(np.float64)
     asked = []
     for objective in objectives:
         name = objective.structure
@@ -94,12 +94,18 @@ def _asked(
         if objective.kind == "ring":
             seen = {target: field.ravel()[where[name]] for target, field in distance.items()}
             limit = ring_limit_gy(objective, seen, patient.prescription_gy)
-        elif objective.kind == "mimic":
-            if wanted is None:
-                raise BadInput(f"{patient.case_id}: a mimic objective needs the patient's wanted_dose_gy")
-            limit = wanted[where[name]]
+        elif objective.kind in ("mimic", "mimic_max"):
+            if wanted_gy is None:
+                raise BadInput(f"{patient.case_id}: a {objective.kind} objective needs the patient's wanted_dose_gy")
+            limit = wanted_gy.ravel()[where[name]].astype(np.float64)
         asked.append(PointObjective(objective, index[name], limit))
     return asked
+
+
+def _wanted_gy(patient: Patient, grid: Grid) -> Singles | None:
+    if patient.wanted_dose_gy is None:
+        return None
+    return resample_linear(patient.wanted_dose_gy, patient.grid, grid, outside=0.0)
 
 
 def _share(name: str, patient: Patient) -> float:
@@ -112,9 +118,10 @@ def _regions(
     patient: Patient,
     masks: dict[str, Mask],
     body: Mask,
-    distance: dict[str, Floats],
+    fields: tuple[dict[str, Floats], Singles | None],
 ) -> dict[str, Mask]:
     """Return where each structure's points are drawn: targets without hotter ones, tissue without any."""
+    distance, wanted_gy = fields
     regions = {}
     any_target = np.zeros_like(body)
     for name in sorted(patient.prescription_gy, key=lambda target: -patient.prescription_gy[target]):
@@ -124,6 +131,8 @@ def _regions(
         if name not in patient.prescription_gy:
             regions[name] = mask & body
     near = np.min(list(distance.values()), axis=0) < NORMAL_REACH_MM
+    if wanted_gy is not None:
+        near |= wanted_gy > WANTED_SHARE * max(patient.prescription_gy.values())
     regions[NORMAL_TISSUE] = body & ~any_target & near
     return regions
 

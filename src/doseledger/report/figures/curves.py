@@ -119,11 +119,13 @@ def _plain_log_ticks(axis: Axes) -> None:
 class StructureCurves:
     """Cumulative DVHs of one structure for plan and prediction: dose in Gy, percent of its volume, each (bin + 1,).
 
+    `colour` is the structure's own everywhere (`style.structure_colours`).
     `others` holds (dose, percent) of further predictions of the same case.
     """
 
     name: str
     is_target: bool
+    colour: str
     plan_gy: NDArray[np.float64]
     plan_percent: NDArray[np.float64]
     predicted_gy: NDArray[np.float64]
@@ -169,12 +171,12 @@ def plot_dvh(
     axes = figure.subplots(1, len(groups), sharey=True, squeeze=False)[0]
     figure.subplots_adjust(left=0.1, right=0.98, top=1 - 0.32 / height_in, bottom=foot_in / height_in, wspace=0.1)
     for axis, (title, group) in zip(axes, groups.items(), strict=True):
-        for colour, item in zip(COLOURS, group, strict=False):
-            axis.plot(item.plan_gy, item.plan_percent, color=colour, label=item.name)
+        for item in group:
+            axis.plot(item.plan_gy, item.plan_percent, color=item.colour, label=item.name)
             for style, (dose_gy, percent) in zip(LINE_STYLES, item.predictions, strict=False):
-                axis.plot(dose_gy, percent, color=colour, linestyle=style)
+                axis.plot(dose_gy, percent, color=item.colour, linestyle=style)
             for goal in goals:
-                _mark_goal(axis, goal, item.name, colour)
+                _mark_goal(axis, goal, item.name, item.colour)
         start_gy = _shoulder_gy(group) if group[0].is_target else 0.0
         axis.set(xlim=(start_gy, top_gy), ylim=(0, 102), xlabel="Dose (Gy)")
         axis.set_title(title)

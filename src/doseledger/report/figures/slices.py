@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
@@ -44,8 +44,16 @@ class Overlay:
     extend: str
 
 
-def plot_slices(comparison: Comparison) -> Figure:
-    """Return axial, coronal and sagittal slices through the isocentre: isodoses, difference in Gy, gamma."""
+def plot_slices(comparison: Comparison, colours: Mapping[str, str]) -> Figure:
+    """Return axial, coronal and sagittal slices through the isocentre: isodoses, difference in Gy, gamma.
+
+    Parameters
+    ----------
+    comparison
+        The case with its prediction.
+    colours
+        Of each structure's outline, by name.
+    """
     from matplotlib.colors import Normalize
 
     limit_gy = DIFFERENCE_PART * max(comparison.case.prescription_gy.values())
@@ -57,10 +65,10 @@ def plot_slices(comparison: Comparison) -> Figure:
         _gamma_title(comparison.criteria), "Gamma (passes ≤ 1)", comparison.gamma, gamma_colormap(),
         Normalize(0.0, 2.0), "neither",
     )  # fmt: skip
-    return plot_planes(comparison, (difference, gamma))
+    return plot_planes(comparison, (difference, gamma), colours)
 
 
-def plot_planes(comparison: Comparison, overlays: tuple[Overlay, Overlay]) -> Figure:
+def plot_planes(comparison: Comparison, overlays: tuple[Overlay, Overlay], colours: Mapping[str, str]) -> Figure:
     """Return axial, coronal and sagittal slices through the isocentre: isodoses on the image, and two maps."""
     case = comparison.case
     index = isocentre_index(case)
@@ -70,7 +78,7 @@ def plot_planes(comparison: Comparison, overlays: tuple[Overlay, Overlay]) -> Fi
         view = View(case, plane, index, box)
         _draw_isodoses(grid[row][0], view, comparison)
         for column, overlay in enumerate(overlays, start=1):
-            _draw_map(grid[row][column], view, overlay)
+            _draw_map(grid[row][column], view, overlay, colours)
         grid[row][0].set_ylabel(view.position)
     titles = ("Isodoses on CT", *(overlay.title for overlay in overlays))
     for axis, title in zip(grid[0], titles, strict=True):
@@ -117,21 +125,21 @@ def _draw_isodoses(axis: Axes, view: View, comparison: Comparison) -> None:
                 levels=[level for level, _ in inside], colors=[colour for _, colour in inside],
                 linestyles=[style], linewidths=1.2,
             )  # fmt: skip
-    _dress(axis, view, "#FFFFFF")
+    dress(axis, view, "#FFFFFF")
 
 
-def _draw_map(axis: Axes, view: View, overlay: Overlay) -> None:
+def _draw_map(axis: Axes, view: View, overlay: Overlay, colours: Mapping[str, str]) -> None:
     body = view.cut(view.case.body)
     picture = np.ma.masked_invalid(np.where(body, view.cut(overlay.volume), np.nan))
     view.show(axis, picture, cmap=overlay.colormap, norm=overlay.norm)
     view.outline(axis, view.case.body, "#888888", 0.8)
-    for name in view.case.prescription_gy:
-        if name in view.case.present_names:
-            view.outline(axis, view.case.mask(name), "#222222", 0.8)
-    _dress(axis, view, "#222222")
+    for name in view.case.present_names:
+        if name in colours:
+            view.outline(axis, view.case.mask(name), colours[name], 1.1)
+    dress(axis, view, "#222222")
 
 
-def _dress(axis: Axes, view: View, ink: str) -> None:
+def dress(axis: Axes, view: View, ink: str) -> None:
     """Direction letters and a scale bar in `ink`, haloed; no ticks."""
     from matplotlib.patheffects import withStroke
 

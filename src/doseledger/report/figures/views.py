@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # arms, shoulders and legs, which would make all else small.
 INTEREST_PART = 0.20
 INTEREST_MARGIN_MM = 30.0
+HALO = "#FFFFFF"
 
 
 @dataclass(frozen=True)
@@ -190,8 +191,10 @@ class View:
         origin: Any = "lower" if self.plane.head_up else "upper"
         axis.imshow(picture, extent=self.extent, origin=origin, interpolation="nearest", aspect="equal", **options)
 
-    def outline(self, axis: Axes, mask: NDArray[Any], colour: str, width: float) -> None:
-        """Draw a mask's outline."""
+    def outline(self, axis: Axes, mask: NDArray[Any], colour: str, width: float, *, halo: bool = False) -> None:
+        """Draw a mask's outline; with a halo it shows on any ground."""
         picture = self.cut(mask)
-        if picture.any() and not picture.all():
-            axis.contour(self.columns_mm, self.rows_mm, picture, levels=[0.5], colors=colour, linewidths=width)
+        if not picture.any() or picture.all():
+            return
+        for ink, pt in ((HALO, 2.2 * width), (colour, width)) if halo else ((colour, width),):
+            axis.contour(self.columns_mm, self.rows_mm, picture, levels=[0.5], colors=ink, linewidths=pt)

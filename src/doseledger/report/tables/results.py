@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,8 @@ REGIONS = {
 }
 # Errors that stand in the summary and in the table of cases.
 HEADLINE_MASKS = ("above_10_percent", "body")
+# Patients whose goals are judged otherwise that one sentence names.
+SHOWN_OTHERS = 3
 
 
 def mae_masks(case_metrics: pd.DataFrame) -> dict[str, str]:
@@ -95,12 +98,13 @@ def _ends(low: float | None, high: float | None, digits: int) -> str:
     return f"{format_number(low, digits)} to {format_number(high, digits)}"
 
 
-def errors_table(facts: RunFacts) -> Table:
-    """Return the mean absolute error under each mask, over the test cases."""
+def errors_table(facts: RunFacts, colours: Mapping[str, str]) -> Table:
+    """Return the mean absolute error under each mask, over the test cases; a structure bears its colour."""
     rows = []
     for column, mask in mae_masks(facts.case_metrics).items():
         values = _numbers(facts.case_metrics[column])
-        rows.append((spell_mask(mask), *_spread(facts, column, values, 2, worst_is_high=True)))
+        name = Cell(spell_mask(mask), swatch=colours.get(mask, ""))
+        rows.append((name, *_spread(facts, column, values, 2, worst_is_high=True)))
     columns = ("Mask", "#Cases", "#Mean (Gy)", "#95 % interval", "#Median (Gy)", "#Worst (Gy)", "Worst case")
     note = (
         "Mean over the mask's voxels of |prediction − plan|, then over cases. Intervals are bootstraps over patients. "
@@ -142,7 +146,7 @@ def _spread(
     return (len(values), numbers[0], interval, numbers[1], numbers[2], str(facts.case_metrics["case_id"].iloc[row]))
 
 
-def dvh_table(dvh: pd.DataFrame) -> Table:
+def dvh_table(dvh: pd.DataFrame, colours: Mapping[str, str]) -> Table:
     """Return each DVH statistic of plan and prediction, as means over the cases that have the structure."""
     rows = []
     rng = np.random.default_rng(DRAW_SEED)
@@ -152,7 +156,7 @@ def dvh_table(dvh: pd.DataFrame) -> Table:
             continue
         rows.append(
             (
-                structure,
+                Cell(str(structure), swatch=colours.get(str(structure), "")),
                 f"{statistic} ({unit})",
                 len(difference),
                 format_number(_mean(_numbers(part["plan"])), 1),
@@ -185,10 +189,36 @@ def difference_rows(dvh: pd.DataFrame) -> tuple[list[str], list[NDArray[np.float
     return labels, values
 
 
-def goals_table(goal_results: pd.DataFrame, *, case_id: str | None = None) -> Table:
+def goals_sentence(goal_results: pd.DataFrame) -> str:
+    """Return in how many patients plan and prediction are judged alike by the clinical goals, as one sentence.
+
+    Examples
+    --------
+    >>> rows = pd.DataFrame({"case_id": ["a", "b"], "plan_met": [True, True], "prediction_met": [True, False],
+    ...     "plan_acceptable": [True, True], "prediction_acceptable": [True, False]})
+    >>> goals_sentence(rows)
+    '1 of 1 goals judged alike in 1 of 2 patients; in b 0 of 1.'
+    """
+    alike: dict[str, tuple[int, int]] = {}
+    for case_id, part in goal_results.groupby("case_id"):
+        pairs = zip(goal_states(part, "plan"), goal_states(part, "prediction"), strict=True)
+        judged = [pair for pair in pairs if "not judged" not in pair]
+        alike[str(case_id)] = (sum(plan == predicted for plan, predicted in judged), len(judged))
+    if not any(judged for _, judged in alike.values()):
+        return "No clinical goal could be judged."
+    others = {case_id: found for case_id, found in alike.items() if found[0] != found[1]}
+    counts = {judged for _, judged in alike.values()}
+    goals = f"{max(counts)} of {max(counts)} goals" if len(counts) == 1 else "All goals"
+    shown = [f"{case_id} {same} of {judged}" for case_id, (same, judged) in list(others.items())[:SHOWN_OTHERS]]
+    more = f" and {len(others) - SHOWN_OTHERS} more" if len(others) > SHOWN_OTHERS else ""
+    rest = f"; in {', in '.join(shown)}{more}" if others else ""
+    return f"{goals} judged alike in {len(alike) - len(others)} of {plural(len(alike), 'patient')}{rest}."
+
+
+def goals_table(goal_results: pd.DataFrame, colours: Mapping[str, str], *, case_id: str | None = None) -> Table:
     """Return how often plan and prediction meet each clinical goal; of one case, the values and verdicts."""
     if case_id is not None:
-        return _goals_of_case(goal_results[goal_results["case_id"] == case_id])
+        return _goals_of_case(goal_results[goal_results["case_id"] == case_id], colours)
     rows = []
     for goal, part in goal_results.groupby("goal", sort=False):
         verdicts = [goal_states(part, who) for who in ("plan", "prediction")]
@@ -197,7 +227,7 @@ def goals_table(goal_results: pd.DataFrame, *, case_id: str | None = None) -> Ta
         counts = [sum(pair[who] == state for pair in judged) for who in (0, 1) for state in ("met", "acceptable")]
         rows.append(
             (
-                goal,
+                Cell(str(goal), swatch=colours.get(str(part["structure"].iloc[0]), "")),
                 "gating" if bool(part["gating"].iloc[0]) else "reported",
                 len(judged),
                 _met_of(counts[0], counts[1]),
@@ -231,12 +261,13 @@ def goal_states(part: pd.DataFrame, who: str) -> list[str]:
 STATE_OF: dict[str, State] = {"met": "good", "acceptable": "warn", "missed": "bad", "not judged": "muted"}
 
 
-def _goals_of_case(part: pd.DataFrame) -> Table:
+def _goals_of_case(part: pd.DataFrame, colours: Mapping[str, str]) -> Table:
     verdicts = [[Cell(state, STATE_OF[state]) for state in goal_states(part, who)] for who in ("plan", "prediction")]
     rows = []
     for row, plan, predicted in zip(part.to_dict("records"), *verdicts, strict=True):
         values = [_with_unit(row[name], row["unit"]) for name in ("plan", "prediction")]
-        rows.append((row["goal"], values[0], plan, values[1], predicted))
+        name = Cell(str(row["goal"]), swatch=colours.get(str(row["structure"]), ""))
+        rows.append((name, values[0], plan, values[1], predicted))
     columns = ("Goal", "#Plan", "Plan", "#Prediction", "Prediction")
     return make_table("Clinical goals of this case", columns, rows, empty="No goal was evaluated on this case.")
 

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from doseledger.core.sheet import Cell, Table, make_table, plural
-from doseledger.evaluate.predictions import load_prediction
+from doseledger.evaluate.predictions import read_settings
 from doseledger.ledger.provenance.baseline import SettingsChange
 from doseledger.ledger.provenance.recorded import flatten
 from doseledger.ledger.provenance.stamp import GitState
@@ -171,7 +171,7 @@ def hashes_table(hashes: dict[str, dict[str, dict[str, str]]]) -> Table:
 
 def prediction_settings(facts: RunFacts, predictions: Path) -> dict[str, Any]:
     """Return the settings that the predictions were made with, as the first test case's says them."""
-    return load_prediction(predictions / f"{facts.case_metrics['case_id'].iloc[0]}.npz").settings
+    return read_settings(predictions / f"{facts.case_metrics['case_id'].iloc[0]}.npz")
 
 
 def settings_of_run(facts: RunFacts, predicted: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,135 @@
+"""The documentation as a site: the pages as they lie here, and pages made from the code. Build it with `make site`."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import typer
+from numpydoc.docscrape import NumpyDocString
+
+from doseledger import core, dicom, dosimetry, evaluate, gates, ingest, learn, parity, phantom, planning
+from doseledger.cli.app import app as command_line
+from doseledger.core.settings import Settings
+from doseledger.gates.limits import Thresholds
+from doseledger.learn.kinds import KINDS
+
+HERE = Path(__file__).parent
+MADE = HERE / "generated"
+PACKAGES = (core, dicom, dosimetry, evaluate, gates, ingest, learn, parity, phantom, planning)
+
+project = "doseledger"
+extensions = ["myst_parser", "sphinx.ext.autodoc", "numpydoc"]
+root_doc = "README"
+html_theme = "furo"
+html_title = "doseledger"
+exclude_patterns = ["_build"]
+myst_heading_anchors = 4
+# Links to files beside the pages are held by tests/test_docs.py; a site has no such files.
+# A diagram stays its own source: what draws it comes from the network.
+suppress_warnings = ["myst.xref_missing", "misc.highlighting_failure"]
+nitpicky = False
+autodoc_typehints = "none"
+numpydoc_show_class_members = False
+numpydoc_class_members_toctree = False
+# No fonts or scripts from elsewhere: the site is read offline.
+html_theme_options = {"source_repository": "", "top_of_page_buttons": []}
+
+
+def setup(sphinx: Any) -> None:
+    """Make the pages that come from the code before the others are read."""
+    MADE.mkdir(exist_ok=True)
+    (MADE / "commands.md").write_text("\n".join(_commands()), encoding="utf-8")
+    (MADE / "settings.md").write_text("\n".join(_settings()), encoding="utf-8")
+    (MADE / "api.md").write_text("\n".join(_api()), encoding="utf-8")
+    sphinx.connect("source-read", _add_contents)
+
+
+def _add_contents(_sphinx: Any, name: str, source: list[str]) -> None:
+    """Hang every page below the first one."""
+    if name != root_doc:
+        return
+    for title, folder in (
+        ("Tutorial", "tutorial"), ("How-to", "how-to"), ("Reference", "reference"), ("From the code", "generated"),
+        ("Explanation", "explanation"), ("Decisions", "decisions"),
+    ):  # fmt: skip
+        source[0] += f"\n\n```{{toctree}}\n:hidden:\n:caption: {title}\n:glob:\n\n{folder}/*\n```\n"
+
+
+def _commands() -> Iterator[str]:
+    yield "# Commands\n"
+    yield "Each also tells this with `--help`.\n"
+    group: Any = typer.main.get_command(command_line)
+    yield from _commands_of(group, ("doseledger",))
+
+
+def _commands_of(group: Any, words: tuple[str, ...]) -> Iterator[str]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _commands_of(command, (*words, name))
+            continue
+        yield f"## `{' '.join((*words, name))}`\n"
+        text, _, example = (command.help or "").partition("Example: ")
+        yield f"{text.strip()}\n\n`{' '.join(example.split())}`\n"
+        for parameter in command.params:
+            shown = " ".join(f"`{option}`" for option in parameter.opts)
+            yield f"- {shown}: {getattr(parameter, 'help', None) or 'see above'}"
+        yield ""
+
+
+def _settings() -> Iterator[str]:
+    yield "# Settings\n"
+    yield "Every key, its type and what stands there where a file does not say.\n"
+    yield "## params.yaml\n"
+    yield from _keys(Settings.model_json_schema())
+    for kind, row in sorted(KINDS.items()):
+        yield f"## A model of kind {kind}\n"
+        yield from _keys(row.recipe.model_json_schema())
+    yield "## thresholds.yaml\n"
+    yield from _keys(Thresholds.model_json_schema())
+
+
+def _keys(schema: dict[str, Any]) -> Iterator[str]:
+    yield "| key | what | type | default |\n|---|---|---|---|"
+    yield from _rows(schema, schema.get("$defs", {}), "")
+    yield ""
+
+
+def _rows(block: dict[str, Any], blocks: dict[str, Any], prefix: str) -> Iterator[str]:
+    told = _told(block)
+    for key, value in block.get("properties", {}).items():
+        inner = blocks.get(str(value.get("$ref", "")).rpartition("/")[2])
+        if inner is not None and "properties" in inner and prefix.count(".") < 3:
+            yield from _rows(inner, blocks, f"{prefix}{key}.")
+            continue
+        default = f"`{value['default']}`" if "default" in value else ""
+        yield f"| `{prefix}{key}` | {told.get(key, '')} | {_type_of(value, inner)} | {default} |"
+
+
+def _told(block: dict[str, Any]) -> dict[str, str]:
+    """What a block's docstring says of its keys."""
+    found = {}
+    for names, _, lines in NumpyDocString(block.get("description", ""))["Parameters"]:
+        for name in names.split(", "):
+            found[name] = " ".join(lines).replace("|", "\\|")
+    return found
+
+
+def _type_of(value: dict[str, Any], inner: dict[str, Any] | None) -> str:
+    options = value.get("anyOf") or (inner or {}).get("enum") or value.get("enum")
+    if options:
+        return " or ".join(item.get("type", "block") if isinstance(item, dict) else str(item) for item in options)
+    return str(value.get("type", "block"))
+
+
+def _api() -> Iterator[str]:
+    yield "# Python\n"
+    for package in PACKAGES:
+        yield f"## {package.__name__}\n"
+        for name in dir(package):
+            found = getattr(package, name)
+            kind = "autoclass" if isinstance(found, type) else "autofunction"
+            importlib.import_module(found.__module__)
+            yield f"```{{eval-rst}}\n.. {kind}:: {found.__module__}.{name}\n```\n"

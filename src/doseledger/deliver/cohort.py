@@ -1,0 +1,82 @@
+"""Plans of a test set, made of a model's predicted doses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from doseledger.core.errors import BadCase, BadInput
+from doseledger.core.fanout import run_cases
+from doseledger.core.files import sha256_of_file, write_json
+from doseledger.core.tables import SPLITS, read_table
+from doseledger.core.types import Tell
+from doseledger.deliver.gap import describe_delivery, summarise_deliveries
+from doseledger.deliver.plan import PlanRequest, deliver_case
+from doseledger.ingest.raw import find_sources
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """Where the cases of one part of the splits lie, and which fold and repeat."""
+
+    raw: Path
+    cases: Path
+    predictions: Path
+    splits: Path
+    fold: int
+    repeat: int
+
+
+def deliver_cohort(part: Delivered, out: Path, metrics: Path, request: PlanRequest, *, tell: Tell) -> dict[str, Any]:
+    """Return the metrics of the plans of a model's test cases, after writing each one's files and the metrics.
+
+    Parameters
+    ----------
+    out
+        Gets a folder a case: `rtplan.dcm`, `rtdose.dcm` and `plan.json`.
+    metrics
+        JSON of the means over the cases.
+    tell
+        Takes a line a case, and a table of each.
+
+    Raises
+    ------
+    BadInput
+        If there are no test cases, or not one of them could be planned. Some that could not are listed in the metrics.
+    """
+    if request.protocol.source != "dicom":
+        raise BadInput(
+            f"protocol {request.protocol.name} reads {request.protocol.source}: without CT and RTSTRUCT as DICOM "
+            "there is nothing that a plan could refer to"
+        )
+    table = read_table(part.splits, SPLITS)
+    mine = table[(table["split"] == "test") & (table["fold"] == part.fold) & (table["repeat"] == part.repeat)]
+    if mine.empty:
+        raise BadInput(f"{part.splits}: no test cases in fold {part.fold}, repeat {part.repeat}")
+    sources = find_sources(part.raw)
+    wanted = dict(zip(mine["case_id"], mine["sha256"], strict=True))
+    arguments = {case_id: (case_id, wanted[case_id], part, sources, request, out) for case_id in sorted(wanted)}
+    outcome = run_cases(_deliver, arguments, workers=request.settings.workers, tell=tell)
+    failed = {case_id: error.reason for case_id, error in outcome.failed.items()}
+    if not outcome.done:
+        raise BadInput("no test case could be planned: " + "; ".join(f"{name}: {why}" for name, why in failed.items()))
+    for one in outcome.done.values():
+        for line in describe_delivery(one):
+            tell(line)
+    found = summarise_deliveries(outcome.done, failed)
+    write_json(metrics, found)
+    return found
+
+
+def _deliver(
+    case_id: str, sha256: str, part: Delivered, sources: Mapping[str, Path], request: PlanRequest, out: Path
+) -> dict[str, Any]:
+    case_path = part.cases / f"{case_id}.npz"
+    found = sha256_of_file(case_path) if case_path.is_file() else "absent"
+    if found != sha256:
+        raise BadCase(case_id, f"{case_path.name} is {found[:12]}, the splits say {sha256[:12]}; run ingest and split")
+    if case_id not in sources:
+        raise BadCase(case_id, f"no folder or zip of its DICOM in {part.raw}; its plan could refer to nothing")
+    return deliver_case(sources[case_id], case_path, part.predictions / f"{case_id}.npz", request, out / case_id)

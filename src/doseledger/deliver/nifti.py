@@ -1,0 +1,165 @@
+"""NIfTI images segmented by a trained model, on their own voxels."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from doseledger.core.case import Case
+from doseledger.core.damage import DAMAGED, describe
+from doseledger.core.errors import BadCase, BadInput
+from doseledger.core.fanout import Tell
+from doseledger.core.files import atomic_path, sha256_of_bytes, sha256_of_file, write_json
+from doseledger.core.grid import Grid, resample_linear
+from doseledger.core.protocol import Protocol
+from doseledger.core.types import Array
+from doseledger.ingest.case import Origin
+from doseledger.ingest.nifti import assemble
+from doseledger.ingest.nifti_files import find_images
+from doseledger.ingest.nifti_volume import Volume, read_volume
+from doseledger.learn.data.inputs import CaseFile, open_case
+from doseledger.learn.predict.predictor import Predictor
+
+RECORD = "segmentations.json"
+
+
+def segment_images(predictor: Predictor, protocol: Protocol, source: Path, out: Path, tell: Tell) -> dict[str, Any]:
+    """Return what became of each image of a file or folder, after writing a label volume for each.
+
+    Parameters
+    ----------
+    predictor
+        A segmentation.
+    protocol
+        How images are read: modality and grid; and which value each structure has in a label volume.
+    source
+        One `.nii` or `.nii.gz`, or a folder of them (or of `images`).
+    out
+        Folder that gets `<name>.nii.gz`, and `segmentations.json`: model, settings and digests.
+    tell
+        Called with one line an image.
+
+    Raises
+    ------
+    BadInput
+        If there is no image, or the model is no segmentation.
+    """
+    if not predictor.says_labels:
+        raise BadInput(f"{predictor.checkpoint.model} predicts a dose; segment takes a model of kind segmentation")
+    images = find_images(source)
+    done: dict[str, dict[str, Any]] = {}
+    failed: dict[str, str] = {}
+    for count, (name, path) in enumerate(images.items(), start=1):
+        try:
+            content = path.read_bytes()
+            volume = read_volume(content, path.name, name)
+            labels = segment_volume(predictor, protocol, volume, Origin(name))
+            write_labels(out / f"{name}.nii.gz", labels, volume)
+        except BadCase as error:
+            failed[name] = error.reason
+            tell(f"[{count}/{len(images)}] {error}")
+            continue
+        except DAMAGED as error:
+            failed[name] = f"{path.name} can't be read ({describe(error)}); copy it again"
+            tell(f"[{count}/{len(images)}] {name}: {failed[name]}")
+            continue
+        voxels = {int(value): int(n) for value, n in zip(*np.unique(labels, return_counts=True), strict=True) if value}
+        digests = {"image_sha256": sha256_of_bytes(content), "label_sha256": sha256_of_file(out / f"{name}.nii.gz")}
+        done[name] = {"voxels": {str(value): n for value, n in voxels.items()}, **digests}
+        tell(f"[{count}/{len(images)}] {name}: {sum(voxels.values())} voxels labelled")
+    record = {
+        "model": predictor.checkpoint.model,
+        "checkpoint_sha256": predictor.sha256,
+        "settings": predictor.settings,
+        "labels": label_values(predictor.checkpoint.structure_names, protocol),
+        "segmented": done,
+        "failed": failed,
+    }
+    write_json(out / RECORD, record)
+    return record
+
+
+def label_values(names: tuple[str, ...], protocol: Protocol) -> dict[str, int]:
+    """Return the value of each structure in label volumes: the protocol's, else its place among them from 1 on."""
+    known = {structure.name: structure.label for structure in protocol.structures}
+    if all(known.get(name) for name in names):
+        return {name: int(known[name] or 0) for name in names}
+    return {name: place for place, name in enumerate(names, start=1)}
+
+
+def segment_volume(predictor: Predictor, protocol: Protocol, volume: Volume, origin: Origin) -> Array:
+    """Return the label volume of an image (z, y, x) on its own grid, uint8 or uint16, with the protocol's values.
+
+    Raises
+    ------
+    BadCase
+        If the image can't be one of the protocol's, or does not fit what the model was trained on.
+    """
+    # Whose an image is, is told by names of the cohort; this one is new.
+    rules = protocol.model_copy(update={"patient": None})
+    case = assemble(volume, {}, origin, rules, {"source_sha256": "0" * 64})
+    with tempfile.TemporaryDirectory(prefix="segment_") as folder:
+        path = Path(folder) / f"{case.case_id}.npz"
+        case.save(path)
+        arrays = predictor.predict(open_case(CaseFile(case.case_id, path, sha256_of_file(path))))
+    names = tuple(str(name) for name in arrays["structure_names"])
+    labels = on_image_grid(arrays["labels"], case, volume.grid, rules)
+    values = label_values(names, protocol)
+    table = np.asarray([0, *(values[name] for name in names)])
+    return table.astype(np.uint8 if table.max() < 256 else np.uint16)[labels]
+
+
+def on_image_grid(labels: Array, case: Case, image: Grid, protocol: Protocol) -> Array:
+    """Return a case's label map on the grid of the image that it was made of.
+
+    Notes
+    -----
+    On another grid each structure's mask is interpolated, and a voxel is the structure's that has most of it, if the
+    structures have half of it together.
+    """
+    whole = np.zeros(case.full_shape_zyx, dtype=labels.dtype)
+    z, y, x = (slice(start, start + n) for start, n in zip(case.crop_start_zyx, labels.shape, strict=True))
+    whole[z, y, x] = labels
+    if protocol.spacing_mm == "native":
+        return whole
+    grid = image.resampled(protocol.spacing_mm)
+    if grid.same_as(image):
+        return whole
+    most, best = np.zeros(image.shape_zyx, dtype=np.float32), np.zeros(image.shape_zyx, dtype=labels.dtype)
+    together = np.zeros(image.shape_zyx, dtype=np.float32)
+    for value in np.unique(labels[labels > 0]):
+        share = resample_linear(whole == value, grid, image, 0.0)
+        best[share > most] = value
+        most, together = np.maximum(most, share), together + share
+    best[together < 0.5] = 0
+    return best
+
+
+def write_labels(path: Path, labels: Array, volume: Volume) -> None:
+    """Write a label volume with the header of its image: axes, affine, sform and qform with their codes, units.
+
+    Equal labels give equal bytes.
+    """
+    import gzip
+
+    import nibabel
+
+    header = volume.header.copy()
+    header.set_data_dtype(labels.dtype)
+    header.set_slope_inter(1, 0)
+    header["cal_max"] = header["cal_min"] = 0
+    turned = np.ascontiguousarray(volume.in_file_axes(labels))
+    header.set_data_shape(turned.shape)
+    kind: Any = nibabel.Nifti2Image if isinstance(header, nibabel.Nifti2Header) else nibabel.Nifti1Image
+    content: bytes = kind(turned, header.get_best_affine(), header).to_bytes()
+    with atomic_path(path) as part:
+        part.write_bytes(gzip.compress(content, mtime=0))
+
+
+def describe_failures(failed: Mapping[str, str]) -> str:
+    """Return in one line which images have no labels, and why."""
+    return "no labels for " + "; ".join(f"{name}: {why}" for name, why in failed.items())

@@ -1,0 +1,143 @@
+"""A segmentation network in training: overlap loss, validation on whole cases."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from doseledger.core.case import map_member
+from doseledger.core.errors import BadInput
+from doseledger.learn.data.inputs import OpenCase
+from doseledger.learn.data.volumes import STORED_SCALE, SegmentPatches, SegmentSpec, WholeVolumes, spec_of
+from doseledger.learn.losses.overlap import SupervisedLoss
+from doseledger.learn.networks.segment import build_segment_network
+from doseledger.learn.networks.windows import VALIDATION_OVERLAP, slide
+from doseledger.learn.recipes.dose import ModelRecipe
+from doseledger.learn.recipes.segmentation import SegmentationRecipe, TrainedSegmentation
+from doseledger.learn.run import SEGMENT_SCORES, CasesByPart, Family, Reader, TrainingRun, mean_scores
+from doseledger.learn.training.average import AveragedTask
+from doseledger.learn.training.finite import refuse_infinite_loss, refuse_infinite_scores
+from doseledger.learn.training.optimiser import scheduled_optimiser
+
+
+def dice_error(found: Tensor, wanted: Tensor, n_classes: int) -> float:
+    """Return 1 − the mean Dice of the structures that one of two label maps has; 0 where neither has any."""
+    values = []
+    for label in range(1, n_classes):
+        ours, theirs = found == label, wanted == label
+        total = int(ours.sum()) + int(theirs.sum())
+        if total:
+            values.append(2.0 * int((ours & theirs).sum()) / total)
+    return 1.0 - sum(values) / len(values) if values else 0.0
+
+
+def measure_image(cases: Sequence[OpenCase], spec: SegmentSpec) -> tuple[float, float]:
+    """Return mean and spread of the images of some cases inside their bodies, in the network's units."""
+    low, high = spec.recipe.window
+    sums = np.zeros(3)
+    for case in cases:
+        inside = np.asarray(map_member(case.file.path, "ct_hu"))[np.asarray(map_member(case.file.path, "body")) > 0]
+        values = np.clip(inside, low, high).astype(np.float64) / STORED_SCALE
+        sums += (values.size, values.sum(), np.square(values).sum())
+    mean = sums[1] / sums[0]
+    return float(mean), float(max(np.sqrt(max(sums[2] / sums[0] - mean**2, 0.0)), 1e-3))
+
+
+class SegmentationTask(AveragedTask):
+    """A segmentation network in training.
+
+    Parameters
+    ----------
+    recipe, spec
+        The model's block, and what its network is given and says.
+    lr
+        The learning rate itself: base rate times the recipe's factor.
+    image
+        Mean and spread of the training images.
+    """
+
+    def __init__(self, recipe: TrainedSegmentation, spec: SegmentSpec, lr: float, image: tuple[float, float]) -> None:
+        n_classes = 1 + len(spec.structure_names)
+        super().__init__(build_segment_network(n_classes, recipe.network, *image), recipe.ema_decay)
+        self.recipe, self.spec, self.lr, self.n_classes = recipe, spec, lr, n_classes
+        self.loss = SupervisedLoss(recipe.loss)
+        self.errors: list[tuple[float, ...]] = []
+
+    def batch_loss(self, batch: dict[str, Any], index: int) -> tuple[Tensor, Tensor]:
+        """Return the batch's loss, a scalar, and the finest logits."""
+        said = self.network(batch["image"])
+        return self.loss(said, batch["label"]), said[0] if isinstance(said, list) else said
+
+    def training_step(self, batch: dict[str, Any], index: int) -> Tensor:
+        """Return the batch's loss.
+
+        Raises
+        ------
+        BadInput
+            If it is not finite: naming the cases of the batch and what to do.
+        """
+        loss, _ = self.batch_loss(batch, index)
+        refuse_infinite_loss(loss, batch["case_id"], epoch=self.current_epoch, index=index)
+        return loss
+
+    def extras(self) -> dict[str, Any]:
+        """Return nothing: the image's mean and spread are among the weights."""
+        return {}
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the last validation."""
+        self.errors = []
+
+    def validation_step(self, batch: dict[str, Any], index: int) -> None:
+        """Add one whole case to the validation."""
+        patch_zyx = self.recipe.sampling.patch_zyx
+        said = slide(self.averaged, batch["image"], patch_zyx, overlap=VALIDATION_OVERLAP, windows_at_once=1)
+        if not bool(torch.isfinite(said).all()):
+            refuse_infinite_scores({SEGMENT_SCORES[0]: float("nan")}, epoch=self.current_epoch)
+        self.errors.append((dice_error(said[0].argmax(dim=0), batch["label"][0, 0], self.n_classes),))
+
+    def validation_scores(self) -> dict[str, float]:
+        """Return one less the mean Dice of the last validation, over structures, then cases."""
+        return mean_scores(self.errors, SEGMENT_SCORES)
+
+    def on_validation_epoch_end(self) -> None:
+        """Hand the scores to Lightning, whose plateau schedule looks for them."""
+        self.log_dict(self.validation_scores(), logger=False)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """Return the optimiser and the schedule of its learning rate."""
+        n_steps = int(self.trainer.estimated_stepping_batches)
+        how, fit = self.recipe.optimiser, self.recipe.fit
+        return scheduled_optimiser(self.network, how, fit, lr=self.lr, n_steps=n_steps, monitor=SEGMENT_SCORES[0])
+
+
+def make_segmentation_task(run: TrainingRun, spec: SegmentSpec, cases: CasesByPart) -> SegmentationTask:
+    """Return the task of a segmentation network.
+
+    Raises
+    ------
+    BadInput
+        If the run's block is another family's.
+    """
+    if not isinstance(run.recipe, SegmentationRecipe):
+        raise BadInput(f"{run.model}: its kind is {run.recipe.kind}, wanted segmentation")
+    trained = run.recipe.trained_part()
+    return SegmentationTask(trained, spec, run.lr * trained.lr_factor, measure_image(cases["train"], spec))
+
+
+SEGMENTATION = Family(
+    module=__name__,
+    make_task=make_segmentation_task,
+    scores=SEGMENT_SCORES,
+    reader=Reader(spec_of, SegmentPatches, WholeVolumes),
+)
+
+
+def make_family(recipe: ModelRecipe, base: Path | None) -> Family:
+    """Return the family of segmentation networks; they start from nothing."""
+    return SEGMENTATION

@@ -1,0 +1,61 @@
+"""The moving average of a network's weights in training."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+# The average forgets its first weights faster than its decay says, as in Karras et al. 2022's and others' code.
+EMA_WARMUP = 10.0
+
+
+def _moving_average(decay: float, mean: Tensor, now: Tensor, n: Tensor) -> Tensor:
+    return torch.lerp(mean, now, 1 - min(decay, (1 + float(n)) / (EMA_WARMUP + float(n))))
+
+
+class AveragedTask(pl.LightningModule):
+    """A task whose network's weights are averaged as it trains; the average is what predicts.
+
+    Parameters
+    ----------
+    network
+        What is trained.
+    decay
+        Of the average at most; 0 keeps none, and the network's own weights predict.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        super().__init__()
+        self.network = network
+        self.ema: AveragedModel | None = None
+        if decay:
+            self.ema = AveragedModel(network, avg_fn=partial(_moving_average, decay)).requires_grad_(False)
+            # From 1: at 0 the first update would be a copy.
+            self.ema.n_averaged.fill_(1)
+        self.averaged_step = 0
+
+    @property
+    def averaged(self) -> nn.Module:
+        """The network with the weights that predict."""
+        return self.network if self.ema is None else self.ema
+
+    def on_train_start(self) -> None:
+        """Count the optimiser's steps from where a resumed run stands."""
+        self.averaged_step = self.trainer.global_step
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Take the weights into their moving average, once for each step of the optimiser."""
+        if self.ema is None or self.trainer.global_step == self.averaged_step:
+            return
+        self.averaged_step = self.trainer.global_step
+        self.ema.update_parameters(self.network)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return the weights that predict."""
+        weights: dict[str, Tensor] = (self.network if self.ema is None else self.ema.module).state_dict()
+        return weights

@@ -1,0 +1,172 @@
+"""Stages that would run: what changed, what it reaches, what it cost last time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from doseledger.core.errors import BadInput
+from doseledger.core.layout import PARAMS_FILE, Layout, Machine
+from doseledger.core.settings import Settings
+from doseledger.ledger.audit.log import read_entries
+from doseledger.ledger.provenance.dvc_project import StageState, pipeline_state
+from doseledger.ledger.provenance.git import ask_git
+from doseledger.ledger.provenance.recorded import flatten
+from doseledger.ledger.provenance.stages import code_files, cohort_files, model_files
+
+# They write the small files that the others depend on: of those is told, not of them.
+WRITERS = ("code", "settings", "model_settings")
+# How many commits back a small file is looked for, and how many of its changes are told.
+COMMITS, SHOWN = 50, 6
+
+
+@dataclass(frozen=True)
+class Rerun:
+    """A stage that would run.
+
+    Parameters
+    ----------
+    stage
+        Its name in DVC, `train@phantom-dose_unet`.
+    changes
+        In words, what of its own dependencies is not as it was; empty where only a stage before it would run.
+    reaches
+        The stages that would run after it.
+    seconds
+        How long it took last time, by the audit log of this machine; None where that does not know.
+    """
+
+    stage: str
+    changes: tuple[str, ...]
+    reaches: tuple[str, ...]
+    seconds: float | None
+
+
+def find_reruns(layout: Layout, settings: Settings, machine: Machine) -> list[Rerun]:
+    """Return the stages that `dvc repro` would run, in its order, with the reason of each.
+
+    Notes
+    -----
+    Code and settings are read as they are now, not as the small files of the last run have them.
+
+    Raises
+    ------
+    BadInput
+        If the settings or the pipeline can't be read.
+    """
+    now = _small_files(layout, settings)
+    states = [state for state in pipeline_state(layout.root) if _stem(state.name) not in WRITERS]
+    changed = {state.name: tuple(_changes(layout.root, state, now)) for state in states}
+    direct = {name for name, changes in changed.items() if changes}
+    after = {name for state in states if state.name in direct for name in state.reaches}
+    seconds = _last_seconds(machine.audit_log)
+    return [
+        Rerun(state.name, changed[state.name], state.reaches, seconds.get(state.command))
+        for state in states
+        if state.name in direct | after
+    ]
+
+
+def describe_reruns(reruns: list[Rerun]) -> list[str]:
+    """Return the stages that would run as lines for people."""
+    if not reruns:
+        return ["nothing would run"]
+    lines = []
+    for one in reruns:
+        cost = "" if one.seconds is None else f" (last time {_duration(one.seconds)})"
+        why = "" if one.changes else ": a stage before it runs"
+        lines += [f"{one.stage}{cost}{why}", *(f"  {change}" for change in one.changes)]
+    known = [one.seconds for one in reruns if one.seconds is not None]
+    if known:
+        lines.append(f"{len(reruns)} stages; the {len(known)} of known cost took {_duration(sum(known))}")
+    return lines
+
+
+def _small_files(layout: Layout, settings: Settings) -> dict[str, Any]:
+    """What `code` and `settings` would write now, by path from the root."""
+    files: dict[Path, Any] = {**code_files(layout, settings), **cohort_files(layout)}
+    for model in settings.models:
+        files |= model_files(layout.model(model), settings)
+    return {path.relative_to(layout.root).as_posix(): json.loads(json.dumps(value)) for path, value in files.items()}
+
+
+def _changes(root: Path, state: StageState, now: Mapping[str, Any]) -> Iterator[str]:
+    if not state.recorded:
+        yield "it has not run yet"
+        return
+    for path, md5 in state.recorded.items():
+        if path in now:
+            before = _content(root, path, md5)
+            if before is None:
+                # What it held is in no commit: only that it differs can be told, by the file on disk.
+                if path in state.changed:
+                    yield f"{path}: {state.changed[path]}"
+            elif before != now[path]:
+                yield from _differences(path, before, now[path])
+    for path, how in state.changed.items():
+        if path not in now and path != PARAMS_FILE:
+            yield f"{path}: {how}"
+    for key, (before, after) in state.settings.items():
+        yield f"{PARAMS_FILE}: {key}: {before} → {after}"
+
+
+def _differences(path: str, before: Any, after: Any) -> Iterator[str]:
+    """Words on what differs between two versions of a small file."""
+    old, new = dict(flatten(before)), dict(flatten(after))
+    words = []
+    is_code = path.startswith("reports/code/")
+    for key in sorted(old.keys() | new.keys()):
+        if old.get(key) == new.get(key) and (key in old) == (key in new):
+            continue
+        state = "is new" if key not in old else "is gone" if key not in new else "was edited"
+        words.append(f"code: {key} {state}" if is_code else f"{path}: {key}: {old.get(key)} → {new.get(key)}")
+    yield from words[:SHOWN]
+    if len(words) > SHOWN:
+        yield f"{path}: and {len(words) - SHOWN} more"
+
+
+def _content(root: Path, path: str, md5: str) -> Any:
+    """The JSON that had this MD5: from the folder, else from the commits that touched it; None where it is nowhere."""
+    texts = _versions(root, path)
+    found = next((text for text in texts if hashlib.md5(text.encode()).hexdigest() == md5), None)
+    return None if found is None else json.loads(found)
+
+
+def _versions(root: Path, path: str) -> Iterator[str]:
+    if (root / path).is_file():
+        yield (root / path).read_text(encoding="utf-8")
+    commits = ask_git(root, "log", f"-{COMMITS}", "--format=%H", "--", path) or ""
+    for commit in commits.split():
+        text = ask_git(root, "show", f"{commit}:./{path}")
+        if text is not None:
+            yield text
+
+
+def _last_seconds(log: Path) -> dict[str, float]:
+    """How long each command took when it last ended well, by its words."""
+    began: dict[int, str] = {}
+    found: dict[str, float] = {}
+    try:
+        for entry in read_entries(log):
+            if entry.get("event") == "began":
+                said = entry.get("arguments", {})
+                words = ["doseledger", entry["command"], said.get("model")]
+                words += ["--cohort", said["cohort"]] if said.get("cohort") else []
+                began[entry["n"]] = " ".join(word for word in words if word)
+            elif entry.get("status") == "done" and entry.get("began") in began:
+                found[began[entry["began"]]] = float(entry["seconds"])
+    except (BadInput, OSError):
+        return {}
+    return found
+
+
+def _stem(stage: str) -> str:
+    return stage.rpartition(":")[2].partition("@")[0]
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

@@ -1,0 +1,101 @@
+"""Objectives that mimic a dose, and what a penalty on monitor units costs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from doseledger.core.errors import BadCase
+from doseledger.core.grid import Grid
+from doseledger.planning.machine.linac import Machine
+from doseledger.planning.optimise.arcs import optimise_plan, optimise_to
+from doseledger.planning.optimise.mimic import COVER_SHARE, ORGAN_VOLUMES, mimic_objectives
+from doseledger.planning.optimise.objectives import NORMAL_TISSUE, Objective, PointObjective
+from doseledger.planning.optimise.patient import OptimiserSettings, Patient, PlanStyle
+from doseledger.planning.optimise.sampling import WANTED_SHARE, sampled_points
+
+QUICK = OptimiserSettings(segments_per_arc=20, iterations=12, dose_spacing_mm=(8.0, 8.0, 8.0), n_points=1500)
+
+
+@pytest.fixture(scope="module")
+def wanting(pelvis: Patient) -> Patient:
+    """The pelvis with a wanted dose: the prescriptions in the targets, 20 Gy in the rest of the body."""
+    wanted = np.where(pelvis.body, 20.0, 0.0).astype(np.float32)
+    for name in ("PTV56", "PTV70"):
+        wanted[pelvis.masks[name]] = pelvis.prescription_gy[name]
+    return replace(pelvis, wanted_dose_gy=wanted)
+
+
+def test_targets_and_tissue_are_held_to_the_dose_and_organs_not_above_it(wanting: Patient) -> None:
+    found = mimic_objectives(wanting)
+    kinds = {(one.structure, one.kind) for one in found}
+    assert {(NORMAL_TISSUE, "mimic"), ("PTV70", "mimic"), ("PTV56", "mimic"), ("Rectum", "mimic_max")} <= kinds
+    assert ("Rectum", "mimic") not in kinds
+    cover = {one.structure: one.dose_gy for one in found if one.kind == "min_dose"}
+    # The hottest is held to its prescription, which the plan is scaled to, the other to what it shall have.
+    assert cover == {"PTV70": pytest.approx(COVER_SHARE * 70.0), "PTV56": pytest.approx(56.0)}
+    levels = [(one.volume_percent, one.dose_gy) for one in found if one.kind == "dvh_max" and one.structure == "Rectum"]
+    rectum = wanting.wanted_dose_gy[wanting.masks["Rectum"]]
+    assert levels == [(volume, pytest.approx(np.percentile(rectum, 100 - volume))) for volume in ORGAN_VOLUMES]
+
+
+def test_less_than_is_wanted_costs_an_organ_nothing_and_tissue_as_much_as_more() -> None:
+    points, limit = np.arange(2), np.array([20.0, 20.0])
+    for kind, values in (("mimic_max", (0.0, 9.0)), ("mimic", (9.0, 9.0))):
+        asked = PointObjective(Objective("Rectum", kind, 0.0, 1.0), points, limit)
+        found = [asked.value_and_slope(np.full(2, gy))[0] for gy in (17.0, 23.0)]
+        assert tuple(found) == pytest.approx(values)
+
+
+def test_tissue_is_drawn_wherever_dose_is_wanted_and_without_a_wish_only_near_targets(wanting: Patient) -> None:
+    objective = [Objective(NORMAL_TISSUE, "max_dose", 20.0, 1.0)]
+    far = {}
+    for patient in (wanting, replace(wanting, wanted_dose_gy=None)):
+        points, _ = sampled_points(patient, objective, 4000, np.random.default_rng(1))
+        far[patient.wanted_dose_gy is None] = float(np.abs(points[:, 0]).max())
+    assert far[False] > 130 > far[True]
+    dim = replace(wanting, wanted_dose_gy=0.9 * WANTED_SHARE * 70.0 * (wanting.wanted_dose_gy > 0))
+    points, _ = sampled_points(dim, objective, 4000, np.random.default_rng(1))
+    assert float(np.abs(points[:, 0]).max()) == far[True]
+
+
+def test_a_dose_that_nothing_can_be_made_of_is_refused(wanting: Patient) -> None:
+    with pytest.raises(BadCase, match="pelvis: there is no dose to mimic"):
+        mimic_objectives(replace(wanting, wanted_dose_gy=None))
+    holed = wanting.wanted_dose_gy.copy()
+    holed[0, 0, 0] = np.nan
+    with pytest.raises(BadCase, match="finite and not negative"):
+        mimic_objectives(replace(wanting, wanted_dose_gy=holed))
+    with pytest.raises(BadCase, match="PTV70 a D95% of 0 Gy; is it its dose"):
+        mimic_objectives(replace(wanting, wanted_dose_gy=0.0 * wanting.wanted_dose_gy))
+    with pytest.raises(BadCase, match="wanted_dose_gy has"):
+        replace(wanting, wanted_dose_gy=wanting.wanted_dose_gy[1:])
+
+
+def test_a_scan_of_its_own_grid_gives_the_plan_of_the_same_patient(wanting: Patient, machine: Machine) -> None:
+    # The CT cut out of a larger scan, whose voxels beyond are air.
+    grid, pad = wanting.grid, 3
+    wide = Grid(
+        tuple(n + 2 * pad for n in grid.shape_zyx),
+        grid.spacing_mm,
+        tuple(o - pad * s for o, s in zip(grid.origin_mm, grid.spacing_mm, strict=True)),
+    )
+    scan = np.pad(wanting.ct_hu, pad, constant_values=-1000)
+    objectives = mimic_objectives(wanting)
+    doses = [
+        optimise_to(patient, machine, (PlanStyle(), QUICK), objectives, np.random.default_rng(1)).dose_gy
+        for patient in (wanting, replace(wanting, ct_hu=scan, ct_grid=wide))
+    ]
+    assert np.abs(doses[0] - doses[1]).max() < 0.5
+
+
+def test_a_penalty_on_monitor_units_takes_some_away_and_none_changes_nothing(pelvis: Patient, machine: Machine) -> None:
+    plans = [
+        optimise_plan(pelvis, machine, PlanStyle(), replace(QUICK, mu_weight=weight), np.random.default_rng(1))
+        for weight in (0.0, 20.0)
+    ]
+    plain = optimise_plan(pelvis, machine, PlanStyle(), QUICK, np.random.default_rng(1))
+    assert plain.dose_gy.tobytes() == plans[0].dose_gy.tobytes()
+    assert plans[1].plan.total_mu < 0.9 * plans[0].plan.total_mu

@@ -1,0 +1,44 @@
+"""The documentation builds as a site without a warning and asks the network for nothing."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def site(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("site")
+    build = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-d", str(out / "trees"), "-b", "html"]
+    done = subprocess.run(
+        [*build, "docs", str(out / "html")], cwd=repository, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return out / "html"
+
+
+def test_every_page_hangs_below_the_first_and_loads_nothing_from_elsewhere(site: Path, repository: Path) -> None:
+    written = [path.relative_to(repository / "docs") for path in (repository / "docs").glob("*/*.md")]
+    first = (site / "README.html").read_text()
+    for page in written:
+        assert f'href="{page.with_suffix(".html")}"' in first
+        text = (site / page.with_suffix(".html")).read_text()
+        loaded = re.findall(r'<(?:script|img)[^>]*src="(https?:[^"]+)', text)
+        loaded += re.findall(r'<link rel="stylesheet"[^>]*href="(https?:[^"]+)', text)
+        assert loaded == [], page
+
+
+def test_commands_settings_and_the_public_names_come_from_the_code(site: Path) -> None:
+    commands = (site / "generated/commands.html").read_text()
+    assert 'id="doseledger-train"' in commands
+    assert 'id="doseledger-registry-promote"' in commands
+    settings = (site / "generated/settings.html").read_text()
+    assert "splits.group_column" in settings
+    assert 'id="a-model-of-kind-dose"' in settings
+    api = (site / "generated/api.html").read_text()
+    assert "gamma_map" in api
+    assert "Raises" in api
