@@ -11,6 +11,7 @@ import time
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
+from doseledger.core.layout import Layout
 from doseledger.core.protocol import load_protocol
 from doseledger.ingest.survey.cohort import survey_dump
 from doseledger.ingest.survey.record import write_survey
@@ -29,14 +30,15 @@ def main() -> None:
     module = module_from_spec(spec)
     sys.modules["dump"] = module
     spec.loader.exec_module(module)
-    protocol = load_protocol(HERE / "validation" / "protocols" / "prostate_sib.yaml")
+    layout = Layout(HERE, "prostate")
+    protocol = load_protocol(layout.protocol)
     with tempfile.TemporaryDirectory() as folder:
         dump = module.fill_dump(Path(folder) / "dump", patients, slices, points, corners)
         began = time.process_time()
         survey = survey_dump(dump, protocol, pictures=True, tell=lambda line: None)
         read = time.process_time()
         write_survey(survey, Path(folder) / "out")
-        write_survey_page(survey, HERE / "reports" / "templates", Path(folder) / "out" / "survey.html")
+        write_survey_page(survey, layout.templates, Path(folder) / "out" / "survey.html")
         written = time.process_time()
         page = (Path(folder) / "out" / "survey.html").stat().st_size
     print(

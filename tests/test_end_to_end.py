@@ -10,6 +10,7 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,8 +19,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fixtures.clinic import export_clinic
 
-from doseledger.core.case import write_npz
+from doseledger.core.case import Case, write_npz
 from doseledger.core.files import atomic_path, read_json
 from doseledger.core.tables import SPLITS, read_table
 
@@ -222,20 +224,31 @@ def test_an_edit_to_prediction_does_not_retrain(clone: Clone) -> None:
     assert stale(clone) == set()
 
 
-def test_a_comment_in_the_goals_or_another_cohorts_limit_runs_nothing_below_the_settings(clone: Clone) -> None:
+def test_a_comment_in_the_goals_runs_nothing_below_the_settings(clone: Clone) -> None:
     goals = clone.root / "validation/cohorts/phantom/goals.yaml"
-    other = clone.root / "validation/cohorts/openkbp/thresholds.yaml"
-    before = goals.read_text(), other.read_text()
-    goals.write_text("# A word more.\n" + before[0])
-    set_params(other, {"data.parity": None, "metrics.default": []})
+    before = goals.read_text()
+    goals.write_text("# A word more.\n" + before)
     try:
         done = clone.run("dvc", "repro", REPORT)
         ran = set(re.findall(r"Running stage '(.*)'", done.stdout))
         assert ran == {"settings@phantom", "model_settings@phantom-dose_unet"}
     finally:
-        goals.write_text(before[0])
-        other.write_text(before[1])
+        goals.write_text(before)
         clone.run("dvc", "repro", REPORT)
+
+
+def test_an_edit_to_another_cohorts_files_makes_nothing_stale(clone: Clone) -> None:
+    clone.run("doseledger", "cohort", "init", "clinic", "--from", "prostate")
+    other = clone.root / "validation/cohorts/openkbp/thresholds.yaml"
+    before = other.read_text()
+    set_params(other, {"data.parity": None, "metrics.default": []})
+    set_params(clone.root / "validation/cohorts/clinic/protocol.yaml", {"n_fractions": 20})
+    try:
+        assert stale(clone) == set()
+    finally:
+        other.write_text(before)
+        shutil.rmtree(clone.root / "validation/cohorts/clinic")
+        (clone.root / "data/raw/clinic.csv").unlink()
 
 
 def test_changing_how_cases_are_predicted_does_not_retrain(clone: Clone) -> None:
@@ -308,6 +321,57 @@ def test_a_limit_that_the_data_miss_stops_the_pipeline_before_training(clone: Cl
         assert read_json(clone.root / "reports/verdicts/phantom/data.json")["ok"] is False
     finally:
         thresholds.write_text(before)
+
+
+def commands_of(page: Path, n_sections: int) -> list[str]:
+    """The commands of the first sections of a page."""
+    shown = page.read_text().split("\n## ")[1 : n_sections + 1]
+    blocks = [block for section in shown for block in re.findall(r"```bash\n(.*?)```", section, re.S)]
+    return [line for block in blocks for line in block.splitlines()]
+
+
+def confirm_names(protocol: Path) -> None:
+    """What a person does with an editor: all proposed names are right, so the two lines above them go."""
+    lines = protocol.read_text().splitlines(keepends=True)
+    protocol.write_text("".join(line for line in lines if "PROPOSED" not in line and line.strip() != "proposed:"))
+
+
+def test_a_walk_from_a_raw_dump_to_a_green_data_gate(clone: Clone, tmp_path: Path) -> None:
+    # docs/how-to/your-own-patients.md, command by command.
+    clone.run("git", "checkout", "--quiet", "--force", "HEAD")
+    clone.run("git", "config", "user.name", "Ada Example")
+    clone.run("git", "config", "user.email", "ada@example.org")
+    raw = sorted((clone.root / "data/raw/phantom").glob("*.zip"))
+    export_clinic(raw, tmp_path / "dump")
+    protocol = clone.root / "validation/cohorts/mycohort/protocol.yaml"
+    told: dict[str, list[str]] = {"survey": [], "sort": [], "cohort": []}
+    for command in commands_of(clone.root / "docs/how-to/your-own-patients.md", 4):
+        words = shlex.split(command.replace("/somewhere", str(tmp_path)).replace("~", str(tmp_path)), comments=True)
+        done = clone.run(*words, ok=words[1:3] != ["cohort", "check"])
+        told.setdefault(words[1], []).append(done.stdout + done.stderr)
+        if words[1:3] == ["cohort", "check"] and done.returncode:
+            # The one file that is edited by hand.
+            confirm_names(protocol)
+    n = len(raw)
+    (surveyed,), (laid_out,), (_, first, second) = told["survey"], told["sort"], told["cohort"]
+    assert f"{n} of {n} hold identifying attributes" in surveyed
+    assert f'{n - 1} of {n} have no ROI for Rectum: may be "Enddarm"' in surveyed
+    assert 'case_0002: "SIB" before "SIB Entwurf" (no dose)' in laid_out
+    assert "mycohort lacks 8 things" in first
+    assert "mycohort has all that its pipeline needs" in second
+    assert read_json(clone.root / "reports/verdicts/mycohort/data.json")["ok"] is True
+    cases = clone.case_ids("data/cases/mycohort/cases.csv")
+    assert cases == {f"case_{number:04d}" for number in range(1, n)}
+    assert clone.case_ids("data/cases/mycohort/skipped.csv") == {f"case_{n:04d}"}
+    # Names, identities and doses in beams changed; what they mean did not.
+    for case_id in sorted(cases):
+        mine, theirs = (
+            Case.load(clone.root / f"data/cases/{cohort}/{case_id}.npz") for cohort in ("mycohort", "phantom")
+        )
+        assert np.array_equal(mine.masks, theirs.masks)
+        assert np.array_equal(mine.ct_hu, theirs.ct_hu)
+        assert np.abs(mine.dose_gy - theirs.dose_gy).max() < 0.001
+    test_a_red_gate_leaves_no_patient_in_git_status(clone)
 
 
 def loosen_limits(thresholds: Path) -> None:

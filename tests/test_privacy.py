@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from doseledger.core.files import write_text
+from doseledger.ledger.provenance.stamp import cached_outs
 
 BIN = Path(sys.executable).parent
 PATIENTS = (
@@ -79,20 +80,36 @@ def test_the_root_ignore_file_alone_keeps_patients_out_and_records_in(project: P
     assert untracked(project) == set(KEPT)
 
 
-def test_git_ignores_just_the_outs_that_dvc_caches(repository: Path, project: Path) -> None:
+@pytest.fixture
+def outs(repository: Path) -> dict[str, bool]:
+    """Every out of the pipeline, as the file that it is or a file in the folder, and whether DVC keeps it."""
     from dvc.repo import Repo
 
     with Repo(str(repository)) as repo:
-        outs = {
+        found = {
             Path(out.fs_path).relative_to(repository).as_posix(): out.use_cache
             for stage in repo.index.stages
             for out in stage.outs
         }
-    kept = {path if Path(path).suffix else f"{path}/x" for path, is_cached in outs.items() if not is_cached}
+    return {path if Path(path).suffix else f"{path}/x": is_cached for path, is_cached in found.items()}
+
+
+def test_git_ignores_just_the_outs_that_dvc_caches(outs: dict[str, bool], project: Path) -> None:
+    kept = {path for path, is_cached in outs.items() if not is_cached}
     assert 0 < len(kept) < len(outs)
-    # As a folder that holds something, or as the file that it is.
-    fill(project, tuple(path if Path(path).suffix else f"{path}/x" for path in outs))
+    fill(project, tuple(outs))
     assert untracked(project) == kept
+
+
+def test_the_doctor_looks_for_just_the_outs_that_dvc_caches(
+    outs: dict[str, bool], repository: Path, project: Path
+) -> None:
+    for name in ("dvc.yaml", "data/raw/dvc.yaml"):
+        write_text(project / name, (repository / name).read_text())
+    fill(project, tuple(outs))
+    run(project, "git", "add", "--force", ".")
+    listed = run(project, "git", "ls-files", "--", *cached_outs(project)).stdout.split()
+    assert set(listed) == {path for path, is_cached in outs.items() if is_cached}
 
 
 def test_dvc_finds_its_files_beside_what_git_ignores(repository: Path, project: Path) -> None:

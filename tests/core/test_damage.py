@@ -196,3 +196,11 @@ def test_an_errors_text_is_one_line_of_bounded_length() -> None:
     assert describe(KeyError("x")) == "no 'x'"
     assert describe(EOFError()) == "EOFError"
     assert len(describe(ValueError("x" * 5000))) == MOST_SHOWN + 1
+
+
+def test_a_single_file_is_named_once() -> None:
+    told = {str(BadCase(name, reason)) for name in ("rd.dcm", "rd") for reason in ("rd.dcm: Rows is missing",)}
+    assert told == {"rd.dcm: Rows is missing"}
+    assert str(BadCase("case_1", "case_1.npz is another")) == "case_1: case_1.npz is another"
+    assert str(BadCase("case_1", "case_10.npz: no dose")) == "case_1: case_10.npz: no dose"
+    assert BadCase("rd", "rd.dcm: Rows is missing").reason == "rd.dcm: Rows is missing"

@@ -16,6 +16,7 @@ from doseledger.cli import (
     audit,
     bundle,
     check,
+    cohort,
     compare,
     data,
     deliver,
@@ -40,6 +41,7 @@ app = typer.Typer(
 for subject in (
     project,
     survey,
+    cohort,
     data,
     check,
     train,

@@ -34,8 +34,8 @@ def ready(as_json: Json = False) -> None:
     layout = project().layout
     readiness = examine_readiness(layout.root, layout.packages)
     found = {
-        "ready": not readiness.problems,
-        "problems": [asdict(problem) for problem in readiness.problems],
+        "ready": not readiness.findings,
+        "problems": [finding.numbers for finding in readiness.findings],
         "seeds": readiness.seeds,
         "provenance": readiness.provenance,
     }

@@ -42,6 +42,8 @@ def code(as_json: Json = False) -> None:
     from doseledger.ledger.provenance.stages import code_files, write_files
 
     at = project()
+    # This stage is the first: a misspelt cohort is told here, with the nearest, before DVC misses its files.
+    _ = at.layout.folders
     files = code_files(at.layout, at.settings)
     # Of a model that is no longer trained nothing shall stay.
     for path in set(at.layout.code.rglob("*.json")) - set(files):

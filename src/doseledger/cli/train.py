@@ -11,7 +11,7 @@ import typer
 
 from doseledger.cli.audited import audited, this_machine
 from doseledger.cli.shared import GATES, MODEL, Cohort, Json, Model, Project, show, stage, tell, write_verdict_of
-from doseledger.cli.watchdog import watched
+from doseledger.cli.watchdog import is_further_process, watched
 
 if TYPE_CHECKING:
     from doseledger.learn.run import TrainingRun
@@ -20,12 +20,18 @@ app = typer.Typer()
 resume_app = typer.Typer(no_args_is_help=True, help="Interrupted trainings.")
 app.add_typer(resume_app, name="resume", rich_help_panel=MODEL)
 
+DIRTY = (
+    "What is trained now says so in red on every page and can't be registered. Stop here and commit, or put the files "
+    "back, if it shall count; params.yaml, dvc.lock and outs of stages don't matter"
+)
 Devices = Annotated[int | None, typer.Option(help="Processes, one a GPU.", min=1)]
 Nodes = Annotated[int | None, typer.Option(help="Machines.", min=1)]
 
 
 def training_run(at: Project, model: str, devices: int | None = None, nodes: int | None = None) -> TrainingRun:
     """Return a model's training as the settings, its base and the data gate's verdict make it.
+
+    A dirty tree is told first, before any time is spent on a model that nobody can register.
 
     Raises
     ------
@@ -38,9 +44,11 @@ def training_run(at: Project, model: str, devices: int | None = None, nodes: int
     from doseledger.gates.verdict import require_token
     from doseledger.learn.kinds import make_family, recipe_of
     from doseledger.learn.run import TrainingRun
-    from doseledger.ledger.provenance.stamp import run_provenance
+    from doseledger.ledger.provenance.stamp import git_state, run_provenance
 
     layout, settings = at.layout, at.settings
+    if (dirty := git_state(layout.root).describe()) and not is_further_process():
+        tell(f"warning: {dirty}. {DIRTY}")
     token = require_token(layout.data_verdict.token, data_digest(layout), "data")
     recipe, base = recipe_of(settings, model), settings.bases.get(model)
     return TrainingRun(

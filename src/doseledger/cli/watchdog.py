@@ -48,6 +48,11 @@ def watchdog(
     sys.exit(watch(child, this_machine().states, limits, tell=tell))
 
 
+def is_further_process() -> bool:
+    """Return whether this process is a further one of a training that others began."""
+    return any(int(os.environ.get(name, "0")) > 0 for name in FURTHER)
+
+
 def watched(command: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """Return a training command that puts itself under watch when the settings' `train.watchdog` is enabled.
 
@@ -62,7 +67,7 @@ def watched(command: Callable[Arguments, Result]) -> Callable[Arguments, Result]
 
         if WATCHED_BY not in os.environ and project().settings.train.watchdog.enabled:
             _become_watchdog()
-        if any(int(os.environ.get(name, "0")) > 0 for name in FURTHER):
+        if is_further_process():
             return getattr(command, "__wrapped__", command)(*args, **kwargs)
         return command(*args, **kwargs)
 

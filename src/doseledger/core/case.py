@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from doseledger.core.damage import UNREADABLE, describe
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.files import ZIP_DATE, atomic_path
-from doseledger.core.grid import Grid, IntTriple
+from doseledger.core.grid import MOST_OUTSIDE_PERCENT, Grid, IntTriple, box_within
 from doseledger.core.npz import open_npz, read_head
+from doseledger.core.types import Box
 
 FORMAT_VERSION = 1
 # Local file header of a ZIP member: 30 bytes, then the name and the extra field (PKWARE APPNOTE 4.3.7).
@@ -100,6 +101,34 @@ class Case:
     def present_names(self) -> tuple[str, ...]:
         """Names of the structures that are there."""
         return tuple(name for name, there in zip(self.structure_names, self.present, strict=True) if there)
+
+    @property
+    def reach(self) -> Box:
+        """Voxels (z, y, x) within the plan's own dose grid; the whole grid where nobody noted it.
+
+        Beyond them `dose_gy` holds 0 and nothing is known: no statistic of a dose may count them.
+        """
+        native = self.meta.get("native_dose_grid")
+        if not isinstance(native, dict):
+            z, y, x = (slice(0, n) for n in self.grid.shape_zyx)
+            return z, y, x
+        box = box_within(self.grid, Grid(**{key: tuple(value) for key, value in native.items()}))
+        return (slice(0, 0), slice(0, 0), slice(0, 0)) if box is None else box
+
+    def lacks_dose(self, name: str) -> bool:
+        """Return whether more than 0.1 % of a structure lies beyond the plan's dose grid.
+
+        It then has no dose as a whole.
+
+        Raises
+        ------
+        BadInput
+            If the case does not know the name.
+        """
+        mask = self.mask(name)
+        n_all = int(mask.sum())
+        n_beyond = n_all - int(mask[self.reach].sum())
+        return 100.0 * n_beyond > MOST_OUTSIDE_PERCENT * n_all
 
     @property
     def main_target(self) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 class DoseledgerError(Exception):
     """Base of all errors that a person can mend; the command line prints its message and exits 1."""
@@ -23,7 +25,9 @@ class BadCase(DoseledgerError):
     """
 
     def __init__(self, case_id: str, reason: str) -> None:
-        super().__init__(f"{case_id}: {reason}")
+        # A single file is the case itself, and is named once.
+        named = re.match(rf"{re.escape(case_id)}(\.\w+)?: ", reason)
+        super().__init__(reason if named else f"{case_id}: {reason}")
         self.case_id = case_id
         self.reason = reason
 

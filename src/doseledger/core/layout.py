@@ -25,7 +25,7 @@ PROJECT_FILES = (
 PROJECT_FOLDERS = ("models/recipes", "reports/drill", "reports/templates", "validation")
 # The cohort that is made up; all others are patients.
 SYNTHETIC_COHORT = "phantom"
-# Names of another cohort, whose files hold where a cohort has none of its own.
+# Says `like: phantom` where the files of that cohort hold for what a cohort has none of.
 LIKE_FILE = "cohort.yaml"
 # Folder, among predictions of test cases, of drawn doses of the validation cases.
 VALIDATION = "val"
@@ -93,7 +93,7 @@ def _like(path: Path) -> str | None:
         return None
     content = read_yaml(path)
     if not isinstance(content, dict) or set(content) != {"like"}:
-        raise BadInput(f"{path}: wanted `like: COHORT` and nothing else, found {content!r}")
+        raise BadInput(f"{path}: wanted `like: {SYNTHETIC_COHORT}` and nothing else, found {content!r}")
     return str(content["like"])
 
 
@@ -167,36 +167,43 @@ class Layout:
 
     @property
     def folders(self) -> list[Path]:
-        """Folder of the cohort, and those of the cohorts that it is `like`, the nearest first.
+        """Folder of the cohort, and that of the synthetic cohort where it is `like` that.
 
         Raises
         ------
         BadInput
-            If there is no such cohort, or one is like itself.
+            If there is no such cohort, or it is like another one: stages depend on these two folders alone, so that an
+            edit to one clinic's files runs nothing of another's.
         """
-        known = sorted(path.name for path in self.cohorts.glob("*") if path.is_dir())
-        found: list[Path] = []
-        cohort: str | None = self.cohort
-        while cohort is not None:
-            folder = self.cohorts / cohort
-            if cohort not in known:
-                close = get_close_matches(cohort, known, n=1)
-                raise BadInput(
-                    f"cohort {cohort!r} has no folder in {self.cohorts}; there are {', '.join(known) or 'none'}"
-                    + (f". Did you mean {close[0]}?" if close else "")
-                )
-            if folder in found:
-                raise BadInput(f"{folder / LIKE_FILE}: {cohort} is like itself in the end; name another cohort")
-            found.append(folder)
-            cohort = _like(folder / LIKE_FILE)
-        return found
+        own = self._folder_of(self.cohort)
+        like = _like(own / LIKE_FILE)
+        if like is None:
+            return [own]
+        if like != SYNTHETIC_COHORT or like == self.cohort:
+            raise BadInput(
+                f"{own / LIKE_FILE}: found `like: {like}`, wanted `like: {SYNTHETIC_COHORT}` or no such file; "
+                "`doseledger cohort init NEW --from COHORT` copies the files of any cohort"
+            )
+        return [own, self._folder_of(like)]
+
+    def _folder_of(self, cohort: str) -> Path:
+        known = {path.name.casefold(): path.name for path in sorted(self.cohorts.glob("*")) if path.is_dir()}
+        if cohort not in known.values():
+            close = get_close_matches(cohort.casefold(), known, n=1)
+            raise BadInput(
+                f"cohort {cohort!r} has no folder in {self.cohorts}; there are {', '.join(known.values()) or 'none'}"
+                + (f". Did you mean {known[close[0]]}?" if close else "")
+            )
+        return self.cohorts / cohort
 
     def _cohort_file(self, name: str) -> Path:
         folders = self.folders
         for folder in folders:
             if (folder / name).is_file():
                 return folder / name
-        raise BadInput(f"{folders[0]}: no {name}, and none in a cohort that {LIKE_FILE} names (`like: COHORT`)")
+        raise BadInput(
+            f"{' and '.join(str(folder) for folder in folders)}: no {name}, which every cohort needs; write it"
+        )
 
     def model(self, name: str) -> ModelLayout:
         """Return the paths of a model on this cohort."""

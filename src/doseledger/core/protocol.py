@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_yaml
@@ -29,17 +29,29 @@ def folded(name: str) -> str:
     return re.sub(r"[\s_\-]+", "", name).casefold()
 
 
+def _empty_if_none(value: Any) -> Any:
+    return [] if value is None else value
+
+
+# A key whose last name was deleted by hand holds none.
+Names = Annotated[list[str], BeforeValidator(_empty_if_none)]
+
+
 class Structure(Block):
     """A structure that the protocol knows: its name here, and the names that clinics give it, the best first.
 
-    `label` is its value in label volumes (NIfTI).
+    Notes
+    -----
+    `label` is its value in label volumes (NIfTI). `proposed` are names that a survey found and nobody has confirmed.
+    They match nothing, and no digest knows them: a name counts once a person has moved it to `aliases`.
     """
 
     name: str
     kind: Literal["target", "organ"]
     required: bool = True
     label: Annotated[int, Field(ge=1, le=65535)] | None = None
-    aliases: list[str] = Field(default=[])
+    aliases: Names = Field(default=[])
+    proposed: Names = Field(default=[], exclude=True)
 
     @property
     def folded_names(self) -> list[str]:
@@ -229,6 +241,11 @@ class Protocol(Block):
     def structure_names(self) -> tuple[str, ...]:
         """Names of all structures, in order."""
         return tuple(structure.name for structure in self.structures)
+
+    @property
+    def proposed(self) -> dict[str, list[str]]:
+        """Names by structure that a survey proposes and nobody has confirmed."""
+        return {structure.name: structure.proposed for structure in self.structures if structure.proposed}
 
     @property
     def target_names(self) -> tuple[str, ...]:

@@ -14,9 +14,9 @@ from doseledger.core.errors import BadInput
 from doseledger.core.grid import box_around
 from doseledger.core.limit import keeps
 from doseledger.core.protocol import Goal, GoalSet, Protocol
-from doseledger.core.types import Array, Mask, Triple
+from doseledger.core.types import Array, Box, Mask, Triple
 from doseledger.dosimetry.dvh.grammar import Measure, Statistic, parse_statistic
-from doseledger.dosimetry.dvh.statistics import StructureDose, structure_dose
+from doseledger.dosimetry.dvh.statistics import SampledDose, reached_dose
 
 # A plan that is scaled to its limit meets it, though float32 and interpolation leave it off by 1e-5. Planning systems
 # print two decimals; a tenth of the last one decides nothing in a clinic.
@@ -63,6 +63,7 @@ def evaluate_goals(
     spacing_mm: Triple,
     prescription_gy: Mapping[str, float],
     goals: GoalSet,
+    reach: Box | None = None,
 ) -> list[GoalResult]:
     """Return how a dose does on each goal, in the order of the goals.
 
@@ -77,6 +78,8 @@ def evaluate_goals(
     prescription_gy
         Prescribed dose in Gy by target. What is relative in a goal refers to the structure's own prescription, and
         for any other structure to the highest one.
+    reach
+        Voxels (z, y, x) where the dose is known; None: all.
 
     Raises
     ------
@@ -86,10 +89,13 @@ def evaluate_goals(
     Notes
     -----
     `minus` takes away every voxel whose centre lies within the margin of the centre of a voxel of the others (exact
-    Euclidean distance on the anisotropic grid). An absent one of them takes nothing away, which the result says.
+    Euclidean distance on the anisotropic grid). An absent one of them takes nothing away, which the result says. A
+    structure of which more than 0.1 % lies beyond the dose has no value.
     """
     voxel_cc = float(np.prod(spacing_mm)) / 1000.0
-    samples: dict[tuple[str, tuple[str, ...], float], tuple[Mask, StructureDose]] = {}
+    known = reach or (slice(None), slice(None), slice(None))
+    whole = dose_gy[known], voxel_cc
+    samples: dict[tuple[str, tuple[str, ...], float], tuple[Mask, SampledDose]] = {}
     results = []
     for goal in goals.goals:
         statistic = _statistic(goal)
@@ -97,11 +103,12 @@ def evaluate_goals(
         key = (goal.structure, tuple(goal.minus), goal.minus_margin_mm)
         if key not in samples:
             mask = _without(masks[goal.structure], [masks[name] for name in goal.minus], goal, spacing_mm)
-            samples[key] = mask, structure_dose(dose_gy, mask, voxel_cc)
+            samples[key] = mask, reached_dose(dose_gy, mask, voxel_cc, known)
         mask, dose = samples[key]
         reference = prescription_gy.get(goal.structure, max(prescription_gy.values(), default=math.nan))
-        measure = dose.measure(statistic, reference, (dose_gy, voxel_cc))
-        results.append(_judge(goal, measure, _remark(goal, masks, mask)))
+        measure = dose.measure(statistic, reference, whole)
+        remarks = [dose.lacking, _remark(goal, masks, mask)]
+        results.append(_judge(goal, measure, "; ".join(filter(None, remarks))))
     return results
 
 

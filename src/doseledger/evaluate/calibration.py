@@ -154,5 +154,5 @@ def spread_of_files(
     samples_gy, sampled = load_samples(prediction_path)
     if sampled.shape != case.grid.shape_zyx or case.dose_gy is None:
         raise BadCase(case_id, f"doses were drawn on {sampled.shape} voxels, the case has {case.grid.shape_zyx}")
-    masks = {name: case.mask(name)[sampled] for name in case.present_names}
+    masks = {name: case.mask(name)[sampled] for name in case.present_names if not case.lacks_dose(name)}
     return describe_spread(case_id, case.dose_gy[sampled], samples_gy, masks), prediction.checkpoint_sha256

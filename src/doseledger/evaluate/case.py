@@ -14,7 +14,7 @@ from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.protocol import GoalSet, Protocol
 from doseledger.core.settings import EvaluateSettings, GammaSettings
 from doseledger.dosimetry.dvh.grammar import Measure, Statistic, parse_statistic
-from doseledger.dosimetry.dvh.statistics import structure_dose
+from doseledger.dosimetry.dvh.statistics import reached_dose
 from doseledger.dosimetry.gamma.criteria import GammaCriteria
 from doseledger.dosimetry.gamma.grids import DosePair
 from doseledger.dosimetry.gamma.map import gamma_map, pass_rate_percent, summarise
@@ -108,6 +108,7 @@ def error_masks(case: Case) -> dict[str, NDArray[np.bool_]]:
     Notes
     -----
     The same model reads 1.4 Gy under one mask and 4.2 Gy under another: an error without its mask's name says nothing.
+    A structure is its part within the plan's dose grid; `body` is whole, and the plan counts as 0 Gy beyond that grid.
     """
     level_gy = ABOVE_FRACTION * max(case.prescription_gy.values())
     masks = {"body": case.body, "valid_dose": case.valid_dose, "above_10_percent": _dose(case) > level_gy}
@@ -116,7 +117,14 @@ def error_masks(case: Case) -> dict[str, NDArray[np.bool_]]:
         raise BadInput(
             f"a structure is called {', '.join(clash)}, like a mask of evaluation; rename it in the protocol"
         )
-    return masks | {name: case.mask(name) for name in case.structure_names}
+    return masks | {name: _reached(case, name) for name in case.structure_names}
+
+
+def _reached(case: Case, name: str) -> NDArray[np.bool_]:
+    """The part of a structure where the plan has a dose to err from."""
+    known = np.zeros(case.grid.shape_zyx, dtype=np.bool_)
+    known[case.reach] = case.mask(name)[case.reach]
+    return known
 
 
 def absolute_errors(case: Case, prediction_gy: NDArray[np.float32]) -> dict[str, float]:
@@ -240,14 +248,14 @@ def _measure(case: Case, dose_gy: NDArray[np.float32], name: str, statistics: li
     """Return each statistic of a structure, its doses being sorted once."""
     mask, voxel_cc = case.mask(name), case.grid.voxel_volume_cc
     prescription_gy = case.prescription_gy.get(name, max(case.prescription_gy.values()))
-    samples = structure_dose(dose_gy, mask, voxel_cc)
-    return [samples.measure(statistic, prescription_gy, (dose_gy, voxel_cc)) for statistic in statistics]
+    samples, whole = reached_dose(dose_gy, mask, voxel_cc, case.reach), (dose_gy[case.reach], voxel_cc)
+    return [samples.measure(statistic, prescription_gy, whole) for statistic in statistics]
 
 
 def _goal_rows(case: Case, prediction_gy: NDArray[np.float32], goals: GoalSet) -> list[dict[str, Any]]:
     masks = {name: case.mask(name) for name in case.structure_names}
     plan, prediction = (
-        evaluate_goals(dose, masks, case.grid.spacing_mm, case.prescription_gy, goals)
+        evaluate_goals(dose, masks, case.grid.spacing_mm, case.prescription_gy, goals, case.reach)
         for dose in (_dose(case), prediction_gy)
     )
     return [_goal_row(case.case_id, ours, theirs) for ours, theirs in zip(plan, prediction, strict=True)]

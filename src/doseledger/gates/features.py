@@ -125,7 +125,8 @@ def _measure_dose(case: Case, dose: NDArray[np.float32], protocol: Protocol) -> 
     row: Row = {}
     for name in case.structure_names:
         mask = case.mask(name)
-        inside = dose[mask]
+        # A structure that the dose grid cuts has no dose as a whole: none is better than ingest's 0 Gy.
+        inside = np.empty(0, dose.dtype) if case.lacks_dose(name) else dose[case.reach][mask[case.reach]]
         row[f"{name}_mean_gy"] = float(inside.mean(dtype=np.float64)) if inside.size else float("nan")
         prescribed = protocol.prescription_gy.get(name)
         if prescribed is not None:

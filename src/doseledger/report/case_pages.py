@@ -105,10 +105,21 @@ def draw_case(
         Picture(
             data_uri(dvh["svg"]),
             f"{case.case_id}: cumulative DVHs, plan solid, prediction dashed. Triangles mark clinical goals: a curve "
-            "should pass below ▼ and above ▲.",
+            f"should pass below ▼ and above ▲.{name_cut(case)}",
             f"Dose-volume histograms of {case.case_id} for every structure, plan against prediction",
         ),
     )
+
+
+def cut_structures(case: Case) -> list[str]:
+    """Return the structures that lie beyond the plan's dose grid by more than 0.1 %."""
+    return [name for name in case.present_names if case.lacks_dose(name)]
+
+
+def name_cut(case: Case) -> str:
+    """Return the sentence of a caption that says whose DVH is not drawn; empty where all are."""
+    cut = ", ".join(cut_structures(case))
+    return f" Without {cut}: no dose is known in part of it, which lies beyond the plan's dose grid." if cut else ""
 
 
 def draw_overview(comparison: Comparison, protocol: Protocol, folder: Path, dpi: int) -> tuple[Picture, Picture]:
@@ -140,15 +151,19 @@ def draw_overview(comparison: Comparison, protocol: Protocol, folder: Path, dpi:
 def structure_curves(
     comparison: Comparison, protocol: Protocol, others: Sequence[NDArray[np.float32]] = ()
 ) -> list[StructureCurves]:
-    """Return the DVHs of every structure that is present, of plan and prediction, and of other predictions in Gy."""
+    """Return the DVHs of every structure that is present, of plan and prediction, and of other predictions in Gy.
+
+    One that the plan's dose grid cuts has none: `cut_structures` names it.
+    """
     case = comparison.case
-    indices = np.flatnonzero(case.present)
-    masks = case.masks[indices]
+    cut, known = cut_structures(case), case.reach
+    indices = [i for i, name in enumerate(case.structure_names) if case.present[i] and name not in cut]
+    masks = case.masks[indices][:, *known]
     volume_cc = case.grid.voxel_volume_cc
-    plan = dvh_curves(comparison.plan_gy, masks, volume_cc, DVH_BIN_GY)
+    plan = dvh_curves(comparison.plan_gy[known], masks, volume_cc, DVH_BIN_GY)
     doses = (comparison.predicted_gy, *others)
     colours = structure_colours(protocol.structure_names)
-    predicted = [dvh_curves(dose_gy, masks, volume_cc, DVH_BIN_GY) for dose_gy in doses]
+    predicted = [dvh_curves(dose_gy[known], masks, volume_cc, DVH_BIN_GY) for dose_gy in doses]
     return [
         StructureCurves(
             name=case.structure_names[index],

@@ -15,7 +15,7 @@ from doseledger.core.protocol import GoalSet, Protocol
 from doseledger.core.sheet import format_number, plural
 from doseledger.ledger.runs.compared_runs import ComparedRun, refuse_unlike
 from doseledger.report.blocks import Alarm, Picture
-from doseledger.report.case_pages import load_with_digest, structure_curves
+from doseledger.report.case_pages import load_with_digest, name_cut, structure_curves
 from doseledger.report.figures.curves import LINE_STYLES, plot_differences, plot_dvh
 from doseledger.report.figures.style import data_uri, house_style, save_figure
 from doseledger.report.figures.views import Comparison
@@ -250,6 +250,7 @@ def _dvh_picture(
     caption = (
         f"{title}: {case_id}. Cumulative DVHs, plan solid, predictions dashed and dotted as the legend says. Mean "
         f"absolute error where the plan's dose is above 10 % of the highest prescription: {numbers}."
+        f"{name_cut(first.case)}"
     )
     return Picture(data_uri(paths["svg"]), caption, f"Dose-volume histograms of {case_id}: plan and every run")
 

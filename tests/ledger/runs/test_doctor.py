@@ -36,6 +36,36 @@ def test_a_patient_that_git_tracks_is_found(project) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "patient",
+    [
+        "data/cases/phantom/case_0009.npz",
+        "data/cases/clinic/case_0009.npz",
+        "data/raw/phantom/case_0009.zip",
+        "data/splits/clinic.csv",
+        "models/clinic/my_unet/checkpoints/best.ckpt",
+        "reports/html/clinic/data.html",
+        "elsewhere/deep/case_0009.zip",
+    ],
+)
+def test_a_tracked_file_below_an_out_is_found_whatever_the_ignore_rules_say(project, patient: str) -> None:
+    # As when a rule was taken out, or DVC took its own back.
+    write_text(project.root / ".gitignore", "")
+    repository = Path(__file__).resolve().parents[3]
+    write_text(project.root / "data/raw/dvc.yaml", (repository / "data/raw/dvc.yaml").read_text())
+    write_text(
+        project.root / "elsewhere.dvc", "outs:\n- md5: 0123456789abcdef0123456789abcdef.dir\n  path: elsewhere\n"
+    )
+    write_text(project.root / patient, "a patient\n")
+    written = ("reports/metrics/clinic/dose_unet/summary.json", "reports/code/ingest.json", "data/raw/phantom.csv")
+    for name in written:
+        write_text(project.root / name, "{}\n")
+    assert found(project) == {}
+    project.git("add", "--force", patient, *written, "elsewhere.dvc", "data/raw/dvc.yaml")
+    symptom = found(project)["files in Git that belong to DVC or to this machine"]
+    assert symptom.startswith(f"mend: 1 tracked: {patient}; `git rm -r --cached {Path(patient).parent}`")
+
+
 def test_a_killed_experiment_in_the_workspace_is_explained(project) -> None:
     head = project.git("rev-parse", "HEAD")
     project.git("update-ref", "refs/exps/exec/EXEC_HEAD", head)

@@ -23,7 +23,7 @@ PLAN = Plan("dvh-term", "dose_unet", "a DVH term lowers the error", ("mae_gy < 1
 def ready(project) -> Readiness:
     found = examine_readiness(project.root, project.root / "requirements.lock")
     # What is installed here is not what this test is about.
-    return replace(found, problems=tuple(p for p in found.problems if not p.what.startswith("package ")))
+    return replace(found, findings=tuple(f for f in found.findings if not f.numbers["what"].startswith("package ")))
 
 
 @pytest.fixture
@@ -101,15 +101,15 @@ def test_code_that_git_does_not_know_is_refused(project) -> None:
 
 def test_changed_settings_and_results_do_not_make_a_tree_dirty(project, ready: Readiness) -> None:
     write_text(project.root / "params.yaml", (project.root / "params.yaml").read_text().replace("lr: 0.002", "lr: 0.1"))
-    assert ready.problems == ()
+    assert ready.findings == ()
     found = examine_readiness(project.root, project.root / "requirements.lock")
-    assert not [problem for problem in found.problems if not problem.what.startswith("package ")]
+    assert not [f for f in found.findings if not f.numbers["what"].startswith("package ")]
 
 
 def test_another_package_than_the_lock_has_is_refused(project) -> None:
     write_text(project.root / "requirements.lock", "numpy==1.0.0 \\\n    --hash=sha256:00\n")
     found = examine_readiness(project.root, project.root / "requirements.lock")
-    assert "package numpy" in {problem.what for problem in found.problems}
+    assert "package numpy" in {f.numbers["what"] for f in found.findings}
 
 
 @pytest.mark.parametrize(

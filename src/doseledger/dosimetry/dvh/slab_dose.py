@@ -15,8 +15,8 @@ from doseledger.core.errors import BadInput
 from doseledger.core.grid import Grid
 from doseledger.core.types import Array, Floats, Integers, Mask
 from doseledger.dosimetry.dvh.slabs import Slabs, Solid, crossings, extremes, span
-from doseledger.dosimetry.dvh.statistics import StructureDose
-from doseledger.dosimetry.dvh.subvoxel import SampledDose, trilinear
+from doseledger.dosimetry.dvh.statistics import SampledDose, StructureDose
+from doseledger.dosimetry.dvh.subvoxel import trilinear
 
 # Lines per slab of the first, rough look at a structure's volume.
 ROUGH_LINES = 64

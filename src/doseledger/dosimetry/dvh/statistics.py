@@ -10,11 +10,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
 from doseledger.core.errors import BadInput
-from doseledger.core.types import Array, Floats
+from doseledger.core.grid import MOST_OUTSIDE_PERCENT
+from doseledger.core.types import Array, Box, Floats, Mask
 from doseledger.dosimetry.dvh.grammar import Measure, Statistic, parse_statistic
 
 EMPTY = "the structure is absent or smaller than a voxel: no sample lies in it"
@@ -156,6 +158,59 @@ class StructureDose:
         return Measure(self.fraction_at_dose(level_gy) ** 2 * self.volume_cc / isodose_cc, "1")
 
 
+class SampledDose(NamedTuple):
+    """Dose samples of a structure, and the volume of it in cm³ that the dose grid does not reach."""
+
+    samples: StructureDose
+    outside_cc: float
+
+    @property
+    def whole_cc(self) -> float:
+        """Volume of the structure in cm³, whether a dose is known there or not."""
+        return self.samples.volume_cc + self.outside_cc
+
+    @property
+    def outside_percent(self) -> float:
+        """Part of the structure that the dose grid does not reach; NaN for one without volume."""
+        return 100.0 * self.outside_cc / self.whole_cc if self.whole_cc > 0 else math.nan
+
+    @property
+    def lacking(self) -> str:
+        """Why the structure has no dose as a whole; empty where it has one."""
+        if not self.outside_percent > MOST_OUTSIDE_PERCENT:
+            return ""
+        if len(self.samples.dose_gy) == 0:
+            return "the dose grid does not reach it"
+        return f"{self.outside_percent:.1f} % of it lies beyond the dose grid"
+
+    def measure(
+        self,
+        statistic: Statistic,
+        prescription_gy: float | None = None,
+        whole: tuple[Array, float] | None = None,
+    ) -> Measure:
+        """Return a statistic of the whole structure; NaN and a reason for one that needs dose where none is known.
+
+        Parameters
+        ----------
+        statistic
+            What to measure.
+        prescription_gy
+            The dose that is 100 %.
+        whole
+            For CI and R50: the dose in Gy on the whole grid and the volume of its voxels in cm³.
+
+        Raises
+        ------
+        BadInput
+            If the statistic needs a prescription or the whole dose, and it is not given.
+        """
+        found = self.samples.measure(statistic, prescription_gy, whole)
+        if statistic.name == "volume":
+            return Measure(self.whole_cc, statistic.unit)
+        return Measure(math.nan, statistic.unit, self.lacking) if self.lacking else found
+
+
 def structure_dose(dose_gy: Array, coverage: Array, voxel_volume_cc: float) -> StructureDose:
     """Return the sorted dose samples of one structure.
 
@@ -183,6 +238,32 @@ def structure_dose(dose_gy: Array, coverage: Array, voxel_volume_cc: float) -> S
         return StructureDose(np.sort(dose), None, voxel_volume_cc)
     order = np.argsort(dose, kind="stable")
     return StructureDose(dose[order], coverage[inside].astype(np.float64)[order], voxel_volume_cc)
+
+
+def reached_dose(dose_gy: Array, mask: Mask, voxel_volume_cc: float, reach: Box) -> SampledDose:
+    """Return the dose samples of a structure where its dose is known, and the volume of the rest.
+
+    Parameters
+    ----------
+    dose_gy
+        Dose in Gy, (z, y, x).
+    mask
+        bool (z, y, x).
+    voxel_volume_cc
+        Volume of a voxel in cm³.
+    reach
+        Voxels where a dose is known: what stands beyond them is none, be it 0.
+
+    Raises
+    ------
+    BadInput
+        As `structure_dose`.
+    """
+    if dose_gy.shape != mask.shape:
+        raise BadInput(f"a dose of {dose_gy.shape} voxels and a structure of {mask.shape} are not on one grid")
+    known = mask[reach]
+    n_beyond = int(np.count_nonzero(mask)) - int(np.count_nonzero(known))
+    return SampledDose(structure_dose(dose_gy[reach], known, voxel_volume_cc), n_beyond * voxel_volume_cc)
 
 
 def dvh_statistics(

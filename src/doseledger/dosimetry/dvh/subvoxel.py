@@ -7,17 +7,13 @@ interpolated at each point, and those inside are kept.
 
 from __future__ import annotations
 
-import math
-from typing import NamedTuple
-
 import numpy as np
 from numba import njit
 
 from doseledger.core.errors import BadInput
-from doseledger.core.grid import MOST_OUTSIDE_PERCENT, Grid
+from doseledger.core.grid import Grid
 from doseledger.core.types import Array, Floats, Indices, Singles, Triple
-from doseledger.dosimetry.dvh.grammar import Measure, Statistic
-from doseledger.dosimetry.dvh.statistics import StructureDose
+from doseledger.dosimetry.dvh.statistics import SampledDose, StructureDose
 
 # Additive recurrence in three dimensions: powers of the inverse of the real root of g⁴ = g + 1 (M. Roberts, "The
 # unreasonable effectiveness of quasirandom sequences", 2018). The sequence runs on from voxel to voxel, so that no two
@@ -25,59 +21,6 @@ from doseledger.dosimetry.dvh.statistics import StructureDose
 ROOT = 1.2207440846057596
 STEP_Z, STEP_Y, STEP_X = 1.0 / ROOT, 1.0 / ROOT**2, 1.0 / ROOT**3
 MAX_POINTS_PER_VOXEL = 4096
-
-
-class SampledDose(NamedTuple):
-    """Dose samples of a structure, and the volume of it in cm³ that the dose grid does not reach."""
-
-    samples: StructureDose
-    outside_cc: float
-
-    @property
-    def whole_cc(self) -> float:
-        """Volume of the structure in cm³, whether a dose is known there or not."""
-        return self.samples.volume_cc + self.outside_cc
-
-    @property
-    def outside_percent(self) -> float:
-        """Part of the structure that the dose grid does not reach; NaN for one without volume."""
-        return 100.0 * self.outside_cc / self.whole_cc if self.whole_cc > 0 else math.nan
-
-    @property
-    def lacking(self) -> str:
-        """Why the structure has no dose as a whole; empty where it has one."""
-        if not self.outside_percent > MOST_OUTSIDE_PERCENT:
-            return ""
-        if len(self.samples.dose_gy) == 0:
-            return "the dose grid does not reach it"
-        return f"{self.outside_percent:.1f} % of it lies beyond the dose grid"
-
-    def measure(
-        self,
-        statistic: Statistic,
-        prescription_gy: float | None = None,
-        whole: tuple[Array, float] | None = None,
-    ) -> Measure:
-        """Return a statistic of the whole structure; NaN and a reason for one that needs dose where none is known.
-
-        Parameters
-        ----------
-        statistic
-            What to measure.
-        prescription_gy
-            The dose that is 100 %.
-        whole
-            For CI and R50: the dose in Gy on the whole grid and the volume of its voxels in cm³.
-
-        Raises
-        ------
-        BadInput
-            If the statistic needs a prescription or the whole dose, and it is not given.
-        """
-        found = self.samples.measure(statistic, prescription_gy, whole)
-        if statistic.name == "volume":
-            return Measure(self.whole_cc, statistic.unit)
-        return Measure(math.nan, statistic.unit, self.lacking) if self.lacking else found
 
 
 def sampled_dose(dose_gy: Array, dose_grid: Grid, structure: Array, structure_grid: Grid, n_points: int) -> SampledDose:

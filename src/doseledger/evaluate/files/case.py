@@ -114,7 +114,10 @@ def _describe_structure(case: Case, name: str) -> dict[str, Any]:
         centre = case.grid.index_to_mm(np.argwhere(mask).mean(axis=0))
         summary["centre_mm"] = [float(value) for value in centre]
         if case.dose_gy is not None:
-            summary["dose"] = _range(case.dose_gy[mask], "gy")
+            known = case.dose_gy[case.reach][mask[case.reach]]
+            summary["dose"] = _range(known, "gy")
+            if len(known) < summary["voxels"]:
+                summary["dose"]["beyond_dose_grid_percent"] = 100.0 * (1.0 - len(known) / summary["voxels"])
     return summary
 
 

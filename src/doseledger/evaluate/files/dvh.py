@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from doseledger.core.case import Case
 from doseledger.core.errors import BadCase, BadInput
-from doseledger.core.grid import Grid, box_within
+from doseledger.core.grid import Grid
 from doseledger.core.planes import ROUNDED_MM, find_planes
 from doseledger.dicom.contours import Contour, stack_on_own_planes
 from doseledger.dicom.pixels import n_frames
@@ -139,7 +139,7 @@ def dvh_of_case(path: Path, statistics: Sequence[str] = STATISTICS, *, dose_path
     Notes
     -----
     The surface is the zero of the signed distance, not the voxels' faces. A case of one slice is a plane. Where the
-    plan's own dose grid did not reach, the case has no dose: those voxels are beyond the dose, not at 0 Gy.
+    plan's own dose grid did not reach, neither plan nor prediction has a dose: those voxels are beyond it, not at 0 Gy.
     """
     from doseledger.evaluate.predictions import load_prediction
 
@@ -159,8 +159,7 @@ def dvh_of_case(path: Path, statistics: Sequence[str] = STATISTICS, *, dose_path
     if 1 in grid.shape_zyx:
         thickness_mm = grid.spacing_mm[grid.shape_zyx.index(1)]
         plane = find_plane(dose, thickness_mm, case.case_id)
-    if dose_path is None:
-        dose_gy, grid = _reached(case, dose_gy)
+    dose_gy, grid = _reached(case, dose_gy)
     found: dict[str, Any] = {}
     for index, name in enumerate(case.structure_names):
         if not case.present[index]:
@@ -177,15 +176,11 @@ def dvh_of_case(path: Path, statistics: Sequence[str] = STATISTICS, *, dose_path
 
 
 def _reached(case: Case, dose_gy: NDArray[Any]) -> tuple[NDArray[Any], Grid]:
-    """Return a case's dose where the plan's own dose grid reached, and its grid there."""
-    native = case.meta.get("native_dose_grid")
-    if not native:
-        return dose_gy, case.grid
-    box = box_within(case.grid, Grid(**{key: tuple(value) for key, value in native.items()}))
-    if box is None:
+    """Return a dose on a case's grid where the plan's own dose grid reached, and the grid there."""
+    box = case.reach
+    if dose_gy[box].size == 0:
         raise BadCase(case.case_id, "the plan's dose grid does not reach the case; ingest it with its own RTDOSE")
-    start, shape = (box[0].start, box[1].start, box[2].start), dose_gy[box].shape
-    return dose_gy[box], case.grid.cropped(start, (shape[0], shape[1], shape[2]))
+    return dose_gy[box], case.grid.inside(box)
 
 
 def _labelled(rois: list[Roi]) -> dict[str, Roi]:

@@ -9,8 +9,7 @@ import numpy as np
 
 from doseledger.dicom.read_dose import Dose
 from doseledger.dosimetry.dvh.grammar import Measure, Statistic, parse_statistic
-from doseledger.dosimetry.dvh.statistics import StructureDose
-from doseledger.dosimetry.dvh.subvoxel import SampledDose
+from doseledger.dosimetry.dvh.statistics import SampledDose, StructureDose
 from doseledger.evaluate.files.plane_dvh import NO_VOLUME, area_cm2, describe_plane, measure_on_plane
 
 CURVE_POINTS = 401

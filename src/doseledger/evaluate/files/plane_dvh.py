@@ -16,7 +16,7 @@ from doseledger.dicom.read_dose import Dose
 from doseledger.dosimetry.dvh.grammar import Measure, Statistic
 from doseledger.dosimetry.dvh.slab_dose import slab_dose
 from doseledger.dosimetry.dvh.slabs import Slabs, make_slabs
-from doseledger.dosimetry.dvh.subvoxel import SampledDose
+from doseledger.dosimetry.dvh.statistics import SampledDose
 
 NO_VOLUME = "one plane has no volume"
 

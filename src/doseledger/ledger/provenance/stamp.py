@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import posixpath
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +20,10 @@ from doseledger.ledger.provenance.git import NO_GIT, run_git
 PARAMS_FILE = "params.yaml"
 LOCK_FILE = "dvc.lock"
 PIPELINE_FILE = "dvc.yaml"
+# Changed files that a line names.
+MOST_NAMED = 10
+# Stands for a cohort or a model in dvc.yaml.
+ANY_ITEM = re.compile(r"\$\{[^}]*\}")
 # The packages whose version can change a number.
 NAMED_PACKAGES = (
     "doseledger", "numpy", "scipy", "numba", "torch", "pytorch-lightning", "monai", "pydicom", "edt", "pandas", "dvc",
@@ -52,6 +57,14 @@ class GitState:
     def as_dict(self) -> dict[str, Any]:
         """Return the state as plain JSON values."""
         return {**asdict(self), "dirty_paths": list(self.dirty_paths)}
+
+    def describe(self) -> str:
+        """Return what makes the tree dirty in one line, with the first files; empty when it is clean."""
+        if not self.dirty:
+            return ""
+        more = ", …" if len(self.dirty_paths) > MOST_NAMED else ""
+        files = ", ".join(self.dirty_paths[:MOST_NAMED]) + more
+        return f"DIRTY TREE: {self.note}" + (f" ({files})" if files else "")
 
 
 def git_state(root: Path) -> GitState:
@@ -108,6 +121,38 @@ def stage_outs(root: Path) -> frozenset[str]:
             folder = lock.parent / str(pipeline.get(name.partition("@")[0], {}).get("wdir", "."))
             found |= {posixpath.normpath(folder / str(out["path"])) for out in stage.get("outs") or []}
     return frozenset(found)
+
+
+def cached_outs(root: Path) -> list[str]:
+    """Return what DVC keeps in its cache, and Git must not hold, as patterns of `git ls-files`, sorted.
+
+    Read are the `dvc.yaml` and `.dvc` files themselves: so it is told of every cohort and model, and whatever became of
+    locks and ignore rules.
+    """
+    wanted = (PIPELINE_FILE, f"**/{PIPELINE_FILE}", "*.dvc")
+    listed = run_git(root, "ls-files", "-z", "-co", "--exclude-standard", "--", *wanted)
+    found: set[str] = set()
+    for name in filter(None, listed.stdout.split("\0")):
+        path = root / name
+        if name.endswith(".dvc"):
+            stages = [parse_yaml(path.read_bytes())] if path.is_file() else []
+        else:
+            stages = list(read_pipeline(path).values())
+        for stage in stages:
+            folder = PurePosixPath(name).parent / str(stage.get("wdir") or ".")
+            outs = (out for kind in ("outs", "metrics", "plots") for out in stage.get(kind) or [])
+            found |= {posixpath.normpath(folder / kept) for out in outs if (kept := _cached_path(out))}
+    return sorted(f":(glob){ANY_ITEM.sub('*', path)}{end}" for path in found for end in ("", "/**"))
+
+
+def _cached_path(out: Any) -> str:
+    """The path of an out as `dvc.yaml` or a `.dvc` file has it; empty where Git keeps it."""
+    if not isinstance(out, dict):
+        return str(out)
+    if "path" in out:
+        return str(out["path"]) if out.get("cache", True) else ""
+    path, how = next(iter(out.items()), ("", None))
+    return str(path) if not isinstance(how, dict) or how.get("cache", True) else ""
 
 
 def _parse_lock(text: str) -> Stages:

@@ -10,12 +10,12 @@ from doseledger.core.errors import DoseledgerError
 from doseledger.core.files import sha256_of_file, sha256_of_json
 from doseledger.core.layout import LOCK_FILE
 from doseledger.gates.model.metrics import judge_cases
-from doseledger.gates.verdict import Verdict, make_verdict
+from doseledger.gates.verdict import Finding, Verdict, make_verdict
 from doseledger.ledger.provenance.outs import OF_A_RUN, changed_outs, cure, full_names, recorded_of
 from doseledger.ledger.provenance.revisions import commit_is_known
 from doseledger.ledger.runs import recompute as again
 from doseledger.ledger.runs import training_check
-from doseledger.ledger.runs.checklist import Check, Problem, run_checks
+from doseledger.ledger.runs.checklist import Check, fault, run_checks
 from doseledger.ledger.runs.files import RunFiles, read_manifest, verdict_speaks_of
 from doseledger.ledger.runs.recompute import Recompute
 from doseledger.ledger.runs.record import RunRecord
@@ -79,33 +79,33 @@ def run_digest(files: RunFiles) -> str:
     return sha256_of_json(digests)
 
 
-def _missing_files(files: RunFiles) -> Iterator[Problem]:
+def _missing_files(files: RunFiles) -> Iterator[Finding]:
     for name, path in files.by_name().items():
         if not path.is_file():
-            yield Problem(name, f"no file {path}", "a file of the run", "run `dvc repro`, which makes what is missing")
+            yield fault(name, f"no file {path}", "a file of the run", "run `dvc repro`, which makes what is missing")
         elif path.stat().st_size == 0:
-            yield Problem(name, f"{path} is empty", "a file with content", "run `dvc repro` after deleting it")
+            yield fault(name, f"{path} is empty", "a file with content", "run `dvc repro` after deleting it")
 
 
-def _tested(record: RunRecord) -> Iterator[Problem]:
+def _tested(record: RunRecord) -> Iterator[Finding]:
     test = record.fold[record.fold["split"] == "test"]
     seen = {**record.best.selected_on, **record.best.trained_on}
     for finding in judge_cases(record.evaluated, test, seen, sha256_of_file(record.files.best_checkpoint)):
         wanted = "the test set of the splits, never seen, all of it by the best checkpoint"
-        yield Problem("cases.csv", finding.message, wanted, "predict and evaluate again", finding.case_id)
+        yield fault("cases.csv", finding.message, wanted, "predict and evaluate again", finding.case_id)
 
 
-def _metrics(record: RunRecord) -> Iterator[Problem]:
+def _metrics(record: RunRecord) -> Iterator[Finding]:
     if not set(again.TABLES) <= set(record.files.tables):
         found = f"tables {', '.join(record.files.tables)}, of which no recomputation is known"
         do = "trust the evaluation, or evaluate again"
-        yield Problem("summary.json", found, f"tables {', '.join(again.TABLES)}", do, severity="warning")
+        yield fault("summary.json", found, f"tables {', '.join(again.TABLES)}", do, severity="warning")
         return
     yield from again.changed_summary(record.tables)
     yield from again.changed_goal_counts(record.tables)
 
 
-def _recomputed(record: RunRecord, recompute: Recompute) -> Iterator[Problem]:
+def _recomputed(record: RunRecord, recompute: Recompute) -> Iterator[Finding]:
     yield from again.changed_cases(record.tables, record.files.splits, recompute)
 
 
@@ -116,75 +116,75 @@ def _measured(record: RunRecord, recompute: Recompute) -> list[str]:
         return []
 
 
-def _report(record: RunRecord) -> Iterator[Problem]:
+def _report(record: RunRecord) -> Iterator[Finding]:
     do = "run `dvc repro`, which writes the report of what is there"
     page = record.files.html.read_bytes() if record.files.html.is_file() else b""
     if b"</html>" not in page[-200:]:
-        yield Problem("report.html", "no whole page", "a page that ends with </html>", do)
+        yield fault("report.html", "no whole page", "a page that ends with </html>", do)
     for name in ("cases_sha256", "splits_sha256"):
         if str(record.run[name]).encode() not in page:
-            yield Problem("report.html", f"no mention of {name} {record.run[name][:12]}…", "the hashes of this run", do)
+            yield fault("report.html", f"no mention of {name} {record.run[name][:12]}…", "the hashes of this run", do)
     pdf = record.files.pdf.read_bytes()[:5] if record.files.pdf.is_file() else b""
     if pdf != b"%PDF-":
-        yield Problem("report.pdf", f"{pdf!r} at its beginning", "a PDF", do)
+        yield fault("report.pdf", f"{pdf!r} at its beginning", "a PDF", do)
 
 
-def _verdicts(record: RunRecord) -> Iterator[Problem]:
+def _verdicts(record: RunRecord) -> Iterator[Finding]:
     for gate in record.files.verdicts:
         token, findings = record.verdict(gate)
         if token["ok"] is not True:
             errors = [item["message"] for item in findings.get("findings", []) if item.get("severity") == "error"]
             found = "; ".join(["ok: false", *errors[:3]])
-            yield Problem(f"verdicts/{gate}.json", found, "ok: true", "mend what the gate names, and run it again")
+            yield fault(f"verdicts/{gate}.json", found, "ok: true", "mend what the gate names, and run it again")
         if (token["ok"], token["digest"]) != (findings.get("ok"), findings.get("digest")):
             found = f"token {token['digest'][:12]}…, findings {str(findings.get('digest'))[:12]}…"
-            yield Problem(f"verdicts/{gate}.json", found, "one verdict in both files", "run the gate again")
+            yield fault(f"verdicts/{gate}.json", found, "one verdict in both files", "run the gate again")
     trained_on = record.run["data_gate"]
     token, _ = record.verdict("data")
     if trained_on != token:
         found = f"the data gate's verdict {str(token.get('digest'))[:12]}…"
         wanted = f"{str(trained_on.get('digest'))[:12]}…, which training was given"
-        yield Problem("verdicts/data.json", found, wanted, training_check.AGAIN)
+        yield fault("verdicts/data.json", found, wanted, training_check.AGAIN)
     yield from _stale_model_verdict(record)
 
 
-def _stale_model_verdict(record: RunRecord) -> Iterator[Problem]:
+def _stale_model_verdict(record: RunRecord) -> Iterator[Finding]:
     _, findings = record.verdict("model")
     if not verdict_speaks_of(findings, record.summary):
         found = "numbers that are not those of the evaluation"
-        yield Problem("verdicts/model.json", found, "a verdict on this summary", "run `dvc repro`")
+        yield fault("verdicts/model.json", found, "a verdict on this summary", "run `dvc repro`")
 
 
-def _code(record: RunRecord) -> Iterator[Problem]:
+def _code(record: RunRecord) -> Iterator[Finding]:
     provenance = record.run["provenance"]
     git, do = provenance["git"], "commit the code and train again: a dirty run can't be registered"
     if not git["commit"]:
-        yield Problem("run.json", f"no commit ({git['note']})", "the commit whose code trained it", do)
+        yield fault("run.json", f"no commit ({git['note']})", "the commit whose code trained it", do)
         return
     if git["dirty"]:
         changed = ", ".join(git["dirty_paths"][:5])
-        yield Problem("run.json", f"DIRTY TREE: {git['note']} ({changed})", "a clean tree when training began", do)
+        yield fault("run.json", f"DIRTY TREE: {git['note']} ({changed})", "a clean tree when training began", do)
     if not provenance.get("lock_sha256"):
-        yield Problem("run.json", "no digest of the lock of packages", "one", "train beside requirements.lock")
+        yield fault("run.json", "no digest of the lock of packages", "one", "train beside requirements.lock")
     root = record.files.root
     if root is not None and commit_is_known(root, git["commit"]) is False:
         found = f"commit {git['commit'][:12]}, which this repository does not have"
-        yield Problem("run.json", found, "a commit of this repository", "fetch the branch that holds it")
+        yield fault("run.json", found, "a commit of this repository", "fetch the branch that holds it")
 
 
-def _recorded(root: Path, files: RunFiles) -> Iterator[Problem]:
+def _recorded(root: Path, files: RunFiles) -> Iterator[Finding]:
     lock, stages = root / LOCK_FILE, full_names(OF_A_RUN, files.cohort, files.model)
     for item in changed_outs(root, stages):
         found, wanted = f"MD5 {item.found[:12]}…", f"{item.recorded[:12]}…, as {item.stage} left it"
-        yield Problem(item.path, found, wanted, cure([item]))
+        yield fault(item.path, found, wanted, cure([item]))
     never = [name for name in stages if not recorded_of(lock, [name])]
     if never:
         found = f"no record of {', '.join(never)}"
         do = "run `dvc repro`: without it nobody can tell whether their files were changed since"
-        yield Problem(LOCK_FILE, found, "the hashes of every stage", do, severity="warning")
+        yield fault(LOCK_FILE, found, "the hashes of every stage", do, severity="warning")
 
 
-def _manifest(files: RunFiles) -> Iterator[Problem]:
+def _manifest(files: RunFiles) -> Iterator[Finding]:
     if files.manifest is None:
         return
     folder = files.manifest.parent
@@ -192,10 +192,10 @@ def _manifest(files: RunFiles) -> Iterator[Problem]:
     there = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} - {files.manifest.name}
     do = "take the folder from where it was archived, or archive the run again"
     for name in sorted(set(listed) - there):
-        yield Problem(name, "no such file", f"{listed[name]['size']} bytes", do)
+        yield fault(name, "no such file", f"{listed[name]['size']} bytes", do)
     for name in sorted(there - set(listed)):
-        yield Problem(name, "a file that the manifest does not list", "only what was archived", do)
+        yield fault(name, "a file that the manifest does not list", "only what was archived", do)
     for name in sorted(there & set(listed)):
         digest = sha256_of_file(folder / name)
         if digest != listed[name]["sha256"]:
-            yield Problem(name, f"SHA256 {digest[:12]}…", f"{listed[name]['sha256'][:12]}…, as archived", do)
+            yield fault(name, f"SHA256 {digest[:12]}…", f"{listed[name]['sha256'][:12]}…, as archived", do)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from doseledger.core.errors import DoseledgerError
 from doseledger.gates.verdict import Finding, Severity
 
 
-@dataclass(frozen=True)
-class Problem:
-    """One thing that is not as the contract asks.
+def fault(what: str, found: str, wanted: str, do: str, case_id: str = "", severity: Severity = "error") -> Finding:
+    """Return what is not as the contract asks, as a gate's finding; `run_checks` gives it the name of its check.
 
     Parameters
     ----------
@@ -27,19 +26,9 @@ class Problem:
     severity
         An `error` fails the run, a `warning` is for the reader.
     """
-
-    what: str
-    found: str
-    wanted: str
-    do: str
-    case_id: str = ""
-    severity: Severity = "error"
-
-    def as_finding(self, check: str) -> Finding:
-        """Return it as a gate's finding; the four parts stand in its numbers too, for machines."""
-        message = f"{self.what}: found {self.found}, wanted {self.wanted}. {self.do[:1].upper()}{self.do[1:]}."
-        parts = {"what": self.what, "found": self.found, "wanted": self.wanted, "do": self.do}
-        return Finding(check, self.case_id, self.severity, message, parts)
+    message = f"{what}: found {found}, wanted {wanted}. {do[:1].upper()}{do[1:]}."
+    # The four parts stand in its numbers too, for machines.
+    return Finding("", case_id, severity, message, {"what": what, "found": found, "wanted": wanted, "do": do})
 
 
 @dataclass(frozen=True)
@@ -48,7 +37,7 @@ class Check:
 
     name: str
     title: str
-    find: Callable[[], Iterable[Problem]]
+    find: Callable[[], Iterable[Finding]]
 
 
 def run_checks(checks: Iterable[Check]) -> tuple[list[Finding], list[dict[str, Any]]]:
@@ -61,25 +50,25 @@ def run_checks(checks: Iterable[Check]) -> tuple[list[Finding], list[dict[str, A
     points: list[dict[str, Any]] = []
     told: dict[str, str] = {}
     for check in checks:
-        mine, obstacle = _problems(check)
+        mine, obstacle = _found_by(check)
         blocked_by = told.get(obstacle, "") if obstacle else ""
         if obstacle and not blocked_by:
             told[obstacle] = check.name
             do = "mend what the message names, and check again"
-            mine.append(Problem(check.title, obstacle, "a file that can be read", do).as_finding(check.name))
-        errors = sum(finding.severity == "error" for finding in mine)
+            mine.append(replace(fault(check.title, obstacle, "a file that can be read", do), gate=check.name))
+        errors = sum(one.severity == "error" for one in mine)
         ok = not errors and not obstacle
         points.append({"check": check.name, "title": check.title, "ok": ok, "errors": errors, "blocked_by": blocked_by})
         findings += mine
     return findings, points
 
 
-def _problems(check: Check) -> tuple[list[Finding], str]:
+def _found_by(check: Check) -> tuple[list[Finding], str]:
     """What a check found before it was done, or before something kept it from seeing more; and what that was."""
     found: list[Finding] = []
     try:
-        for problem in check.find():
-            found.append(problem.as_finding(check.name))
+        for one in check.find():
+            found.append(replace(one, gate=check.name))
     except DoseledgerError as error:
         return found, str(error)
     except (KeyError, TypeError, AttributeError, ValueError) as error:

@@ -18,7 +18,8 @@ from doseledger.evaluate.case import CaseMetrics, Yardsticks
 from doseledger.evaluate.cohort import evaluate_files
 from doseledger.evaluate.segmentation import RANKED_BY_OVERLAP, evaluate_case_labels, summarise_segmentations
 from doseledger.evaluate.summary import DRAW_SEED, RANKED_BY, summarise
-from doseledger.ledger.runs.checklist import Problem
+from doseledger.gates.verdict import Finding
+from doseledger.ledger.runs.checklist import fault
 
 # Tables and summary are written with six decimals; what is made of rounded values differs by less than this.
 ROUNDING = 2e-6
@@ -125,20 +126,20 @@ def differs(found: Any, wanted: Any) -> bool:
     return bool(found != wanted)
 
 
-def changed_summary(tables: Tables) -> Iterator[Problem]:
+def changed_summary(tables: Tables) -> Iterator[Finding]:
     """Yield each number of the summary that does not follow from the tables."""
     again, said = summary_of_tables(tables), tables.summary
     for name in sorted(set(again) | set(said)):
         where = f"summary.json: {name}"
         if name not in said:
-            yield Problem(where, "nothing", _text(again[name]), AGAIN)
+            yield fault(where, "nothing", _text(again[name]), AGAIN)
         elif name not in again:
-            yield Problem(where, _text(said[name]), "no such number: the tables give none", AGAIN)
+            yield fault(where, _text(said[name]), "no such number: the tables give none", AGAIN)
         elif differs(said[name], again[name]):
-            yield Problem(where, _text(said[name]), f"{_text(again[name])}, recomputed from the tables", AGAIN)
+            yield fault(where, _text(said[name]), f"{_text(again[name])}, recomputed from the tables", AGAIN)
 
 
-def changed_goal_counts(tables: Tables) -> Iterator[Problem]:
+def changed_goal_counts(tables: Tables) -> Iterator[Finding]:
     """Yield each case whose counts of goals are not those of its rows in the table of goals."""
     for row in _rows(tables.cases) if not tables.of_labels else ():
         mine = tables.goals[tables.goals["case_id"] == row["case_id"]]
@@ -147,7 +148,7 @@ def changed_goal_counts(tables: Tables) -> Iterator[Problem]:
         for name, count in counts.items():
             if int(row[name]) != count:
                 where = f"cases.csv: {name} of {row['case_id']}"
-                yield Problem(where, str(row[name]), f"{count}, counted in goals.csv", AGAIN, str(row["case_id"]))
+                yield fault(where, str(row[name]), f"{count}, counted in goals.csv", AGAIN, str(row["case_id"]))
 
 
 def cases_to_measure(tables: Tables, recompute: Recompute | None = None) -> list[str]:
@@ -173,7 +174,7 @@ def cases_to_measure(tables: Tables, recompute: Recompute | None = None) -> list
     return there[: recompute.how_many]
 
 
-def changed_cases(tables: Tables, splits: Path, recompute: Recompute) -> Iterator[Problem]:
+def changed_cases(tables: Tables, splits: Path, recompute: Recompute) -> Iterator[Finding]:
     """Yield each number of a case that its prediction does not give again.
 
     Raises
@@ -198,19 +199,19 @@ def changed_cases(tables: Tables, splits: Path, recompute: Recompute) -> Iterato
             yield from _changed_rows(table, case_id, rows, getattr(again, kind), key)
 
 
-def _changed_row(table: str, case_id: str, said: Mapping[str, Any], again: Mapping[str, Any]) -> Iterator[Problem]:
+def _changed_row(table: str, case_id: str, said: Mapping[str, Any], again: Mapping[str, Any]) -> Iterator[Finding]:
     for name, value in again.items():
         if name not in said or differs(_plain(said[name]), _plain(value)):
             where = f"{table}: {name} of {case_id}"
-            yield Problem(where, _text(said.get(name)), f"{_text(value)}, measured again", AGAIN, case_id)
+            yield fault(where, _text(said.get(name)), f"{_text(value)}, measured again", AGAIN, case_id)
 
 
 def _changed_rows(
     table: str, case_id: str, said: list[dict[str, Any]], again: list[dict[str, Any]], key: str
-) -> Iterator[Problem]:
+) -> Iterator[Finding]:
     if len(said) != len(again):
         where = f"{table}: rows of {case_id}"
-        yield Problem(where, str(len(said)), f"{len(again)}, measured again", AGAIN, case_id)
+        yield fault(where, str(len(said)), f"{len(again)}, measured again", AGAIN, case_id)
         return
     for mine, measured in zip(said, again, strict=True):
         label = f"{table} ({measured['structure']} {measured[key]})"

@@ -12,9 +12,10 @@ import pandas as pd
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import sha256_of_file, sha256_of_json
+from doseledger.gates.verdict import Finding
 from doseledger.learn.run import monitored_in
 from doseledger.learn.training.resume import changed_parts
-from doseledger.ledger.runs.checklist import Problem
+from doseledger.ledger.runs.checklist import fault
 from doseledger.ledger.runs.record import RunRecord
 
 SETTINGS = ("lr", "seed", "fold", "repeat")
@@ -25,7 +26,7 @@ HISTORY_ROUNDING = 1e-5
 AGAIN = "train again, or bring the folder back with `dvc checkout`"
 
 
-def config(record: RunRecord) -> Iterator[Problem]:
+def config(record: RunRecord) -> Iterator[Finding]:
     """Yield where config_resolved.yaml, run.json and the best checkpoint disagree on the settings."""
     resolved, run, best = record.config, record.run, record.best
     name = "config_resolved.yaml"
@@ -33,17 +34,17 @@ def config(record: RunRecord) -> Iterator[Problem]:
         of_checkpoint = best.model if key == "model" else best.settings.get(key)
         for other, value in (("run.json", run[key]), ("the checkpoint", of_checkpoint)):
             if resolved[key] != value:
-                yield Problem(f"{name}: {key}", repr(resolved[key]), f"{value!r}, as {other} has it", AGAIN)
+                yield fault(f"{name}: {key}", repr(resolved[key]), f"{value!r}, as {other} has it", AGAIN)
     recipe = best.recipe.model_dump(mode="json")
     changes = changed_parts(recipe, resolved["recipe"])
     if changes:
-        yield Problem(name, "; ".join(changes[:5]), "the recipe that the checkpoint was trained with", AGAIN)
+        yield fault(name, "; ".join(changes[:5]), "the recipe that the checkpoint was trained with", AGAIN)
     digest = sha256_of_json(resolved["recipe"])
     if run["recipe_sha256"] != digest:
-        yield Problem(f"{name}: recipe", f"{digest[:12]}…", f"{run['recipe_sha256'][:12]}…, as run.json has it", AGAIN)
+        yield fault(f"{name}: recipe", f"{digest[:12]}…", f"{run['recipe_sha256'][:12]}…, as run.json has it", AGAIN)
 
 
-def dataset(record: RunRecord) -> Iterator[Problem]:
+def dataset(record: RunRecord) -> Iterator[Finding]:
     """Yield where the cases of dataset_summary.json are not those of the splits, the checkpoint and run.json."""
     summary, best = record.dataset, record.best
     parts = {part: {str(case["case_id"]): str(case["sha256"]) for case in summary[part]} for part in ("train", "val")}
@@ -56,21 +57,21 @@ def dataset(record: RunRecord) -> Iterator[Problem]:
     together = sha256_of_json(parts["train"] | parts["val"])
     if together != record.run["cases_sha256"]:
         trained = f"{record.run['cases_sha256'][:12]}…, as run.json has it"
-        yield Problem("dataset_summary.json: cases together", f"{together[:12]}…", trained, AGAIN)
+        yield fault("dataset_summary.json: cases together", f"{together[:12]}…", trained, AGAIN)
     splits = sha256_of_file(record.files.splits)
     if splits != record.run["splits_sha256"]:
         trained = f"{record.run['splits_sha256'][:12]}…, which it was trained by"
-        yield Problem("the table of splits", f"{splits[:12]}…", trained, "bring those splits back, or train again")
+        yield fault("the table of splits", f"{splits[:12]}…", trained, "bring those splits back, or train again")
 
 
-def _other_cases(what: str, found: Mapping[str, str], other: str, wanted: Mapping[str, str]) -> Iterator[Problem]:
+def _other_cases(what: str, found: Mapping[str, str], other: str, wanted: Mapping[str, str]) -> Iterator[Finding]:
     for case_id in sorted(set(found) | set(wanted)):
         if found.get(case_id) != wanted.get(case_id):
             mine, theirs = (str(cases.get(case_id, "absent"))[:12] for cases in (found, wanted))
-            yield Problem(f"{what}: {case_id}", mine, f"{theirs}, as {other} it", AGAIN, case_id)
+            yield fault(f"{what}: {case_id}", mine, f"{theirs}, as {other} it", AGAIN, case_id)
 
 
-def history(record: RunRecord) -> Iterator[Problem]:
+def history(record: RunRecord) -> Iterator[Finding]:
     """Yield epochs that are missing, double or out of order, numbers that are none, and an end that came too soon."""
     frame = read_history(record.files.run / "history.csv")
     epochs = [int(epoch) for epoch in frame["epoch"]]
@@ -81,14 +82,14 @@ def history(record: RunRecord) -> Iterator[Problem]:
     for word, found in (("missing", missing), ("there twice", double), ("beyond the last checkpoint", beyond)):
         if found:
             numbers = ", ".join(str(epoch) for epoch in found[:10])
-            yield Problem("history.csv", f"epoch {numbers} {word}", f"each of 1 to {last} once", AGAIN)
+            yield fault("history.csv", f"epoch {numbers} {word}", f"each of 1 to {last} once", AGAIN)
     if not (missing or double or beyond) and epochs != sorted(epochs):
-        yield Problem("history.csv", "epochs out of order", f"1 to {last} in order", AGAIN)
+        yield fault("history.csv", "epochs out of order", f"1 to {last} in order", AGAIN)
     if any(later <= earlier for earlier, later in pairwise(frame["steps"])):
-        yield Problem("history.csv: steps", "a number that does not grow", "more steps each epoch", AGAIN)
+        yield fault("history.csv: steps", "a number that does not grow", "more steps each epoch", AGAIN)
     for row in frame.to_dict("records"):
         if not math.isfinite(row["train_loss"]):
-            yield Problem(f"history.csv: epoch {row['epoch']}", f"loss {row['train_loss']}", "a number", AGAIN)
+            yield fault(f"history.csv: epoch {row['epoch']}", f"loss {row['train_loss']}", "a number", AGAIN)
     yield from _end(record, frame)
 
 
@@ -110,7 +111,7 @@ def read_history(path: Path) -> pd.DataFrame:
     return frame
 
 
-def _end(record: RunRecord, frame: pd.DataFrame) -> Iterator[Problem]:
+def _end(record: RunRecord, frame: pd.DataFrame) -> Iterator[Finding]:
     last, best = record.last.epoch, record.best
     fit = getattr(best.recipe, "fit", None)
     for row in frame[frame["epoch"] == best.epoch].to_dict("records"):
@@ -118,12 +119,12 @@ def _end(record: RunRecord, frame: pd.DataFrame) -> Iterator[Problem]:
             written = float(row.get(name, math.nan))
             if not math.isclose(written, float(score), rel_tol=HISTORY_ROUNDING):
                 what = f"history.csv: {name} of epoch {best.epoch}"
-                yield Problem(what, f"{written:g}", f"{float(score):.6g}, as best.ckpt has it", AGAIN)
+                yield fault(what, f"{written:g}", f"{float(score):.6g}, as best.ckpt has it", AGAIN)
     monitored = monitored_in(list(frame.columns))
     if monitored is not None and frame[monitored].notna().any():
         epoch = int(frame["epoch"].iloc[int(frame[monitored].argmin())])
         if epoch != best.epoch:
-            yield Problem("best.ckpt", f"epoch {best.epoch}", f"{epoch}, the best of history.csv", AGAIN)
+            yield fault("best.ckpt", f"epoch {best.epoch}", f"{epoch}, the best of history.csv", AGAIN)
     if fit is None:
         # Trees have no epochs.
         return
@@ -131,10 +132,10 @@ def _end(record: RunRecord, frame: pd.DataFrame) -> Iterator[Problem]:
     if last != fit.max_epochs and not patient:
         found = f"{last} as the last epoch"
         wanted = f"{fit.max_epochs} (fit.max_epochs), or an early stop after {fit.early_stop_epochs} epochs"
-        yield Problem("history.csv", found, wanted, "start the training again: it goes on where it stopped")
+        yield fault("history.csv", found, wanted, "start the training again: it goes on where it stopped")
 
 
-def checkpoints(record: RunRecord) -> Iterator[Problem]:
+def checkpoints(record: RunRecord) -> Iterator[Finding]:
     """Yield where best and last checkpoint are not of one training; reading them shows that they load at all."""
     best, last = record.best, record.last
     for name, first, second in (
@@ -145,9 +146,9 @@ def checkpoints(record: RunRecord) -> Iterator[Problem]:
         ("weights by name and shape", _shapes(best.weights), _shapes(last.weights)),
     ):
         if first != second:
-            yield Problem("last.ckpt", f"other {name} than best.ckpt", "checkpoints of one training", AGAIN)
+            yield fault("last.ckpt", f"other {name} than best.ckpt", "checkpoints of one training", AGAIN)
     if best.epoch > last.epoch:
-        yield Problem("best.ckpt", f"epoch {best.epoch}", f"at most {last.epoch}, the last one's", AGAIN)
+        yield fault("best.ckpt", f"epoch {best.epoch}", f"at most {last.epoch}, the last one's", AGAIN)
 
 
 def _shapes(weights: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
