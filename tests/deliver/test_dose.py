@@ -43,7 +43,7 @@ from doseledger.learn.recipes.diffusion import DiffusionRecipe
 from doseledger.learn.recipes.dose import PredictRecipe, Recipe
 from doseledger.learn.training.checkpoint import Checkpoint, save_checkpoint
 
-PREDICT = PredictRecipe(overlap=0.25, windows_at_once=2, mirror_average=True, spacing_tolerance=0.25)
+PREDICT = PredictRecipe(overlap=0.25, windows_at_once=2, mirror_average=True, project=False, spacing_tolerance=0.25)
 UNSEEN = SeenCases({}, {})
 NAMES, TARGETS = ("PTV70", "PTV56", "Rectum", "Bowel"), ("PTV70", "PTV56")
 SMALL = {

@@ -33,6 +33,7 @@ from doseledger.dicom.source import in_file, lenient, malformed_as_bad_case, rea
 from doseledger.dicom.values import text_of
 from doseledger.dicom.write_prediction import PredictedBy, make_heading, make_predicted_dose, make_predicted_plan
 from doseledger.ingest.case import Origin, convert_case
+from doseledger.ingest.physics import with_physics
 from doseledger.ingest.raw import find_sources
 from doseledger.learn.data.inputs import CaseFile, open_case
 from doseledger.learn.predict.predictor import Predictor
@@ -155,7 +156,8 @@ def predict_patient(
             tell(f"WARNING: {name}: {note}")
         path = Path(folder) / f"{name}.npz"
         case.save(path)
-        opened = open_case(CaseFile(name, path, sha256_of_file(path)))
+        placed = CaseFile(name, path, sha256_of_file(path))
+        opened = open_case(with_physics(placed, request.predictor.checkpoint.beams, Path(folder)))
         arrays = request.predictor.predict(opened)
         dose_gy: NDArray[np.float32] = arrays["dose_gy"]
         with malformed_as_bad_case(name):
