@@ -34,6 +34,7 @@ from doseledger.deliver.robustness import describe_robustness
 from doseledger.deliver.wishes import read_wishes, with_wishes
 from doseledger.dicom.check import MachineLimits, check_rtplan
 from doseledger.dicom.read_dose import read_dose
+from doseledger.dicom.read_plan import read_plan
 from doseledger.evaluate.files import plan_dose
 from doseledger.phantom.cohort import DIRT, make_case
 from doseledger.planning.machine.linac import Machine, load_machine
@@ -127,6 +128,7 @@ def test_a_case_that_can_not_be_planned_is_listed_and_the_others_are_planned(mad
     assert "no folder or zip of its DICOM" in made.summary["failed"]["case_0099"]
     assert json.loads((made.root / "deliver.json").read_text()) == made.summary
     assert made.summary["gap"] == made.judged()["gap"]
+    assert made.summary["checkpoint_sha256"] == ["ab" * 32]
 
 
 def test_the_plan_on_disk_keeps_every_limit_of_the_machine(made: Made) -> None:
@@ -198,6 +200,40 @@ def test_the_dvhs_in_the_file_are_those_of_the_dose_in_the_file(made: Made) -> N
         forty = np.cumsum(widths) - widths
         share = volumes[int(np.argmin(np.abs(forty - 40.0)))] / volumes[0]
         assert share == pytest.approx(float(np.mean(inside >= 40.0)), abs=0.02)
+
+
+def test_pymedphys_reads_the_same_delivery_and_dose(made: Made) -> None:
+    import pymedphys
+
+    ds = made.read("rtplan")
+    plan = read_plan(ds, CASE)
+    # It knows machines with one pair of jaws, named at every control point.
+    for beam in ds.BeamSequence:
+        beam.BeamLimitingDeviceSequence = [
+            item for item in beam.BeamLimitingDeviceSequence if item.RTBeamLimitingDeviceType != "ASYMX"
+        ]
+        (jaws,) = (
+            item
+            for item in beam.ControlPointSequence[0].BeamLimitingDevicePositionSequence
+            if item.RTBeamLimitingDeviceType == "ASYMY"
+        )
+        for point in beam.ControlPointSequence:
+            point.BeamLimitingDevicePositionSequence = [jaws, point.BeamLimitingDevicePositionSequence[-1]]
+    found = pymedphys.Delivery.from_dicom(ds)
+    ends = np.cumsum([0.0, *(arc.meterset_mu[-1] for arc in plan.arcs)])
+    ours = np.concatenate([arc.meterset_mu + before for arc, before in zip(plan.arcs, ends, strict=False)])
+    np.testing.assert_allclose(found.monitor_units, ours, atol=1e-4)
+    turned = np.concatenate([arc.gantry_deg for arc in plan.arcs])
+    np.testing.assert_allclose(np.cos(np.radians(found.gantry)), np.cos(np.radians(turned)), atol=1e-9)
+    np.testing.assert_allclose(np.sin(np.radians(found.gantry)), np.sin(np.radians(turned)), atol=1e-9)
+    # Its pairs run from the last to the first, bank X2 before X1, both positive where they are open.
+    x1, x2 = np.concatenate([arc.leaf_mm for arc in plan.arcs])[:, :, ::-1].transpose(1, 0, 2)
+    np.testing.assert_array_equal(np.asarray(found.mlc), np.stack([x2, -x1], axis=-1))
+    dose = made.read("rtdose")
+    (z, y, x), dose_gy = pymedphys.dicom.zyx_and_dose_from_dataset(dose)
+    again = read_dose(dose, CASE)
+    assert dose_gy.shape == (len(z), len(y), len(x)) == again.grid.shape_zyx
+    assert dose_gy.max() == pytest.approx(again.dose_gy.max(), rel=1e-6)
 
 
 def test_dciodvfy_finds_no_error(made: Made) -> None:

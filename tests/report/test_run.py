@@ -193,6 +193,38 @@ def test_best_median_and_worst_case_are_drawn_and_saved(made: Made) -> None:
         assert title in made.text
 
 
+def test_plans_stand_in_the_report_where_they_were_made_of_these_doses_and_change_nothing_else(
+    build_run: Build, tmp_path: Path
+) -> None:
+    run = build_run(tmp_path)
+    at, evaluate = run.at, run.settings.evaluate
+    without = page_of(at, evaluate)
+    assert "Deliverable plan" not in without
+    checkpoints = sorted(set(load_facts(at).case_metrics["checkpoint_sha256"]))
+    plans = {
+        "n_cases": 3, "n_failed": 1, "failed": {"case_0009": "<no> table"}, "checkpoint_sha256": checkpoints,
+        "gap": {
+            "gamma_3_3_percent": 96.37, "gamma_3_2_percent": 94.42, "gamma_2_2_percent": 88.21,
+            "mae_above_10_percent_gy": 0.987, "mae_body_gy": None,
+        },
+        "worst_gamma_3_3_percent": 92.91, "goals_met_percent": {"predicted": 98.04, "delivered": 96.08},
+        "mu_per_gy": 346.6, "modulation_score": 0.155, "note": "One engine.",
+    }  # fmt: skip
+    write_json(at.delivery, plans)
+    page = page_of(at, evaluate)
+    start = page.index("<h3>Deliverable plan</h3>")
+    section = page[start : page.index("</section>", start)]
+    assert page.replace(section, "") == without
+    words = Page(section).words
+    for needed in ("3 test cases", "96.4 (92.9)", "0.99", "–", "98.0", "96.1", "347", "0.155", "case_0009: <no> table"):
+        assert needed in words, needed
+    assert "original" not in words
+    write_json(at.delivery, plans | {"checkpoint_sha256": ["f" * 64]})
+    page = page_of(at, evaluate)
+    assert "plans on record are of another checkpoint" in page
+    assert "96.4" not in page
+
+
 def test_names_from_a_clinic_never_become_markup(made: Made) -> None:
     assert "<others>" not in made.text
     assert "&lt;others&gt;" in made.text

@@ -172,6 +172,7 @@ def summarise_deliveries(found: Mapping[str, dict[str, Any]], failed: Mapping[st
         "n_cases": len(found),
         "n_failed": len(failed),
         "failed": dict(failed),
+        "checkpoint_sha256": sorted({one["checkpoint_sha256"] for one in found.values()}),
         "gap": gap,
         "worst_gamma_3_3_percent": min((one["gap"]["gamma_3_3_percent"] for one in found.values()), default=None),
         "goals_met_percent": {

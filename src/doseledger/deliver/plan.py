@@ -196,6 +196,7 @@ def deliver_patient(
         written = _write(case, planned, scanned, request, _named(prediction), out)
     judged = judge_delivery(case, Doses(prediction.dose_gy, planned.dose_gy, case.dose_gy), planned, request.goals)
     edges = request.machine.leaves.boundary_mm
+    judged["checkpoint_sha256"] = prediction.checkpoint_sha256
     judged["plan"] |= {
         "complexity": complexity_as_json(plan_complexity([beam_complexity(arc, edges) for arc in planned.plan.arcs])),
         "faults": faults,
