@@ -29,7 +29,7 @@ SHAPE = (128, 224, 224)
 PATCH = (64, 96, 96)
 NAMES = ("PTV70", "PTV56", "Prostate", "Rectum", "Bladder", "Femur_L", "Femur_R", "Bowel")
 RECIPE = InputRecipe(
-    structures="sdf", sdf_scale_mm=50.0, prescription="numbers_and_map", place="targets", dose_scale_gy=70.0
+    structures="sdf", sdf_scale_mm=50.0, prescription="numbers_and_map", place="targets", physics=[], dose_scale_gy=70.0
 )
 
 

@@ -11,12 +11,12 @@ from doseledger.core.files import read_yaml
 from doseledger.core.layout import Layout
 from doseledger.core.settings import load_settings
 from doseledger.learn.kinds import full_block, load_recipe, merge_block
-from doseledger.learn.recipes.dose import CommonRecipe, Recipe
+from doseledger.learn.recipes.dose import ModelRecipe, Recipe
 
 PROJECT = Layout(Path(__file__).resolve().parents[1], "phantom")
 
 
-def shipped_recipe(name: str, changes: Mapping[str, Any] | None = None) -> CommonRecipe:
+def shipped_recipe(name: str, changes: Mapping[str, Any] | None = None) -> ModelRecipe:
     """Return a shipped model's recipe with changes, mapping by mapping."""
     settings, ready_made = load_settings(PROJECT.params), PROJECT.recipes / f"{name}.yaml"
     known = name in settings.blocks or not ready_made.is_file()

@@ -19,6 +19,8 @@ PATIENTS = (
     "data/raw/case_0001.zip",
     "data/cases/prostate/case_0001.npz",
     "data/cases/prostate/cases.csv",
+    "data/physics/prostate/case_0001.npz",
+    "data/physics/prostate/keys.json",
     "data/splits/prostate.csv",
     "data/predictions/prostate/dose_unet/case_0001.npz",
     "data/plans/prostate/dose_unet/case_0001/rtplan.dcm",

@@ -71,7 +71,7 @@ def test_every_path_of_the_layout_is_one_of_the_pipeline(stages: dict[str, Resol
 
 def test_every_stage_is_there_for_the_cohort_and_for_each_model(stages: dict[str, Resolved]) -> None:
     of_cohort = {name.partition("@")[0] for name in stages if name.endswith(f"@{COHORT}")}
-    assert of_cohort == {"settings", "ingest", "split", "check_data", "drift", "report_data"}
+    assert of_cohort == {"settings", "ingest", "split", "physics", "check_data", "drift", "report_data"}
     for model in MODELS:
         of_model = {name.partition("@")[0] for name in stages if name.endswith(f"@{COHORT}-{model}")}
         assert of_model == {

@@ -139,7 +139,7 @@ def test_a_metric_keeps_its_limit_only_where_it_is_a_number(
     kind: type[MetricLimit], operator: str, value: float, is_met: bool
 ) -> None:
     fields = {"metric": "mae_body_gy", "operator": operator, "limit": 3.0, "source": "a test", "severity": "error"}
-    fields["provisional"] = False
+    fields |= {"above_cases": 0, "provisional": False}
     limit = kind.model_validate({name: fields[name] for name in kind.model_fields})
     assert limit.is_met(value) is is_met
 

@@ -216,6 +216,28 @@ def unlock_splits(
     print(f"{len(removed)} rows unlocked, kept in {lock.with_suffix('.unlocked.csv')}; commit both files")
 
 
+@app.command("physics", rich_help_panel=DATA)
+@audited("physics", inputs=("cases_csv", "protocol"), outputs=("physics",), reads="all")
+def physics_of_cases(cohort: Cohort = None, workers: Workers = None, as_json: Json = False) -> None:
+    """Make the cases' maps of the protocol's beams.
+
+    Example: doseledger physics
+    """
+    from doseledger.core.protocol import load_protocol
+    from doseledger.ingest.physics import make_cohort_physics
+
+    at = stage("physics", cohort)
+    layout, beams = at.layout, load_protocol(at.layout.protocol).beams
+    table = make_cohort_physics(
+        layout.cases, beams, layout.physics, workers=workers_of(at.settings, workers), tell=tell
+    )
+    made = int((table["sha256"] != "").sum())
+    text = (
+        f"maps of {made} of {len(table)} cases in {layout.physics}" if beams else "the protocol has no beams: no maps"
+    )
+    show(table.to_dict("records"), as_json, text)
+
+
 @case_app.command("show")
 def show_case(case: Annotated[Path, typer.Argument(help="A case's NPZ.")], as_json: Json = False) -> None:
     """Show a case's grid, structures, dose and source.

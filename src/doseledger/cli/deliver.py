@@ -47,6 +47,7 @@ def predict_dicom(
         read_prescription_options,
     )
     from doseledger.deliver.seen import seen_cases
+    from doseledger.ingest.physics import projected
     from doseledger.learn.kinds import open_predictor, recipe_of
     from doseledger.learn.training.checkpoint import model_of
 
@@ -56,7 +57,7 @@ def predict_dicom(
     at = project(cohort)
     rules = load_protocol(protocol or at.layout.protocol)
     wanted = protocol_of_prediction(rules, doses, fractions)
-    predictor = open_predictor(checkpoint, recipe_of(at.settings, model_of(checkpoint)))
+    predictor = projected(open_predictor(checkpoint, recipe_of(at.settings, model_of(checkpoint))))
     seen = seen_cases(predictor.checkpoint.trained_on, predictor.checkpoint.selected_on, cases)
     request = DicomRequest(predictor, wanted, seen, grid_mm, cast("Literal[16, 32]", bits))
     found = predict_folder(find_patients(folder, batch=batch), request, out, tell)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -119,7 +120,7 @@ def train(
     run, limits = training_run(at, model, devices, nodes), load_thresholds(layout)
     judged = run_digest(run, layout.splits, limits.preflight)
     require_token(paths.preflight_verdict.token, judged, "preflight")
-    places = Places(layout.cases, layout.splits, paths.run, this_machine().states)
+    places = Places(layout.cases, layout.splits, paths.run, this_machine().states, layout.physics)
     wandb = at.settings.train.wandb
     train_model(run, places, fresh=fresh, tell=tell, red_flags=limits.training, wandb=wandb)
 
@@ -144,18 +145,18 @@ def predict(
     Example: doseledger predict dose_unet
     """
     from doseledger.core.layout import VALIDATION
+    from doseledger.ingest.physics import projected
     from doseledger.learn.kinds import open_predictor, recipe_of
     from doseledger.learn.predict.predictor import SplitPart, predict_part
 
     at = stage("predict", cohort, model)
     layout, settings, paths = at.layout, at.settings, at.layout.model(model)
-    predictor = open_predictor(paths.checkpoint, recipe_of(settings, model))
+    predictor = projected(open_predictor(paths.checkpoint, recipe_of(settings, model)))
     folder = out or paths.predictions
-    asked = SplitPart(layout.cases, layout.splits, part, settings.fold, settings.repeat)
+    asked = SplitPart(layout.cases, layout.splits, part, settings.fold, settings.repeat, layout.physics)
     predict_part(predictor, asked, folder, tell=tell)
     if predictor.draws and part == "test":
-        held = SplitPart(layout.cases, layout.splits, "val", settings.fold, settings.repeat)
-        predict_part(predictor, held, folder / VALIDATION, tell=tell)
+        predict_part(predictor, replace(asked, which="val"), folder / VALIDATION, tell=tell)
 
 
 @resume_app.command("list")

@@ -132,6 +132,8 @@ class Layout:
         self.cases = root / "data/cases" / cohort
         self.cases_csv = self.cases / "cases.csv"
         self.splits = root / f"data/splits/{cohort}.csv"
+        self.physics = root / "data/physics" / cohort
+        self.physics_csv = self.physics / "physics.csv"
         # Verdicts and pages.
         verdicts, pages = root / "reports/verdicts" / cohort, root / "reports/html" / cohort
         self.data_verdict, self.drift_verdict = _verdict(verdicts, "data"), _verdict(verdicts, "drift")

@@ -86,6 +86,57 @@ class Phi(Block):
     allow: list[PhiAllowance] = Field(default=[])
 
 
+PhysicsMap = Literal["conformal", "gathered", "plan"]
+
+
+class GenericPlan(Block):
+    """What the map `plan` asks of a dose: coverage, fall-off, organs held below a dose, smooth fluence.
+
+    Notes
+    -----
+    Outside the targets dose may fall from the prescription to `floor_share` of it, to 1/e of the step in `falloff_mm`.
+    `organ_max_gy` holds organs below a dose; every organ's mean dose counts with `organ_mean_weight`. `smoothness`
+    weighs the steps between neighbouring bixels; `evaluations` is how often the dose is computed at most.
+    """
+
+    falloff_mm: Positive
+    floor_share: Annotated[float, Field(ge=0, lt=1)]
+    ring_weight: Annotated[float, Field(ge=0)]
+    organ_max_gy: dict[str, Positive]
+    organ_mean_weight: Annotated[float, Field(ge=0)]
+    smoothness: Annotated[float, Field(ge=0)]
+    evaluations: Annotated[int, Field(ge=1)]
+
+
+class Beams(Block):
+    """The fields that patients of a protocol are treated with, as they are known before planning.
+
+    Notes
+    -----
+    `gantry_deg` are the angles (an arc is as many fields as its dose can't be told apart from). A field's bixels are
+    squares of `bixel_mm` in the isocentre plane, within `margin_mm` of the targets' projection; the isocentre is the
+    targets' middle. `kernel_weights` scale the four Gaussians of the pencil beam, the narrowest first: 0 for those that
+    the planning system leaves out. `maps` are made of them for every case, see planning/fields/maps.py.
+    """
+
+    gantry_deg: Annotated[list[float], Field(min_length=1)]
+    bixel_mm: Annotated[float, Field(gt=0, multiple_of=2.5)]
+    margin_mm: Annotated[float, Field(ge=0)]
+    kernel_weights: tuple[float, float, float, float]
+    maps: Annotated[list[PhysicsMap], Field(min_length=1)]
+    plan: GenericPlan | None = None
+
+    @model_validator(mode="after")
+    def _plan_is_described(self) -> Beams:
+        if "plan" in self.maps and self.plan is None:
+            raise ValueError("maps names plan, so a block `plan` must say what is asked of it")
+        if len(set(self.maps)) != len(self.maps):
+            raise ValueError(f"maps names one twice: {self.maps}")
+        if not any(weight > 0 for weight in self.kernel_weights):
+            raise ValueError(f"kernel_weights {list(self.kernel_weights)}: one must be above 0, else there is no dose")
+        return self
+
+
 class PatientRule(Block):
     r"""Whose a NIfTI case is, by its name, where several are of one patient: those stay together in splits.
 
@@ -146,6 +197,7 @@ class Protocol(Block):
     structures: list[Structure]
     skip_when: SkipWhen | None = None
     phi: Phi | None = None
+    beams: Beams | None = None
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Protocol:
@@ -162,6 +214,12 @@ class Protocol(Block):
             raise ValueError(f"{', '.join(strangers)} named, but not among the structures {', '.join(names)}")
         if "rtdose" in self.objects and not self.prescription_gy:
             raise ValueError("a protocol with rtdose needs prescription_gy")
+        if self.beams is not None and (self.modality != "CT" or not self.prescription_gy):
+            raise ValueError("beams need a CT and a prescription")
+        known = self.beams.plan.organ_max_gy if self.beams and self.beams.plan else {}
+        unknown = [name for name in known if name not in names]
+        if unknown:
+            raise ValueError(f"beams.plan.organ_max_gy names {', '.join(unknown)}, not among the structures")
         if self.source == "dicom" and (self.phi is None or not self.objects):
             raise ValueError("a protocol of DICOM needs a phi block, and objects")
         if self.source == "nifti":

@@ -51,6 +51,18 @@ SKIPPED = _table(
     ["case_id"],
 )
 
+# physics.csv: the maps of each case, and why there are none; of which case they are.
+PHYSICS = _table(
+    "physics",
+    {
+        "case_id": pa.Column(str, CASE_ID),
+        "case_sha256": pa.Column(str, SHA256),
+        "sha256": pa.Column(str, pa.Check.str_matches(r"^([0-9a-f]{64})?$", error="a SHA256 in hex, or empty")),
+        "reason": pa.Column(str),
+    },
+    ["case_id"],
+)
+
 # structures.csv: how many cases have each structure of the protocol; of those that lack it, how many have an unclaimed
 # ROI that may be it, and its names.
 STRUCTURES = _table(

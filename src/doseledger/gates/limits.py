@@ -210,9 +210,13 @@ class MetricLimit(Block):
 
 
 class ShortcutLimit(MetricLimit):
-    """One limit on how a model answers to a spoiled input, or does beside a trivial one; a warning fails nothing."""
+    """One limit on how a model answers to a spoiled input, or does beside a trivial one; a warning fails nothing.
+
+    It holds for cohorts of more cases than `above_cases`: of few, a model can't learn what is asked.
+    """
 
     severity: Literal["error", "warning"]
+    above_cases: Annotated[int, Field(ge=0)] = 0
 
 
 class ProbeLimits(Block):

@@ -36,8 +36,8 @@ GROUPS = pa.DataFrameSchema(
     strict=True,
     coerce=True,
 )
-# A protocol's title changes no case.
-NOT_IN_KEY = frozenset({"title"})
+# What changes no case: its title, and the beams that maps beside it are made of.
+NOT_IN_KEY = frozenset({"title", "beams"})
 Entry = dict[str, Any]
 
 

@@ -17,8 +17,9 @@ from doseledger.core.errors import BadInput
 from doseledger.core.schema import load_block
 from doseledger.core.settings import Settings
 from doseledger.learn.recipes.diffusion import DiffusionRecipe, TrainedDiffusion
-from doseledger.learn.recipes.dose import CommonRecipe, CommonTrained, Recipe, TrainedRecipe
+from doseledger.learn.recipes.dose import ModelRecipe, Recipe, TrainedPart, TrainedRecipe
 from doseledger.learn.recipes.segmentation import SegmentationRecipe, TrainedSegmentation
+from doseledger.learn.recipes.trees import TrainedTrees, TreesRecipe
 
 if TYPE_CHECKING:
     from doseledger.learn.predict.predictor import Predictor
@@ -33,15 +34,15 @@ class Kind:
     Parameters
     ----------
     recipe, trained
-        What its block of params.yaml is read with, and the part of it that a checkpoint keeps.
+        What its block of params.yaml is read with, and the part of it that decides the model: a checkpoint keeps that.
     family
         Name of the module whose `make_family(recipe, base)` says what is trained.
     predictor
         Name of the module whose `open_predictor(checkpoint, recipe)` predicts cases.
     """
 
-    recipe: type[CommonRecipe]
-    trained: type[CommonTrained]
+    recipe: type[ModelRecipe]
+    trained: type[TrainedPart]
     family: str
     predictor: str
 
@@ -57,6 +58,7 @@ KINDS = {
         "doseledger.learn.families.segmentation",
         "doseledger.learn.predict.labels",
     ),
+    "trees": Kind(TreesRecipe, TrainedTrees, "doseledger.learn.families.trees", "doseledger.learn.predict.trees"),
 }
 
 
@@ -89,7 +91,7 @@ def full_block(block: Mapping[str, Any], base: Mapping[str, Any], where: str) ->
     return merge_block(_known(base, kind_of(block, where).recipe), block)
 
 
-def load_recipe(block: Mapping[str, Any], base: Mapping[str, Any], where: str) -> CommonRecipe:
+def load_recipe(block: Mapping[str, Any], base: Mapping[str, Any], where: str) -> ModelRecipe:
     """Return a model's block, merged with what all models share, with its types.
 
     Raises
@@ -104,7 +106,7 @@ def load_recipe(block: Mapping[str, Any], base: Mapping[str, Any], where: str) -
     return load_block(kind_of(block, where).recipe, full_block(block, base, where), where)
 
 
-def recipe_of(settings: Settings, model: str) -> CommonRecipe:
+def recipe_of(settings: Settings, model: str) -> ModelRecipe:
     """Return the recipe of a model of the settings.
 
     Raises
@@ -162,7 +164,7 @@ def _strangers(base: Mapping[str, Any], models: list[type[BaseModel]], prefix: s
     return found
 
 
-def make_family(recipe: CommonRecipe, base: Path | None) -> Family:
+def make_family(recipe: ModelRecipe, base: Path | None) -> Family:
     """Return what training a model of a recipe's kind is.
 
     Parameters
@@ -174,7 +176,7 @@ def make_family(recipe: CommonRecipe, base: Path | None) -> Family:
     return family
 
 
-def open_predictor(checkpoint: Path, recipe: CommonRecipe) -> Predictor:
+def open_predictor(checkpoint: Path, recipe: ModelRecipe) -> Predictor:
     """Return a trained model, ready to predict as its recipe says.
 
     Raises
@@ -188,7 +190,7 @@ def open_predictor(checkpoint: Path, recipe: CommonRecipe) -> Predictor:
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """Return a checkpoint of any kind.
+    """Return a checkpoint of a model of any kind.
 
     Raises
     ------

@@ -13,10 +13,11 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from doseledger.core.errors import BadInput
 from doseledger.core.types import IntTriple
 from doseledger.learn.data.inputs import OpenCase, spec_of
 from doseledger.learn.data.patches import PatchDataset, WholeCases
-from doseledger.learn.recipes.dose import CommonRecipe
+from doseledger.learn.recipes.dose import CommonRecipe, ModelRecipe
 
 # All that a validation says of a dose: MAE by named mask. Of every family's scores less is better, and the first one is
 # what best.ckpt, early stopping and the plateau schedule look at.
@@ -119,6 +120,10 @@ class Family:
         What a validation says; epochs are chosen by the first, the less the better.
     reader
         How cases become what the network sees.
+    fit
+        Trains a run, where that is no descent of a network's loss: (run, places, tell, red_flags) writes its files.
+    probe
+        Preflight's trial of such a run on opened cases; so many steps.
     """
 
     module: str
@@ -127,6 +132,8 @@ class Family:
     passes: int = 1
     scores: tuple[str, ...] = DOSE_SCORES
     reader: Reader = DOSE_READER
+    fit: Callable[..., None] | None = None
+    probe: Callable[[TrainingRun, list[OpenCase], int], Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -156,7 +163,7 @@ class TrainingRun:
     """
 
     model: str
-    recipe: CommonRecipe
+    recipe: ModelRecipe
     lr: float
     seed: int
     fold: int
@@ -166,3 +173,16 @@ class TrainingRun:
     family: Family
     devices: int = 1
     nodes: int = 1
+
+    @property
+    def network_recipe(self) -> CommonRecipe:
+        """The recipe of a run that trains a network.
+
+        Raises
+        ------
+        BadInput
+            If it trains none.
+        """
+        if not isinstance(self.recipe, CommonRecipe):
+            raise BadInput(f"{self.model}: a model of kind {self.recipe.kind} has no network")
+        return self.recipe

@@ -24,7 +24,7 @@ from doseledger.core.tables import SPLITS, write_table
 from doseledger.evaluate.shortcuts.ablation import ALTERATIONS, Dose, ablate_case, cut_window, without_nearest_organ
 from doseledger.evaluate.shortcuts.measure import measure_shortcuts, predict_by
 from doseledger.evaluate.shortcuts.trivial import TemplateFit, compare_doses, draw_voxels, fit_distances, mae_ratios
-from doseledger.gates.limits import ShortcutLimit
+from doseledger.gates.limits import NEEDED, ShortcutLimit
 from doseledger.gates.model.shortcuts import MEASURED, judge_numbers, judge_shortcuts, read_measured
 from doseledger.gates.verdict import Verdict
 from doseledger.learn.data.inputs import CaseFile, InputSpec, open_case
@@ -265,6 +265,19 @@ def test_an_untrained_network_fails_as_it_does_not_look_at_the_targets(at: Model
     assert verdict.details["numbers"]["template_mae_ratio"] == 0.0
     assert verdict.details["training_cases"] == ["case_0001", "case_0002", "case_0003"]
     assert judged(at, recipe) == verdict
+
+
+@pytest.mark.parametrize(("above_cases", "holds"), [(0, True), (4, True), (5, False)])
+def test_a_limit_for_large_cohorts_holds_for_those_alone(
+    at: ModelLayout, recipe: Recipe, above_cases: int, holds: bool
+) -> None:
+    kept = [
+        {"metric": name, "operator": "<=", "limit": 9.0, "severity": "error", "source": "a test"} for name in NEEDED
+    ]
+    asked = {**kept[0], "metric": "prior_mae_ratio", "operator": ">=", "above_cases": above_cases}
+    write_limits(at, [*kept, asked])
+    missed = [finding.numbers["metric"] for finding in judged(at, recipe).errors]
+    assert missed == (["prior_mae_ratio"] if holds else [])
 
 
 def test_one_dose_everywhere_loses_against_both_trivial_models(at: ModelLayout, recipe: Recipe) -> None:

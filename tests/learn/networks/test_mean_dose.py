@@ -17,8 +17,8 @@ from doseledger.core.case import Case
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.files import sha256_of_file
 from doseledger.dicom.distance import signed_distance
-from doseledger.learn.data.inputs import OFFSET_SCALE_MM, CaseFile, InputSpec, OpenCase, open_case, spec_of
-from doseledger.learn.data.patches import mirror_inputs, read_inputs
+from doseledger.learn.data.inputs import OFFSET_SCALE_MM, CaseFile, InputSpec, OpenCase, open_case, spec_of, whole_box
+from doseledger.learn.data.patches import mirror_inputs, read_inputs, read_sample
 from doseledger.learn.networks import mean_dose
 from doseledger.learn.networks.mean_dose import BY_DISTANCE, BY_PLACE, EDGE_MM, MARGIN_MM, Lattice, MeanDose
 from doseledger.learn.recipes.dose import Recipe
@@ -216,6 +216,25 @@ def test_of_many_cases_some_evenly_spread_are_taken(
     some.fit(opened)
     for name, values in some.state_dict().items():
         torch.testing.assert_close(values, all_of_fewer.state_dict()[name], rtol=0, atol=0)
+
+
+def test_left_out_a_training_case_is_told_as_by_a_mean_of_the_others(cohort: Any, make_recipe: MakeRecipe) -> None:
+    opened = cohort.open()
+    spec = spec_of(opened, make_recipe().inputs)
+    prior, others = MeanDose(spec), MeanDose(spec)
+    prior.fit(opened, leave_out=True)
+    others.fit(opened[1:])
+    # Of two cases left, how to mix is found anew; the means are what is compared.
+    others.place_share.copy_(prior.place_share)
+    sample = read_sample(opened[0], spec, whole_box(opened[0], (1, 1, 1)))
+    image, condition = (torch.from_numpy(sample[name])[None] for name in ("image", "condition"))
+    with torch.no_grad():
+        left_out = prior(image, condition, [opened[0].case_id])
+        torch.testing.assert_close(left_out, others(image, condition), rtol=1e-4, atol=1e-4)
+        assert (left_out - prior(image, condition)).abs().max() > 0.01
+        stranger = prior(image, condition, ["case_9999"])
+        torch.testing.assert_close(stranger, prior(image, condition), rtol=0, atol=0)
+    assert set(prior.state_dict()) == set(others.state_dict())
 
 
 def changed(case: OpenCase, **values: Any) -> OpenCase:

@@ -23,7 +23,7 @@ def spec(make_recipe: MakeRecipe) -> InputSpec:
     return InputSpec(("PTV70", "Rectum", "PTV56"), ("PTV70", "PTV56"), make_recipe().inputs)
 
 
-@pytest.mark.parametrize("prior", ["none", "mean_dose"])
+@pytest.mark.parametrize("prior", ["none", "mean_dose", "mean_dose_left_out"])
 def test_the_prior_decides_what_the_network_adds_to(cohort: Any, make_recipe: MakeRecipe, prior: str) -> None:
     cases, recipe = cohort.open(), make_recipe({"prior": prior})
     spec = spec_of(cases, recipe.inputs)
@@ -36,9 +36,9 @@ def test_the_prior_decides_what_the_network_adds_to(cohort: Any, make_recipe: Ma
     fitted.fit(cases)
     with torch.no_grad():
         alone, beside = bare(image, condition), fitted(image, condition)
-        wanted = FIRST_GAIN * alone + beside if prior == "mean_dose" else alone
+        wanted = FIRST_GAIN * alone + beside if prior != "none" else alone
         torch.testing.assert_close(whole(image, condition), wanted)
-    assert isinstance(whole, OverPrior if prior == "mean_dose" else FilmUNet)
+    assert isinstance(whole, OverPrior if prior != "none" else FilmUNet)
 
 
 def test_a_network_for_a_checkpoint_has_the_mean_from_its_weights(cohort: Any, make_recipe: MakeRecipe) -> None:

@@ -25,7 +25,7 @@ from doseledger.learn.run import TrainingRun
 from doseledger.learn.training.checkpoint import Checkpoint, save_checkpoint
 from doseledger.learn.training.train import Places, train
 
-PLAIN = PredictRecipe(overlap=0.25, windows_at_once=2, mirror_average=False, spacing_tolerance=0.25)
+PLAIN = PredictRecipe(overlap=0.25, windows_at_once=2, mirror_average=False, project=False, spacing_tolerance=0.25)
 MIRRORED = PLAIN.model_copy(update={"mirror_average": True})
 
 

@@ -22,7 +22,7 @@ from doseledger.ledger.registry.criteria import load_criteria
 
 # What torch, oneDNN and MKL choose their code by; each reads its own.
 OLDER = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_CBWR": "COMPATIBLE"}
-PLAIN = PredictRecipe(overlap=0.25, windows_at_once=2, mirror_average=False, spacing_tolerance=0.25)
+PLAIN = PredictRecipe(overlap=0.25, windows_at_once=2, mirror_average=False, project=False, spacing_tolerance=0.25)
 AGAIN = """
 import sys
 from pathlib import Path

@@ -64,7 +64,7 @@ def test_what_is_no_checkpoint_is_refused(checkpoint: Checkpoint, tmp_path: Path
     with pytest.raises(BadInput, match="'format_version'"):
         load_checkpoint(path)
     torch.save({"format_version": 0}, path)
-    with pytest.raises(BadInput, match="not a doseledger checkpoint of format 5"):
+    with pytest.raises(BadInput, match="not a doseledger checkpoint of format 6"):
         load_checkpoint(path)
 
 
@@ -153,7 +153,7 @@ def test_a_checkpoint_of_the_time_before_digests_is_refused_and_told_why(
 def test_what_names_more_than_tensors_and_plain_values_is_refused_before_it_is_unpickled(tmp_path: Path) -> None:
     path = tmp_path / "best.ckpt"
     for stranger in (os.system, bytearray(3), torch.nn.Linear(1, 1)):
-        torch.save({"format_version": 5, "weights": stranger}, path)
+        torch.save({"format_version": 6, "weights": stranger}, path)
         with pytest.raises(BadInput, match="wanted tensors and plain values alone"):
             load_checkpoint(path)
 
@@ -161,7 +161,7 @@ def test_what_names_more_than_tensors_and_plain_values_is_refused_before_it_is_u
 def test_a_tensor_that_stands_for_more_than_it_stores_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "best.ckpt"
     huge = torch.zeros(1).expand(1 << 40)
-    torch.save({"format_version": 5, "sha256": "0" * 64, "weights": {"w": huge}}, path)
+    torch.save({"format_version": 6, "sha256": "0" * 64, "weights": {"w": huge}}, path)
     with pytest.raises(BadInput, match=r"best\.ckpt: a tensor of shape \(1099511627776,\) stores fewer values"):
         load_checkpoint(path)
 
@@ -170,7 +170,7 @@ def test_aliases_that_stand_for_any_number_of_values_do_not_hang(tmp_path: Path)
     path, doubled = tmp_path / "best.ckpt", [0]
     for _ in range(60):
         doubled = [doubled, doubled]  # type: ignore[list-item]
-    torch.save({"format_version": 5, "sha256": "0" * 64, "extras": doubled}, path)
+    torch.save({"format_version": 6, "sha256": "0" * 64, "extras": doubled}, path)
     with pytest.raises(BadInput, match="stands for more than 1000000 values"):
         load_checkpoint(path)
 
@@ -198,7 +198,7 @@ def test_damage_of_every_form_is_one_message(content: bytes | None, checkpoint: 
     save_checkpoint(path, checkpoint)
     if content is None:
         legacy = io.BytesIO()
-        torch.save({"format_version": 5}, legacy, _use_new_zipfile_serialization=False)
+        torch.save({"format_version": 6}, legacy, _use_new_zipfile_serialization=False)
         content = legacy.getvalue()
     path.write_bytes(content)
     with pytest.raises(BadInput, match=r"can't be read as a checkpoint \(File is not a zip file\).*train the model"):

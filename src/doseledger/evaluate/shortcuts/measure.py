@@ -32,6 +32,7 @@ from doseledger.evaluate.shortcuts.trivial import (
 
 if TYPE_CHECKING:
     from doseledger.core.fanout import Tell
+    from doseledger.learn.data.inputs import OpenCase
     from doseledger.learn.predict.predictor import Predictor
 
 # The voxels and the shuffled image are drawn with this: the same model always gives the same numbers.
@@ -164,9 +165,16 @@ def _fit(
 
 def _prior_dose(at: ModelLayout, predictor: Predictor, case_id: str, sha256: str) -> Dose:
     """Return the dose of a case that the model's network adds to; a network that adds to nothing adds to no dose."""
+    from doseledger.ingest.physics import with_physics
     from doseledger.learn.data.inputs import CaseFile, open_case
 
-    case = open_case(CaseFile(case_id, at.layout.cases / f"{case_id}.npz", sha256))
+    with tempfile.TemporaryDirectory(prefix="prior_") as folder:
+        file = CaseFile(case_id, at.layout.cases / f"{case_id}.npz", sha256)
+        case = open_case(with_physics(file, predictor.checkpoint.beams, Path(folder)))
+        return _prior_of(predictor, case)
+
+
+def _prior_of(predictor: Predictor, case: OpenCase) -> Dose:
     return predictor.prior(case) if predictor.prior else np.zeros(case.shape_zyx, dtype=np.float32)
 
 
@@ -193,9 +201,11 @@ def _compare(
 
 def _ablate(at: ModelLayout, predictor: Predictor, case_ids: list[str], tell: Tell) -> dict[str, dict[str, float]]:
     answers = {}
-    patch_zyx = predictor.checkpoint.recipe.sampling.patch_zyx
     for number, case_id in enumerate(case_ids):
         case = Case.load(at.layout.cases / f"{case_id}.npz")
+        # Beams come from outside a window: what they do to a case can't be cut out of it.
+        beams, window = predictor.checkpoint.beams, predictor.window_zyx
+        patch_zyx = case.grid.shape_zyx if beams is not None or window is None else window
         rng = np.random.default_rng([DRAW_SEED, number])
         answers[case_id] = ablate_case(case, predict_by(predictor), patch_zyx, rng)
         tell(f"{case_id}: " + ", ".join(f"{name} {value:.2f}" for name, value in answers[case_id].items()))
@@ -204,13 +214,15 @@ def _ablate(at: ModelLayout, predictor: Predictor, case_ids: list[str], tell: Te
 
 def predict_by(predictor: Predictor) -> Predict:
     """Return a model as a function from a case to its dose; the case goes through a file, as any other does."""
+    from doseledger.ingest.physics import with_physics
     from doseledger.learn.data.inputs import CaseFile, open_case
 
     def predict(case: Case) -> Dose:
         with tempfile.TemporaryDirectory(prefix="ablation_") as folder:
             path = Path(folder) / f"{case.case_id}.npz"
             case.save(path)
-            opened = open_case(CaseFile(case.case_id, path, sha256_of_file(path)))
+            file = CaseFile(case.case_id, path, sha256_of_file(path))
+            opened = open_case(with_physics(file, predictor.checkpoint.beams, Path(folder)))
             return predictor.predict(opened)["dose_gy"]
 
     return predict

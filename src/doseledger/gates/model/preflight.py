@@ -53,12 +53,12 @@ def judge_preflight(
     limits, findings = _limits(at, run.recipe.kind)
     seen = machine or look_at_machine(layout.cases, layout.splits.parent)
     tell(f"machine: {describe_machine(seen)}")
-    findings += judge_machine(seen, limits, run.recipe.loader.workers)
+    findings += judge_machine(seen, limits, _loader_workers(run))
     for finding in findings:
         tell(f"{finding.severity}: {finding.message}")
     details: dict[str, object] = {"model": run.model, "steps": N_STEPS}
     try:
-        probe = probe_steps(run, layout.cases, layout.splits, n_steps=N_STEPS)
+        probe = probe_steps(run, layout.cases, layout.splits, n_steps=N_STEPS, physics=layout.physics)
     except (BadCase, BadInput, NotReady) as error:
         message = f"{run.model} can't take its first batch: {error}"
         findings.append(Finding("first_batch", "", "error", message))
@@ -73,6 +73,12 @@ def judge_preflight(
             "cases": probe.case_ids,
         }
     return make_verdict("preflight", run_digest(run, layout.splits, limits), findings, details)
+
+
+def _loader_workers(run: TrainingRun) -> int:
+    """Processes that bring a network its patches; trees read their cases themselves."""
+    loader = getattr(run.recipe, "loader", None)
+    return int(loader.workers) if loader is not None else 0
 
 
 def _limits(at: ModelLayout, kind: str) -> tuple[PreflightLimits, list[Finding]]:

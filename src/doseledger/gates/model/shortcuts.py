@@ -48,7 +48,9 @@ def judge_shortcuts(at: ModelLayout, *, fold: int, repeat: int) -> Verdict:
     if not at.checkpoint.is_file():
         raise NotReady(f"{at.checkpoint}: no such checkpoint; run train first")
     splits = read_table(at.layout.splits, SPLITS)
-    test = splits[(splits["split"] == "test") & (splits["fold"] == fold) & (splits["repeat"] == repeat)]
+    cohort = splits[(splits["fold"] == fold) & (splits["repeat"] == repeat)]
+    test = cohort[cohort["split"] == "test"]
+    limits = [limit for limit in limits if len(cohort) > limit.above_cases]
     findings = _judge_age(at, measured, dict(zip(test["case_id"], test["sha256"], strict=True)))
     refusal = f"{at.shortcuts}: not what `doseledger shortcuts` writes of a model; run it again"
     with refuse_damage(lambda reason: BadInput(refusal)):

@@ -1,14 +1,14 @@
 """A network's inputs: channels and conditions, read patch by patch.
 
-Channels are (CT, body, [prescribed dose], [place about the targets], structure …), all on (z, y, x). Conditions
-are (presence of each structure, [prescribed dose of each target, fractions], voxel spacing). Nothing here reads the
-plan's dose but `read_dose`.
+Channels are (CT, body, [prescribed dose], [place about the targets], structure …, [physics map …]), all on (z, y, x).
+Conditions are (presence of each structure, [prescribed dose of each target, fractions], voxel spacing). Nothing here
+reads the plan's dose but `read_dose`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from doseledger.core.case import Case, map_member
 from doseledger.core.digests import known_sha256
 from doseledger.core.errors import BadCase, BadInput, NotReady
+from doseledger.core.physics import MAP_STEP_GY, PhysicsFile, open_physics
 from doseledger.core.types import IntTriple, Singles, Triple
 from doseledger.learn.data.place import TargetPlace, find_place
 from doseledger.learn.recipes.dose import InputRecipe
@@ -47,11 +48,12 @@ SIDED_NAME = re.compile(
 
 @dataclass(frozen=True)
 class CaseFile:
-    """Where a case lies and which bytes it must have."""
+    """Where a case lies and which bytes it must have; `physics` is the file of its maps, None where none is wanted."""
 
     case_id: str
     path: Path
     sha256: str
+    physics: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class OpenCase:
     prescription_gy: dict[str, float]
     n_fractions: int | None
     place: TargetPlace | None
+    physics: PhysicsFile | None = None
 
     @property
     def case_id(self) -> str:
@@ -83,8 +86,15 @@ class OpenCase:
         return max((dose_gy for name, dose_gy in self.prescription_gy.items() if there[name]), default=0.0)
 
 
-def case_files(cases: Path, splits: pd.DataFrame, which: str, *, fold: int, repeat: int) -> list[CaseFile]:
+def case_files(
+    cases: Path, splits: pd.DataFrame, which: str, *, fold: int, repeat: int, physics: Path | None = None
+) -> list[CaseFile]:
     """Return the files of one part of the splits, sorted by case.
+
+    Parameters
+    ----------
+    physics
+        Folder of the cases' physics maps; None where no model asks for them.
 
     Raises
     ------
@@ -95,7 +105,12 @@ def case_files(cases: Path, splits: pd.DataFrame, which: str, *, fold: int, repe
     if rows.empty:
         raise NotReady(f"the splits have no {which} case in fold {fold}, repeat {repeat}; run the split stage")
     return [
-        CaseFile(str(row.case_id), cases / f"{row.case_id}.npz", str(row.sha256))
+        CaseFile(
+            str(row.case_id),
+            cases / f"{row.case_id}.npz",
+            str(row.sha256),
+            None if physics is None else physics / f"{row.case_id}.npz",
+        )
         for row in rows.sort_values("case_id").itertuples()
     ]
 
@@ -129,6 +144,7 @@ def open_case(file: CaseFile) -> OpenCase:
         prescription_gy=dict(case.prescription_gy),
         n_fractions=case.n_fractions,
         place=find_place(case),
+        physics=None if file.physics is None else open_physics(file.physics, file.case_id, file.sha256),
     )
 
 
@@ -163,6 +179,11 @@ class InputSpec:
     @property
     def n_channels(self) -> int:
         """How many channels the network sees."""
+        return self.first_physics + len(self.recipe.physics)
+
+    @property
+    def first_physics(self) -> int:
+        """Index of the first physics map's channel, if there are any."""
         return self.first_structure + len(self.structure_names)
 
     @property
@@ -189,6 +210,7 @@ class InputSpec:
         structures = sided_order(self.structure_names, mirrored_names)
         first = self.first_structure
         channels = [*range(first), *(first + index for index in structures)]
+        channels += range(self.first_physics, self.n_channels)
         n_structures, n_targets = len(self.structure_names), len(self.target_names)
         conditions = list(structures)
         if self.recipe.prescription != "none":
@@ -258,6 +280,31 @@ def refuse_other_structures(cases: list[OpenCase]) -> tuple[str, ...]:
     return first.structure_names
 
 
+def spacing_range(cases: Sequence[OpenCase]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the least and the largest voxel spacing (z, y, x) of some cases in mm."""
+    spacings = [case.spacing_mm for case in cases]
+    least, most = (tuple(pick(axis) for axis in zip(*spacings, strict=True)) for pick in (min, max))
+    return least, most
+
+
+def beams_of(cases: Sequence[OpenCase]) -> dict[str, Any] | None:
+    """Return the beams that the physics maps of all these cases were made of; None where they have none.
+
+    Raises
+    ------
+    BadInput
+        If they differ: naming the first case that does.
+    """
+    first, *others = (None if case.physics is None else case.physics.beams for case in cases)
+    for case, beams in zip(cases[1:], others, strict=True):
+        if beams != first:
+            raise BadInput(
+                f"{case.case_id}: its physics maps were made of other beams than those of {cases[0].case_id}; run "
+                "`doseledger physics`, which makes all with the protocol's"
+            )
+    return first
+
+
 def check_fits(case: OpenCase, spec: InputSpec) -> None:
     """Refuse a case that a network of this spec was not made for.
 
@@ -299,10 +346,14 @@ def whole_box(case: OpenCase, least_zyx: IntTriple) -> Window:
 
 def read_box(case: OpenCase, member: str, box: Window, outside: float) -> NDArray[Any]:
     """Return a box (…, z, y, x) of one member of the NPZ; voxels beyond the case hold `outside`."""
-    array = map_member(case.file.path, member)
+    return cut_box(map_member(case.file.path, member), box, outside)
+
+
+def cut_box(array: NDArray[Any], box: Window, outside: float) -> NDArray[Any]:
+    """Return a box (…, z, y, x) of an array; what lies beyond it holds `outside`."""
     inside: list[slice] = []
     target: list[slice] = []
-    for start, size, n in zip(*box, case.shape_zyx, strict=True):
+    for start, size, n in zip(*box, array.shape[-3:], strict=True):
         low, high = max(start, 0), min(start + size, n)
         inside.append(slice(low, max(high, low)))
         target.append(slice(low - start, max(high, low) - start))
@@ -338,14 +389,34 @@ def read_channels(case: OpenCase, spec: InputSpec, box: Window) -> Singles:
     if recipe.place == "targets":
         for axis, offset in enumerate(read_offsets(case, box)):
             channels[spec.first_offset + axis] = offset
-    structures = channels[spec.first_structure :]
+    structures = channels[spec.first_structure : spec.first_physics]
     if recipe.structures == "sdf":
         structures[...] = read_box(case, "sdf_mm", box, np.inf)
         structures /= recipe.sdf_scale_mm
         np.clip(structures, -1.0, 1.0, out=structures)
     else:
         structures[...] = read_box(case, "masks", box, 0)
+    for channel, name in zip(channels[spec.first_physics :], recipe.physics, strict=True):
+        channel[...] = read_map(case, name, box)
+        channel /= recipe.dose_scale_gy
     return channels
+
+
+def read_map(case: OpenCase, name: str, box: Window) -> Singles:
+    """Return a physics map in Gy (z, y, x) of a box, 0 beyond the case.
+
+    Raises
+    ------
+    NotReady
+        If the case has no maps, or none of that name.
+    """
+    if case.physics is None or name not in case.physics.names:
+        found = "none" if case.physics is None else ", ".join(case.physics.names)
+        raise NotReady(
+            f"{case.case_id}: the model's inputs.physics asks for the map {name}, there are {found}; name it in "
+            "beams.maps of the protocol and run `doseledger physics`, or take it out of inputs.physics"
+        )
+    return cut_box(map_member(case.physics.path, name), box, 0) * np.float32(MAP_STEP_GY)
 
 
 def read_offsets(case: OpenCase, box: Window) -> list[Singles]:
@@ -370,6 +441,13 @@ def read_offsets(case: OpenCase, box: Window) -> list[Singles]:
         (offset / OFFSET_SCALE_MM).astype(np.float32).reshape(shape)
         for offset, shape in zip(along, shapes, strict=True)
     ]
+
+
+def defined_voxels(case: OpenCase) -> NDArray[np.bool_]:
+    """Return where a dose is defined (z, y, x): in the body, and where the case says so."""
+    path = case.file.path
+    defined: NDArray[np.bool_] = (map_member(path, "valid_dose") > 0) & (map_member(path, "body") > 0)
+    return defined
 
 
 def read_dose(case: OpenCase, box: Window) -> Singles:

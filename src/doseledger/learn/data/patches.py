@@ -124,7 +124,7 @@ def mirror_inputs(sample: Sample, orders: tuple[list[int], list[int]]) -> Sample
 
 def mirror_x(sample: Sample, orders: tuple[list[int], list[int]], spec: InputSpec) -> Sample:
     """Return the whole sample as of a patient mirrored left to right."""
-    structures = [index - spec.first_structure for index in orders[0][spec.first_structure :]]
+    structures = [index - spec.first_structure for index in orders[0][spec.first_structure : spec.first_physics]]
     reversed_x = {name: sample[name][..., ::-1] for name in ("dose", "valid_dose", "body")}
     masks = sample["masks"][structures][..., ::-1]
     return {**sample, **mirror_inputs(sample, orders), **reversed_x, "masks": masks}
@@ -144,6 +144,7 @@ def prescribe_anew(sample: Sample, spec: InputSpec, factor: float) -> None:
     sample["condition"][spec.prescribed] *= np.float32(factor)
     if spec.recipe.prescription == "numbers_and_map":
         sample["image"][PRESCRIBED_CHANNEL] *= np.float32(factor)
+    sample["image"][spec.first_physics :] *= np.float32(factor)
 
 
 class PatchDataset(Dataset[Sample]):

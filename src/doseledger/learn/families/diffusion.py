@@ -28,7 +28,7 @@ from doseledger.learn.networks.denoiser import (
 from doseledger.learn.networks.schedule import add_noise, angle, loss_weight, velocity
 from doseledger.learn.networks.windows import VALIDATION_OVERLAP
 from doseledger.learn.recipes.diffusion import DiffusionRecipe, TrainedDiffusion
-from doseledger.learn.recipes.dose import CommonRecipe
+from doseledger.learn.recipes.dose import ModelRecipe
 from doseledger.learn.run import DOSE_SCORES, CasesByPart, Family, TrainingRun, mean_scores
 from doseledger.learn.training.average import AveragedTask
 from doseledger.learn.training.finite import refuse_infinite_loss, refuse_infinite_scores, refuse_no_voxel
@@ -159,7 +159,7 @@ class DiffusionTask(AveragedTask):
         return scheduled_optimiser(self.network, how, fit, lr=self.lr, n_steps=n_steps, monitor=DOSE_SCORES[0])
 
 
-def make_family(recipe: CommonRecipe, base: Path | None) -> Family:
+def make_family(recipe: ModelRecipe, base: Path | None) -> Family:
     """Return the family of diffusions that start from a trained dose model.
 
     Parameters

@@ -12,6 +12,7 @@ from doseledger.core.errors import BadInput
 from doseledger.core.files import sha256_of_file
 from doseledger.learn.data.inputs import InputSpec
 from doseledger.learn.networks.with_prior import dose_network
+from doseledger.learn.recipes.dose import CommonTrained
 from doseledger.learn.run import CasesByPart, TrainingRun
 from doseledger.learn.training.checkpoint import Checkpoint, fill, load_checkpoint
 
@@ -60,10 +61,13 @@ def check_base(run: TrainingRun, spec: InputSpec, cases: CasesByPart, base: Base
     name, recipe = base.checkpoint.model, base.checkpoint.recipe
     if base.checkpoint.spec != spec:
         raise BadInput(f"{run.model}: base {name} sees other channels or conditions; give both blocks the same inputs")
-    if recipe.sampling.patch_zyx != run.recipe.sampling.patch_zyx:
+    wanted = run.network_recipe.sampling.patch_zyx
+    if not isinstance(recipe, CommonTrained):
+        raise BadInput(f"{run.model}: base {name} is of kind {recipe.kind}, wanted a network's")
+    if recipe.sampling.patch_zyx != wanted:
         raise BadInput(
             f"{run.model}: base {name} was trained on patches of {list(recipe.sampling.patch_zyx)} voxels, "
-            f"sampling.patch_zyx is {list(run.recipe.sampling.patch_zyx)}; give both the same"
+            f"sampling.patch_zyx is {list(wanted)}; give both the same"
         )
     known = base.checkpoint.trained_on
     strangers = [case.case_id for case in cases["train"] if known.get(case.case_id) != case.file.sha256]

@@ -13,8 +13,8 @@ from doseledger.core.errors import BadInput
 from doseledger.learn.data.inputs import InputSpec, OpenCase
 from doseledger.learn.losses.dose import DoseLoss, weighted_mean
 from doseledger.learn.networks.windows import VALIDATION_OVERLAP, predict_whole
-from doseledger.learn.networks.with_prior import dose_network
-from doseledger.learn.recipes.dose import CommonRecipe, Recipe, TrainedRecipe
+from doseledger.learn.networks.with_prior import OverPrior, dose_network
+from doseledger.learn.recipes.dose import ModelRecipe, Recipe, TrainedRecipe
 from doseledger.learn.run import DOSE_SCORES, CasesByPart, Family, TrainingRun, mean_scores
 from doseledger.learn.training.finite import refuse_infinite_loss, refuse_infinite_scores, refuse_no_voxel
 from doseledger.learn.training.optimiser import scheduled_optimiser
@@ -55,7 +55,9 @@ class DoseTask(pl.LightningModule):
 
     def batch_loss(self, batch: dict[str, Any], index: int) -> tuple[Tensor, Tensor]:
         """Return the batch's loss, a scalar, and the predicted dose that it was made of."""
-        dose = self.network(batch["image"], batch["condition"])
+        network = self.network
+        whose = [batch["case_id"]] if isinstance(network, OverPrior) else []
+        dose = network(batch["image"], batch["condition"], *whose)
         return self.loss(dose, batch), dose
 
     def weights(self) -> dict[str, Tensor]:
@@ -121,6 +123,6 @@ def make_dose_task(run: TrainingRun, spec: InputSpec, cases: CasesByPart) -> Dos
 DOSE = Family(module=__name__, make_task=make_dose_task)
 
 
-def make_family(recipe: CommonRecipe, base: Path | None) -> Family:
+def make_family(recipe: ModelRecipe, base: Path | None) -> Family:
     """Return the family of dose networks; they start from nothing."""
     return DOSE

@@ -17,7 +17,7 @@ from doseledger.learn.data.volumes import STORED_SCALE, SegmentPatches, SegmentS
 from doseledger.learn.losses.overlap import SupervisedLoss
 from doseledger.learn.networks.segment import build_segment_network
 from doseledger.learn.networks.windows import VALIDATION_OVERLAP, slide
-from doseledger.learn.recipes.dose import CommonRecipe
+from doseledger.learn.recipes.dose import ModelRecipe
 from doseledger.learn.recipes.segmentation import SegmentationRecipe, TrainedSegmentation
 from doseledger.learn.run import SEGMENT_SCORES, CasesByPart, Family, Reader, TrainingRun, mean_scores
 from doseledger.learn.training.average import AveragedTask
@@ -138,6 +138,6 @@ SEGMENTATION = Family(
 )
 
 
-def make_family(recipe: CommonRecipe, base: Path | None) -> Family:
+def make_family(recipe: ModelRecipe, base: Path | None) -> Family:
     """Return the family of segmentation networks; they start from nothing."""
     return SEGMENTATION

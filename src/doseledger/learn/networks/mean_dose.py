@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,6 +64,7 @@ MOST_CASES = 200
 class CaseVoxels:
     """A training case's voxels with a known dose: dose ÷ main prescription, and the nearest point of each lattice."""
 
+    case_id: str
     dose: Singles
     points: tuple[Indices, ...]
 
@@ -126,12 +127,19 @@ class MeanDose(nn.Module):
         self.register_buffer("by_place", torch.zeros(BY_PLACE.points))
         self.register_buffer("by_distance", torch.zeros(BY_DISTANCE.points))
         self.register_buffer("place_share", torch.tensor(0.0))
+        # Means without one of the training cases, by its name: of use in training alone, and so no part of the weights.
+        self.left_out: dict[str, tuple[Tensor, ...]] = {}
 
-    def fit(self, cases: Sequence[OpenCase]) -> None:
+    def fit(self, cases: Sequence[OpenCase], *, leave_out: bool = False) -> None:
         """Take the means of training cases' doses, left and right alike, and find how to mix them.
 
         Every case is read twice: for the means, and to ask how well the others' means tell it. Of more than
         `MOST_CASES` so many are taken.
+
+        Parameters
+        ----------
+        leave_out
+            Keep the means without each of the cases too, 1.1 MB a case, for `forward` to tell that case by.
 
         Raises
         ------
@@ -153,10 +161,23 @@ class MeanDose(nn.Module):
         for buffer, mean in zip((self.by_place, self.by_distance), means, strict=True):
             buffer.copy_(torch.from_numpy(mean.values()).view_as(buffer))
         # One case alone has no others to ask, and the next one's targets may lie anywhere.
-        self.place_share.fill_(_place_share(self._voxels_of(cases), means) if n_cases > 1 else 0.0)
+        keep = self._keep_left_out if leave_out and n_cases > 1 else None
+        self.place_share.fill_(_place_share(self._voxels_of(cases), means, keep) if n_cases > 1 else 0.0)
 
-    def forward(self, image: Tensor, condition: Tensor) -> Tensor:
-        """Return the dose (batch, 1, z, y, x) in units of the dose scale."""
+    def _keep_left_out(self, case_id: str, values: list[Floats]) -> None:
+        self.left_out[case_id] = tuple(
+            torch.from_numpy(value.astype(np.float32)).view(lattice.points)
+            for value, lattice in zip(values, LATTICES, strict=True)
+        )
+
+    def forward(self, image: Tensor, condition: Tensor, case_ids: Sequence[str] = ()) -> Tensor:
+        """Return the dose (batch, 1, z, y, x) in units of the dose scale.
+
+        Parameters
+        ----------
+        case_ids
+            Of training: each case of the batch is told by the others' means, where `fit` has kept them.
+        """
         prescribed, distance_mm = self._targets(image, condition)
         coordinates = self._coordinates(image, prescribed, distance_mm)
 
@@ -166,12 +187,24 @@ class MeanDose(nn.Module):
         edge = torch.sigmoid((of_target(self.margin_mm) - distance_mm) / of_target(self.log_edge_mm.exp()))
         by_place, by_distance = (
             lattice.interpolate(values, at_mm)
-            for lattice, values, at_mm in zip(LATTICES, (self.by_place, self.by_distance), coordinates, strict=True)
+            for lattice, values, at_mm in zip(LATTICES, self._means_for(case_ids), coordinates, strict=True)
         )
         mean = torch.lerp(by_distance, by_place, self.place_share.to(by_place.dtype))
         main = prescribed.amax(dim=1, keepdim=True)
         dose: Tensor = torch.maximum((edge * prescribed).amax(dim=1, keepdim=True), main * mean)
         return dose
+
+    def _means_for(self, case_ids: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """The mean of each lattice: one for all, or one a case of the batch without that case's own dose."""
+        means = (self.by_place, self.by_distance)
+        if not self.left_out or not case_ids:
+            return means
+        each = [self.left_out.get(case_id, means) for case_id in case_ids]
+        place, distance = (
+            torch.stack([values.to(mean.device) for values in column])[:, None]
+            for mean, column in zip(means, zip(*each, strict=True), strict=True)
+        )
+        return place, distance
 
     def _targets(self, image: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         """Each target's prescription (batch, target, 1, 1, 1), 0 where absent, and its signed distance in mm."""
@@ -202,20 +235,29 @@ class MeanDose(nn.Module):
             image, condition = (torch.from_numpy(sample[name])[None] for name in ("image", "condition"))
             coordinates = self._coordinates(image, *self._targets(image, condition))
             yield CaseVoxels(
+                case.case_id,
                 dose_gy / case.main_prescription_gy,
                 tuple(lattice.nearest(at_mm[0][known]) for lattice, at_mm in zip(LATTICES, coordinates, strict=True)),
             )
 
 
-def _place_share(cases: Iterable[CaseVoxels], means: list[Mean]) -> float:
-    """Share of the mean by place that tells each case's dose best from the others' means; cases count alike."""
+def _place_share(
+    cases: Iterable[CaseVoxels], means: list[Mean], keep: Callable[[str, list[Floats]], None] | None = None
+) -> float:
+    """Share of the mean by place that tells each case's dose best from the others' means; cases count alike.
+
+    `keep` takes the others' means at all points of the lattices, a case.
+    """
     gain, spread = 0.0, 0.0
     for voxels in cases:
-        told = []
+        others = []
         for mean, points in zip(means, voxels.points, strict=True):
             mean.add(points, voxels.dose, sign=-1)
-            told.append(mean.values()[points])
+            others.append(mean.values())
             mean.add(points, voxels.dose)
+        if keep is not None:
+            keep(voxels.case_id, others)
+        told = [values[points] for values, points in zip(others, voxels.points, strict=True)]
         difference = told[0] - told[1]
         gain += float(np.mean((voxels.dose - told[1]) * difference))
         spread += float(np.mean(difference**2))

@@ -11,7 +11,7 @@ from doseledger.core.errors import BadInput
 from doseledger.learn.data.inputs import InputSpec, OpenCase
 from doseledger.learn.networks.mean_dose import MeanDose
 from doseledger.learn.networks.unet import build_network
-from doseledger.learn.recipes.dose import CommonTrained, TrainedRecipe
+from doseledger.learn.recipes.dose import TrainedPart, TrainedRecipe
 
 # What one unit of a fresh network's word counts, learned from there: about the size of what it has to say, as a mean
 # dose errs by a few hundredths of the dose scale. On one patch, 0.03 learns in 60 steps more than 0.2 in 100.
@@ -26,13 +26,16 @@ class OverPrior(nn.Module):
         self.network, self.prior = network, prior
         self.gain = nn.Parameter(torch.tensor(FIRST_GAIN))
 
-    def forward(self, image: Tensor, condition: Tensor) -> Tensor:
-        """Return all the doses (batch, dose, z, y, x) that the network gives, each on top of the prior."""
-        result: Tensor = self.gain * self.network(image, condition) + self.prior(image, condition)
+    def forward(self, image: Tensor, condition: Tensor, case_ids: Sequence[str] = ()) -> Tensor:
+        """Return all the doses (batch, dose, z, y, x) that the network gives, each on top of the prior.
+
+        `case_ids` are those of a training batch: each case's prior leaves its own dose out, where that was kept.
+        """
+        result: Tensor = self.gain * self.network(image, condition) + self.prior(image, condition, case_ids)
         return result
 
 
-def dose_network(recipe: CommonTrained, spec: InputSpec, fit_to: Sequence[OpenCase] = ()) -> nn.Module:
+def dose_network(recipe: TrainedPart, spec: InputSpec, fit_to: Sequence[OpenCase] = ()) -> nn.Module:
     """Return a dose model's network with fresh weights: (image, condition) -> dose in units of the dose scale.
 
     Parameters
@@ -52,5 +55,5 @@ def dose_network(recipe: CommonTrained, spec: InputSpec, fit_to: Sequence[OpenCa
         return network
     prior = MeanDose(spec)
     if fit_to:
-        prior.fit(fit_to)
+        prior.fit(fit_to, leave_out=recipe.prior == "mean_dose_left_out")
     return OverPrior(network, prior)

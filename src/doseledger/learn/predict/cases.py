@@ -10,13 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from doseledger.core.errors import BadInput
 from doseledger.core.files import sha256_of_file
 from doseledger.learn.data.inputs import OpenCase, check_fits, whole_box
 from doseledger.learn.data.patches import Sample, as_tensors, mirror_inputs, read_inputs
 from doseledger.learn.networks.windows import predict_whole
 from doseledger.learn.networks.with_prior import OverPrior, dose_network
 from doseledger.learn.predict.predictor import Predictor, check_spacing, dose_on_case
-from doseledger.learn.recipes.dose import PredictRecipe
+from doseledger.learn.recipes.dose import PredictRecipe, TrainedRecipe
 from doseledger.learn.training.checkpoint import Checkpoint, fill, load_checkpoint
 
 
@@ -25,6 +26,7 @@ class Model:
     """A checkpoint's network, ready to predict."""
 
     checkpoint: Checkpoint
+    recipe: TrainedRecipe
     sha256: str
     network: nn.Module
     device: torch.device
@@ -48,7 +50,9 @@ def load_model(path: Path) -> Model:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = dose_network(checkpoint.recipe, checkpoint.spec)
     fill(network, checkpoint.weights, path)
-    return Model(checkpoint, sha256_of_file(path), network.to(device).eval(), device)
+    if not isinstance(checkpoint.recipe, TrainedRecipe):
+        raise BadInput(f"{path}: its kind is {checkpoint.recipe.kind}, wanted dose")
+    return Model(checkpoint, checkpoint.recipe, sha256_of_file(path), network.to(device).eval(), device)
 
 
 def open_predictor(path: Path, settings: PredictRecipe) -> Predictor:
@@ -73,6 +77,7 @@ def dose_predictor(model: Model, recipe: PredictRecipe) -> Predictor:
         recipe.model_dump(mode="json"),
         lambda case: {"dose_gy": predict_case(model, case, recipe)},
         None if alone is None else lambda case: predict_case(alone, case, recipe),
+        window_zyx=model.recipe.sampling.patch_zyx,
     )
 
 
@@ -87,18 +92,18 @@ def predict_case(model: Model, case: OpenCase, recipe: PredictRecipe) -> NDArray
     checkpoint = model.checkpoint
     check_fits(case, checkpoint.spec)
     check_spacing(case, checkpoint, recipe.spacing_tolerance)
-    patch_zyx = checkpoint.recipe.sampling.patch_zyx
+    patch_zyx = model.recipe.sampling.patch_zyx
     box = whole_box(case, patch_zyx)
     sample = read_inputs(case, checkpoint.spec, box)
     dose = _run(model, sample, recipe)
     if recipe.mirror_average:
-        orders = checkpoint.spec.mirrored_orders(checkpoint.recipe.sampling.mirrored_names)
+        orders = checkpoint.spec.mirrored_orders(model.recipe.sampling.mirrored_names)
         dose = (dose + _run(model, mirror_inputs(sample, orders), recipe)[..., ::-1]) / 2.0
     return dose_on_case(case, dose, box, checkpoint.spec.recipe.dose_scale_gy)
 
 
 def _run(model: Model, sample: Sample, recipe: PredictRecipe) -> NDArray[np.float32]:
-    patch_zyx, precision = model.checkpoint.recipe.sampling.patch_zyx, model.checkpoint.recipe.fit.precision
+    patch_zyx, precision = model.recipe.sampling.patch_zyx, model.recipe.fit.precision
     batch = {name: tensor[None].to(model.device) for name, tensor in as_tensors(sample).items()}
     with torch.inference_mode(), torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
         dose = predict_whole(

@@ -16,7 +16,7 @@ from doseledger.core.errors import BadInput
 from doseledger.core.files import sha256_of_file
 from doseledger.core.grid import Triple
 from doseledger.core.schema import load_block
-from doseledger.learn.data.inputs import OpenCase, Window, check_fits, read_box, whole_box
+from doseledger.learn.data.inputs import OpenCase, Window, check_fits, defined_voxels, read_box, whole_box
 from doseledger.learn.data.patches import as_tensors, read_inputs
 from doseledger.learn.networks.denoiser import (
     DoseScale,
@@ -27,7 +27,7 @@ from doseledger.learn.networks.denoiser import (
     noise_fields,
 )
 from doseledger.learn.networks.with_prior import dose_network
-from doseledger.learn.predict.predictor import Arrays, Predictor, check_spacing, defined_voxels, dose_on_case
+from doseledger.learn.predict.predictor import Arrays, Predictor, check_spacing, dose_on_case
 from doseledger.learn.recipes.diffusion import DiffusionPredict, TrainedDiffusion
 from doseledger.learn.recipes.dose import TrainedRecipe
 from doseledger.learn.training.checkpoint import Checkpoint, fill, load_checkpoint
@@ -109,7 +109,9 @@ def open_predictor(path: Path, settings: DiffusionPredict) -> Predictor:
     def predict(case: OpenCase) -> Arrays:
         return pack_samples(draw_case(model, case, settings), defined_voxels(case))
 
-    return Predictor(model.checkpoint, model.sha256, settings.model_dump(mode="json"), predict, draws=True)
+    window = model.recipe.sampling.patch_zyx
+    how = settings.model_dump(mode="json")
+    return Predictor(model.checkpoint, model.sha256, how, predict, draws=True, window_zyx=window)
 
 
 def draw_case(model: DiffusionModel, case: OpenCase, recipe: DiffusionPredict) -> Drawn:

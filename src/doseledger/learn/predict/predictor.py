@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from doseledger.core.case import map_member, write_npz
+from doseledger.core.case import write_npz
 from doseledger.core.errors import BadCase
 from doseledger.core.fanout import Tell
 from doseledger.core.files import atomic_path
 from doseledger.core.tables import SPLITS, read_table
-from doseledger.learn.data.inputs import OpenCase, Window, case_files, open_case
+from doseledger.core.types import IntTriple
+from doseledger.learn.data.inputs import OpenCase, Window, case_files, defined_voxels, open_case
 from doseledger.learn.training.checkpoint import Checkpoint
 
 Arrays = dict[str, NDArray[Any]]
@@ -40,6 +41,8 @@ class Predictor:
         The dose that the network adds to, float32 (z, y, x) in Gy; None where it adds to nothing.
     draws
         Whether its doses are drawn, and have a spread.
+    window_zyx
+        Size of the windows that its dose hangs on; None where it hangs on the whole case.
     says_labels
         Whether it is a segmentation.
     """
@@ -50,6 +53,7 @@ class Predictor:
     predict: Callable[[OpenCase], Arrays]
     prior: Callable[[OpenCase], NDArray[np.float32]] | None = None
     draws: bool = False
+    window_zyx: IntTriple | None = None
     says_labels: bool = False
 
     def save(self, path: Path, case: OpenCase, arrays: Arrays) -> None:
@@ -76,13 +80,14 @@ class Predictor:
 
 @dataclass(frozen=True)
 class SplitPart:
-    """Which cases: the folder they lie in, `train`, `val` or `test`, of which fold and repeat."""
+    """Which cases: the folder they lie in, `train`, `val` or `test`, of which fold and repeat; their maps' folder."""
 
     cases: Path
     splits: Path
     which: str
     fold: int
     repeat: int
+    physics: Path | None = None
 
 
 def predict_part(predictor: Predictor, part: SplitPart, out: Path, *, tell: Tell) -> None:
@@ -96,7 +101,8 @@ def predict_part(predictor: Predictor, part: SplitPart, out: Path, *, tell: Tell
         If a case does not fit what the model was trained on.
     """
     table = read_table(part.splits, SPLITS)
-    files = case_files(part.cases, table, part.which, fold=part.fold, repeat=part.repeat)
+    physics = part.physics if predictor.checkpoint.beams else None
+    files = case_files(part.cases, table, part.which, fold=part.fold, repeat=part.repeat, physics=physics)
     for count, file in enumerate(files, start=1):
         began = time.perf_counter()
         case = open_case(file)
@@ -107,8 +113,11 @@ def predict_part(predictor: Predictor, part: SplitPart, out: Path, *, tell: Tell
 
 
 def _describe(arrays: Arrays) -> str:
+    """What was predicted, and how far a projected dose lies from what the model told."""
     if "dose_gy" in arrays:
-        return f"highest dose {float(arrays['dose_gy'].max()):.1f} Gy"
+        highest, apart = float(arrays["dose_gy"].max()), arrays.get("undeliverable_gy")
+        projected = "" if apart is None else f", {float(apart):.2f} Gy from what was told"
+        return f"highest dose {highest:.1f} Gy{projected}"
     return f"{int((arrays['labels'] > 0).sum())} voxels of {len(arrays['structure_names'])} structures"
 
 
@@ -134,14 +143,6 @@ def dose_on_case(case: OpenCase, dose: NDArray[np.float32], box: Window, scale_g
             "the prediction is not finite; the case's inputs or the checkpoint are broken",
         )
     return np.where(defined_voxels(case), np.maximum(dose_gy, 0.0), np.float32(0.0)).astype(np.float32)
-
-
-def defined_voxels(case: OpenCase) -> NDArray[np.bool_]:
-    """Return where a dose is defined (z, y, x): in the body, and where the case says so."""
-    defined: NDArray[np.bool_] = (map_member(case.file.path, "valid_dose") > 0) & (
-        map_member(case.file.path, "body") > 0
-    )
-    return defined
 
 
 def check_spacing(case: OpenCase, checkpoint: Checkpoint, tolerance: float) -> None:

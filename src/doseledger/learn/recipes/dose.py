@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from doseledger.core.protocol import PhysicsMap
 from doseledger.core.schema import Block
 from doseledger.learn.recipes.network import AnyNetwork, CascadeRecipe, NetworkRecipe
 
@@ -31,13 +32,15 @@ class InputRecipe(Block):
     fractions as numbers (`numbers`), these and a map of the prescribed dose over the targets (`numbers_and_map`), or
     nothing (`none`, the ablation). `place`: where a voxel lies about the targets (along z by their ends, across
     from the centre of the one with the highest prescription), or nothing (`none`); distances to structures say no more
-    beyond `sdf_scale_mm`. The network's output is the dose divided by `dose_scale_gy`.
+    beyond `sdf_scale_mm`. `physics`: which maps of the protocol's beams are channels, see planning/fields/maps.py. The
+    network's output is the dose divided by `dose_scale_gy`.
     """
 
     structures: Literal["sdf", "mask"]
     sdf_scale_mm: Positive
     prescription: Literal["numbers", "numbers_and_map", "none"]
     place: Literal["targets", "none"]
+    physics: list[PhysicsMap]
     dose_scale_gy: Positive
 
 
@@ -202,21 +205,45 @@ class PredictRecipe(Block):
     -----
     `overlap` is the share of a window that its neighbour covers too; `mirror_average` predicts the mirrored case as
     well and averages the two. A case whose voxels lie further than `spacing_tolerance` (a share) outside those of
-    training is refused: a network counts in voxels, and misjudges mm beyond what it has seen.
+    training is refused: a network counts in voxels, and misjudges mm beyond what it has seen. With `project` the
+    nearest dose that the beams can give takes the place of what the network tells, see `ingest.physics.projected`.
     """
 
     overlap: Annotated[float, Field(ge=0, lt=1)]
     windows_at_once: Count
     mirror_average: bool
+    project: bool
     spacing_tolerance: Annotated[float, Field(ge=0)]
 
 
-class CommonTrained(Block):
-    """What decides a model's weights in every family: the part of its block that its checkpoint keeps."""
+class TrainedPart(Block):
+    """What decides a model in every family: the part of its block that its checkpoint keeps."""
 
     kind: str
-    lr_factor: Positive
     inputs: Block
+
+    @property
+    def physics(self) -> list[PhysicsMap]:
+        """Which physics maps are among its inputs; none where it predicts no dose."""
+        return self.inputs.physics if isinstance(self.inputs, InputRecipe) else []
+
+
+class ModelRecipe(TrainedPart, ABC):
+    """All that the stages ask of a model's block, whatever its kind."""
+
+    def quick(self) -> Self:
+        """Return the same with the quickest way to predict: for answers to many altered inputs."""
+        return self
+
+    @abstractmethod
+    def trained_part(self) -> TrainedPart:
+        """Return what decides the model: all but how cases are brought and predicted."""
+
+
+class CommonTrained(TrainedPart):
+    """What decides the weights of a network of any family."""
+
+    lr_factor: Positive
     sampling: PatchRecipe
     network: AnyNetwork
     optimiser: OptimiserRecipe
@@ -233,14 +260,10 @@ class CommonTrained(Block):
         return self
 
 
-class CommonRecipe(CommonTrained, ABC):
-    """All that training asks of a model's block, whatever its family."""
+class CommonRecipe(CommonTrained, ModelRecipe):
+    """All that the training of a network asks of its block, whatever its family."""
 
     loader: LoaderRecipe
-
-    def quick(self) -> Self:
-        """Return the same with the quickest way to predict: for answers to many altered inputs."""
-        return self
 
     @abstractmethod
     def trained_part(self) -> CommonTrained:
@@ -261,11 +284,12 @@ class TrainedRecipe(DoseTrained):
     Notes
     -----
     `prior`: what the network adds its output to: nothing (`none`), or the prescribed doses inside the targets and the
-    training patients' mean dose elsewhere (`mean_dose`).
+    training patients' mean dose elsewhere (`mean_dose`). `mean_dose_left_out` is the same for other patients, but in
+    training each case stands on the mean of the others: what it would stand on were it new.
     """
 
     kind: Literal["dose"]
-    prior: Literal["mean_dose", "none"]
+    prior: Literal["mean_dose", "mean_dose_left_out", "none"]
     loss: LossRecipe
 
     @model_validator(mode="after")
@@ -288,6 +312,10 @@ class Recipe(TrainedRecipe, CommonRecipe):
     """One dose model: all that params.yaml says of it."""
 
     predict: PredictRecipe
+
+    def quick(self) -> Self:
+        """Return the same without projection."""
+        return self.model_copy(update={"predict": self.predict.model_copy(update={"project": False})})
 
     def trained_part(self) -> TrainedRecipe:
         """Return what decides the weights: all but how patches are brought and how cases are predicted."""

@@ -17,10 +17,10 @@ from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import atomic_path
 from doseledger.core.schema import load_block
 from doseledger.learn.data.inputs import InputSpec
-from doseledger.learn.recipes.dose import CommonTrained, DoseTrained, TrainedRecipe
+from doseledger.learn.recipes.dose import InputRecipe, TrainedPart, TrainedRecipe
 from doseledger.learn.training.archive import digest_of, read_archive
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 # The last format without a digest.
 UNSEALED = 4
 DIGEST = "sha256"
@@ -48,12 +48,14 @@ class Checkpoint:
         When the weights were taken, and the validation scores then.
     weights
         The network's state.
+    beams
+        The protocol's block that the physics maps among its inputs were made of; None without such inputs.
     extras
         What else the family's prediction needs, as plain values and tensors.
     """
 
     model: str
-    recipe: CommonTrained
+    recipe: TrainedPart
     settings: dict[str, Any]
     structure_names: tuple[str, ...]
     target_names: tuple[str, ...]
@@ -63,18 +65,19 @@ class Checkpoint:
     epoch: int
     scores: dict[str, float]
     weights: dict[str, Tensor]
+    beams: dict[str, Any] | None = None
     extras: dict[str, Any] = field(default_factory=dict)
 
     @property
     def spec(self) -> InputSpec:
-        """The channels and conditions of a dose network's input.
+        """The channels and conditions of a dose model's input.
 
         Raises
         ------
         BadInput
             If it predicts no dose.
         """
-        if not isinstance(self.recipe, DoseTrained):
+        if not isinstance(self.recipe.inputs, InputRecipe):
             raise BadInput(f"{self.model}: its kind is {self.recipe.kind}, which predicts no dose")
         return InputSpec(self.structure_names, self.target_names, self.recipe.inputs)
 
@@ -94,6 +97,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "epoch": checkpoint.epoch,
         "scores": checkpoint.scores,
         "weights": {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.weights.items()},
+        "beams": checkpoint.beams,
         "extras": checkpoint.extras,
     }
     content[DIGEST] = digest_of(content, path)
@@ -104,7 +108,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         part.write_bytes(buffer.getvalue())
 
 
-def load_checkpoint(path: Path, recipe_type: type[CommonTrained] = TrainedRecipe) -> Checkpoint:
+def load_checkpoint(path: Path, recipe_type: type[TrainedPart] = TrainedRecipe) -> Checkpoint:
     """Return a checkpoint of this program; no code in it is ever run.
 
     Parameters
@@ -133,6 +137,7 @@ def load_checkpoint(path: Path, recipe_type: type[CommonTrained] = TrainedRecipe
             epoch=content["epoch"],
             scores=content["scores"],
             weights=content["weights"],
+            beams=content["beams"],
             extras=content.get("extras", {}),
         )
 

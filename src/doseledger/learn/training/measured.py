@@ -20,8 +20,8 @@ def measured_cases(run: TrainingRun, cases: CasesByPart) -> list[OpenCase]:
     As many as may be measured for a twentieth of the training between two validations, at least one, and no more than
     there are validation cases; spread evenly over the training cases.
     """
-    sampling, trained = run.recipe.sampling, cases["train"]
-    n_steps = len(trained) * sampling.patches_per_case * run.recipe.fit.validate_every
+    sampling, trained = run.network_recipe.sampling, cases["train"]
+    n_steps = len(trained) * sampling.patches_per_case * run.network_recipe.fit.validate_every
     n_passes = [
         run.family.passes
         * math.prod(

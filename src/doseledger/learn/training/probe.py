@@ -53,7 +53,9 @@ class ProbeResult:
         return self.losses[-1]
 
 
-def probe_steps(run: TrainingRun, cases: Path, splits: Path, *, n_steps: int) -> ProbeResult:
+def probe_steps(
+    run: TrainingRun, cases: Path, splits: Path, *, n_steps: int, physics: Path | None = None
+) -> ProbeResult:
     """Return what `n_steps` on the first batch of the first epoch do to its loss, on the CPU in float32.
 
     Only the cases that the batch can hold are opened. The rate is the recipe's own, without warm-up or schedule, so
@@ -70,14 +72,18 @@ def probe_steps(run: TrainingRun, cases: Path, splits: Path, *, n_steps: int) ->
     if isinstance(run.recipe, Recipe):
         run = replace(run, recipe=run.recipe.model_copy(update={"prior": "none"}))
     table = read_table(splits, SPLITS)
-    files = case_files(cases, table, "train", fold=run.fold, repeat=run.repeat)
-    opened = [open_case(file) for file in files[: run.recipe.sampling.batch_size]]
-    reader = run.family.reader
-    spec = reader.spec_of(opened, run.recipe.inputs)
-    with explained_memory_errors(run.recipe):
+    physics = physics if run.recipe.physics else None
+    files = case_files(cases, table, "train", fold=run.fold, repeat=run.repeat, physics=physics)
+    if run.family.probe is not None:
+        tried: ProbeResult = run.family.probe(run, [open_case(files[0])], n_steps)
+        return tried
+    recipe, reader = run.network_recipe, run.family.reader
+    opened = [open_case(file) for file in files[: recipe.sampling.batch_size]]
+    spec = reader.spec_of(opened, recipe.inputs)
+    with explained_memory_errors(recipe):
         task = make_task(run, spec, {"train": opened})
-        batch = next(iter(patch_loader(reader.patches(opened, spec, run.recipe, run.seed), run.recipe)))
-        optimiser = build_optimiser(task.network, run.recipe.optimiser, task.lr)
+        batch = next(iter(patch_loader(reader.patches(opened, spec, recipe, run.seed), recipe)))
+        optimiser = build_optimiser(task.network, recipe.optimiser, task.lr)
         losses: list[float] = []
         loss, output = task.batch_loss(batch, 0)
         finite = bool(torch.isfinite(output).all())
@@ -86,7 +92,7 @@ def probe_steps(run: TrainingRun, cases: Path, splits: Path, *, n_steps: int) ->
             losses.append(loss.item())
             optimiser.zero_grad()
             torch.autograd.backward(loss)
-            torch.nn.utils.clip_grad_norm_(task.network.parameters(), run.recipe.optimiser.clip_norm)
+            torch.nn.utils.clip_grad_norm_(task.network.parameters(), recipe.optimiser.clip_norm)
             optimiser.step()
             loss, _ = task.batch_loss(batch, 0)
         losses.append(loss.item())

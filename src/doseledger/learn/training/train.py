@@ -21,7 +21,7 @@ from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.fanout import Tell
 from doseledger.core.files import sha256_of_file
 from doseledger.core.tables import SPLITS, read_table
-from doseledger.learn.data.inputs import case_files, open_case
+from doseledger.learn.data.inputs import OpenCase, beams_of, case_files, open_case, spacing_range
 from doseledger.learn.data.patches import case_loader, patch_loader
 from doseledger.learn.recipes.dose import CommonRecipe
 from doseledger.learn.run import CasesByPart, Task, TrainingRun
@@ -44,12 +44,17 @@ TALKATIVE = (
 
 @dataclass(frozen=True)
 class Places:
-    """Where a run reads and writes: folder of cases, table of splits, folder of the run, root of resume states."""
+    """Where a run reads and writes.
+
+    Folder of cases, table of splits, folder of the run, root of resume states, and folder of the cases' physics maps,
+    which is looked into only by a model that asks for them.
+    """
 
     cases: Path
     splits: Path
     out: Path
     state_root: Path
+    physics: Path | None = None
 
 
 def train(
@@ -81,6 +86,9 @@ def train(
     BadInput
         If settings and cases do not fit, the loss is not finite, or memory does not suffice.
     """
+    if run.family.fit is not None:
+        run.family.fit(run, places, tell=tell, red_flags=red_flags)
+        return
     team = team_of(run.devices, run.nodes)
     cases = open_cases(run, places)
     spec = run.family.reader.spec_of([*cases["train"], *cases["val"]], run.recipe.inputs)
@@ -137,7 +145,7 @@ def _describe(run: TrainingRun, task: Task, team: Team, cases: CasesByPart, grou
     )
     if team.size == 1:
         return text
-    size, accumulate = run.recipe.sampling.batch_size, run.recipe.fit.accumulate
+    size, accumulate = run.network_recipe.sampling.batch_size, run.network_recipe.fit.accumulate
     batch = team.size * size * accumulate
     return f"{text}; {team.size} processes with {size} patches each make a batch of {batch}, at the same lr"
 
@@ -145,10 +153,13 @@ def _describe(run: TrainingRun, task: Task, team: Team, cases: CasesByPart, grou
 def open_cases(run: TrainingRun, places: Places) -> CasesByPart:
     """Return the training and validation cases, each compared with its SHA256 in the splits."""
     splits = read_table(places.splits, SPLITS)
-    return {
-        part: [open_case(file) for file in case_files(places.cases, splits, part, fold=run.fold, repeat=run.repeat)]
-        for part in ("train", "val")
-    }
+    physics = places.physics if run.recipe.physics else None
+
+    def opened(part: str) -> list[OpenCase]:
+        files = case_files(places.cases, splits, part, fold=run.fold, repeat=run.repeat, physics=physics)
+        return [open_case(file) for file in files]
+
+    return {part: opened(part) for part in ("train", "val")}
 
 
 def make_task(run: TrainingRun, spec: Any, cases: CasesByPart) -> Task:
@@ -168,6 +179,7 @@ def fingerprint_parts(run: TrainingRun, places: Places, cases: CasesByPart) -> d
         "repeat": run.repeat,
         "splits": sha256_of_file(places.splits),
         "cases": {case.case_id: case.file.sha256 for part in cases.values() for case in part},
+        "physics": {c.case_id: sha256_of_file(c.physics.path) for part in cases.values() for c in part if c.physics},
         "code": reached_code(__name__, run.family.module),
         "data_gate": run.token,
         **run.family.parts,
@@ -227,7 +239,7 @@ def explained_memory_errors(recipe: CommonRecipe) -> Iterator[None]:
 def _fit(
     run: TrainingRun, task: Task, callbacks: list[pl.Callback], state: ResumeState, cases: CasesByPart, team: Team
 ) -> None:
-    recipe, reader = run.recipe, run.family.reader
+    recipe, reader = run.network_recipe, run.family.reader
     patches = share_patches(patch_loader(reader.patches(cases["train"], task.spec, recipe, run.seed), recipe), team)
     validated = share_cases([*cases["val"], *measured_cases(run, cases)], team)
     whole = case_loader(reader.whole(validated, task.spec, recipe.sampling.patch_zyx), recipe.loader)
@@ -271,9 +283,6 @@ def _fit(
 
 
 def _checkpoint_maker(run: TrainingRun, spec: Any, cases: CasesByPart) -> Any:
-    spacings = [case.spacing_mm for case in cases["train"]]
-    bounds = tuple(tuple(pick(axis) for axis in zip(*spacings, strict=True)) for pick in (min, max))
-
     def make(task: Task, epoch: int, scores: dict[str, float]) -> Checkpoint:
         return Checkpoint(
             model=run.model,
@@ -281,11 +290,12 @@ def _checkpoint_maker(run: TrainingRun, spec: Any, cases: CasesByPart) -> Any:
             settings={"lr": run.lr, "seed": run.seed, "fold": run.fold, "repeat": run.repeat},
             structure_names=spec.structure_names,
             target_names=spec.target_names,
-            spacing_range_mm=(bounds[0], bounds[1]),
+            spacing_range_mm=spacing_range(cases["train"]),
             trained_on={case.case_id: case.file.sha256 for case in cases["train"]},
             selected_on={case.case_id: case.file.sha256 for case in cases["val"]},
             epoch=epoch,
             scores=scores,
+            beams=beams_of(cases["train"]),
             weights=task.weights(),
             extras=task.extras(),
         )

@@ -28,6 +28,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "phantom": ("doseledger.phantom.cohort",),
     "ingest": ("doseledger.ingest.cohort",),
     "split": ("doseledger.ingest.splits",),
+    "physics": ("doseledger.ingest.physics",),
     "check_data": (DATA_JUDGE, "doseledger.report.gate_pages"),
     "evaluate": ("doseledger.evaluate.cohort", "doseledger.evaluate.segmentation", "doseledger.evaluate.calibration"),
     "drift": ("doseledger.gates.drift.judge", "doseledger.report.gate_pages"),
@@ -41,7 +42,7 @@ STAGES: dict[str, tuple[str, ...]] = {
 MODEL_STAGES: dict[str, tuple[str, ...]] = {
     "preflight": ("doseledger.gates.model.preflight", TRAINER),
     "train": (TRAINER,),
-    "predict": ("doseledger.learn.predict.predictor",),
+    "predict": ("doseledger.learn.predict.predictor", "doseledger.ingest.physics"),
     "shortcuts": ("doseledger.evaluate.shortcuts.measure",),
 }
 TRAINED = ("preflight", "train")
@@ -49,6 +50,7 @@ TRAINED = ("preflight", "train")
 NEEDS = {
     "phantom": ("goals",),
     "ingest": ("protocol",),
+    "physics": ("protocol",),
     "check_data": ("protocol", "data"),
     "evaluate": ("protocol", "goals"),
     "deliver": ("protocol", "goals"),

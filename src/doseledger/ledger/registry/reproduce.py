@@ -117,6 +117,8 @@ def predict_again(
     BadInput
         If a recorded prediction is another checkpoint's.
     """
+    from doseledger.ingest.physics import projected, with_physics
+    from doseledger.learn.data.inputs import CaseFile
     from doseledger.learn.kinds import open_as
     from doseledger.learn.predict.predictor import SplitPart, predict_part
 
@@ -129,8 +131,10 @@ def predict_again(
             row = {"case_id": case_id, "pseudonym": case_id, "group": "", "sha256": before.case_sha256}
             splits, out = Path(folder) / f"{case_id}.csv", Path(folder) / "predictions"
             write_table(splits, pd.DataFrame([{**row, "repeat": 0, "fold": 0, "split": "test"}]), SPLITS)
-            predictor = open_as(checkpoint, before.settings)
-            predict_part(predictor, SplitPart(cases, splits, "test", 0, 0), out, tell=tell)
+            predictor = projected(open_as(checkpoint, before.settings))
+            file = CaseFile(case_id, cases / f"{case_id}.npz", before.case_sha256)
+            with_physics(file, predictor.checkpoint.beams, Path(folder))
+            predict_part(predictor, SplitPart(cases, splits, "test", 0, 0, Path(folder) / "physics"), out, tell=tell)
             after = load_prediction(out / f"{case_id}.npz")
             found.append(_compare(case_id, before.dose_gy, after.dose_gy))
     return found

@@ -112,7 +112,8 @@ def read_history(path: Path) -> pd.DataFrame:
 
 
 def _end(record: RunRecord, frame: pd.DataFrame) -> Iterator[Finding]:
-    fit, last, best = record.best.recipe.fit, record.last.epoch, record.best
+    last, best = record.last.epoch, record.best
+    fit = getattr(best.recipe, "fit", None)
     for row in frame[frame["epoch"] == best.epoch].to_dict("records"):
         for name, score in best.scores.items():
             written = float(row.get(name, math.nan))
@@ -124,6 +125,9 @@ def _end(record: RunRecord, frame: pd.DataFrame) -> Iterator[Finding]:
         epoch = int(frame["epoch"].iloc[int(frame[monitored].argmin())])
         if epoch != best.epoch:
             yield fault("best.ckpt", f"epoch {best.epoch}", f"{epoch}, the best of history.csv", AGAIN)
+    if fit is None:
+        # Trees have no epochs.
+        return
     patient = fit.early_stop_epochs and last - best.epoch >= fit.early_stop_epochs
     if last != fit.max_epochs and not patient:
         found = f"{last} as the last epoch"

@@ -1,0 +1,118 @@
+"""Features of voxels for trees: anatomy, place, distances, physics maps.
+
+Doses among them are shares of the main prescription, and so is what trees say: a plan of so much more dose has the
+same features. Nothing here reads the plan's dose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import edt
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+from doseledger.core.case import map_member
+from doseledger.core.errors import BadCase
+from doseledger.core.types import Indices, Mask, Singles, Triple
+from doseledger.learn.data.inputs import InputSpec, OpenCase, defined_voxels, read_map, read_offsets, whole_box
+from doseledger.learn.recipes.trees import FeatureRecipe
+
+SLICE_CM2 = 100.0
+
+
+def voxel_features(case: OpenCase, spec: InputSpec, recipe: FeatureRecipe, index: Indices) -> Singles:
+    """Return the features of some voxels of a case, float32 (voxel, feature).
+
+    Parameters
+    ----------
+    index
+        Flat indices into the case's (z, y, x).
+
+    Raises
+    ------
+    BadCase
+        If no target is there to place a voxel about.
+    NotReady
+        If the recipe asks for physics maps that the case does not have.
+    """
+    columns = [volume.reshape(-1)[index] for volume in _volumes(case, spec, recipe)]
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
+def _volumes(case: OpenCase, spec: InputSpec, recipe: FeatureRecipe) -> Iterator[Singles]:
+    """Each feature as a volume (z, y, x), one at a time."""
+    box = whole_box(case, (1, 1, 1))
+    shape, spacing = case.shape_zyx, case.spacing_mm
+    body = np.asarray(map_member(case.file.path, "body")) > 0
+    masks = np.asarray(map_member(case.file.path, "masks")) > 0
+    main_gy = case.main_prescription_gy
+    targets = np.zeros(shape, dtype=np.bool_)
+    prescribed = np.zeros(shape, dtype=np.float32)
+    for name, dose_gy in case.prescription_gy.items():
+        inside = masks[spec.structure_names.index(name)]
+        targets |= inside
+        prescribed[inside] = np.maximum(prescribed[inside], dose_gy / main_gy)
+    ct_hu = np.asarray(map_member(case.file.path, "ct_hu"), dtype=np.float32)
+    maps = [read_map(case, name, box) / np.float32(main_gy) for name in spec.recipe.physics]
+    for offset in read_offsets(case, box):
+        yield np.broadcast_to(offset, shape)
+    for mask in (*masks, targets):
+        yield _distance(mask, spacing, recipe.distance_mm)
+    yield _distance(body, spacing, recipe.distance_mm)
+    for mask in (targets, body):
+        yield _area(mask, spacing)
+    for volume in (ct_hu, prescribed, *maps):
+        yield volume
+        for width_mm in recipe.smooth_mm:
+            yield gaussian_filter(volume, [width_mm / mm for mm in spacing], truncate=3.0)
+    for volume in (prescribed, *maps):
+        yield _slice_mean(volume, body)
+
+
+def _distance(mask: Mask, spacing_mm: Triple, most_mm: float) -> Singles:
+    """Signed distance to a mask's surface in mm, half a voxel in doubt; as far as is told where it is empty."""
+    if not mask.any():
+        return np.full(mask.shape, most_mm, dtype=np.float32)
+    outside, inside = (edt.edt(part, anisotropy=spacing_mm, black_border=False, parallel=1) for part in (~mask, mask))
+    distance: Singles = np.clip(outside - inside, -most_mm, most_mm).astype(np.float32)
+    return distance
+
+
+def _area(mask: Mask, spacing_mm: Triple) -> Singles:
+    """Area of a mask in each voxel's slice, in units of `SLICE_CM2`."""
+    area = mask.sum(axis=(1, 2)) * spacing_mm[1] * spacing_mm[2] / 100.0 / SLICE_CM2
+    return np.broadcast_to(area[:, None, None].astype(np.float32), mask.shape)
+
+
+def _slice_mean(volume: Singles, body: Mask) -> Singles:
+    """Mean of a volume over the body in each voxel's slice."""
+    mean = (volume * body).sum(axis=(1, 2)) / np.maximum(body.sum(axis=(1, 2)), 1)
+    return np.broadcast_to(mean[:, None, None].astype(np.float32), volume.shape)
+
+
+def training_voxels(
+    cases: Sequence[OpenCase], spec: InputSpec, recipe: FeatureRecipe, count: int, seed: int
+) -> list[tuple[Singles, Singles]]:
+    """Return features and dose, as a share of the main prescription, of voxels drawn of each case's body.
+
+    Each case's draw hangs on the seed and its name alone, so that a case more moves no other's.
+
+    Raises
+    ------
+    BadCase
+        As `voxel_features`; also if a dose is not finite.
+    """
+    return [_drawn(case, spec, recipe, count, seed) for case in cases]
+
+
+def _drawn(case: OpenCase, spec: InputSpec, recipe: FeatureRecipe, count: int, seed: int) -> tuple[Singles, Singles]:
+    known = np.flatnonzero(defined_voxels(case))
+    if not len(known) or case.main_prescription_gy <= 0:
+        raise BadCase(case.case_id, "no voxel of its body has a dose, or no target is there; ingest it again")
+    rng = np.random.default_rng([seed, *case.case_id.encode()])
+    index = np.sort(rng.choice(known, min(count, len(known)), replace=False))
+    dose = np.asarray(map_member(case.file.path, "dose_gy")).reshape(-1)[index] / np.float32(case.main_prescription_gy)
+    if not np.isfinite(dose).all():
+        raise BadCase(case.case_id, "its dose is not finite; no tree can be grown on it: ingest it again")
+    return voxel_features(case, spec, recipe, index), dose

@@ -1,0 +1,1 @@
+"""Fluence of fixed fields: their dose, its adjoint, and the maps made of them."""

@@ -1,0 +1,150 @@
+"""Boosted trees: their own reading of scikit-learn's, cross-fitting, and the road of every model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from doseledger.core.case import Case
+from doseledger.core.errors import BadInput
+from doseledger.core.files import read_yaml, sha256_of_file
+from doseledger.core.settings import Settings
+from doseledger.learn.data.features import voxel_features
+from doseledger.learn.data.inputs import CaseFile, open_case, spec_of
+from doseledger.learn.families.trees import fold_numbers
+from doseledger.learn.kinds import load_recipe, make_family, open_predictor
+from doseledger.learn.networks.trees import grow_trees
+from doseledger.learn.predict.predictor import SplitPart, predict_part
+from doseledger.learn.recipes.trees import BoostingRecipe, TreesRecipe
+from doseledger.learn.run import TrainingRun
+from doseledger.learn.training.checkpoint import load_checkpoint
+from doseledger.learn.training.probe import probe_steps
+from doseledger.learn.training.train import Places, train
+
+SMALL = BoostingRecipe(n_trees=12, leaves=8, leaf_voxels=5, rate=0.3, l2=0.0, voxels_per_case=400, folds=2)
+
+
+def quiet(_line: str) -> None:
+    """Tell nobody."""
+
+
+@pytest.fixture
+def recipe(settings: Settings, repository: Path) -> TreesRecipe:
+    block = read_yaml(repository / "models/recipes/dose_trees.yaml")["dose_trees"]
+    found = load_recipe(block, settings.model_base, "dose_trees")
+    assert isinstance(found, TreesRecipe)
+    return found.model_copy(update={"boosting": SMALL})
+
+
+@pytest.fixture
+def run(recipe: TreesRecipe) -> TrainingRun:
+    return TrainingRun(
+        model="dose_trees", recipe=recipe, lr=0.1, seed=1, fold=0, repeat=0, token={"ok": True}, provenance={},
+        family=make_family(recipe, None),
+    )  # fmt: skip
+
+
+def test_trees_as_arrays_say_what_scikit_learn_says() -> None:
+    from sklearn.ensemble import HistGradientBoostingRegressor
+
+    rng = np.random.default_rng(1)
+    features = rng.normal(size=(3000, 5)).astype(np.float32)
+    dose = (np.sin(features[:, 0]) + features[:, 1] * (features[:, 2] > 0)).astype(np.float32)
+    theirs = HistGradientBoostingRegressor(
+        max_iter=12, max_leaf_nodes=8, min_samples_leaf=5, learning_rate=0.3, early_stopping=False, random_state=0
+    ).fit(features, dose)
+    ours = grow_trees(features, dose, SMALL)
+    other = rng.normal(size=(1000, 5)).astype(np.float32) * 3.0
+    np.testing.assert_allclose(ours.predict(other), theirs.predict(other), rtol=1e-12, atol=1e-12)
+
+
+def test_folds_are_even_and_hang_on_the_seed() -> None:
+    folds = fold_numbers(10, 3, seed=1)
+    assert sorted(np.bincount(folds)) == [3, 3, 4]
+    assert folds == fold_numbers(10, 3, seed=1) != fold_numbers(10, 3, seed=2)
+    assert len(set(fold_numbers(2, 5, seed=1))) == 2
+
+
+def test_features_never_see_the_dose(cohort: Any, recipe: TreesRecipe, tmp_path: Path) -> None:
+    found = []
+    case = Case.load(cohort.cases / "case_0001.npz")
+    assert case.dose_gy is not None
+    for name, dose_gy in (("planned", case.dose_gy), ("other", np.full_like(case.dose_gy, 33.0))):
+        path = tmp_path / name / "case_0001.npz"
+        replace(case, dose_gy=dose_gy, valid_dose=case.valid_dose & (dose_gy < 1e9)).save(path)
+        opened = open_case(CaseFile("case_0001", path, sha256_of_file(path)))
+        index = np.flatnonzero(case.body)
+        found.append(voxel_features(opened, spec_of([opened], recipe.inputs), recipe.features, index))
+    np.testing.assert_array_equal(*found)
+    assert np.isfinite(found[0]).all()
+
+
+def test_trees_train_predict_and_are_the_same_again(run: TrainingRun, places: Places) -> None:
+    train(run, places, fresh=False, tell=quiet)
+    first = (places.out / "checkpoints/best.ckpt").read_bytes()
+    history = pd.read_csv(places.out / "history.csv")
+    assert history["epoch"].tolist() == [1]
+    assert 0.0 < history["val_mae_valid_dose_gy"][0] < 20.0
+    for name in ("run.json", "config_resolved.yaml", "dataset_summary.json", "live.json", "train.log"):
+        assert (places.out / name).is_file(), name
+    out = places.out.with_name("predictions")
+    predictor = open_predictor(places.out / "checkpoints/best.ckpt", run.recipe)
+    predict_part(predictor, SplitPart(places.cases, places.splits, "test", 0, 0), out, tell=quiet)
+    case = Case.load(places.cases / "case_0005.npz")
+    with np.load(out / "case_0005.npz") as npz:
+        dose_gy = npz["dose_gy"]
+    assert case.dose_gy is not None
+    assert np.abs(dose_gy - case.dose_gy)[case.body].mean() < 0.7 * case.dose_gy[case.body].mean()
+    train(run, places, fresh=True, tell=quiet)
+    assert (places.out / "checkpoints/best.ckpt").read_bytes() == first
+
+
+def test_a_training_case_is_told_by_trees_that_have_not_seen_it(run: TrainingRun, places: Places, cohort: Any) -> None:
+    train(run, places, fresh=False, tell=quiet)
+    path = places.out / "checkpoints/best.ckpt"
+    told_by = load_checkpoint(path, type(run.recipe.trained_part())).extras["told_by"]
+    assert set(told_by.values()) == {"fold0", "fold1"}
+    before = open_predictor(path, run.recipe).predict(cohort.open()[0])["dose_gy"]
+    # The case's own dose spoiled: trees of its fold do not change, those of the others do.
+    name = cohort.open()[0].case_id
+    case = Case.load(places.cases / f"{name}.npz")
+    assert case.dose_gy is not None
+    replace(case, dose_gy=case.dose_gy * 0.5).save(places.cases / f"{name}.npz")
+    table = pd.read_csv(places.splits)
+    table.loc[table["case_id"] == name, "sha256"] = sha256_of_file(places.cases / f"{name}.npz")
+    table.to_csv(places.splits, index=False)
+    train(run, places, fresh=True, tell=quiet)
+    again = open_predictor(path, run.recipe)
+    np.testing.assert_array_equal(again.predict(cohort.open()[0])["dose_gy"], before)
+    assert load_checkpoint(path, type(run.recipe.trained_part())).extras["told_by"] != told_by
+
+
+def test_preflight_sees_the_error_fall(run: TrainingRun, places: Places) -> None:
+    found = probe_steps(run, places.cases, places.splits, n_steps=20)
+    assert found.finite
+    assert found.last_loss < 0.5 * found.first_loss
+    assert len(found.losses) == 21
+
+
+def test_trees_start_from_nothing(recipe: TreesRecipe) -> None:
+    with pytest.raises(BadInput, match="trees starts from nothing"):
+        make_family(recipe, Path("best.ckpt"))
+
+
+def test_the_dose_answers_a_raised_prescription_by_as_much(
+    run: TrainingRun, places: Places, cohort: Any, make_case: Callable[..., Case], tmp_path: Path
+) -> None:
+    train(run, places, fresh=False, tell=quiet)
+    predictor = open_predictor(places.out / "checkpoints/best.ckpt", run.recipe)
+    case, found = make_case("case_0009", seed=9), []
+    for factor in (1.0, 1.1):
+        path = tmp_path / f"{factor}" / "case_0009.npz"
+        replace(case, prescription_gy={n: gy * factor for n, gy in case.prescription_gy.items()}).save(path)
+        found.append(predictor.predict(open_case(CaseFile("case_0009", path, sha256_of_file(path))))["dose_gy"])
+    np.testing.assert_allclose(found[1], 1.1 * found[0], rtol=1e-3, atol=0.5)
