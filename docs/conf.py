@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -83,29 +84,65 @@ def _settings() -> Iterator[str]:
     yield "# Settings\n"
     yield "Every key, its type and what stands there where a file does not say.\n"
     yield "## params.yaml\n"
-    yield from _keys(Settings.model_json_schema())
+    yield from _keys(Settings.model_json_schema(), _comments(""))
     for kind, row in sorted(KINDS.items()):
         yield f"## A model of kind {kind}\n"
-        yield from _keys(row.recipe.model_json_schema())
+        yield from _keys(row.recipe.model_json_schema(), _comments("model_base.") if kind == "dose" else {})
     yield "## thresholds.yaml\n"
     yield from _keys(Thresholds.model_json_schema())
 
 
-def _keys(schema: dict[str, Any]) -> Iterator[str]:
+def _comments(below: str) -> dict[str, str]:
+    """What comments of params.yaml say of the keys under a prefix."""
+    found, above, path = {}, list[str](), list[tuple[int, str]]()
+    for line in (HERE.parent / "params.yaml").read_text(encoding="utf-8").splitlines():
+        if comment := re.match(r" *# (.*)", line):
+            above.append(comment[1])
+            continue
+        if key := re.match(r"( *)([\w]+):", line):
+            path = [one for one in path if one[0] < len(key[1])] + [(len(key[1]), key[2])]
+            name = ".".join(part for _, part in path)
+            if above and name.startswith(below):
+                found[name.removeprefix(below)] = " ".join(above).replace("|", "\\|")
+        above = []
+    return found
+
+
+def _keys(schema: dict[str, Any], comments: dict[str, str] | None = None) -> Iterator[str]:
+    blocks = schema.get("$defs", {})
     yield "| key | what | type | default |\n|---|---|---|---|"
-    yield from _rows(schema, schema.get("$defs", {}), "")
+    yield from _rows(schema, blocks, "", comments or {})
+    yield ""
+    yield from dict.fromkeys(_notes(schema, blocks, ""))
     yield ""
 
 
-def _rows(block: dict[str, Any], blocks: dict[str, Any], prefix: str) -> Iterator[str]:
+def _rows(block: dict[str, Any], blocks: dict[str, Any], prefix: str, comments: dict[str, str]) -> Iterator[str]:
     told = _told(block)
     for key, value in block.get("properties", {}).items():
         inner = blocks.get(str(value.get("$ref", "")).rpartition("/")[2])
         if inner is not None and "properties" in inner and prefix.count(".") < 3:
-            yield from _rows(inner, blocks, f"{prefix}{key}.")
+            yield from _rows(inner, blocks, f"{prefix}{key}.", comments)
             continue
         default = f"`{value['default']}`" if "default" in value else ""
-        yield f"| `{prefix}{key}` | {told.get(key, '')} | {_type_of(value, inner)} | {default} |"
+        what = told.get(key) or comments.get(f"{prefix}{key}", "")
+        yield f"| `{prefix}{key}` | {what} | {_type_of(value, inner)} | {default} |"
+
+
+def _notes(block: dict[str, Any], blocks: dict[str, Any], name: str) -> Iterator[str]:
+    """What the docstrings of a block and of those inside it say, a line each."""
+    doc = NumpyDocString(block.get("description", ""))
+    text = " ".join(line.strip() for part in ("Summary", "Extended Summary", "Notes") for line in doc[part])
+    if name and text.strip():
+        yield f"- {name}: {text.strip()}"
+    for key, value in block.get("properties", {}).items():
+        for option in [value, *value.get("anyOf", []), *value.get("oneOf", [])]:
+            inner = blocks.get(str(option.get("$ref", "")).rpartition("/")[2])
+            if inner is not None and "properties" in inner and name.count(".") < 3:
+                variant = inner["properties"].get("name", {}).get("const", "")
+                # Of two networks within one the line is that of the network itself.
+                inside = "network" if variant else f"{name.strip('`')}.{key}".strip(".")
+                yield from _notes(inner, blocks, f"`{inside}`" + (f" `{variant}`" if variant else ""))
 
 
 def _told(block: dict[str, Any]) -> dict[str, str]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,6 +37,26 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("real data are not part of the repository: no shared/data beside this checkout")
     return SHARED_DATA
+
+
+@pytest.fixture
+def fill_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path, int], None]:
+    """fill_disk(folder, after): the disk is full for every file below the folder after so many."""
+
+    def patch(folder: Path, after: int) -> None:
+        mkdir, written = Path.mkdir, []
+
+        # Whoever writes a file makes sure of its folder first.
+        def mkdir_or_refuse(self: Path, *args: Any, **kwargs: Any) -> None:
+            if self.is_relative_to(folder):
+                written.append(self)
+                if len(written) > after:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self))
+            mkdir(self, *args, **kwargs)
+
+        monkeypatch.setattr(Path, "mkdir", mkdir_or_refuse)
+
+    return patch
 
 
 @pytest.fixture(scope="session")

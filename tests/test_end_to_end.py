@@ -341,6 +341,7 @@ def test_a_walk_from_a_raw_dump_to_a_green_data_gate(clone: Clone, tmp_path: Pat
     clone.run("git", "checkout", "--quiet", "--force", "HEAD")
     clone.run("git", "config", "user.name", "Ada Example")
     clone.run("git", "config", "user.email", "ada@example.org")
+    head = clone.run("git", "rev-parse", "HEAD").stdout.strip()
     raw = sorted((clone.root / "data/raw/phantom").glob("*.zip"))
     export_clinic(raw, tmp_path / "dump")
     protocol = clone.root / "validation/cohorts/mycohort/protocol.yaml"
@@ -372,6 +373,7 @@ def test_a_walk_from_a_raw_dump_to_a_green_data_gate(clone: Clone, tmp_path: Pat
         assert np.array_equal(mine.ct_hu, theirs.ct_hu)
         assert np.abs(mine.dose_gy - theirs.dose_gy).max() < 0.001
     test_a_red_gate_leaves_no_patient_in_git_status(clone)
+    clone.run("git", "reset", "--quiet", "--hard", head)
 
 
 def loosen_limits(thresholds: Path) -> None:

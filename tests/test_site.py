@@ -39,6 +39,10 @@ def test_commands_settings_and_the_public_names_come_from_the_code(site: Path) -
     settings = (site / "generated/settings.html").read_text()
     assert "splits.group_column" in settings
     assert 'id="a-model-of-kind-dose"' in settings
+    # What keys mean: from comments of params.yaml and from docstrings of blocks.
+    assert "a failed case that the gate shall let pass" in settings
+    assert "a weight of 0 switches a term off" in settings
+    assert "who won OpenKBP with such a cascade" in settings
     api = (site / "generated/api.html").read_text()
     assert "gamma_map" in api
     assert "Raises" in api

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from doseledger.cli.app import app
 from doseledger.core.case import Case
-from doseledger.core.errors import BadInput
+from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import read_yaml, sha256_of_file
 from doseledger.core.grid import Grid
 from doseledger.core.protocol import Protocol, load_protocol
@@ -359,6 +359,17 @@ def test_one_bad_patient_never_sinks_the_batch_and_nothing_of_it_is_left(factory
         "anon_1.npz", "predictions.json", "rtdose.dcm", "rtplan.dcm",
     ]  # fmt: skip
     assert any(line.startswith("[2/2] anon_2: no ROI matches Rectum") for line in lines)
+
+
+@pytest.mark.parametrize("after", [0, 1, 2])
+def test_a_full_disk_leaves_no_plan_without_its_dose_and_no_summary_of_what_was(
+    factory: Any, predicted: Any, tmp_path: Path, fill_disk: Callable[[Path, int], None], after: int
+) -> None:
+    _, out, _ = predicted({"anon_1": factory.make_patient()})
+    fill_disk(out, after)
+    with pytest.raises(NotReady, match="the disk is full; free some space, and run the command again"):
+        predicted({"anon_1": factory.make_patient()})
+    assert [path for path in out.rglob("*") if path.is_file()] == []
 
 
 @pytest.mark.parametrize(

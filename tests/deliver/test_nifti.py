@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from doseledger.core.case import map_member
-from doseledger.core.errors import BadInput
+from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.protocol import Protocol
 from doseledger.core.schema import load_block
 from doseledger.deliver.nifti import label_values, segment_images
@@ -111,6 +112,17 @@ def test_one_image_that_is_none_is_listed_and_the_others_are_segmented(tmp_path:
     assert record["labels"] == {"Front": 3, "Back": 7}
     assert record["settings"] == {"flips": []}
     assert (tmp_path / "out/a.nii.gz").read_bytes() == (tmp_path / "out/c.nii.gz").read_bytes()
+
+
+def test_a_full_disk_leaves_no_record_of_labels_that_were(
+    tmp_path: Path, predictor: Predictor, fill_disk: Callable[[Path, int], None]
+) -> None:
+    nibabel.save(nibabel.Nifti1Image(picture()[0], RAS), tmp_path / "a.nii.gz")
+    segment_images(predictor, protocol_of(), tmp_path / "a.nii.gz", tmp_path / "out", lambda line: None)
+    fill_disk(tmp_path / "out", 1)
+    with pytest.raises(NotReady, match=r"segmentations\.json: can't be written: the disk is full"):
+        segment_images(predictor, protocol_of(), tmp_path / "a.nii.gz", tmp_path / "out", lambda line: None)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.nii.gz"]
 
 
 def test_a_folder_without_images_and_a_dose_model_are_refused(tmp_path: Path, predictor: Predictor) -> None:

@@ -7,7 +7,7 @@ import json
 import shutil
 import subprocess
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 from doseledger.cli.app import app
 from doseledger.core.case import Case, write_npz
-from doseledger.core.errors import BadCase, BadInput
+from doseledger.core.errors import BadCase, BadInput, NotReady
 from doseledger.core.files import sha256_of_file
 from doseledger.core.layout import Layout
 from doseledger.core.protocol import load_goals, load_protocol
@@ -252,9 +252,27 @@ def test_a_plan_under_errors_has_bands_about_itself(made: Made) -> None:
 def test_the_same_request_gives_the_same_bytes(made: Made, tmp_path: Path) -> None:
     request = replace(made.request, robustness=False)
     folders = (made.part.raw, made.part.cases, made.part.predictions)
+    shutil.copy(made.out / "robustness.json", tmp_path)
     deliver_named(CASE, folders, None, request, tmp_path)
+    # What an earlier plan was worth under errors does not stay beside this one.
+    assert not (tmp_path / "robustness.json").exists()
     for name in ("rtplan.dcm", "rtdose.dcm", "plan.json"):
         assert (tmp_path / name).read_bytes() == (made.out / name).read_bytes()
+
+
+@pytest.mark.parametrize("after", [1, 2])
+def test_a_full_disk_leaves_the_old_plan_whole(
+    made: Made, tmp_path: Path, fill_disk: Callable[[Path, int], None], after: int
+) -> None:
+    folders = (made.part.raw, made.part.cases, made.part.predictions)
+    for path in made.out.iterdir():
+        shutil.copy(path, tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    fill_disk(tmp_path, after)
+    other = replace(made.request, settings=QUICK.model_copy(update={"iterations": 2}), robustness=False)
+    with pytest.raises(NotReady, match="the disk is full"):
+        deliver_named(CASE, folders, None, other, tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_a_patient_of_lung_is_refused(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

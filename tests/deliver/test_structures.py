@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from doseledger.cli.app import app
 from doseledger.core.case import Case, write_npz
-from doseledger.core.errors import BadCase, BadInput
+from doseledger.core.errors import BadCase, BadInput, NotReady
 from doseledger.core.grid import Grid
 from doseledger.core.protocol import Protocol, load_protocol
 from doseledger.deliver.structure_objects import read_back
@@ -175,6 +175,18 @@ def test_the_same_masks_give_the_same_bytes_and_cleaned_ones_other_uids(
         one, two, three = (tmp_path / folder / name for folder in ("one", "two", "three"))
         assert one.read_bytes() == two.read_bytes()
         assert pydicom.dcmread(one).SOPInstanceUID != pydicom.dcmread(three).SOPInstanceUID
+
+
+@pytest.mark.parametrize("after", [0, 1, 2])
+def test_a_full_disk_leaves_the_old_objects_and_their_record(
+    patient: Path, case: Path, tmp_path: Path, fill_disk: Callable[[Path, int], None], after: int
+) -> None:
+    write_structures(case, patient, tmp_path / "out", PLAIN)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    fill_disk(tmp_path / "out", after)
+    with pytest.raises(NotReady, match="the disk is full"):
+        write_structures(case, patient, tmp_path / "out", replace(PLAIN, fill_holes=("all",)))
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
 def test_cleaning_is_done_where_it_is_asked_for_and_stands_in_the_objects(

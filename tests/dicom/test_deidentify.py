@@ -201,5 +201,5 @@ def test_an_identity_becomes_the_pseudonym_and_overlays_curves_private_and_unkno
     dataset.add_new(0x300A9999, "UN", b"Jane")
     dataset.private_block(0x0013, "VENDOR", create=True).add_new(1, "LO", "Jane")
     clean = _clean(dataset, NAMES)
-    assert [int(tag) for tag in clean] == [0x00100010, 0x00100020, 0x60000010]
+    assert [int(element.tag) for element in clean] == [0x00100010, 0x00100020, 0x60000010]
     assert clean.PatientName == clean.PatientID == NAMES.pseudonym

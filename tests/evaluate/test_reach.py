@@ -70,6 +70,7 @@ def yardsticks(repository: Path, protocol: Protocol) -> Yardsticks:
     settings = EvaluateSettings(
         workers=0,
         gamma=[],
+        surface_tolerance_mm=1.0,
         verify_gamma_points=0,
         dvh_statistics={"target": ["D95%", "CI", "R50"], "organ": ["mean", "min", "D2cc", "V20Gy", "volume"]},
     )

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from fixtures.browser import open_browser
 from fixtures.runs import judge_again
 
 from doseledger.core.case import write_npz
@@ -108,6 +109,26 @@ def test_the_page_needs_no_other_file_and_no_network(made: Made) -> None:
     assert [address[:60] for address in page.addresses if not address.startswith(("data:image/", "#"))] == []
     assert "@import" not in made.text
     assert re.findall(r"url\((?!data:)", made.text) == []
+
+
+def test_a_browser_opens_the_page_without_complaint_or_network_and_moves_its_viewer(made: Made, tmp_path: Path) -> None:
+    with open_browser(tmp_path) as browser:
+        browser.open(made.at.html)
+        browser.wait_for("!!document.querySelector('.viewer').dataset.ready")
+        read = "document.querySelector('.readout').textContent"
+        before = browser.run(read)
+        browser.press("PageUp")
+        assert browser.run(read) == before
+        browser.run("document.querySelector('.stage').focus()")
+        browser.press("PageUp")
+        assert browser.run(read) != before
+        errors = load_facts(made.at).case_metrics.set_index("case_id")["mae_above_10_percent_gy"]
+        assert browser.run("document.querySelector('.viewer').dataset.ready") == errors.sort_values().index[1]
+        for width in (1280, 390):
+            browser.open(made.at.html, width)
+            assert browser.run("document.documentElement.scrollWidth - innerWidth") <= 0
+        assert browser.complaints == []
+        assert browser.requests == [made.at.html.as_uri()]
 
 
 def test_every_entry_of_the_contents_leads_somewhere(made: Made) -> None:

@@ -21,7 +21,7 @@ from pydicom import Dataset
 from doseledger.core.case import Case
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.fanout import run_cases
-from doseledger.core.files import atomic_path, sha256_of_bytes, sha256_of_file, write_json
+from doseledger.core.files import all_or_none, atomic_path, sha256_of_bytes, sha256_of_file, write_json
 from doseledger.core.grid import Grid, resample_linear
 from doseledger.core.protocol import Protocol
 from doseledger.deliver.patient import protocol_of_prediction as protocol_of_prediction
@@ -38,6 +38,7 @@ from doseledger.ingest.raw import find_sources
 from doseledger.learn.data.inputs import CaseFile, open_case
 from doseledger.learn.predict.predictor import Predictor
 
+SUMMARY_FILE = "predictions.json"
 TARGET_DOSE = re.compile(r"^(?P<name>[^=]+)=(?P<gy>\d+(?:\.\d+)?)$")
 
 
@@ -93,13 +94,13 @@ def predict_folder(
     sources
         Folder or zip of each patient by name.
     out
-        Gets `<name>.npz` and `<name>/rtdose.dcm`, `<name>/rtplan.dcm`; of a patient who can't be predicted nothing.
+        Gets `<name>.npz` and `<name>/rtdose.dcm`, `<name>/rtplan.dcm`: all three, or nothing of a patient who can't be
+        predicted.
     tell
         Takes a line a patient, and a line for each that the model has seen before.
     """
-    for name in sources:
-        for path in _places(out, name):
-            path.unlink(missing_ok=True)
+    for path in (out / SUMMARY_FILE, *(path for name in sources for path in _places(out, name))):
+        path.unlink(missing_ok=True)
     arguments = {name: (source, name, request, out, tell) for name, source in sources.items()}
     outcome = run_cases(predict_patient, arguments, workers=0, tell=tell)
     summary = {
@@ -113,7 +114,7 @@ def predict_folder(
         "predicted": outcome.done,
         "failed": {name: error.reason for name, error in outcome.failed.items()},
     }
-    write_json(out / "predictions.json", summary)
+    write_json(out / SUMMARY_FILE, summary)
     return summary
 
 
@@ -162,10 +163,11 @@ def predict_patient(
         with malformed_as_bad_case(name):
             delivered = _dicom_of(case, dose_gy, objects, request, digest)
         npz, *places = _places(out, name)
-        for file, dataset in zip(places, delivered, strict=True):
-            with atomic_path(file) as part:
-                part.write_bytes(to_bytes(dataset))
-        request.predictor.save(npz, opened, arrays)
+        with all_or_none():
+            for file, dataset in zip(places, delivered, strict=True):
+                with atomic_path(file) as part:
+                    part.write_bytes(to_bytes(dataset))
+            request.predictor.save(npz, opened, arrays)
     targets = {target: float(dose_gy[case.mask(target)].mean()) for target in case.prescription_gy}
     return {
         "highest_gy": round(float(dose_gy.max()), 3),

@@ -51,6 +51,7 @@ def segment_images(predictor: Predictor, protocol: Protocol, source: Path, out: 
     if not predictor.says_labels:
         raise BadInput(f"{predictor.checkpoint.model} predicts a dose; segment takes a model of kind segmentation")
     images = find_images(source)
+    (out / RECORD).unlink(missing_ok=True)
     done: dict[str, dict[str, Any]] = {}
     failed: dict[str, str] = {}
     for count, (name, path) in enumerate(images.items(), start=1):

@@ -12,7 +12,7 @@ from pydicom import Dataset
 
 from doseledger.core.case import Case
 from doseledger.core.errors import BadCase, BadInput
-from doseledger.core.files import atomic_path, sha256_of_bytes, sha256_of_file, write_json
+from doseledger.core.files import all_or_none, atomic_path, sha256_of_bytes, sha256_of_file, write_json
 from doseledger.core.protocol import Goal, GoalSet, Protocol
 from doseledger.core.settings import DeliverSettings
 from doseledger.core.types import Mask
@@ -157,6 +157,7 @@ def read_patient_case(source: Path, name: str, protocol: Protocol) -> Case:
     return convert_case(source, Origin(name), rules)
 
 
+@all_or_none()
 def deliver_patient(
     source: Path, case: Case, prediction: Prediction, request: PlanRequest, out: Path
 ) -> dict[str, Any]:
@@ -171,7 +172,7 @@ def deliver_patient(
     prediction
         The dose to mimic.
     out
-        Gets the files.
+        Gets the files: all of them, or none.
 
     Raises
     ------
@@ -207,6 +208,9 @@ def deliver_patient(
             out / ROBUSTNESS_FILE, robustness_of(scene, planned.plan, np.random.default_rng(request.settings.seed))
         )
     write_json(out / JUDGED_FILE, judged)
+    if not request.robustness:
+        # What an earlier plan was worth under errors says nothing of this one.
+        (out / ROBUSTNESS_FILE).unlink(missing_ok=True)
     return judged
 
 

@@ -13,7 +13,7 @@ from pydicom import Dataset
 
 from doseledger.core.cleaning import Cleaning, clean
 from doseledger.core.errors import BadCase, BadInput
-from doseledger.core.files import atomic_path, sha256_of_file, write_json
+from doseledger.core.files import all_or_none, atomic_path, sha256_of_file, write_json
 from doseledger.core.grid import Grid
 from doseledger.core.limit import keeps
 from doseledger.deliver.masks import MaskSet, check_image, mask_on_image, read_masks
@@ -105,17 +105,18 @@ def write_structures(masks: Path, images: Path, out: Path, request: StructuresRe
                 objects["seg"] = segmented(structures, study, image, found)
             for dataset in objects.values():
                 sign(dataset, first, found, shares)
-    for name in FORMATS:
-        (out / f"{name}.dcm").unlink(missing_ok=True)
-    for kind, dataset in objects.items():
-        with atomic_path(out / f"{kind}.dcm") as part:
-            part.write_bytes(to_bytes(dataset))
     summary = _summary(found, structures, written, image.grid) | {
         "files": [f"{kind}.dcm" for kind in objects],
         "identity": "as in the image" if shares else "PatientID alone",
     }
     summary["structures"] |= {name: {"reason": reason} for name, reason in reasons.items()}
-    write_json(out / "structures.json", summary)
+    with all_or_none():
+        for kind, dataset in objects.items():
+            with atomic_path(out / f"{kind}.dcm") as part:
+                part.write_bytes(to_bytes(dataset))
+        write_json(out / "structures.json", summary)
+    for name in set(FORMATS) - set(objects):
+        (out / f"{name}.dcm").unlink(missing_ok=True)
     return summary
 
 

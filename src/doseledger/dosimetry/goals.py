@@ -175,7 +175,8 @@ def lint_goals(goals: GoalSet, protocol: Protocol) -> list[str]:
     found = []
     if goals.protocol != protocol.name:
         found.append(f"the goals are of protocol {goals.protocol}, they are used with {protocol.name}")
-    if not any(goal.gating and goal.structure in protocol.target_names for goal in goals.goals):
+    targets = protocol.target_names
+    if targets and not any(goal.gating and goal.structure in targets for goal in goals.goals):
         found.append("no gating goal looks at a target: an empty plan would pass")
     seen: dict[tuple[Any, ...], str] = {}
     for goal in goals.goals:

@@ -105,7 +105,14 @@ def build_context(
         "goals_text": f"{facts.goals.title}. The plan and the prediction are judged by the same goals.",
         "figures": pictures,
         "case_views": pages,
+        "opens_on": median_case(_ranks(facts)),
     }
+
+
+def _ranks(facts: RunFacts) -> dict[str, float]:
+    """The error that cases are ranked by, by case."""
+    errors = facts.case_metrics.set_index("case_id")[RANKED_BY]
+    return {str(name): float(value) for name, value in errors.items()}
 
 
 def describe_uncertainty(calibration: dict[str, Any], pages: list[CasePage], folder: Path, dpi: int) -> dict[str, Any]:
@@ -143,19 +150,18 @@ def _run_pictures(facts: RunFacts, folder: Path, dpi: int) -> dict[str, Picture]
 
 def _overview(at: ModelLayout, facts: RunFacts, settings: Settings) -> dict[str, Picture]:
     """Dose wash and DVH of the median test case."""
-    errors = facts.case_metrics.set_index("case_id")[RANKED_BY]
-    case_id = median_case({str(name): float(value) for name, value in errors.items()})
+    case_id = median_case(_ranks(facts))
     comparison = load_comparison(at, case_id, _drawn_gamma(settings.evaluate))
     wash, dvh = draw_overview(comparison, facts.protocol, at.figures, settings.report.figure_dpi)
     return {"overview": wash, "overview_dvh": dvh}
 
 
 def _case_pages(at: ModelLayout, facts: RunFacts, settings: Settings, tell: Tell) -> list[CasePage]:
-    errors = facts.case_metrics.set_index("case_id")[RANKED_BY]
+    errors = _ranks(facts)
     colours = structure_colours(facts.protocol.structure_names)
     criteria, folder, dpi = _drawn_gamma(settings.evaluate), at.figures, settings.report.figure_dpi
     pages = []
-    for title, case_id in shown_cases({str(name): float(value) for name, value in errors.items()}):
+    for title, case_id in shown_cases(errors):
         comparison = load_comparison(at, case_id, criteria)
         stem = f"{title.split()[0].lower()}_{case_id}"
         figures = draw_case(comparison, facts.protocol, facts.goals, folder, stem, dpi)
@@ -163,10 +169,11 @@ def _case_pages(at: ModelLayout, facts: RunFacts, settings: Settings, tell: Tell
         if spread_gy is not None:
             figures = (*figures, draw_spread(comparison, spread_gy, colours, folder, stem, dpi))
         text = (
-            f"MAE {format_number(float(errors[case_id]), 2)} Gy where the plan's dose is above 10 % of the highest "
+            f"MAE {format_number(errors[case_id], 2)} Gy where the plan's dose is above 10 % of the highest "
             f"prescription, which cases are ranked by."
         )
         goals = results.goals_table(facts.goal_results, colours, case_id=case_id)
-        pages.append(CasePage(title, case_id, text, figures, make_viewer(comparison), goals, spread_gy is not None))
+        viewer = make_viewer(comparison, colours)
+        pages.append(CasePage(title, case_id, text, figures, viewer, goals, spread_gy is not None))
         tell(f"drew {case_id} ({title.lower()})")
     return pages

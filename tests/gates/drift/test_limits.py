@@ -66,7 +66,7 @@ def test_a_feature_may_be_distributed_otherwise_once_in_a_hundred_batches(
 )
 def test_an_image_keeps_its_limit(psi: float, is_kept: bool, limits: DriftLimits) -> None:
     assert (limits.hu_psi, limits.psi) == (0.1, 0.25)
-    assert (_judge_image({"psi": psi, "limit": limits.hu_psi}) == []) is is_kept
+    assert (_judge_image({"psi": psi, "limit": limits.hu_psi, "unit": "HU"}) == []) is is_kept
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ def test_cases_of_all_ranks_count_once_and_training_cases_are_kept_apart(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     recorder: Any = Recorder.__new__(Recorder)
-    recorder.groups, recorder.case_ids = CaseGroups(["v1", "v2"], ["t1"]), ["v1", "t1"]
+    recorder.groups, recorder.case_ids = CaseGroups(["v1", "v2"], ["t1"], ("body_gy",)), ["v1", "t1"]
     scores = lambda: {"val_mae_body_gy": sum(task.errors)}  # noqa: E731
     task = SimpleNamespace(errors=[1.0, 5.0], validation_scores=scores)
     monkeypatch.setattr("doseledger.learn.training.callbacks.gather", lambda own: [own, {"v2": 2.0, "v1": 1.0}])

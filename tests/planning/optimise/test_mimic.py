@@ -16,7 +16,9 @@ from doseledger.planning.optimise.objectives import NORMAL_TISSUE, Objective, Po
 from doseledger.planning.optimise.patient import OptimiserSettings, Patient, PlanStyle
 from doseledger.planning.optimise.sampling import WANTED_SHARE, sampled_points
 
-QUICK = OptimiserSettings(segments_per_arc=20, iterations=12, dose_spacing_mm=(8.0, 8.0, 8.0), n_points=1500)
+QUICK = OptimiserSettings(
+    segments_per_arc=20, iterations=12, sub_angles=2, dose_spacing_mm=(8.0, 8.0, 8.0), n_points=1500
+)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Features of voxels for trees: place, distances, physics maps, surroundings.
+"""Features of voxels for trees: anatomy, place, distances, physics maps.
 
 Doses among them are shares of the main prescription, and so is what trees say: a plan of so much more dose has the
 same features. Nothing here reads the plan's dose.
