@@ -21,6 +21,7 @@ from doseledger.core.case import Case, write_npz
 from doseledger.core.errors import BadCase, BadInput, NotReady
 from doseledger.core.grid import Grid
 from doseledger.core.protocol import Protocol, load_protocol
+from doseledger.deliver.masks import read_masks
 from doseledger.deliver.structure_objects import read_back
 from doseledger.deliver.structures import StructuresRequest, check_formats, write_structures
 from doseledger.dicom.contours import fill, stack_contours
@@ -240,6 +241,52 @@ def test_predicted_masks_say_that_they_are_predicted_and_by_which_model(
     assert structures.ManufacturerModelName == "STRUCTURES (research) seg_unet"
     assert segments.SegmentSequence[0].SegmentAlgorithmName == "seg_unet"
     assert "a prediction holds no image: only its place was compared with this one's" in summary["warnings"]
+
+
+def labels_of(case: Path) -> dict[str, Any]:
+    """The same masks as a segmentation writes them: one label map; of two that overlap the first has the voxel."""
+    whole = Case.load(case)
+    labels = np.zeros(whole.grid.shape_zyx, np.uint8)
+    for place in range(len(whole.masks), 0, -1):
+        labels[whole.masks[place - 1]] = place
+    return {"labels": labels, "masks": None}
+
+
+def test_a_segmentations_label_map_is_read_as_one_mask_a_structure_and_written(
+    patient: Path, case: Path, tmp_path: Path
+) -> None:
+    changes = labels_of(case)
+    prediction = save_prediction(tmp_path / "prediction.npz", case, **changes)
+    found = read_masks(prediction)
+    names = Case.load(case).structure_names
+    assert (found.model, found.absent) == ("seg_unet", ["Bowel"])
+    assert sorted(found.masks) == sorted(set(names) - {"Bowel"})
+    for place, name in enumerate(names, start=1):
+        if name in found.masks:
+            np.testing.assert_array_equal(found.masks[name], changes["labels"] == place)
+    summary = write_structures(prediction, patient, tmp_path / "out", PLAIN)
+    for name, row in summary["structures"].items():
+        assert row["written_volume_cc"] == pytest.approx(found.masks[name].sum() * found.grid.voxel_volume_cc)
+    read = pydicom.dcmread(tmp_path / "out" / "seg.dcm")
+    assert len(read.SegmentSequence) == len(found.masks)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda labels: np.where(labels == 1, 9, labels).astype(np.uint8), "hold label 9 for 4 names, wanted 0 to 4"),
+        (lambda labels: labels.astype(np.float32), r"hold float32 \(20, 50, 60\) for 4 names"),
+        (lambda labels: labels[None], r"hold uint8 \(1, 20, 50, 60\) for 4 names"),
+    ],
+    ids=["a label of no structure", "no integers", "four axes"],
+)
+def test_labels_that_are_none_are_refused_and_no_voxel_is_dropped(
+    case: Path, tmp_path: Path, change: Callable[[np.ndarray], np.ndarray], message: str
+) -> None:
+    labels = labels_of(case)
+    prediction = save_prediction(tmp_path / "prediction.npz", case, **{**labels, "labels": change(labels["labels"])})
+    with pytest.raises(BadCase, match=message):
+        read_masks(prediction)
 
 
 @pytest.mark.parametrize(

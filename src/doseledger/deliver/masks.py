@@ -15,7 +15,7 @@ from doseledger.core.damage import UNREADABLE, describe
 from doseledger.core.errors import BadCase
 from doseledger.core.grid import SAME_GRID_MM, Grid, box_within, resample_linear
 from doseledger.core.npz import open_npz
-from doseledger.core.types import HuArray, Mask, Singles
+from doseledger.core.types import Array, HuArray, Mask, Singles
 from doseledger.dicom.distance import signed_distance
 
 # Surfaces are interpolated within this many voxels of either grid.
@@ -62,7 +62,10 @@ class MaskSet:
 
 
 def read_masks(path: Path) -> MaskSet:
-    """Return the masks of a case's NPZ, or of a prediction's: `masks` (structure, z, y, x) and `structure_names`.
+    """Return the masks of a case's NPZ, or of a prediction's.
+
+    A prediction holds `structure_names` and either `labels` (z, y, x), as a segmentation is written, or `masks`
+    (structure, z, y, x).
 
     The outline of a case is there too, as `BODY`, where no structure has that name.
 
@@ -75,7 +78,6 @@ def read_masks(path: Path) -> MaskSet:
         with open_npz(path) as npz:
             if "format_version" in npz:
                 return _of_case(Case.load(path))
-            # Labels of a segmentation: 0 outside, k + 1 in structure k.
             drawn = "labels" if "labels" in npz else "masks"
             missing = [name for name in (drawn, "structure_names", "spacing_mm", "origin_mm") if name not in npz]
             if missing:
@@ -106,11 +108,7 @@ def _of_case(case: Case) -> MaskSet:
 
 def _of_prediction(name: str, npz: Mapping[str, Any]) -> MaskSet:
     names = [str(structure) for structure in npz["structure_names"]]
-    if "labels" in npz:
-        labels = npz["labels"]
-        masks = np.stack([labels == k for k in range(1, len(names) + 1)])
-    else:
-        masks = npz["masks"]
+    masks = _of_labels(name, npz["labels"], len(names)) if "labels" in npz else npz["masks"]
     meta = json.loads(str(npz["meta"])) if "meta" in npz else {}
     fits = masks.ndim == 4 and len(masks) == len(names)
     if not fits or masks.dtype not in (np.uint8, np.bool_) or masks.max(initial=0) > 1:
@@ -124,6 +122,17 @@ def _of_prediction(name: str, npz: Mapping[str, Any]) -> MaskSet:
         absent=[structure for structure, mask in there.items() if not mask.any()],
         model=str(meta.get("model", "unknown")),
     )
+
+
+def _of_labels(name: str, labels: Array, n_names: int) -> Mask:
+    """Masks (structure, z, y, x) of a label map (z, y, x): 0 outside, k + 1 in structure k."""
+    whole = labels.ndim == 3 and labels.dtype == np.uint8
+    highest = int(labels.max(initial=0)) if whole else 0
+    if not whole or highest > n_names:
+        found = f"label {highest}" if whole else f"{labels.dtype} {labels.shape}"
+        wanted = f"0 to {n_names} as uint8 (z, y, x)"
+        raise BadCase(name, f"labels hold {found} for {n_names} names, wanted {wanted}; predict again")
+    return labels == np.arange(1, n_names + 1)[:, None, None, None]
 
 
 def check_image(masks: MaskSet, ct_hu: HuArray, grid: Grid) -> None:

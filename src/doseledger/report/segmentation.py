@@ -29,8 +29,8 @@ CONTENTS = (
     ("summary", "Summary"), ("accuracy", "Overlap"), ("cases", "Cases"), ("training", "Training"), ("data", "Data"),
     ("card", "Model card"), ("gates", "Gates and limits"), ("code", "Code"), ("record", "Record"),
 )  # fmt: skip
-# Cases that are drawn besides the best and the median: the worst of all.
-WORST_SHOWN = 3
+# Titles of cases that are drawn besides the best, the median and the worst.
+RUNNERS_UP = ("Second worst case", "Third worst case")
 UNITS = {
     "dice": ("Dice", "", 3),
     "hd95_mm": ("95 % Hausdorff distance", "mm", 2),
@@ -70,7 +70,7 @@ def make_segmentation_report(at: ModelLayout, facts: RunFacts, dpi: int, tell: T
     context |= {
         "contents": CONTENTS,
         "headline": headline_cards(facts, tolerance_mm),
-        "headline_note": f"{UNSEEN} What is drawn is the reference.",
+        "headline_note": UNSEEN,
         "figures": {"training": training_picture(facts, at.figures, dpi), **_pictures(facts, at.figures, dpi)},
         "case_views": _case_pages(at, facts, dpi, tell),
     }
@@ -121,9 +121,9 @@ def _case_pages(at: ModelLayout, facts: RunFacts, dpi: int, tell: Tell) -> list[
     values = facts.case_metrics.set_index("case_id")[RANKED_BY_OVERLAP]
     errors = {str(name): 1.0 - float(value) for name, value in values.items()}
     chosen = shown_cases(errors)
-    worst = sorted(errors, key=lambda name: (-errors[name], name))[1:WORST_SHOWN]
+    worst = sorted(errors, key=lambda name: (-errors[name], name))[1 : len(RUNNERS_UP) + 1]
     known = {case_id for _, case_id in chosen}
-    chosen += [(f"Worst but {rank}", name) for rank, name in enumerate(worst, start=1) if name not in known]
+    chosen += [(title, name) for title, name in zip(RUNNERS_UP, worst, strict=False) if name not in known]
     pages = []
     for title, case_id in chosen:
         figure = draw_labels(at, case_id, at.figures, dpi)

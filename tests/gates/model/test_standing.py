@@ -43,18 +43,30 @@ def test_the_sentence_holds_cases_error_gamma_and_what_a_candidate_needs() -> No
 @pytest.mark.parametrize(
     ("details", "wanted"),
     [
-        ({}, "How far the prediction is from the plan is not known: its metrics could not be judged."),
+        ({}, "How far the prediction is from the reference is not known: its metrics could not be judged."),
         ({"n_cases": 1, "told": {"mae_body_gy": 2.0}}, "On 1 test case the prediction differs from the plan by 2.0 Gy"),
         (
             {"n_cases": 2, "told": {"mae_body_gy": 2.0, "gamma_3_2_local_percent": 80.0}},
             "80.0 % of points pass gamma 3 %/2 mm, local.",
         ),
         ({"n_cases": 2, "told": {"mae_body_gy": 2.0, "gamma_3_2_local_percent": None}}, "by 2.0 Gy in the body."),
+        ({"n_cases": 2, "told": {"dice": 0.8824, "hd95_mm": None}}, "On 2 test cases the mean Dice is 0.882."),
     ],
 )
 def test_the_sentence_says_no_more_than_was_measured(details: dict[str, Any], wanted: str) -> None:
     assert wanted in tell_results(details)
     assert "needs" not in tell_results(details)
+
+
+def test_the_sentence_of_a_segmentation_is_of_overlap_and_never_of_a_plan() -> None:
+    details = {
+        "n_cases": 30,
+        "told": {"dice": 0.8824, "hd95_mm": 1.63, "dice_Anterior": 0.89},
+        "candidate": [{"metric": "dice", "wanted": ">= 0.88"}],
+    }
+    assert tell_results(details) == (
+        "On 30 test cases the mean Dice is 0.882, a candidate needs 0.88; the 95 % Hausdorff distance is 1.6 mm."
+    )
 
 
 def test_a_model_that_keeps_every_limit_on_enough_cases_is_green() -> None:

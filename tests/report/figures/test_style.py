@@ -222,6 +222,12 @@ def test_columns_of_a_history_go_to_the_panel_of_their_unit() -> None:
     ]
 
 
+def test_errors_of_overlap_have_a_panel_that_says_so() -> None:
+    panels = training_panels(["epoch", "lr", "train_loss", "train_dice_error", "val_dice_error"])
+    assert [panel.axis_label for panel in panels] == ["Loss", "1 − Dice", "Learning rate"]
+    assert [curve.column for curve in panels[1].curves] == ["train_dice_error", "val_dice_error"]
+
+
 def test_epochs_without_validation_are_left_out_of_the_line() -> None:
     with house_style():
         figure = plot_training(history(train_loss=[3, 2, 1], val_mae_body_gy=[5, np.nan, 4]), best_epoch=3)

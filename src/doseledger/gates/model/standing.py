@@ -102,19 +102,30 @@ def tell_results(details: Mapping[str, Any]) -> str:
     'On 1 test case the prediction differs from the plan by 1.1 Gy in the body.'
     """
     numbers = details.get("told", {})
+    needed = {item["metric"]: item["wanted"] for item in details.get("candidate", [])}
+    if numbers.get("dice") is not None:
+        return _tell_overlap(int(details["n_cases"]), numbers, needed)
     if numbers.get("mae_body_gy") is None:
-        return "How far the prediction is from the plan is not known: its metrics could not be judged."
+        return "How far the prediction is from the reference is not known: its metrics could not be judged."
     found = (
         f"On {plural(int(details['n_cases']), 'test case')} the prediction differs from the plan by "
         f"{format_number(numbers['mae_body_gy'], 1)} Gy in the body"
     )
-    needed = {item["metric"]: item["wanted"] for item in details.get("candidate", [])}
     gammas = [name for name, value in numbers.items() if value is not None and GAMMA.fullmatch(name)]
     # The one that a candidate is held to comes first, else the first by name.
     for name in sorted(gammas, key=lambda name: (name not in needed, name))[:1]:
         found += f"; {format_number(numbers[name], 1)} % of points pass gamma {_spell_gamma(name)}"
         if name in needed:
             found += f", a candidate needs {needed[name].split()[-1]} %"
+    return f"{found}."
+
+
+def _tell_overlap(n_cases: int, numbers: Mapping[str, Any], needed: Mapping[str, str]) -> str:
+    found = f"On {plural(n_cases, 'test case')} the mean Dice is {format_number(numbers['dice'], 3)}"
+    if "dice" in needed:
+        found += f", a candidate needs {needed['dice'].split()[-1]}"
+    if numbers.get("hd95_mm") is not None:
+        found += f"; the 95 % Hausdorff distance is {format_number(numbers['hd95_mm'], 1)} mm"
     return f"{found}."
 
 

@@ -45,15 +45,15 @@ class Panel:
 
 
 def training_panels(columns: Sequence[str]) -> list[Panel]:
-    """Return the panels that a history's columns fill: loss, errors in Gy, learning rate."""
+    """Return the panels that a history's columns fill: loss, errors in Gy or of overlap, learning rate."""
     losses = [name for name in columns if name.endswith("loss")]
     errors = [name for name in columns if name.endswith("_gy")]
-    others = [name for name in columns if "dice" in name.lower() and name not in losses]
+    others = [name for name in columns if name.endswith("dice_error")]
     rates = [name for name in columns if name in ("lr", "learning_rate") or name.startswith("lr-")]
     panels = [
         Panel("Loss", _curves(losses), logarithmic=True),
         Panel("Error (Gy)", _curves(errors)),
-        Panel("Dice", _curves(others)),
+        Panel("1 − Dice", _curves(others)),
         Panel("Learning rate", _curves(rates)),
     ]
     return [panel for panel in panels if panel.curves]

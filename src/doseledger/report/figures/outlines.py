@@ -46,6 +46,8 @@ def plot_outlines(case: Case, structures: Sequence[Outlines]) -> Figure:
     image = case.ct_hu[box]
     low, high = np.percentile(image, GREY_PERCENTILES)
     figure = new_figure(3.4)
+    # Keeps titles and legend on the page where a slice is as tall as the figure.
+    figure.set_layout_engine("constrained")
     for axis, (title, across) in zip(figure.subplots(1, 3), PLANES, strict=True):
         row_mm, column_mm = (step for i, step in enumerate(case.grid.spacing_mm) if i != across)
         # +z is the head: up on coronal and sagittal slices.
@@ -61,8 +63,7 @@ def plot_outlines(case: Case, structures: Sequence[Outlines]) -> Figure:
         axis.set(title=title, xticks=[], yticks=[])
         axis.grid(visible=False)
     handles = [Line2D([], [], color=c, label=one.name) for c, one in zip(COLOURS * 4, structures, strict=False)]
-    figure.legend(handles=handles, loc="lower center", ncols=min(4, max(1, len(handles))))
-    figure.tight_layout(rect=(0, 0.08, 1, 1))
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(4, max(1, len(handles))))
     return figure
 
 
