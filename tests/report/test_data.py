@@ -19,7 +19,6 @@ from doseledger.core.protocol import load_protocol
 from doseledger.core.settings import Settings
 from doseledger.gates.drill.faults import choose_faults
 from doseledger.gates.drill.limits import summarise_fault
-from doseledger.report.blocks import Picture
 from doseledger.report.data import (
     DataFacts,
     data_context,
