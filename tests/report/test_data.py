@@ -19,7 +19,14 @@ from doseledger.core.protocol import load_protocol
 from doseledger.core.settings import Settings
 from doseledger.gates.drill.faults import choose_faults
 from doseledger.gates.drill.limits import summarise_fault
-from doseledger.report.data import DataFacts, data_context, load_data_facts, make_data_report
+from doseledger.report.data import (
+    DataFacts,
+    data_context,
+    load_data_facts,
+    make_data_report,
+    shown_in_slices,
+    slices_sentence,
+)
 from doseledger.report.figures.feature_figures import MOST_PANELS, group_features
 from doseledger.report.page import render_page
 from doseledger.report.tables.data_tables import drift_features_table, features_table
@@ -86,7 +93,9 @@ def write_drill(layout: Layout, digest: str) -> None:
 def page_of(layout: Layout) -> str:
     """The page without its figures."""
     facts = facts_of(layout)
-    context = data_context(layout.cohort, load_protocol(layout.protocol), facts, [], [])
+    context = data_context(
+        layout.cohort, load_protocol(layout.protocol), facts, {"slices": (), "features": (), "drill": ()}, []
+    )
     return render_page(layout.templates, "data_report.html.j2", context)
 
 
@@ -108,6 +117,7 @@ def test_the_page_holds_the_cohort_leads_to_the_gates_pages_and_is_the_same_agai
         "case_0006, case_0007, case_0008", "A prostate with a margin.", "1 beyond", "Rectum_volume_cc +3.1",
         "n_fractions = 5", "a warning to read", "PTV70", "Of 2 kinds 1 are not seen", "sdf_not_mm (50)",
         "held against 7 others", "Detection limits: Dose; the table says the same",
+        "<figcaption>case_0001, ", "Axial and coronal slice of case_0008 with the contours of structures",
     ):  # fmt: skip
         assert str(needed) in text, needed
     loaded = [Case.load(layout.cases / f"{case_id}.npz") for case_id in cases["case_id"]]
@@ -171,6 +181,19 @@ def test_a_case_that_is_not_the_one_in_the_table_is_refused(layout: Layout) -> N
     layout.cases_csv.write_text(layout.cases_csv.read_text().replace(digest, "0" * 64))
     with pytest.raises(BadInput, match=r"case_0003: case_0003\.npz is not the one in cases\.csv"):
         facts_of(layout)
+
+
+def test_with_many_cases_those_that_a_gate_names_are_shown_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("doseledger.report.data.MOST_SLICES", 3)
+    finding = {"gate": "placement", "case_id": "case_0007", "severity": "error", "message": "case_0007: swapped"}
+    names = [f"case_{n:04}" for n in range(1, 9)]
+    facts = DataFacts(
+        run={}, cases=pd.DataFrame({"case_id": names}), skipped=pd.DataFrame(), splits=pd.DataFrame(),
+        test_set=pd.DataFrame(), verdict={"findings": [finding, {**finding, "case_id": None}]}, drift=None,
+        drill=({}, ""), features=pd.DataFrame(),
+    )  # fmt: skip
+    assert shown_in_slices(facts) == ["case_0001", "case_0002", "case_0007"]
+    assert slices_sentence(facts).startswith("3 of 8 cases, those that the data gate names first.")
 
 
 def test_features_without_a_test_come_last_and_have_a_dash() -> None:

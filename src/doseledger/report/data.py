@@ -25,7 +25,8 @@ from doseledger.ledger.runs.facts import fold_rows
 from doseledger.report.blocks import Picture
 from doseledger.report.figures.drill_figure import plot_drill
 from doseledger.report.figures.feature_figures import group_features, plot_features
-from doseledger.report.figures.style import data_uri, house_style, save_figure
+from doseledger.report.figures.mid_slices import plot_mid_slices
+from doseledger.report.figures.style import data_uri, house_style, save_figure, small_uri, structure_colours
 from doseledger.report.page import ReportOutputs, write_report
 from doseledger.report.tables import sections, verdict_tables
 from doseledger.report.tables.data_tables import (
@@ -41,9 +42,11 @@ from doseledger.report.tables.drill_tables import drill_table, drill_that_holds
 
 TEMPLATE = "data_report.html.j2"
 CONTENTS = (
-    ("summary", "Summary"), ("cohort", "Cohort"), ("features", "Features"), ("expectations", "Expectations"),
-    ("limits", "Detection limits"), ("drift", "Drift"), ("record", "Record"),
+    ("summary", "Summary"), ("cohort", "Cohort"), ("slices", "Slices"), ("features", "Features"),
+    ("expectations", "Expectations"), ("limits", "Detection limits"), ("drift", "Drift"), ("record", "Record"),
 )  # fmt: skip
+# Patients whose slices a page shows: it has to be sent as one file.
+MOST_SLICES = 60
 
 
 @dataclass(frozen=True)
@@ -91,14 +94,17 @@ def make_data_report(layout: Layout, settings: Settings, tell: Tell) -> None:
     """
     protocol = load_protocol(layout.protocol)
     facts = load_data_facts(layout, protocol, fold=settings.fold, repeat=settings.repeat, tell=tell)
-    pictures = _draw_features(facts, protocol, layout.data_figures, settings.report.figure_dpi)
+    figures, dpi = layout.data_figures, settings.report.figure_dpi
+    pictures = {
+        "slices": _draw_slices(facts, protocol, layout, tell),
+        "features": _draw_features(facts, protocol, figures, dpi),
+        "drill": _draw_drill(facts.drill[0], figures, dpi),
+    }
     pages = [path for path in (layout.data_page, layout.drift_page) if path.is_file()]
     html = layout.data_report
     links = [(path.name, quote(Path(os.path.relpath(path, html.parent)).as_posix())) for path in pages]
     outputs = ReportOutputs(html, layout.data_report_pdf, layout.data_figures)
-    with house_style():
-        strips = _draw_drill(facts.drill[0], layout.data_figures, settings.report.figure_dpi)
-    context = data_context(layout.cohort, protocol, facts, pictures, links, strips)
+    context = data_context(layout.cohort, protocol, facts, pictures, links)
     write_report(layout.templates, TEMPLATE, context, outputs, tell)
 
 
@@ -173,6 +179,51 @@ def measure_judged_case(path: Path, sha256: str, protocol: Protocol) -> Row:
     return measure_case(case, protocol)
 
 
+def shown_in_slices(facts: DataFacts) -> list[str]:
+    """Return the cases whose slices are shown: those that a gate names first, then as many as there is room for."""
+    found = facts.verdict.get("findings", [])
+    named = {str(finding["case_id"]) for finding in found if finding.get("case_id")}
+    order = sorted(facts.cases["case_id"], key=lambda case_id: (case_id not in named, case_id))
+    return sorted(order[:MOST_SLICES])
+
+
+def slices_sentence(facts: DataFacts) -> str:
+    """Return which cases are shown, and how their slices lie."""
+    n = len(facts.cases)
+    some = f"{MOST_SLICES} of {n} cases, those that the data gate names first. " if n > MOST_SLICES else ""
+    return (
+        f"{some}Axial and coronal, through the centre of the target of the highest prescription, or of all structures "
+        "where there is none. The patient's left is on the right. A swapped pair shows as colours on the wrong sides."
+    )
+
+
+def _draw_slices(facts: DataFacts, protocol: Protocol, layout: Layout, tell: Tell) -> list[Picture]:
+    colours, parts = structure_colours(protocol.structure_names), facts.parts
+    shown = shown_in_slices(facts)
+    arguments = {case_id: (layout.cases / f"{case_id}.npz", colours) for case_id in shown}
+    drawn = run_cases(draw_mid_slices, arguments, workers=0, tell=tell).done
+    pictures = []
+    for case_id, (uri, absent) in drawn.items():
+        lacking = f"; absent: {', '.join(absent)}" if absent else ""
+        caption = f"{case_id}, {parts.get(case_id, 'in no part')}{lacking}"
+        pictures.append(Picture(uri, caption, f"Axial and coronal slice of {case_id} with the contours of structures"))
+    return pictures
+
+
+def draw_mid_slices(path: Path, colours: Mapping[str, str]) -> tuple[str, tuple[str, ...]]:
+    """Return the slices of a case's file as data URI, and the structures that are absent.
+
+    Raises
+    ------
+    BadCase
+        If it is absent or can't be read.
+    """
+    case = Case.load(path)
+    with house_style():
+        uri = small_uri(plot_mid_slices(case, colours))
+    return uri, tuple(name for name in case.structure_names if name not in case.present_names)
+
+
 def _draw_features(facts: DataFacts, protocol: Protocol, folder: Path, dpi: int) -> list[Picture]:
     parts = facts.parts.reindex(facts.features.index)
     varied = [str(name) for name in facts.features.columns if facts.features[name].nunique() > 1]
@@ -194,8 +245,9 @@ def _draw_drill(drill: Mapping[str, Any], folder: Path, dpi: int) -> list[Pictur
     pictures = []
     tried = [fault for fault in drill["faults"] if fault["tried"]]
     for group in dict.fromkeys(fault["group"] for fault in tried):
-        figure = plot_drill([fault for fault in tried if fault["group"] == group])
-        path = save_figure(figure, folder, f"drill_{group.lower().replace(' ', '_')}", dpi)["svg"]
+        with house_style():
+            figure = plot_drill([fault for fault in tried if fault["group"] == group])
+            path = save_figure(figure, folder, f"drill_{group.lower().replace(' ', '_')}", dpi)["svg"]
         caption = (
             f"{group}: sizes tried, each cell filled as high as the share of the "
             f"{len(drill['cases'])} cases in which the fault is seen. *: put in after ingest."
@@ -209,11 +261,10 @@ def data_context(
     cohort: str,
     protocol: Protocol,
     facts: DataFacts,
-    pictures: Sequence[Picture],
+    pictures: Mapping[str, Sequence[Picture]],
     links: Sequence[tuple[str, str]],
-    drill_pictures: Sequence[Picture] = (),
 ) -> dict[str, Any]:
-    """Return everything that the template prints."""
+    """Return everything that the template prints; `pictures` are those of slices, features and drill."""
     verdicts = [verdict for verdict in (facts.verdict, facts.drift) if verdict is not None]
     passed = all(verdict["ok"] for verdict in verdicts)
     drift: Mapping[str, Any] = (facts.drift or {}).get("details", {})
@@ -228,7 +279,8 @@ def data_context(
         "lock_text": sections.lock_sentence(facts),
         "has_drift": bool(drift),
         "drill_text": facts.drill[1],
-        "drill_pictures": drill_pictures,
+        "slices_text": slices_sentence(facts),
+        "legend": structure_colours(protocol.structure_names),
         "tables": {
             "verdicts": verdict_tables.verdicts_table(verdicts),
             "counts": sections.counts_table(facts),

@@ -16,7 +16,7 @@ def measured(
     """The numbers of the cases measured, of ten cases of one shape and patches of 16 x 16 x 16."""
     sampling, fit = SimpleNamespace(patches_per_case=patches, patch_zyx=(16, 16, 16)), SimpleNamespace(validate_every=1)
     run: Any = SimpleNamespace(
-        recipe=SimpleNamespace(sampling=sampling, fit=fit), family=SimpleNamespace(passes=passes)
+        network_recipe=SimpleNamespace(sampling=sampling, fit=fit), family=SimpleNamespace(passes=passes)
     )
     cases: Any = {"train": [SimpleNamespace(shape_zyx=shape_zyx, n=n) for n in range(n_train)], "val": [None] * n_val}
     return [case.n for case in measured_cases(run, cases)]

@@ -53,5 +53,5 @@ def test_both_scores_follow_from_the_table_of_cases(tables: Tables) -> None:
 @pytest.mark.parametrize("name", ["openkbp_dose_score", "openkbp_dvh_score"])
 def test_a_score_that_was_edited_is_named(tables: Tables, name: str) -> None:
     forged = Tables(tables.cases, tables.dvh, tables.goals, {**tables.summary, name: 0.5})
-    (problem,) = changed_summary(forged)
-    assert (problem.what, problem.found) == (f"summary.json: {name}", "0.5")
+    (finding,) = changed_summary(forged)
+    assert (finding.numbers["what"], finding.numbers["found"]) == (f"summary.json: {name}", "0.5")

@@ -23,6 +23,8 @@ WIDTH_IN = 7.0
 FONT_PT = 12
 # Resolution of pictures in a page: on a screen more is not seen, and a page has to be sent; the files have more.
 PAGE_DPI = 150
+# Small pictures of which a page holds many.
+SMALL_DPI, JPEG_QUALITY = 110, 82
 # Okabe & Ito, "Color Universal Design" (2008), without yellow, lost on white; then three of Paul Tol's muted set.
 COLOURS = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#332288", "#999933", "#882255",
@@ -128,11 +130,24 @@ def page_uri(figure: Figure, dpi: int) -> str:
     return png_uri(Image.open(drawn).convert("RGB"))
 
 
+def small_uri(figure: Figure) -> str:
+    """Return a figure as the data URI of a small JPEG."""
+    from PIL import Image
+
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=SMALL_DPI)
+    return _image_uri(Image.open(drawn).convert("RGB"), "JPEG", quality=JPEG_QUALITY, subsampling=0)
+
+
 def png_uri(image: PIL.Image.Image) -> str:
     """Return an image as the data URI of a PNG."""
+    return _image_uri(image, "PNG")
+
+
+def _image_uri(image: PIL.Image.Image, kind: str, **options: int) -> str:
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+    image.save(buffer, format=kind, **options)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
 def data_uri(path: Path) -> str:
