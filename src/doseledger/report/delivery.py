@@ -54,4 +54,6 @@ def plans_table(found: Mapping[str, Any]) -> Table:
     ]
     caption = f"Plans of {plural(found['n_cases'], 'test case')}: delivered dose against the predicted one"
     failed = "; ".join(f"{name}: {why}" for name, why in sorted(found["failed"].items()))
-    return make_table(caption, ("Mean over the cases", "#Value"), rows, note=f"Without a plan: {failed}." if failed else "")
+    return make_table(
+        caption, ("Mean over the cases", "#Value"), rows, note=f"Without a plan: {failed}." if failed else ""
+    )
