@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,6 +89,16 @@ def _as_bad_case(path: Path) -> Iterator[None]:
         raise BadCase(path.stem, f"the prediction {path.name} can't be read ({reason}); run predict again") from error
 
 
+def _origin(npz: Mapping[str, Any], meta: Mapping[str, Any], shape_zyx: tuple[int, ...]) -> dict[str, Any]:
+    """What every kind of prediction tells: of which case and model it is, and where its voxels are."""
+    return {
+        **{key: str(meta[key]) for key in ("case_id", "case_sha256", "checkpoint_sha256")},
+        "grid": Grid(shape_zyx, tuple(npz["spacing_mm"]), tuple(npz["origin_mm"])),  # type: ignore[arg-type]
+        **{key: frozenset(meta[key]) for key in ("trained_on", "selected_on")},
+        "settings": dict(meta.get("settings", {})),
+    }
+
+
 def load_prediction(path: Path) -> Prediction:
     """Return a prediction as `predict` writes it.
 
@@ -99,17 +109,7 @@ def load_prediction(path: Path) -> Prediction:
     """
     with _as_bad_case(path), open_npz(path) as npz:
         dose_gy, meta = npz["dose_gy"], json.loads(str(npz["meta"]))
-        prediction = Prediction(
-            case_id=str(meta["case_id"]),
-            case_sha256=str(meta["case_sha256"]),
-            checkpoint_sha256=str(meta["checkpoint_sha256"]),
-            dose_gy=dose_gy,
-            grid=Grid(dose_gy.shape, tuple(npz["spacing_mm"]), tuple(npz["origin_mm"])),
-            trained_on=frozenset(meta["trained_on"]),
-            selected_on=frozenset(meta["selected_on"]),
-            settings=dict(meta.get("settings", {})),
-            model=str(meta.get("model", "")),
-        )
+        prediction = Prediction(dose_gy=dose_gy, model=str(meta.get("model", "")), **_origin(npz, meta, dose_gy.shape))
     if dose_gy.dtype != np.float32:
         raise BadCase(path.stem, f"the prediction's dose is {dose_gy.dtype}, wanted float32; run predict again")
     if prediction.case_id != path.stem:
@@ -128,15 +128,9 @@ def load_labels(path: Path) -> LabelPrediction:
     with _as_bad_case(path), open_npz(path) as npz:
         labels, meta = npz["labels"], json.loads(str(npz["meta"]))
         prediction = LabelPrediction(
-            case_id=str(meta["case_id"]),
-            case_sha256=str(meta["case_sha256"]),
-            checkpoint_sha256=str(meta["checkpoint_sha256"]),
             labels=labels,
             structure_names=tuple(str(name) for name in npz["structure_names"]),
-            grid=Grid(labels.shape, tuple(npz["spacing_mm"]), tuple(npz["origin_mm"])),
-            trained_on=frozenset(meta["trained_on"]),
-            selected_on=frozenset(meta["selected_on"]),
-            settings=dict(meta.get("settings", {})),
+            **_origin(npz, meta, labels.shape),
         )
     if labels.dtype != np.uint8 or int(labels.max(initial=0)) > len(prediction.structure_names):
         raise BadCase(path.stem, f"{path.name} holds labels of no structure, or not as uint8; run predict again")

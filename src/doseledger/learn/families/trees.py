@@ -15,13 +15,13 @@ from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.fanout import Tell
 from doseledger.core.files import write_text
 from doseledger.learn.data.features import training_voxels
-from doseledger.learn.data.inputs import InputSpec, OpenCase, beams_of, spacing_range, spec_of
+from doseledger.learn.data.inputs import InputSpec, OpenCase, spec_of
 from doseledger.learn.networks.trees import FINAL, Trees, fold_name, grow_trees
 from doseledger.learn.recipes.dose import ModelRecipe
 from doseledger.learn.recipes.trees import TreesRecipe
 from doseledger.learn.run import DOSE_SCORES, CasesByPart, Family, TrainingRun, trained_name
 from doseledger.learn.training.callbacks import history_csv
-from doseledger.learn.training.checkpoint import Checkpoint, save_checkpoint
+from doseledger.learn.training.checkpoint import Checkpoint, make_checkpoint, save_checkpoint
 from doseledger.learn.training.probe import ProbeResult
 from doseledger.learn.training.run_files import write_run_files
 from doseledger.learn.training.train import Places, open_cases
@@ -155,21 +155,8 @@ def _checkpoint(
         for key, array in trees.arrays().items()
     }
     told_by = {case.file.sha256: fold_name(fold) for case, fold in zip(cases["train"], folds, strict=True)}
-    return Checkpoint(
-        model=run.model,
-        recipe=run.recipe.trained_part(),
-        settings={"lr": run.lr, "seed": run.seed, "fold": run.fold, "repeat": run.repeat},
-        structure_names=spec.structure_names,
-        target_names=spec.target_names,
-        spacing_range_mm=spacing_range(cases["train"]),
-        trained_on={case.case_id: case.file.sha256 for case in cases["train"]},
-        selected_on={case.case_id: case.file.sha256 for case in cases["val"]},
-        epoch=1,
-        scores=scores,
-        beams=beams_of(cases["train"]),
-        weights=weights,
-        extras={"told_by": told_by},
-    )
+    extras = {"told_by": told_by}
+    return make_checkpoint(run, spec, cases, epoch=1, scores=scores, weights=weights, extras=extras)
 
 
 def make_family(recipe: ModelRecipe, base: Path | None) -> Family:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +16,12 @@ from doseledger.core.damage import describe, refuse_damage
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import atomic_path
 from doseledger.core.schema import load_block
-from doseledger.learn.data.inputs import InputSpec
+from doseledger.learn.data.inputs import InputSpec, beams_of, spacing_range
 from doseledger.learn.recipes.dose import InputRecipe, TrainedPart, TrainedRecipe
 from doseledger.learn.training.archive import digest_of, read_archive
+
+if TYPE_CHECKING:
+    from doseledger.learn.run import CasesByPart, TrainingRun
 
 FORMAT_VERSION = 6
 # The last format without a digest.
@@ -80,6 +83,42 @@ class Checkpoint:
         if not isinstance(self.recipe.inputs, InputRecipe):
             raise BadInput(f"{self.model}: its kind is {self.recipe.kind}, which predicts no dose")
         return InputSpec(self.structure_names, self.target_names, self.recipe.inputs)
+
+
+def make_checkpoint(  # noqa: PLR0913
+    run: TrainingRun,
+    spec: Any,
+    cases: CasesByPart,
+    *,
+    epoch: int,
+    scores: dict[str, float],
+    weights: dict[str, Tensor],
+    extras: dict[str, Any],
+) -> Checkpoint:
+    """Return the checkpoint of a run's weights, with the cases and settings behind them.
+
+    Parameters
+    ----------
+    spec
+        What the model is given and says: names of structures and of targets.
+    cases
+        Training and validation cases.
+    """
+    return Checkpoint(
+        model=run.model,
+        recipe=run.recipe.trained_part(),
+        settings={"lr": run.lr, "seed": run.seed, "fold": run.fold, "repeat": run.repeat},
+        structure_names=spec.structure_names,
+        target_names=spec.target_names,
+        spacing_range_mm=spacing_range(cases["train"]),
+        trained_on={case.case_id: case.file.sha256 for case in cases["train"]},
+        selected_on={case.case_id: case.file.sha256 for case in cases["val"]},
+        epoch=epoch,
+        scores=scores,
+        beams=beams_of(cases["train"]),
+        weights=weights,
+        extras=extras,
+    )
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:

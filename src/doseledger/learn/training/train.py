@@ -21,12 +21,12 @@ from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.fanout import Tell
 from doseledger.core.files import sha256_of_file
 from doseledger.core.tables import SPLITS, read_table
-from doseledger.learn.data.inputs import OpenCase, beams_of, case_files, open_case, spacing_range
+from doseledger.learn.data.inputs import OpenCase, case_files, open_case
 from doseledger.learn.data.patches import case_loader, patch_loader
 from doseledger.learn.recipes.dose import CommonRecipe
 from doseledger.learn.run import CasesByPart, Task, TrainingRun
 from doseledger.learn.training.callbacks import Alive, CaseGroups, Log, Recorder, copy_file, require_whole
-from doseledger.learn.training.checkpoint import Checkpoint
+from doseledger.learn.training.checkpoint import Checkpoint, make_checkpoint
 from doseledger.learn.training.measured import measured_cases
 from doseledger.learn.training.ranks import Team, share_cases, share_patches, team_of, trainer_options
 from doseledger.learn.training.resume import ResumeState, join_state, open_state
@@ -284,20 +284,7 @@ def _fit(
 
 def _checkpoint_maker(run: TrainingRun, spec: Any, cases: CasesByPart) -> Any:
     def make(task: Task, epoch: int, scores: dict[str, float]) -> Checkpoint:
-        return Checkpoint(
-            model=run.model,
-            recipe=run.recipe.trained_part(),
-            settings={"lr": run.lr, "seed": run.seed, "fold": run.fold, "repeat": run.repeat},
-            structure_names=spec.structure_names,
-            target_names=spec.target_names,
-            spacing_range_mm=spacing_range(cases["train"]),
-            trained_on={case.case_id: case.file.sha256 for case in cases["train"]},
-            selected_on={case.case_id: case.file.sha256 for case in cases["val"]},
-            epoch=epoch,
-            scores=scores,
-            beams=beams_of(cases["train"]),
-            weights=task.weights(),
-            extras=task.extras(),
-        )
+        weights, extras = task.weights(), task.extras()
+        return make_checkpoint(run, spec, cases, epoch=epoch, scores=scores, weights=weights, extras=extras)
 
     return make
