@@ -29,10 +29,9 @@ from doseledger.learn.networks.schedule import add_noise, angle, loss_weight, ve
 from doseledger.learn.networks.windows import VALIDATION_OVERLAP
 from doseledger.learn.recipes.diffusion import DiffusionRecipe, TrainedDiffusion
 from doseledger.learn.recipes.dose import ModelRecipe
-from doseledger.learn.run import DOSE_SCORES, CasesByPart, Family, TrainingRun, mean_scores
+from doseledger.learn.run import CasesByPart, Family, TrainingRun
 from doseledger.learn.training.average import AveragedTask
-from doseledger.learn.training.finite import refuse_infinite_loss, refuse_infinite_scores, refuse_no_voxel
-from doseledger.learn.training.optimiser import scheduled_optimiser
+from doseledger.learn.training.finite import refuse_no_voxel
 
 # The residual's width is measured on so many training cases, spread evenly: it is one number, and known to a percent.
 WIDTH_CASES = 16
@@ -64,7 +63,6 @@ class DiffusionTask(AveragedTask):
         self.recipe, self.spec, self.lr, self.seed, self.scale = recipe, spec, lr, seed, scale
         # Out of the modules' sight: the base is kept in the checkpoint once, and never in train mode.
         self.kept_base, self.base = base.kept if base else None, [base.network] if base else []
-        self.errors: list[tuple[float, float]] = []
 
     def base_network(self) -> nn.Module | None:
         """Return the base's network where this task's weights are."""
@@ -97,25 +95,9 @@ class DiffusionTask(AveragedTask):
         # torch takes a signed number.
         return torch.Generator(self.device).manual_seed(int(state[0] >> np.uint64(1)))
 
-    def training_step(self, batch: dict[str, Any], index: int) -> Tensor:
-        """Return the batch's loss.
-
-        Raises
-        ------
-        BadInput
-            If it is not finite: naming the cases of the batch and what to do.
-        """
-        loss, _ = self.batch_loss(batch, index)
-        refuse_infinite_loss(loss, batch["case_id"], epoch=self.current_epoch, index=index)
-        return loss
-
     def extras(self) -> dict[str, Any]:
         """Return the scale of x0, and the base model whole."""
         return {"scale": asdict(self.scale), "base": self.kept_base}
-
-    def on_validation_epoch_start(self) -> None:
-        """Forget the last validation."""
-        self.errors = []
 
     def validation_step(self, batch: dict[str, Any], index: int) -> None:
         """Draw one dose of a whole case, always from the same noise, and add its error to the validation."""
@@ -135,28 +117,6 @@ class DiffusionTask(AveragedTask):
         error_gy = (dose - batch["dose"]).abs() * self.spec.recipe.dose_scale_gy
         in_valid, in_body = (float(error_gy[batch[mask]].mean()) for mask in ("valid_dose", "body"))
         self.errors.append((in_valid, in_body))
-
-    def validation_scores(self) -> dict[str, float]:
-        """Return the mean over the cases of the last validation of one drawn dose's MAE in Gy, by named mask."""
-        return mean_scores(self.errors)
-
-    def on_validation_epoch_end(self) -> None:
-        """Hand the scores to Lightning.
-
-        Raises
-        ------
-        BadInput
-            If a drawn dose is not finite.
-        """
-        scores = self.validation_scores()
-        refuse_infinite_scores(scores, epoch=self.current_epoch)
-        self.log_dict(scores, logger=False)
-
-    def configure_optimizers(self) -> dict[str, Any]:
-        """Return the optimiser and the schedule of its learning rate."""
-        n_steps = int(self.trainer.estimated_stepping_batches)
-        how, fit = self.recipe.optimiser, self.recipe.fit
-        return scheduled_optimiser(self.network, how, fit, lr=self.lr, n_steps=n_steps, monitor=DOSE_SCORES[0])
 
 
 def make_family(recipe: ModelRecipe, base: Path | None) -> Family:

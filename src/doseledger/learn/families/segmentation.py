@@ -19,10 +19,9 @@ from doseledger.learn.networks.segment import build_segment_network
 from doseledger.learn.networks.windows import VALIDATION_OVERLAP, slide
 from doseledger.learn.recipes.dose import ModelRecipe
 from doseledger.learn.recipes.segmentation import SegmentationRecipe, TrainedSegmentation
-from doseledger.learn.run import SEGMENT_SCORES, CasesByPart, Family, Reader, TrainingRun, mean_scores
+from doseledger.learn.run import SEGMENT_SCORES, CasesByPart, Family, Reader, TrainingRun
 from doseledger.learn.training.average import AveragedTask
-from doseledger.learn.training.finite import refuse_infinite_loss, refuse_infinite_scores
-from doseledger.learn.training.optimiser import scheduled_optimiser
+from doseledger.learn.training.finite import refuse_infinite_scores
 
 
 def dice_error(found: Tensor, wanted: Tensor, n_classes: int) -> float:
@@ -58,40 +57,21 @@ class SegmentationTask(AveragedTask):
     lr
         The learning rate itself: base rate times the recipe's factor.
     image
-        Mean and spread of the training images.
+        Mean and spread of the training images, which stand among the weights.
     """
+
+    scores = SEGMENT_SCORES
 
     def __init__(self, recipe: TrainedSegmentation, spec: SegmentSpec, lr: float, image: tuple[float, float]) -> None:
         n_classes = 1 + len(spec.structure_names)
         super().__init__(build_segment_network(n_classes, recipe.network, *image), recipe.ema_decay)
         self.recipe, self.spec, self.lr, self.n_classes = recipe, spec, lr, n_classes
         self.loss = SupervisedLoss(recipe.loss)
-        self.errors: list[tuple[float, ...]] = []
 
     def batch_loss(self, batch: dict[str, Any], index: int) -> tuple[Tensor, Tensor]:
         """Return the batch's loss, a scalar, and the finest logits."""
         said = self.network(batch["image"])
         return self.loss(said, batch["label"]), said[0] if isinstance(said, list) else said
-
-    def training_step(self, batch: dict[str, Any], index: int) -> Tensor:
-        """Return the batch's loss.
-
-        Raises
-        ------
-        BadInput
-            If it is not finite: naming the cases of the batch and what to do.
-        """
-        loss, _ = self.batch_loss(batch, index)
-        refuse_infinite_loss(loss, batch["case_id"], epoch=self.current_epoch, index=index)
-        return loss
-
-    def extras(self) -> dict[str, Any]:
-        """Return nothing: the image's mean and spread are among the weights."""
-        return {}
-
-    def on_validation_epoch_start(self) -> None:
-        """Forget the last validation."""
-        self.errors = []
 
     def validation_step(self, batch: dict[str, Any], index: int) -> None:
         """Add one whole case to the validation."""
@@ -100,20 +80,6 @@ class SegmentationTask(AveragedTask):
         if not bool(torch.isfinite(said).all()):
             refuse_infinite_scores({SEGMENT_SCORES[0]: float("nan")}, epoch=self.current_epoch)
         self.errors.append((dice_error(said[0].argmax(dim=0), batch["label"][0, 0], self.n_classes),))
-
-    def validation_scores(self) -> dict[str, float]:
-        """Return one less the mean Dice of the last validation, over structures, then cases."""
-        return mean_scores(self.errors, SEGMENT_SCORES)
-
-    def on_validation_epoch_end(self) -> None:
-        """Hand the scores to Lightning, whose plateau schedule looks for them."""
-        self.log_dict(self.validation_scores(), logger=False)
-
-    def configure_optimizers(self) -> dict[str, Any]:
-        """Return the optimiser and the schedule of its learning rate."""
-        n_steps = int(self.trainer.estimated_stepping_batches)
-        how, fit = self.recipe.optimiser, self.recipe.fit
-        return scheduled_optimiser(self.network, how, fit, lr=self.lr, n_steps=n_steps, monitor=SEGMENT_SCORES[0])
 
 
 def make_segmentation_task(run: TrainingRun, spec: SegmentSpec, cases: CasesByPart) -> SegmentationTask:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
+
+from doseledger.learn.training.task import NetworkTask
 
 # The average forgets its first weights faster than its decay says, as in Karras et al. 2022's and others' code.
 EMA_WARMUP = 10.0
@@ -18,7 +19,7 @@ def _moving_average(decay: float, mean: Tensor, now: Tensor, n: Tensor) -> Tenso
     return torch.lerp(mean, now, 1 - min(decay, (1 + float(n)) / (EMA_WARMUP + float(n))))
 
 
-class AveragedTask(pl.LightningModule):
+class AveragedTask(NetworkTask):
     """A task whose network's weights are averaged as it trains; the average is what predicts.
 
     Parameters

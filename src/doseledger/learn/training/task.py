@@ -1,0 +1,74 @@
+"""Networks in training, all kinds alike: step, validation, optimiser."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+import pytorch_lightning as pl
+from torch import Tensor, nn
+
+from doseledger.learn.run import DOSE_SCORES, mean_scores
+from doseledger.learn.training.finite import refuse_infinite_loss, refuse_infinite_scores
+from doseledger.learn.training.optimiser import scheduled_optimiser
+
+
+class NetworkTask(pl.LightningModule):
+    """A network in training. A family adds `batch_loss` and `validation_step`, which fills `errors`."""
+
+    # Names of a case's errors; the first is what plateau schedules and the best checkpoint look at.
+    scores: ClassVar[tuple[str, ...]] = DOSE_SCORES
+    network: nn.Module
+    recipe: Any
+    lr: float
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Of each case of the validation so far.
+        self.errors: list[tuple[float, ...]] = []
+
+    @abstractmethod
+    def batch_loss(self, batch: dict[str, Any], index: int) -> tuple[Tensor, Tensor]:
+        """Return the batch's loss, a scalar, and what the network said."""
+
+    def training_step(self, batch: dict[str, Any], index: int) -> Tensor:
+        """Return the batch's loss.
+
+        Raises
+        ------
+        BadInput
+            If it is not finite: naming the cases of the batch and what to do.
+        """
+        loss, _ = self.batch_loss(batch, index)
+        refuse_infinite_loss(loss, batch["case_id"], epoch=self.current_epoch, index=index)
+        return loss
+
+    def extras(self) -> dict[str, Any]:
+        """Return what prediction needs beside recipe and weights: nothing."""
+        return {}
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the last validation."""
+        self.errors = []
+
+    def validation_scores(self) -> dict[str, float]:
+        """Return the mean over the cases of the last validation of each error, by name."""
+        return mean_scores(self.errors, self.scores)
+
+    def on_validation_epoch_end(self) -> None:
+        """Hand the scores to Lightning, whose plateau schedule looks for them.
+
+        Raises
+        ------
+        BadInput
+            If one is not finite.
+        """
+        scores = self.validation_scores()
+        refuse_infinite_scores(scores, epoch=self.current_epoch)
+        self.log_dict(scores, logger=False)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """Return the optimiser and the schedule of its learning rate."""
+        n_steps = int(self.trainer.estimated_stepping_batches)
+        how, fit = self.recipe.optimiser, self.recipe.fit
+        return scheduled_optimiser(self.network, how, fit, lr=self.lr, n_steps=n_steps, monitor=self.scores[0])
