@@ -7,7 +7,7 @@ sees the patches of an unbroken one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -191,17 +191,25 @@ class PatchSampler(Sampler[Key]):
 
 
 class WholeCases(Dataset[Sample]):
-    """Whole cases, widened to at least the patch: what validation and prediction go through."""
+    """Whole cases, widened to at least the patch: what validation and prediction go through.
 
-    def __init__(self, cases: Sequence[OpenCase], spec: InputSpec, least_zyx: IntTriple) -> None:
-        self.cases, self.spec, self.least_zyx = list(cases), spec, least_zyx
+    Parameters
+    ----------
+    read
+        From a case, what is given of it and a box to what a network sees there.
+    """
+
+    def __init__(
+        self, cases: Sequence[OpenCase], spec: Any, least_zyx: IntTriple, read: Callable[..., Sample] = read_sample
+    ) -> None:
+        self.cases, self.spec, self.least_zyx, self.read = list(cases), spec, least_zyx, read
 
     def __len__(self) -> int:
         return len(self.cases)
 
     def __getitem__(self, index: int) -> Sample:
         case = self.cases[index]
-        return as_tensors(read_sample(case, self.spec, whole_box(case, self.least_zyx)))
+        return as_tensors(self.read(case, self.spec, whole_box(case, self.least_zyx)))
 
 
 def patch_loader(dataset: Any, recipe: CommonRecipe) -> DataLoader[Sample]:

@@ -13,8 +13,8 @@ from torch.utils.data import Dataset
 
 from doseledger.core.case import map_member
 from doseledger.core.errors import BadCase, BadInput
-from doseledger.core.types import Array, IntTriple, Mask
-from doseledger.learn.data.inputs import OpenCase, Window, read_box, refuse_other_structures, sided_order, whole_box
+from doseledger.core.types import Array, Mask
+from doseledger.learn.data.inputs import OpenCase, Window, read_box, refuse_other_structures, sided_order
 from doseledger.learn.data.patches import Key, Sample, as_tensors, box_about, thinned
 from doseledger.learn.data.variation import make_variation
 from doseledger.learn.recipes.segmentation import AXES, ForegroundRecipe, ImageRecipe, TrainedSegmentation
@@ -136,20 +136,6 @@ class SegmentPatches(Dataset[Sample]):
         if rng.random() < self.sampling.mirror_share:
             sample = flip_sample(sample, "x", self.order)
         return self.vary(as_tensors(sample), int(rng.integers(2**32)))
-
-
-class WholeVolumes(Dataset[Sample]):
-    """Whole cases, widened to at least the patch."""
-
-    def __init__(self, cases: Sequence[OpenCase], spec: SegmentSpec, least_zyx: IntTriple) -> None:
-        self.cases, self.spec, self.least_zyx = list(cases), spec, least_zyx
-
-    def __len__(self) -> int:
-        return len(self.cases)
-
-    def __getitem__(self, index: int) -> Sample:
-        case = self.cases[index]
-        return as_tensors(read_sample(case, self.spec, whole_box(case, self.least_zyx)))
 
 
 def _find_centres(case: OpenCase, spec: SegmentSpec) -> list[Array]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from torch import Tensor
 from doseledger.core.case import map_member
 from doseledger.core.errors import BadInput
 from doseledger.learn.data.inputs import OpenCase
-from doseledger.learn.data.volumes import STORED_SCALE, SegmentPatches, SegmentSpec, WholeVolumes, spec_of
+from doseledger.learn.data.patches import WholeCases
+from doseledger.learn.data.volumes import STORED_SCALE, SegmentPatches, SegmentSpec, read_sample, spec_of
 from doseledger.learn.losses.overlap import SupervisedLoss
 from doseledger.learn.networks.segment import build_segment_network
 from doseledger.learn.networks.windows import VALIDATION_OVERLAP, slide
@@ -100,7 +102,7 @@ SEGMENTATION = Family(
     module=__name__,
     make_task=make_segmentation_task,
     scores=SEGMENT_SCORES,
-    reader=Reader(spec_of, SegmentPatches, WholeVolumes),
+    reader=Reader(spec_of, SegmentPatches, partial(WholeCases, read=read_sample)),
 )
 
 

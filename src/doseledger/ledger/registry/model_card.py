@@ -82,8 +82,8 @@ FAILURE_MODES = (
     "A contour that is missing is told to the network as an absent organ; if it was merely forgotten, the dose goes "
     "through the organ.",
     "Implants, contrast and a couch that the training images lack: look at the CT slices before the dose.",
-    "Steep gradients at the targets' edge are smoothed: near-minimum doses (D98%) come out low, and gamma fails in a "
-    "ring around the target.",
+    "Steep gradients at the targets' edge are smoothed: near-minimum and near-maximum doses (D98%, D2%) are off to "
+    "either side, and gamma fails in a ring around the target.",
     "A small mean error says nothing of a single hot spot: look at D2%, at the worst case, and at the clinical goals.",
 )
 
