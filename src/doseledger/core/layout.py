@@ -72,6 +72,7 @@ class Machine:
         self.states = folder / "resume"
         self.wandb = folder / "wandb"
         self.ingest_indices = folder / "ingest"
+        self.slurm = folder / "slurm"
         self.audit_log = folder / "audit.jsonl"
         self.digests = folder / "digests.sqlite"
         self.run_store = folder / "runs.json"

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 
 from doseledger.core.case import Case
+from doseledger.core.cluster import HERE
 from doseledger.core.errors import BadCase, BadInput
-from doseledger.core.fanout import run_cases
+from doseledger.core.fanout import over_cases
 from doseledger.core.files import all_or_none, atomic_path, sha256_of_bytes, sha256_of_file, write_json
 from doseledger.core.grid import Grid, resample_linear
 from doseledger.core.protocol import Protocol
@@ -102,7 +103,7 @@ def predict_folder(
     for path in (out / SUMMARY_FILE, *(path for name in sources for path in _places(out, name))):
         path.unlink(missing_ok=True)
     arguments = {name: (source, name, request, out, tell) for name, source in sources.items()}
-    outcome = run_cases(predict_patient, arguments, workers=0, tell=tell)
+    outcome = over_cases(predict_patient, arguments, HERE, tell=tell)
     summary = {
         "model": request.predictor.checkpoint.model,
         "checkpoint_sha256": request.predictor.sha256,

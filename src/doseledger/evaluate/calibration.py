@@ -10,9 +10,9 @@ import numpy as np
 
 from doseledger.core.case import Case
 from doseledger.core.errors import BadCase, BadInput
-from doseledger.core.fanout import Tell
 from doseledger.core.files import sha256_of_file
 from doseledger.core.tables import SPLITS, read_table
+from doseledger.core.types import Tell
 from doseledger.dosimetry.spread import (
     CaseSpread,
     calibration_curves,

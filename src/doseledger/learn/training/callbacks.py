@@ -13,8 +13,8 @@ import torch
 
 from doseledger.core.damage import refuse_damage
 from doseledger.core.errors import BadInput
-from doseledger.core.fanout import Tell
 from doseledger.core.files import atomic_path, write_text
+from doseledger.core.types import Tell
 from doseledger.learn.run import SEGMENT_SCORES, Task, monitored_in, trained_name
 from doseledger.learn.training.archive import digest_of
 from doseledger.learn.training.checkpoint import DIGEST, Checkpoint, save_checkpoint

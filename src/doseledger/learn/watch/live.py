@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from doseledger.core.errors import NotReady
-from doseledger.core.fanout import Tell
 from doseledger.core.files import write_json
+from doseledger.core.types import Tell
 from doseledger.learn.watch.red_flags import RedFlagLimits, red_flags
 
 LIVE_FILE = "live.json"
