@@ -33,7 +33,7 @@ from doseledger.deliver.dose import (
 )
 from doseledger.deliver.seen import SeenCases, seen_cases
 from doseledger.dicom.read_dose import read_dose
-from doseledger.ingest.case import Origin, convert_case
+from doseledger.ingest.patient.case import Origin, convert_case
 from doseledger.learn.data.inputs import CaseFile, InputSpec, OpenCase, open_case
 from doseledger.learn.kinds import load_recipe, open_predictor, recipe_of
 from doseledger.learn.networks.denoiser import build_noise_network

@@ -32,9 +32,9 @@ from doseledger.deliver.gap import describe_delivery
 from doseledger.deliver.plan import PlanRequest, deliver_named, read_patient_case
 from doseledger.deliver.robustness import describe_robustness
 from doseledger.deliver.wishes import read_wishes, with_wishes
-from doseledger.dicom.check import MachineLimits, check_rtplan
+from doseledger.dicom.plan.check import MachineLimits, check_rtplan
+from doseledger.dicom.plan.read import read_plan
 from doseledger.dicom.read_dose import read_dose
-from doseledger.dicom.read_plan import read_plan
 from doseledger.evaluate.files import plan_dose
 from doseledger.phantom.cohort import DIRT, make_case
 from doseledger.planning.machine.linac import Machine, load_machine

@@ -27,12 +27,12 @@ from doseledger.core.protocol import Protocol
 from doseledger.deliver.patient import protocol_of_prediction as protocol_of_prediction
 from doseledger.deliver.patient import roi_numbers
 from doseledger.deliver.seen import SeenCases
-from doseledger.dicom.objects import to_bytes
 from doseledger.dicom.read import CaseObjects, gather_objects
 from doseledger.dicom.source import in_file, lenient, malformed_as_bad_case, read_source, source_digest
 from doseledger.dicom.values import text_of
-from doseledger.dicom.write_prediction import PredictedBy, make_heading, make_predicted_dose, make_predicted_plan
-from doseledger.ingest.case import Origin, convert_case
+from doseledger.dicom.write.objects import to_bytes
+from doseledger.dicom.write.prediction import PredictedBy, make_heading, make_predicted_dose, make_predicted_plan
+from doseledger.ingest.patient.case import Origin, convert_case
 from doseledger.ingest.physics import with_physics
 from doseledger.ingest.raw import find_sources
 from doseledger.learn.data.inputs import CaseFile, open_case

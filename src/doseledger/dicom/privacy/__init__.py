@@ -1,0 +1,1 @@
+"""What identifies a patient in DICOM: found, and removed."""
