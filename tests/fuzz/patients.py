@@ -20,7 +20,7 @@ from doseledger.core.protocol import Protocol
 from doseledger.evaluate.files.dvh import dvh_of_rtdose
 from doseledger.evaluate.files.gamma import read_dose_file
 from doseledger.evaluate.files.plan_dose import recompute_dose
-from doseledger.ingest.openkbp.case import case as openkbp
+from doseledger.ingest.openkbp import case as openkbp
 from doseledger.ingest.openkbp.files import find_patients, read_dose_csv, read_patient
 from doseledger.ingest.patient.case import Origin, convert_case
 from doseledger.ingest.privacy.deidentify import deidentify

@@ -10,9 +10,9 @@ from doseledger.core.case import Case
 from doseledger.core.errors import BadCase
 from doseledger.core.protocol import Protocol
 from doseledger.dicom.source import read_members, source_digest
-from doseledger.ingest.nifti.case import case as nifti
+from doseledger.ingest.nifti import case as nifti
 from doseledger.ingest.nifti.files import digest_volumes, find_volumes, label_names, members_to_pack
-from doseledger.ingest.openkbp.case import case as openkbp
+from doseledger.ingest.openkbp import case as openkbp
 from doseledger.ingest.openkbp.files import find_patients
 from doseledger.ingest.patient import case as dicom
 from doseledger.ingest.patient.case import Origin

@@ -16,7 +16,7 @@ from doseledger.core.files import read_json, sha256_of_bytes, sha256_of_json
 from doseledger.core.protocol import Protocol, folded
 from doseledger.dicom.source import read_members
 from doseledger.ingest.nifti.volume import unpack
-from doseledger.ingest.raw import find_sources
+from doseledger.ingest.raw import find_sources, name_each
 
 DATASET_FILE = "dataset.json"
 IMAGE, LABEL = "image", "label"
@@ -41,16 +41,7 @@ def find_volumes(raw: Path) -> dict[str, Path]:
         return find_sources(raw)
     found: dict[str, Path] = {}
     for folder in FOLDERS:
-        here: dict[str, Path] = {}
-        for path in sorted((raw / folder).glob("*")):
-            name = _name(path)
-            # Copies from a Mac carry a shadow of each file.
-            if name is None or path.name.startswith("."):
-                continue
-            if name in here:
-                raise BadInput(f"{raw / folder}: {name} is there as {here[name].name} and as {path.name}; keep one")
-            here[name] = path
-        for name, path in here.items():
+        for name, path in name_each((raw / folder).glob("*"), _name).items():
             if name in found and FOLDERS[found[name].parent.name][0] == FOLDERS[folder][0]:
                 raise BadInput(f"{name} is in {found[name].parent} and in {path.parent}; keep one")
             found.setdefault(name, path)
@@ -68,14 +59,7 @@ def find_images(source: Path) -> dict[str, Path]:
         If there is none, or two have one name.
     """
     inner = next((source / name for name in FOLDERS if FOLDERS[name][0] == IMAGE and (source / name).is_dir()), source)
-    found: dict[str, Path] = {}
-    for path in [source] if source.is_file() else sorted(inner.glob("*")):
-        name = _name(path)
-        if name is None or path.name.startswith("."):
-            continue
-        if name in found:
-            raise BadInput(f"{inner}: {name} is there as {found[name].name} and as {path.name}; keep one")
-        found[name] = path
+    found = name_each([source] if source.is_file() else inner.glob("*"), _name)
     if not found:
         raise BadInput(f"{source}: no .nii and no .nii.gz; name a volume, or a folder of them")
     return found
