@@ -510,7 +510,7 @@ def test_a_real_patient_gets_a_dose_in_the_frame_of_their_image(
     recipe: Recipe, repository: Path, shared_data: Path, tmp_path: Path
 ) -> None:
     path = save_model(tmp_path / "best.ckpt", recipe, ("PTV", "Parotid_L", "Larynx"), ("PTV",))
-    protocol = load_protocol(repository / "tests" / "ingest" / "protocols" / "becker_hn.yaml")
+    protocol = load_protocol(repository / "tests" / "ingest" / "patient" / "protocols" / "becker_hn.yaml")
     source = shared_data / "dicom" / "proknow_becker_hn"
     # Only one parotid is drawn: there is nothing that a mirrored patient could swap it for.
     unmirrored = PREDICT.model_copy(update={"mirror_average": False})

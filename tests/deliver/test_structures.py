@@ -32,7 +32,7 @@ from doseledger.dicom.write.structures import Roi, make_structure_set
 from doseledger.dicom.write.volumes import make_ct
 from doseledger.ingest.patient.case import Origin, convert_case
 
-PROTOCOLS = Path(__file__).parents[1] / "ingest" / "protocols"
+PROTOCOLS = Path(__file__).parents[1] / "ingest" / "patient" / "protocols"
 PLAIN = StructuresRequest()
 
 

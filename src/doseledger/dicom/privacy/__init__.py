@@ -1,1 +1,1 @@
-"""What identifies a patient in DICOM: found, and removed."""
+"""Identifying attributes of DICOM: found, and removed."""
