@@ -2,11 +2,11 @@
 
     python benchmarks/mimic_openkbp.py DATA [--patients 8]
 
-DATA is the compact form of the challenge's data; its validation patients are taken in order, at the challenge's voxels.
-Wanted are the plan's dose (another system's engine and optimiser), that dose as a network might tell it (blurred by
-4 mm, with smooth errors of 1 Gy), and an ideal one (the prescription in the targets, halved each 5 mm beyond them). A row
-says how near nine fields come: mean absolute error and gamma above 10 % of the maximum, the error of D95% in the
-target of the highest prescription, and CPU seconds. No leaves are sequenced: fluence is free.
+DATA is the compact form of the challenge's data; its validation patients are taken in order, at the challenge's
+voxels. Wanted are the plan's dose (another system's engine and optimiser), that dose as a network might tell it
+(blurred by 4 mm, with smooth errors of 1 Gy), and an ideal one (the prescription in the targets, halved each 5 mm
+beyond them). A row says how near nine fields come: mean absolute error and gamma above 10 % of the maximum, the error
+of D95% in the target of the highest prescription, and CPU seconds. No leaves are sequenced: fluence is free.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from doseledger.core.case import Case
 from doseledger.core.protocol import load_protocol
 from doseledger.core.types import GyArray
 from doseledger.dosimetry.gamma.criteria import GammaCriteria
-from doseledger.dosimetry.gamma.map import pass_rate_percent
 from doseledger.dosimetry.gamma.grids import DosePair
+from doseledger.dosimetry.gamma.map import pass_rate_percent
 from doseledger.ingest.physics import field_case
 from doseledger.planning.fields.maps import field_dose, nearest_dose
 

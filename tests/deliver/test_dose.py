@@ -439,7 +439,7 @@ def test_the_limit_of_what_can_be_delivered_is_six_and_a_half_percent_of_the_pre
     if sound:
         refuse_undeliverable(case, apart_gy, beams.beams)
     else:
-        with pytest.raises(BadCase, match="no machine could deliver it"):
+        with pytest.raises(BadCase, match="no machine could deliver"):
             refuse_undeliverable(case, apart_gy, beams.beams)
 
 

@@ -1,4 +1,4 @@
-"""Distance of a predicted dose from the nearest one that the protocol's beams can give."""
+"""Distance of a predicted dose from the nearest one that beams can give."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from doseledger.planning.fields.maps import field_dose, nearest_dose
 
 # Voxels count from this share of the highest dose on.
 LEAST_SHARE = 0.1
-# In percent of the highest prescription. `benchmarks/mimic_openkbp.py`: plans of 12 patients lie 0.8 to 5.0 % away, doses
-# that fall to a half each 5 mm in every direction 7.9 % and more; synthetic prostates: plans and predictions 1.6 % at most,
-# such doses 17 % and more.
+# In percent of the highest prescription. `benchmarks/mimic_openkbp.py`: plans of 12 patients lie 0.8 to 5.0 % away,
+# doses that fall to a half each 5 mm in every direction 7.9 % and more; synthetic prostates: plans and predictions at
+# most 1.6 %, such doses 17 % and more.
 MOST_PERCENT = 6.5
 
 
 def undeliverable_gy(case: Case, dose_gy: GyArray, beams: Beams) -> float:
     """Return the mean distance in Gy from a dose to the nearest that beams of free fluence give.
 
-    No leaves are sequenced, so a machine comes no nearer than this: a bound that takes seconds, where a plan takes more.
+    No leaves are sequenced, so a machine comes no nearer than this: a bound in seconds.
 
     Parameters
     ----------
@@ -56,6 +56,6 @@ def refuse_undeliverable(case: Case, apart_gy: float, beams: Beams) -> None:
         raise BadCase(
             case.case_id,
             f"the predicted dose lies {apart_gy:.1f} Gy ({percent:.1f} % of {prescribed:g} Gy) from the nearest that "
-            f"{len(beams.gantry_deg)} beams can give, at most {MOST_PERCENT:g} % is wanted: no machine could deliver it. "
-            "Compare the patient's contours and prescription with those of the training cases",
+            f"{len(beams.gantry_deg)} beams can give, at most {MOST_PERCENT:g} % is wanted: no machine could deliver "
+            "it. Compare the patient's contours and prescription with those of the training cases",
         )
