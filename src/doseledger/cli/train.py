@@ -112,6 +112,7 @@ def train(
     from doseledger.gates.limits import load_thresholds
     from doseledger.gates.run_digest import run_digest
     from doseledger.gates.verdict import require_token
+    from doseledger.learn.training.keeping import Kept
     from doseledger.learn.training.train import Places
     from doseledger.learn.training.train import train as train_model
 
@@ -121,8 +122,8 @@ def train(
     judged = run_digest(run, layout.splits, limits.preflight)
     require_token(paths.preflight_verdict.token, judged, "preflight")
     places = Places(layout.cases, layout.splits, paths.run, this_machine().states, layout.physics)
-    wandb = at.settings.train.wandb
-    train_model(run, places, fresh=fresh, tell=tell, red_flags=limits.training, wandb=wandb)
+    kept = Kept(at.settings.train.checkpoint_steps, at.settings.train.wandb)
+    train_model(run, places, fresh=fresh, tell=tell, red_flags=limits.training, kept=kept)
 
 
 @app.command(rich_help_panel=MODEL)

@@ -71,6 +71,7 @@ class TrainSettings(Block):
 
     devices: Count
     nodes: Count
+    checkpoint_steps: CountOrZero
     wandb: bool
     watchdog: WatchdogSettings
 
