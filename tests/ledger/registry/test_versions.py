@@ -20,6 +20,8 @@ from fixtures.runs import judge_again, write_shortcuts
 from typer.testing import CliRunner
 
 from doseledger.cli.app import app
+from doseledger.cli.shared import Project
+from doseledger.cli.train import parent_in
 from doseledger.core.case import Case
 from doseledger.core.errors import BadInput, DoseledgerError, NotReady
 from doseledger.core.files import read_json, read_yaml, sha256_of_file, write_json, write_text
@@ -689,6 +691,32 @@ def test_a_clone_without_the_remote_says_how_to_name_it(clone: Path, tmp_path: P
     told = refusal("registry", "get", "dose_unet@v0.1.0", "--out", str(tmp_path / "model"))
     assert "best.ckpt is neither in the cache nor in a remote" in told
     assert "`dvc push` where the model was registered" in told
+
+
+def test_a_training_begins_with_a_version_that_is_fetched_once_and_compared_each_time(registered: Path) -> None:
+    settings = load_settings(registered / "params.yaml")
+    at = Project(Layout(registered, "phantom"), settings)
+    recipe = recipe_of(settings, "dose_unet")
+    assert parent_in(at, "dose_fine", recipe) is None
+    recipe = recipe.model_copy(update={"init_from": "dose_unet@v0.1.0"})
+    version = find_version(registered, "dose_unet@v0.1.0")
+    kept = registered / ".doseledger/parents/dose_unet@v0.1.0/best.ckpt"
+    for how in ("absent", "there", "damaged"):
+        if how == "damaged":
+            kept.write_bytes(kept.read_bytes()[:-1])
+        parent = parent_in(at, "dose_fine", recipe)
+        assert parent is not None
+        (line,) = parent.line
+        assert (line.name, line.cohort, line.sha256) == (
+            "dose_unet@v0.1.0", "phantom", version.record["checkpoint"]["sha256"],
+        )  # fmt: skip
+        assert sorted(line.trained_on) == ["case_0001", "case_0002"]
+        assert sha256_of_file(kept) == line.sha256
+    assert [path.name for path in kept.parents[1].iterdir()] == ["dose_unet@v0.1.0"]
+    with pytest.raises(DoseledgerError, match=r"dose_unet@v9\.0\.0 is not registered"):
+        parent_in(at, "dose_fine", recipe.model_copy(update={"init_from": "dose_unet@v9.0.0"}))
+    with pytest.raises(BadInput, match="dose_fine: init_from names dose_dream, neither a model that is trained"):
+        parent_in(at, "dose_fine", recipe.model_copy(update={"init_from": "dose_dream"}))
 
 
 def test_a_version_that_nobody_registered_is_told_with_those_that_are(registered: Path) -> None:

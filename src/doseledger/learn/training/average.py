@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -49,6 +50,12 @@ class AveragedTask(NetworkTask):
         super().optimizer_step(*args, **kwargs)
         if self.ema is not None:
             self.ema.update_parameters(self.network)
+
+    def begin_from(self, weights: Mapping[str, Tensor], extras: Mapping[str, Any]) -> None:
+        """Take over a trained network's weights; their average begins with them."""
+        super().begin_from(weights, extras)
+        if self.ema is not None:
+            self.ema.module.load_state_dict(weights)
 
     def weights(self) -> dict[str, Tensor]:
         """Return the weights that predict."""

@@ -12,9 +12,9 @@ from typing import Any
 
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import read_mapping, sha256_of_json, write_json
+from doseledger.learn.watch.heartbeat import STATE_FILE
 
 PARTS_FILE = "fingerprint.json"
-LIGHTNING_FILE = "last.ckpt"
 LOCK_FILE = "lock"
 
 
@@ -31,7 +31,7 @@ class ResumeState:
     @property
     def lightning(self) -> Path:
         """Lightning's own checkpoint: weights, optimiser, schedule, progress, callbacks."""
-        return self.folder / LIGHTNING_FILE
+        return self.folder / STATE_FILE
 
     def release(self) -> None:
         """Leave the state to whoever comes next."""
@@ -71,7 +71,7 @@ def open_state(root: Path, model: str, parts: dict[str, Any], *, fresh: bool, tw
     if fresh:
         for file in set(folder.iterdir()) - {folder / LOCK_FILE}:
             file.unlink()
-    if (folder / LIGHTNING_FILE).is_file():
+    if (folder / STATE_FILE).is_file():
         return ResumeState(folder, True, "settings, data and code are those of the interrupted run", lock)
     write_json(folder / PARTS_FILE, parts)
     others = [other for other in list_states(root, model) if not other.name.startswith(name)]
@@ -113,13 +113,13 @@ def join_state(root: Path, model: str, parts: dict[str, Any], *, fresh: bool) ->
     An interrupted run's state stays as it was until the first epoch has ended, which takes all of them: they agree.
     """
     folder = root / model / sha256_of_json(parts)[:16]
-    return ResumeState(folder, not fresh and (folder / LIGHTNING_FILE).is_file(), "")
+    return ResumeState(folder, not fresh and (folder / STATE_FILE).is_file(), "")
 
 
 def list_states(root: Path, model: str | None = None) -> list[Path]:
     """Return the folders of interrupted runs, of one model or all, those touched last first."""
-    states = [file.parent for file in root.glob(f"{model or '*'}/*/{LIGHTNING_FILE}")]
-    return sorted(states, key=lambda folder: (folder / LIGHTNING_FILE).stat().st_mtime, reverse=True)
+    states = [file.parent for file in root.glob(f"{model or '*'}/*/{STATE_FILE}")]
+    return sorted(states, key=lambda folder: (folder / STATE_FILE).stat().st_mtime, reverse=True)
 
 
 def clear_states(root: Path, model: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import pytorch_lightning as pl
@@ -42,6 +43,10 @@ class NetworkTask(pl.LightningModule):
         loss, _ = self.batch_loss(batch, index)
         refuse_infinite_loss(loss, batch["case_id"], epoch=self.current_epoch, index=index)
         return loss
+
+    def begin_from(self, weights: Mapping[str, Tensor], extras: Mapping[str, Any]) -> None:
+        """Take over a trained network's weights, those that predict; the optimiser begins anew."""
+        self.network.load_state_dict(weights)
 
     def extras(self) -> dict[str, Any]:
         """Return what prediction needs beside recipe and weights: nothing."""

@@ -29,6 +29,7 @@ from doseledger.learn.training.callbacks import Alive, CaseGroups, Log, Recorder
 from doseledger.learn.training.checkpoint import Checkpoint, make_checkpoint
 from doseledger.learn.training.keeping import NOTHING_MORE, Kept, StateKeeper, StepSeeds, require_whole
 from doseledger.learn.training.measured import measured_cases
+from doseledger.learn.training.parent import refuse_seen_split, require_fit
 from doseledger.learn.training.ranks import (
     BEGINNING,
     Team,
@@ -99,6 +100,7 @@ def train(
         return
     team = team_of(run.devices, run.nodes)
     cases = open_cases(run, places)
+    refuse_seen_split(run, read_table(places.splits, SPLITS))
     spec = run.family.reader.spec_of([*cases["train"], *cases["val"]], run.recipe.inputs)
     parts = fingerprint_parts(run, places, cases)
     if team.is_main:
@@ -152,8 +154,9 @@ def _start_log(places: Places, state: ResumeState, tell: Tell) -> Log:
 
 def _describe(run: TrainingRun, task: Task, team: Team, cases: CasesByPart, groups: CaseGroups) -> str:
     n_weights = sum(weight.numel() for weight in task.network.parameters())
+    begun = f", begun with those of {run.parent.name}" if run.parent else ""
     text = (
-        f"{run.model}: {n_weights / 1e6:.2f} million weights; {len(cases['train'])} training cases "
+        f"{run.model}: {n_weights / 1e6:.2f} million weights{begun}; {len(cases['train'])} training cases "
         f"({len(groups.trained)} measured with each validation), {len(cases['val'])} validation cases"
     )
     if team.size == 1:
@@ -176,10 +179,20 @@ def open_cases(run: TrainingRun, places: Places) -> CasesByPart:
 
 
 def make_task(run: TrainingRun, spec: Any, cases: CasesByPart) -> Task:
-    """Return the task of the run's family, with weights drawn from the run's seed and nothing else's."""
+    """Return the task of the run's family, with its parent's weights, or drawn from the run's seed and nothing else's.
+
+    Raises
+    ------
+    BadInput
+        If its parent's weights don't fit.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)
-        return run.family.make_task(run, spec, cases)
+        task = run.family.make_task(run, spec, cases)
+    if run.parent is not None:
+        require_fit(run, task.weights())
+        task.begin_from(run.parent.weights, run.parent.extras)
+    return task
 
 
 def fingerprint_parts(run: TrainingRun, places: Places, cases: CasesByPart) -> dict[str, Any]:
@@ -196,6 +209,7 @@ def fingerprint_parts(run: TrainingRun, places: Places, cases: CasesByPart) -> d
         "code": reached_code(__name__, run.family.module),
         "data_gate": run.token,
         **run.family.parts,
+        **({"init_from": [line.sha256 for line in run.ancestors]} if run.ancestors else {}),
         "processes": run.devices * run.nodes,
         "versions": {"torch": torch.__version__, "pytorch_lightning": pl.__version__},
     }
