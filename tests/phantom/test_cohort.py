@@ -22,13 +22,13 @@ from doseledger.core.layout import Layout
 from doseledger.core.protocol import GoalSet, Protocol, load_goals, load_protocol
 from doseledger.core.settings import PhantomSettings
 from doseledger.core.tables import RAW, read_table
-from doseledger.dicom.check import MachineLimits, check_rtplan
-from doseledger.dicom.objects import to_bytes
-from doseledger.dicom.read_plan import read_plan
+from doseledger.dicom.plan.check import MachineLimits, check_rtplan
+from doseledger.dicom.plan.read import read_plan
 from doseledger.dicom.source import source_digest
+from doseledger.dicom.write.objects import to_bytes
 from doseledger.dosimetry.goals import lint_goals
 from doseledger.evaluate.files.plan_dose import recompute_dose
-from doseledger.ingest.case import Origin, convert_case
+from doseledger.ingest.patient.case import Origin, convert_case
 from doseledger.phantom import cohort as phantom
 from doseledger.phantom.cohort import (
     DIRT,

@@ -10,10 +10,10 @@ from pydicom import Dataset
 
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.dicom.dose_parts import read_parts
+from doseledger.dicom.plan.read import read_plan, read_prescription
 from doseledger.dicom.position import Position, check_position, turn_plan
 from doseledger.dicom.read import gather_objects
 from doseledger.dicom.read_image import read_image
-from doseledger.dicom.read_plan import read_plan, read_prescription
 from doseledger.dicom.source import in_file, lenient, malformed_as_bad_case, read_source
 from doseledger.dicom.values import items_of, text_of
 from doseledger.planning.dose.engine import SUB_ANGLES, dose_at_points, outline, voxel_points_xyz
