@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -27,8 +31,9 @@ from doseledger.learn.run import TrainingRun
 from doseledger.learn.training.keeping import Kept, require_whole
 from doseledger.learn.training.optimiser import plateau_share
 from doseledger.learn.training.ranks import RankSampler, Team
+from doseledger.learn.training.resume import open_state
 from doseledger.learn.training.task import NetworkTask
-from doseledger.learn.training.train import Places, train
+from doseledger.learn.training.train import Places, fingerprint_parts, open_cases, train
 
 MakeRun = Callable[..., TrainingRun]
 # Six steps an epoch, and a state after every second one.
@@ -216,3 +221,52 @@ def test_ranks_leave_out_what_lies_behind_them_in_one_epoch_alone() -> None:
         rest.set_epoch(epoch)
         assert list(rest) == list(whole)[n_done:]
     assert len(rest) == 5
+
+
+CHILD = """
+import pickle, sys, time
+from pathlib import Path
+import torch
+from doseledger.learn.training.task import NetworkTask
+from doseledger.learn.training.train import train
+
+torch.set_num_threads(1)
+run, places = pickle.loads(Path(sys.argv[1]).read_bytes())
+step, folder = NetworkTask.training_step, Path(sys.argv[1]).parent
+
+def wait(task, samples, index):
+    if task.current_epoch == 1 and index == 0:
+        (folder / "waits").touch()
+        while not (folder / "go").exists():
+            time.sleep(0.02)
+    return step(task, samples, index)
+
+NetworkTask.training_step = wait
+train(run, places, fresh=False, tell=print)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_that_train_the_same_at_once_do_not_disturb_each_other(
+    make_run: MakeRun, places: Places, tmp_path: Path
+) -> None:
+    run, other = make_run({**STEPS, "fit.max_epochs": 2}), replace(places, out=places.out.with_name("other"))
+    (tmp_path / "task.pickle").write_bytes(pickle.dumps((run, places)))
+    command = [sys.executable, "-c", CHILD, str(tmp_path / "task.pickle")]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    while not (tmp_path / "waits").exists():
+        assert child.poll() is None, "training ended before it waited"
+        time.sleep(0.02)
+    # The child has a state to go on from, and it is not taken from it.
+    lines = quietly(run, other)
+    assert lines[0] == "starts from the beginning: another process trains the same now"
+    assert len(list(places.state_root.glob("*/*/last.ckpt"))) == 1
+    with pytest.raises(NotReady, match=r"another process trains this very model now, with .*wait for its end"):
+        parts = fingerprint_parts(run, places, open_cases(run, places))
+        open_state(places.state_root, run.model, parts, fresh=True, twins=False)
+    (tmp_path / "go").touch()
+    said, _ = child.communicate(timeout=300)
+    assert child.returncode == 0
+    assert "there is no interrupted run" in said
+    assert_same_run(places, other)
+    assert not list(places.state_root.glob("*/*"))
