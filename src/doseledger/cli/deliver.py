@@ -58,7 +58,7 @@ def predict_dicom(
     rules = load_protocol(protocol or at.layout.protocol)
     wanted = protocol_of_prediction(rules, doses, fractions)
     predictor = projected(open_predictor(checkpoint, recipe_of(at.settings, model_of(checkpoint))))
-    seen = seen_cases(predictor.checkpoint.trained_on, predictor.checkpoint.selected_on, cases)
+    seen = seen_cases(predictor.checkpoint.all_trained_on, predictor.checkpoint.all_selected_on, cases)
     request = DicomRequest(predictor, wanted, seen, grid_mm, cast("Literal[16, 32]", bits))
     found = predict_folder(find_patients(folder, batch=batch), request, out, tell)
     show(found, as_json, f"{len(found['predicted'])} predicted, {len(found['failed'])} failed: {out}/predictions.json")
