@@ -246,7 +246,7 @@ def test_a_packed_volume_of_more_than_2_gib_or_of_more_voxels_than_any_scan_is_n
 def test_bytes_too_many_move_all_voxels_behind_them_and_are_refused(at: int, is_packed: bool) -> None:
     whole = nibabel.Nifti1Image(np.arange(24, dtype=np.int16).reshape(2, 3, 4), AFFINE).to_bytes()
     longer = whole[:at] + b"\0\0" + whole[at:]
-    with pytest.raises(BadCase, match="x.nii goes on behind the 400 bytes that its header counts; copy it again"):
+    with pytest.raises(BadCase, match=r"x.nii goes on behind the 400 bytes that its header counts; copy it again"):
         read_volume(gzip.compress(longer) if is_packed else longer, "x.nii", "x")
 
 
@@ -271,7 +271,7 @@ def test_a_header_that_nibabel_would_mend_is_refused_with_what_is_wrong_and_noth
 def test_voxels_that_begin_within_the_header_are_refused() -> None:
     header = nibabel.Nifti1Image(np.zeros((2, 3, 4), np.int16), AFFINE).header
     header["magic"], header["vox_offset"] = b"n+1", 0
-    with pytest.raises(BadCase, match="x.nii says that its numbers begin at byte 0; convert it again"):
+    with pytest.raises(BadCase, match=r"x.nii says that its numbers begin at byte 0; convert it again"):
         read_volume(header.binaryblock[:348], "x.nii", "x")
 
 
