@@ -152,7 +152,8 @@ def write_labels(path: Path, labels: Array, volume: Volume) -> None:
     header = volume.header.copy()
     header.set_data_dtype(labels.dtype)
     header.set_slope_inter(1, 0)
-    header["cal_max"] = header["cal_min"] = 0
+    # nibabel finds the place behind this header by itself.
+    header["cal_max"] = header["cal_min"] = header["vox_offset"] = 0
     turned = np.ascontiguousarray(volume.in_file_axes(labels))
     header.set_data_shape(turned.shape)
     kind: Any = nibabel.Nifti2Image if isinstance(header, nibabel.Nifti2Header) else nibabel.Nifti1Image
