@@ -1,4 +1,4 @@
-"""DICOM image series in, RTSTRUCT and DICOM SEG out: on the series' own voxels, linked to it, one bad patient listed."""
+"""DICOM image series in, RTSTRUCT and DICOM SEG out: on the series' own voxels; one bad patient is listed."""
 
 from __future__ import annotations
 

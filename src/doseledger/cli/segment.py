@@ -28,9 +28,7 @@ def segment(
     formats: Annotated[
         list[str] | None, typer.Option("--format", help="Of DICOM: rtstruct or seg; repeat for both. Else rtstruct.")
     ] = None,
-    own_names: Annotated[
-        bool, typer.Option("--own-names", help="Of DICOM: the protocol's names, not TG-263's.")
-    ] = False,
+    own_names: Annotated[bool, typer.Option("--own-names", help="Of DICOM: no names of TG-263.")] = False,
     identity: Annotated[
         bool, typer.Option("--identity", help="Of DICOM: copy the patient's name and dates from the image.")
     ] = False,

@@ -70,7 +70,7 @@ def clean(mask: Mask, how: Cleaning, taken: Mask | None = None) -> tuple[Mask, s
 
 
 def clean_labels(labels: Array, n_structures: int, how: Cleaning) -> tuple[Array, list[str]]:
-    """Return a label map (z, y, x), 0 background, with each structure cleaned, and the words for each, as `clean` has it.
+    """Return a label map (z, y, x), 0 background, with each structure cleaned, and the words of `clean` for each.
 
     A hole is background that a structure closes in; what another structure holds stays.
     """

@@ -128,8 +128,9 @@ def case_of_series(source: Path, origin: Origin, protocol: Protocol) -> Case:
 def _of_images(protocol: Protocol) -> Protocol:
     """A protocol of DICOM that asks for the image and nothing else."""
     structures = [item.model_copy(update={"required": False}) for item in protocol.structures]
-    nothing = {"phi": None, "skip_when": None, "beams": None, "prescription_gy": {}, "n_fractions": None}
-    return protocol.model_copy(update={"objects": ["ct"], "structures": structures, "body_names": [], **nothing})
+    without: dict[str, Any] = dict.fromkeys(("phi", "skip_when", "beams", "n_fractions"))
+    without |= {"prescription_gy": {}, "body_names": []}
+    return protocol.model_copy(update={"objects": ["ct"], "structures": structures, **without})
 
 
 def describe_structures(record: Mapping[str, Any]) -> list[str]:
