@@ -287,9 +287,10 @@ def _series(slices: Datasets, rtstruct: pydicom.Dataset | None, choice: _Choice)
                 choice.notes.append("the image series was found by its frame of reference (--link frame-of-reference)")
             series = found
     if len(series) != 1:
+        listed = "; ".join(f"{len(items)} files{_names(items[:1], ' with ')}" for items in series.values())
         raise BadCase(
             choice.case_id,
-            f"{len(series)} image series could be the planning scan, wanted one; leave only that",
+            f"{len(series)} image series could be the planning scan ({listed}), wanted one; leave only that",
         )
     return next(iter(series.values()))
 
