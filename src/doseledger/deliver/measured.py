@@ -25,7 +25,7 @@ OTHER_PRESCRIPTION = "the patient has another prescription than the clinical goa
 class Yardstick:
     """Statistics by kind of structure (`target`, `organ`), the cohort's own protocol, and its clinical goals if any."""
 
-    statistics: Mapping[str, Sequence[str]]
+    statistics: Mapping[Any, Sequence[str]]
     protocol: Protocol
     goals: GoalSet | None
 
