@@ -36,7 +36,8 @@ def training_run(at: Project, model: str, devices: int | None = None, nodes: int
     Raises
     ------
     NotReady
-        If the data gate has not judged exactly these data, or the model that it starts from is not trained.
+        If the data gate has not judged exactly these data, the model that it starts from is not trained, or the
+        library of the record that the settings ask for is absent.
     GateFailed
         If the data gate said no.
     """
@@ -44,9 +45,11 @@ def training_run(at: Project, model: str, devices: int | None = None, nodes: int
     from doseledger.gates.verdict import require_token
     from doseledger.learn.kinds import make_family, recipe_of
     from doseledger.learn.run import TrainingRun
+    from doseledger.learn.watch.loggers import require_logger
     from doseledger.ledger.provenance.stamp import git_state, run_provenance
 
     layout, settings = at.layout, at.settings
+    require_logger(settings.train.logger)
     if (dirty := git_state(layout.root).describe()) and not is_further_process():
         tell(f"warning: {dirty}. {DIRTY}")
     token = require_token(layout.data_verdict.token, data_digest(layout), "data")
@@ -121,8 +124,8 @@ def train(
     judged = run_digest(run, layout.splits, limits.preflight)
     require_token(paths.preflight_verdict.token, judged, "preflight")
     places = Places(layout.cases, layout.splits, paths.run, this_machine().states, layout.physics)
-    wandb = at.settings.train.wandb
-    train_model(run, places, fresh=fresh, tell=tell, red_flags=limits.training, wandb=wandb)
+    logger = at.settings.train.logger
+    train_model(run, places, fresh=fresh, tell=tell, red_flags=limits.training, logger=logger)
 
 
 @app.command(rich_help_panel=MODEL)

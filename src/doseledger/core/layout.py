@@ -70,7 +70,6 @@ class Machine:
         folder = root / ".doseledger"
         self.root = root
         self.states = folder / "resume"
-        self.wandb = folder / "wandb"
         self.ingest_indices = folder / "ingest"
         self.audit_log = folder / "audit.jsonl"
         self.digests = folder / "digests.sqlite"

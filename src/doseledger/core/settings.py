@@ -71,7 +71,7 @@ class TrainSettings(Block):
 
     devices: Count
     nodes: Count
-    wandb: bool
+    logger: Literal["csv", "tensorboard", "mlflow", "wandb"]
     watchdog: WatchdogSettings
 
 

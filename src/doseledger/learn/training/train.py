@@ -32,7 +32,8 @@ from doseledger.learn.training.ranks import Team, share_cases, share_patches, te
 from doseledger.learn.training.resume import ResumeState, join_state, open_state
 from doseledger.learn.training.run_files import device_name, resolved_settings, write_run_files
 from doseledger.learn.watch.heartbeat import Pulse, stacks_on_request
-from doseledger.learn.watch.live import Live, open_wandb
+from doseledger.learn.watch.live import Live
+from doseledger.learn.watch.loggers import LoggerName, Record, open_logger
 from doseledger.learn.watch.red_flags import RedFlagLimits
 
 TALKATIVE = (
@@ -64,7 +65,7 @@ def train(
     fresh: bool,
     tell: Tell,
     red_flags: RedFlagLimits | None = None,
-    wandb: bool = False,
+    logger: LoggerName = "csv",
 ) -> None:
     """Train a model and write its run: checkpoints, history, settings, summary and log.
 
@@ -76,8 +77,8 @@ def train(
         Takes each line that train.log gets.
     red_flags
         Limits of the signs that are told as it trains; None tells of none.
-    wandb
-        Keep an offline Weights & Biases record beside the resume states too.
+    logger
+        Which record is kept beside the resume states too; `csv` is history.csv alone.
 
     Raises
     ------
@@ -103,10 +104,11 @@ def train(
             log = _start_log(places, state, tell)
             write_run_files(run, places.out, places.splits, spec, cases)
         live = Live(places.out, red_flags, log)
-        if wandb and team.is_main:
+        if team.is_main:
             # Beside the resume states, not among them: it outlives the run.
-            folder = places.state_root.parent / "wandb"
-            live.sink = stack.enter_context(open_wandb(folder, run.model, state.folder.name, resolved_settings(run)))
+            folder = places.state_root.parent / logger
+            record = Record(folder, run.model, state.folder.name, resolved_settings(run))
+            live.sink = stack.enter_context(open_logger(logger, record))
         task = make_task(run, spec, cases)
         validated, trained = ([case.case_id for case in part] for part in (cases["val"], measured_cases(run, cases)))
         groups = CaseGroups(validated, trained, run.family.scores)
