@@ -41,7 +41,7 @@ def bright(case: OpenCase) -> dict[str, Any]:
 def predictor() -> Predictor:
     nothing: frozenset[str] = frozenset()
     checkpoint: Any = SimpleNamespace(
-        model="seg", structure_names=("Rectum", "Bowel"), epoch=1, trained_on={}, selected_on={}, seen=nothing
+        model="seg", structure_names=("Rectum", "Bowel"), epoch=1, all_trained_on={}, all_selected_on={}, seen=nothing
     )
     return Predictor(checkpoint, "a" * 64, {"flips": []}, bright, says_labels=True)
 

@@ -109,7 +109,7 @@ def test_a_record_of_lightnings_loggers_holds_each_epoch_and_no_case(
     pytest.importorskip(name, reason=f"{name} is not installed: its record is not written here")
     for variable in ENVIRONMENT.get(name, {}):
         monkeypatch.setenv(variable, "before")
-    train(make_run({"fit.max_epochs": 2}), places, fresh=False, tell=lambda line: None, logger=name)
+    train(make_run({"fit.max_epochs": 2}), places, fresh=False, tell=lambda line: None, kept=Kept(logger=name))
     written = [path for path in (places.state_root.parent / name).rglob("*") if path.is_file()]
     assert written
     text = b"".join(path.read_bytes() for path in written)
