@@ -11,8 +11,8 @@ import pytest
 from pydicom.uid import ImplicitVRLittleEndian, RLELossless
 
 from doseledger.core.errors import BadCase, BadInput
-from doseledger.dicom.check import check_rtplan
 from doseledger.dicom.pixels import padding_of, read_pixels
+from doseledger.dicom.plan.check import check_rtplan
 from doseledger.dicom.read_dose import read_dose
 from doseledger.dicom.read_image import read_image
 from doseledger.dicom.read_structures import read_contours, read_rois

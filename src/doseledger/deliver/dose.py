@@ -24,15 +24,16 @@ from doseledger.core.fanout import run_cases
 from doseledger.core.files import all_or_none, atomic_path, sha256_of_bytes, sha256_of_file, write_json
 from doseledger.core.grid import Grid, resample_linear
 from doseledger.core.protocol import Protocol
+from doseledger.deliver.deliverable import refuse_undeliverable, undeliverable_gy
 from doseledger.deliver.patient import protocol_of_prediction as protocol_of_prediction
 from doseledger.deliver.patient import roi_numbers
 from doseledger.deliver.seen import SeenCases
-from doseledger.dicom.objects import to_bytes
 from doseledger.dicom.read import CaseObjects, gather_objects
 from doseledger.dicom.source import in_file, lenient, malformed_as_bad_case, read_source, source_digest
 from doseledger.dicom.values import text_of
-from doseledger.dicom.write_prediction import PredictedBy, make_heading, make_predicted_dose, make_predicted_plan
-from doseledger.ingest.case import Origin, convert_case
+from doseledger.dicom.write.objects import to_bytes
+from doseledger.dicom.write.prediction import PredictedBy, make_heading, make_predicted_dose, make_predicted_plan
+from doseledger.ingest.patient.case import Origin, convert_case
 from doseledger.ingest.physics import with_physics
 from doseledger.ingest.raw import find_sources
 from doseledger.learn.data.inputs import CaseFile, open_case
@@ -160,6 +161,10 @@ def predict_patient(
         opened = open_case(with_physics(placed, request.predictor.checkpoint.beams, Path(folder)))
         arrays = request.predictor.predict(opened)
         dose_gy: NDArray[np.float32] = arrays["dose_gy"]
+        apart_gy = None
+        if (beams := request.protocol.beams) is not None:
+            apart_gy = undeliverable_gy(case, dose_gy, beams)
+            refuse_undeliverable(case, apart_gy, beams)
         with malformed_as_bad_case(name):
             delivered = _dicom_of(case, dose_gy, objects, request, digest)
         npz, *places = _places(out, name)
@@ -172,6 +177,7 @@ def predict_patient(
     return {
         "highest_gy": round(float(dose_gy.max()), 3),
         "mean_gy": {target: round(mean, 3) for target, mean in targets.items()},
+        "undeliverable_gy": None if apart_gy is None else round(apart_gy, 3),
         "seen_before": seen,
         "warnings": case.meta["warnings"],
     }

@@ -17,10 +17,10 @@ from doseledger.core.files import atomic_path, sha256_of_bytes, sha256_of_file, 
 from doseledger.core.grid import Grid, resample_linear
 from doseledger.core.protocol import Protocol
 from doseledger.core.types import Array
-from doseledger.ingest.case import Origin
-from doseledger.ingest.nifti import assemble
-from doseledger.ingest.nifti_files import find_images
-from doseledger.ingest.nifti_volume import Volume, read_volume
+from doseledger.ingest.nifti.case import assemble
+from doseledger.ingest.nifti.files import find_images
+from doseledger.ingest.nifti.volume import Volume, read_volume
+from doseledger.ingest.patient.case import Origin
 from doseledger.learn.data.inputs import CaseFile, open_case
 from doseledger.learn.predict.predictor import Predictor
 

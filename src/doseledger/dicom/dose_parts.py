@@ -10,7 +10,7 @@ import pydicom
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.grid import Grid, resample_linear
 from doseledger.dicom.pixels import n_frames
-from doseledger.dicom.plan_beams import metersets, treatment_beams
+from doseledger.dicom.plan.beams import metersets, treatment_beams
 from doseledger.dicom.read_dose import PLAN, Dose, read_dose, stack_planes
 from doseledger.dicom.source import in_file, label_of
 from doseledger.dicom.values import items_of, text_of, whole
