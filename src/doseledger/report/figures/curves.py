@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from doseledger.core.errors import BadInput
 from doseledger.core.protocol import Goal
+from doseledger.core.words import spell_metric
 from doseledger.dosimetry.dvh.grammar import parse_statistic
 from doseledger.report.figures.style import COLOURS, DASHED, new_figure, point_style
 
@@ -60,7 +61,7 @@ def training_panels(columns: Sequence[str]) -> list[Panel]:
 
 
 def _curves(columns: Sequence[str]) -> tuple[Curve, ...]:
-    return tuple(Curve(name, name.removesuffix("_gy").replace("_", " ")) for name in columns)
+    return tuple(Curve(name, spell_metric(name).replace(" (Gy)", "").replace(", ", ",\n")) for name in columns)
 
 
 def plot_training(history: pd.DataFrame, best_epoch: int | None) -> Figure:
