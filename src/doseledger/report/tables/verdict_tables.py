@@ -56,12 +56,11 @@ def _limit_rows(title: str, verdict: dict[str, Any], key: str, missed: Cell) -> 
             format_number(limit["found"], 3),
             str(limit["wanted"]).replace("<=", "≤").replace(">=", "≥"),
             Cell("met", "good") if limit["ok"] else missed,
-            limit["metric"],
-            limit["source"],
+            f"{limit['source']} [{limit['metric']}]",
         )
         for limit in verdict.get("details", {}).get(key, [])
     ]
-    columns = ("Metric", "#Found", "#Limit", "Verdict", "@In thresholds.yaml", "Source of the limit")
+    columns = ("Metric", "#Found", "#Limit", "Verdict", "Source of the limit [its name in thresholds.yaml]")
     judged = verdict["digest"] != NOT_JUDGED
     empty = "No limits are written down for this model." if judged else "This could not be judged; see the findings."
     return make_table(title, columns, rows, empty=empty)
