@@ -23,6 +23,7 @@ from doseledger.core.files import read_yaml, sha256_of_file
 from doseledger.core.grid import Grid
 from doseledger.core.protocol import Protocol, load_protocol
 from doseledger.core.settings import Settings, load_settings
+from doseledger.deliver.deliverable import refuse_undeliverable
 from doseledger.deliver.dose import (
     DicomRequest,
     PredictedPatient,
@@ -34,7 +35,8 @@ from doseledger.deliver.dose import (
 )
 from doseledger.deliver.seen import SeenCases, seen_cases
 from doseledger.dicom.read_dose import read_dose
-from doseledger.ingest.case import Origin, convert_case
+from doseledger.ingest.patient.case import Origin, convert_case
+from doseledger.ingest.physics import field_case
 from doseledger.learn.data.inputs import CaseFile, InputSpec, OpenCase, open_case
 from doseledger.learn.kinds import load_recipe, open_predictor, recipe_of
 from doseledger.learn.networks.denoiser import build_noise_network
@@ -43,6 +45,7 @@ from doseledger.learn.predict.cases import Model, dose_predictor, load_model, pr
 from doseledger.learn.recipes.diffusion import DiffusionRecipe
 from doseledger.learn.recipes.dose import PredictRecipe, Recipe
 from doseledger.learn.training.checkpoint import Checkpoint, save_checkpoint
+from doseledger.planning.fields.maps import physics_maps
 
 PREDICT = PredictRecipe(overlap=0.25, windows_at_once=2, mirror_average=True, project=False, spacing_tolerance=0.25)
 UNSEEN = SeenCases({}, {})
@@ -414,6 +417,56 @@ def test_a_patient_whose_dose_could_not_be_placed_or_predicted_is_refused(
     assert message in summary["failed"]["anon_1"]
 
 
+def with_beams(protocol: Protocol) -> Protocol:
+    """The protocol with nine fields, as a clinic's own may have."""
+    beams = {
+        "gantry_deg": [40.0 * k for k in range(9)],
+        "bixel_mm": 5.0,
+        "margin_mm": 10.0,
+        "kernel_weights": [1.0, 1.0, 1.0, 1.0],
+        "maps": ["conformal"],
+    }
+    return Protocol.model_validate({**protocol.model_dump(), "beams": beams})
+
+
+def test_a_dose_that_beams_can_give_is_told_with_its_distance_and_one_that_nothing_delivers_is_refused(
+    factory: Any, protocol: Protocol, model: Model, tmp_path: Path
+) -> None:
+    source = factory.make_patient().save(tmp_path / "in" / "anon_1")
+    beams = with_beams(protocol)
+    case = convert_case(source, Origin("anon_1"), beams)
+    open_fields = physics_maps(field_case(case), beams.beams)["conformal"]
+    wanted = np.zeros(case.grid.shape_zyx, dtype=np.float32)
+    for name, gy in case.prescription_gy.items():
+        wanted[case.mask(name)] = gy
+    request = DicomRequest(dose_predictor(model, PREDICT), beams, UNSEEN, None, 16)
+    told: list[str] = []
+    for out, dose_gy in (("fields", open_fields), ("targets", wanted)):
+        answer = replace(request.predictor, predict=lambda _, dose_gy=dose_gy: {"dose_gy": dose_gy})
+        summary = predict_folder({"anon_1": source}, replace(request, predictor=answer), tmp_path / out, told.append)
+        if out == "fields":
+            # What the fields give themselves is 0 away, but for voxels between the points.
+            assert summary["predicted"]["anon_1"]["undeliverable_gy"] < 1.0
+        else:
+            assert "from the nearest that 9 beams can give, at most 6.5 % is wanted" in summary["failed"]["anon_1"]
+            assert list((tmp_path / out).rglob("*.dcm")) == []
+
+
+@pytest.mark.parametrize(("apart_gy", "sound"), [(4.54, True), (4.56, False), (float("nan"), False)])
+def test_the_limit_of_what_can_be_delivered_is_six_and_a_half_percent_of_the_prescription(
+    factory: Any, protocol: Protocol, tmp_path: Path, apart_gy: float, sound: bool
+) -> None:
+    source = factory.make_patient().save(tmp_path / "anon_1")
+    beams = with_beams(protocol)
+    case = convert_case(source, Origin("anon_1"), beams)
+    assert max(case.prescription_gy.values()) == 70.0
+    if sound:
+        refuse_undeliverable(case, apart_gy, beams.beams)
+    else:
+        with pytest.raises(BadCase, match="no machine could deliver"):
+            refuse_undeliverable(case, apart_gy, beams.beams)
+
+
 def test_a_fault_of_the_model_is_not_laid_at_the_patients_door(factory: Any, predicted: Any, model: Model) -> None:
     def fails(case: OpenCase) -> Any:
         raise ValueError("shapes of the weights do not fit")
@@ -536,7 +589,7 @@ def test_a_real_patient_gets_a_dose_in_the_frame_of_their_image(
     recipe: Recipe, repository: Path, shared_data: Path, tmp_path: Path
 ) -> None:
     path = save_model(tmp_path / "best.ckpt", recipe, ("PTV", "Parotid_L", "Larynx"), ("PTV",))
-    protocol = load_protocol(repository / "tests" / "ingest" / "protocols" / "becker_hn.yaml")
+    protocol = load_protocol(repository / "tests" / "ingest" / "patient" / "protocols" / "becker_hn.yaml")
     source = shared_data / "dicom" / "proknow_becker_hn"
     # Only one parotid is drawn: there is nothing that a mirrored patient could swap it for.
     unmirrored = PREDICT.model_copy(update={"mirror_average": False})

@@ -17,9 +17,9 @@ from doseledger.cli.app import app
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.files import sha256_of_file
 from doseledger.core.grid import Grid
-from doseledger.dicom.objects import Study, make_uid, to_bytes
 from doseledger.dicom.read_dose import read_dose
-from doseledger.dicom.write import make_dose
+from doseledger.dicom.write.objects import Study, make_uid, to_bytes
+from doseledger.dicom.write.volumes import make_dose
 from doseledger.dosimetry.gamma.criteria import GammaCriteria
 from doseledger.evaluate.files.gamma import compare_doses, require_rtdose, write_gamma_map
 

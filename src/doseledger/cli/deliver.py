@@ -8,7 +8,7 @@ from typing import Annotated, Literal, cast
 import typer
 
 from doseledger.cli.audited import audited
-from doseledger.cli.shared import MODEL, Cohort, Json, Protocol, project, show, show_table, stage, tell
+from doseledger.cli.shared import MODEL, Cohort, Json, Machine, Protocol, project, show, show_table, stage, tell
 from doseledger.core.errors import BadInput
 
 app = typer.Typer()
@@ -62,7 +62,7 @@ def predict_dicom(
     rules = load_protocol(protocol or at.layout.protocol)
     wanted = protocol_of_prediction(rules, doses, fractions)
     predictor = projected(open_predictor(checkpoint, recipe_of(at.settings, model_of(checkpoint))))
-    seen = seen_cases(predictor.checkpoint.trained_on, predictor.checkpoint.selected_on, cases)
+    seen = seen_cases(predictor.checkpoint.all_trained_on, predictor.checkpoint.all_selected_on, cases)
     # A protocol from elsewhere may come without a cohort, and so without goals.
     known = protocol is None or (at.layout.cohorts / at.layout.cohort).is_dir()
     goals = load_goals(at.layout.goals) if known and at.layout.goals.is_file() else None
@@ -88,7 +88,7 @@ def predict_dicom(
 @deliver_app.command("plan")
 @audited(
     "deliver plan",
-    inputs=("prediction", "protocol", "goals", "params"),
+    inputs=("prediction", "machine", "protocol", "goals", "params"),
     outputs=("out",),
     reads="what",
 )
@@ -106,6 +106,7 @@ def deliver_plan(
         bool, typer.Option("--robustness", help="Compute it with set-up errors and other densities too.")
     ] = False,
     mu_weight: Annotated[float | None, typer.Option(help="In place of the settings'.", min=0.0)] = None,
+    machine: Machine = None,
     protocol: Protocol = None,
     cohort: Cohort = None,
     as_json: Json = False,
@@ -131,9 +132,9 @@ def deliver_plan(
     mu = {} if mu_weight is None else {"mu_weight": mu_weight}
     chosen = settings.deliver.model_copy(update=mu)
     goals = with_wishes(load_goals(layout.goals), wishes)
-    request = PlanRequest(rules, goals, chosen, load_machine(), tuple(wishes), robustness)
+    request = PlanRequest(rules, goals, chosen, load_machine(machine), tuple(wishes), robustness)
     if what in settings.models:
-        if goal or robustness or mu_weight is not None or out or prediction or model or protocol:
+        if goal or robustness or mu_weight is not None or out or prediction or model or protocol or machine:
             raise BadInput(f"{what} is a model, whose plans are a stage; the options are for one patient")
         stage("deliver", cohort, what)
         paths = layout.model(what)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from doseledger.cli.audited import audited
-from doseledger.cli.shared import JUDGE, Cohort, Json, Protocol, project, show, tell
+from doseledger.cli.shared import JUDGE, Cohort, Json, Machine, Protocol, project, show, tell
 from doseledger.core.errors import BadInput
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ dose_app = typer.Typer(no_args_is_help=True, help="Doses of single files.")
 plan_app = typer.Typer(no_args_is_help=True, help="Plans of single files.")
 app.add_typer(dose_app, name="dose", rich_help_panel=JUDGE)
 app.add_typer(plan_app, name="plan", rich_help_panel=JUDGE)
+machine_app = typer.Typer(no_args_is_help=True, help="Treatment machines.")
+app.add_typer(machine_app, name="machine", rich_help_panel=JUDGE)
 
 
 @dose_app.command("gamma")
@@ -146,6 +148,7 @@ def score_openkbp(
 def recompute_dose(
     cases: Annotated[list[Path], typer.Argument(help="Folders or zips of one case each: CT, RTPLAN and RTDOSE.")],
     limit_gy: Annotated[float, typer.Option(help="Exit 1 where a voxel differs by more.", min=0.0)] = 0.01,
+    machine: Machine = None,
     as_json: Json = False,
 ) -> None:
     """Recompute RTPLANs and compare with their RTDOSE.
@@ -156,8 +159,10 @@ def recompute_dose(
 
     from doseledger.core.limit import keeps
     from doseledger.evaluate.files.plan_dose import recompute_dose as recompute
+    from doseledger.planning.machine.linac import load_machine
 
-    found = [recompute(case) for case in cases]
+    beam = load_machine(machine)
+    found = [recompute(case, beam) for case in cases]
     for one in found:
         if one.warning:
             tell(f"WARNING: {one.case_id}: {one.warning}")
@@ -175,9 +180,7 @@ def recompute_dose(
 @plan_app.command("complexity")
 def complexity(
     files: Annotated[list[Path], typer.Argument(help="RTPLAN files, of any system.")],
-    machine: Annotated[
-        Path | None, typer.Option(help="YAML of a machine, for the speeds; else the generic one.")
-    ] = None,
+    machine: Machine = None,
     as_json: Json = False,
 ) -> None:
     """Measure the complexity of plans.
@@ -214,3 +217,40 @@ def plan_figure(
     rules = load_protocol(protocol or project(cohort).layout.protocol)
     plot_plan(case, rules, out)
     print(out)
+
+
+@machine_app.command("fit")
+@audited("machine fit", inputs=("like",), outputs=("out",), reads="all")
+def machine_fit(
+    scans: Annotated[list[Path], typer.Argument(help="Depth doses, profiles, output factors: .csv, .asc or .mcc.")],
+    out: Annotated[Path, typer.Option(help="The machine's YAML to write.")],
+    name: Annotated[str, typer.Option(help="As TreatmentMachineName of its plans says.")],
+    like: Annotated[Path | None, typer.Option(help="Machine whose leaves and speeds it has; else generic.")] = None,
+    gy_per_mu: Annotated[
+        float | None, typer.Option(help="Gy/MU at the isocentre, 100 mm deep, 100 mm field.", min=1e-5)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Fit a machine's beam to measurements.
+
+    Example: doseledger machine fit scans.mcc outputs.csv --name Linac1 --out linac1.yaml
+    """
+    from doseledger.core.files import sha256_of_file, write_text
+    from doseledger.planning.commissioning.fit import fit_machine, machine_as_yaml
+    from doseledger.planning.commissioning.scans import read_scans
+    from doseledger.planning.machine.linac import load_machine
+
+    curves, left_out = read_scans(scans)
+    for line in left_out:
+        tell(f"left out: {line}")
+    fit = fit_machine(curves, load_machine(like), name=name, gy_per_mu=gy_per_mu)
+    write_text(out, machine_as_yaml(fit.machine, {path.name: sha256_of_file(path) for path in scans}))
+    load_machine(out)
+    lines = [
+        f"{row['kind']} of {row['side_mm']:g} mm"
+        + (f", {row['depth_mm']:g} mm deep" if row["depth_mm"] else "")
+        + f": off by {row['worst_percent']:.2f} % of the maximum at worst, {row['rms_percent']:.2f} % rms"
+        for row in fit.rows
+    ]
+    found = {"machine": name, "out": str(out), "curves": fit.rows, "left_out": left_out}
+    show(found, as_json, "\n".join([*lines, f"{out}: {name}, fitted to {len(fit.rows)} curves"]))

@@ -61,6 +61,7 @@ Model = Annotated[str, typer.Argument(help="A name of `models` in the settings."
 Cohort = Annotated[str | None, typer.Option(help="Another cohort than the settings'.", autocompletion=complete_cohorts)]
 Workers = Annotated[int | None, typer.Option(help="Processes; 0: this one.", min=0)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+Machine = Annotated[Path | None, typer.Option(help="YAML of a machine; else the generic one.")]
 Protocol = Annotated[Path | None, typer.Option(help="Another protocol than the cohort's.")]
 
 

@@ -14,7 +14,8 @@ from doseledger.cli.shared import GATES, MODEL, Cohort, Json, Model, Project, sh
 from doseledger.cli.watchdog import is_further_process, watched
 
 if TYPE_CHECKING:
-    from doseledger.learn.run import TrainingRun
+    from doseledger.learn.recipes.dose import ModelRecipe
+    from doseledger.learn.run import Parent, TrainingRun
 
 app = typer.Typer()
 resume_app = typer.Typer(no_args_is_help=True, help="Interrupted trainings.")
@@ -66,7 +67,43 @@ def training_run(at: Project, model: str, devices: int | None = None, nodes: int
         family=make_family(recipe, layout.model(base).checkpoint if base else None),
         devices=devices or settings.train.devices,
         nodes=nodes or settings.train.nodes,
+        cohort=layout.cohort,
+        parent=parent_in(at, model, recipe),
     )
+
+
+def parent_in(at: Project, model: str, recipe: ModelRecipe) -> Parent | None:
+    """Return the trained model that a recipe begins with; None where its weights are drawn.
+
+    Raises
+    ------
+    BadInput
+        If it is neither a model of the settings nor a version.
+    NotReady
+        If it is not trained, not registered, or neither cache nor remote has it.
+    """
+    from doseledger.core.errors import BadInput
+    from doseledger.core.files import sha256_of_file
+    from doseledger.learn.kinds import open_checkpoint
+    from doseledger.learn.recipes.dose import FROM_NOTHING
+    from doseledger.learn.training.parent import parent_of
+    from doseledger.ledger.registry.fetch import keep_version
+    from doseledger.ledger.registry.tag import find_version
+
+    name, cohort = getattr(recipe, "init_from", FROM_NOTHING), at.layout.cohort
+    if name == FROM_NOTHING:
+        return None
+    if "@" in name:
+        # Of the main repository: an experiment's own folder has no tags.
+        machine = this_machine()
+        version = find_version(machine.root, name)
+        path, cohort = keep_version(machine.root, version, machine.parents), str(version.record["cohort"])
+    elif name in at.settings.models:
+        path = at.layout.model(name).checkpoint
+    else:
+        trained = ", ".join(at.settings.models)
+        raise BadInput(f"{model}: init_from names {name}, neither a model that is trained ({trained}) nor a version")
+    return parent_of(open_checkpoint(path), name, cohort, sha256_of_file(path))
 
 
 @app.command(rich_help_panel=GATES)
@@ -115,6 +152,7 @@ def train(
     from doseledger.gates.limits import load_thresholds
     from doseledger.gates.run_digest import run_digest
     from doseledger.gates.verdict import require_token
+    from doseledger.learn.training.keeping import Kept
     from doseledger.learn.training.train import Places
     from doseledger.learn.training.train import train as train_model
 
@@ -124,8 +162,8 @@ def train(
     judged = run_digest(run, layout.splits, limits.preflight)
     require_token(paths.preflight_verdict.token, judged, "preflight")
     places = Places(layout.cases, layout.splits, paths.run, this_machine().states, layout.physics)
-    logger = at.settings.train.logger
-    train_model(run, places, fresh=fresh, tell=tell, red_flags=limits.training, logger=logger)
+    kept = Kept(at.settings.train.checkpoint_steps, at.settings.train.logger)
+    train_model(run, places, fresh=fresh, tell=tell, red_flags=limits.training, kept=kept)
 
 
 @app.command(rich_help_panel=MODEL)

@@ -32,18 +32,19 @@ from doseledger.core.files import (
     write_text,
 )
 from doseledger.core.grid import Grid, resample_linear
-from doseledger.core.protocol import Protocol
+from doseledger.core.protocol import Beams, Protocol
 from doseledger.core.types import Array, Tell
+from doseledger.deliver.deliverable import refuse_undeliverable, undeliverable_gy
 from doseledger.deliver.measured import Yardstick, measure_dose
 from doseledger.deliver.patient import protocol_of_prediction as protocol_of_prediction
 from doseledger.deliver.patient import roi_numbers
 from doseledger.deliver.seen import SeenCases
-from doseledger.dicom.objects import to_bytes
 from doseledger.dicom.read import CaseObjects, gather_objects
 from doseledger.dicom.source import in_file, lenient, malformed_as_bad_case, read_source, source_digest
 from doseledger.dicom.values import text_of
-from doseledger.dicom.write_prediction import PredictedBy, make_heading, make_predicted_dose, make_predicted_plan
-from doseledger.ingest.case import Origin, convert_case
+from doseledger.dicom.write.objects import to_bytes
+from doseledger.dicom.write.prediction import PredictedBy, make_heading, make_predicted_dose, make_predicted_plan
+from doseledger.ingest.patient.case import Origin, convert_case
 from doseledger.ingest.physics import with_physics
 from doseledger.ingest.raw import find_sources
 from doseledger.learn.data.inputs import CaseFile, open_case
@@ -199,6 +200,7 @@ def predict_patient(
         placed = CaseFile(name, path, sha256_of_file(path))
         opened = open_case(with_physics(placed, request.predictor.checkpoint.beams, Path(folder)))
         arrays = request.predictor.predict(opened)
+        arrays = _with_distance(case, arrays, request.protocol.beams)
         with malformed_as_bad_case(name):
             delivered = _dicom_of(case, arrays["dose_gy"], objects, request, digest)
         found = {
@@ -221,6 +223,18 @@ def predict_patient(
             if page:
                 write_text(page_file, page)
     return found
+
+
+def _with_distance(case: Case, arrays: Mapping[str, Array], beams: Beams | None) -> dict[str, Array]:
+    """What was predicted, with its distance from what beams can give; refused where nothing could deliver it.
+
+    A projected dose is one that beams give, and says itself how far the model's own was.
+    """
+    if beams is None or "undeliverable_gy" in arrays:
+        return dict(arrays)
+    apart_gy = undeliverable_gy(case, arrays["dose_gy"], beams)
+    refuse_undeliverable(case, apart_gy, beams)
+    return {**arrays, "undeliverable_gy": np.asarray(apart_gy)}
 
 
 def _numbers_of(case: Case, arrays: Mapping[str, Array], request: DicomRequest) -> dict[str, Any]:

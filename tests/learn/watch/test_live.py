@@ -15,6 +15,7 @@ import pytest
 from doseledger.core.errors import NotReady
 from doseledger.core.files import read_json
 from doseledger.learn.run import DOSE_SCORES, TrainingRun
+from doseledger.learn.training.keeping import Kept
 from doseledger.learn.training.train import Places, train
 from doseledger.learn.watch.loggers import ENVIRONMENT, Record, open_logger, require_logger
 
@@ -63,7 +64,7 @@ def test_an_offline_record_holds_the_history_and_changes_nothing(
     make_run: MakeRun, places: Places, wandb: FakeWandb
 ) -> None:
     run = make_run({"fit.max_epochs": 2})
-    train(run, places, fresh=False, tell=lambda line: None, logger="wandb")
+    train(run, places, fresh=False, tell=lambda line: None, kept=Kept(logger="wandb"))
     assert (wandb.mode_then, wandb.started["mode"], wandb.finished) == ("offline", "offline", True)
     assert os.environ["WANDB_ERROR_REPORTING"] == "false"
     assert wandb.started["dir"] == str(places.state_root.parent / "wandb")
@@ -87,7 +88,7 @@ def test_a_record_without_its_library_is_refused_before_the_first_step(
         monkeypatch.setenv(name, "before")
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(NotReady, match=r"train\.logger is wandb, but wandb is absent: pip install wandb, or set"):
-        train(make_run(), places, fresh=False, tell=lambda line: None, logger="wandb")
+        train(make_run(), places, fresh=False, tell=lambda line: None, kept=Kept(logger="wandb"))
     assert not (places.out / "history.csv").exists()
 
 
@@ -108,7 +109,7 @@ def test_a_record_of_lightnings_loggers_holds_each_epoch_and_no_case(
     pytest.importorskip(name, reason=f"{name} is not installed: its record is not written here")
     for variable in ENVIRONMENT.get(name, {}):
         monkeypatch.setenv(variable, "before")
-    train(make_run({"fit.max_epochs": 2}), places, fresh=False, tell=lambda line: None, logger=name)
+    train(make_run({"fit.max_epochs": 2}), places, fresh=False, tell=lambda line: None, kept=Kept(logger=name))
     written = [path for path in (places.state_root.parent / name).rglob("*") if path.is_file()]
     assert written
     text = b"".join(path.read_bytes() for path in written)

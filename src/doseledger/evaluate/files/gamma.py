@@ -19,12 +19,12 @@ from doseledger.core.grid import Grid
 from doseledger.core.npz import open_npz
 from doseledger.core.planes import ROUNDED_MM, TINY_MM
 from doseledger.core.types import Floats
-from doseledger.dicom.objects import to_bytes
 from doseledger.dicom.pixels import n_frames
 from doseledger.dicom.read_dose import read_dose, read_dose_plane
 from doseledger.dicom.source import in_file, lenient, read_file
 from doseledger.dicom.values import text_of
-from doseledger.dicom.write_gamma import make_gamma_dose
+from doseledger.dicom.write.gamma import make_gamma_dose
+from doseledger.dicom.write.objects import to_bytes
 from doseledger.dosimetry.gamma.criteria import GammaCriteria
 from doseledger.dosimetry.gamma.gpu import torch_map
 from doseledger.dosimetry.gamma.grids import DosePair

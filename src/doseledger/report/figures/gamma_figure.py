@@ -106,7 +106,9 @@ def plot_gamma_histogram(gamma: Floats) -> Figure:
     edges = np.linspace(0.0, max(2.0, float(known.max(initial=0.0))), 41)
     groups = (known[known <= PASS_GAMMA], known[known > PASS_GAMMA])
     for part, colour, label in zip(groups, COLOURS, ("passes", "fails"), strict=False):
-        axis.hist(part, bins=edges, weights=np.full(len(part), 100.0 / max(len(known), 1)), color=colour, label=label)
+        axis.hist(
+            part, bins=edges.tolist(), weights=np.full(len(part), 100.0 / max(len(known), 1)), color=colour, label=label
+        )
     axis.axvline(1.0, color="#444444", linestyle=":")
     axis.set(xlabel="Gamma", ylabel="Points (%)")
     axis.legend(loc="upper right")
