@@ -1,4 +1,4 @@
-"""Control points of an RTPLAN as arrays: leaves, meterset, fluence in beam's-eye view.
+"""Control points of an RTPLAN as arrays: leaves, meterset, fluence.
 
 One row a segment, the way between two control points, beams one after the other: what a model of leaves learns from.
 The form is held by `validation/contracts/control_points.yaml`.
