@@ -52,8 +52,8 @@ def read_salt(path: Path, out: Path | None = None) -> bytes:
     if not path.exists():
         if made := _cases_in(out):
             raise BadInput(
-                f"{path}: no such file, and {out} holds {len(made)} clean cases that were made with a salt: with a new one "
-                "their patients would be there twice, under other pseudonyms. Name that salt, or an empty folder"
+                f"{path}: no such file, and {out} holds {len(made)} clean cases that were made with a salt: with a new "
+                "one their patients would be there twice, under other pseudonyms. Name that salt, or an empty folder"
             )
         with atomic_path(path) as part:
             part.touch(mode=0o600)
