@@ -178,6 +178,11 @@ def test_one_odd_rescale_among_slices_is_named(slices, volume):
     np.testing.assert_array_equal(image.values[3], volume[3] + 1024)
 
 
+def test_a_slice_that_is_a_copy_of_the_one_before_is_named(slices):
+    slices[2].PixelData = slices[1].PixelData
+    assert read_image(slices, "case_1").notes == ("1 slices are copies of the one before: CT2.dcm",)
+
+
 def test_run_lengths_are_read_and_too_few_of_them_refused(slices, volume):
     item = copy.deepcopy(slices[0])
     item.compress(RLELossless)

@@ -14,6 +14,9 @@ from doseledger.core.errors import BadInput
 if TYPE_CHECKING:
     from doseledger.evaluate.files.gamma import Engine
 
+# Resolution of a page's pictures.
+PAGE_DPI = 150
+
 app = typer.Typer()
 dose_app = typer.Typer(no_args_is_help=True, help="Doses of single files.")
 plan_app = typer.Typer(no_args_is_help=True, help="Plans of single files.")
@@ -46,6 +49,8 @@ def gamma(
         ),
     ] = "auto",
     verify: Annotated[int, typer.Option(help="Check so many random points against pymedphys.", min=0)] = 0,
+    page: Annotated[Path | None, typer.Option(help="HTML page to write, and a PDF of the same name beside it.")] = None,
+    rtdose: Annotated[Path | None, typer.Option(help="RTDOSE to write with the gamma map, for a viewer.")] = None,
     as_json: Json = False,
 ) -> None:
     """Compare two doses by gamma index (passes at ≤ 1).
@@ -53,15 +58,33 @@ def gamma(
     Example: doseledger dose gamma plan.dcm recomputed.dcm --percent 3 --mm 3 --json
     """
     from doseledger.dosimetry.gamma.criteria import GammaCriteria
-    from doseledger.evaluate.files.gamma import ENGINES, gamma_of_files
+    from doseledger.evaluate.files.gamma import (
+        ENGINES,
+        compare_doses,
+        gamma_words,
+        require_rtdose,
+        write_gamma_map,
+    )
 
     if engine not in ("auto", *ENGINES):
         raise BadInput(f"engine {engine!r}: wanted one of auto, {', '.join(ENGINES)}")
     criteria = GammaCriteria(percent, mm, cutoff, local, interp, max_gamma, normalisation_gy)
-    found = gamma_of_files(reference, evaluation, criteria, engine=cast("Engine", engine), verify=verify)
-    kind = "local" if local else "global"
+    # What can't be written is told before a search of minutes.
+    beside = require_rtdose(reference) if rtdose else None
+    templates = project().layout.templates if page else None
+    if page and page.suffix != ".html":
+        raise BadInput(f"--page {page}: wanted a name that ends in .html; the PDF is written beside it")
+    compared = compare_doses(reference, evaluation, criteria, engine=cast("Engine", engine), verify=verify)
+    found = compared.found
+    if rtdose and beside is not None:
+        write_gamma_map(compared, beside, rtdose)
+        tell(f"wrote {rtdose}")
+    if page and templates is not None:
+        from doseledger.report.gamma import write_gamma_page
+
+        write_gamma_page(compared, (reference, evaluation), templates, page, tell, dpi=PAGE_DPI)
     text = (
-        f"gamma {percent:g} %/{mm:g} mm {kind}, cutoff {cutoff:g} %: {found['pass_rate_percent']:.2f} % of "
+        f"{gamma_words(criteria)}: {found['pass_rate_percent']:.2f} % of "
         f"{found['n_points']} points pass (mean {found['mean_gamma']:.3f}, highest {found['highest_gamma']:.3f})"
     )
     if found["n_without"]:
@@ -172,6 +195,34 @@ def complexity(
 
     plans, failed = complexity_of_files(files, load_machine(machine))
     show(plans, as_json, "\n".join(line for plan in plans for line in describe_complexity(plan)))
+    if failed:
+        raise BadInput("; ".join(failed))
+
+
+@plan_app.command("control-points")
+@audited("plan control-points", inputs=("machine",), outputs=("out",), reads="all")
+def control_points(
+    files: Annotated[list[Path], typer.Argument(help="RTPLAN files; each gives an NPZ of its name.")],
+    out: Annotated[Path, typer.Option(help="Folder of the NPZ files.")],
+    machine: Machine = None,
+    as_json: Json = False,
+) -> None:
+    """Write plans' leaves, meterset and fluence as NPZ.
+
+    Example: doseledger plan control-points RP.dcm --out control_points
+    """
+    from doseledger.evaluate.files.control_points import write_control_points
+    from doseledger.planning.machine.linac import load_machine
+
+    found: dict[str, dict[str, int]] = {}
+    failed = []
+    for path in files:
+        try:
+            found |= write_control_points(path, out, load_machine(machine))
+        except BadInput as error:
+            failed.append(str(error))
+    lines = [f"{name}: {one['beams']} beams, {one['segments']} segments" for name, one in found.items()]
+    show(found, as_json, "\n".join([*lines, f"{len(found)} plans in {out}"]))
     if failed:
         raise BadInput("; ".join(failed))
 

@@ -289,13 +289,12 @@ def _series(slices: Datasets, rtstruct: pydicom.Dataset | None, choice: _Choice)
                 choice.notes.append("the image series was found by its frame of reference (--link frame-of-reference)")
             series = found
     if len(series) != 1:
-        parts = [f"{len(items)} files{_names(items[:1], ' from ', ' on')}" for items in series.values()]
-        listed = ", ".join(sorted(parts)[:MOST_NAMED])
+        listed = "; ".join(f"{len(items)} files{_names(items[:1], ' with ')}" for items in series.values())
         silent = series.get("", [])
-        without = f" ({len(silent)} have no SeriesInstanceUID{_some(silent)})" if silent else ""
+        without = f"; {len(silent)} images have no SeriesInstanceUID{_some(silent)}" if silent else ""
         raise BadCase(
             choice.case_id,
-            f"{len(series)} image series could be the planning scan, wanted one: {listed}{without}; leave only that",
+            f"{len(series)} image series could be the planning scan ({listed}{without}), wanted one; leave only that",
         )
     return next(iter(series.values()))
 
