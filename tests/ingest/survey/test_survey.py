@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 from fixtures.dump import GERMAN, DumpedPatient, fill_dump
 
+from doseledger.core.cluster import local
 from doseledger.core.errors import BadInput
+from doseledger.core.files import to_json
 from doseledger.core.protocol import Protocol, load_protocol
 from doseledger.ingest.survey.cohort import Survey, describe_survey, survey_dump
 from doseledger.ingest.survey.record import leftover_rows, write_survey
@@ -60,6 +62,13 @@ def mixed(protocol: Protocol, tmp_path_factory: pytest.TempPathFactory) -> tuple
 def test_a_dump_is_not_changed(mixed):
     dump, _, before = mixed
     assert digest(dump) == before
+
+
+def test_another_process_says_the_same_to_the_last_comma(mixed, protocol):
+    dump, survey, _ = mixed
+    # Sets come in another order there.
+    elsewhere = survey_dump(dump, protocol, pictures=True, scale=local(1), tell=lambda line: None)
+    assert to_json(elsewhere.as_json()) == to_json(survey.as_json())
 
 
 def test_every_patient_is_found_at_any_depth_and_complaints_are_grouped(mixed):

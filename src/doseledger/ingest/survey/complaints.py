@@ -138,7 +138,8 @@ def _guarded(look: Look, evidence: Evidence, protocol: Protocol | None) -> list[
 
 def _files(evidence: Evidence, protocol: Protocol | None) -> Iterator[Complaint]:
     if evidence.identifying:
-        names = Counter({keyword or tag: n for (tag, keyword), n in evidence.identifying.items()})
+        # Of equal numbers the lower tag first: attributes come from sets, whose order differs from process to process.
+        names = Counter({keyword or tag: n for (tag, keyword), n in sorted(evidence.identifying.items())})
         yield Complaint("identifying", "", ", ".join(name for name, _ in names.most_common()))
     for error in sorted(set(evidence.unreadable)):
         yield Complaint("unreadable", "", f"{error} in {list(evidence.unreadable).count(error)} files")
