@@ -71,6 +71,8 @@ class Machine:
         self.root = root
         self.states = folder / "resume"
         self.wandb = folder / "wandb"
+        # Searches for settings.
+        self.sweeps = folder / "sweeps"
         # Registered versions that trainings begin with.
         self.parents = folder / "parents"
         self.ingest_indices = folder / "ingest"

@@ -261,8 +261,8 @@ def test_two_processes_that_train_the_same_at_once_do_not_disturb_each_other(
     lines = quietly(run, other)
     assert lines[0] == "starts from the beginning: another process trains the same now"
     assert len(list(places.state_root.glob("*/*/last.ckpt"))) == 1
+    parts = fingerprint_parts(run, places, open_cases(run, places))
     with pytest.raises(NotReady, match=r"another process trains this very model now, with .*wait for its end"):
-        parts = fingerprint_parts(run, places, open_cases(run, places))
         open_state(places.state_root, run.model, parts, fresh=True, twins=False)
     (tmp_path / "go").touch()
     said, _ = child.communicate(timeout=300)
