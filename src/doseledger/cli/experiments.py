@@ -126,7 +126,7 @@ def sweep(
 
     Chosen on validation cases alone: each trial trains, and predicts no test case. Asks for doseledger[sweep].
 
-    Example: doseledger sweep dose_unet --space lr=1e-4:1e-2:log --space dose_unet.optimiser.name=adam,adamw
+    Example: doseledger sweep dose_unet --space lr=1e-4:1e-2:log --space dose_unet.loss.target_weight=1.0:8.0
     """
     from doseledger.core.tables import SPLITS, read_table
     from doseledger.ledger.runs.sweep import Search, describe_sweep, read_range, run_trial
