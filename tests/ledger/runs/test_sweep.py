@@ -68,7 +68,9 @@ def test_two_trials_are_run_the_best_is_first_and_the_search_goes_on(tmp_path: P
         assert values["kind"] in ("a", "b")
     assert [one["name"] for one in found] == ["s-1", "s-0"]
     assert lines[0].startswith("s-0: 9 with lr=")
+    # As another process would, with the same seed: it draws other settings.
     assert [one["name"] for one in search(run, tmp_path, 1)] == ["s-2", "s-1", "s-0"]
+    assert len({values["lr"] for values in tried.values()}) == 3
 
 
 def test_a_trial_that_fails_is_told_and_the_others_go_on_unless_all_do(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
+
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import read_yaml
 from doseledger.core.layout import ModelLayout
@@ -137,14 +139,12 @@ def sweep(search: Search, run: Trial, tell: Tell) -> list[dict[str, Any]]:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     name = search.name
     search.store.mkdir(parents=True, exist_ok=True)
-    with warnings.catch_warnings():
-        # Optuna calls it experimental that processes at once don't try the same.
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        sampler = optuna.samplers.TPESampler(seed=search.seed, constant_liar=True)
     storage = f"sqlite:///{(search.store / f'{name}.db').resolve()}"
-    study = optuna.create_study(storage=storage, study_name=name, sampler=sampler, load_if_exists=True)
+    study = optuna.create_study(storage=storage, study_name=name, load_if_exists=True)
 
     def objective(trial: Any) -> float:
+        # Anew for each trial, by its number: processes that began with one seed would draw the same.
+        study.sampler = _sampler(search.seed, trial.number)
         values = {one.key: one.draw(trial) for one in search.ranges}
         try:
             score = run(f"{name}-{trial.number}", values)
@@ -163,6 +163,16 @@ def sweep(search: Search, run: Trial, tell: Tell) -> list[dict[str, Any]]:
     done = [one for one in study.get_trials(deepcopy=False) if one.value is not None]
     found = [{"name": f"{name}-{one.number}", "score": one.value, "settings": dict(one.params)} for one in done]
     return sorted(found, key=lambda one: (one["score"], one["name"]))
+
+
+def _sampler(seed: int, number: int) -> Any:
+    import optuna
+
+    drawn = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+    with warnings.catch_warnings():
+        # Optuna calls it experimental that processes at once keep away from each other's trials.
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.TPESampler(seed=drawn, constant_liar=True)
 
 
 def _settings(values: Mapping[str, Value]) -> str:
