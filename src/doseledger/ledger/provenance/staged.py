@@ -1,4 +1,4 @@
-"""Data, models and pages that Git must not hold: tracked, or staged for the next commit."""
+"""Data, models and pages that Git must not hold: tracked, or staged."""
 
 from __future__ import annotations
 

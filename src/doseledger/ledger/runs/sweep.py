@@ -1,4 +1,4 @@
-"""A search for settings: trials as DVC experiments, chosen on validation cases alone."""
+"""A search for settings: DVC experiments, chosen on validation cases."""
 
 from __future__ import annotations
 
