@@ -82,9 +82,7 @@ def with_child(params: str, bases: str, block: str = FINE) -> str:
 
 
 def test_a_model_that_begins_with_another_of_these_settings_waits_for_it(params: str, tmp_path: Path) -> None:
-    with pytest.raises(
-        BadInput, match=r"dose_fine: init_from dose_unet .* write `dose_fine: dose_unet` under bases"
-    ):
+    with pytest.raises(BadInput, match=r"dose_fine: init_from dose_unet .* write `dose_fine: dose_unet` under bases"):
         load(with_child(params, "{}"), tmp_path)
     settings = load(with_child(params, "{dose_fine: dose_unet}"), tmp_path)
     assert settings.bases == {"dose_fine": "dose_unet"}

@@ -26,6 +26,7 @@ from doseledger.core.settings import Settings, load_settings
 from doseledger.deliver.deliverable import refuse_undeliverable
 from doseledger.deliver.dose import (
     DicomRequest,
+    PredictedPatient,
     dose_on_grid,
     find_patients,
     predict_folder,
@@ -259,7 +260,7 @@ def test_the_rtdose_is_linked_to_image_and_structures_and_says_everywhere_that_i
 
 def test_the_npz_and_the_summary_do_not_name_the_patient(factory: Any, predicted: Any) -> None:
     _, out, _ = predicted({"anon_1": named_patient(factory)})
-    for path in (out / "anon_1.npz", out / "predictions.json"):
+    for path in (out / "anon_1.npz", out / "anon_1/prediction.json"):
         for secret in ("Müller".encode(), b"4711", b"19500102", b"20240506"):
             assert secret not in path.read_bytes()
 
@@ -357,14 +358,37 @@ def test_one_bad_patient_never_sinks_the_batch_and_nothing_of_it_is_left(factory
     summary, out, lines = predicted({"anon_1": good, "anon_2": bad})
     assert list(summary["predicted"]) == ["anon_1"]
     assert "no ROI matches Rectum" in summary["failed"]["anon_2"]
-    assert json.loads((out / "predictions.json").read_text()) == summary
-    assert sorted(path.name for path in out.rglob("*") if path.is_file()) == [
-        "anon_1.npz", "predictions.json", "rtdose.dcm", "rtplan.dcm",
+    assert sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()) == [
+        "anon_1.npz", "anon_1/prediction.json", "anon_1/rtdose.dcm", "anon_1/rtplan.dcm", "anon_2/prediction.json",
     ]  # fmt: skip
+    record = json.loads((out / "anon_2/prediction.json").read_text())
+    assert record["failed"] == summary["failed"]["anon_2"]
+    assert record["checkpoint_sha256"] == summary["checkpoint_sha256"]
     assert any(line.startswith("[2/2] anon_2: no ROI matches Rectum") for line in lines)
 
 
-@pytest.mark.parametrize("after", [0, 1, 2])
+def test_a_record_of_one_patient_outlives_the_prediction_of_the_next(factory: Any, predicted: Any) -> None:
+    _, out, _ = predicted({"anon_1": factory.make_patient()})
+    before = (out / "anon_1/prediction.json").read_bytes()
+    predicted({"anon_2": factory.make_patient()})
+    assert (out / "anon_1/prediction.json").read_bytes() == before
+    record = json.loads(before)
+    assert record["case_id"] == "anon_1"
+    assert len({record[f"{what}_sha256"] for what in ("input", "case", "checkpoint", "code", "protocol")}) == 5
+    assert json.loads((out / "anon_2/prediction.json").read_text())["case_id"] == "anon_2"
+
+
+def test_a_page_that_cannot_be_drawn_does_not_cost_the_dose(factory: Any, predicted: Any) -> None:
+    def fails(patient: PredictedPatient) -> str:
+        raise BadCase(patient.case.case_id, "no dose reaches 14.0 Gy anywhere in the body")
+
+    summary, out, lines = predicted({"anon_1": factory.make_patient()}, page=fails)
+    assert list(summary["predicted"]) == ["anon_1"]
+    assert "WARNING: anon_1: no page: no dose reaches 14.0 Gy anywhere in the body" in lines
+    assert not (out / "anon_1/report.html").exists()
+
+
+@pytest.mark.parametrize("after", [0, 1, 2, 3])
 def test_a_full_disk_leaves_no_plan_without_its_dose_and_no_summary_of_what_was(
     factory: Any, predicted: Any, tmp_path: Path, fill_disk: Callable[[Path, int], None], after: int
 ) -> None:
@@ -528,6 +552,7 @@ def test_the_command_predicts_one_patient_or_a_batch_and_fails_when_one_failed(
     # The command looks for its project from where it is run.
     for name in ("params.yaml", "dvc.yaml"):
         shutil.copy(repository / name, tmp_path)
+    shutil.copytree(repository / "reports/templates", tmp_path / "reports/templates")
     (tmp_path / "notes").mkdir()
     monkeypatch.chdir(tmp_path / "notes")
     with (tmp_path / "tiny.yaml").open("w") as stream:
@@ -541,6 +566,7 @@ def test_the_command_predicts_one_patient_or_a_batch_and_fails_when_one_failed(
     single = runner.invoke(app, ["deliver", "dose", str(checkpoint), one, str(tmp_path / "one"), *fixed])
     assert single.exit_code == 0, single.output
     assert list(json.loads(single.stdout)["predicted"]) == ["anon_1"]
+    assert "there are no clinical goals" in (tmp_path / "one/anon_1/report.html").read_text()
     batch = runner.invoke(
         app, ["deliver", "dose", str(checkpoint), all_of_them, str(tmp_path / "all"), "--batch", *fixed]
     )

@@ -142,9 +142,7 @@ def test_a_base_that_the_block_does_not_begin_with_is_refused(settings: Settings
     block = {"kind": "dose", "init_from": "dose_unet"}
     assert make_family(load_recipe(block, settings.model_base, "test"), Path("best.ckpt")) == DOSE
     idle = load_recipe({"kind": "dose"}, settings.model_base, "test")
-    with pytest.raises(
-        BadInput, match=r"bases names best\.ckpt for .* whose block has init_from: none"
-    ):
+    with pytest.raises(BadInput, match=r"bases names best\.ckpt for .* whose block has init_from: none"):
         make_family(idle, Path("best.ckpt"))
     with pytest.raises(BadInput, match=r"test: init_from: .* found 'dose_unet@latest'"):
         load_recipe({"kind": "dose", "init_from": "dose_unet@latest"}, settings.model_base, "test")

@@ -38,7 +38,8 @@ def training_run(at: Project, model: str, devices: int | None = None, nodes: int
     Raises
     ------
     NotReady
-        If the data gate has not judged exactly these data, or the model that it starts from is not trained.
+        If the data gate has not judged exactly these data, the model that it starts from is not trained, or the
+        library of the record that the settings ask for is absent.
     GateFailed
         If the data gate said no.
     """
@@ -46,9 +47,11 @@ def training_run(at: Project, model: str, devices: int | None = None, nodes: int
     from doseledger.gates.verdict import require_token
     from doseledger.learn.kinds import make_family, recipe_of
     from doseledger.learn.run import TrainingRun
+    from doseledger.learn.watch.loggers import require_logger
     from doseledger.ledger.provenance.stamp import git_state, run_provenance
 
     layout, settings = at.layout, at.settings
+    require_logger(settings.train.logger)
     if (dirty := git_state(layout.root).describe()) and not is_further_process():
         tell(f"warning: {dirty}. {DIRTY}")
     token = require_token(layout.data_verdict.token, data_digest(layout), "data")
@@ -155,7 +158,7 @@ def train(
     judged = run_digest(run, layout.splits, limits.preflight)
     require_token(paths.preflight_verdict.token, judged, "preflight")
     places = Places(layout.cases, layout.splits, paths.run, this_machine().states, layout.physics)
-    kept = Kept(at.settings.train.checkpoint_steps, at.settings.train.wandb)
+    kept = Kept(at.settings.train.checkpoint_steps, at.settings.train.logger)
     train_model(run, places, fresh=fresh, tell=tell, red_flags=limits.training, kept=kept)
 
 

@@ -70,7 +70,6 @@ class Machine:
         folder = root / ".doseledger"
         self.root = root
         self.states = folder / "resume"
-        self.wandb = folder / "wandb"
         # Searches for settings.
         self.sweeps = folder / "sweeps"
         # Registered versions that trainings begin with.

@@ -72,7 +72,7 @@ class TrainSettings(Block):
     devices: Count
     nodes: Count
     checkpoint_steps: CountOrZero
-    wandb: bool
+    logger: Literal["csv", "tensorboard", "mlflow", "wandb"]
     watchdog: WatchdogSettings
 
 

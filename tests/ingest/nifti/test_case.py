@@ -224,6 +224,66 @@ def test_a_header_that_promises_a_huge_volume_asks_for_no_memory() -> None:
         read_volume(bytes(content), "x.nii", "x")
 
 
+@pytest.mark.parametrize(("shape", "dtype", "said"), [
+    ((512, 512, 1025), np.float64, "which no scan has"),
+    ((512, 512, 1024), np.float64, "was cut: 352 of 2147484000 bytes"),
+    ((512, 1024, 1025), np.int8, "which no scan has"),
+    ((512, 1024, 1024), np.int8, "was cut"),
+])  # fmt: skip
+def test_a_packed_volume_of_more_than_2_gib_or_of_more_voxels_than_any_scan_is_not_unpacked(
+    shape: tuple[int, int, int], dtype: Any, said: str
+) -> None:
+    header = nibabel.Nifti1Header()
+    header.set_data_shape(shape)
+    header.set_data_dtype(dtype)
+    header["magic"], header["vox_offset"] = b"n+1", 352
+    with pytest.raises(BadCase, match=said):
+        read_volume(gzip.compress(header.binaryblock + bytes(4), mtime=0), "x.nii.gz", "x")
+
+
+@pytest.mark.parametrize("is_packed", [True, False])
+@pytest.mark.parametrize("at", [352, 352 + 20, 352 + 48])
+def test_bytes_too_many_move_all_voxels_behind_them_and_are_refused(at: int, is_packed: bool) -> None:
+    whole = nibabel.Nifti1Image(np.arange(24, dtype=np.int16).reshape(2, 3, 4), AFFINE).to_bytes()
+    longer = whole[:at] + b"\0\0" + whole[at:]
+    with pytest.raises(BadCase, match=r"x.nii goes on behind the 400 bytes that its header counts; copy it again"):
+        read_volume(gzip.compress(longer) if is_packed else longer, "x.nii", "x")
+
+
+@pytest.mark.parametrize(("field", "value", "said"), [
+    ("bitpix", 8, "bitpix does not match"),
+    ("vox_offset", 16, "vox offset 16 too low"),
+    ("datatype", 4096, "not recognized"),
+    ("sform_code", 77, "sform_code 77 not valid"),
+    ("scl_inter", np.inf, "invalid intercept inf"),
+])  # fmt: skip
+def test_a_header_that_nibabel_would_mend_is_refused_with_what_is_wrong_and_nothing_is_logged(
+    field: str, value: float, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    header = nibabel.Nifti1Image(np.zeros((2, 3, 4), np.int16), AFFINE).header
+    header["magic"], header["vox_offset"], header["scl_slope"] = b"n+1", 352, 2.0
+    header[field] = value
+    with pytest.raises(BadCase, match=f"x.nii has a header that can't be .*{said}.*convert it again"):
+        read_volume(header.binaryblock + bytes(52), "x.nii", "x")
+    assert not caplog.records
+
+
+def test_voxels_that_begin_within_the_header_are_refused() -> None:
+    header = nibabel.Nifti1Image(np.zeros((2, 3, 4), np.int16), AFFINE).header
+    header["magic"], header["vox_offset"] = b"n+1", 0
+    with pytest.raises(BadCase, match=r"x.nii says that its numbers begin at byte 0; convert it again"):
+        read_volume(header.binaryblock[:348], "x.nii", "x")
+
+
+def test_an_offset_that_another_program_can_not_map_and_a_turn_of_0_are_no_faults() -> None:
+    image = nibabel.Nifti1Image(np.arange(24, dtype=np.int16).reshape(2, 3, 4), AFFINE)
+    header = image.header.copy()
+    header["magic"], header["vox_offset"] = b"n+1", 356
+    header["pixdim"][0] = 0
+    volume = read_volume(header.binaryblock + bytes(8) + np.asarray(image.dataobj).tobytes("F"), "x.nii", "x")
+    np.testing.assert_array_equal(volume.values, read_volume(image.to_bytes(), "x.nii", "x").values)
+
+
 def test_a_pair_becomes_a_case_without_dose(raw: Path) -> None:
     case = convert(raw)
     image, label = picture()

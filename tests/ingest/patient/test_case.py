@@ -325,7 +325,7 @@ def test_a_spacing_of_zero_is_a_bad_case_and_no_crash(convert, patient):
 
 def test_a_plan_without_fractions_is_a_bad_case(convert, patient):
     patient.rtplan.FractionGroupSequence[0].NumberOfFractionsPlanned = None
-    with pytest.raises(BadCase, match="wrong prescription: the RTPLAN has 0 fractions"):
+    with pytest.raises(BadCase, match="the RTPLAN has no NumberOfFractionsPlanned, wanted"):
         convert(patient)
 
 
@@ -337,10 +337,19 @@ def test_what_is_wrong_with_a_plan_is_noted_and_fails_no_conversion(convert, pat
     ]
 
 
-def test_a_plan_too_malformed_to_check_has_a_fault_that_repeats_no_value(convert, patient):
+def test_leaf_positions_that_are_no_pairs_are_named_with_their_beam(convert, patient):
     point = patient.rtplan.BeamSequence[0].ControlPointSequence[0]
     point.BeamLimitingDevicePositionSequence[2].LeafJawPositions = [1, 2, 3]
     patient.rtplan.BeamSequence[0].BeamLimitingDeviceSequence[2].LeafPositionBoundaries = None
+    faults = convert(patient).meta["plan"]["faults"]
+    assert "Beam 1, control point 0: 3 leaf positions, wanted two of each pair." in faults
+
+
+def test_a_plan_too_malformed_to_check_has_a_fault_that_repeats_no_value(convert, patient, monkeypatch):
+    def fail(dataset):
+        raise ValueError("Muster")
+
+    monkeypatch.setattr("doseledger.ingest.patient.read.check_rtplan", fail)
     assert convert(patient).meta["plan"]["faults"] == [
         "The plan is so malformed that it can't be checked (ValueError)."
     ]

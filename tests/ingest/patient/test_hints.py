@@ -11,7 +11,7 @@ from doseledger.core.protocol import Protocol, load_protocol
 from doseledger.dicom.plan.read import TargetDose
 from doseledger.ingest.names.clues import Clues
 from doseledger.ingest.names.hints import Clue, find_hints
-from doseledger.ingest.names.nomenclature import load_organs, read_name, standard_name
+from doseledger.ingest.names.nomenclature import load_nomenclature, load_organs, read_name, standard_name
 from doseledger.ingest.patient.roi_names import match_names
 
 # What five clinics call the same things: German, French, Spanish, Dutch, TG-263.
@@ -83,6 +83,22 @@ def test_nothing_is_proposed_below_the_floor_across_sides_or_for_another_organ(p
 def test_what_dicom_says_against_a_name_outweighs_it(protocol, absent, clue):
     assert hints(protocol, [absent], [clue.name])
     assert hints(protocol, [absent], [clue]) == {}
+
+
+@pytest.mark.parametrize(("own", "other"), [("Femur_L", "Femur_R"), ("Femur_R", "Femur_L")])
+def test_every_word_for_a_side_is_known_with_every_organ_and_never_crosses(protocol, own, other):
+    made = load_nomenclature().words
+    words = [*made.left, *made.left_at_ends] if own == "Femur_L" else [*made.right, *made.right_at_ends]
+    organs = ["Hüftkopf", "Femur", "Tête fémorale", "Cabeza femoral", "Heupkop", "Caput femoris"]
+    for organ in organs:
+        for word in [*words, *("esquerdo" if own == "Femur_L" else "direito",)]:
+            for name in (f"{organ} {word}", f"{organ}_{word.capitalize()}", f"{word.upper()} {organ}"):
+                assert hints(protocol, [own], [name]) == {own: name}
+                assert hints(protocol, [other], [name]) == {}
+    glued = ("femurlinks", "FEMURG", "femurizq", "femurl") if own == "Femur_L" else ("femurrechts", "FEMURD", "femurr")
+    for name in glued:
+        assert hints(protocol, [own], [name]) == {own: name}
+        assert hints(protocol, [other], [name]) == {}
 
 
 def test_an_roi_is_proposed_for_one_structure_only_and_the_sum_decides(protocol):

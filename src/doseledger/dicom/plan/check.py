@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
+from pydicom.multival import MultiValue
 
 from doseledger.core.limit import breaks, keeps
 from doseledger.core.plan import MOST_BEAM_MU
 from doseledger.dicom.plan.beams import control_points, couch_moves, plan_kind, treatment_beams
 from doseledger.dicom.plan.brachy import brachy_faults
-from doseledger.dicom.values import number_of, value_of, whole_of
+from doseledger.dicom.values import finite, number_of, value_of, what_is, whole_of
 
 LEAF_DEVICES = ("MLCX", "MLCY")
 # Files carry positions to 0.01 mm, and weights to nine digits or so.
@@ -28,8 +29,8 @@ SLACK_WEIGHT = 1e-6
 # From a surface tube of 10 kV to the strongest betatron; leaves and jaws of any machine stay within a field of 1 m.
 ENERGY_MV = (0.01, 50.0)
 FARTHEST_MM = 500.0
-# Value representations that hold numbers with a fraction.
-NUMBERS = ("DS", "FL", "FD")
+# Value representations that hold numbers.
+NUMBERS = ("DS", "IS", "FL", "FD")
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,10 @@ def check_rtplan(dataset: Dataset, limits: MachineLimits | None = None) -> list[
     asked its own questions: ions for their spots, brachytherapy for channels and dwell times, and where the table moves
     during the beam (helical delivery) the isocentre moves with it.
     """
-    found = [*_references(dataset), *_not_finite(dataset, "The plan")]
+    unreadable = list(_unreadable(dataset, "The plan"))
+    if unreadable:
+        return unreadable
+    found = list(_references(dataset))
     if plan_kind(dataset) == "brachy":
         return [*found, *brachy_faults(dataset)]
     metersets = _metersets(dataset)
@@ -129,17 +133,25 @@ def _numbers(items: Any, keyword: str) -> list[int]:
     return [int(item.get(keyword)) for item in items or [] if item.get(keyword) is not None]
 
 
-def _not_finite(item: Dataset, where: str) -> Iterator[str]:
+def _unreadable(item: Dataset, where: str) -> Iterator[str]:
     """Values anywhere in the plan that are no number: every later comparison with one would be blind."""
     for element in item:
         if element.VR == "SQ":
             for number, inner in enumerate(element.value or []):
-                yield from _not_finite(inner, _place(element.keyword, inner, number, where))
+                yield from _unreadable(inner, _place(element.keyword, inner, number, where))
         elif element.VR in NUMBERS and not element.is_empty:
-            for value in np.atleast_1d(np.asarray(element.value, dtype=np.float64)):
-                if not np.isfinite(value):
-                    yield f"{where}: {element.keyword} holds {value:g}, wanted a number."
-                    break
+            values = list(element.value) if isinstance(element.value, (MultiValue, list)) else [element.value]
+            odd = next((_what_is(value) for value in values if finite(value) is None), "")
+            if odd:
+                yield f"{where}: {element.keyword or element.tag} holds {odd}, wanted a number."
+
+
+def _what_is(value: Any) -> str:
+    """A value that is no finite number, in words; NaN and infinity by their names."""
+    try:
+        return f"{float(value):g}"
+    except (TypeError, ValueError):
+        return what_is(value)
 
 
 def _place(keyword: str, item: Dataset, number: int, where: str) -> str:
@@ -305,6 +317,9 @@ def _leaves(read: _Beam, limits: MachineLimits | None) -> Iterator[str]:
         for device, positions in devices.items():
             if breaks(positions, least=-FARTHEST_MM, most=FARTHEST_MM).any():
                 yield f"{where}: {device} at {np.abs(positions).max():g} mm, wanted at most {FARTHEST_MM:g} mm."
+        if len(tips) % 2:
+            yield f"{where}: {len(tips)} leaf positions, wanted two of each pair."
+            return
         low, high = tips.reshape(2, -1)
         pair = int(np.argmin(high - low))
         gap = float(high[pair] - low[pair])

@@ -31,6 +31,7 @@ from doseledger.dicom.values import (
     read_items,
     text_of,
     value_of,
+    what_is,
     whole,
     whole_of,
 )
@@ -218,7 +219,7 @@ def _beams_of(
     meterset = metersets(groups[chosen])
     beams = [beam for beam in treatment_beams(dataset) if whole(beam, "BeamNumber") in meterset]
     if not beams:
-        raise BadCase(case_id, f"fraction group {chosen} of the RTPLAN has no treatment beam with a meterset")
+        raise BadCase(case_id, f"fraction group {chosen} of the RTPLAN has no treatment beam with a BeamMeterset")
     return chosen, meterset, beams
 
 
@@ -311,7 +312,9 @@ def _each(points: list[dict[str, Any]], keyword: str, count: int, who: str, case
             raise BadCase(case_id, f"{who}: no {keyword}")
         row = [finite(v) for v in value] if isinstance(value, (MultiValue, list)) else [finite(value)]
         if len(row) != count or None in row:
-            raise BadCase(case_id, f"{who}, control point {index}: {keyword} is not {count} finite numbers")
+            odd = f" but {what_is(value)}" if None in row else f" but {len(row)}"
+            wanted = "a finite number" if count == 1 else f"{count} finite numbers"
+            raise BadCase(case_id, f"{who}, control point {index}: {keyword} is not {wanted}{odd}; export again")
         rows.append(row)
     return np.asarray(rows, dtype=np.float64)
 

@@ -105,7 +105,7 @@ DUMMY_TEXT = "ANON"
 # What our own objects say of themselves (`deliver.structures`): words that are always the same, and counts.
 _CLEANED = r"largest of \d{1,6} parts \(-\d{1,9} voxels\)|holes filled \(\+\d{1,9} voxels\)"
 OWN_TEXT = re.compile(
-    rf"(?:as in the case|predicted); (?:not cleaned|(?:{_CLEANED})(?:, (?:{_CLEANED}))?)"
+    rf"(?:as in the case|predicted); (?:not cleaned|(?:{_CLEANED})(?:, (?:{_CLEANED})){{0,3}})"
     r"|(?:not cleaned|cleaned: largest part of \d{1,4}, holes of \d{1,4} structures)"
     r"|STRUCTURES|PREDICTED|Structures of a case|PREDICTED structures"
 )

@@ -65,6 +65,21 @@ def find_images(source: Path) -> dict[str, Path]:
     return found
 
 
+def holds_nifti(source: Path) -> bool:
+    """Return whether a path is a NIfTI file, or a folder with one in it or in its `images`.
+
+    Raises
+    ------
+    BadInput
+        If it is not there.
+    """
+    if not source.exists():
+        raise BadInput(f"{source}: no such file or folder; name an image, or a folder of images")
+    folders = [source, *(source / name for name in FOLDERS)]
+    paths = [source] if source.is_file() else [path for folder in folders for path in folder.glob("*")]
+    return any(_end(path.name) and not path.name.startswith(".") for path in paths)
+
+
 def _name(path: Path) -> str | None:
     """The case's name by that of its file; None where it is no NIfTI."""
     end = _end(path.name)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import io
 import math
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +30,10 @@ RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 SAME_PLACE_MM = 0.1
 # Axes are at right angles, and along the patient's, but for rounding.
 SKEW, ROUNDING_DEG = 1e-3, 0.01
+# What nibabel says of sound headers too: an offset that SPM can't map, and a turn that nifti1.h reads as 1.
+HARMLESS = ("SPM", "qfac")
+# A packed file of some MB can say that it unpacks to more than any machine holds.
+MOST_BYTES = 1 << 31
 # Codes of the unit of length (nifti1.h); files that name none mean mm.
 LENGTHS = {0: "mm", 1: "metres", 2: "mm", 3: "micrometres"}
 
@@ -117,22 +123,40 @@ def _unpack(content: bytes, name: str, case_id: str) -> tuple[Any, bytes]:
         raise BadCase(case_id, f"{name} can't be unpacked ({describe(error)}); copy it again") from error
     if len(raw) < n_bytes:
         raise BadCase(case_id, f"{name} was cut: {len(raw)} of {n_bytes} bytes are there; copy it again")
+    if len(raw) > n_bytes:
+        # Bytes too many before the last voxel move all behind them.
+        raise BadCase(case_id, f"{name} goes on behind the {n_bytes} bytes that its header counts; copy it again")
     return header, raw
+
+
+def _bad_header(name: str, case_id: str, reason: str) -> BadCase:
+    return BadCase(case_id, f"{name} has a header that can't be ({reason}); convert it again")
+
+
+@contextmanager
+def _refuse_header(name: str, case_id: str) -> Iterator[None]:
+    """Raise BadCase for what nibabel finds impossible: its own error is none of Python's."""
+    from nibabel.spatialimages import HeaderDataError
+
+    try:
+        yield
+    except (*DAMAGED, HeaderDataError) as error:
+        raise _bad_header(name, case_id, describe(error)) from error
 
 
 def _read_header(head: bytes, name: str, case_id: str) -> Any:
     import nibabel
-    from nibabel.spatialimages import HeaderDataError
 
     for (size, at, magic), kind in ((NIFTI_1, nibabel.Nifti1Header), (NIFTI_2, nibabel.Nifti2Header)):
         if size in (int.from_bytes(head[:4], "little"), int.from_bytes(head[:4], "big")) and len(head) >= size:
             if head[at : at + 3] != magic:
                 break
-            try:
-                return kind.from_fileobj(io.BytesIO(head[:size]), check=True)
-            except (*DAMAGED, HeaderDataError) as error:
-                reason = describe(error)
-                raise BadCase(case_id, f"{name} has a header that can't be ({reason}); convert it again") from error
+            with _refuse_header(name, case_id):
+                said = kind.diagnose_binaryblock(head[:size]).splitlines()
+                faults = [line for line in said if not any(word in line for word in HARMLESS)]
+                if not faults:
+                    return kind.from_fileobj(io.BytesIO(head[:size]), check=False)
+            raise _bad_header(name, case_id, faults[0])
     raise BadCase(case_id, f"{name} is no NIfTI in one file; convert it to .nii or .nii.gz")
 
 
@@ -147,19 +171,22 @@ def _n_bytes(header: Any, name: str, case_id: str) -> int:
     if len(shape) != 3:
         what = f"has {len(shape)} dimensions {shape}"
         raise BadCase(case_id, f"{name} {what}; wanted one volume of 3, take out the channel or phase that is meant")
-    if min(shape) < 1 or math.prod(shape) > MOST_VOXELS:
+    n_bytes = math.prod(shape) * int(dtype.itemsize)
+    if min(shape) < 1 or math.prod(shape) > MOST_VOXELS or n_bytes > MOST_BYTES:
         raise BadCase(case_id, f"{name} says that it has {shape} voxels, which no scan has; copy it again")
-    return int(header["vox_offset"]) + math.prod(shape) * int(dtype.itemsize)
+    start = int(header["vox_offset"])
+    if start < int(header.single_vox_offset):
+        raise BadCase(case_id, f"{name} says that its numbers begin at byte {start}; convert it again")
+    return start + n_bytes
 
 
 def _values(header: Any, raw: bytes, name: str, case_id: str) -> Array:
     """The numbers (x, y, z) in the file's own order."""
     shape = tuple(int(n) for n in header["dim"][1:4])
     start, dtype = int(header["vox_offset"]), header.get_data_dtype()
-    if start < 0:
-        raise BadCase(case_id, f"{name} says that its numbers begin at byte {start}; convert it again")
     stored = np.frombuffer(raw, dtype=dtype, count=math.prod(shape), offset=start).reshape(shape, order="F")
-    with_slope = header.get_slope_inter()
+    with _refuse_header(name, case_id):
+        with_slope = header.get_slope_inter()
     slope, intercept = 1.0 if with_slope[0] is None else with_slope[0], with_slope[1] or 0.0
     values = stored if (slope, intercept) == (1.0, 0.0) else stored * float(slope) + float(intercept)
     if values.dtype.kind == "f" and not np.isfinite(values).all():
@@ -170,15 +197,11 @@ def _values(header: Any, raw: bytes, name: str, case_id: str) -> Array:
 
 def _affine(header: Any, shape: tuple[int, ...], name: str, case_id: str) -> Floats:
     """From voxels of the file to RAS in mm; by sform, else by qform."""
-    from nibabel.spatialimages import HeaderDataError
-
     unit = LENGTHS.get(int(header["xyzt_units"]) & 7, "an unknown unit")
     if unit != "mm":
         raise BadCase(case_id, f"{name} counts lengths in {unit}, wanted mm; convert it")
-    try:
+    with _refuse_header(name, case_id):
         (sform, _), (qform, _) = header.get_sform(coded=True), header.get_qform(coded=True)
-    except (*DAMAGED, HeaderDataError) as error:
-        raise BadCase(case_id, f"{name} has a qform that can't be ({describe(error)}); set one of the two") from error
     known = [affine for affine in (sform, qform) if affine is not None]
     if not known:
         raise BadCase(case_id, f"{name} has neither sform nor qform: where left is nobody knows; set one of the two")

@@ -33,6 +33,11 @@ def check_prescription(
     if len(plan.n_fractions) > 1:
         warnings.append(f"the RTPLAN has {len(plan.n_fractions)} fraction groups; their fractions were added")
     if protocol.n_fractions is not None and fractions != protocol.n_fractions:
+        if fractions == 0:
+            raise BadCase(
+                case_id,
+                f"the RTPLAN has no NumberOfFractionsPlanned, wanted {protocol.n_fractions}; export the plan again",
+            )
         raise BadCase(
             case_id,
             f"wrong prescription: the RTPLAN has {fractions} fractions, {protocol.name} has {protocol.n_fractions}; "

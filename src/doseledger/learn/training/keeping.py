@@ -17,6 +17,7 @@ from doseledger.learn.training.archive import digest_of
 from doseledger.learn.training.checkpoint import DIGEST
 from doseledger.learn.training.ranks import BEGINNING, Start, Team, gather
 from doseledger.learn.training.resume import ResumeState
+from doseledger.learn.watch.loggers import LoggerName
 
 # What of Lightning's checkpoint decides how a run goes on; the digest is of these.
 SEALED = ("state_dict", "optimizer_states", "lr_schedulers", "callbacks")
@@ -30,12 +31,12 @@ class Kept:
     ----------
     every_steps
         A resume state is written after so many steps of the optimiser; 0: as an epoch ends only.
-    wandb
-        An offline Weights & Biases record beside the resume states.
+    logger
+        Which record is kept beside the resume states too; `csv` is history.csv alone.
     """
 
     every_steps: int = 0
-    wandb: bool = False
+    logger: LoggerName = "csv"
 
 
 NOTHING_MORE = Kept()

@@ -41,7 +41,8 @@ from doseledger.learn.training.ranks import (
 from doseledger.learn.training.resume import ResumeState, join_state, open_state
 from doseledger.learn.training.run_files import device_name, resolved_settings, write_run_files
 from doseledger.learn.watch.heartbeat import Pulse, stacks_on_request
-from doseledger.learn.watch.live import Live, open_wandb
+from doseledger.learn.watch.live import Live
+from doseledger.learn.watch.loggers import Record, open_logger
 from doseledger.learn.watch.red_flags import RedFlagLimits
 
 TALKATIVE = (
@@ -117,10 +118,11 @@ def train(
             log = _start_log(places, state, tell)
             write_run_files(run, places.out, places.splits, spec, cases)
         live = Live(places.out, red_flags, log)
-        if kept.wandb and team.is_main:
+        if team.is_main:
             # Beside the resume states, not among them: it outlives the run.
-            folder = places.state_root.parent / "wandb"
-            live.sink = stack.enter_context(open_wandb(folder, run.model, state.folder.name, resolved_settings(run)))
+            folder = places.state_root.parent / kept.logger
+            record = Record(folder, run.model, state.folder.name, resolved_settings(run))
+            live.sink = stack.enter_context(open_logger(kept.logger, record))
         task = make_task(run, spec, cases)
         validated, trained = ([case.case_id for case in part] for part in (cases["val"], measured_cases(run, cases)))
         groups = CaseGroups(validated, trained, run.family.scores)

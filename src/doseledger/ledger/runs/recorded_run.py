@@ -1,4 +1,4 @@
-"""An evaluated run as a Git revision recorded it: DVC's experiments, tags, branches."""
+"""An evaluated run of a Git revision: DVC's experiments, tags, branches."""
 
 from __future__ import annotations
 

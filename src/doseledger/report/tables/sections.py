@@ -8,6 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+from doseledger.core.errors import BadInput
+from doseledger.core.files import parse_yaml
 from doseledger.core.sheet import Cell, Table, make_table, plural
 from doseledger.evaluate.predictions import read_settings
 from doseledger.ledger.provenance.baseline import SettingsChange
@@ -183,16 +185,12 @@ def prediction_settings(facts: RunFacts, predictions: Path) -> dict[str, Any]:
 
 def settings_of_run(facts: RunFacts, predicted: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that decided these results, by dotted name: of training, and those of the predictions."""
-    config = _parse_yaml(facts.config_text)
+    config = parse_yaml(facts.config_text, "config_resolved.yaml")
+    if not isinstance(config, dict):
+        raise BadInput("config_resolved.yaml: wanted a mapping; train the model again")
     recipe = config.pop("recipe", {})
     config.pop("model", None)
     return config | dict(flatten(recipe)) | dict(flatten({"predict": predicted}))
-
-
-def _parse_yaml(text: str) -> dict[str, Any]:
-    from ruamel.yaml import YAML
-
-    return dict(YAML(typ="safe", pure=True).load(text) or {})
 
 
 def settings_change_table(change: SettingsChange) -> Table:
