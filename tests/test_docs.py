@@ -229,8 +229,7 @@ def wrong_paths(page: str) -> Iterator[str]:
 
 
 def test_paths_on_pages_exist_or_are_made_by_a_stage() -> None:
-    # The examples of refusals are of other projects.
-    assert faults_of(wrong_paths, [page for page in PAGES if page != "docs/reference/refusals.md"]) == []
+    assert faults_of(wrong_paths) == []
 
 
 def wrong_modules(page: str) -> Iterator[str]:
