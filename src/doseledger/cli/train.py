@@ -10,7 +10,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from doseledger.cli.audited import audited, this_machine
-from doseledger.cli.shared import GATES, MODEL, Cohort, Json, Model, Project, show, stage, tell, write_verdict_of
+from doseledger.cli.shared import (
+    GATES,
+    MODEL,
+    Cohort,
+    Json,
+    Model,
+    Project,
+    ScaleAt,
+    network_scale,
+    show,
+    stage,
+    tell,
+    write_verdict_of,
+)
 from doseledger.cli.watchdog import is_further_process, watched
 
 if TYPE_CHECKING:
@@ -178,6 +191,7 @@ def predict(
     cohort: Cohort = None,
     part: Annotated[str, typer.Option(help="train, val or test.")] = "test",
     out: Annotated[Path | None, typer.Option(help="Another folder for <case>.npz.")] = None,
+    scale: ScaleAt = None,
 ) -> None:
     """Predict the dose of the test cases.
 
@@ -188,16 +202,17 @@ def predict(
     from doseledger.core.layout import VALIDATION
     from doseledger.ingest.physics import projected
     from doseledger.learn.kinds import open_predictor, recipe_of
-    from doseledger.learn.predict.predictor import SplitPart, predict_part
+    from doseledger.learn.predict.predictor import Opener, SplitPart, predict_part
 
     at = stage("predict", cohort, model)
     layout, settings, paths = at.layout, at.settings, at.layout.model(model)
-    predictor = projected(open_predictor(paths.checkpoint, recipe_of(settings, model)))
+    opener = Opener(open_predictor, paths.checkpoint, recipe_of(settings, model), projected)
     folder = out or paths.predictions
     asked = SplitPart(layout.cases, layout.splits, part, settings.fold, settings.repeat, layout.physics)
-    predict_part(predictor, asked, folder, tell=tell)
-    if predictor.draws and part == "test":
-        predict_part(predictor, replace(asked, which="val"), folder / VALIDATION, tell=tell)
+    at_scale = network_scale(settings, scale)
+    predict_part(opener, asked, folder, scale=at_scale, tell=tell)
+    if opener().draws and part == "test":
+        predict_part(opener, replace(asked, which="val"), folder / VALIDATION, scale=at_scale, tell=tell)
 
 
 @resume_app.command("list")

@@ -73,6 +73,7 @@ class Machine:
         # Registered versions that trainings begin with.
         self.parents = folder / "parents"
         self.ingest_indices = folder / "ingest"
+        self.slurm = folder / "slurm"
         self.audit_log = folder / "audit.jsonl"
         self.digests = folder / "digests.sqlite"
         self.run_store = folder / "runs.json"

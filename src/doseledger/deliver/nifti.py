@@ -12,11 +12,10 @@ import numpy as np
 from doseledger.core.case import Case
 from doseledger.core.damage import DAMAGED, describe
 from doseledger.core.errors import BadCase, BadInput
-from doseledger.core.fanout import Tell
 from doseledger.core.files import atomic_path, sha256_of_bytes, sha256_of_file, write_json
 from doseledger.core.grid import Grid, resample_linear
 from doseledger.core.protocol import Protocol
-from doseledger.core.types import Array
+from doseledger.core.types import Array, Tell
 from doseledger.ingest.nifti.case import assemble
 from doseledger.ingest.nifti.files import find_images
 from doseledger.ingest.nifti.volume import Volume, read_volume
