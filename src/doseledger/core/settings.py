@@ -157,10 +157,13 @@ class Settings(Block):
         if idle := [name for name in self.deliver.models if name not in self.models]:
             raise ValueError(f"deliver.models names {idle}, which are not trained; wanted some of {self.models}")
         for name, base in self.bases.items():
-            if name not in self.models or base not in self.models or base in self.bases:
+            below = [name]
+            while below[-1] in self.bases and len(below) <= len(self.bases):
+                below.append(self.bases[below[-1]])
+            if name not in self.models or base not in self.models or below[-1] in self.bases:
                 raise ValueError(
                     f"bases: {name} starts from {base}; both must be among the models that are trained "
-                    f"({', '.join(self.models)}), and {base} must start from nothing"
+                    f"({', '.join(self.models)}), and the last of a chain must start from nothing"
                 )
         return self
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from doseledger.learn.data.inputs import OpenCase
     from doseledger.learn.predict.predictor import Predictor
 
+Rival = Callable[["OpenCase"], Dose]
 # The voxels and the shuffled image are drawn with this: the same model always gives the same numbers.
 DRAW_SEED = 20250601
 # Of a large cohort so many cases, evenly spread, tell a mean dose and a regression well enough.
@@ -43,12 +44,14 @@ TRAINING_VOXELS = 64_000
 TEST_VOXELS = 20_000
 # Each alteration is a prediction; the answers of the synthetic patients differ little from one to the next.
 MOST_ALTERED_CASES = 3
+# What a mean dose is told of a case: the same whatever the model itself sees.
+MEAN_SEES = {"structures": "sdf", "prescription": "numbers", "place": "targets", "physics": []}
 # Numbers are told to so many digits: the last ones are the machine's, not the model's.
 DIGITS = 4
 
 
 def measure_shortcuts(at: ModelLayout, predictor: Predictor, *, fold: int, repeat: int, tell: Tell) -> dict[str, Any]:
-    """Return a model's errors beside trivial models' and its own prior's, and its answers to spoiled inputs, as JSON.
+    """Return a model's errors beside trivial models' and its own base's, and its answers to spoiled inputs, as JSON.
 
     Parameters
     ----------
@@ -80,10 +83,11 @@ def measure_shortcuts(at: ModelLayout, predictor: Predictor, *, fold: int, repea
     rng = np.random.default_rng(DRAW_SEED)
     template, regression, used = _fit(at, predictor.checkpoint.trained_on, rng)
     tell(f"trivial models fitted to {len(used)} of {len(predictor.checkpoint.trained_on)} training cases")
+    mean_dose = _mean_dose(at, predictor, used)
     trivial = []
     for case_id, sha256 in test.items():
-        prior_gy = _prior_dose(at, predictor, case_id, sha256)
-        trivial.append(_compare(at, case_id, template, regression, prior_gy, rng))
+        rivals_gy = _rival_doses(at, predictor, mean_dose, case_id, sha256)
+        trivial.append(_compare(at, case_id, template, regression, rivals_gy, rng))
     answers = _ablate(at, predictor, list(test)[:MOST_ALTERED_CASES], tell)
     return {
         "checkpoint_sha256": predictor.sha256,
@@ -163,19 +167,39 @@ def _fit(
     return template.result(), fit_distances(drawn), names
 
 
-def _prior_dose(at: ModelLayout, predictor: Predictor, case_id: str, sha256: str) -> Dose:
-    """Return the dose of a case that the model's network adds to; a network that adds to nothing adds to no dose."""
+def _mean_dose(at: ModelLayout, predictor: Predictor, names: list[str]) -> Rival:
+    """Return the mean dose of training cases as a model: what is known of a patient before any model says a word."""
+    import torch
+
+    from doseledger.learn.data.inputs import CaseFile, InputSpec, open_case, whole_box
+    from doseledger.learn.data.patches import as_tensors, read_inputs
+    from doseledger.learn.networks.mean_dose import MeanDose
+
+    checkpoint = predictor.checkpoint
+    seen = checkpoint.spec.recipe.model_copy(update=MEAN_SEES)
+    spec = InputSpec(checkpoint.structure_names, checkpoint.target_names, seen)
+    mean = MeanDose(spec)
+    mean.fit([open_case(CaseFile(n, at.layout.cases / f"{n}.npz", checkpoint.trained_on[n])) for n in names])
+
+    def tell(case: OpenCase) -> Dose:
+        sample = as_tensors(read_inputs(case, spec, whole_box(case, (1, 1, 1))))
+        with torch.inference_mode():
+            dose = mean(sample["image"][None], sample["condition"][None])[0, 0]
+        return dose.numpy() * np.float32(seen.dose_scale_gy)
+
+    return tell
+
+
+def _rival_doses(at: ModelLayout, predictor: Predictor, mean_dose: Rival, case_id: str, sha256: str) -> dict[str, Dose]:
+    """Return the mean dose of a case, and what the model's network adds to, if it adds to something."""
     from doseledger.ingest.physics import with_physics
     from doseledger.learn.data.inputs import CaseFile, open_case
 
     with tempfile.TemporaryDirectory(prefix="prior_") as folder:
         file = CaseFile(case_id, at.layout.cases / f"{case_id}.npz", sha256)
         case = open_case(with_physics(file, predictor.checkpoint.beams, Path(folder)))
-        return _prior_of(predictor, case)
-
-
-def _prior_of(predictor: Predictor, case: OpenCase) -> Dose:
-    return predictor.prior(case) if predictor.prior else np.zeros(case.shape_zyx, dtype=np.float32)
+        base = {"base": predictor.prior(case)} if predictor.prior else {}
+        return {"prior": mean_dose(case), **base}
 
 
 def _compare(
@@ -183,7 +207,7 @@ def _compare(
     case_id: str,
     template: Template,
     regression: DistanceRegression,
-    prior_gy: Dose,
+    rivals_gy: Mapping[str, Dose],
     rng: np.random.Generator,
 ) -> dict[str, Any]:
     prediction = load_prediction(at.predictions / f"{case_id}.npz")
@@ -194,7 +218,7 @@ def _compare(
         "model": prediction.dose_gy.ravel()[voxels.index],
         "template": template.predict(voxels),
         "distance": regression.predict(voxels),
-        "prior": prior_gy.ravel()[voxels.index],
+        **{name: dose_gy.ravel()[voxels.index] for name, dose_gy in rivals_gy.items()},
     }
     return compare_doses(voxels, doses)
 

@@ -31,6 +31,7 @@ from doseledger.learn.training.measured import measured_cases
 from doseledger.learn.training.ranks import Team, share_cases, share_patches, team_of, trainer_options
 from doseledger.learn.training.resume import ResumeState, join_state, open_state
 from doseledger.learn.training.run_files import device_name, resolved_settings, write_run_files
+from doseledger.learn.training.told import told_cases
 from doseledger.learn.watch.heartbeat import Pulse, stacks_on_request
 from doseledger.learn.watch.live import Live, open_wandb
 from doseledger.learn.watch.red_flags import RedFlagLimits
@@ -91,7 +92,6 @@ def train(
         return
     team = team_of(run.devices, run.nodes)
     cases = open_cases(run, places)
-    spec = run.family.reader.spec_of([*cases["train"], *cases["val"]], run.recipe.inputs)
     opened = open_state if team.is_main else join_state
     state = opened(places.state_root, run.model, fingerprint_parts(run, places, cases), fresh=fresh)
     pulse = Pulse(state.folder, main=team.is_main)
@@ -101,6 +101,9 @@ def train(
         log: Tell = _unheard
         if team.is_main:
             log = _start_log(places, state, tell)
+        cases = told_cases(run.family, cases, state.folder / f"told{team.rank}", log)
+        spec = run.family.reader.spec_of([*cases["train"], *cases["val"]], run.recipe.inputs)
+        if team.is_main:
             write_run_files(run, places.out, places.splits, spec, cases)
         live = Live(places.out, red_flags, log)
         if wandb and team.is_main:
