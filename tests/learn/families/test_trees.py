@@ -27,7 +27,7 @@ from doseledger.learn.training.checkpoint import load_checkpoint
 from doseledger.learn.training.probe import probe_steps
 from doseledger.learn.training.train import Places, train
 
-SMALL = BoostingRecipe(n_trees=12, leaves=8, leaf_voxels=5, rate=0.3, l2=0.0, voxels_per_case=400, folds=2)
+SMALL = BoostingRecipe(n_trees=12, leaves=8, leaf_voxels=5, rate=0.3, voxels_per_case=400, folds=2)
 
 
 def quiet(_line: str) -> None:
@@ -80,7 +80,7 @@ def test_features_never_see_the_dose(cohort: Any, recipe: TreesRecipe, tmp_path:
         replace(case, dose_gy=dose_gy, valid_dose=case.valid_dose & (dose_gy < 1e9)).save(path)
         opened = open_case(CaseFile("case_0001", path, sha256_of_file(path)))
         index = np.flatnonzero(case.body)
-        found.append(voxel_features(opened, spec_of([opened], recipe.inputs), recipe.features, index))
+        found.append(voxel_features(opened, spec_of([opened], recipe.inputs), index))
     np.testing.assert_array_equal(*found)
     assert np.isfinite(found[0]).all()
 

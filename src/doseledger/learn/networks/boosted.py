@@ -53,8 +53,7 @@ class BoostedDose:
         trees = trees_named(self.told_by.get(case.file.sha256, FINAL), self.weights)
         dose_gy = np.zeros(case.shape_zyx, dtype=np.float32)
         index = np.flatnonzero(defined_voxels(case))
-        features = voxel_features(case, self.spec, self.recipe.features, index)
-        told = trees.predict(features) * case.main_prescription_gy
+        told = trees.predict(voxel_features(case, self.spec, index)) * case.main_prescription_gy
         dose_gy.reshape(-1)[index] = np.maximum(told, 0.0)
         return dose_gy
 

@@ -89,7 +89,6 @@ def grow_trees(features: Singles, dose: Singles, recipe: BoostingRecipe) -> Tree
         max_leaf_nodes=recipe.leaves,
         min_samples_leaf=recipe.leaf_voxels,
         learning_rate=recipe.rate,
-        l2_regularization=recipe.l2,
         early_stopping=False,
         random_state=0,
     )
