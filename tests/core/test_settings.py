@@ -59,17 +59,21 @@ def test_a_model_without_a_block_is_refused(params: str, tmp_path: Path) -> None
     [
         ("{dose_dream: dose_unet}", "dose_dream starts from dose_unet; both must be among the models"),
         ("{dose_unet: dose_dream}", "dose_unet starts from dose_dream; both must be among the models"),
-        ("{dose_unet: dose_unet}", "dose_unet starts from dose_unet; both .* and dose_unet must start from nothing"),
+        (
+            "{dose_unet: dose_unet}",
+            "dose_unet starts from dose_unet; both .* the last of a chain must start from nothing",
+        ),
+        ("{dose_unet: dose_trees, dose_trees: dose_unet}", "dose_unet starts from dose_trees; .* the last of a chain"),
     ],
 )
 def test_a_base_that_is_not_trained_is_refused(params: str, tmp_path: Path, bases: str, message: str) -> None:
     with pytest.raises(BadInput, match=message):
-        load(params.replace("bases: {}", f"bases: {bases}"), tmp_path)
+        load(params.replace("bases:\n  dose_unet: dose_trees", f"bases: {bases}"), tmp_path)
 
 
 def test_a_model_without_its_block_is_told_where_to_get_one(params: str, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"\['dose_dream'\] have no block .*`doseledger recipe use NAME`"):
-        load(params.replace("models:\n- dose_unet", "models:\n- dose_dream"), tmp_path)
+        load(params.replace("models:\n- dose_trees", "models:\n- dose_dream"), tmp_path)
 
 
 def test_inverted_fractions_are_refused(params: str, tmp_path: Path) -> None:

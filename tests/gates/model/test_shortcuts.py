@@ -176,6 +176,7 @@ def recipe(repository: Path) -> Recipe:
     block["network"] |= {"channels": [4, 8], "convolutions": [1, 1], "embedding": 8}
     # On a prior even an untrained network follows the targets; wanted here is one that does not.
     block["prior"] = "none"
+    block["inputs"]["physics"] = []
     recipe = load_recipe(block, {}, "test")
     assert isinstance(recipe, Recipe)
     return recipe

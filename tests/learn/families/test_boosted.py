@@ -13,19 +13,18 @@ import pytest
 
 from doseledger.core.case import Case
 from doseledger.core.errors import BadInput, NotReady
-from doseledger.core.files import read_yaml, sha256_of_file
+from doseledger.core.files import sha256_of_file
 from doseledger.core.settings import Settings
 from doseledger.learn.data.inputs import CaseFile, open_case, read_told, spec_of, whole_box
 from doseledger.learn.kinds import load_recipe, make_family, open_predictor
 from doseledger.learn.networks.boosted import BoostedDose
 from doseledger.learn.predict.cases import load_model, predict_case
-from doseledger.learn.predict.trees import load_boosted
 from doseledger.learn.recipes.dose import Recipe
 from doseledger.learn.recipes.trees import BoostingRecipe
 from doseledger.learn.run import TrainingRun
 from doseledger.learn.training.checkpoint import load_checkpoint
 from doseledger.learn.training.probe import probe_steps
-from doseledger.learn.training.told import told_cases
+from doseledger.learn.training.told import load_boosted, told_cases
 from doseledger.learn.training.train import Places, make_task, train
 
 FEW = BoostingRecipe(n_trees=12, leaves=8, leaf_voxels=5, rate=0.3, voxels_per_case=400, folds=2)
@@ -36,9 +35,9 @@ def quiet(_line: str) -> None:
 
 
 @pytest.fixture
-def trees(settings: Settings, repository: Path, places: Places) -> Path:
+def trees(settings: Settings, places: Places) -> Path:
     """Checkpoint of small trees of the cohort."""
-    block = read_yaml(repository / "models/recipes/dose_trees.yaml")["dose_trees"]
+    block = {**settings.model("dose_trees"), "inputs": {"physics": []}}
     recipe = load_recipe(block, settings.model_base, "dose_trees").model_copy(update={"boosting": FEW})
     run = TrainingRun("dose_trees", recipe, 0.1, 1, 0, 0, {"ok": True}, {}, make_family(recipe, None))
     out = places.out.with_name("trees")

@@ -13,7 +13,7 @@ import pytest
 
 from doseledger.core.case import Case
 from doseledger.core.errors import BadInput
-from doseledger.core.files import read_yaml, sha256_of_file
+from doseledger.core.files import sha256_of_file
 from doseledger.core.settings import Settings
 from doseledger.learn.data.features import voxel_features
 from doseledger.learn.data.inputs import CaseFile, open_case, spec_of
@@ -35,8 +35,8 @@ def quiet(_line: str) -> None:
 
 
 @pytest.fixture
-def recipe(settings: Settings, repository: Path) -> TreesRecipe:
-    block = read_yaml(repository / "models/recipes/dose_trees.yaml")["dose_trees"]
+def recipe(settings: Settings) -> TreesRecipe:
+    block = {**settings.model("dose_trees"), "inputs": {"physics": []}}
     found = load_recipe(block, settings.model_base, "dose_trees")
     assert isinstance(found, TreesRecipe)
     return found.model_copy(update={"boosting": SMALL})

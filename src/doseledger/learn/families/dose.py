@@ -16,12 +16,12 @@ from doseledger.learn.losses.dose import DoseLoss, weighted_mean
 from doseledger.learn.networks.boosted import BoostedDose
 from doseledger.learn.networks.windows import VALIDATION_OVERLAP, predict_whole
 from doseledger.learn.networks.with_prior import OverPrior, dose_network
-from doseledger.learn.predict.trees import load_boosted
 from doseledger.learn.recipes.dose import ModelRecipe, Recipe, TrainedRecipe
 from doseledger.learn.run import CasesByPart, Family, TrainingRun
 from doseledger.learn.training.checkpoint import Checkpoint
 from doseledger.learn.training.finite import refuse_no_voxel
 from doseledger.learn.training.task import NetworkTask
+from doseledger.learn.training.told import load_boosted
 
 
 class DoseTask(NetworkTask):

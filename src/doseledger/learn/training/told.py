@@ -1,16 +1,23 @@
-"""Doses that trees tell of a training's cases, kept while it lasts."""
+"""Trees that a training stands on, and the doses that they tell of its cases."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from doseledger.core.errors import BadInput
 from doseledger.core.fanout import Tell
-from doseledger.core.files import atomic_path
+from doseledger.core.files import atomic_path, sha256_of_file
 from doseledger.learn.data.inputs import OpenCase
-from doseledger.learn.run import CasesByPart, Family
+from doseledger.learn.networks.boosted import BoostedDose
+from doseledger.learn.recipes.trees import TrainedTrees
+from doseledger.learn.training.checkpoint import Checkpoint, load_checkpoint
+
+if TYPE_CHECKING:
+    from doseledger.learn.run import CasesByPart, Family
 
 
 def told_cases(family: Family, cases: CasesByPart, folder: Path, tell: Tell) -> CasesByPart:
@@ -34,3 +41,24 @@ def told_cases(family: Family, cases: CasesByPart, folder: Path, tell: Tell) -> 
 
     tell(f"the trees tell {sum(map(len, cases.values()))} cases")
     return {part: [kept(case) for case in opened] for part, opened in cases.items()}
+
+
+def load_boosted(path: Path) -> tuple[Checkpoint, BoostedDose]:
+    """Return a checkpoint of boosted trees, and its trees ready to tell cases.
+
+    Raises
+    ------
+    NotReady, BadInput
+        If there is no checkpoint, it can't be read, or is no trees'.
+    """
+    checkpoint = load_checkpoint(path, TrainedTrees)
+    if not isinstance(checkpoint.recipe, TrainedTrees):
+        raise BadInput(f"{path}: its kind is {checkpoint.recipe.kind}, wanted trees")
+    return checkpoint, BoostedDose(
+        checkpoint.model,
+        sha256_of_file(path),
+        checkpoint.recipe,
+        checkpoint.spec,
+        checkpoint.weights,
+        checkpoint.extras["told_by"],
+    )
