@@ -75,38 +75,26 @@ def check_base(run: TrainingRun, spec: InputSpec, cases: CasesByPart, base: Base
             f"{run.model}: base {name} was trained on patches of {list(recipe.sampling.patch_zyx)} voxels, "
             f"sampling.patch_zyx is {list(wanted)}; give both the same"
         )
-    check_cases(run, cases, base.checkpoint)
-
-
-def check_cases(run: TrainingRun, cases: CasesByPart, base: Checkpoint) -> None:
-    """Refuse a model to start from that was trained on other cases than are trained on now.
-
-    Raises
-    ------
-    BadInput
-        Naming some of them.
-    """
-    known = base.trained_on
+    known = base.checkpoint.trained_on
     strangers = [case.case_id for case in cases["train"] if known.get(case.case_id) != case.file.sha256]
     # Preflight opens a few training cases only, and no others.
     surplus = sorted(set(known) - {case.case_id for case in cases["train"]}) if "val" in cases else []
     if strangers or surplus:
         raise BadInput(
-            f"{run.model}: base {base.model} was trained on other cases: without "
-            f"{', '.join(strangers[:3]) or 'none'}, with {', '.join(surplus[:3]) or 'none'} besides; train the base "
-            "on this fold and these cases first"
+            f"{run.model}: base {name} was trained on other cases: without {', '.join(strangers[:3]) or 'none'}, with "
+            f"{', '.join(surplus[:3]) or 'none'} besides; train the base on this fold and these cases first"
         )
 
 
-def check_trees(run: TrainingRun, spec: InputSpec, cases: CasesByPart, trees: Checkpoint) -> None:
-    """Refuse trees that were grown on other cases, or that see what the network's cases do not have.
+def check_trees(run: TrainingRun, spec: InputSpec, cases: CasesByPart, trees: BoostedDose) -> None:
+    """Refuse trees that see what the network's cases do not have.
 
     Raises
     ------
     BadInput
-        Naming what differs. A case that trees have seen and that does not train now would look too easy.
+        Naming what differs.
     """
-    if trees.structure_names != spec.structure_names or set(trees.target_names) != set(spec.target_names):
+    if trees.spec.structure_names != spec.structure_names or set(trees.spec.target_names) != set(spec.target_names):
         raise BadInput(f"{run.model}: base {trees.model} knows other structures or targets; train it again")
     if unseen := set(trees.recipe.physics) - set(run.recipe.physics):
         raise BadInput(
@@ -115,4 +103,21 @@ def check_trees(run: TrainingRun, spec: InputSpec, cases: CasesByPart, trees: Ch
         )
     if trees.beams is not None and trees.beams != beams_of(cases["train"]):
         raise BadInput(f"{run.model}: base {trees.model} was grown with maps of other beams; train it again")
-    check_cases(run, cases, trees)
+
+
+def check_told(run: TrainingRun, cases: CasesByPart, trees: BoostedDose) -> None:
+    """Refuse trees that were grown on other cases than are trained on now.
+
+    Raises
+    ------
+    BadInput
+        Naming some of them. A case that trees have seen and that does not train now would look too easy.
+    """
+    strangers = [case.case_id for case in cases["train"] if case.file.sha256 not in trees.told_by]
+    # Preflight opens a few training cases only, and no others.
+    surplus = set(trees.told_by) - {case.file.sha256 for case in cases["train"]} if "val" in cases else set()
+    if strangers or surplus:
+        raise BadInput(
+            f"{run.model}: base {trees.model} was trained on other cases: without {', '.join(strangers[:3]) or 'none'}"
+            f", with {len(surplus)} besides; train the base on this fold and these cases first"
+        )

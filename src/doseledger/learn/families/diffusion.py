@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -65,6 +66,11 @@ class DiffusionTask(AveragedTask):
         self.kept_base, self.base = base.kept if base else None, [base.network] if base else []
         # The trees below the base: what they tell is among the channels.
         self.boosted = base.boosted if base else None
+
+    def begin_from(self, weights: Mapping[str, Tensor], extras: Mapping[str, Any]) -> None:
+        """Take over a trained diffusion's weights, with the scale of x0 that they speak in."""
+        super().begin_from(weights, extras)
+        self.scale = DoseScale(**extras["scale"])
 
     def base_network(self) -> nn.Module | None:
         """Return the base's network where this task's weights are."""
@@ -150,6 +156,7 @@ def make_family(recipe: ModelRecipe, base: Path | None) -> Family:
         make_task=make_task,
         parts=parts,
         passes=recipe.diffusion.validation_steps,
+        ancestors=stands_on.checkpoint.ancestors if stands_on else (),
         told=boosted.told if boosted else None,
     )
 

@@ -10,15 +10,15 @@ from typing import Any
 from torch import Tensor
 
 from doseledger.core.errors import BadInput
+from doseledger.core.files import sha256_of_file
 from doseledger.learn.data.inputs import InputSpec, OpenCase
-from doseledger.learn.families.bases import check_trees
+from doseledger.learn.families.bases import check_told, check_trees
 from doseledger.learn.losses.dose import DoseLoss, weighted_mean
 from doseledger.learn.networks.boosted import BoostedDose
 from doseledger.learn.networks.windows import VALIDATION_OVERLAP, predict_whole
 from doseledger.learn.networks.with_prior import OverPrior, dose_network
-from doseledger.learn.recipes.dose import ModelRecipe, Recipe, TrainedRecipe
+from doseledger.learn.recipes.dose import ModelRecipe, Recipe, TrainedRecipe, refuse_idle_base
 from doseledger.learn.run import CasesByPart, Family, TrainingRun
-from doseledger.learn.training.checkpoint import Checkpoint
 from doseledger.learn.training.finite import refuse_no_voxel
 from doseledger.learn.training.task import NetworkTask
 from doseledger.learn.training.told import load_boosted
@@ -82,9 +82,14 @@ class DoseTask(NetworkTask):
 
 
 def make_dose_task(
-    run: TrainingRun, spec: InputSpec, cases: CasesByPart, *, trees: tuple[Checkpoint, BoostedDose] | None = None
+    run: TrainingRun, spec: InputSpec, cases: CasesByPart, *, trees: BoostedDose | None = None, own: bool = True
 ) -> DoseTask:
     """Return the task of a dose network.
+
+    Parameters
+    ----------
+    trees, own
+        What it stands on, and whether they were grown for this very training.
 
     Raises
     ------
@@ -94,38 +99,38 @@ def make_dose_task(
     if not isinstance(run.recipe, Recipe):
         raise BadInput(f"{run.model}: its kind is {run.recipe.kind}, wanted dose")
     if trees is not None:
-        check_trees(run, spec, cases, trees[0])
-    lr, boosted = run.lr * run.recipe.lr_factor, trees[1] if trees else None
-    return DoseTask(run.recipe.trained_part(), spec, lr, cases["train"], boosted)
+        check_trees(run, spec, cases, trees)
+        if own:
+            check_told(run, cases, trees)
+    return DoseTask(run.recipe.trained_part(), spec, run.lr * run.recipe.lr_factor, cases["train"], trees)
 
 
 DOSE = Family(module=__name__, make_task=make_dose_task)
 
 
 def make_family(recipe: ModelRecipe, base: Path | None) -> Family:
-    """Return the family of dose networks; they start from nothing, or stand on trees.
+    """Return the family of dose networks, by themselves or on trees.
 
     Parameters
     ----------
     base
-        Checkpoint of the trees; None where the recipe's prior asks for none.
+        Checkpoint of the trees, or of the network on trees that the recipe begins with; None where it asks for neither.
 
     Raises
     ------
     NotReady
         If the trees are wanted and not trained.
     BadInput
-        If the recipe wants trees and has none, or the other way about.
+        If the recipe wants trees and has none, or a base is named that its block does not begin with.
     """
-    wants = isinstance(recipe, Recipe) and recipe.prior == "boosted"
-    if wants != (base is not None):
-        raise BadInput(
-            "prior: boosted stands on a model of kind trees: name it under `bases` (dose_unet: dose_trees)"
-            if wants
-            else f"bases: a dose network stands on trees with prior: boosted alone, found {base}; take it out"
-        )
-    if base is None:
+    if not isinstance(recipe, Recipe) or recipe.prior != "boosted":
+        refuse_idle_base(recipe, base)
         return DOSE
+    if base is None:
+        raise BadInput("prior: boosted stands on a model of kind trees: name it under `bases` (dose_unet: dose_trees)")
     trees = load_boosted(base)
-    parts = {"base": {"model": trees[1].model, "sha256": trees[1].sha256}}
-    return Family(module=__name__, make_task=partial(make_dose_task, trees=trees), parts=parts, told=trees[1].told)
+    # A network that begins with another one stands on that one's trees, which may have seen another cohort.
+    own = trees.sha256 == sha256_of_file(base)
+    parts = {"base": {"model": trees.model, "sha256": trees.sha256}}
+    make_task = partial(make_dose_task, trees=trees, own=own)
+    return Family(module=__name__, make_task=make_task, parts=parts, told=trees.told)

@@ -30,6 +30,8 @@ class BoostedDose:
     weights, told_by
         Arrays of the trees of each fold and of all cases; name of the trees that have not seen a
         training case, by that case's SHA256.
+    beams
+        What the physics maps that they see were made of; None where they see none.
     """
 
     model: str
@@ -38,6 +40,7 @@ class BoostedDose:
     spec: InputSpec
     weights: Mapping[str, Tensor]
     told_by: Mapping[str, str]
+    beams: Mapping[str, Any] | None = None
 
     def tell(self, case: OpenCase) -> GyArray:
         """Return a case's dose in Gy, float32 (z, y, x); never negative, 0 where none is defined.
@@ -72,6 +75,7 @@ class BoostedDose:
             "target_names": list(self.spec.target_names),
             "weights": dict(self.weights),
             "told_by": dict(self.told_by),
+            "beams": self.beams,
         }
 
 
@@ -82,7 +86,8 @@ def boosted_of(extras: Mapping[str, Any], where: object) -> BoostedDose | None:
         return None
     recipe = load_block(TrainedTrees, kept["recipe"], f"{where}: boosted")
     spec = InputSpec(tuple(kept["structure_names"]), tuple(kept["target_names"]), recipe.inputs)
-    return BoostedDose(kept["model"], kept["sha256"], recipe, spec, kept["weights"], kept["told_by"])
+    found = (kept[name] for name in ("weights", "told_by", "beams"))
+    return BoostedDose(kept["model"], kept["sha256"], recipe, spec, *found)
 
 
 class ToldDose(nn.Module):

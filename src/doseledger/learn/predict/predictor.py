@@ -36,7 +36,7 @@ class Predictor:
         How it predicts, as JSON values.
     predict
         Arrays of a case, on its grid: `dose_gy`, float32 (z, y, x), and what else the kind says of it; of a
-        segmentation `labels`, uint8 (z, y, x), and `structure_names`, whose first has label 1.
+        segmentation `labels`, uint8 (z, y, x), `structure_names`, whose first has label 1, and how each was `cleaned`.
     prior
         The dose that the network adds to, float32 (z, y, x) in Gy; None where it adds to nothing.
     draws
@@ -64,8 +64,8 @@ class Predictor:
             "checkpoint_sha256": self.sha256,
             "model": self.checkpoint.model,
             "epoch": self.checkpoint.epoch,
-            "trained_on": sorted(self.checkpoint.trained_on.values()),
-            "selected_on": sorted(self.checkpoint.selected_on.values()),
+            "trained_on": sorted(set(self.checkpoint.all_trained_on.values())),
+            "selected_on": sorted(set(self.checkpoint.all_selected_on.values())),
             "settings": self.settings,
         }
         placed: Arrays = {

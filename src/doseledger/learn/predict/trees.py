@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from doseledger.learn.predict.predictor import Predictor
-from doseledger.learn.recipes.trees import TreesPredict
-from doseledger.learn.training.told import load_boosted
+from doseledger.learn.recipes.trees import TrainedTrees, TreesPredict
+from doseledger.learn.training.checkpoint import load_checkpoint
+from doseledger.learn.training.told import boosted_in
 
 
 def open_predictor(path: Path, settings: TreesPredict) -> Predictor:
@@ -19,6 +20,7 @@ def open_predictor(path: Path, settings: TreesPredict) -> Predictor:
     BadInput
         If it can't be read, or is no trees'.
     """
-    checkpoint, boosted = load_boosted(path)
+    checkpoint = load_checkpoint(path, TrainedTrees)
+    boosted = boosted_in(checkpoint, path)
     how = settings.model_dump(mode="json")
     return Predictor(checkpoint, boosted.sha256, how, lambda case: {"dose_gy": boosted.tell(case)})

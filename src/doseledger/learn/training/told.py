@@ -12,9 +12,9 @@ from doseledger.core.errors import BadInput
 from doseledger.core.fanout import Tell
 from doseledger.core.files import atomic_path, sha256_of_file
 from doseledger.learn.data.inputs import OpenCase
-from doseledger.learn.networks.boosted import BoostedDose
+from doseledger.learn.networks.boosted import BoostedDose, boosted_of
 from doseledger.learn.recipes.trees import TrainedTrees
-from doseledger.learn.training.checkpoint import Checkpoint, load_checkpoint
+from doseledger.learn.training.checkpoint import Checkpoint, load_checkpoint, read_content
 
 if TYPE_CHECKING:
     from doseledger.learn.run import CasesByPart, Family
@@ -43,22 +43,35 @@ def told_cases(family: Family, cases: CasesByPart, folder: Path, tell: Tell) -> 
     return {part: [kept(case) for case in opened] for part, opened in cases.items()}
 
 
-def load_boosted(path: Path) -> tuple[Checkpoint, BoostedDose]:
-    """Return a checkpoint of boosted trees, and its trees ready to tell cases.
+def load_boosted(path: Path) -> BoostedDose:
+    """Return the trees of a checkpoint, or those that its network stands on.
 
     Raises
     ------
-    NotReady, BadInput
-        If there is no checkpoint, it can't be read, or is no trees'.
+    NotReady
+        If there is no checkpoint.
+    BadInput
+        If it can't be read, or is neither of trees nor of a network on them.
     """
-    checkpoint = load_checkpoint(path, TrainedTrees)
-    if not isinstance(checkpoint.recipe, TrainedTrees):
-        raise BadInput(f"{path}: its kind is {checkpoint.recipe.kind}, wanted trees")
-    return checkpoint, BoostedDose(
-        checkpoint.model,
-        sha256_of_file(path),
-        checkpoint.recipe,
-        checkpoint.spec,
-        checkpoint.weights,
-        checkpoint.extras["told_by"],
-    )
+    content = read_content(path)
+    kept = boosted_of(content.get("extras", {}), path)
+    if kept is not None:
+        return kept
+    if (kind := content["recipe"].get("kind")) != "trees":
+        raise BadInput(f"{path}: its kind is {kind}, wanted trees, or a network with prior: boosted")
+    return boosted_in(load_checkpoint(path, TrainedTrees), path)
+
+
+def boosted_in(checkpoint: Checkpoint, path: Path) -> BoostedDose:
+    """Return the trees of a loaded checkpoint, ready to tell cases.
+
+    Raises
+    ------
+    BadInput
+        If it is another kind's.
+    """
+    recipe, spec, told_by = checkpoint.recipe, checkpoint.spec, checkpoint.extras.get("told_by", {})
+    if not isinstance(recipe, TrainedTrees):
+        raise BadInput(f"{path}: its kind is {recipe.kind}, wanted trees")
+    sha256 = sha256_of_file(path)
+    return BoostedDose(checkpoint.model, sha256, recipe, spec, checkpoint.weights, told_by, checkpoint.beams)
