@@ -39,7 +39,7 @@ def quiet(_line: str) -> None:
 @pytest.fixture
 def trees(settings: Settings, places: Places) -> Path:
     """Checkpoint of small trees of the cohort."""
-    block = {**settings.model("dose_trees"), "inputs": {"physics": []}}
+    block = settings.model("dose_trees")
     recipe = load_recipe(block, settings.model_base, "dose_trees").model_copy(update={"boosting": FEW})
     run = TrainingRun("dose_trees", recipe, 0.1, 1, 0, 0, {"ok": True}, {}, make_family(recipe, None))
     out = places.out.with_name("trees")

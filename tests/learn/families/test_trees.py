@@ -36,7 +36,7 @@ def quiet(_line: str) -> None:
 
 @pytest.fixture
 def recipe(settings: Settings) -> TreesRecipe:
-    block = {**settings.model("dose_trees"), "inputs": {"physics": []}}
+    block = settings.model("dose_trees")
     found = load_recipe(block, settings.model_base, "dose_trees")
     assert isinstance(found, TreesRecipe)
     return found.model_copy(update={"boosting": SMALL})
