@@ -44,7 +44,17 @@ FORMER = (
     "cohorts.<cohort>",
 )
 # Options of Git, DVC, pytest and torchrun that pages name by themselves.
-FOREIGN = {"--queue", "--temp", "--max-restarts", "--requeue", "--full", "--epochs", "--slice-mm"}
+FOREIGN = {
+    "--queue",
+    "--temp",
+    "--max-restarts",
+    "--requeue",
+    "--signal",
+    "--build-arg",
+    "--full",
+    "--epochs",
+    "--slice-mm",
+}
 # Examples: what a reader's own project holds.
 EXAMPLES = ("docs/experiments", "validation/cohorts/mycohort", "validation/contracts/NAME.yaml")
 # A part of a path that stands for any.
