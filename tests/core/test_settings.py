@@ -67,6 +67,13 @@ def test_a_base_that_is_not_trained_is_refused(params: str, tmp_path: Path, base
         load(params.replace("bases: {}", f"bases: {bases}"), tmp_path)
 
 
+@pytest.mark.parametrize("contours", ["{dose_unet: seg_organs}", "{dose_unet: dose_unet}", "{seg: dose_unet}"])
+def test_contours_that_no_trained_segmentation_draws_are_refused(params: str, tmp_path: Path, contours: str) -> None:
+    wanted = r"is given those of .*; wanted a dose model and a segmentation, both among .* trained \(dose_unet\)"
+    with pytest.raises(BadInput, match=wanted):
+        load(params.replace("contours: {}", f"contours: {contours}"), tmp_path)
+
+
 def test_a_model_without_its_block_is_told_where_to_get_one(params: str, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"\['dose_dream'\] have no block .*`doseledger recipe use NAME`"):
         load(params.replace("models:\n- dose_unet", "models:\n- dose_dream"), tmp_path)

@@ -134,6 +134,7 @@ class Settings(Block):
     cohort: str
     models: Annotated[list[str], Field(min_length=1)]
     bases: dict[str, str]
+    contours: dict[str, str]
     fold: CountOrZero
     repeat: CountOrZero
     phantom: PhantomSettings
@@ -161,6 +162,13 @@ class Settings(Block):
                 raise ValueError(
                     f"bases: {name} starts from {base}; both must be among the models that are trained "
                     f"({', '.join(self.models)}), and {base} must start from nothing"
+                )
+        for name, drawer in self.contours.items():
+            kinds = [self.blocks[one].get("kind") if one in self.models else None for one in (name, drawer)]
+            if None in kinds or kinds[0] == "segmentation" or kinds[1] != "segmentation":
+                raise ValueError(
+                    f"contours: {name} is given those of {drawer}; wanted a dose model and a segmentation, both among "
+                    f"the models that are trained ({', '.join(self.models)})"
                 )
         return self
 

@@ -148,8 +148,7 @@ def on_image_grid(labels: Array, case: Case, image: Grid, protocol: Protocol) ->
     structures have half of it together.
     """
     whole = np.zeros(case.full_shape_zyx, dtype=labels.dtype)
-    z, y, x = (slice(start, start + n) for start, n in zip(case.crop_start_zyx, labels.shape, strict=True))
-    whole[z, y, x] = labels
+    whole[case.crop] = labels
     if protocol.spacing_mm == "native":
         return whole
     grid = image.resampled(protocol.spacing_mm)

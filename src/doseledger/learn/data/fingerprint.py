@@ -1,4 +1,4 @@
-"""What a cohort's training cases are like: shapes, spacings, structures, intensities."""
+"""Fingerprint of training cases: shapes, spacings, structures, intensities."""
 
 from __future__ import annotations
 
