@@ -25,7 +25,7 @@ from doseledger.core.grid import Grid
 from doseledger.core.protocol import Protocol, load_protocol
 from doseledger.core.tables import SPLITS, write_table
 from doseledger.dicom.distance import signed_distance
-from doseledger.ingest.openkbp_files import SIDE, to_zyx
+from doseledger.ingest.openkbp.files import SIDE, to_zyx
 
 LOW_FACTORS_ZYX = (4, 2, 2)
 DOSE_STEP_GY = 0.002

@@ -205,7 +205,7 @@ def test_another_clones_own_code_is_run_in_its_folder(tmp_path: Path, repository
 def test_json_stands_alone_on_stdout(shared_data: Path, repository: Path, tmp_path: Path) -> None:
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "becker").symlink_to(shared_data / "dicom" / "proknow_becker_hn")
-    protocol = repository / "tests/ingest/protocols/becker_hn.yaml"
+    protocol = repository / "tests/ingest/patient/protocols/becker_hn.yaml"
     done = subprocess.run(
         [EXECUTABLE, "ingest", tmp_path / "raw", tmp_path / "out", "--protocol", protocol, "--json"],
         capture_output=True, text=True, check=False,

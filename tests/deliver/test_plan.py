@@ -32,9 +32,9 @@ from doseledger.deliver.gap import describe_delivery
 from doseledger.deliver.plan import PlanRequest, deliver_named, read_patient_case
 from doseledger.deliver.robustness import describe_robustness
 from doseledger.deliver.wishes import read_wishes, with_wishes
-from doseledger.dicom.check import MachineLimits, check_rtplan
+from doseledger.dicom.plan.check import MachineLimits, check_rtplan
+from doseledger.dicom.plan.read import read_plan
 from doseledger.dicom.read_dose import read_dose
-from doseledger.dicom.read_plan import read_plan
 from doseledger.evaluate.files import plan_dose
 from doseledger.phantom.cohort import DIRT, make_case
 from doseledger.planning.machine.linac import Machine, load_machine
@@ -270,7 +270,7 @@ def test_a_plan_under_errors_has_bands_about_itself(made: Made) -> None:
     found = made.judged("robustness.json")
     kinds = list(found["scenarios"].values())
     assert {kind: kinds.count(kind) for kind in kinds} == {
-        "nominal": 1, "setup_3_mm": 6, "setup_5_mm": 6, "density_3_percent": 2,
+        "nominal": 1, "setup_3_mm": 6, "setup_5_mm": 6, "density_3_percent": 2, "other_beam": 4,
     }  # fmt: skip
     for bands in found["structures"].values():
         nominal = np.asarray(bands["nominal"]["least_percent"])
@@ -284,7 +284,10 @@ def test_a_plan_under_errors_has_bands_about_itself(made: Made) -> None:
     low, high = target["density_3_percent"]["statistics_gy"]["mean"]
     middle = target["nominal"]["statistics_gy"]["mean"][0]
     assert 0.95 * middle < low < middle < high < 1.05 * middle
-    assert all(0 <= row["met"] <= row["of"] == 15 for row in found["goals"])
+    # Another beam of the same calibration moves the target's dose, but no more than the engine's own errors in bone do.
+    low, high = target["other_beam"]["statistics_gy"]["mean"]
+    assert 0.97 * middle < low < middle < high < 1.03 * middle
+    assert all(0 <= row["met"] <= row["of"] == 19 for row in found["goals"])
     assert any("PTV70 D95%" in line for line in describe_robustness(found))
 
 

@@ -22,7 +22,7 @@ from doseledger.deliver.series import SeriesRequest, describe_structures, segmen
 from doseledger.deliver.structure_objects import read_back
 from doseledger.deliver.structures import StructuresRequest
 from doseledger.dicom.read_image import read_image
-from doseledger.ingest.case import Origin, convert_case
+from doseledger.ingest.patient.case import Origin, convert_case
 from doseledger.learn.data.inputs import OpenCase
 from doseledger.learn.predict.predictor import Predictor
 
@@ -41,7 +41,7 @@ def bright(case: OpenCase) -> dict[str, Any]:
 def predictor() -> Predictor:
     nothing: frozenset[str] = frozenset()
     checkpoint: Any = SimpleNamespace(
-        model="seg", structure_names=("Rectum", "Bowel"), epoch=1, trained_on={}, selected_on={}, seen=nothing
+        model="seg", structure_names=("Rectum", "Bowel"), epoch=1, all_trained_on={}, all_selected_on={}, seen=nothing
     )
     return Predictor(checkpoint, "a" * 64, {"flips": []}, bright, says_labels=True)
 

@@ -155,7 +155,7 @@ def test_distances_are_those_of_the_full_grid_and_others_stay_as_they_were(make_
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda made: made.draw(0, case_sha256="a" * 64), "seg predicted it as it was"),
+        (lambda made: made.draw(0, case_sha256="a" * 64), "the prediction is of the case as it was"),
         (
             lambda made: made.draw(0, trained_on=[sha256_of_file(made.layout.cases / "case_1.npz")]),
             "the model was trained on this case",

@@ -12,11 +12,11 @@ import pytest
 from doseledger.core.case import Case
 from doseledger.core.errors import BadCase
 from doseledger.core.protocol import Protocol
-from doseledger.dicom.read_plan import TargetDose
-from doseledger.ingest.case import Origin, _judge_reach, convert_case
+from doseledger.dicom.plan.read import TargetDose
 from doseledger.ingest.cohort import IngestCount, IngestRun, ingest
-from doseledger.ingest.prescription import _check_target
-from doseledger.ingest.roi_names import NameMatch
+from doseledger.ingest.patient.case import Origin, _judge_reach, convert_case
+from doseledger.ingest.patient.prescription import _check_target
+from doseledger.ingest.patient.roi_names import NameMatch
 
 
 @pytest.fixture

@@ -22,13 +22,13 @@ from doseledger.core.layout import Layout
 from doseledger.core.protocol import GoalSet, Protocol, load_goals, load_protocol
 from doseledger.core.settings import PhantomSettings
 from doseledger.core.tables import RAW, read_table
-from doseledger.dicom.check import MachineLimits, check_rtplan
-from doseledger.dicom.objects import to_bytes
-from doseledger.dicom.read_plan import read_plan
+from doseledger.dicom.plan.check import MachineLimits, check_rtplan
+from doseledger.dicom.plan.read import read_plan
 from doseledger.dicom.source import source_digest
+from doseledger.dicom.write.objects import to_bytes
 from doseledger.dosimetry.goals import lint_goals
 from doseledger.evaluate.files.plan_dose import recompute_dose
-from doseledger.ingest.case import Origin, convert_case
+from doseledger.ingest.patient.case import Origin, convert_case
 from doseledger.phantom import cohort as phantom
 from doseledger.phantom.cohort import (
     DIRT,
@@ -127,7 +127,7 @@ def test_only_a_plan_of_the_known_machine_with_a_dose_is_recomputed(folder: Path
         beam.TreatmentMachineName = "LinacX"
     source = tmp_path / "case_0001.zip"
     write_stored_zip(source, files | {"RP.dcm": to_bytes(plan)})
-    with pytest.raises(BadInput, match=r"case_0001: its plan is for LinacX, and only the beam of Generic120 is known"):
+    with pytest.raises(BadInput, match=r"case_0001: its plan is for LinacX, the beam is that of Generic120"):
         recompute_dose(source)
     write_stored_zip(source, {name: content for name, content in files.items() if name != "RD.dcm"})
     with pytest.raises(BadCase, match="RTDOSE"):

@@ -148,9 +148,9 @@ def deidentify(
     Example: doseledger raw deidentify raw/ clean/ --salt ~/prostate.salt --cohort prostate
     """
     from doseledger.core.protocol import load_protocol
-    from doseledger.ingest.deidentify import deidentify as deidentify_cases
-    from doseledger.ingest.deidentify import read_salt
-    from doseledger.ingest.patient_key import key_beside
+    from doseledger.ingest.privacy.deidentify import deidentify as deidentify_cases
+    from doseledger.ingest.privacy.deidentify import read_salt
+    from doseledger.ingest.privacy.key import key_beside
 
     rules = load_protocol(protocol or project(cohort).layout.protocol)
     key = key_beside(salt, out)

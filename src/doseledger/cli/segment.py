@@ -49,7 +49,7 @@ def segment(
     from doseledger.deliver.nifti import describe_failures, segment_images
     from doseledger.deliver.series import SeriesRequest, describe_structures, segment_patients
     from doseledger.deliver.structures import StructuresRequest, check_formats
-    from doseledger.ingest.nifti_files import holds_nifti
+    from doseledger.ingest.nifti.files import holds_nifti
     from doseledger.learn.kinds import open_predictor, recipe_of
 
     at = project(cohort)

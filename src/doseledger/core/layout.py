@@ -70,7 +70,8 @@ class Machine:
         folder = root / ".doseledger"
         self.root = root
         self.states = folder / "resume"
-        self.wandb = folder / "wandb"
+        # Registered versions that trainings begin with.
+        self.parents = folder / "parents"
         self.ingest_indices = folder / "ingest"
         self.audit_log = folder / "audit.jsonl"
         self.digests = folder / "digests.sqlite"

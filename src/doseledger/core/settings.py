@@ -71,7 +71,8 @@ class TrainSettings(Block):
 
     devices: Count
     nodes: Count
-    wandb: bool
+    checkpoint_steps: CountOrZero
+    logger: Literal["csv", "tensorboard", "mlflow", "wandb"]
     watchdog: WatchdogSettings
 
 
@@ -158,10 +159,17 @@ class Settings(Block):
         if idle := [name for name in self.deliver.models if name not in self.models]:
             raise ValueError(f"deliver.models names {idle}, which are not trained; wanted some of {self.models}")
         for name, base in self.bases.items():
-            if name not in self.models or base not in self.models or base in self.bases:
+            if name not in self.models or base not in self.models or name in self._line_of(base):
                 raise ValueError(
                     f"bases: {name} starts from {base}; both must be among the models that are trained "
-                    f"({', '.join(self.models)}), and {base} must start from nothing"
+                    f"({', '.join(self.models)}), and {base} must not start from {name}"
+                )
+        for name in self.models:
+            parent = self.blocks[name].get("init_from", self.model_base.get("init_from"))
+            if isinstance(parent, str) and parent in self.blocks and self.bases.get(name) != parent:
+                raise ValueError(
+                    f"{name}: init_from {parent} is a model of these settings; write `{name}: {parent}` under bases "
+                    f"too, so that its training waits for it, or name a registered version ({parent}@v0.1.0)"
                 )
         for name, drawer in self.contours.items():
             kinds = [self.blocks[one].get("kind") if one in self.models else None for one in (name, drawer)]
@@ -171,6 +179,13 @@ class Settings(Block):
                     f"the models that are trained ({', '.join(self.models)})"
                 )
         return self
+
+    def _line_of(self, name: str) -> list[str]:
+        """A model and what it starts from, the nearest first; a circle is gone round once."""
+        line = [name]
+        while (base := self.bases.get(line[-1])) is not None and base not in line:
+            line.append(base)
+        return line
 
     def model(self, name: str) -> dict[str, Any]:
         """Return a model's block as it stands there; `learn.kinds.recipe_of` merges and types it.

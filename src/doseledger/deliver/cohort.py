@@ -9,11 +9,12 @@ from typing import Any
 
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.fanout import run_cases
-from doseledger.core.files import sha256_of_file, write_json
+from doseledger.core.files import write_json
 from doseledger.core.tables import SPLITS, read_table
 from doseledger.core.types import Tell
 from doseledger.deliver.gap import describe_delivery, summarise_deliveries
 from doseledger.deliver.plan import PlanRequest, deliver_case
+from doseledger.evaluate.refusals import refuse_changed
 from doseledger.ingest.raw import find_sources
 
 
@@ -74,9 +75,7 @@ def _deliver(
     case_id: str, sha256: str, part: Delivered, sources: Mapping[str, Path], request: PlanRequest, out: Path
 ) -> dict[str, Any]:
     case_path = part.cases / f"{case_id}.npz"
-    found = sha256_of_file(case_path) if case_path.is_file() else "absent"
-    if found != sha256:
-        raise BadCase(case_id, f"{case_path.name} is {found[:12]}, the splits say {sha256[:12]}; run ingest and split")
+    refuse_changed(case_id, case_path, sha256)
     if case_id not in sources:
         raise BadCase(case_id, f"no folder or zip of its DICOM in {part.raw}; its plan could refer to nothing")
     return deliver_case(sources[case_id], case_path, part.predictions / f"{case_id}.npz", request, out / case_id)

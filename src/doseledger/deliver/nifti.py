@@ -17,10 +17,10 @@ from doseledger.core.files import atomic_path, sha256_of_bytes, sha256_of_file, 
 from doseledger.core.grid import Grid, resample_linear
 from doseledger.core.protocol import Protocol
 from doseledger.core.types import Array
-from doseledger.ingest.case import Origin
-from doseledger.ingest.nifti import assemble
-from doseledger.ingest.nifti_files import find_images
-from doseledger.ingest.nifti_volume import Volume, read_volume
+from doseledger.ingest.nifti.case import assemble
+from doseledger.ingest.nifti.files import find_images
+from doseledger.ingest.nifti.volume import Volume, read_volume
+from doseledger.ingest.patient.case import Origin
 from doseledger.learn.data.inputs import CaseFile, open_case
 from doseledger.learn.predict.predictor import Predictor
 
@@ -176,7 +176,8 @@ def write_labels(path: Path, labels: Array, volume: Volume) -> None:
     header = volume.header.copy()
     header.set_data_dtype(labels.dtype)
     header.set_slope_inter(1, 0)
-    header["cal_max"] = header["cal_min"] = 0
+    # nibabel finds the place behind this header by itself.
+    header["cal_max"] = header["cal_min"] = header["vox_offset"] = 0
     turned = np.ascontiguousarray(volume.in_file_axes(labels))
     header.set_data_shape(turned.shape)
     kind: Any = nibabel.Nifti2Image if isinstance(header, nibabel.Nifti2Header) else nibabel.Nifti1Image

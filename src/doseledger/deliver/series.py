@@ -21,9 +21,9 @@ from doseledger.deliver.structures import StructuresRequest, write_masks
 from doseledger.dicom.read import gather_objects
 from doseledger.dicom.read_image import read_image
 from doseledger.dicom.source import lenient, malformed_as_bad_case, read_source, source_digest
-from doseledger.ingest.case import Origin, convert_case
-from doseledger.ingest.nifti import assemble
-from doseledger.ingest.nifti_volume import Volume
+from doseledger.ingest.nifti.case import assemble
+from doseledger.ingest.nifti.volume import Volume
+from doseledger.ingest.patient.case import Origin, convert_case
 from doseledger.learn.data.inputs import CaseFile, open_case
 from doseledger.learn.predict.predictor import Predictor
 

@@ -18,13 +18,13 @@ from doseledger.core.grid import Grid
 from doseledger.core.limit import keeps
 from doseledger.deliver.masks import MaskSet, check_image, mask_on_image, read_masks
 from doseledger.deliver.structure_objects import ImageSeries, Structure, contoured, segmented, sign, study_of
-from doseledger.dicom.objects import to_bytes
 from doseledger.dicom.read import gather_objects
 from doseledger.dicom.read_image import arrange_slices, read_image, read_image_grid
 from doseledger.dicom.source import in_file, lenient, malformed_as_bad_case, read_source
 from doseledger.dicom.structure_names import describe
 from doseledger.dicom.values import text_of
-from doseledger.dicom.write_segmentation import Frames
+from doseledger.dicom.write.objects import to_bytes
+from doseledger.dicom.write.segmentation import Frames
 
 Format = Literal["rtstruct", "seg"]
 FORMATS: tuple[Format, ...] = get_args(Format)

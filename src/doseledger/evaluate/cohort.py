@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from doseledger.core.case import Case, write_npz
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.fanout import Tell, run_cases
-from doseledger.core.files import all_or_none, atomic_path, sha256_of_file, write_json, write_text
+from doseledger.core.files import all_or_none, atomic_path, write_json, write_text
 from doseledger.core.settings import EvaluateSettings
 from doseledger.core.tables import CASE_METRICS, DVH_METRICS, GOAL_METRICS, SPLITS, check_table, read_table
 from doseledger.dosimetry.gamma.map import PASS_GAMMA, gamma_map
 from doseledger.evaluate.case import CaseMetrics, Yardsticks, dose_pair, evaluate_case, gamma_criteria
 from doseledger.evaluate.predictions import load_prediction
-from doseledger.evaluate.refusals import refuse_seen, refuse_unfit
+from doseledger.evaluate.refusals import load_unseen, refuse_unfit
 from doseledger.evaluate.summary import DETAILS, DRAW_SEED, RANKED_BY, SUMMARY, headline, shown_cases, summarise
 
 # 1e-6 Gy and 1e-6 % are beyond any meaning, and the last bits of a sum may differ between machines.
@@ -192,20 +192,12 @@ def evaluate_files(case_path: Path, prediction_path: Path, sha256: str, yardstic
     """
     prediction = load_prediction(prediction_path)
     case_id = prediction.case_id
-    found = sha256_of_file(case_path) if case_path.is_file() else "absent"
-    if found != sha256:
-        raise BadCase(case_id, f"{case_path.name} is {found[:12]}, the splits say {sha256[:12]}; run ingest and split")
-    if prediction.case_sha256 != found:
-        raise BadCase(
-            case_id, f"the prediction is of the case as it was ({prediction.case_sha256[:12]}…); predict it again"
-        )
-    refuse_seen(case_id, found, prediction.trained_on, prediction.selected_on)
-    case = Case.load(case_path)
+    case = load_unseen(case_path, sha256, prediction)
     refuse_unfit(case, prediction.dose_gy, prediction.grid)
     # Drawn by the case's name, so that neither its place in the cohort nor the number of workers changes the points.
     rng = np.random.default_rng([DRAW_SEED, zlib.crc32(case_id.encode())])
     metrics = evaluate_case(case, prediction.dose_gy, yardsticks, rng)
-    digests = {"case_sha256": found, "checkpoint_sha256": prediction.checkpoint_sha256}
+    digests = {"case_sha256": sha256, "checkpoint_sha256": prediction.checkpoint_sha256}
     row = {"case_id": case_id} | digests | metrics.row
     return CaseMetrics(row, metrics.dvh, metrics.goals, metrics.openkbp)
 

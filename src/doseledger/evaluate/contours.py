@@ -12,7 +12,6 @@ import numpy as np
 
 from doseledger.core.case import Case
 from doseledger.core.errors import BadCase, BadInput
-from doseledger.core.files import sha256_of_file
 from doseledger.core.layout import ModelLayout
 from doseledger.core.protocol import GoalSet
 from doseledger.core.tables import SPLITS, read_table
@@ -24,7 +23,7 @@ from doseledger.dosimetry.goals import GoalResult, evaluate_goals
 from doseledger.evaluate.case import ABOVE_FRACTION
 from doseledger.evaluate.overlap import measure_overlap
 from doseledger.evaluate.predictions import LabelPrediction, load_labels, load_prediction
-from doseledger.evaluate.refusals import refuse_seen, refuse_unfit
+from doseledger.evaluate.refusals import load_unseen, refuse_unfit
 from doseledger.evaluate.shortcuts.measure import predict_by
 
 if TYPE_CHECKING:
@@ -123,17 +122,12 @@ def measure_contours(loop: Loop, predictor: Predictor, tell: Tell) -> dict[str, 
 def _load(loop: Loop, case_id: str, sha256: str, checkpoint: str) -> tuple[Case, GyArray, LabelPrediction]:
     """A test case, its dose on drawn contours, and its predicted contours."""
     path = loop.dose.layout.cases / f"{case_id}.npz"
-    if not path.is_file() or sha256_of_file(path) != sha256:
-        raise BadCase(case_id, f"{path.name} is not the file of the splits; run ingest and split")
     prediction = load_prediction(loop.dose.predictions / f"{case_id}.npz")
     found = load_labels(loop.segmentation.predictions / f"{case_id}.npz")
-    for one, model in ((prediction, loop.dose.name), (found, loop.segmentation.name)):
-        if one.case_sha256 != sha256:
-            raise BadCase(case_id, f"{model} predicted it as it was; predict it again")
-        refuse_seen(case_id, sha256, one.trained_on, one.selected_on)
+    load_unseen(path, sha256, found)
+    case = load_unseen(path, sha256, prediction)
     if prediction.checkpoint_sha256 != checkpoint:
         raise BadCase(case_id, f"{loop.dose.name} predicted it with another checkpoint; predict it again")
-    case = Case.load(path)
     refuse_unfit(case, prediction.dose_gy, prediction.grid)
     if not found.grid.same_as(case.grid):
         raise BadCase(case_id, f"{loop.segmentation.name} segmented it on another grid; predict it again")

@@ -13,14 +13,14 @@ import pandas as pd
 from doseledger.core.case import Case
 from doseledger.core.errors import BadCase
 from doseledger.core.fanout import Tell
-from doseledger.core.files import sha256_of_file, write_json, write_text
+from doseledger.core.files import write_json, write_text
 from doseledger.core.settings import EvaluateSettings
 from doseledger.core.tables import DVH_METRICS, GOAL_METRICS, SEGMENT_METRICS, write_table
 from doseledger.dosimetry.intervals import bootstrap_interval
 from doseledger.evaluate.cohort import DECIMALS, TestSet, measure_cases, write_rows
 from doseledger.evaluate.overlap import MORE_IS_BETTER, masks_of, mean_overlap, measure_of, measure_overlap
 from doseledger.evaluate.predictions import LabelPrediction, load_labels
-from doseledger.evaluate.refusals import refuse_seen
+from doseledger.evaluate.refusals import load_unseen
 from doseledger.evaluate.summary import DETAILS, DRAW_SEED, SUMMARY, WORST_PART
 
 NO_GAMMA = "none.txt"
@@ -85,15 +85,11 @@ def evaluate_case_labels(
         If the prediction can't be compared with the case honestly.
     """
     found = load_labels(prediction_path)
-    digest = sha256_of_file(case_path) if case_path.is_file() else "absent"
-    if digest != sha256 or found.case_sha256 != digest:
-        raise BadCase(found.case_id, f"{case_path.name} or its prediction is not of these splits; predict it again")
-    refuse_seen(found.case_id, digest, found.trained_on, found.selected_on)
-    case = Case.load(case_path)
+    case = load_unseen(case_path, sha256, found)
     measured = measure_labels(case, found, settings.surface_tolerance_mm)
     row: dict[str, Any] = {
         "case_id": found.case_id,
-        "case_sha256": digest,
+        "case_sha256": sha256,
         "checkpoint_sha256": found.checkpoint_sha256,
         "surface_tolerance_mm": settings.surface_tolerance_mm,
         **mean_overlap(list(measured.values())),

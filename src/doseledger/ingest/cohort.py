@@ -22,9 +22,9 @@ from doseledger.core.files import all_or_none, atomic_path, read_json, sha256_of
 from doseledger.core.protocol import Protocol
 from doseledger.core.tables import CASE_ID, CASES, RAW, SKIPPED, STRUCTURES, read_table, write_table
 from doseledger.dicom.read import Link
-from doseledger.ingest.case import Origin
 from doseledger.ingest.found import count_structures
 from doseledger.ingest.names.nomenclature import SYNONYMS
+from doseledger.ingest.patient.case import Origin
 from doseledger.ingest.sources import SOURCES
 
 # Optional table beside the raw cases: what DICOM doesn't say, or shouldn't.

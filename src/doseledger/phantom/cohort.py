@@ -22,13 +22,13 @@ from doseledger.core.protocol import GoalSet
 from doseledger.core.settings import PhantomSettings
 from doseledger.core.tables import RAW, write_table
 from doseledger.core.types import Mask, Tell
-from doseledger.dicom.objects import Study, make_uid, to_bytes
+from doseledger.dicom.plan.source_to_skin import Body
 from doseledger.dicom.source import source_digest
-from doseledger.dicom.source_to_skin import Body
 from doseledger.dicom.structure_names import InterpretedType
-from doseledger.dicom.write import make_ct, make_dose
-from doseledger.dicom.write_plan import BeamDevice, make_plan
-from doseledger.dicom.write_structures import Roi, make_structure_set
+from doseledger.dicom.write.objects import Study, make_uid, to_bytes
+from doseledger.dicom.write.plan import BeamDevice, make_plan
+from doseledger.dicom.write.structures import Roi, make_structure_set
+from doseledger.dicom.write.volumes import make_ct, make_dose
 from doseledger.dosimetry.goals import GoalResult, evaluate_goals
 from doseledger.phantom.near_bowel import SPARED, compromise_of, with_near_bowel, yielded_goals
 from doseledger.phantom.patient import Dirt, SyntheticPatient, draw_patient

@@ -14,7 +14,7 @@ from doseledger.core.errors import BadInput
 from doseledger.core.protocol import Protocol, load_protocol
 from doseledger.dicom.source import read_source
 from doseledger.ingest.cohort import IngestRun, ingest
-from doseledger.ingest.deidentify import deidentify
+from doseledger.ingest.privacy.deidentify import deidentify
 from doseledger.ingest.survey.cohort import survey_dump
 from doseledger.ingest.survey.layout import Layout, sort_dump
 

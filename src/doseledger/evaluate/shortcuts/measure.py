@@ -130,7 +130,8 @@ def _test_cases(at: ModelLayout, predictor: Predictor, *, fold: int, repeat: int
             f"{at.layout.splits}: no test case in fold {fold}, repeat {repeat}; there is nothing to judge by"
         )
     test = {str(case_id): str(sha256) for case_id, sha256 in zip(rows["case_id"], rows["sha256"], strict=True)}
-    trained, selected = predictor.checkpoint.trained_on.values(), predictor.checkpoint.selected_on.values()
+    checkpoint = predictor.checkpoint
+    trained, selected = checkpoint.all_trained_on.values(), checkpoint.all_selected_on.values()
     for case_id, sha256 in test.items():
         refuse_seen(case_id, sha256, frozenset(trained), frozenset(selected))
         load = load_labels if predictor.says_labels else load_prediction

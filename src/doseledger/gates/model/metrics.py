@@ -51,7 +51,7 @@ def judge_metrics(at: ModelLayout, *, fold: int, repeat: int) -> Verdict:
     summary, rows = read_json(details_json), read_case_metrics(cases_csv)
     if not isinstance(summary, dict):
         raise BadInput(f"{details_json}: wanted a mapping of metrics, found {type(summary).__name__}")
-    seen = read_seen(at.checkpoint)
+    seen = read_seen(at.checkpoint, at.layout.cohort)
     splits = read_table(splits_csv, SPLITS)
     test = splits[(splits["split"] == "test") & (splits["fold"] == fold) & (splits["repeat"] == repeat)]
     of_labels = "dice" in summary

@@ -64,8 +64,8 @@ class Predictor:
             "checkpoint_sha256": self.sha256,
             "model": self.checkpoint.model,
             "epoch": self.checkpoint.epoch,
-            "trained_on": sorted(self.checkpoint.trained_on.values()),
-            "selected_on": sorted(self.checkpoint.selected_on.values()),
+            "trained_on": sorted(set(self.checkpoint.all_trained_on.values())),
+            "selected_on": sorted(set(self.checkpoint.all_selected_on.values())),
             "settings": self.settings,
         }
         placed: Arrays = {

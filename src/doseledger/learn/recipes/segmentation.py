@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from doseledger.core.schema import Block
 from doseledger.learn.recipes.dose import (
+    NOT_TRAINED,
     CommonRecipe,
     CommonTrained,
     Count,
@@ -263,4 +264,4 @@ class SegmentationRecipe(TrainedSegmentation, CommonRecipe):
 
     def trained_part(self) -> TrainedSegmentation:
         """Return what decides the weights: all but how patches are brought and how cases are predicted."""
-        return TrainedSegmentation.model_validate(self.model_dump(exclude={"loader", "predict"}))
+        return TrainedSegmentation.model_validate(self.model_dump(exclude=NOT_TRAINED))

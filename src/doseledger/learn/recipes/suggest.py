@@ -1,4 +1,4 @@
-"""A segmentation recipe from a fingerprint of cases and a machine's memory."""
+"""A segmentation recipe proposed from training cases and a machine's memory."""
 
 from __future__ import annotations
 

@@ -143,6 +143,7 @@ def plot_dvh(
     goals: Sequence[Goal],
     top_gy: float,
     labels: Sequence[str] = ("prediction",),
+    solid: str = "plan",
 ) -> Figure:
     """Return the DVHs of one case: plan solid, predictions dashed or dotted, targets and organs in two panels.
 
@@ -155,7 +156,9 @@ def plot_dvh(
     top_gy
         End of the dose axis in Gy.
     labels
-        What the predictions are called, in the order of `StructureCurves.predictions`.
+        What the predictions are called, in the order of `StructureCurves.predictions`; those without are not drawn.
+    solid
+        What the solid line is called.
     """
     from matplotlib.lines import Line2D
 
@@ -173,7 +176,7 @@ def plot_dvh(
     for axis, (title, group) in zip(axes, groups.items(), strict=True):
         for item in group:
             axis.plot(item.plan_gy, item.plan_percent, color=item.colour, label=item.name)
-            for style, (dose_gy, percent) in zip(LINE_STYLES, item.predictions, strict=False):
+            for style, (dose_gy, percent) in zip(LINE_STYLES[: len(labels)], item.predictions, strict=False):
                 axis.plot(dose_gy, percent, color=item.colour, linestyle=style)
             for goal in goals:
                 _mark_goal(axis, goal, item.name, item.colour)
@@ -185,7 +188,7 @@ def plot_dvh(
         axis.legend(loc="upper center", bbox_to_anchor=anchor, ncols=2, columnspacing=1.0, handlelength=1.2)
     axes[0].set_ylabel("Volume (%)")
     lines = [
-        Line2D([], [], color="#444444", label="plan"),
+        Line2D([], [], color="#444444", label=solid),
         *(
             Line2D([], [], color="#444444", linestyle=style, label=label)
             for style, label in zip(LINE_STYLES, labels, strict=False)
