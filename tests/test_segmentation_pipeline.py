@@ -191,6 +191,6 @@ def test_labels_are_predicted_again_to_the_bit_and_a_run_tells_how_they_were(sto
     at = story.layout.model("seg_unet3d")
     case_id = min(path.stem for path in at.predictions.glob("*.npz"))
     (again,) = predict_again(at.checkpoint, story.layout.cases, at.predictions, [case_id], print)
-    assert again.is_same
+    assert again.identical
     files: Any = SimpleNamespace(predictions=at.predictions)
     assert RunRecord(files).predict_settings["flips"] == ["x"]
