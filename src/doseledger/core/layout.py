@@ -231,6 +231,8 @@ class ModelLayout:
         self.gamma = root / "data/gamma" / place
         self.metrics = root / "reports/metrics" / place
         self.shortcuts = self.metrics / "shortcuts.json"
+        # Of a dose model whose doses on predicted contours are measured too.
+        self.contours = self.metrics / "contours.json"
         self.plans = root / "data/plans" / place
         self.delivery = self.metrics / "deliver.json"
         verdicts = root / "reports/verdicts" / place
