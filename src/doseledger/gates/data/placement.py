@@ -38,8 +38,8 @@ class Placement:
     Parameters
     ----------
     fit
-        Share of the variance of HU, or dose, near the outlines that inside and outside explain, mean over outlines, 0 to
-        1; NaN where there is nothing to tell apart.
+        Share of the variance of HU, or dose, near the outlines that inside and outside explain, mean
+        over outlines, 0 to 1; NaN where there is nothing to tell apart.
     best
         The same of the best other place: moved along an axis, or mirrored.
     where
@@ -149,8 +149,8 @@ def judge_dose_place(case: Case, place: Placement, limit: SignLimit) -> list[Fin
     severity: Severity = "warning" if keeps(place.share, least=limit.error) else "error"
     message = (
         f"{case.case_id}: the main target fits the dose better {place.where} ({100 * place.best:.0f} % of the dose "
-        f"near its outline explained) than in place ({100 * place.fit:.0f} %): is it moved, mirrored or another plan's? "
-        "Look at both on one slice, export RTDOSE and RTSTRUCT of one plan again"
+        f"near its outline explained) than in place ({100 * place.fit:.0f} %): is it moved, mirrored or another "
+        "plan's? Look at both on one slice, export RTDOSE and RTSTRUCT of one plan again"
     )
     numbers = {"fit": place.fit, "best": place.best}
     return [Finding("dose_place", case.case_id, severity, message, numbers)]
