@@ -8,18 +8,16 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import re
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from fixtures.clinic import export_clinic
+from fixtures.clone import Clone, clone_of, set_params
 
 from doseledger.core.case import Case, write_npz
 from doseledger.core.files import atomic_path, read_json
@@ -28,7 +26,6 @@ from doseledger.core.tables import SPLITS, read_table
 # The first test waits for the whole pipeline: more than the suite's limit for one test.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
-BIN = Path(sys.executable).parent
 REPORT = "report@phantom-dose_unet"
 # Few patients, and hardly any training: what is tried here is the road, not the model.
 SMALL = {
@@ -43,68 +40,9 @@ SMALL = {
 }
 
 
-class Clone:
-    """A clone of the working tree with a Git history of its own."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.environment = {
-            **{key: value for key, value in os.environ.items() if not key.startswith(("GIT_", "DVC_"))},
-            "PATH": f"{BIN}:{os.environ['PATH']}",
-            "PYTHONPATH": str(root / "src"),
-            "ITERATIVE_DO_NOT_TRACK": "1",
-            "GIT_CONFIG_GLOBAL": "/dev/null",
-        }
-
-    def run(self, *command: str, ok: bool = True) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            command, cwd=self.root, env=self.environment, capture_output=True, text=True, check=False, timeout=1500
-        )
-        if ok:
-            assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
-        return done
-
-    def case_ids(self, table: str) -> set[str]:
-        return {row["case_id"] for row in csv.DictReader(io.StringIO((self.root / table).read_text()))}
-
-    def commit(self, message: str) -> None:
-        self.run("git", "add", "--all")
-        self.run("git", "-c", "user.name=test", "-c", "user.email=test@example.org", "commit", "--quiet", "-m", message)
-
-
-def set_params(path: Path, changes: dict[str, Any]) -> None:
-    from ruamel.yaml import YAML
-
-    yaml = YAML()
-    values = yaml.load(path.read_text())
-    for key, value in changes.items():
-        *outer, last = key.split(".")
-        block = values
-        for name in outer:
-            block = block[name]
-        assert last in block, key
-        block[last] = value
-    with path.open("w") as stream:
-        yaml.dump(values, stream)
-
-
 @pytest.fixture(scope="module")
 def clone(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    root = tmp_path_factory.mktemp("clone")
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=repository, capture_output=True, text=True, check=True,
-    ).stdout.splitlines()  # fmt: skip
-    for name in listed:
-        if (repository / name).is_file():
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(repository / name, root / name)
-    set_params(root / "params.yaml", SMALL)
-    lock = root / "validation/cohorts/phantom/test_set.csv"
-    lock.write_text(lock.read_text().splitlines()[0] + "\n")
-    made = Clone(root)
-    made.run("git", "init", "--quiet", "--initial-branch=main")
-    made.commit("a small cohort")
+    made = clone_of(repository, tmp_path_factory.mktemp("clone"), SMALL)
     made.run("dvc", "repro", REPORT, "report_data@phantom")
     made.run("git", "add", "dvc.lock", "data/raw", "reports")
     made.commit("the first results")

@@ -109,7 +109,7 @@ def test_what_parses_yaml_or_a_table_stands_in_one_place_each(repository: Path) 
     source = repository / "src/doseledger"
     texts = {path.relative_to(source).as_posix(): path.read_text() for path in source.rglob("*.py")}
     own = {name for name, text in texts.items() if "pd.read_csv(" in text}
-    assert own == {"core/tables.py", "ingest/openkbp_files.py"}
+    assert own == {"core/tables.py", "ingest/openkbp/files.py"}
     own = {name for name, text in texts.items() if re.search(r'YAML\(typ="safe", pure=True\)\.load', text)}
     assert own == {"core/files.py"}
     partly = {name for name, text in texts.items() if re.search(r"except \(?[^)\n]*(pd\.errors|JSONDecodeError)", text)}

@@ -17,18 +17,18 @@ from pydicom.uid import RTStructureSetStorage
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.plan import Arc, Plan
 from doseledger.core.protocol import Phi
-from doseledger.dicom.check import MachineLimits, check_rtplan
-from doseledger.dicom.check_brachy import _channel_faults
-from doseledger.dicom.deidentify import Pseudonymiser
 from doseledger.dicom.files.members import check_size
 from doseledger.dicom.geometry import Planes, even_step_mm, read_orientation, to_lps
-from doseledger.dicom.objects import Study, make_uid
-from doseledger.dicom.plan_beams import _is_helix
+from doseledger.dicom.plan.beams import _is_helix
+from doseledger.dicom.plan.brachy import _channel_faults
+from doseledger.dicom.plan.check import MachineLimits, check_rtplan
+from doseledger.dicom.plan.read import _jaws, read_plan
+from doseledger.dicom.privacy.deidentify import Pseudonymiser
 from doseledger.dicom.read_dose import read_dose
 from doseledger.dicom.read_image import _scaled
-from doseledger.dicom.read_plan import _jaws, read_plan
 from doseledger.dicom.read_structures import Roi, read_contours
-from doseledger.dicom.write_plan import BeamDevice, make_plan
+from doseledger.dicom.write.objects import Study, make_uid
+from doseledger.dicom.write.plan import BeamDevice, make_plan
 
 EDGES = np.concatenate([np.arange(-200, -100, 10), np.arange(-100, 100, 5), np.arange(100, 201, 10)]).astype(float)
 MACHINE = MachineLimits(60, 0.5, 25.0, 6.0, (5.0, 600.0), 0.3)

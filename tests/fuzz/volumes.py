@@ -21,9 +21,9 @@ from fuzz.kinds import Kind, Reader, Spoilt, Told, rewrite, silent
 from doseledger.core.case import map_member
 from doseledger.core.protocol import Protocol
 from doseledger.deliver.nifti import segment_images
-from doseledger.ingest.case import Origin
-from doseledger.ingest.nifti import convert_case
-from doseledger.ingest.nifti_files import digest_volumes, find_volumes, members_to_pack, read_label_names
+from doseledger.ingest.nifti.case import convert_case
+from doseledger.ingest.nifti.files import digest_volumes, find_volumes, members_to_pack, read_label_names
+from doseledger.ingest.patient.case import Origin
 from doseledger.ingest.sources import labels_of
 from doseledger.learn.data.inputs import OpenCase
 from doseledger.learn.predict.predictor import Predictor

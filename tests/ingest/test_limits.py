@@ -17,20 +17,20 @@ from doseledger.core.case import Case
 from doseledger.core.errors import BadCase
 from doseledger.core.grid import Grid
 from doseledger.core.protocol import Protocol
-from doseledger.dicom.read_plan import TargetDose
-from doseledger.ingest import read_patient
-from doseledger.ingest.absent import _quoted
+from doseledger.dicom.plan.read import TargetDose
 from doseledger.ingest.body import fill_body
-from doseledger.ingest.case import Origin, _judge_reach, convert_case
 from doseledger.ingest.cohort import IngestCount, IngestRun, ingest
 from doseledger.ingest.names.hints import Clue, find_hints
-from doseledger.ingest.nifti import find_support
-from doseledger.ingest.nifti_volume import read_volume
-from doseledger.ingest.openkbp import find_body
-from doseledger.ingest.openkbp_files import _check_whole, _read_spacing, to_zyx
+from doseledger.ingest.nifti.case import find_support
+from doseledger.ingest.nifti.volume import read_volume
+from doseledger.ingest.openkbp.case import find_body
+from doseledger.ingest.openkbp.files import _check_whole, _read_spacing, to_zyx
 from doseledger.ingest.outcome import outcome_table
-from doseledger.ingest.prescription import _check_target
-from doseledger.ingest.roi_names import NameMatch
+from doseledger.ingest.patient import read as read_patient
+from doseledger.ingest.patient.absent import _quoted
+from doseledger.ingest.patient.case import Origin, _judge_reach, convert_case
+from doseledger.ingest.patient.prescription import _check_target
+from doseledger.ingest.patient.roi_names import NameMatch
 from doseledger.ingest.survey.rois import volume_cc
 
 
@@ -78,7 +78,7 @@ def test_a_meterset_that_is_no_number_is_a_fault_of_its_plan_and_ends_no_ingest(
     spoilt.rtplan.BeamSequence[0].ControlPointSequence[0].NominalBeamEnergy = value
     sound.save(tmp_path / "raw" / "anon_1")
     spoilt.save(tmp_path / "raw" / "anon_2")
-    count = ingest(tmp_path / "raw", tmp_path / "out", protocol, IngestRun(workers=0), print)
+    count = ingest(tmp_path / "raw", tmp_path / "out", protocol, IngestRun(), print)
     assert count == IngestCount(2, 0, 0, 0)
     plan = Case.load(tmp_path / "out" / "anon_2.npz").meta["plan"]
     assert plan.keys() == {"faults"}

@@ -15,7 +15,7 @@ from doseledger.core.tables import RAW, TEST_SET, read_table
 from doseledger.gates.limits import load_thresholds
 from doseledger.gates.suites import read_suite
 from doseledger.ingest.new_cohort import make_cohort
-from doseledger.ingest.roi_names import claim_names
+from doseledger.ingest.patient.roi_names import claim_names
 from doseledger.ingest.survey.proposals import Proposals, read_proposals, with_proposals
 
 SHIPPED = ("phantom", "prostate", "openkbp")

@@ -18,7 +18,7 @@ from doseledger.core.case import Case
 from doseledger.core.protocol import Protocol
 from doseledger.core.settings import load_settings
 from doseledger.core.tables import TEST_SET
-from doseledger.ingest.case import Origin, convert_case
+from doseledger.ingest.patient.case import Origin, convert_case
 from doseledger.ingest.splits import deal
 
 # What is delivered one after the other.

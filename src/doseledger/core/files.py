@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import math
 import os
@@ -272,6 +273,18 @@ def parse_yaml(text: str, where: str) -> Any:
                 "themselves; write them out"
             )
     return value
+
+
+def to_yaml(value: Any) -> str:
+    """Return plain dicts and lists as YAML that `read_yaml` reads back, lists indented, no line folded."""
+    from ruamel.yaml import YAML
+
+    yaml = YAML()
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.width = 10_000
+    stream = io.StringIO()
+    yaml.dump(value, stream)
+    return stream.getvalue()
 
 
 def _unreadable(path: Path, form: str, reason: str) -> str:

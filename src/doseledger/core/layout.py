@@ -70,8 +70,10 @@ class Machine:
         folder = root / ".doseledger"
         self.root = root
         self.states = folder / "resume"
-        self.wandb = folder / "wandb"
+        # Registered versions that trainings begin with.
+        self.parents = folder / "parents"
         self.ingest_indices = folder / "ingest"
+        self.slurm = folder / "slurm"
         self.audit_log = folder / "audit.jsonl"
         self.digests = folder / "digests.sqlite"
         self.run_store = folder / "runs.json"

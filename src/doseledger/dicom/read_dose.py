@@ -148,19 +148,27 @@ def _decoded(dataset: pydicom.Dataset, case_id: str, summation: str) -> tuple[ND
         found = text_of(dataset, keyword) or None
         if found != value:
             what = f" ({found} is a dose {MEANING[found]})" if found in MEANING else ""
-            raise BadCase(
-                case_id, f"RTDOSE has {keyword} {found}, wanted {value}{what}; export the plan's total dose in Gy"
-            )
+            has = f"{keyword} {found}" if found else f"no {keyword}"
+            raise BadCase(case_id, f"RTDOSE has {has}, wanted {value}{what}; export the plan's total dose in Gy")
     scaling = float(numbers(dataset, "DoseGridScaling", 1, case_id)[0])
     if scaling <= 0:
         raise BadCase(case_id, f"RTDOSE has DoseGridScaling {scaling}; wanted more than 0: export the dose again")
     try:
         stored = read_pixels(dataset)
     except BadInput as error:
-        raise BadCase(case_id, f"RTDOSE pixels can't be decoded: {error}") from error
+        raise BadCase(case_id, f"RTDOSE pixels can't be decoded: {_frames_note(dataset)}{error}") from error
     if stored.min() < 0:
         raise BadCase(case_id, f"RTDOSE reaches down to {stored.min() * scaling:.3f} Gy; a dose is not negative")
     return stored, scaling
+
+
+def _frames_note(dataset: pydicom.Dataset) -> str:
+    """That a dose of several planes does not say how many, as a clause before what follows from it."""
+    offsets = value_of(dataset, "GridFrameOffsetVector")
+    n_planes = len(offsets) if isinstance(offsets, (MultiValue, list)) else 1
+    if n_planes == 1 or value_of(dataset, "NumberOfFrames") is not None:
+        return ""
+    return f"NumberOfFrames is missing, though GridFrameOffsetVector has {n_planes} values; "
 
 
 def read_dose_grid(dataset: pydicom.Dataset, case_id: str) -> Grid:

@@ -261,7 +261,7 @@ def _hounsfield(stack: list[Plane], case_id: str) -> tuple[NDArray[np.int16], in
                 raise BadInput(f"values from {values.min():g} to {values.max():g} after rescaling are no HU")
             volume[index] = values
     labels = [label_of(plane.file) for plane in stack]
-    return volume, n_padded, [*_odd_ones(scales, labels), *_odd_ones(bits, labels)]
+    return volume, n_padded, [*_odd_ones(scales, labels), *_odd_ones(bits, labels), *_repeats(volume, labels)]
 
 
 class _PixelsOfOneFile:
@@ -312,6 +312,14 @@ def _odd_ones(said: Sequence[str], labels: Sequence[str]) -> list[str]:
         return [f"{len(odd)} of {len(said)} slices differ from {usual}"]
     kinds = ", ".join(sorted({text for text, _ in odd}))
     return [f"{count} of {len(said)} slices have {usual}, but {kinds} in {_named([label for _, label in odd])}"]
+
+
+def _repeats(volume: NDArray[np.int16], labels: Sequence[str]) -> list[str]:
+    """A note of slices that are copies of the one before; without noise, as in a phantom, most are."""
+    pairs = zip(volume, volume[1:], labels[1:], strict=False)
+    same = [label for below, here, label in pairs if here.min() < here.max() and np.array_equal(below, here)]
+    few = 0 < len(same) < len(volume) / 2
+    return [f"{len(same)} slices are copies of the one before: {_named(same)}"] if few else []
 
 
 def _named(labels: list[str]) -> str:

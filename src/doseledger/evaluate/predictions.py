@@ -85,8 +85,8 @@ def _as_bad_case(path: Path) -> Iterator[None]:
     except KeyError as error:
         raise BadCase(path.stem, f"the prediction {path.name} has no key {error}; run predict again") from error
     except UNREADABLE as error:
-        reason = describe(error)
-        raise BadCase(path.stem, f"the prediction {path.name} can't be read ({reason}); run predict again") from error
+        what = f"the prediction {path.name} can't be read ({describe(error)})"
+        raise BadCase(path.stem, f"{what}; predict again, or ask `doseledger verify` if it rotted") from error
 
 
 def _origin(npz: Mapping[str, Any], meta: Mapping[str, Any], shape_zyx: tuple[int, ...]) -> dict[str, Any]:

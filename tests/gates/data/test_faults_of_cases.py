@@ -345,6 +345,16 @@ FAULTS: dict[str, tuple[Callable[[Case], Case], str, str]] = {
         "slice_air",
         "slice 11 is 100 % air in the body",
     ),
+    "a slice of the image that stands there twice": (
+        lambda c: replace(c, ct_hu=c.ct_hu[[*range(11), 10, *range(12, 24)]]),
+        "slice_repeat",
+        "slice 10 is 100 % of the image as in the next slice",
+    ),
+    "a slice of the dose that stands there twice": (
+        lambda c: with_dose(c, lambda d: d[[*range(11), 10, *range(12, 24)]]),
+        "slice_repeat",
+        "slice 10 is 100 % of the dose as in the next slice",
+    ),
     "a slice of another place": (
         lambda c: replace(c, ct_hu=c.ct_hu[[*range(11), 2, *range(12, 24)]]),
         "slice_jump",

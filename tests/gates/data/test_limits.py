@@ -412,6 +412,9 @@ def test_a_case_without_an_organ_is_told(healthy: Healthy, image_limits: ImageLi
     ({"jump_ratio": 3.99}, "slice_jump", "warning"), ({"jump_ratio": 4.01}, "slice_jump", "error"),
     ({"air_percent": 49.9}, "", ""), ({"air_percent": 50.1}, "slice_air", "error"),
     ({"dose_jump_gy": 2.99}, "", ""), ({"dose_jump_gy": 3.01}, "dose_jump", "error"),
+    ({"same_percent": 49.9}, "", ""), ({"same_percent": 50.1}, "slice_repeat", "error"),
+    ({"same_dose_percent": 49.9}, "", ""), ({"same_dose_percent": 50.1}, "slice_repeat", "error"),
+    ({"same_percent": math.nan, "same_dose_percent": math.nan}, "", ""),
     *(({"jump_ratio": value}, "slice_jump", "error") for value in NO_NUMBERS),
     *(({"air_percent": value}, "slice_air", "error") for value in NO_NUMBERS),
     *(({"dose_jump_gy": value}, "dose_jump", "error") for value in NO_NUMBERS),
@@ -419,8 +422,8 @@ def test_a_case_without_an_organ_is_told(healthy: Healthy, image_limits: ImageLi
 def test_a_slice_goes_with_its_neighbours(
     changes: dict[str, float], gate: str, severity: str, healthy: Healthy, image_limits: ImageLimits
 ) -> None:
-    where = {"jump_ratio": 5, "air_percent": 6, "dose_jump_gy": 7}
-    found = replace(Slices(1.5, 2.0, 0.5, where), **changes)
+    where = {"jump_ratio": 5, "air_percent": 6, "dose_jump_gy": 7, "same_percent": 8, "same_dose_percent": 9}
+    found = replace(Slices(1.5, 2.0, 0.5, 5.0, 1.0, where), **changes)
     findings = judge_slices(healthy(1), found, image_limits)
     assert [(finding.gate, finding.severity) for finding in findings] == ([(gate, severity)] if gate else [])
 

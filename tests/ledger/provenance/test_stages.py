@@ -248,6 +248,11 @@ def test_an_edit_of_where_a_limit_comes_from_changes_only_what_is_shown(layout: 
         ),
         ("params.yaml", "    overlap: 0.25\n", "    overlap: 0.5\n", {f"{m}/predict.json" for m in MODELS}),
         ("params.yaml", "    samples: 8\n", "    samples: 9\n", {"dose_diffusion/predict.json"}),
+        (
+            "params.yaml", "  init_from: none\n", "  init_from: dose_unet@v0.1.0\n",
+            {f"{m}/start/start.json" for m in MODELS},
+        ),
+        ("params.yaml", "  checkpoint_steps: 200\n", "  checkpoint_steps: 5\n", set()),
         ("params.yaml", "  figure_dpi: 300\n", "  figure_dpi: 150\n", set()),
     ],
 )  # fmt: skip

@@ -5,17 +5,21 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from doseledger.core.case import Case
+from doseledger.core.cluster import HERE, Scale
 from doseledger.core.errors import BadCase, BadInput
+from doseledger.core.fanout import Outcome, over_cases
 from doseledger.core.files import sha256_of_file
 from doseledger.core.layout import ModelLayout
 from doseledger.core.tables import SPLITS, read_table
+from doseledger.core.types import Tell
 from doseledger.evaluate.predictions import load_labels, load_prediction
 from doseledger.evaluate.refusals import refuse_seen, refuse_unfit
 from doseledger.evaluate.shortcuts.ablation import Dose, Predict, ablate_case, mean_answers
@@ -24,17 +28,18 @@ from doseledger.evaluate.shortcuts.trivial import (
     DistanceRegression,
     Template,
     TemplateFit,
+    Voxels,
     compare_doses,
     draw_voxels,
     fit_distances,
     mae_ratios,
 )
+from doseledger.learn.predict.predictor import Opener, Predictor, predictor_of
 
 if TYPE_CHECKING:
-    from doseledger.core.fanout import Tell
     from doseledger.learn.data.inputs import OpenCase
-    from doseledger.learn.predict.predictor import Predictor
 
+Row = TypeVar("Row")
 # The voxels and the shuffled image are drawn with this: the same model always gives the same numbers.
 DRAW_SEED = 20250601
 # Of a large cohort so many cases, evenly spread, tell a mean dose and a regression well enough.
@@ -47,17 +52,21 @@ MOST_ALTERED_CASES = 3
 DIGITS = 4
 
 
-def measure_shortcuts(at: ModelLayout, predictor: Predictor, *, fold: int, repeat: int, tell: Tell) -> dict[str, Any]:
+def measure_shortcuts(
+    at: ModelLayout, model: Predictor | Opener, *, fold: int, repeat: int, scale: Scale = HERE, tell: Tell
+) -> dict[str, Any]:
     """Return a model's errors beside trivial models' and its own prior's, and its answers to spoiled inputs, as JSON.
 
     Parameters
     ----------
     at
         Where the model's predictions and the cohort's cases and splits lie.
-    predictor
-        The model.
+    model
+        The model; an opener, where other processes are to measure.
     fold, repeat
         Which part of the splits the model was trained and evaluated on.
+    scale
+        Where the network works.
     tell
         Called with one line for each step.
 
@@ -74,17 +83,18 @@ def measure_shortcuts(at: ModelLayout, predictor: Predictor, *, fold: int, repea
     BadCase
         If a case or a prediction is not the one that was trained on or evaluated.
     """
+    predictor = predictor_of(model)
     test = _test_cases(at, predictor, fold=fold, repeat=repeat)
     if predictor.says_labels:
         return _measure_labels(at, predictor, test, tell)
     rng = np.random.default_rng(DRAW_SEED)
     template, regression, used = _fit(at, predictor.checkpoint.trained_on, rng)
     tell(f"trivial models fitted to {len(used)} of {len(predictor.checkpoint.trained_on)} training cases")
-    trivial = []
-    for case_id, sha256 in test.items():
-        prior_gy = _prior_dose(at, predictor, case_id, sha256)
-        trivial.append(_compare(at, case_id, template, regression, prior_gy, rng))
-    answers = _ablate(at, predictor, list(test)[:MOST_ALTERED_CASES], tell)
+    drawn = {case_id: (case_id, sha256, _draw(at, case_id, sha256, rng)) for case_id, sha256 in test.items()}
+    rivals = {case_id: (*given, _rivals(given[-1], template, regression)) for case_id, given in drawn.items()}
+    trivial = _all_done(over_cases(partial(_compare, at, model), rivals, scale, tell=tell)).values()
+    altered = {case_id: (case_id, number) for number, case_id in enumerate(list(test)[:MOST_ALTERED_CASES])}
+    answers = _all_done(over_cases(partial(_ablate, at, model), altered, scale, tell=tell, note=_listed))
     return {
         "checkpoint_sha256": predictor.sha256,
         "test_cases": test,
@@ -130,7 +140,8 @@ def _test_cases(at: ModelLayout, predictor: Predictor, *, fold: int, repeat: int
             f"{at.layout.splits}: no test case in fold {fold}, repeat {repeat}; there is nothing to judge by"
         )
     test = {str(case_id): str(sha256) for case_id, sha256 in zip(rows["case_id"], rows["sha256"], strict=True)}
-    trained, selected = predictor.checkpoint.trained_on.values(), predictor.checkpoint.selected_on.values()
+    checkpoint = predictor.checkpoint
+    trained, selected = checkpoint.all_trained_on.values(), checkpoint.all_selected_on.values()
     for case_id, sha256 in test.items():
         refuse_seen(case_id, sha256, frozenset(trained), frozenset(selected))
         load = load_labels if predictor.says_labels else load_prediction
@@ -178,38 +189,54 @@ def _prior_of(predictor: Predictor, case: OpenCase) -> Dose:
     return predictor.prior(case) if predictor.prior else np.zeros(case.shape_zyx, dtype=np.float32)
 
 
+def _draw(at: ModelLayout, case_id: str, sha256: str, rng: np.random.Generator) -> Voxels:
+    """Return the voxels of a test case at which it is compared: drawn one case after the other, wherever it is done."""
+    return draw_voxels(_load(at, case_id, sha256), TEST_VOXELS, rng)
+
+
+def _rivals(voxels: Voxels, template: Template, regression: DistanceRegression) -> dict[str, NDArray[Any]]:
+    return {"template": template.predict(voxels), "distance": regression.predict(voxels)}
+
+
 def _compare(
     at: ModelLayout,
+    model: Predictor | Opener,
     case_id: str,
-    template: Template,
-    regression: DistanceRegression,
-    prior_gy: Dose,
-    rng: np.random.Generator,
+    sha256: str,
+    voxels: Voxels,
+    rivals_gy: Mapping[str, NDArray[Any]],
 ) -> dict[str, Any]:
+    """Return the errors of a case's prediction, of the trivial models and of what the network adds to."""
     prediction = load_prediction(at.predictions / f"{case_id}.npz")
-    case = _load(at, case_id, prediction.case_sha256)
-    refuse_unfit(case, prediction.dose_gy, prediction.grid)
-    voxels = draw_voxels(case, TEST_VOXELS, rng)
+    refuse_unfit(_load(at, case_id, sha256), prediction.dose_gy, prediction.grid)
+    prior_gy = _prior_dose(at, predictor_of(model), case_id, sha256)
     doses: dict[str, NDArray[Any]] = {
         "model": prediction.dose_gy.ravel()[voxels.index],
-        "template": template.predict(voxels),
-        "distance": regression.predict(voxels),
+        **rivals_gy,
         "prior": prior_gy.ravel()[voxels.index],
     }
     return compare_doses(voxels, doses)
 
 
-def _ablate(at: ModelLayout, predictor: Predictor, case_ids: list[str], tell: Tell) -> dict[str, dict[str, float]]:
-    answers = {}
-    for number, case_id in enumerate(case_ids):
-        case = Case.load(at.layout.cases / f"{case_id}.npz")
-        # Beams come from outside a window: what they do to a case can't be cut out of it.
-        beams, window = predictor.checkpoint.beams, predictor.window_zyx
-        patch_zyx = case.grid.shape_zyx if beams is not None or window is None else window
-        rng = np.random.default_rng([DRAW_SEED, number])
-        answers[case_id] = ablate_case(case, predict_by(predictor), patch_zyx, rng)
-        tell(f"{case_id}: " + ", ".join(f"{name} {value:.2f}" for name, value in answers[case_id].items()))
-    return answers
+def _ablate(at: ModelLayout, model: Predictor | Opener, case_id: str, number: int) -> dict[str, float]:
+    """Return the answers of a model to a case's spoiled inputs."""
+    predictor, case = predictor_of(model), Case.load(at.layout.cases / f"{case_id}.npz")
+    # Beams come from outside a window: what they do to a case can't be cut out of it.
+    beams, window = predictor.checkpoint.beams, predictor.window_zyx
+    patch_zyx = case.grid.shape_zyx if beams is not None or window is None else window
+    rng = np.random.default_rng([DRAW_SEED, number])
+    return ablate_case(case, predict_by(predictor), patch_zyx, rng)
+
+
+def _listed(answers: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.2f}" for name, value in answers.items())
+
+
+def _all_done(outcome: Outcome[Row]) -> dict[str, Row]:
+    """Return the rows of all cases; a case that can't be measured is an error."""
+    for error in outcome.failed.values():
+        raise error
+    return outcome.done
 
 
 def predict_by(predictor: Predictor) -> Predict:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from doseledger.core.cluster import HERE, Scale
+from doseledger.core.fanout import over_cases
 from doseledger.core.protocol import Phi, Protocol
+from doseledger.core.types import Tell
 from doseledger.ingest.names.nomenclature import Side, read_name, standard_name
 from doseledger.ingest.survey.choice import RULE
 from doseledger.ingest.survey.complaints import KINDS
@@ -175,7 +179,7 @@ def _by_count(rows: Sequence[Row], key: str) -> list[str]:
     return [value for value, _ in Counter(str(row[key]) for row in rows if row[key]).most_common()]
 
 
-def survey_dump(folder: Path, protocol: Protocol | None, *, pictures: bool, tell: Callable[[str], None]) -> Survey:
+def survey_dump(folder: Path, protocol: Protocol | None, *, pictures: bool, scale: Scale = HERE, tell: Tell) -> Survey:
     """Return what a raw export holds; nothing in it is changed.
 
     Parameters
@@ -186,6 +190,8 @@ def survey_dump(folder: Path, protocol: Protocol | None, *, pictures: bool, tell
         What a case must have, and what counts as identifying; None looks at files, links and geometry alone.
     pictures
         Whether a slice of each patient is read.
+    scale
+        Where patients are looked at; files are opened in this process.
     tell
         Called with how far it is; nobody is named.
 
@@ -196,11 +202,13 @@ def survey_dump(folder: Path, protocol: Protocol | None, *, pictures: bool, tell
     """
     phi = protocol.phi if protocol is not None and protocol.phi is not None else NO_PSEUDONYM
     dump: Dump = read_dump(folder, phi, tell)
-    patients = []
     names = name_cases(dump.patients, phi)
-    for number, (name, patient) in enumerate(zip(names, dump.patients, strict=True), start=1):
-        patients.append(survey_patient(patient, name, protocol, phi, pictures=pictures))
-        tell(f"[{number}/{len(dump.patients)}] {patients[-1].case_id}: {patients[-1].state}")
+    look = partial(survey_patient, pictures=pictures)
+    arguments = {name: (patient, name, protocol, phi) for name, patient in zip(names, dump.patients, strict=True)}
+    outcome = over_cases(look, arguments, scale, tell=tell, note=lambda patient: patient.state)
+    for error in outcome.failed.values():
+        raise error
+    patients = [outcome.done[name] for name in names]
     return Survey(
         protocol=protocol,
         patients=patients,

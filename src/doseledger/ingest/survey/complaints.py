@@ -16,8 +16,8 @@ from doseledger.dicom.read_structures import Roi
 from doseledger.dicom.source import lenient
 from doseledger.dicom.values import MALFORMED
 from doseledger.ingest.names.hints import Hint
-from doseledger.ingest.prescription import check_prescription
-from doseledger.ingest.roi_names import NameMatch
+from doseledger.ingest.patient.prescription import check_prescription
+from doseledger.ingest.patient.roi_names import NameMatch
 from doseledger.ingest.survey.choice import Choice
 from doseledger.ingest.survey.dump import Attribute, said
 from doseledger.ingest.survey.rois import RoiFacts

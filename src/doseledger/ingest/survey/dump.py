@@ -11,7 +11,7 @@ import pydicom
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.protocol import Phi
 from doseledger.dicom.files.headers import DumpFile, is_dicom, read_header, walk_dump
-from doseledger.dicom.phi import scan_phi
+from doseledger.dicom.privacy.phi import scan_phi
 from doseledger.dicom.source import SourceFile, lenient
 from doseledger.dicom.values import MALFORMED, text_of
 

@@ -17,11 +17,11 @@ from doseledger.dicom.read_image import read_image_grid
 from doseledger.dicom.read_structures import Roi, read_rois
 from doseledger.dicom.source import lenient
 from doseledger.dicom.values import MALFORMED
-from doseledger.ingest.absent import Absence, refuse_absent
 from doseledger.ingest.body import find_body_roi
 from doseledger.ingest.names.clues import Clues
 from doseledger.ingest.names.hints import Clue, Hint, find_hints
-from doseledger.ingest.roi_names import NameMatch, claim_names
+from doseledger.ingest.patient.absent import Absence, refuse_absent
+from doseledger.ingest.patient.roi_names import NameMatch, claim_names
 from doseledger.ingest.survey.choice import Choice, choose
 from doseledger.ingest.survey.complaints import MENDED_BY_DEIDENTIFY, NOTES, Complaint, Evidence, find_complaints
 from doseledger.ingest.survey.dump import Attribute, DumpPatient, Found, find_identifying

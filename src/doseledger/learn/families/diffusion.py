@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -63,6 +64,11 @@ class DiffusionTask(AveragedTask):
         self.recipe, self.spec, self.lr, self.seed, self.scale = recipe, spec, lr, seed, scale
         # Out of the modules' sight: the base is kept in the checkpoint once, and never in train mode.
         self.kept_base, self.base = base.kept if base else None, [base.network] if base else []
+
+    def begin_from(self, weights: Mapping[str, Tensor], extras: Mapping[str, Any]) -> None:
+        """Take over a trained diffusion's weights, with the scale of x0 that they speak in."""
+        super().begin_from(weights, extras)
+        self.scale = DoseScale(**extras["scale"])
 
     def base_network(self) -> nn.Module | None:
         """Return the base's network where this task's weights are."""
@@ -141,7 +147,8 @@ def make_family(recipe: ModelRecipe, base: Path | None) -> Family:
     stands_on = load_base(base) if recipe.diffusion.residual and base is not None else None
     parts = {"base": {"model": stands_on.checkpoint.model, "sha256": stands_on.sha256}} if stands_on else {}
     make_task = partial(make_diffusion_task, base=stands_on)
-    return Family(module=__name__, make_task=make_task, parts=parts, passes=recipe.diffusion.validation_steps)
+    passes, ancestors = recipe.diffusion.validation_steps, stands_on.checkpoint.ancestors if stands_on else ()
+    return Family(module=__name__, make_task=make_task, parts=parts, passes=passes, ancestors=ancestors)
 
 
 def make_diffusion_task(run: TrainingRun, spec: InputSpec, cases: CasesByPart, *, base: Base | None) -> DiffusionTask:

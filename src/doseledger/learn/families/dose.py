@@ -13,7 +13,7 @@ from doseledger.learn.data.inputs import InputSpec, OpenCase
 from doseledger.learn.losses.dose import DoseLoss, weighted_mean
 from doseledger.learn.networks.windows import VALIDATION_OVERLAP, predict_whole
 from doseledger.learn.networks.with_prior import OverPrior, dose_network
-from doseledger.learn.recipes.dose import ModelRecipe, Recipe, TrainedRecipe
+from doseledger.learn.recipes.dose import ModelRecipe, Recipe, TrainedRecipe, refuse_idle_base
 from doseledger.learn.run import CasesByPart, Family, TrainingRun
 from doseledger.learn.training.finite import refuse_no_voxel
 from doseledger.learn.training.task import NetworkTask
@@ -79,5 +79,12 @@ DOSE = Family(module=__name__, make_task=make_dose_task)
 
 
 def make_family(recipe: ModelRecipe, base: Path | None) -> Family:
-    """Return the family of dose networks; they start from nothing."""
+    """Return the family of dose networks.
+
+    Raises
+    ------
+    BadInput
+        If a base is named that the block does not begin with.
+    """
+    refuse_idle_base(recipe, base)
     return DOSE

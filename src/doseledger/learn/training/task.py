@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import pytorch_lightning as pl
@@ -43,6 +44,10 @@ class NetworkTask(pl.LightningModule):
         refuse_infinite_loss(loss, batch["case_id"], epoch=self.current_epoch, index=index)
         return loss
 
+    def begin_from(self, weights: Mapping[str, Tensor], extras: Mapping[str, Any]) -> None:
+        """Take over a trained network's weights, those that predict; the optimiser begins anew."""
+        self.network.load_state_dict(weights)
+
     def extras(self) -> dict[str, Any]:
         """Return what prediction needs beside recipe and weights: nothing."""
         return {}
@@ -56,19 +61,16 @@ class NetworkTask(pl.LightningModule):
         return mean_scores(self.errors, self.scores)
 
     def on_validation_epoch_end(self) -> None:
-        """Hand the scores to Lightning, whose plateau schedule looks for them.
+        """Look at the scores.
 
         Raises
         ------
         BadInput
             If one is not finite.
         """
-        scores = self.validation_scores()
-        refuse_infinite_scores(scores, epoch=self.current_epoch)
-        self.log_dict(scores, logger=False)
+        refuse_infinite_scores(self.validation_scores(), epoch=self.current_epoch)
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Return the optimiser and the schedule of its learning rate."""
         n_steps = int(self.trainer.estimated_stepping_batches)
-        how, fit = self.recipe.optimiser, self.recipe.fit
-        return scheduled_optimiser(self.network, how, fit, lr=self.lr, n_steps=n_steps, monitor=self.scores[0])
+        return scheduled_optimiser(self.network, self.recipe.optimiser, lr=self.lr, n_steps=n_steps)

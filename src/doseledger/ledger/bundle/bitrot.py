@@ -236,12 +236,12 @@ def _finding(file: Recorded, place: str, good: dict[str, bool]) -> str:
         cure = (
             f"delete that object and run `dvc commit {file.path}`: the workspace has the right content"
             if good.get("workspace")
-            else f"delete that object, then `dvc pull {file.path}`, or make it again with `dvc repro -f`"
+            else f"delete both, then `dvc pull {file.path}`, or make it again with `dvc repro`"
         )
         return f"{file.path} ({file.stage}): the cache's copy {file.md5[:2]}/{file.md5[2:]} is damaged; {cure}"
     cure = (
         f"if nobody edited it, it is damaged: delete it and run `dvc checkout {file.path}`, the cache's copy is right"
         if good.get("cache")
-        else "if nobody edited it, it is damaged; fetch it with `dvc pull` or make it again with `dvc repro -f`"
+        else "if nobody edited it, it is damaged; delete it, then `dvc pull`, or make it again with `dvc repro`"
     )
     return f"{file.path} ({file.stage}): the workspace's copy is not what was recorded (md5 {file.md5}); {cure}"

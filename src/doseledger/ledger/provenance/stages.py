@@ -22,6 +22,7 @@ from doseledger.gates.run_digest import TRAINER
 from doseledger.gates.suites import read_suite
 from doseledger.gates.verdict import without_explanations
 from doseledger.learn.kinds import KINDS, recipe_of
+from doseledger.learn.recipes.dose import FROM_NOTHING, ModelRecipe
 
 # Where a stage begins, for all models alike.
 STAGES: dict[str, tuple[str, ...]] = {
@@ -123,8 +124,14 @@ def model_files(at: ModelLayout, settings: Settings) -> dict[Path, Any]:
         at.settings / "train.json": trained,
         at.settings / "predict.json": recipe.model_dump(mode="json")["predict"],
         at.settings / "judge.json": without_explanations(judged),
-        at.start / "start.json": {"starts_from": settings.bases.get(at.name)},
+        at.start / "start.json": {"starts_from": settings.bases.get(at.name), **_begins_with(recipe)},
     }
+
+
+def _begins_with(recipe: ModelRecipe) -> dict[str, str]:
+    """The version or model whose weights a training begins with; a version's bytes never change."""
+    name = getattr(recipe, "init_from", FROM_NOTHING)
+    return {} if name == FROM_NOTHING else {"init_from": name}
 
 
 def base_files(at: ModelLayout, settings: Settings) -> dict[Path, Any]:

@@ -106,6 +106,7 @@ def code_table(facts: RunFacts, trained: GitState, now: GitState, links: tuple[s
         ("tree when reported", Cell(f"dirty: {now.note}", "bad") if now.dirty else Cell("clean", "good")),
         ("command", Cell(" ".join(provenance.get("command", [])) or "not recorded", "hash")),
         ("seed, fold, repeat", f"{run.get('seed')}, {run.get('fold')}, {run.get('repeat')}"),
+        ("weights begun with", _begun_with(run)),
         ("device", run.get("device", "not recorded")),
         ("CUDA", provenance.get("cuda") or run.get("versions", {}).get("cuda") or "none"),
         ("GPUs", ", ".join(gpus) if gpus else "none"),
@@ -115,6 +116,12 @@ def code_table(facts: RunFacts, trained: GitState, now: GitState, links: tuple[s
         ("splits (SHA256)", Cell(run.get("splits_sha256", "not recorded"), "hash")),
     ]
     return make_table("Code, command, machine", ("", "Value"), rows)
+
+
+def _begun_with(run: dict[str, Any]) -> str:
+    """The line of models that a training began with, the nearest first."""
+    line = [f"{one['name']} (SHA256 {one['sha256'][:12]}…)" for one in run.get("ancestors", [])]
+    return ", begun with ".join(line) or "none: drawn from the seed"
 
 
 def packages_table(facts: RunFacts) -> Table:
