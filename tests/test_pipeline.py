@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from doseledger.core.files import read_yaml
-from doseledger.ledger.provenance.stages import MODEL_STAGES, STAGES, code_of
+from doseledger.core.layout import Layout
+from doseledger.core.settings import load_settings
+from doseledger.ledger.provenance.stages import MODEL_STAGES, STAGES, code_of, model_files
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SOURCE = REPOSITORY / "src"
@@ -112,6 +114,14 @@ def test_what_a_stages_command_imports_is_in_the_file_of_its_code(name: str) -> 
         if module not in known and not module.startswith(AROUND)
     }
     assert not strangers, f"stage {name}: {strangers} are no part of its code; name them in STAGES or MODEL_STAGES"
+
+
+def test_another_pool_reruns_nothing() -> None:
+    assert not [name for name, stage in stages().items() if "scale" in str(stage.get("params", []))]
+    settings = load_settings(REPOSITORY / "params.yaml")
+    at = Layout(REPOSITORY, "phantom").model("dose_unet")
+    elsewhere = settings.model_copy(update={"scale": settings.scale.asked("dask:tcp://host:8786")})
+    assert model_files(at, elsewhere) == model_files(at, settings)
 
 
 def test_editing_prediction_does_not_retrain() -> None:

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from doseledger.core.case import Case
+from doseledger.core.cluster import local
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import read_json, write_json, write_text
 from doseledger.core.layout import Layout
@@ -129,7 +130,7 @@ def test_the_page_holds_the_cohort_leads_to_the_gates_pages_and_is_the_same_agai
     assert layout.data_report_pdf.read_bytes().startswith(b"%PDF-")
     assert {path.suffix for path in layout.data_figures.iterdir()} == {".png", ".svg", ".pdf"}
     before = layout.data_report.read_bytes(), layout.data_report_pdf.read_bytes()
-    make(layout, finished_run.settings)
+    make_data_report(layout, finished_run.settings, lambda line: None, scale=local(1))
     assert (layout.data_report.read_bytes(), layout.data_report_pdf.read_bytes()) == before
 
 

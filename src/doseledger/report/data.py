@@ -100,7 +100,7 @@ def make_data_report(layout: Layout, settings: Settings, tell: Tell, *, scale: S
     facts = load_data_facts(layout, protocol, fold=settings.fold, repeat=settings.repeat, scale=scale, tell=tell)
     figures, dpi = layout.data_figures, settings.report.figure_dpi
     pictures = {
-        "slices": _draw_slices(facts, protocol, layout, tell),
+        "slices": _draw_slices(facts, protocol, layout, scale, tell),
         "features": _draw_features(facts, protocol, figures, dpi),
         "drill": _draw_drill(facts.drill[0], figures, dpi),
     }
@@ -203,11 +203,11 @@ def slices_sentence(facts: DataFacts) -> str:
     )
 
 
-def _draw_slices(facts: DataFacts, protocol: Protocol, layout: Layout, tell: Tell) -> list[Picture]:
+def _draw_slices(facts: DataFacts, protocol: Protocol, layout: Layout, scale: Scale, tell: Tell) -> list[Picture]:
     colours, parts = structure_colours(protocol.structure_names), facts.parts
     shown = shown_in_slices(facts)
     arguments = {case_id: (layout.cases / f"{case_id}.npz", colours) for case_id in shown}
-    drawn = over_cases(draw_mid_slices, arguments, HERE, tell=tell).done
+    drawn = over_cases(draw_mid_slices, arguments, scale, tell=tell).done
     pictures = []
     for case_id, (uri, absent) in drawn.items():
         lacking = f"; absent: {', '.join(absent)}" if absent else ""
