@@ -24,6 +24,8 @@ from doseledger.core.layout import Layout, ModelLayout
 from doseledger.core.sheet import format_number, make_table, plural
 from doseledger.core.tables import TEST_SET, write_table
 from doseledger.evaluate.summary import shown_cases
+from doseledger.gates.model.standing import standing_of_run
+from doseledger.ledger.registry.model_card import model_card
 from doseledger.ledger.runs.facts import load_facts
 from doseledger.report.blocks import Picture
 from doseledger.report.case_pages import NO_GAMMA, load_comparison
@@ -310,6 +312,30 @@ def test_a_run_on_a_dirty_tree_is_red_on_every_page(build_run: Build, tmp_path: 
     del record["provenance"]
     write_json(run.at.run / "run.json", record)
     assert "The run does not record its code revision" in page_of(run.at, run.evaluate)
+
+
+def test_the_line_of_models_that_a_training_began_with_is_told(build_run: Build, tmp_path: Path) -> None:
+    run = build_run(tmp_path)
+    assert "none: drawn from the seed" in page_of(run.at, run.evaluate)
+    record = read_json(run.at.run / "run.json")
+    line = {"cohort": "phantom", "epoch": 12, "trained_on": 17, "selected_on": 4}
+    record["ancestors"] = [
+        {"name": "dose_fine", "sha256": "a" * 64, **line},
+        {"name": "dose_unet@v0.1.0", "sha256": "b" * 64, **line},
+    ]
+    write_json(run.at.run / "run.json", record)
+    text = page_of(run.at, run.evaluate)
+    assert "dose_fine (SHA256 aaaaaaaaaaaa…), begun with dose_unet@v0.1.0 (SHA256 bbbbbbbbbbbb…)" in text
+    facts = load_facts(run.at)
+    (limits,) = (
+        part.lines
+        for part in model_card(facts, standing_of_run(facts.model_findings, []), synthetic=True)
+        if part.title == "Limitations"
+    )
+    assert (
+        "Its weights began as those of dose_unet@v0.1.0 (cohort phantom, epoch 12, SHA256 bbbbbbbbbbbb…), trained on "
+        "17 cases, which count as seen."
+    ) in limits
 
 
 def test_a_locked_test_set_is_named_with_its_date_and_reason(build_run: Build, tmp_path: Path) -> None:
