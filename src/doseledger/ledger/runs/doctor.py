@@ -12,6 +12,7 @@ from typing import Any, Literal
 import psutil
 
 from doseledger.core.damage import DAMAGED
+from doseledger.core.layout import PROJECT_FOLDERS
 from doseledger.ledger.provenance.git import ask_git, run_git
 from doseledger.ledger.provenance.stamp import PARAMS_FILE, cached_outs
 from doseledger.ledger.runs.index import is_alive, rows_of_states
@@ -112,7 +113,9 @@ def _patients_in_git(root: Path) -> Iterator[Symptom]:
     """Tracked files that the ignore rules name, and those below outs of DVC, whatever became of the rules."""
     listed = ask_git(root, "ls-files", "--cached", "--ignored", "--exclude-standard", "-z") or ""
     if outs := cached_outs(root):
-        listed += ask_git(root, "ls-files", "--cached", "-z", "--", *outs) or ""
+        # `models/*/*` is every model of every cohort, and matches the recipes, which Git keeps.
+        own = (f":(exclude){folder}" for folder in PROJECT_FOLDERS)
+        listed += ask_git(root, "ls-files", "--cached", "-z", "--", *outs, *own) or ""
     tracked = sorted({path for path in listed.split("\0") if path})
     if tracked:
         some = ", ".join(tracked[:3]) + (f" and {len(tracked) - 3} more" if len(tracked) > 3 else "")
