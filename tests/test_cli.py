@@ -15,7 +15,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from doseledger.cli.app import GONE, RENAMED, app
+from doseledger.cli.app import GONE, RENAMED, _present_options, app
 from doseledger.cli.shared import complete_cohorts, complete_models, complete_versions
 from doseledger.core.case import Case
 from doseledger.core.errors import NotReady
@@ -158,6 +158,19 @@ def test_make_run_ends_by_saying_where_the_report_is(repository: Path, monkeypat
     shown = CliRunner().invoke(app, ["where"])
     assert shown.exit_code == 0
     assert "dose_unet: " in shown.output
+
+
+@pytest.mark.parametrize(
+    ("words", "now"),
+    [
+        (["--workers", "0"], ["--scale", "here"]), (["--workers=3"], ["--scale", "local:3"]),
+        (["--cluster", "tcp://a:8786"], ["--scale", "dask:tcp://a:8786"]), (["--scale", "here"], ["--scale", "here"]),
+    ],
+)  # fmt: skip
+def test_a_former_option_still_works_and_says_what_it_is_now(words, now, capsys):
+    assert _present_options(["ingest", "raw", *words, "--json"]) == ["ingest", "raw", *now, "--json"]
+    told = capsys.readouterr().err
+    assert told == ("" if words == now else f"`{' '.join(words).replace('=', ' ')}` is `{' '.join(now)}` now\n")
 
 
 @pytest.mark.parametrize(("old", "new"), RENAMED.items())

@@ -172,6 +172,7 @@ def test_a_structure_without_aliases_takes_proposed_names_too() -> None:
         ("Clinic", "prostata", r"cohort 'prostata' has no folder in .*Did you mean prostate\?"),
         ("../clinic", "prostate", r"cohort '\.\./clinic': wanted letters, digits"),
         ("a b", "prostate", r"cohort 'a b': wanted letters, digits"),
+        ("Prostate", "phantom", "cohort .Prostate. is .prostate. where capitals do not count"),
         ("", "prostate", r"cohort '': wanted letters, digits"),
     ],
 )

@@ -75,6 +75,11 @@ RENAMED = {
     "splits lock": "test-set lock",
     "splits unlock": "test-set unlock",
 }
+# What an option with a value is written as now: whole words where the value is this one, else with the value put in.
+FORMER_OPTIONS = {
+    "--workers": ({"0": "--scale here"}, "--scale local:{}"),
+    "--cluster": ({}, "--scale dask:{}"),
+}
 # What took the place of a command that is gone.
 GONE = {
     "train-diffusion": "doseledger train MODEL: the kind stands in the model's block",
@@ -92,7 +97,7 @@ def main() -> NoReturn:
     # Threads that wait for each other by spinning take the cores from other processes; OpenMP reads this at its start.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        sys.argv[1:] = _present_name(sys.argv[1:])
+        sys.argv[1:] = _present_options(_present_name(sys.argv[1:]))
         app(prog_name="doseledger")
     except DoseledgerError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -139,6 +144,23 @@ def _present_name(words: list[str]) -> list[str]:
             print(f"`doseledger {old}` is called `doseledger {RENAMED[old]}` now", file=sys.stderr)
             return [*RENAMED[old].split(), *words[length:]]
     return words
+
+
+def _present_options(words: list[str]) -> list[str]:
+    """The command line with former options replaced, which is told."""
+    found: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        name, is_joined, value = word.partition("=")
+        if name not in FORMER_OPTIONS:
+            found.append(word)
+            continue
+        value = value if is_joined else next(rest, "")
+        known, form = FORMER_OPTIONS[name]
+        now = known.get(value, form.format(value))
+        print(f"`{name} {value}` is `{now}` now", file=sys.stderr)
+        found += now.split()
+    return found
 
 
 if __name__ == "__main__":

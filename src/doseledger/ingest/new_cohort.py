@@ -55,6 +55,11 @@ def refuse_taken(layout: Layout, like: str) -> None:
             f"{folder} is there already, and nothing in it is overwritten; `doseledger cohort check {name}` names what "
             "it lacks"
         )
+    twins = [path.name for path in layout.cohorts.iterdir() if path.name.casefold() == name.casefold()]
+    if twins:
+        raise BadInput(
+            f"cohort {name!r} is {twins[0]!r} where capitals do not count, as on many disks; name it otherwise"
+        )
     source = Layout(layout.root, like)
     proposed = load_protocol(source.protocol).proposed
     if proposed:

@@ -57,7 +57,10 @@ def test_a_tracked_file_below_an_out_is_found_whatever_the_ignore_rules_say(proj
         project.root / "elsewhere.dvc", "outs:\n- md5: 0123456789abcdef0123456789abcdef.dir\n  path: elsewhere\n"
     )
     write_text(project.root / patient, "a patient\n")
-    written = ("reports/metrics/clinic/dose_unet/summary.json", "reports/code/ingest.json", "data/raw/phantom.csv")
+    written = (
+        "reports/metrics/clinic/dose_unet/summary.json", "reports/code/ingest.json", "data/raw/phantom.csv",
+        "models/recipes/dose_own.yaml",
+    )  # fmt: skip
     for name in written:
         write_text(project.root / name, "{}\n")
     assert found(project) == {}

@@ -28,6 +28,11 @@ from doseledger.ingest.survey.rois import RoiFacts
 
 # Contours may lie half a slice beyond the image; a target may reach so far beyond the dose's outer voxels.
 HALF = 0.5
+# Attributes of an image that its values hang on.
+OF_VALUES = (
+    "Modality", "ImageType", "NumberOfFrames", "Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "BitsStored",
+    "HighBit", "PixelRepresentation", "RescaleSlope", "RescaleIntercept",
+)  # fmt: skip
 # What is said of one patient, and of several, by kind; in the order in which a page lists them.
 KINDS: dict[str, tuple[str, str]] = {
     "identifying": ("holds identifying attributes", "hold identifying attributes"),
@@ -172,9 +177,17 @@ def _image(evidence: Evidence, protocol: Protocol | None) -> Iterator[Complaint]
     if evidence.choice.series is None:
         return
     headers = [item.header for item in evidence.choice.series.items]
-    faults = Counter(filter(None, map(_fault_of_values, headers)))
+    known: dict[tuple[str, ...], str] = {}
+    faults: Counter[str] = Counter()
+    for header in headers:
+        # The images of a series are written alike: each way of writing is looked at once.
+        written = tuple(str(getattr(header.get_item(keyword), "value", None)) for keyword in OF_VALUES)
+        if written not in known or "PerFrameFunctionalGroupsSequence" in header:
+            known[written] = _fault_of_values(header)
+        faults[known[written]] += 1
     for fault, n in faults.items():
-        yield Complaint("values", "", f"{fault} ({n} of {len(headers)} files)")
+        if fault:
+            yield Complaint("values", "", f"{fault} ({n} of {len(headers)} files)")
 
 
 def _fault_of_values(header: pydicom.Dataset) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from doseledger.core.errors import NotReady
+from doseledger.core.layout import PROJECT_FOLDERS
 from doseledger.ledger.provenance.git import ask_git
 from doseledger.ledger.provenance.revisions import read_blobs
 from doseledger.ledger.provenance.stamp import cached_outs
@@ -65,7 +66,9 @@ def data_in_git(root: Path) -> list[str]:
     """
     listed = ask_git(root, "ls-files", "--cached", "--ignored", "--exclude-standard", "-z") or ""
     if outs := cached_outs(root):
-        listed += ask_git(root, "ls-files", "--cached", "-z", "--", *outs) or ""
+        # `models/*/*` is every model of every cohort, and matches the recipes, which Git keeps.
+        own = (f":(exclude){folder}" for folder in PROJECT_FOLDERS)
+        listed += ask_git(root, "ls-files", "--cached", "-z", "--", *outs, *own) or ""
     return sorted({path for path in listed.split("\0") if path})
 
 
