@@ -128,9 +128,10 @@ def test_what_a_suite_or_limits_expect_of_a_structure_that_the_protocol_lacks_is
 
 def test_a_model_without_limits_is_named(clinic: Layout, settings: Settings) -> None:
     edit(clinic.folders[0] / "thresholds.yaml", lambda value: value["metrics"].pop("default"))
-    ((name, found),) = lacks_of(clinic, settings)
-    assert name == "thresholds.yaml"
-    assert found.startswith("dose_unet: no limits under metrics.dose_unet")
+    found = lacks_of(clinic, settings)
+    assert [name for name, _ in found] == ["thresholds.yaml"] * len(settings.models)
+    for (_, text), model in zip(found, settings.models, strict=True):
+        assert text.startswith(f"{model}: no limits under metrics.{model}")
 
 
 def test_a_misspelt_cohort_is_told_with_the_nearest(clinic: Layout, settings: Settings) -> None:
