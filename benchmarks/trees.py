@@ -23,6 +23,7 @@ from openkbp_cases import PROTOCOL
 from shipped import shipped_recipe
 
 from doseledger.core.case import Case
+from doseledger.core.cluster import local
 from doseledger.core.protocol import Beams, load_protocol
 from doseledger.dosimetry.openkbp_scores import PatientScore, combine_scores, score_patient
 from doseledger.ingest.physics import field_case, make_cohort_physics
@@ -116,7 +117,7 @@ def main() -> None:
     args = parser.parse_args()
     beams = load_protocol(PROTOCOL).beams
     cases, splits, physics = args.low / "cases", args.low / "splits.csv", args.low / "physics"
-    make_cohort_physics(cases, beams, physics, workers=args.workers, tell=print)
+    make_cohort_physics(cases, beams, physics, scale=local(args.workers), tell=print)
     table, rows = pd.read_csv(splits), []
 
     def files_of(part: str) -> list[CaseFile]:

@@ -66,7 +66,7 @@ def test_an_error_is_one_message_and_exit_1(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("line", "names"),
-    [("train ", ["dose_unet"]), ("ingest --cohort ph", ["phantom"]), ("registry fetch nothing", [])],
+    [("train ", ["dose_trees", "dose_unet"]), ("ingest --cohort ph", ["phantom"]), ("registry fetch nothing", [])],
 )
 def test_the_shell_completes_models_cohorts_and_versions(line: str, names: list[str], repository: Path) -> None:
     words = f"doseledger {line}"
@@ -152,6 +152,7 @@ def test_dvh_reads_the_clinics_own_files(shared_data: Path) -> None:
 def test_make_run_ends_by_saying_where_the_report_is(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = (repository / "Makefile").read_text()
     assert "$(BIN)/doseledger where;" in recipe
+    assert recipe.index("$(BIN)/doseledger why --plan") < recipe.index("$(BIN)/dvc repro;")
     # From any folder inside the project.
     monkeypatch.chdir(repository / "docs" / "how-to")
     shown = CliRunner().invoke(app, ["where"])

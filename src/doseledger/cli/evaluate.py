@@ -15,7 +15,9 @@ from doseledger.cli.shared import (
     Cohort,
     Json,
     Model,
+    ScaleAt,
     describe_standing,
+    network_scale,
     project,
     show,
     stage,
@@ -40,6 +42,7 @@ def evaluate(
     predictions: Annotated[Path | None, typer.Option(help="Another folder of predictions.")] = None,
     out: Annotated[Path | None, typer.Option(help="Another folder of tables.")] = None,
     part: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    scale: ScaleAt = None,
     as_json: Json = False,
 ) -> None:
     """Measure predictions: MAE, DVH, gamma; or Dice.
@@ -64,11 +67,13 @@ def evaluate(
     source, target = predictions or paths.predictions, out or paths.metrics
     fold, repeat = settings.fold, settings.repeat
     test_set = TestSet(layout.cases, source, layout.splits, part, fold, repeat)
-    gamma_out = None if elsewhere else paths.gamma
+    gamma_out, at_scale = None if elsewhere else paths.gamma, settings.scale.asked(scale)
     if settings.model(model)["kind"] == "segmentation":
-        measured = evaluate_segmentations(test_set, target, settings.evaluate, gamma_out=gamma_out, tell=tell)
+        measured = evaluate_segmentations(
+            test_set, target, settings.evaluate, gamma_out=gamma_out, scale=at_scale, tell=tell
+        )
     else:
-        measured = evaluate_cohort(test_set, target, yardsticks, gamma_out=gamma_out, tell=tell)
+        measured = evaluate_cohort(test_set, target, yardsticks, gamma_out=gamma_out, scale=at_scale, tell=tell)
     found = {}
     if (source / VALIDATION).is_dir() and part == "test":
         sets = DrawnSets(layout.cases, layout.splits, source / VALIDATION, source, fold, repeat)
@@ -85,7 +90,7 @@ def evaluate(
     outputs=("shortcuts",),
     reads="train and test",
 )
-def shortcuts(model: Model, cohort: Cohort = None, as_json: Json = False) -> None:
+def shortcuts(model: Model, cohort: Cohort = None, scale: ScaleAt = None, as_json: Json = False) -> None:
     """Measure a model with inputs spoiled.
 
     Example: doseledger shortcuts dose_unet
@@ -93,14 +98,55 @@ def shortcuts(model: Model, cohort: Cohort = None, as_json: Json = False) -> Non
     from doseledger.core.files import write_json
     from doseledger.evaluate.shortcuts.measure import measure_shortcuts, shortcut_numbers
     from doseledger.learn.kinds import open_predictor, recipe_of
+    from doseledger.learn.predict.predictor import Opener
 
     at = stage("shortcuts", cohort, model)
     settings, paths = at.settings, at.layout.model(model)
-    predictor = open_predictor(paths.checkpoint, recipe_of(settings, model).quick())
-    measured = measure_shortcuts(paths, predictor, fold=settings.fold, repeat=settings.repeat, tell=tell)
+    opener = Opener(open_predictor, paths.checkpoint, recipe_of(settings, model).quick())
+    fold, repeat, at_scale = settings.fold, settings.repeat, network_scale(settings, scale)
+    measured = measure_shortcuts(paths, opener, fold=fold, repeat=repeat, scale=at_scale, tell=tell)
     write_json(paths.shortcuts, measured)
     lines = [f"{name}: {value:.3g}" for name, value in shortcut_numbers(measured).items()]
     show(measured, as_json, "\n".join(lines))
+
+
+@app.command(rich_help_panel=JUDGE)
+@audited(
+    "contours",
+    inputs=("checkpoint", "predictions", "cases_csv", "splits", "protocol", "goals", "params"),
+    outputs=("contours",),
+    reads="test",
+)
+def contours(
+    model: Model,
+    by: Annotated[str | None, typer.Option(help="The segmentation; else as the settings' `contours` say.")] = None,
+    cohort: Cohort = None,
+    as_json: Json = False,
+) -> None:
+    """Measure a dose on predicted contours.
+
+    The dose of each test case is predicted again with the contours of a segmentation, and compared with that on drawn
+    ones: error, D95 of the targets, goals that flip. The report of the dose model shows it.
+
+    Example: doseledger contours dose_unet --by seg_organs
+    """
+    from doseledger.core.files import write_json
+    from doseledger.core.protocol import load_goals, load_protocol
+    from doseledger.evaluate.contours import Loop, describe_contours, measure_contours
+    from doseledger.ingest.physics import projected
+    from doseledger.learn.kinds import open_predictor, recipe_of
+
+    at = stage("contours", cohort, model)
+    layout, settings, paths = at.layout, at.settings, at.layout.model(model)
+    drawer = by or settings.contours.get(model)
+    if drawer is None:
+        raise BadInput(f"whose contours? Name a segmentation with --by, or under `contours` in {layout.params}")
+    clip_mm, goals = load_protocol(layout.protocol).sdf_clip_mm, load_goals(layout.goals)
+    loop = Loop(paths, layout.model(drawer), goals, clip_mm, settings.fold, settings.repeat)
+    predictor = projected(open_predictor(paths.checkpoint, recipe_of(settings, model)))
+    measured = measure_contours(loop, predictor, tell)
+    write_json(paths.contours, measured)
+    show(measured, as_json, "\n".join(describe_contours(measured)))
 
 
 @app.command(rich_help_panel=JUDGE)

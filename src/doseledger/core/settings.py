@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from doseledger.core.cluster import Scale
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_yaml
 from doseledger.core.schema import Block, Reason, load_block
@@ -22,7 +23,6 @@ class PhantomSettings(Block):
 
     n_patients: Count
     seed: int
-    workers: CountOrZero
     in_plane_pixels: Count
     segments_per_arc: Count
     iterations: Count
@@ -34,7 +34,6 @@ class PhantomSettings(Block):
 class IngestSettings(Block):
     """Conversion of raw data to cases."""
 
-    workers: CountOrZero
     accept_failed: dict[str, Reason]
 
 
@@ -90,7 +89,6 @@ class GammaSettings(Block):
 class EvaluateSettings(Block):
     """What is measured on each test case."""
 
-    workers: CountOrZero
     gamma: list[GammaSettings]
     verify_gamma_points: CountOrZero
     surface_tolerance_mm: Annotated[float, Field(gt=0)]
@@ -113,7 +111,6 @@ class DeliverSettings(Block):
     """Plans made of predicted doses; see deliver/cohort.py."""
 
     models: list[str]
-    workers: CountOrZero
     seed: int
     segments_per_arc: Count
     iterations: Count
@@ -135,8 +132,10 @@ class Settings(Block):
     cohort: str
     models: Annotated[list[str], Field(min_length=1)]
     bases: dict[str, str]
+    contours: dict[str, str]
     fold: CountOrZero
     repeat: CountOrZero
+    scale: Scale
     phantom: PhantomSettings
     ingest: IngestSettings
     splits: SplitSettings
@@ -169,6 +168,13 @@ class Settings(Block):
                 raise ValueError(
                     f"{name}: init_from {parent} is a model of these settings; write `{name}: {parent}` under bases "
                     f"too, so that its training waits for it, or name a registered version ({parent}@v0.1.0)"
+                )
+        for name, drawer in self.contours.items():
+            kinds = [self.blocks[one].get("kind") if one in self.models else None for one in (name, drawer)]
+            if None in kinds or kinds[0] == "segmentation" or kinds[1] != "segmentation":
+                raise ValueError(
+                    f"contours: {name} is given those of {drawer}; wanted a dose model and a segmentation, both among "
+                    f"the models that are trained ({', '.join(self.models)})"
                 )
         return self
 

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 
 from doseledger.core.case import Case
+from doseledger.core.cluster import HERE
 from doseledger.core.code import code_digest
 from doseledger.core.errors import BadCase, BadInput
-from doseledger.core.fanout import run_cases
+from doseledger.core.fanout import over_cases
 from doseledger.core.files import (
     all_or_none,
     atomic_path,
@@ -151,7 +152,7 @@ def predict_folder(
         for path in (*_places(out, name), *_papers(out, name)):
             path.unlink(missing_ok=True)
     arguments = {name: (source, name, request, out, tell) for name, source in sources.items()}
-    outcome = run_cases(predict_patient, arguments, workers=0, tell=tell)
+    outcome = over_cases(predict_patient, arguments, HERE, tell=tell)
     common = request.common()
     for name, error in outcome.failed.items():
         write_json(_papers(out, name)[0], {"case_id": name, **common, "failed": error.reason})
@@ -303,10 +304,7 @@ def dose_on_grid(case: Case, dose_gy: NDArray[np.float32], grid_mm: float | None
     Interpolation takes its mean over the voxels of the body alone: with the zeros of the air beside them, the dose
     under the skin would fall by up to a half. A voxel is inside where half of what it was drawn from is.
     """
-    start, shape = case.crop_start_zyx, case.grid.shape_zyx
-    z, y, x = (float(value) for value in case.grid.index_to_mm(-np.asarray(start)))
-    grid = Grid(case.full_shape_zyx, case.grid.spacing_mm, (z, y, x))
-    place = tuple(slice(low, low + n) for low, n in zip(start, shape, strict=True))
+    grid, place = case.full_grid, case.crop
     full_gy = np.zeros(grid.shape_zyx, dtype=np.float32)
     full_gy[place] = dose_gy
     if grid_mm is None:

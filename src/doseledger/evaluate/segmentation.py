@@ -11,11 +11,12 @@ import numpy as np
 import pandas as pd
 
 from doseledger.core.case import Case
+from doseledger.core.cluster import HERE, Scale
 from doseledger.core.errors import BadCase
-from doseledger.core.fanout import Tell
-from doseledger.core.files import write_json
+from doseledger.core.files import write_json, write_text
 from doseledger.core.settings import EvaluateSettings
 from doseledger.core.tables import DVH_METRICS, GOAL_METRICS, SEGMENT_METRICS, write_table
+from doseledger.core.types import Tell
 from doseledger.dosimetry.intervals import bootstrap_interval
 from doseledger.evaluate.cohort import DECIMALS, TestSet, measure_cases, write_rows
 from doseledger.evaluate.overlap import MORE_IS_BETTER, masks_of, mean_overlap, measure_of, measure_overlap
@@ -23,6 +24,7 @@ from doseledger.evaluate.predictions import LabelPrediction, load_labels
 from doseledger.evaluate.refusals import load_unseen
 from doseledger.evaluate.summary import DETAILS, DRAW_SEED, SUMMARY, WORST_PART
 
+NO_GAMMA = "none.txt"
 # What cases are ranked by.
 RANKED_BY_OVERLAP = "dice"
 HEADLINE = ("n_cases", "dice", "iou", "hd95_mm", "surface_dice")
@@ -31,26 +33,32 @@ AGREEMENT_SPREADS = 1.96
 
 
 def evaluate_segmentations(
-    test_set: TestSet, out: Path, settings: EvaluateSettings, *, gamma_out: Path | None = None, tell: Tell
+    test_set: TestSet,
+    out: Path,
+    settings: EvaluateSettings,
+    *,
+    gamma_out: Path | None = None,
+    scale: Scale = HERE,
+    tell: Tell,
 ) -> dict[str, Any]:
     """Return all numbers of a model's segmentations, after writing `cases.csv`, `details.json` and `summary.json`.
 
-    `dvh.csv` and `goals.csv` are written without rows, and `gamma_out` stays empty: all kinds of model write the same
-    files.
+    `dvh.csv` and `goals.csv` are written without rows, and `gamma_out` gets a note in place of maps: all kinds of model
+    write the same files.
 
     Parameters
     ----------
-    test_set, out, tell
+    test_set, out, scale, tell
         As `cohort.evaluate_cohort` takes them.
     settings
-        Tolerance of surfaces, and how many processes.
+        Tolerance of surfaces.
 
     Raises
     ------
     BadInput
         If there are no cases, or naming each one that can't be compared and why.
     """
-    rows = measure_cases(evaluate_case_labels, test_set, settings, settings.workers, tell)
+    rows = measure_cases(evaluate_case_labels, test_set, settings, scale, tell)
     details = summarise_segmentations(rows, np.random.default_rng(DRAW_SEED))
     details = {key: round(value, DECIMALS) if isinstance(value, float) else value for key, value in details.items()}
     write_rows(out / "cases.csv", rows, SEGMENT_METRICS)
@@ -59,7 +67,8 @@ def evaluate_segmentations(
     write_json(out / DETAILS, details)
     write_json(out / SUMMARY, {name: details[name] for name in HEADLINE if details.get(name) is not None})
     if gamma_out is not None:
-        gamma_out.mkdir(parents=True, exist_ok=True)
+        # DVC warns of an empty folder each time it sees one.
+        write_text(gamma_out / NO_GAMMA, "Label maps have no gamma.\n")
     return details
 
 

@@ -16,8 +16,9 @@ from typer.testing import CliRunner
 
 from doseledger.cli.evaluate import app
 from doseledger.core.case import Case, write_npz
+from doseledger.core.cluster import HERE, local
 from doseledger.core.errors import BadCase, BadInput, NotReady
-from doseledger.core.files import read_yaml, sha256_of_file, write_json
+from doseledger.core.files import read_yaml, sha256_of_file, to_json, write_json
 from doseledger.core.layout import Layout, ModelLayout
 from doseledger.core.settings import load_settings
 from doseledger.core.tables import SPLITS, write_table
@@ -31,6 +32,7 @@ from doseledger.learn.data.inputs import CaseFile, InputSpec, open_case
 from doseledger.learn.kinds import full_block, load_recipe, open_predictor
 from doseledger.learn.networks.with_prior import dose_network
 from doseledger.learn.predict.cases import dose_predictor, load_model
+from doseledger.learn.predict.predictor import Opener
 from doseledger.learn.recipes.dose import Recipe
 from doseledger.learn.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
@@ -251,6 +253,15 @@ def write_prediction(at: ModelLayout, case: Case, dose_gy: np.ndarray, **changes
 def measure(at: ModelLayout, recipe: Recipe) -> None:
     predictor = open_predictor(at.checkpoint, recipe)
     write_json(at.shortcuts, measure_shortcuts(at, predictor, fold=0, repeat=0, tell=lambda line: None))
+
+
+def test_another_process_measures_the_same(at: ModelLayout, recipe: Recipe) -> None:
+    opener = Opener(open_predictor, at.checkpoint, recipe)
+    here, there = (
+        measure_shortcuts(at, opener, fold=0, repeat=0, scale=scale, tell=lambda line: None)
+        for scale in (HERE, local(1))
+    )
+    assert to_json(here) == to_json(there)
 
 
 def judged(at: ModelLayout, recipe: Recipe) -> Verdict:

@@ -229,7 +229,7 @@ def run_pipeline(root: Path) -> None:
     train(training, Places(layout.cases, layout.splits, at.run, root / ".doseledger/resume"), fresh=True, tell=quiet)
     part = SplitPart(layout.cases, layout.splits, "test", 0, 0)
     predict_part(open_predictor(at.checkpoint, recipe), part, at.predictions, tell=quiet)
-    evaluate = settings.evaluate.model_copy(update={"workers": 0, "verify_gamma_points": 1})
+    evaluate = settings.evaluate.model_copy(update={"verify_gamma_points": 1})
     yardsticks = Yardsticks(load_protocol(layout.protocol), load_goals(layout.goals), evaluate)
     test_set = TestSet(layout.cases, at.predictions, layout.splits, "test", 0, 0)
     evaluate_cohort(test_set, at.metrics, yardsticks, gamma_out=at.gamma, tell=quiet)

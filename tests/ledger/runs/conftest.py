@@ -126,7 +126,7 @@ def small_params(params: Path, epochs: int) -> None:
     # The network of the fixture's checkpoint, alone.
     values["models"], values["bases"] = [MODEL], {}
     values[MODEL] |= {"fit": {"max_epochs": epochs}, "prior": "mean_dose", "inputs": {"physics": []}}
-    values["evaluate"].update(workers=0, verify_gamma_points=3)
+    values["evaluate"].update(verify_gamma_points=3)
     with params.open("w") as stream:
         yaml.dump(values, stream)
 

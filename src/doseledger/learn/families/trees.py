@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from doseledger.core.errors import BadInput, NotReady
-from doseledger.core.fanout import Tell
 from doseledger.core.files import write_text
+from doseledger.core.types import Tell
 from doseledger.learn.data.features import training_voxels
 from doseledger.learn.data.inputs import InputSpec, OpenCase, spec_of
 from doseledger.learn.networks.trees import FINAL, Trees, fold_name, grow_trees

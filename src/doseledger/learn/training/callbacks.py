@@ -12,8 +12,8 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from doseledger.core.fanout import Tell
 from doseledger.core.files import atomic_path, write_text
+from doseledger.core.types import Tell
 from doseledger.learn.run import SEGMENT_SCORES, Task, monitored_in, trained_name
 from doseledger.learn.training.checkpoint import Checkpoint, save_checkpoint
 from doseledger.learn.training.optimiser import plateau_share

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from doseledger.core.errors import BadInput
-from doseledger.core.fanout import Tell
 from doseledger.core.files import atomic_path, sha256_of_file
+from doseledger.core.types import Tell
 from doseledger.learn.data.inputs import OpenCase
 from doseledger.learn.networks.boosted import BoostedDose, boosted_of
 from doseledger.learn.recipes.trees import TrainedTrees
