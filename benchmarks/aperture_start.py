@@ -76,9 +76,7 @@ class Views:
         frame = beam_frame(arc, angle, machine.source_axis_mm)
         turn = np.deg2rad(arc.collimator_deg)
         u, v = xx * np.cos(turn) - yy * np.sin(turn), xx * np.sin(turn) + yy * np.cos(turn)
-        plane = (
-            np.asarray(arc.isocentre_xyz_mm) + u[..., None] * frame.across_xyz + v[..., None] * frame.along_xyz
-        )
+        plane = np.asarray(arc.isocentre_xyz_mm) + u[..., None] * frame.across_xyz + v[..., None] * frame.along_xyz
         ray = (plane - frame.source_xyz_mm) / machine.source_axis_mm
         depth = np.arange(-REACH_MM, REACH_MM + 1.0, STEP_MM)
         points = plane[..., None, :] + depth[:, None] * ray[..., None, :]

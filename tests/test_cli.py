@@ -66,7 +66,7 @@ def test_an_error_is_one_message_and_exit_1(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("line", "names"),
-    [("train ", ["dose_unet"]), ("ingest --cohort ph", ["phantom"]), ("registry fetch nothing", [])],
+    [("train ", ["dose_trees", "dose_unet"]), ("ingest --cohort ph", ["phantom"]), ("registry fetch nothing", [])],
 )
 def test_the_shell_completes_models_cohorts_and_versions(line: str, names: list[str], repository: Path) -> None:
     words = f"doseledger {line}"

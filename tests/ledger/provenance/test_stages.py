@@ -211,7 +211,7 @@ def test_an_edit_of_a_comment_changes_no_file(layout: Layout, file: str) -> None
 
 def test_an_edit_of_where_a_limit_comes_from_changes_only_what_is_shown(layout: Layout) -> None:
     thresholds = layout.cohorts / "phantom/thresholds.yaml"
-    source = "source: physics says 1; the shipped recipe 1.0, a dose that"
+    source = "source: physics says 1; the shipped recipe 0.95, a dose that"
     assert changed_by(layout, lambda: edited(thresholds, source, f"{source} surely")) == {"explained.json"}
 
 

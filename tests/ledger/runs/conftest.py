@@ -123,7 +123,9 @@ def small_params(params: Path, epochs: int) -> None:
 
     yaml = YAML()
     values = yaml.load(params.read_text())
-    values[MODEL]["fit"]["max_epochs"] = epochs
+    # The network of the fixture's checkpoint, alone.
+    values["models"], values["bases"] = [MODEL], {}
+    values[MODEL] |= {"fit": {"max_epochs": epochs}, "prior": "mean_dose", "inputs": {"physics": []}}
     values["evaluate"].update(verify_gamma_points=3)
     with params.open("w") as stream:
         yaml.dump(values, stream)

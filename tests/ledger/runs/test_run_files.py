@@ -22,7 +22,7 @@ def test_the_contract_finds_its_files_in_the_projects_own_pipeline(repository: P
 
 
 def test_a_model_that_is_not_trained_is_told_with_those_that_are(repository: Path) -> None:
-    with pytest.raises(BadInput, match=r"trains no 'nobody'; params\.yaml names: dose_unet"):
+    with pytest.raises(BadInput, match=r"trains no 'nobody'; params\.yaml names: dose_trees, dose_unet"):
         files_of_pipeline(Layout(repository, "phantom"), "nobody")
 
 
