@@ -12,6 +12,8 @@ import pandas as pd
 import pytest
 
 from doseledger.core.errors import BadInput
+from doseledger.core.files import write_json
+from doseledger.ledger.runs.files import files_of_archive
 from doseledger.ledger.runs.query import parse_condition
 from doseledger.ledger.runs.recompute import differs
 from doseledger.ledger.runs.training_check import _end, history
@@ -54,3 +56,10 @@ def test_an_epoch_without_a_loss_or_out_of_its_place_is_told(rows: str, said: st
     record: Any = SimpleNamespace(files=SimpleNamespace(run=tmp_path), best=best, last=SimpleNamespace(epoch=3))
     told = [finding.message for finding in history(record)]
     assert any(said in message for message in told) if said else not told
+
+
+@pytest.mark.parametrize("files", ["abc", {"path": "x"}, ["metrics/cases.csv"], [{"sha256": "0"}], [[]], None, 3])
+def test_a_manifest_whose_files_are_no_list_of_paths_is_refused(files: object, tmp_path: Path) -> None:
+    write_json(tmp_path / "manifest.json", {"cohort": "c", "model": "m", "files": files})
+    with pytest.raises(BadInput, match=r"manifest\.json: not the manifest of a run"):
+        files_of_archive(tmp_path)
