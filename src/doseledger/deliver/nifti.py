@@ -65,7 +65,8 @@ def segment_images(predictor: Predictor, protocol: Protocol, source: Path, out: 
         voxels = {int(value): int(n) for value, n in zip(*np.unique(labels, return_counts=True), strict=True) if value}
         digests = {"image_sha256": sha256_of_bytes(content), "label_sha256": sha256_of_file(out / f"{name}.nii.gz")}
         done[name] = {"voxels": {str(value): n for value, n in voxels.items()}, **digests}
-        tell(f"[{count}/{len(images)}] {name}: {sum(voxels.values())} voxels labelled")
+        found = f"{sum(voxels.values())} voxels labelled" if voxels else "nothing was found on it"
+        tell(f"[{count}/{len(images)}] {name}: {found}")
     record = record_of(predictor, done, failed)
     record["labels"] = label_values(predictor.checkpoint.structure_names, protocol)
     write_json(out / RECORD, record)
@@ -142,8 +143,7 @@ def on_image_grid(labels: Array, case: Case, image: Grid, protocol: Protocol) ->
     structures have half of it together.
     """
     whole = np.zeros(case.full_shape_zyx, dtype=labels.dtype)
-    z, y, x = (slice(start, start + n) for start, n in zip(case.crop_start_zyx, labels.shape, strict=True))
-    whole[z, y, x] = labels
+    whole[case.crop] = labels
     if protocol.spacing_mm == "native":
         return whole
     grid = image.resampled(protocol.spacing_mm)

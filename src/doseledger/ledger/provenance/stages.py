@@ -45,6 +45,7 @@ MODEL_STAGES: dict[str, tuple[str, ...]] = {
     "train": (TRAINER,),
     "predict": ("doseledger.learn.predict.predictor", "doseledger.ingest.physics"),
     "shortcuts": ("doseledger.evaluate.shortcuts.measure",),
+    "contours": ("doseledger.evaluate.contours",),
 }
 TRAINED = ("preflight", "train")
 # Which of the cohort's settings a stage depends on, and whose settings of a model, where not its own.
@@ -54,12 +55,13 @@ NEEDS = {
     "physics": ("protocol",),
     "check_data": ("protocol", "data"),
     "evaluate": ("protocol", "goals"),
+    "contours": ("protocol", "goals"),
     "deliver": ("protocol", "goals"),
     "drift": ("protocol", "drift"),
     "report": ("explained",),
     "report_data": ("explained",),
 }
-NEEDS_OF_MODEL = {"shortcuts": "predict"}
+NEEDS_OF_MODEL = {"shortcuts": "predict", "contours": "predict"}
 
 
 def code_of(stage: str, kind: str | None = None) -> dict[str, str]:
@@ -84,6 +86,15 @@ def code_files(layout: Layout, settings: Settings) -> dict[Path, dict[str, str]]
             kind = str(settings.model(model)["kind"])
             files[layout.model(model).code / f"{stage}.json"] = code_of(stage, kind)
     return files
+
+
+def stale_code(layout: Layout, settings: Settings) -> list[Path]:
+    """Return the files of code that say something else than the code; none where the pipeline has not run yet."""
+    if not layout.code.is_dir():
+        return []
+    wanted = code_files(layout, settings)
+    there = set(layout.code.rglob("*.json"))
+    return sorted(path for path in {*wanted, *there} if path not in there or read_json(path) != wanted.get(path))
 
 
 def cohort_files(layout: Layout) -> dict[Path, Any]:
