@@ -15,7 +15,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 help:
 	@echo "make run    reproduce the pipeline of dvc.yaml and print the report's path"
 	@echo "make test   run the tests"
-	@echo "make fuzz   read 10,500 damaged files; FUZZ_COUNT (inputs a kind), FUZZ_SEED and FUZZ_KINDS choose others"
+	@echo "make fuzz   read 12,000 damaged files; FUZZ_COUNT (inputs a kind), FUZZ_SEED and FUZZ_KINDS choose others"
 	@echo "make faults kill each stage and damage each kind of file of a tiny project; FAULTS_POINTS, FAULTS_SEED"
 	@echo "make mutate plant small faults in the code, and print how many of them the tests find (COUNT, SEED)"
 	@echo "make env    make .venv from the lock file (both of the above do it when needed)"

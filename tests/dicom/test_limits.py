@@ -277,7 +277,7 @@ def test_dose_planes_begin_at_zero_or_at_their_first_place(off: float, is_taken:
 
 
 @pytest.mark.parametrize(("n_points", "off_mm", "is_helix"), [
-    (8, 0.0, True), (7, 0.0, False), (20, 0.0, True), (20, 0.09, True), (20, 0.12, False),
+    (8, 0.0, True), (7, 0.0, False), (20, 0.0, True), (20, 0.09, True), (20, 0.105, False), (20, 0.2, False),
 ])  # fmt: skip
 def test_a_helix_has_eight_points_and_an_even_pitch_to_the_tenth_of_a_mm(
     n_points: int, off_mm: float, is_helix: bool

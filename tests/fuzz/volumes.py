@@ -203,7 +203,7 @@ def _pack(rng: random.Random, folder: Path) -> str:
         if kind == 1:
             archive.writestr("../../image.nii", b"x")
         elif kind == 2:
-            archive.writestr(str(rng.choice(ODD))[:300].replace("\ud83d", "?") or "x", b"x")
+            archive.writestr(str(rng.choice(ODD))[:300].translate({0: "?", 0xD83D: "?"}) or "x", b"x")
         elif kind == 3:
             with archive.open(zipfile.ZipInfo("image_2.nii"), "w") as stream:
                 stream.write(bytes(1 << 20))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,9 +12,11 @@ import pandas as pd
 import pytest
 
 from doseledger.core.errors import BadInput
+from doseledger.core.files import write_json
+from doseledger.ledger.runs.files import files_of_archive
 from doseledger.ledger.runs.query import parse_condition
 from doseledger.ledger.runs.recompute import differs
-from doseledger.ledger.runs.training_check import _end
+from doseledger.ledger.runs.training_check import _end, history
 
 
 @pytest.mark.parametrize(("n", "is_read"), [(1000, True), (1001, False), (1099, False)])
@@ -38,3 +41,25 @@ def test_a_score_of_the_history_is_the_checkpoints_to_five_digits(share: float, 
     frame = pd.DataFrame({"epoch": [1, 2], "val_mae_body_gy": [3.0, 2.0 * (1 + share)]})
     told = [finding.message for finding in _end(record, frame) if "val_mae_body_gy of epoch 2" in finding.message]
     assert bool(told) is is_told
+
+
+@pytest.mark.parametrize(("rows", "said"), [
+    ("1,10,0.5\n2,20,nan\n3,30,0.3\n", "history.csv: epoch 2: found loss nan"),
+    ("1,10,0.5\n2,20,inf\n3,30,0.3\n", "history.csv: epoch 2: found loss inf"),
+    ("1,10,0.5\n2,10,0.4\n3,30,0.3\n", "a number that does not grow"),
+    ("1,10,0.5\n3,20,0.4\n2,30,0.3\n", "epochs out of order"),
+    ("1,10,0.5\n2,20,0.4\n3,30,0.3\n", ""),
+])  # fmt: skip
+def test_an_epoch_without_a_loss_or_out_of_its_place_is_told(rows: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "history.csv").write_text(f"epoch,steps,train_loss,seconds\n{rows}")
+    best = SimpleNamespace(epoch=3, scores={}, recipe=None)
+    record: Any = SimpleNamespace(files=SimpleNamespace(run=tmp_path), best=best, last=SimpleNamespace(epoch=3))
+    told = [finding.message for finding in history(record)]
+    assert any(said in message for message in told) if said else not told
+
+
+@pytest.mark.parametrize("files", ["abc", {"path": "x"}, ["metrics/cases.csv"], [{"sha256": "0"}], [[]], None, 3])
+def test_a_manifest_whose_files_are_no_list_of_paths_is_refused(files: object, tmp_path: Path) -> None:
+    write_json(tmp_path / "manifest.json", {"cohort": "c", "model": "m", "files": files})
+    with pytest.raises(BadInput, match=r"manifest\.json: not the manifest of a run"):
+        files_of_archive(tmp_path)

@@ -236,7 +236,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     if not path.is_file():
         raise NotReady(f"{folder}: no {MANIFEST}, so this is no archived run; `doseledger runs archive` makes one")
-    manifest = read_json(path)
-    if not isinstance(manifest, dict) or not {"cohort", "model", "files"} <= set(manifest):
-        raise BadInput(f"{path}: not the manifest of a run (wanted cohort, model and files); archive the run again")
+    manifest: dict[str, Any] = read_json(path)
+    is_whole = isinstance(manifest, dict) and {"cohort", "model", "files"} <= set(manifest)
+    files = manifest["files"] if is_whole else None
+    if not isinstance(files, list) or not all(isinstance(item, dict) and "path" in item for item in files):
+        wanted = "cohort, model and files, each with its path"
+        raise BadInput(f"{path}: not the manifest of a run (wanted {wanted}); archive the run again")
     return manifest
