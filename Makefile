@@ -35,6 +35,8 @@ env: .venv/.complete
 
 run: env
 	@[ -d .git ] || { echo "make run needs a Git clone: DVC ties every result to a commit"; exit 1; }
+	@# What will be done, how long each stage took last time on this machine, and what disk it needs.
+	@$(BIN)/doseledger why --plan
 	@# A model that fails its gate has a report all the same: say where, then fail.
 	@$(BIN)/dvc repro; status=$$?; $(BIN)/doseledger where; exit $$status
 

@@ -152,6 +152,7 @@ def test_dvh_reads_the_clinics_own_files(shared_data: Path) -> None:
 def test_make_run_ends_by_saying_where_the_report_is(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = (repository / "Makefile").read_text()
     assert "$(BIN)/doseledger where;" in recipe
+    assert recipe.index("$(BIN)/doseledger why --plan") < recipe.index("$(BIN)/dvc repro;")
     # From any folder inside the project.
     monkeypatch.chdir(repository / "docs" / "how-to")
     shown = CliRunner().invoke(app, ["where"])
@@ -205,7 +206,7 @@ def test_another_clones_own_code_is_run_in_its_folder(tmp_path: Path, repository
 def test_json_stands_alone_on_stdout(shared_data: Path, repository: Path, tmp_path: Path) -> None:
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "becker").symlink_to(shared_data / "dicom" / "proknow_becker_hn")
-    protocol = repository / "tests/ingest/protocols/becker_hn.yaml"
+    protocol = repository / "tests/ingest/patient/protocols/becker_hn.yaml"
     done = subprocess.run(
         [EXECUTABLE, "ingest", tmp_path / "raw", tmp_path / "out", "--protocol", protocol, "--json"],
         capture_output=True, text=True, check=False,

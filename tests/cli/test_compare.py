@@ -62,7 +62,7 @@ def test_seeds_are_pooled_and_a_run_without_its_predictions_is_refused(tmp_path:
     found = json.loads(call("pool", first, second, "--predictions", first, "--predictions", second, "--json"))
     assert (found["kind"], found["n_runs"]) == ("seeds", 2)
     assert "| mae_body_gy | 2.417 |" in call("pool", first, second, "--predictions", first, "--predictions", second)
-    with pytest.raises(BadInput, match="2 runs and 1 folders of predictions"):
+    with pytest.raises(BadInput, match="2 runs, 2 of them folders of tables, and 1 folders of predictions"):
         call("pool", first, second, "--predictions", first)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,11 @@ from doseledger.core.files import read_json, read_yaml
 from doseledger.core.grid import Grid
 from doseledger.core.npz import open_npz
 from doseledger.core.schema import Block, load_block
-from doseledger.core.tables import CASES, read_table
+from doseledger.core.tables import CASES, read_frame, read_table
 from doseledger.evaluate.predictions import load_prediction, read_seen
+from doseledger.gates.model import training
+from doseledger.ledger.runs.rows import _checkpoint
+from doseledger.ledger.runs.training_check import read_history
 from doseledger.report.spread import load_spread
 
 LATIN = "größe: 3\n".encode("latin-1")
@@ -87,6 +91,34 @@ def test_a_table_that_is_none_is_one_sentence_with_the_files_name(content: bytes
         read_table(path, CASES)
     with pytest.raises(BadInput, match="not a CSV table"):
         read_table(tmp_path, CASES)
+
+
+@pytest.mark.parametrize("content", [LATIN, b"", b"a\n1,2\n1,2,3,4\n", b'a,b\n"1,2'], ids=repr)
+@pytest.mark.parametrize("read", [read_frame, training.read_history, read_history], ids=lambda read: read.__name__)
+def test_every_reader_of_a_table_of_any_columns_names_the_file(read: Any, content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "history.csv"
+    path.write_bytes(content)
+    with pytest.raises(BadInput, match=r"history\.csv: "):
+        read(path)
+    with pytest.raises(BadInput, match=r"not a CSV table|no history"):
+        read(tmp_path)
+
+
+def test_what_parses_yaml_or_a_table_stands_in_one_place_each(repository: Path) -> None:
+    # A reader with a list of errors of its own lets the others out.
+    source = repository / "src/doseledger"
+    texts = {path.relative_to(source).as_posix(): path.read_text() for path in source.rglob("*.py")}
+    own = {name for name, text in texts.items() if "pd.read_csv(" in text}
+    assert own == {"core/tables.py", "ingest/openkbp/files.py"}
+    own = {name for name, text in texts.items() if re.search(r'YAML\(typ="safe", pure=True\)\.load', text)}
+    assert own == {"core/files.py"}
+    partly = {name for name, text in texts.items() if re.search(r"except \(?[^)\n]*(pd\.errors|JSONDecodeError)", text)}
+    assert not partly
+
+
+def test_a_table_of_cases_with_a_cell_beyond_any_limit_names_no_checkpoint(tmp_path: Path) -> None:
+    assert _checkpoint(b"case_id,checkpoint_sha256\n" + b"x" * 200_000 + b",a\n") == ""
+    assert _checkpoint(b"case_id,checkpoint_sha256\nc1,abc\n") == "abc"
 
 
 READERS = (

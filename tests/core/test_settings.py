@@ -59,17 +59,50 @@ def test_a_model_without_a_block_is_refused(params: str, tmp_path: Path) -> None
     [
         ("{dose_dream: dose_unet}", "dose_dream starts from dose_unet; both must be among the models"),
         ("{dose_unet: dose_dream}", "dose_unet starts from dose_dream; both must be among the models"),
-        ("{dose_unet: dose_unet}", "dose_unet starts from dose_unet; both .* and dose_unet must start from nothing"),
+        (
+            "{dose_unet: dose_unet}",
+            "dose_unet starts from dose_unet; .* and dose_unet must not start from dose_unet",
+        ),
     ],
 )
 def test_a_base_that_is_not_trained_is_refused(params: str, tmp_path: Path, bases: str, message: str) -> None:
     with pytest.raises(BadInput, match=message):
-        load(params.replace("bases: {}", f"bases: {bases}"), tmp_path)
+        load(params.replace(SHIPPED_BASES, f"bases: {bases}"), tmp_path)
+
+
+SHIPPED_BASES = "bases:\n  dose_unet: dose_trees"
+FINE = """
+dose_fine:
+  kind: dose
+  init_from: dose_unet
+"""
+
+
+def with_child(params: str, bases: str, block: str = FINE) -> str:
+    return params.replace("models:\n", "models:\n- dose_fine\n").replace(SHIPPED_BASES, f"bases: {bases}") + block
+
+
+def test_a_model_that_begins_with_another_of_these_settings_waits_for_it(params: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"dose_fine: init_from dose_unet .* write `dose_fine: dose_unet` under bases"):
+        load(with_child(params, "{}"), tmp_path)
+    settings = load(with_child(params, "{dose_fine: dose_unet}"), tmp_path)
+    assert settings.bases == {"dose_fine": "dose_unet"}
+    # A registered version is waited for by nobody.
+    load(with_child(params, "{}", FINE.replace("dose_unet", "dose_unet@v0.1.0")), tmp_path)
+
+
+def test_models_that_start_from_each_other_are_refused_and_a_line_of_them_is_not(params: str, tmp_path: Path) -> None:
+    third = FINE + FINE.replace("dose_fine", "dose_finer").replace("dose_unet", "dose_fine")
+    models = params.replace("models:\n", "models:\n- dose_finer\n")
+    line = load(with_child(models, "{dose_fine: dose_unet, dose_finer: dose_fine}", third), tmp_path)
+    assert list(line.bases) == ["dose_fine", "dose_finer"]
+    with pytest.raises(BadInput, match=r"dose_fine starts from dose_finer; .* must not start from dose_fine"):
+        load(with_child(models, "{dose_fine: dose_finer, dose_finer: dose_fine}", third), tmp_path)
 
 
 def test_a_model_without_its_block_is_told_where_to_get_one(params: str, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"\['dose_dream'\] have no block .*`doseledger recipe use NAME`"):
-        load(params.replace("models:\n- dose_unet", "models:\n- dose_dream"), tmp_path)
+        load(params.replace("models:\n- dose_trees", "models:\n- dose_dream"), tmp_path)
 
 
 def test_inverted_fractions_are_refused(params: str, tmp_path: Path) -> None:

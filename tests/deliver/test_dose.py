@@ -18,13 +18,15 @@ from typer.testing import CliRunner
 
 from doseledger.cli.app import app
 from doseledger.core.case import Case
-from doseledger.core.errors import BadInput, NotReady
+from doseledger.core.errors import BadCase, BadInput, NotReady
 from doseledger.core.files import read_yaml, sha256_of_file
 from doseledger.core.grid import Grid
 from doseledger.core.protocol import Protocol, load_protocol
 from doseledger.core.settings import Settings, load_settings
+from doseledger.deliver.deliverable import refuse_undeliverable
 from doseledger.deliver.dose import (
     DicomRequest,
+    PredictedPatient,
     dose_on_grid,
     find_patients,
     predict_folder,
@@ -33,7 +35,8 @@ from doseledger.deliver.dose import (
 )
 from doseledger.deliver.seen import SeenCases, seen_cases
 from doseledger.dicom.read_dose import read_dose
-from doseledger.ingest.case import Origin, convert_case
+from doseledger.ingest.patient.case import Origin, convert_case
+from doseledger.ingest.physics import field_case
 from doseledger.learn.data.inputs import CaseFile, InputSpec, OpenCase, open_case
 from doseledger.learn.kinds import load_recipe, open_predictor, recipe_of
 from doseledger.learn.networks.denoiser import build_noise_network
@@ -42,6 +45,7 @@ from doseledger.learn.predict.cases import Model, dose_predictor, load_model, pr
 from doseledger.learn.recipes.diffusion import DiffusionRecipe
 from doseledger.learn.recipes.dose import PredictRecipe, Recipe
 from doseledger.learn.training.checkpoint import Checkpoint, save_checkpoint
+from doseledger.planning.fields.maps import physics_maps
 
 PREDICT = PredictRecipe(overlap=0.25, windows_at_once=2, mirror_average=True, project=False, spacing_tolerance=0.25)
 UNSEEN = SeenCases({}, {})
@@ -256,7 +260,7 @@ def test_the_rtdose_is_linked_to_image_and_structures_and_says_everywhere_that_i
 
 def test_the_npz_and_the_summary_do_not_name_the_patient(factory: Any, predicted: Any) -> None:
     _, out, _ = predicted({"anon_1": named_patient(factory)})
-    for path in (out / "anon_1.npz", out / "predictions.json"):
+    for path in (out / "anon_1.npz", out / "anon_1/prediction.json"):
         for secret in ("Müller".encode(), b"4711", b"19500102", b"20240506"):
             assert secret not in path.read_bytes()
 
@@ -354,14 +358,37 @@ def test_one_bad_patient_never_sinks_the_batch_and_nothing_of_it_is_left(factory
     summary, out, lines = predicted({"anon_1": good, "anon_2": bad})
     assert list(summary["predicted"]) == ["anon_1"]
     assert "no ROI matches Rectum" in summary["failed"]["anon_2"]
-    assert json.loads((out / "predictions.json").read_text()) == summary
-    assert sorted(path.name for path in out.rglob("*") if path.is_file()) == [
-        "anon_1.npz", "predictions.json", "rtdose.dcm", "rtplan.dcm",
+    assert sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()) == [
+        "anon_1.npz", "anon_1/prediction.json", "anon_1/rtdose.dcm", "anon_1/rtplan.dcm", "anon_2/prediction.json",
     ]  # fmt: skip
+    record = json.loads((out / "anon_2/prediction.json").read_text())
+    assert record["failed"] == summary["failed"]["anon_2"]
+    assert record["checkpoint_sha256"] == summary["checkpoint_sha256"]
     assert any(line.startswith("[2/2] anon_2: no ROI matches Rectum") for line in lines)
 
 
-@pytest.mark.parametrize("after", [0, 1, 2])
+def test_a_record_of_one_patient_outlives_the_prediction_of_the_next(factory: Any, predicted: Any) -> None:
+    _, out, _ = predicted({"anon_1": factory.make_patient()})
+    before = (out / "anon_1/prediction.json").read_bytes()
+    predicted({"anon_2": factory.make_patient()})
+    assert (out / "anon_1/prediction.json").read_bytes() == before
+    record = json.loads(before)
+    assert record["case_id"] == "anon_1"
+    assert len({record[f"{what}_sha256"] for what in ("input", "case", "checkpoint", "code", "protocol")}) == 5
+    assert json.loads((out / "anon_2/prediction.json").read_text())["case_id"] == "anon_2"
+
+
+def test_a_page_that_cannot_be_drawn_does_not_cost_the_dose(factory: Any, predicted: Any) -> None:
+    def fails(patient: PredictedPatient) -> str:
+        raise BadCase(patient.case.case_id, "no dose reaches 14.0 Gy anywhere in the body")
+
+    summary, out, lines = predicted({"anon_1": factory.make_patient()}, page=fails)
+    assert list(summary["predicted"]) == ["anon_1"]
+    assert "WARNING: anon_1: no page: no dose reaches 14.0 Gy anywhere in the body" in lines
+    assert not (out / "anon_1/report.html").exists()
+
+
+@pytest.mark.parametrize("after", [0, 1, 2, 3])
 def test_a_full_disk_leaves_no_plan_without_its_dose_and_no_summary_of_what_was(
     factory: Any, predicted: Any, tmp_path: Path, fill_disk: Callable[[Path, int], None], after: int
 ) -> None:
@@ -388,6 +415,56 @@ def test_a_patient_whose_dose_could_not_be_placed_or_predicted_is_refused(
     change(patient)
     summary, _, _ = predicted({"anon_1": patient})
     assert message in summary["failed"]["anon_1"]
+
+
+def with_beams(protocol: Protocol) -> Protocol:
+    """The protocol with nine fields, as a clinic's own may have."""
+    beams = {
+        "gantry_deg": [40.0 * k for k in range(9)],
+        "bixel_mm": 5.0,
+        "margin_mm": 10.0,
+        "kernel_weights": [1.0, 1.0, 1.0, 1.0],
+        "maps": ["conformal"],
+    }
+    return Protocol.model_validate({**protocol.model_dump(), "beams": beams})
+
+
+def test_a_dose_that_beams_can_give_is_told_with_its_distance_and_one_that_nothing_delivers_is_refused(
+    factory: Any, protocol: Protocol, model: Model, tmp_path: Path
+) -> None:
+    source = factory.make_patient().save(tmp_path / "in" / "anon_1")
+    beams = with_beams(protocol)
+    case = convert_case(source, Origin("anon_1"), beams)
+    open_fields = physics_maps(field_case(case), beams.beams)["conformal"]
+    wanted = np.zeros(case.grid.shape_zyx, dtype=np.float32)
+    for name, gy in case.prescription_gy.items():
+        wanted[case.mask(name)] = gy
+    request = DicomRequest(dose_predictor(model, PREDICT), beams, UNSEEN, None, 16)
+    told: list[str] = []
+    for out, dose_gy in (("fields", open_fields), ("targets", wanted)):
+        answer = replace(request.predictor, predict=lambda _, dose_gy=dose_gy: {"dose_gy": dose_gy})
+        summary = predict_folder({"anon_1": source}, replace(request, predictor=answer), tmp_path / out, told.append)
+        if out == "fields":
+            # What the fields give themselves is 0 away, but for voxels between the points.
+            assert summary["predicted"]["anon_1"]["undeliverable_gy"] < 1.0
+        else:
+            assert "from the nearest that 9 beams can give, at most 6.5 % is wanted" in summary["failed"]["anon_1"]
+            assert list((tmp_path / out).rglob("*.dcm")) == []
+
+
+@pytest.mark.parametrize(("apart_gy", "sound"), [(4.54, True), (4.56, False), (float("nan"), False)])
+def test_the_limit_of_what_can_be_delivered_is_six_and_a_half_percent_of_the_prescription(
+    factory: Any, protocol: Protocol, tmp_path: Path, apart_gy: float, sound: bool
+) -> None:
+    source = factory.make_patient().save(tmp_path / "anon_1")
+    beams = with_beams(protocol)
+    case = convert_case(source, Origin("anon_1"), beams)
+    assert max(case.prescription_gy.values()) == 70.0
+    if sound:
+        refuse_undeliverable(case, apart_gy, beams.beams)
+    else:
+        with pytest.raises(BadCase, match="no machine could deliver"):
+            refuse_undeliverable(case, apart_gy, beams.beams)
 
 
 def test_a_fault_of_the_model_is_not_laid_at_the_patients_door(factory: Any, predicted: Any, model: Model) -> None:
@@ -475,6 +552,7 @@ def test_the_command_predicts_one_patient_or_a_batch_and_fails_when_one_failed(
     # The command looks for its project from where it is run.
     for name in ("params.yaml", "dvc.yaml"):
         shutil.copy(repository / name, tmp_path)
+    shutil.copytree(repository / "reports/templates", tmp_path / "reports/templates")
     (tmp_path / "notes").mkdir()
     monkeypatch.chdir(tmp_path / "notes")
     with (tmp_path / "tiny.yaml").open("w") as stream:
@@ -488,6 +566,7 @@ def test_the_command_predicts_one_patient_or_a_batch_and_fails_when_one_failed(
     single = runner.invoke(app, ["deliver", "dose", str(checkpoint), one, str(tmp_path / "one"), *fixed])
     assert single.exit_code == 0, single.output
     assert list(json.loads(single.stdout)["predicted"]) == ["anon_1"]
+    assert "there are no clinical goals" in (tmp_path / "one/anon_1/report.html").read_text()
     batch = runner.invoke(
         app, ["deliver", "dose", str(checkpoint), all_of_them, str(tmp_path / "all"), "--batch", *fixed]
     )
@@ -510,7 +589,7 @@ def test_a_real_patient_gets_a_dose_in_the_frame_of_their_image(
     recipe: Recipe, repository: Path, shared_data: Path, tmp_path: Path
 ) -> None:
     path = save_model(tmp_path / "best.ckpt", recipe, ("PTV", "Parotid_L", "Larynx"), ("PTV",))
-    protocol = load_protocol(repository / "tests" / "ingest" / "protocols" / "becker_hn.yaml")
+    protocol = load_protocol(repository / "tests" / "ingest" / "patient" / "protocols" / "becker_hn.yaml")
     source = shared_data / "dicom" / "proknow_becker_hn"
     # Only one parotid is drawn: there is nothing that a mirrored patient could swap it for.
     unmirrored = PREDICT.model_copy(update={"mirror_average": False})

@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 
 from doseledger.cli.app import app
 from doseledger.core.case import Case, write_npz
+from doseledger.core.cluster import HERE
 from doseledger.core.errors import BadCase, BadInput, NotReady
 from doseledger.core.files import sha256_of_file
 from doseledger.core.layout import Layout
@@ -32,9 +33,9 @@ from doseledger.deliver.gap import describe_delivery
 from doseledger.deliver.plan import PlanRequest, deliver_named, read_patient_case
 from doseledger.deliver.robustness import describe_robustness
 from doseledger.deliver.wishes import read_wishes, with_wishes
-from doseledger.dicom.check import MachineLimits, check_rtplan
+from doseledger.dicom.plan.check import MachineLimits, check_rtplan
+from doseledger.dicom.plan.read import read_plan
 from doseledger.dicom.read_dose import read_dose
-from doseledger.dicom.read_plan import read_plan
 from doseledger.evaluate.files import plan_dose
 from doseledger.phantom.cohort import DIRT, make_case
 from doseledger.planning.machine.linac import Machine, load_machine
@@ -43,11 +44,11 @@ from doseledger.planning.machine.linac import Machine, load_machine
 NUMBER = next(number for number, dirt in DIRT.items() if dirt.position == "FFP")
 CASE = f"case_{NUMBER:04d}"
 POOR = PhantomSettings(
-    n_patients=1, seed=3, workers=0, in_plane_pixels=96, segments_per_arc=24, iterations=16, attempts=1,
+    n_patients=1, seed=3, in_plane_pixels=96, segments_per_arc=24, iterations=16, attempts=1,
     dose_grid_mm=6.0, near_bowel_share=0.0,
 )  # fmt: skip
 QUICK = DeliverSettings(
-    models=[], workers=0, seed=1, segments_per_arc=20, iterations=20, n_points=2000, mu_weight=0.0
+    models=[], seed=1, segments_per_arc=20, iterations=20, n_points=2000, mu_weight=0.0
 )  # fmt: skip
 WISH = "Bladder V45Gy < 30 %"
 
@@ -119,7 +120,7 @@ def made(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
     wishes = read_wishes([WISH], protocol)
     request = PlanRequest(protocol, with_wishes(goals, wishes), QUICK, load_machine(), tuple(wishes), robustness=True)
     told: list[str] = []
-    summary = deliver_cohort(part, root / "plans", root / "deliver.json", request, tell=told.append)
+    summary = deliver_cohort(part, root / "plans", root / "deliver.json", request, scale=HERE, tell=told.append)
     return Made(root, part, request, summary, told)
 
 
@@ -270,7 +271,7 @@ def test_a_plan_under_errors_has_bands_about_itself(made: Made) -> None:
     found = made.judged("robustness.json")
     kinds = list(found["scenarios"].values())
     assert {kind: kinds.count(kind) for kind in kinds} == {
-        "nominal": 1, "setup_3_mm": 6, "setup_5_mm": 6, "density_3_percent": 2,
+        "nominal": 1, "setup_3_mm": 6, "setup_5_mm": 6, "density_3_percent": 2, "other_beam": 4,
     }  # fmt: skip
     for bands in found["structures"].values():
         nominal = np.asarray(bands["nominal"]["least_percent"])
@@ -284,7 +285,10 @@ def test_a_plan_under_errors_has_bands_about_itself(made: Made) -> None:
     low, high = target["density_3_percent"]["statistics_gy"]["mean"]
     middle = target["nominal"]["statistics_gy"]["mean"][0]
     assert 0.95 * middle < low < middle < high < 1.05 * middle
-    assert all(0 <= row["met"] <= row["of"] == 15 for row in found["goals"])
+    # Another beam of the same calibration moves the target's dose, but no more than the engine's own errors in bone do.
+    low, high = target["other_beam"]["statistics_gy"]["mean"]
+    assert 0.97 * middle < low < middle < high < 1.03 * middle
+    assert all(0 <= row["met"] <= row["of"] == 19 for row in found["goals"])
     assert any("PTV70 D95%" in line for line in describe_robustness(found))
 
 
@@ -351,7 +355,12 @@ def test_a_cohort_without_dicom_has_nothing_to_plan_on(made: Made, repository: P
     protocol = load_protocol(Layout(repository, "openkbp").protocol)
     with pytest.raises(BadInput, match="reads openkbp: without CT and RTSTRUCT as DICOM"):
         deliver_cohort(
-            made.part, tmp_path, tmp_path / "x.json", replace(made.request, protocol=protocol), tell=lambda line: None
+            made.part,
+            tmp_path,
+            tmp_path / "x.json",
+            replace(made.request, protocol=protocol),
+            scale=HERE,
+            tell=lambda line: None,
         )
 
 

@@ -25,14 +25,14 @@ from doseledger.deliver.masks import read_masks
 from doseledger.deliver.structure_objects import read_back
 from doseledger.deliver.structures import StructuresRequest, check_formats, write_structures
 from doseledger.dicom.contours import fill, stack_contours
-from doseledger.dicom.objects import Study, make_uid, to_bytes
 from doseledger.dicom.read_structures import read_contours, read_rois
 from doseledger.dicom.source import lenient, read_file
-from doseledger.dicom.write import make_ct
-from doseledger.dicom.write_structures import Roi, make_structure_set
-from doseledger.ingest.case import Origin, convert_case
+from doseledger.dicom.write.objects import Study, make_uid, to_bytes
+from doseledger.dicom.write.structures import Roi, make_structure_set
+from doseledger.dicom.write.volumes import make_ct
+from doseledger.ingest.patient.case import Origin, convert_case
 
-PROTOCOLS = Path(__file__).parents[1] / "ingest" / "protocols"
+PROTOCOLS = Path(__file__).parents[1] / "ingest" / "patient" / "protocols"
 PLAIN = StructuresRequest()
 
 

@@ -12,9 +12,10 @@ from pydicom.uid import ImplicitVRLittleEndian, RLELossless
 
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.dicom.pixels import padding_of, read_pixels
+from doseledger.dicom.plan.check import check_rtplan
 from doseledger.dicom.read_dose import read_dose
 from doseledger.dicom.read_image import read_image
-from doseledger.dicom.read_structures import read_rois
+from doseledger.dicom.read_structures import read_contours, read_rois
 from doseledger.dicom.source import SourceFile, in_file, lenient, parse_dataset, scan_source
 from doseledger.dicom.values import items_of, number_of, text_of, whole_of
 
@@ -260,6 +261,63 @@ def test_an_item_without_its_roi_number_is_named_with_its_file(factory, keyword)
     rtstruct.add_new(keyword, "LO", "no sequence")
     with lenient(), pytest.raises(BadCase, match=f"{keyword} is no sequence"):
         read_rois(rtstruct, "case_1")
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        (b"1,5\\2\\3 ", "'1,5', with a decimal comma where DICOM has a point"), (b"Anna\\2\\3 ", "no number"),
+        (b"1\\2 ", "2 numbers"), (b"nan\\2\\3 ", "no number"),
+    ],
+)  # fmt: skip
+def test_contour_data_that_are_no_points_are_named_with_file_and_structure(factory, text, what):
+    rtstruct = factory.make_patient().rtstruct
+    rtstruct.file_label = "RS.dcm"
+    roi = read_rois(rtstruct, "case_1")[1]
+    put(roi.items[0], "ContourData", text)
+    with pytest.raises(
+        BadCase, match=rf"RS\.dcm: ContourData of {roi.name} is not a list .*there is {what}"
+    ) as refused:
+        read_contours(roi, "case_1")
+    assert "Anna" not in str(refused.value)
+
+
+def test_a_decimal_comma_in_a_plan_is_named_with_its_place_and_attribute(factory):
+    rtplan = factory.make_patient().rtplan
+    put(rtplan.BeamSequence[0].ControlPointSequence[0], "GantryAngle", b"0,5 ")
+    put(rtplan.FractionGroupSequence[0].ReferencedBeamSequence[0], "BeamMeterset", b"300,5 ")
+    comma = "with a decimal comma where DICOM has a point, wanted a number."
+    with lenient():
+        assert sorted(check_rtplan(rtplan)) == [
+            f"Beam 1, control point 0: GantryAngle holds '0,5', {comma}",
+            f"The plan, FractionGroup 1, ReferencedBeam 1: BeamMeterset holds '300,5', {comma}",
+        ]
+
+
+def test_an_roi_without_a_name_is_called_by_its_number(factory):
+    rtstruct = factory.make_patient().rtstruct
+    number = rtstruct.StructureSetROISequence[1].ROINumber
+    rtstruct.StructureSetROISequence[1].ROIName = ""
+    assert read_rois(rtstruct, "case_1")[1].name == f"ROI {number} without a name"
+
+
+@pytest.mark.parametrize(
+    ("keyword", "message"),
+    [
+        ("DoseGridScaling", "DoseGridScaling of the RTDOSE is {}, wanted a number"),
+        ("GridFrameOffsetVector", "GridFrameOffsetVector of the RTDOSE is {}, wanted 3 numbers"),
+        ("PixelSpacing", "PixelSpacing of the RTDOSE is {}, wanted 2 numbers"),
+        ("DoseUnits", "RTDOSE has no DoseUnits, wanted GY"),
+        ("NumberOfFrames", "NumberOfFrames is missing, though GridFrameOffsetVector has 3 values"),
+    ],
+)
+def test_what_a_dose_lacks_is_named_for_missing_or_empty(factory, keyword, message):
+    for how in ("empty", "missing"):
+        dose = factory.make_rtdose(lambda z, y, x: 40.0 + x, (3, 6, 7), SPACING, ORIGIN)
+        dose.file_label = "RD.dcm"
+        setattr(dose, keyword, None) if how == "empty" else delattr(dose, keyword)
+        with pytest.raises(BadCase, match=rf"RD\.dcm: .*{message.format(how)}"):
+            read_dose(dose, "case_1")
 
 
 def test_a_dose_is_refused_by_attribute_and_file(factory):

@@ -72,7 +72,7 @@ def expected(function, grid: Grid) -> np.ndarray:
 
 def test_beams_that_are_exactly_the_plans_are_summed_on_their_own_grid(plan, part):
     doses = [part(2), part(1)]
-    parts = choose_parts(doses, {str(plan.SOPInstanceUID)}, "case_1")
+    parts = choose_parts(doses, [plan], "case_1")
     dose, notes = read_parts(parts, plan, "case_1")
     assert dose.grid.same_as(Grid(SHAPE, SPACING, ORIGIN))
     np.testing.assert_allclose(dose.dose_gy, expected(total, dose.grid), atol=4e-6)
@@ -148,7 +148,7 @@ def test_a_dose_that_is_no_sum_of_beams_is_named_for_what_it_is(plan, part, kind
     with pytest.raises(BadCase, match=rf"DoseSummationType {kind}, wanted PLAN \({kind} is a dose of"):
         read_parts([part(1, kind)], plan, "case_1")
     with pytest.raises(BadCase, match=f"found 2 RTDOSE, by DoseSummationType 2 of {kind}; wanted one of PLAN"):
-        choose_parts([part(1, kind), part(2, kind)], set(), "case_1")
+        choose_parts([part(1, kind), part(2, kind)], [], "case_1")
 
 
 def planes_of(dose: pydicom.Dataset) -> list[pydicom.Dataset]:
@@ -171,7 +171,7 @@ def test_planes_of_one_file_each_are_stacked_by_position(part, plan):
     whole = part(1, "PLAN")
     planes = planes_of(whole)
     rng = np.random.default_rng(2)
-    parts = choose_parts([planes[i] for i in rng.permutation(len(planes))], set(), "case_1")
+    parts = choose_parts([planes[i] for i in rng.permutation(len(planes))], [], "case_1")
     dose, notes = read_parts(parts, plan, "case_1")
     wanted = read_dose(whole, "case_1")
     assert dose.grid.same_as(wanted.grid)
@@ -197,6 +197,14 @@ def test_planes_that_are_no_stack_are_refused(part, plan, change, message):
         read_parts(planes, plan, "case_1")
 
 
+def test_a_fraction_dose_that_is_not_the_whole_plan_keeps_nobody_from_summing_the_beams(plan, part):
+    plan.FractionGroupSequence.append(pydicom.Dataset())
+    plan.FractionGroupSequence[1].FractionGroupNumber = 2
+    doses = [part(1), part(2), part(1, "FRACTION")]
+    assert choose_parts(doses, [plan], "case_1") == doses[:2]
+    assert choose_parts(doses[1:], [plan], "case_1") == [doses[2]]
+
+
 def test_planes_of_beams_are_stacked_and_then_summed(part, plan):
     dose, _ = read_parts([*planes_of(part(1)), *planes_of(part(2))], plan, "case_1")
     np.testing.assert_allclose(dose.dose_gy, expected(total, dose.grid), atol=2e-5)
@@ -204,8 +212,7 @@ def test_planes_of_beams_are_stacked_and_then_summed(part, plan):
 
 def test_of_two_doses_of_whole_plans_the_one_of_the_plan_that_is_there_is_taken(part, plan):
     doses = [part(1, "PLAN"), part(2, "PLAN")]
-    uids = {str(plan.SOPInstanceUID)}
     with pytest.raises(BadCase, match=r"2 files could be the RTDOSE of a whole plan, wanted one: RD1.dcm, RD2.dcm;"):
-        choose_parts(doses, uids, "case_1")
+        choose_parts(doses, [plan], "case_1")
     doses[0].ReferencedRTPlanSequence[0].ReferencedSOPInstanceUID = "1.2.9"
-    assert choose_parts(doses, uids, "case_1") == [doses[1]]
+    assert choose_parts(doses, [plan], "case_1") == [doses[1]]

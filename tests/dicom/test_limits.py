@@ -14,12 +14,12 @@ from pydicom.uid import RTStructureSetStorage
 
 from doseledger.core.errors import BadCase
 from doseledger.core.plan import Arc, Plan
-from doseledger.dicom.check import MachineLimits, check_rtplan
 from doseledger.dicom.geometry import Planes, even_step_mm, read_orientation, to_lps
-from doseledger.dicom.objects import Study, make_uid
+from doseledger.dicom.plan.check import MachineLimits, check_rtplan
+from doseledger.dicom.plan.read import read_plan
 from doseledger.dicom.read_dose import read_dose
-from doseledger.dicom.read_plan import read_plan
-from doseledger.dicom.write_plan import BeamDevice, make_plan
+from doseledger.dicom.write.objects import Study, make_uid
+from doseledger.dicom.write.plan import BeamDevice, make_plan
 
 EDGES = np.concatenate([np.arange(-200, -100, 10), np.arange(-100, 100, 5), np.arange(100, 201, 10)]).astype(float)
 MACHINE = MachineLimits(60, 0.5, 25.0, 6.0, (5.0, 600.0), 0.3)

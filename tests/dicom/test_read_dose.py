@@ -60,7 +60,7 @@ def test_falling_offsets_are_read_downwards(factory):
         ("GridFrameOffsetVector", [0, 3, 6, 9, 13], "planes are uneven: steps from 3 to 4 mm"),
         ("GridFrameOffsetVector", [0, 3, 6], "GridFrameOffsetVector of the RTDOSE has 3 finite values, wanted 5"),
         ("GridFrameOffsetVector", [50, 53, 56, 59, 62], "begins at 50, neither 0 nor the first plane's -12 mm"),
-        ("DoseGridScaling", None, "DoseGridScaling of the RTDOSE has 0 finite values"),
+        ("DoseGridScaling", None, "DoseGridScaling of the RTDOSE is empty, wanted"),
         ("DoseGridScaling", 0, "DoseGridScaling 0.0; wanted"),
         ("ImageOrientationPatient", [0.6, 0.8, 0, -0.8, 0.6, 0], "the RTDOSE is tilted by"),
     ],

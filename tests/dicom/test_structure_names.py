@@ -9,7 +9,7 @@ import pytest
 from pydicom.sr._concepts_dict import concepts
 
 from doseledger.core.cleaning import Cleaning, clean
-from doseledger.dicom.phi_attributes import OWN_TEXT
+from doseledger.dicom.privacy.attributes import OWN_TEXT
 from doseledger.dicom.structure_names import (
     ANATOMY,
     MOST_CHARACTERS,

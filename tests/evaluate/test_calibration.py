@@ -122,7 +122,7 @@ def test_what_can_not_be_compared_is_refused(sets: DrawnSets) -> None:
     with pytest.raises(BadCase, match="holds no drawn doses; only a diffusion's prediction has a spread"):
         calibrate_cohort(sets, tell=print)
     spoil(sets, "test", "case_0005", case_sha256="d" * 64)
-    with pytest.raises(BadCase, match=r"case_0005: .*the prediction is of dddddddddddd"):
+    with pytest.raises(BadCase, match=r"case_0005: .*of the case as it was .dddddddddddd"):
         calibrate_cohort(sets, tell=print)
     spoil(sets, "test", "case_0005", checkpoint_sha256="d" * 64)
     with pytest.raises(BadInput, match="come from different checkpoints"):

@@ -16,8 +16,8 @@ from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.files import sha256_of_file
 from doseledger.core.protocol import load_protocol
 from doseledger.evaluate.openkbp import score_openkbp
-from doseledger.ingest.case import Origin
-from doseledger.ingest.openkbp import convert_case
+from doseledger.ingest.openkbp.case import convert_case
+from doseledger.ingest.patient.case import Origin
 
 CONSTANT_GY = 20.0
 ORGANS = ["Brainstem", "SpinalCord", "RightParotid", "LeftParotid", "Esophagus", "Larynx", "Mandible"]

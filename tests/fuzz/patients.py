@@ -20,10 +20,10 @@ from doseledger.core.protocol import Protocol
 from doseledger.evaluate.files.dvh import dvh_of_rtdose
 from doseledger.evaluate.files.gamma import read_dose_file
 from doseledger.evaluate.files.plan_dose import recompute_dose
-from doseledger.ingest import openkbp
-from doseledger.ingest.case import Origin, convert_case
-from doseledger.ingest.deidentify import deidentify
-from doseledger.ingest.openkbp_files import find_patients, read_dose_csv, read_patient
+from doseledger.ingest.openkbp import case as openkbp
+from doseledger.ingest.openkbp.files import find_patients, read_dose_csv, read_patient
+from doseledger.ingest.patient.case import Origin, convert_case
+from doseledger.ingest.privacy.deidentify import deidentify
 from doseledger.ingest.survey.cohort import survey_dump
 
 CASE_ID = "anon_1"

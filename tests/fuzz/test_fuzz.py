@@ -20,12 +20,13 @@ import pytest
 from fuzz.archives import bundle_kind, checkpoint_kind, npz_kind
 from fuzz.kinds import Kind, Told
 from fuzz.patients import dicom_kind, openkbp_kind
+from fuzz.volumes import nifti_kind
 from fuzz.watch import read_watched
 from fuzz.words import log_kind, project_kind
 
 from doseledger.core.protocol import load_protocol
 
-KINDS = ("dicom", "openkbp", "npz", "checkpoint", "bundle", "project", "log")
+KINDS = ("dicom", "openkbp", "npz", "checkpoint", "bundle", "project", "log", "nifti")
 # As many a kind, in slices that a process takes one after the other.
 COUNT, SEED = int(os.environ.get("FUZZ_COUNT", "12")), int(os.environ.get("FUZZ_SEED", "1"))
 SLICE = 100
@@ -66,6 +67,7 @@ def open_kind(
         "bundle": lambda: bundle_kind(request.getfixturevalue("order")),
         "project": lambda: project_kind(request.getfixturevalue("finished_run").at.layout.root, repository),
         "log": log_kind,
+        "nifti": nifti_kind,
     }
 
     def find(name: str) -> tuple[Kind, Path, dict[str, Any]]:

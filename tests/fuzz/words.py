@@ -25,7 +25,7 @@ from doseledger.gates.model.judge import judge_model
 from doseledger.gates.suites import read_suite
 from doseledger.gates.verdict import passed_token, read_verdict
 from doseledger.ingest.cohort import _read_groups, _read_index
-from doseledger.ingest.patient_key import KEY, read_key
+from doseledger.ingest.privacy.key import KEY, read_key
 from doseledger.ingest.splits import make_splits
 from doseledger.learn.kinds import recipe_of
 from doseledger.learn.training.resume import list_states, open_state

@@ -12,11 +12,11 @@ import pytest
 from doseledger.core.case import Case
 from doseledger.core.errors import BadCase
 from doseledger.core.protocol import Protocol
-from doseledger.dicom.read_plan import TargetDose
-from doseledger.ingest.case import Origin, _judge_reach, convert_case
+from doseledger.dicom.plan.read import TargetDose
 from doseledger.ingest.cohort import IngestCount, IngestRun, ingest
-from doseledger.ingest.prescription import _check_target
-from doseledger.ingest.roi_names import NameMatch
+from doseledger.ingest.patient.case import Origin, _judge_reach, convert_case
+from doseledger.ingest.patient.prescription import _check_target
+from doseledger.ingest.patient.roi_names import NameMatch
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_a_meterset_that_is_no_number_is_a_fault_of_its_plan_and_ends_no_ingest(
     spoilt.rtplan.BeamSequence[0].ControlPointSequence[0].NominalBeamEnergy = value
     sound.save(tmp_path / "raw" / "anon_1")
     spoilt.save(tmp_path / "raw" / "anon_2")
-    count = ingest(tmp_path / "raw", tmp_path / "out", protocol, IngestRun(workers=0), print)
+    count = ingest(tmp_path / "raw", tmp_path / "out", protocol, IngestRun(), print)
     assert count == IngestCount(2, 0, 0, 0)
     plan = Case.load(tmp_path / "out" / "anon_2.npz").meta["plan"]
     assert plan.keys() == {"faults"}

@@ -14,6 +14,7 @@ import pytest
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import read_yaml, sha256_of_file
 from doseledger.core.settings import Settings
+from doseledger.learn.families.dose import DOSE
 from doseledger.learn.kinds import (
     KINDS,
     full_block,
@@ -137,13 +138,23 @@ def test_an_unknown_kind_is_named_with_those_there_are(
         full_block(block, settings.model_base, "params.yaml: new")
 
 
+def test_a_base_that_the_block_does_not_begin_with_is_refused(settings: Settings) -> None:
+    block = {"kind": "dose", "init_from": "dose_unet"}
+    assert make_family(load_recipe(block, settings.model_base, "test"), Path("best.ckpt")) == DOSE
+    idle = load_recipe({"kind": "dose"}, settings.model_base, "test")
+    with pytest.raises(BadInput, match=r"bases names best\.ckpt for .* whose block has init_from: none"):
+        make_family(idle, Path("best.ckpt"))
+    with pytest.raises(BadInput, match=r"test: init_from: .* found 'dose_unet@latest'"):
+        load_recipe({"kind": "dose", "init_from": "dose_unet@latest"}, settings.model_base, "test")
+
+
 def test_a_models_recipe_is_its_block_over_the_settings_base(settings: Settings) -> None:
     recipe = recipe_of(settings, "dose_unet")
     assert isinstance(recipe, Recipe)
     block, of_all = settings.model("dose_unet"), settings.model_base["fit"]
     assert recipe.fit.max_epochs == block["fit"]["max_epochs"] != of_all["max_epochs"]
-    assert recipe.fit.validate_every == of_all["validate_every"]
-    with pytest.raises(BadInput, match="has no block 'dose_unett'; model blocks there: dose_unet"):
+    assert recipe.fit.precision == of_all["precision"]
+    with pytest.raises(BadInput, match="has no block 'dose_unett'; model blocks there: dose_trees, dose_unet"):
         recipe_of(settings, "dose_unett")
     strange = settings.model_copy(update={"blocks": {"dose_unet": {**block, "priors": "none"}}})
     with pytest.raises(BadInput, match=r"params\.yaml: dose_unet: priors: Extra inputs are not"):

@@ -13,6 +13,7 @@ import torch
 from learn.conftest import Cohort, changed
 
 from doseledger.core.case import Case
+from doseledger.core.cleaning import Cleaning, clean_labels
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.files import read_yaml
 from doseledger.core.settings import Settings
@@ -23,9 +24,8 @@ from doseledger.learn.families.segmentation import SEGMENTATION, dice_error, mea
 from doseledger.learn.kinds import load_recipe, open_as
 from doseledger.learn.losses.overlap import SupervisedLoss, make_overlap_loss
 from doseledger.learn.networks.segment import BySlice, build_segment_network
-from doseledger.learn.predict.labels import clean
 from doseledger.learn.predict.predictor import SplitPart, predict_part
-from doseledger.learn.recipes.segmentation import OverlapLossRecipe, SegmentationRecipe, SliceRecipe
+from doseledger.learn.recipes.segmentation import DeepUNetRecipe, OverlapLossRecipe, SegmentationRecipe, SliceRecipe
 from doseledger.learn.run import TrainingRun
 from doseledger.learn.training.probe import probe_steps
 from doseledger.learn.training.train import Places, train
@@ -47,6 +47,8 @@ UNET_2D = {
     "name": "unet", "channels": [8, 16], "strides": [2], "residual_units": 1, "dropout": 0.0,
     "slices": {"axis": "y", "neighbours": 1},
 }  # fmt: skip
+# Long voxels along z: left alone at first, then halved once.
+FLAT = {"late_zyx": [1, 0, 0], "halvings_zyx": [1, 2, 2]}
 
 
 @pytest.fixture(scope="session")
@@ -69,7 +71,7 @@ def run_of(recipe: SegmentationRecipe) -> TrainingRun:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["seg_unet3d", "seg_unet2d", "seg_large"])
+@pytest.mark.parametrize("name", ["seg_unet3d", "seg_unet2d", "seg_large", "seg_organs"])
 def test_the_ready_made_segmentations_are_whole_recipes(repository: Path, settings: Settings, name: str) -> None:
     block = read_yaml(repository / f"models/recipes/{name}.yaml")[name]
     recipe = load_recipe(block, settings.model_base, name)
@@ -198,14 +200,33 @@ def test_a_loss_is_least_where_all_is_right_and_coarser_levels_count_half(name: 
 
 
 def test_cleaning_keeps_the_largest_part_and_fills_no_other_structure() -> None:
-    labels = np.zeros((1, 7, 9), dtype=np.uint8)
-    labels[0, 1:6, 1:6] = 1
-    labels[0, 3, 3], labels[0, 2, 2] = 0, 2
-    labels[0, 0, 8] = 1
-    assert clean(labels, largest_part=False, fill_holes=False).tolist() == labels.tolist()
-    cleaned = clean(labels, largest_part=True, fill_holes=True)
-    assert cleaned[0, 0, 8] == 0
-    assert cleaned[0, 2, 2] == 2
+    labels = np.zeros((5, 7, 9), dtype=np.uint8)
+    labels[1:4, 1:6, 1:6] = 1
+    labels[2, 3, 3], labels[2, 2, 2] = 0, 2
+    labels[2, 0, 8] = 1
+    as_it_is, said = clean_labels(labels, 2, Cleaning())
+    assert (as_it_is.tolist(), said) == (labels.tolist(), ["", ""])
+    cleaned, said = clean_labels(labels, 2, Cleaning(largest_part=True, fill_holes=True))
+    assert (cleaned[2, 0, 8], cleaned[2, 2, 2], cleaned[2, 3, 3]) == (0, 2, 1)
+    assert said[0] == "largest of 2 parts (-1 voxels), holes filled (+1 voxels)"
+    assert said[1] == "largest of 1 parts (-0 voxels), holes filled (+0 voxels)"
+
+
+def test_an_axis_of_long_voxels_is_halved_late_and_not_convolved_along_before(
+    make_segmentation: Callable[..., SegmentationRecipe],
+) -> None:
+    recipe = make_segmentation({"network.anisotropy": FLAT, "sampling.patch_zyx": [2, 4, 8]})
+    network = recipe.network
+    assert isinstance(network, DeepUNetRecipe)
+    assert network.total_stride_zyx == (2, 4, 4)
+    assert (network.strides_zyx, network.kernels_zyx) == ([(1, 2, 2), (2, 2, 2)], [(1, 3, 3), (3, 3, 3), (3, 3, 3)])
+    built = build_segment_network(3, network).eval()
+    image = torch.rand(1, 1, 4, 8, 8)
+    with torch.no_grad():
+        assert built(image).shape == (1, 3, 4, 8, 8)
+    plain = make_segmentation().network
+    assert isinstance(plain, DeepUNetRecipe)
+    assert (plain.strides_zyx, plain.kernels_zyx) == ([(2, 2, 2)] * 2, [(3, 3, 3)] * 3)
 
 
 def test_dice_error_leaves_out_what_neither_has_and_counts_what_one_has() -> None:
@@ -221,6 +242,8 @@ def test_dice_error_leaves_out_what_neither_has_and_counts_what_one_has() -> Non
         ({"inputs": {"window": [5.0, -5.0], "structures": "all"}}, "window falls from 5 to -5"),
         ({"network": {**UNET_2D, "strides": [2, 2]}}, "2 channels for 2 strides"),
         ({"network.supervised": 3}, "of 3 levels at most 1"),
+        ({"network.anisotropy": {"late_zyx": [0, 0, 0], "halvings_zyx": [1, 1, 1]}}, "a step of 2 that halves no axis"),
+        ({"network.anisotropy": FLAT, "network.slices": {"axis": "y", "neighbours": 0}}, "is of networks in 3D"),
         ({"sampling.patch_zyx": [10, 24, 32]}, r"must be multiples of \[4, 4, 4\]"),
         ({"predict.flips": ["x", "x"]}, "name an axis twice"),
     ],

@@ -16,19 +16,20 @@ import pytest
 from typer.testing import CliRunner
 
 from doseledger.cli.app import app
+from doseledger.core.cluster import HERE
 from doseledger.core.errors import BadCase, BadInput, SkippedCase
 from doseledger.core.files import write_stored_zip
 from doseledger.core.layout import Layout
 from doseledger.core.protocol import GoalSet, Protocol, load_goals, load_protocol
 from doseledger.core.settings import PhantomSettings
 from doseledger.core.tables import RAW, read_table
-from doseledger.dicom.check import MachineLimits, check_rtplan
-from doseledger.dicom.objects import to_bytes
-from doseledger.dicom.read_plan import read_plan
+from doseledger.dicom.plan.check import MachineLimits, check_rtplan
+from doseledger.dicom.plan.read import read_plan
 from doseledger.dicom.source import source_digest
+from doseledger.dicom.write.objects import to_bytes
 from doseledger.dosimetry.goals import lint_goals
 from doseledger.evaluate.files.plan_dose import recompute_dose
-from doseledger.ingest.case import Origin, convert_case
+from doseledger.ingest.patient.case import Origin, convert_case
 from doseledger.phantom import cohort as phantom
 from doseledger.phantom.cohort import (
     DIRT,
@@ -127,7 +128,7 @@ def test_only_a_plan_of_the_known_machine_with_a_dose_is_recomputed(folder: Path
         beam.TreatmentMachineName = "LinacX"
     source = tmp_path / "case_0001.zip"
     write_stored_zip(source, files | {"RP.dcm": to_bytes(plan)})
-    with pytest.raises(BadInput, match=r"case_0001: its plan is for LinacX, and only the beam of Generic120 is known"):
+    with pytest.raises(BadInput, match=r"case_0001: its plan is for LinacX, the beam is that of Generic120"):
         recompute_dose(source)
     write_stored_zip(source, {name: content for name, content in files.items() if name != "RD.dcm"})
     with pytest.raises(BadCase, match="RTDOSE"):
@@ -176,7 +177,9 @@ def test_identity_is_fictitious_and_objects_are_linked(folder: Path) -> None:
 def test_the_same_settings_give_the_same_bytes(tmp_path: Path, poor_plans: PhantomSettings) -> None:
     lists = []
     for name in ("a", "b"):
-        made = make_cohort(tmp_path / name, tmp_path / f"{name}.csv", poor_plans, NO_GOALS, tell=lambda _: None)
+        made = make_cohort(
+            tmp_path / name, tmp_path / f"{name}.csv", poor_plans, NO_GOALS, scale=HERE, tell=lambda _: None
+        )
         assert list(made.made) == ["case_0001"]
         lists.append(read_table(tmp_path / f"{name}.csv", RAW))
         assert list(lists[-1]["sha256"]) == [source_digest(tmp_path / name / "case_0001.zip")]
@@ -195,7 +198,7 @@ def test_a_plan_that_misses_its_goals_is_dropped_with_its_reason(
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "case_0007.zip").write_bytes(b"of a larger cohort")
     told: list[str] = []
-    made = make_cohort(tmp_path / "raw", tmp_path / "raw.csv", poor_plans, strict, tell=told.append)
+    made = make_cohort(tmp_path / "raw", tmp_path / "raw.csv", poor_plans, strict, scale=HERE, tell=told.append)
     assert made.made == {}
     assert "none of 1 plans meets the goals; the last: missed PTV70 V66.5Gy" in made.dropped["case_0001"]
     assert list((tmp_path / "raw").glob("*.zip")) == []
@@ -217,7 +220,7 @@ def test_a_plan_that_the_machine_cannot_deliver_is_dropped_with_its_reason(
         return replace(planned, plan=replace(planned.plan, arcs=arcs))
 
     monkeypatch.setattr(phantom, "optimise_plan", hasty)
-    made = make_cohort(tmp_path / "raw", tmp_path / "raw.csv", poor_plans, NO_GOALS, tell=lambda _: None)
+    made = make_cohort(tmp_path / "raw", tmp_path / "raw.csv", poor_plans, NO_GOALS, scale=HERE, tell=lambda _: None)
     assert made.made == {}
     assert "can't deliver its plan: Beam" in made.dropped["case_0001"]
     assert "control point 7: leaf 3 of bank X1" in made.dropped["case_0001"]

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
+from doseledger.cli.audited import this_machine
 from doseledger.cli.runs import metrics_of
-from doseledger.cli.shared import JUDGE, Cohort, Json, Protocol, show
+from doseledger.cli.shared import JUDGE, Cohort, Json, Protocol, project, show
 from doseledger.core.errors import BadInput, GateFailed
 
 app = typer.Typer()
@@ -47,8 +48,12 @@ def compare(
 
 @app.command(rich_help_panel=JUDGE)
 def pool(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of tables, one a run.")],
-    predictions: Annotated[list[Path], typer.Option(help="Folder of each run's predictions.")],
+    runs: Annotated[list[str], typer.Argument(help="DVC experiments, tags, branches; or folders of tables.")],
+    predictions: Annotated[
+        list[Path] | None, typer.Option(help="Folder of each run's predictions, where runs are folders of tables.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Of experiments; the only one of the settings if absent.")] = None,
+    cohort: Cohort = None,
     markdown: Annotated[Path | None, typer.Option(help="Markdown table to write.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = DRAW_SEED,
     as_json: Json = False,
@@ -57,18 +62,32 @@ def pool(
 
     A case that any of the models has seen is refused.
 
-    Example: doseledger pool runs/1/metrics runs/2/metrics --predictions runs/1/predictions
-    --predictions runs/2/predictions
+    Example: doseledger pool fold-0 fold-1 fold-2
     """
+    from tempfile import TemporaryDirectory
+
     import numpy as np
 
     from doseledger.core.files import write_text
     from doseledger.evaluate.pooling import EvaluatedRun, describe_pool, pool_runs
+    from doseledger.ledger.runs.recorded_run import recorded_run
 
-    if len(runs) != len(predictions):
-        raise BadInput(f"{len(runs)} runs and {len(predictions)} folders of predictions; give --predictions once a run")
-    evaluated = [EvaluatedRun(metrics, folder) for metrics, folder in zip(runs, predictions, strict=True)]
-    found = pool_runs(evaluated, np.random.default_rng(seed))
+    folders = [Path(name) for name in runs if (Path(name) / "cases.csv").is_file()]
+    if folders and (len(runs) != len(folders) or len(folders) != len(predictions or [])):
+        raise BadInput(
+            f"{len(runs)} runs, {len(folders)} of them folders of tables, and {len(predictions or [])} folders of "
+            "predictions; give folders alone, and --predictions once a run"
+        )
+    with TemporaryDirectory() as fetched:
+        if folders:
+            evaluated = [EvaluatedRun(*pair) for pair in zip(folders, predictions or [], strict=True)]
+        else:
+            at = project(cohort)
+            if model is None and len(at.settings.models) > 1:
+                raise BadInput(f"name one --model of {', '.join(at.settings.models)}")
+            paths, root = at.layout.model(model or at.settings.models[0]), this_machine().root
+            evaluated = [recorded_run(root, paths, name, Path(fetched) / str(n)) for n, name in enumerate(runs)]
+        found = pool_runs(evaluated, np.random.default_rng(seed))
     text = "\n".join(describe_pool(found))
     if markdown is not None:
         write_text(markdown, text + "\n")

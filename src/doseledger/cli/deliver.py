@@ -8,7 +8,19 @@ from typing import Annotated, Literal, cast
 import typer
 
 from doseledger.cli.audited import audited
-from doseledger.cli.shared import MODEL, Cohort, Json, Protocol, project, show, stage, tell
+from doseledger.cli.shared import (
+    MODEL,
+    Cohort,
+    Json,
+    Machine,
+    Protocol,
+    ScaleAt,
+    project,
+    show,
+    show_table,
+    stage,
+    tell,
+)
 from doseledger.core.errors import BadInput
 
 app = typer.Typer()
@@ -21,7 +33,7 @@ app.add_typer(deliver_app, name="deliver", rich_help_panel=MODEL)
 def predict_dicom(
     checkpoint: Annotated[Path, typer.Argument(help="best.ckpt or last.ckpt of a run.")],
     folder: Annotated[Path, typer.Argument(help="Folder or zip of one patient's DICOM; with --batch, of patients.")],
-    out: Annotated[Path, typer.Argument(help="Folder that gets <name>.npz, <name>/rtdose.dcm and rtplan.dcm.")],
+    out: Annotated[Path, typer.Argument(help="Folder that gets <name>.npz, and <name>/ with DICOM, record, page.")],
     batch: Annotated[bool, typer.Option("--batch", help="FOLDER holds one folder or zip a patient.")] = False,
     prescription: Annotated[
         list[str] | None, typer.Option(help="TARGET=GY in place of the protocol's; repeat for each target.")
@@ -30,6 +42,7 @@ def predict_dicom(
     grid_mm: Annotated[float | None, typer.Option(help="Voxels of the RTDOSE in mm; else the protocol's.")] = None,
     bits: Annotated[int, typer.Option(help="16 or 32 bits a voxel.")] = 16,
     cases: Annotated[Path | None, typer.Option(help="The model's own cases, to know its patients again.")] = None,
+    page: Annotated[bool, typer.Option(help="A page a patient: slices, DVH, goals, provenance.")] = True,
     protocol: Protocol = None,
     cohort: Cohort = None,
     as_json: Json = False,
@@ -38,7 +51,7 @@ def predict_dicom(
 
     Example: doseledger deliver dose models/phantom/dose_unet/checkpoints/best.ckpt patient/ predicted/
     """
-    from doseledger.core.protocol import load_protocol
+    from doseledger.core.protocol import load_goals, load_protocol
     from doseledger.deliver.dose import (
         DicomRequest,
         find_patients,
@@ -46,10 +59,13 @@ def predict_dicom(
         protocol_of_prediction,
         read_prescription_options,
     )
+    from doseledger.deliver.measured import Yardstick
     from doseledger.deliver.seen import seen_cases
     from doseledger.ingest.physics import projected
     from doseledger.learn.kinds import open_predictor, recipe_of
     from doseledger.learn.training.checkpoint import model_of
+    from doseledger.ledger.registry.tag import model_origin
+    from doseledger.report.prediction import page_maker, predictions_table
 
     if bits not in (16, 32) or (grid_mm is not None and grid_mm <= 0):
         raise BadInput(f"--bits {bits}, --grid-mm {grid_mm}: wanted 16 or 32 bits, and a spacing above 0 mm")
@@ -58,10 +74,25 @@ def predict_dicom(
     rules = load_protocol(protocol or at.layout.protocol)
     wanted = protocol_of_prediction(rules, doses, fractions)
     predictor = projected(open_predictor(checkpoint, recipe_of(at.settings, model_of(checkpoint))))
-    seen = seen_cases(predictor.checkpoint.trained_on, predictor.checkpoint.selected_on, cases)
-    request = DicomRequest(predictor, wanted, seen, grid_mm, cast("Literal[16, 32]", bits))
+    seen = seen_cases(predictor.checkpoint.all_trained_on, predictor.checkpoint.all_selected_on, cases)
+    # A protocol from elsewhere may come without a cohort, and so without goals.
+    known = protocol is None or (at.layout.cohorts / at.layout.cohort).is_dir()
+    goals = load_goals(at.layout.goals) if known and at.layout.goals.is_file() else None
+    make_page = page_maker(at.layout.templates, wanted, goals, at.settings.report.figure_dpi)
+    if page and not at.layout.templates.is_dir():
+        tell(f"WARNING: no page: {at.layout.templates} is absent; take it over from the program's own repository")
+    request = DicomRequest(
+        predictor,
+        wanted,
+        seen,
+        grid_mm,
+        cast("Literal[16, 32]", bits),
+        yardstick=Yardstick(at.settings.evaluate.dvh_statistics, rules, goals),
+        page=make_page if page and at.layout.templates.is_dir() else None,
+        origin=model_origin(at.layout.root, predictor.sha256),
+    )
     found = predict_folder(find_patients(folder, batch=batch), request, out, tell)
-    show(found, as_json, f"{len(found['predicted'])} predicted, {len(found['failed'])} failed: {out}/predictions.json")
+    show_table(found, as_json, predictions_table(found), f"in {out}: a folder a patient with DICOM, record and page")
     if found["failed"]:
         raise BadInput("no dose for " + "; ".join(f"{name}: {why}" for name, why in found["failed"].items()))
 
@@ -69,7 +100,7 @@ def predict_dicom(
 @deliver_app.command("plan")
 @audited(
     "deliver plan",
-    inputs=("prediction", "protocol", "goals", "params"),
+    inputs=("prediction", "machine", "protocol", "goals", "params"),
     outputs=("out",),
     reads="what",
 )
@@ -87,15 +118,18 @@ def deliver_plan(
         bool, typer.Option("--robustness", help="Compute it with set-up errors and other densities too.")
     ] = False,
     mu_weight: Annotated[float | None, typer.Option(help="In place of the settings'.", min=0.0)] = None,
+    machine: Machine = None,
     protocol: Protocol = None,
     cohort: Cohort = None,
+    scale: ScaleAt = None,
     as_json: Json = False,
 ) -> None:
     """Make deliverable plans of predicted doses.
 
     Example: doseledger deliver plan case_0011 --out delivered/case_0011
     """
-    from doseledger.core.fanout import run_cases
+    from doseledger.core.cluster import local
+    from doseledger.core.fanout import over_cases
     from doseledger.core.files import read_json
     from doseledger.core.protocol import load_goals, load_protocol
     from doseledger.deliver.cohort import Delivered, deliver_cohort
@@ -112,14 +146,14 @@ def deliver_plan(
     mu = {} if mu_weight is None else {"mu_weight": mu_weight}
     chosen = settings.deliver.model_copy(update=mu)
     goals = with_wishes(load_goals(layout.goals), wishes)
-    request = PlanRequest(rules, goals, chosen, load_machine(), tuple(wishes), robustness)
+    request = PlanRequest(rules, goals, chosen, load_machine(machine), tuple(wishes), robustness)
     if what in settings.models:
-        if goal or robustness or mu_weight is not None or out or prediction or model or protocol:
+        if goal or robustness or mu_weight is not None or out or prediction or model or protocol or machine:
             raise BadInput(f"{what} is a model, whose plans are a stage; the options are for one patient")
         stage("deliver", cohort, what)
         paths = layout.model(what)
         part = Delivered(layout.raw, layout.cases, paths.predictions, layout.splits, settings.fold, settings.repeat)
-        found = deliver_cohort(part, paths.plans, paths.delivery, request, tell=tell)
+        found = deliver_cohort(part, paths.plans, paths.delivery, request, scale=settings.scale.asked(scale), tell=tell)
         show(found, as_json, f"{found['n_cases']} plans in {paths.plans}, {found['n_failed']} failed: {paths.delivery}")
         return
     if out is None:
@@ -127,7 +161,7 @@ def deliver_plan(
     of_model = layout.model(model or settings.models[0])
     folders = (layout.raw, layout.cases, of_model.predictions)
     # A process of its own, with one thread: those of BLAS would only wait for one another.
-    done = run_cases(deliver_named, {what: (what, folders, prediction, request, out)}, workers=1, tell=tell)
+    done = over_cases(deliver_named, {what: (what, folders, prediction, request, out)}, local(1), tell=tell)
     if done.failed:
         raise done.failed[what]
     judged = done.done[what]

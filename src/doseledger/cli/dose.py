@@ -8,17 +8,22 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from doseledger.cli.audited import audited
-from doseledger.cli.shared import JUDGE, Cohort, Json, Protocol, project, show, tell
+from doseledger.cli.shared import JUDGE, Cohort, Json, Machine, Protocol, project, show, tell
 from doseledger.core.errors import BadInput
 
 if TYPE_CHECKING:
     from doseledger.evaluate.files.gamma import Engine
+
+# Resolution of a page's pictures.
+PAGE_DPI = 150
 
 app = typer.Typer()
 dose_app = typer.Typer(no_args_is_help=True, help="Doses of single files.")
 plan_app = typer.Typer(no_args_is_help=True, help="Plans of single files.")
 app.add_typer(dose_app, name="dose", rich_help_panel=JUDGE)
 app.add_typer(plan_app, name="plan", rich_help_panel=JUDGE)
+machine_app = typer.Typer(no_args_is_help=True, help="Treatment machines.")
+app.add_typer(machine_app, name="machine", rich_help_panel=JUDGE)
 
 
 @dose_app.command("gamma")
@@ -44,6 +49,8 @@ def gamma(
         ),
     ] = "auto",
     verify: Annotated[int, typer.Option(help="Check so many random points against pymedphys.", min=0)] = 0,
+    page: Annotated[Path | None, typer.Option(help="HTML page to write, and a PDF of the same name beside it.")] = None,
+    rtdose: Annotated[Path | None, typer.Option(help="RTDOSE to write with the gamma map, for a viewer.")] = None,
     as_json: Json = False,
 ) -> None:
     """Compare two doses by gamma index (passes at ≤ 1).
@@ -51,15 +58,33 @@ def gamma(
     Example: doseledger dose gamma plan.dcm recomputed.dcm --percent 3 --mm 3 --json
     """
     from doseledger.dosimetry.gamma.criteria import GammaCriteria
-    from doseledger.evaluate.files.gamma import ENGINES, gamma_of_files
+    from doseledger.evaluate.files.gamma import (
+        ENGINES,
+        compare_doses,
+        gamma_words,
+        require_rtdose,
+        write_gamma_map,
+    )
 
     if engine not in ("auto", *ENGINES):
         raise BadInput(f"engine {engine!r}: wanted one of auto, {', '.join(ENGINES)}")
     criteria = GammaCriteria(percent, mm, cutoff, local, interp, max_gamma, normalisation_gy)
-    found = gamma_of_files(reference, evaluation, criteria, engine=cast("Engine", engine), verify=verify)
-    kind = "local" if local else "global"
+    # What can't be written is told before a search of minutes.
+    beside = require_rtdose(reference) if rtdose else None
+    templates = project().layout.templates if page else None
+    if page and page.suffix != ".html":
+        raise BadInput(f"--page {page}: wanted a name that ends in .html; the PDF is written beside it")
+    compared = compare_doses(reference, evaluation, criteria, engine=cast("Engine", engine), verify=verify)
+    found = compared.found
+    if rtdose and beside is not None:
+        write_gamma_map(compared, beside, rtdose)
+        tell(f"wrote {rtdose}")
+    if page and templates is not None:
+        from doseledger.report.gamma import write_gamma_page
+
+        write_gamma_page(compared, (reference, evaluation), templates, page, tell, dpi=PAGE_DPI)
     text = (
-        f"gamma {percent:g} %/{mm:g} mm {kind}, cutoff {cutoff:g} %: {found['pass_rate_percent']:.2f} % of "
+        f"{gamma_words(criteria)}: {found['pass_rate_percent']:.2f} % of "
         f"{found['n_points']} points pass (mean {found['mean_gamma']:.3f}, highest {found['highest_gamma']:.3f})"
     )
     if found["n_without"]:
@@ -123,6 +148,7 @@ def score_openkbp(
 def recompute_dose(
     cases: Annotated[list[Path], typer.Argument(help="Folders or zips of one case each: CT, RTPLAN and RTDOSE.")],
     limit_gy: Annotated[float, typer.Option(help="Exit 1 where a voxel differs by more.", min=0.0)] = 0.01,
+    machine: Machine = None,
     as_json: Json = False,
 ) -> None:
     """Recompute RTPLANs and compare with their RTDOSE.
@@ -133,8 +159,10 @@ def recompute_dose(
 
     from doseledger.core.limit import keeps
     from doseledger.evaluate.files.plan_dose import recompute_dose as recompute
+    from doseledger.planning.machine.linac import load_machine
 
-    found = [recompute(case) for case in cases]
+    beam = load_machine(machine)
+    found = [recompute(case, beam) for case in cases]
     for one in found:
         if one.warning:
             tell(f"WARNING: {one.case_id}: {one.warning}")
@@ -152,9 +180,7 @@ def recompute_dose(
 @plan_app.command("complexity")
 def complexity(
     files: Annotated[list[Path], typer.Argument(help="RTPLAN files, of any system.")],
-    machine: Annotated[
-        Path | None, typer.Option(help="YAML of a machine, for the speeds; else the generic one.")
-    ] = None,
+    machine: Machine = None,
     as_json: Json = False,
 ) -> None:
     """Measure the complexity of plans.
@@ -169,6 +195,34 @@ def complexity(
 
     plans, failed = complexity_of_files(files, load_machine(machine))
     show(plans, as_json, "\n".join(line for plan in plans for line in describe_complexity(plan)))
+    if failed:
+        raise BadInput("; ".join(failed))
+
+
+@plan_app.command("control-points")
+@audited("plan control-points", inputs=("machine",), outputs=("out",), reads="all")
+def control_points(
+    files: Annotated[list[Path], typer.Argument(help="RTPLAN files; each gives an NPZ of its name.")],
+    out: Annotated[Path, typer.Option(help="Folder of the NPZ files.")],
+    machine: Machine = None,
+    as_json: Json = False,
+) -> None:
+    """Write plans' leaves, meterset and fluence as NPZ.
+
+    Example: doseledger plan control-points RP.dcm --out control_points
+    """
+    from doseledger.evaluate.files.control_points import write_control_points
+    from doseledger.planning.machine.linac import load_machine
+
+    found: dict[str, dict[str, int]] = {}
+    failed = []
+    for path in files:
+        try:
+            found |= write_control_points(path, out, load_machine(machine))
+        except BadInput as error:
+            failed.append(str(error))
+    lines = [f"{name}: {one['beams']} beams, {one['segments']} segments" for name, one in found.items()]
+    show(found, as_json, "\n".join([*lines, f"{len(found)} plans in {out}"]))
     if failed:
         raise BadInput("; ".join(failed))
 
@@ -191,3 +245,40 @@ def plan_figure(
     rules = load_protocol(protocol or project(cohort).layout.protocol)
     plot_plan(case, rules, out)
     print(out)
+
+
+@machine_app.command("fit")
+@audited("machine fit", inputs=("like",), outputs=("out",), reads="all")
+def machine_fit(
+    scans: Annotated[list[Path], typer.Argument(help="Depth doses, profiles, output factors: .csv, .asc or .mcc.")],
+    out: Annotated[Path, typer.Option(help="The machine's YAML to write.")],
+    name: Annotated[str, typer.Option(help="As TreatmentMachineName of its plans says.")],
+    like: Annotated[Path | None, typer.Option(help="Machine whose leaves and speeds it has; else generic.")] = None,
+    gy_per_mu: Annotated[
+        float | None, typer.Option(help="Gy/MU at the isocentre, 100 mm deep, 100 mm field.", min=1e-5)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Fit a machine's beam to measurements.
+
+    Example: doseledger machine fit scans.mcc outputs.csv --name Linac1 --out linac1.yaml
+    """
+    from doseledger.core.files import sha256_of_file, write_text
+    from doseledger.planning.commissioning.fit import fit_machine, machine_as_yaml
+    from doseledger.planning.commissioning.scans import read_scans
+    from doseledger.planning.machine.linac import load_machine
+
+    curves, left_out = read_scans(scans)
+    for line in left_out:
+        tell(f"left out: {line}")
+    fit = fit_machine(curves, load_machine(like), name=name, gy_per_mu=gy_per_mu)
+    write_text(out, machine_as_yaml(fit.machine, {path.name: sha256_of_file(path) for path in scans}))
+    load_machine(out)
+    lines = [
+        f"{row['kind']} of {row['side_mm']:g} mm"
+        + (f", {row['depth_mm']:g} mm deep" if row["depth_mm"] else "")
+        + f": off by {row['worst_percent']:.2f} % of the maximum at worst, {row['rms_percent']:.2f} % rms"
+        for row in fit.rows
+    ]
+    found = {"machine": name, "out": str(out), "curves": fit.rows, "left_out": left_out}
+    show(found, as_json, "\n".join([*lines, f"{out}: {name}, fitted to {len(fit.rows)} curves"]))

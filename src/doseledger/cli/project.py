@@ -78,7 +78,11 @@ def settings(
 
 
 @app.command(rich_help_panel=START)
-def why(cohort: Cohort = None, as_json: Json = False) -> None:
+def why(
+    cohort: Cohort = None,
+    plan: Annotated[bool, typer.Option("--plan", help="A line a stage, with time and disk; no reasons.")] = False,
+    as_json: Json = False,
+) -> None:
     """Say which stages would run, and why.
 
     Which line of code or setting changed, what it reaches, and what each stage cost last time.
@@ -88,11 +92,12 @@ def why(cohort: Cohort = None, as_json: Json = False) -> None:
     from dataclasses import asdict
 
     from doseledger.cli.audited import this_machine
-    from doseledger.ledger.runs.why import describe_reruns, find_reruns
+    from doseledger.ledger.runs.why import describe_plan, describe_reruns, find_reruns
 
     at = project(cohort)
     found = find_reruns(at.layout, at.settings, this_machine())
-    show([asdict(one) for one in found], as_json, "\n".join(describe_reruns(found)))
+    lines = describe_plan(found, at.layout.root) if plan else describe_reruns(found)
+    show([asdict(one) for one in found], as_json, "\n".join(lines))
 
 
 @app.command(rich_help_panel=START)
@@ -125,6 +130,36 @@ def list_recipes(as_json: Json = False) -> None:
 
     found = describe_recipes(project().layout)
     show(found, as_json, "\n".join(f"{name}: {text}" for name, text in found.items()))
+
+
+@recipe_app.command("suggest")
+@audited("recipe suggest", inputs=("cases_csv", "splits", "params"), outputs=("out",), reads="train")
+def suggest_recipe(
+    name: Annotated[str, typer.Argument(help="How the model shall be called.")] = "seg_suggested",
+    memory_gb: Annotated[float | None, typer.Option(help="Of the GPU; else this machine's GPU, or its CPU.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File that gets it; models/recipes/NAME.yaml for `use`.")] = None,
+    cohort: Cohort = None,
+) -> None:
+    """Suggest a segmentation model for a cohort.
+
+    Patch, batch and depth follow from the training cases' shapes and voxels and from memory; comments say why.
+
+    Example: doseledger recipe suggest seg_ours --memory-gb 24 --out models/recipes/seg_ours.yaml
+    """
+    from doseledger.core.errors import BadInput
+    from doseledger.core.files import write_text
+    from doseledger.learn.recipes.budget import find_budget
+    from doseledger.ledger.provenance.recipes import suggest_recipe as suggested
+
+    layout = project(cohort).layout
+    text = suggested(layout, name, find_budget(memory_gb))
+    if out is None:
+        print(text, end="")
+        return
+    if out.exists():
+        raise BadInput(f"{out} is there already; take it away, or choose another name")
+    write_text(out, text)
+    print(f"{out} written; `doseledger recipe use {name}` puts it into {layout.params}")
 
 
 @recipe_app.command("use")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +15,17 @@ from doseledger.cli.progress import tell as tell
 from doseledger.core.errors import DoseledgerError
 
 if TYPE_CHECKING:
+    from doseledger.core.cluster import Scale
     from doseledger.core.layout import Layout, VerdictPaths
     from doseledger.core.settings import Settings
+    from doseledger.core.sheet import State, Table
     from doseledger.gates.verdict import Verdict
 
 # Groups of commands in --help.
 START, DATA, GATES, MODEL = "Start", "Data", "Gates", "Model"
 JUDGE, REPORT, RECORD = "Judge", "Report", "Record"
+# Colours of a model's badge.
+STANDING_STATES: dict[str, State] = {"passed": "good", "provisional": "warn", "failed": "bad"}
 
 
 def complete_models(incomplete: str) -> list[str]:
@@ -54,8 +60,11 @@ def _complete(names: Callable[[], list[str]], incomplete: str) -> list[str]:
 
 Model = Annotated[str, typer.Argument(help="A name of `models` in the settings.", autocompletion=complete_models)]
 Cohort = Annotated[str | None, typer.Option(help="Another cohort than the settings'.", autocompletion=complete_cohorts)]
-Workers = Annotated[int | None, typer.Option(help="Processes; 0: this one.", min=0)]
+ScaleAt = Annotated[
+    str | None, typer.Option("--scale", help="here, local:4, dask:ADDRESS, slurm:20; else the settings'.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+Machine = Annotated[Path | None, typer.Option(help="YAML of a machine; else the generic one.")]
 Protocol = Annotated[Path | None, typer.Option(help="Another protocol than the cohort's.")]
 
 
@@ -113,9 +122,31 @@ def show(value: Any, as_json: bool, text: str) -> None:
         print(text)
 
 
-def workers_of(settings: Settings, workers: int | None) -> int:
-    """Return how many processes a command works in: as many as it was told, else the settings'."""
-    return settings.ingest.workers if workers is None else workers
+def in_colour() -> bool:
+    """Return whether what is printed is coloured: on a terminal whose user has not asked for none (NO_COLOR)."""
+    return sys.stdout.isatty() and "NO_COLOR" not in os.environ
+
+
+def painted(word: str, state: State) -> str:
+    """Return a word in the colour of its state on a terminal; it says the same without."""
+    from doseledger.core.sheet import coloured
+
+    return coloured(word, state, colour=in_colour())
+
+
+def show_table(value: Any, as_json: bool, table: Table, last: str = "") -> None:
+    """Print a result, as JSON or as a table with a last line; states are coloured on a terminal, and words always."""
+    from doseledger.core.sheet import as_text
+
+    show(value, as_json, f"{as_text(table, colour=in_colour())}{last}".rstrip())
+
+
+def network_scale(settings: Settings, words: str | None) -> Scale:
+    """Return where a network works: in this process for `local`, unless asked for, as torch takes all cores itself."""
+    from doseledger.core.cluster import HERE
+
+    chosen = settings.scale.asked(words)
+    return HERE if words is None and chosen.pool == "local" else chosen
 
 
 def write_verdict_of(verdict: Verdict, paths: VerdictPaths, as_json: bool) -> None:
@@ -130,8 +161,12 @@ def show_verdict(verdict: Verdict, as_json: bool) -> None:
     """Print a verdict, with its warnings."""
     from doseledger.gates.verdict import verdict_as_json
 
-    warnings = [f"warning: [{item.gate}] {item.message}" for item in verdict.findings if item.severity == "warning"]
-    word = f"the {verdict.gate} gate {'passed' if verdict.ok else 'failed'}"
+    warnings = [
+        f"{painted('warning', 'warn')}: [{item.gate}] {item.message}"
+        for item in verdict.findings
+        if item.severity == "warning"
+    ]
+    word = f"the {verdict.gate} gate {painted('passed', 'good') if verdict.ok else painted('failed', 'bad')}"
     show(verdict_as_json(verdict), as_json, "\n".join([*describe_standing(verdict), *warnings, word]))
 
 
@@ -143,4 +178,5 @@ def describe_standing(verdict: Verdict) -> list[str]:
     standing = read_standing(verdict_as_json(verdict))
     if standing is None:
         return []
-    return [standing.sentence, standing.badge, *(f"  - {reason}" for reason in standing.reasons)]
+    badge = painted(standing.badge, STANDING_STATES[standing.state])
+    return [standing.sentence, badge, *(f"  - {reason}" for reason in standing.reasons)]

@@ -10,11 +10,26 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from doseledger.cli.audited import audited, this_machine
-from doseledger.cli.shared import GATES, MODEL, Cohort, Json, Model, Project, show, stage, tell, write_verdict_of
+from doseledger.cli.registry import kept_version
+from doseledger.cli.shared import (
+    GATES,
+    MODEL,
+    Cohort,
+    Json,
+    Model,
+    Project,
+    ScaleAt,
+    network_scale,
+    show,
+    stage,
+    tell,
+    write_verdict_of,
+)
 from doseledger.cli.watchdog import is_further_process, watched
 
 if TYPE_CHECKING:
-    from doseledger.learn.run import TrainingRun
+    from doseledger.learn.recipes.dose import ModelRecipe
+    from doseledger.learn.run import Parent, TrainingRun
 
 app = typer.Typer()
 resume_app = typer.Typer(no_args_is_help=True, help="Interrupted trainings.")
@@ -36,7 +51,8 @@ def training_run(at: Project, model: str, devices: int | None = None, nodes: int
     Raises
     ------
     NotReady
-        If the data gate has not judged exactly these data, or the model that it starts from is not trained.
+        If the data gate has not judged exactly these data, the model that it starts from is not trained, or the
+        library of the record that the settings ask for is absent.
     GateFailed
         If the data gate said no.
     """
@@ -44,9 +60,11 @@ def training_run(at: Project, model: str, devices: int | None = None, nodes: int
     from doseledger.gates.verdict import require_token
     from doseledger.learn.kinds import make_family, recipe_of
     from doseledger.learn.run import TrainingRun
+    from doseledger.learn.watch.loggers import require_logger
     from doseledger.ledger.provenance.stamp import git_state, run_provenance
 
     layout, settings = at.layout, at.settings
+    require_logger(settings.train.logger)
     if (dirty := git_state(layout.root).describe()) and not is_further_process():
         tell(f"warning: {dirty}. {DIRTY}")
     token = require_token(layout.data_verdict.token, data_digest(layout), "data")
@@ -63,7 +81,38 @@ def training_run(at: Project, model: str, devices: int | None = None, nodes: int
         family=make_family(recipe, layout.model(base).checkpoint if base else None),
         devices=devices or settings.train.devices,
         nodes=nodes or settings.train.nodes,
+        cohort=layout.cohort,
+        parent=parent_in(at, model, recipe),
     )
+
+
+def parent_in(at: Project, model: str, recipe: ModelRecipe) -> Parent | None:
+    """Return the trained model that a recipe begins with; None where its weights are drawn.
+
+    Raises
+    ------
+    BadInput
+        If it is neither a model of the settings nor a version.
+    NotReady
+        If it is not trained, not registered, or neither cache nor remote has it.
+    """
+    from doseledger.core.errors import BadInput
+    from doseledger.core.files import sha256_of_file
+    from doseledger.learn.kinds import open_checkpoint
+    from doseledger.learn.recipes.dose import FROM_NOTHING
+    from doseledger.learn.training.parent import parent_of
+
+    name, cohort = getattr(recipe, "init_from", FROM_NOTHING), at.layout.cohort
+    if name == FROM_NOTHING:
+        return None
+    if "@" in name:
+        path, cohort = kept_version(name)
+    elif name in at.settings.models:
+        path = at.layout.model(name).checkpoint
+    else:
+        trained = ", ".join(at.settings.models)
+        raise BadInput(f"{model}: init_from names {name}, neither a model that is trained ({trained}) nor a version")
+    return parent_of(open_checkpoint(path), name, cohort, sha256_of_file(path))
 
 
 @app.command(rich_help_panel=GATES)
@@ -112,6 +161,7 @@ def train(
     from doseledger.gates.limits import load_thresholds
     from doseledger.gates.run_digest import run_digest
     from doseledger.gates.verdict import require_token
+    from doseledger.learn.training.keeping import Kept
     from doseledger.learn.training.train import Places
     from doseledger.learn.training.train import train as train_model
 
@@ -121,8 +171,8 @@ def train(
     judged = run_digest(run, layout.splits, limits.preflight)
     require_token(paths.preflight_verdict.token, judged, "preflight")
     places = Places(layout.cases, layout.splits, paths.run, this_machine().states, layout.physics)
-    wandb = at.settings.train.wandb
-    train_model(run, places, fresh=fresh, tell=tell, red_flags=limits.training, wandb=wandb)
+    kept = Kept(at.settings.train.checkpoint_steps, at.settings.train.logger)
+    train_model(run, places, fresh=fresh, tell=tell, red_flags=limits.training, kept=kept)
 
 
 @app.command(rich_help_panel=MODEL)
@@ -137,6 +187,7 @@ def predict(
     cohort: Cohort = None,
     part: Annotated[str, typer.Option(help="train, val or test.")] = "test",
     out: Annotated[Path | None, typer.Option(help="Another folder for <case>.npz.")] = None,
+    scale: ScaleAt = None,
 ) -> None:
     """Predict the dose of the test cases.
 
@@ -147,16 +198,17 @@ def predict(
     from doseledger.core.layout import VALIDATION
     from doseledger.ingest.physics import projected
     from doseledger.learn.kinds import open_predictor, recipe_of
-    from doseledger.learn.predict.predictor import SplitPart, predict_part
+    from doseledger.learn.predict.predictor import Opener, SplitPart, predict_part
 
     at = stage("predict", cohort, model)
     layout, settings, paths = at.layout, at.settings, at.layout.model(model)
-    predictor = projected(open_predictor(paths.checkpoint, recipe_of(settings, model)))
+    opener = Opener(open_predictor, paths.checkpoint, recipe_of(settings, model), projected)
     folder = out or paths.predictions
     asked = SplitPart(layout.cases, layout.splits, part, settings.fold, settings.repeat, layout.physics)
-    predict_part(predictor, asked, folder, tell=tell)
-    if predictor.draws and part == "test":
-        predict_part(predictor, replace(asked, which="val"), folder / VALIDATION, tell=tell)
+    at_scale = network_scale(settings, scale)
+    predict_part(opener, asked, folder, scale=at_scale, tell=tell)
+    if opener().draws and part == "test":
+        predict_part(opener, replace(asked, which="val"), folder / VALIDATION, scale=at_scale, tell=tell)
 
 
 @resume_app.command("list")

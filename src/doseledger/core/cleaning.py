@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from doseledger.core.types import Mask
+from doseledger.core.types import Array, Mask
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,15 @@ class Cleaning:
     fill_holes: bool = False
 
 
-def clean(mask: Mask, how: Cleaning) -> tuple[Mask, str]:
+def clean(mask: Mask, how: Cleaning, taken: Mask | None = None) -> tuple[Mask, str]:
     """Return a cleaned mask, and in words what was asked for and what it changed; no words where nothing was asked.
 
     Parameters
     ----------
     mask
         bool (z, y, x).
+    taken
+        bool (z, y, x): voxels of others, which are no hole; None where there are none.
 
     Notes
     -----
@@ -60,6 +62,23 @@ def clean(mask: Mask, how: Cleaning) -> tuple[Mask, str]:
         mask = kept
     if how.fill_holes:
         filled: Mask = ndimage.binary_fill_holes(mask)
+        if taken is not None:
+            filled &= ~taken
         said.append(f"holes filled (+{int(filled.sum() - mask.sum())} voxels)")
         mask = filled
     return mask, ", ".join(said)
+
+
+def clean_labels(labels: Array, n_structures: int, how: Cleaning) -> tuple[Array, list[str]]:
+    """Return a label map (z, y, x), 0 background, with each structure cleaned, and the words of `clean` for each.
+
+    A hole is background that a structure closes in; what another structure holds stays.
+    """
+    cleaned, said = labels.copy(), []
+    for value in range(1, n_structures + 1):
+        mask = cleaned == value
+        kept, words = clean(mask, how, (cleaned > 0) & ~mask)
+        cleaned[mask] = 0
+        cleaned[kept] = value
+        said.append(words)
+    return cleaned, said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import lzma
 import pickle
 import struct
@@ -19,6 +20,7 @@ from doseledger.core.errors import BadInput, DoseledgerError
 # for. Only what reads or parses belongs inside: of anything else the same errors tell a fault of our own.
 DAMAGED: tuple[type[Exception], ...] = (
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, tokenize.TokenError, pickle.UnpicklingError),
+    csv.Error,
     *(ArithmeticError, AttributeError, EOFError, LookupError, OSError),
     *(RuntimeError, SyntaxError, TypeError, ValueError),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import math
 import os
@@ -244,7 +245,27 @@ def read_yaml(path: Path) -> Any:
     Raises
     ------
     BadInput
-        If the file is absent, is no YAML, or its aliases stand for more than a million values.
+        If the file is absent, or as `parse_yaml`.
+    """
+    with refuse_damage(lambda reason: BadInput(_unreadable(path, "YAML", reason))):
+        text = path.read_text(encoding="utf-8")
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """Return the content of YAML 1.2 as plain dicts and lists.
+
+    Parameters
+    ----------
+    text
+        The YAML.
+    where
+        How it is called in messages.
+
+    Raises
+    ------
+    BadInput
+        If it is no YAML, or its aliases stand for more than a million values.
 
     Notes
     -----
@@ -253,17 +274,29 @@ def read_yaml(path: Path) -> Any:
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
-    with refuse_damage(lambda reason: BadInput(_unreadable(path, "YAML", reason))):
+    with refuse_damage(lambda reason: BadInput(f"{where}: not valid YAML ({reason})")):
         try:
-            value = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+            value = YAML(typ="safe", pure=True).load(text)
         except YAMLError as error:
-            raise BadInput(f"{path}: not valid YAML ({error})") from error
+            raise BadInput(f"{where}: not valid YAML ({error})") from error
         if _written_out(value, {}) > MOST_VALUES:
             raise BadInput(
-                f"{path}: not valid YAML here: its aliases stand for more than {MOST_VALUES} values, or for "
+                f"{where}: not valid YAML here: its aliases stand for more than {MOST_VALUES} values, or for "
                 "themselves; write them out"
             )
     return value
+
+
+def to_yaml(value: Any) -> str:
+    """Return plain dicts and lists as YAML that `read_yaml` reads back, lists indented, no line folded."""
+    from ruamel.yaml import YAML
+
+    yaml = YAML()
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.width = 10_000
+    stream = io.StringIO()
+    yaml.dump(value, stream)
+    return stream.getvalue()
 
 
 def _unreadable(path: Path, form: str, reason: str) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from doseledger.core.cluster import Scale
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_yaml
 from doseledger.core.schema import Block, Reason, load_block
@@ -22,7 +23,6 @@ class PhantomSettings(Block):
 
     n_patients: Count
     seed: int
-    workers: CountOrZero
     in_plane_pixels: Count
     segments_per_arc: Count
     iterations: Count
@@ -34,7 +34,6 @@ class PhantomSettings(Block):
 class IngestSettings(Block):
     """Conversion of raw data to cases."""
 
-    workers: CountOrZero
     accept_failed: dict[str, Reason]
 
 
@@ -71,7 +70,8 @@ class TrainSettings(Block):
 
     devices: Count
     nodes: Count
-    wandb: bool
+    checkpoint_steps: CountOrZero
+    logger: Literal["csv", "tensorboard", "mlflow", "wandb"]
     watchdog: WatchdogSettings
 
 
@@ -89,7 +89,6 @@ class GammaSettings(Block):
 class EvaluateSettings(Block):
     """What is measured on each test case."""
 
-    workers: CountOrZero
     gamma: list[GammaSettings]
     verify_gamma_points: CountOrZero
     surface_tolerance_mm: Annotated[float, Field(gt=0)]
@@ -112,7 +111,6 @@ class DeliverSettings(Block):
     """Plans made of predicted doses; see deliver/cohort.py."""
 
     models: list[str]
-    workers: CountOrZero
     seed: int
     segments_per_arc: Count
     iterations: Count
@@ -136,6 +134,7 @@ class Settings(Block):
     bases: dict[str, str]
     fold: CountOrZero
     repeat: CountOrZero
+    scale: Scale
     phantom: PhantomSettings
     ingest: IngestSettings
     splits: SplitSettings
@@ -157,12 +156,26 @@ class Settings(Block):
         if idle := [name for name in self.deliver.models if name not in self.models]:
             raise ValueError(f"deliver.models names {idle}, which are not trained; wanted some of {self.models}")
         for name, base in self.bases.items():
-            if name not in self.models or base not in self.models or base in self.bases:
+            if name not in self.models or base not in self.models or name in self._line_of(base):
                 raise ValueError(
                     f"bases: {name} starts from {base}; both must be among the models that are trained "
-                    f"({', '.join(self.models)}), and {base} must start from nothing"
+                    f"({', '.join(self.models)}), and {base} must not start from {name}"
+                )
+        for name in self.models:
+            parent = self.blocks[name].get("init_from", self.model_base.get("init_from"))
+            if isinstance(parent, str) and parent in self.blocks and self.bases.get(name) != parent:
+                raise ValueError(
+                    f"{name}: init_from {parent} is a model of these settings; write `{name}: {parent}` under bases "
+                    f"too, so that its training waits for it, or name a registered version ({parent}@v0.1.0)"
                 )
         return self
+
+    def _line_of(self, name: str) -> list[str]:
+        """A model and what it starts from, the nearest first; a circle is gone round once."""
+        line = [name]
+        while (base := self.bases.get(line[-1])) is not None and base not in line:
+            line.append(base)
+        return line
 
     def model(self, name: str) -> dict[str, Any]:
         """Return a model's block as it stands there; `learn.kinds.recipe_of` merges and types it.

@@ -113,7 +113,7 @@ def as_text(table: Table, *, colour: bool) -> str:
     lines = ["  ".join(_padded(head, width, "") for head, width in zip(heads, widths, strict=True)).rstrip()]
     for row in table.rows:
         cells = [
-            _coloured(_padded(row[at].text, width, table.columns[at].kind), row[at].state, colour=colour)
+            coloured(_padded(row[at].text, width, table.columns[at].kind), row[at].state, colour=colour)
             for at, width in zip(kept, widths, strict=True)
         ]
         lines.append("  ".join(cells).rstrip())
@@ -129,5 +129,6 @@ def _padded(text: str, width: int, kind: str) -> str:
     return space + text if kind == "number" else text + space
 
 
-def _coloured(text: str, state: State, *, colour: bool) -> str:
+def coloured(text: str, state: State, *, colour: bool) -> str:
+    """Return a text in the colour of its state for a terminal, where colour is wanted; the text says the same."""
     return f"{COLOURS[state]}{text}{PLAIN}" if colour and state in COLOURS else text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pandera.pandas as pa
@@ -227,13 +228,29 @@ def read_table(path: Path, schema: pa.DataFrameSchema) -> pd.DataFrame:
     BadInput
         If the file is absent, or naming each column and row that does not fit.
     """
+    frame = read_frame(path, dtype=str, keep_default_na=False)
+    return check_table(_from_text(frame, schema, str(path)), schema, str(path))
+
+
+def read_frame(path: Path, **options: Any) -> pd.DataFrame:
+    """Return a CSV table as it is, whatever its columns.
+
+    Parameters
+    ----------
+    options
+        Of `pandas.read_csv`.
+
+    Raises
+    ------
+    BadInput
+        If the file is absent, or is no table.
+    """
     try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+        return pd.read_csv(path, **options)
     except FileNotFoundError as error:
         raise BadInput(f"{path}: no such table; run the stage that writes it") from error
     except DAMAGED as error:
-        raise BadInput(f"{path}: not a CSV table ({describe(error)})") from error
-    return check_table(_from_text(frame, schema, str(path)), schema, str(path))
+        raise BadInput(f"{path}: not a CSV table ({describe(error)}); run the stage that writes it again") from error
 
 
 def _from_text(frame: pd.DataFrame, schema: pa.DataFrameSchema, where: str) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -19,27 +19,49 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 
 from doseledger.core.case import Case
+from doseledger.core.cluster import HERE
+from doseledger.core.code import code_digest
 from doseledger.core.errors import BadCase, BadInput
-from doseledger.core.fanout import run_cases
-from doseledger.core.files import all_or_none, atomic_path, sha256_of_bytes, sha256_of_file, write_json
+from doseledger.core.fanout import over_cases
+from doseledger.core.files import (
+    all_or_none,
+    atomic_path,
+    sha256_of_bytes,
+    sha256_of_file,
+    sha256_of_json,
+    write_json,
+    write_text,
+)
 from doseledger.core.grid import Grid, resample_linear
-from doseledger.core.protocol import Protocol
+from doseledger.core.protocol import Beams, Protocol
+from doseledger.core.types import Array, Tell
+from doseledger.deliver.deliverable import refuse_undeliverable, undeliverable_gy
+from doseledger.deliver.measured import Yardstick, measure_dose
 from doseledger.deliver.patient import protocol_of_prediction as protocol_of_prediction
 from doseledger.deliver.patient import roi_numbers
 from doseledger.deliver.seen import SeenCases
-from doseledger.dicom.objects import to_bytes
 from doseledger.dicom.read import CaseObjects, gather_objects
 from doseledger.dicom.source import in_file, lenient, malformed_as_bad_case, read_source, source_digest
 from doseledger.dicom.values import text_of
-from doseledger.dicom.write_prediction import PredictedBy, make_heading, make_predicted_dose, make_predicted_plan
-from doseledger.ingest.case import Origin, convert_case
+from doseledger.dicom.write.objects import to_bytes
+from doseledger.dicom.write.prediction import PredictedBy, make_heading, make_predicted_dose, make_predicted_plan
+from doseledger.ingest.patient.case import Origin, convert_case
 from doseledger.ingest.physics import with_physics
 from doseledger.ingest.raw import find_sources
 from doseledger.learn.data.inputs import CaseFile, open_case
 from doseledger.learn.predict.predictor import Predictor
 
-SUMMARY_FILE = "predictions.json"
+RECORD_FILE, PAGE_FILE = "prediction.json", "report.html"
 TARGET_DOSE = re.compile(r"^(?P<name>[^=]+)=(?P<gy>\d+(?:\.\d+)?)$")
+
+
+@dataclass(frozen=True, eq=False)
+class PredictedPatient:
+    """A patient with the predicted dose: the case, what the model gave, and the record of both as JSON values."""
+
+    case: Case
+    arrays: Mapping[str, Array]
+    record: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -58,6 +80,12 @@ class DicomRequest:
         Spacing of the RTDOSE's voxels along every axis in mm; None for the protocol's own grid.
     bits
         Bits of a stored value.
+    yardstick
+        What each dose is measured with; None measures nothing.
+    page
+        From a patient to the text of a page that is written beside the dose; None writes none.
+    origin
+        What else the records say of model and code, as JSON values.
     """
 
     predictor: Predictor
@@ -65,6 +93,27 @@ class DicomRequest:
     seen: SeenCases
     grid_mm: float | None
     bits: Literal[16, 32]
+    yardstick: Yardstick | None = None
+    page: Callable[[PredictedPatient], str] | None = None
+    origin: Mapping[str, Any] = field(default_factory=dict)
+
+    def common(self) -> dict[str, Any]:
+        """Return what the records of all patients say alike."""
+        checkpoint = self.predictor.checkpoint
+        return {
+            "model": checkpoint.model,
+            "epoch": checkpoint.epoch,
+            "checkpoint_sha256": self.predictor.sha256,
+            "program": version("doseledger"),
+            "code_sha256": code_digest(__name__),
+            **self.origin,
+            "protocol": self.protocol.name,
+            "protocol_sha256": sha256_of_json(self.protocol.model_dump(mode="json")),
+            "prescription_gy": dict(self.protocol.prescription_gy),
+            "n_fractions": self.protocol.n_fractions,
+            "settings": self.predictor.settings,
+            "seen_before_was_judged_by": self.seen.compared,
+        }
 
 
 def read_prescription_options(options: list[str]) -> dict[str, float]:
@@ -87,35 +136,28 @@ def read_prescription_options(options: list[str]) -> dict[str, float]:
 def predict_folder(
     sources: Mapping[str, Path], request: DicomRequest, out: Path, tell: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Return what came of every patient, after writing each one's NPZ and DICOM and `predictions.json`.
+    """Return what came of every patient, after writing each one's NPZ, DICOM, record and page.
 
     Parameters
     ----------
     sources
         Folder or zip of each patient by name.
     out
-        Gets `<name>.npz` and `<name>/rtdose.dcm`, `<name>/rtplan.dcm`: all three, or nothing of a patient who can't be
-        predicted.
+        Gets `<name>.npz` and `<name>/`: `rtdose.dcm`, `rtplan.dcm`, `prediction.json`, `report.html`; of a patient
+        who can't be predicted the record alone, with the reason.
     tell
         Takes a line a patient, and a line for each that the model has seen before.
     """
-    for path in (out / SUMMARY_FILE, *(path for name in sources for path in _places(out, name))):
-        path.unlink(missing_ok=True)
+    for name in sources:
+        for path in (*_places(out, name), *_papers(out, name)):
+            path.unlink(missing_ok=True)
     arguments = {name: (source, name, request, out, tell) for name, source in sources.items()}
-    outcome = run_cases(predict_patient, arguments, workers=0, tell=tell)
-    summary = {
-        "model": request.predictor.checkpoint.model,
-        "checkpoint_sha256": request.predictor.sha256,
-        "protocol": request.protocol.name,
-        "prescription_gy": dict(request.protocol.prescription_gy),
-        "n_fractions": request.protocol.n_fractions,
-        "settings": request.predictor.settings,
-        "seen_before_was_judged_by": request.seen.compared,
-        "predicted": outcome.done,
-        "failed": {name: error.reason for name, error in outcome.failed.items()},
-    }
-    write_json(out / SUMMARY_FILE, summary)
-    return summary
+    outcome = over_cases(predict_patient, arguments, HERE, tell=tell)
+    common = request.common()
+    for name, error in outcome.failed.items():
+        write_json(_papers(out, name)[0], {"case_id": name, **common, "failed": error.reason})
+    failed = {name: error.reason for name, error in outcome.failed.items()}
+    return {**common, "predicted": outcome.done, "failed": failed}
 
 
 def find_patients(folder: Path, *, batch: bool) -> dict[str, Path]:
@@ -159,26 +201,72 @@ def predict_patient(
         placed = CaseFile(name, path, sha256_of_file(path))
         opened = open_case(with_physics(placed, request.predictor.checkpoint.beams, Path(folder)))
         arrays = request.predictor.predict(opened)
-        dose_gy: NDArray[np.float32] = arrays["dose_gy"]
+        arrays = _with_distance(case, arrays, request.protocol.beams)
         with malformed_as_bad_case(name):
-            delivered = _dicom_of(case, dose_gy, objects, request, digest)
+            delivered = _dicom_of(case, arrays["dose_gy"], objects, request, digest)
+        found = {
+            **_numbers_of(case, arrays, request),
+            "seen_before": seen,
+            "warnings": case.meta["warnings"],
+            "input_sha256": digest,
+            "case_sha256": placed.sha256,
+        }
         npz, *places = _places(out, name)
+        record_file, page_file = _papers(out, name)
+        record = {"case_id": name, **request.common(), **found}
+        page = _page_of(PredictedPatient(case, arrays, record), request, tell)
         with all_or_none():
             for file, dataset in zip(places, delivered, strict=True):
                 with atomic_path(file) as part:
                     part.write_bytes(to_bytes(dataset))
             request.predictor.save(npz, opened, arrays)
-    targets = {target: float(dose_gy[case.mask(target)].mean()) for target in case.prescription_gy}
+            write_json(record_file, record)
+            if page:
+                write_text(page_file, page)
+    return found
+
+
+def _with_distance(case: Case, arrays: Mapping[str, Array], beams: Beams | None) -> dict[str, Array]:
+    """What was predicted, with its distance from what beams can give; refused where nothing could deliver it.
+
+    A projected dose is one that beams give, and says itself how far the model's own was.
+    """
+    if beams is None or "undeliverable_gy" in arrays:
+        return dict(arrays)
+    apart_gy = undeliverable_gy(case, arrays["dose_gy"], beams)
+    refuse_undeliverable(case, apart_gy, beams)
+    return {**arrays, "undeliverable_gy": np.asarray(apart_gy)}
+
+
+def _numbers_of(case: Case, arrays: Mapping[str, Array], request: DicomRequest) -> dict[str, Any]:
+    """Highest dose, means of the targets, statistics, goals, and how far the model's own dose was from this one."""
+    dose_gy, apart_gy = arrays["dose_gy"], arrays.get("undeliverable_gy")
+    measured = {} if request.yardstick is None else measure_dose(case, arrays, request.protocol, request.yardstick)
     return {
         "highest_gy": round(float(dose_gy.max()), 3),
-        "mean_gy": {target: round(mean, 3) for target, mean in targets.items()},
-        "seen_before": seen,
-        "warnings": case.meta["warnings"],
+        "mean_gy": {target: round(float(dose_gy[case.mask(target)].mean()), 3) for target in case.prescription_gy},
+        "undeliverable_gy": None if apart_gy is None else round(float(apart_gy), 3),
+        **measured,
     }
+
+
+def _page_of(patient: PredictedPatient, request: DicomRequest, tell: Tell) -> str:
+    """The page's text; empty where none is wanted, or the patient can't be drawn: the dose is written all the same."""
+    if request.page is None:
+        return ""
+    try:
+        return request.page(patient)
+    except BadCase as error:
+        tell(f"WARNING: {patient.case.case_id}: no page: {error.reason}")
+        return ""
 
 
 def _places(out: Path, name: str) -> tuple[Path, Path, Path]:
     return out / f"{name}.npz", out / name / "rtplan.dcm", out / name / "rtdose.dcm"
+
+
+def _papers(out: Path, name: str) -> tuple[Path, Path]:
+    return out / name / RECORD_FILE, out / name / PAGE_FILE
 
 
 def _dicom_of(

@@ -48,6 +48,10 @@ class MaskSet:
         Of the image, and the PatientID that ingest found to be a pseudonym; empty where nobody says.
     ct_hu
         The image on the grid, to know it again; None for a prediction.
+    knows_image
+        Whether they were made from that very image, so that there is nothing to know again.
+    cleaned
+        In words, how a structure was cleaned when it was predicted, of those that were.
     """
 
     case_id: str
@@ -59,6 +63,8 @@ class MaskSet:
     modality: str = "CT"
     pseudonym: str = ""
     ct_hu: HuArray | None = None
+    knows_image: bool = False
+    cleaned: dict[str, str] = field(default_factory=dict)
 
 
 def read_masks(path: Path) -> MaskSet:
@@ -121,6 +127,7 @@ def _of_prediction(name: str, npz: Mapping[str, Any]) -> MaskSet:
         masks={structure: mask for structure, mask in there.items() if mask.any()},
         absent=[structure for structure, mask in there.items() if not mask.any()],
         model=str(meta.get("model", "unknown")),
+        cleaned=dict(zip(names, map(str, npz["cleaned"]), strict=True)) if "cleaned" in npz else {},
     )
 
 

@@ -12,15 +12,14 @@ import numpy as np
 from doseledger.core.case import Case
 from doseledger.core.damage import DAMAGED, describe
 from doseledger.core.errors import BadCase, BadInput
-from doseledger.core.fanout import Tell
 from doseledger.core.files import atomic_path, sha256_of_bytes, sha256_of_file, write_json
 from doseledger.core.grid import Grid, resample_linear
 from doseledger.core.protocol import Protocol
-from doseledger.core.types import Array
-from doseledger.ingest.case import Origin
-from doseledger.ingest.nifti import assemble
-from doseledger.ingest.nifti_files import find_images
-from doseledger.ingest.nifti_volume import Volume, read_volume
+from doseledger.core.types import Array, Tell
+from doseledger.ingest.nifti.case import assemble
+from doseledger.ingest.nifti.files import find_images
+from doseledger.ingest.nifti.volume import Volume, read_volume
+from doseledger.ingest.patient.case import Origin
 from doseledger.learn.data.inputs import CaseFile, open_case
 from doseledger.learn.predict.predictor import Predictor
 
@@ -48,8 +47,8 @@ def segment_images(predictor: Predictor, protocol: Protocol, source: Path, out: 
     BadInput
         If there is no image, or the model is no segmentation.
     """
-    if not predictor.says_labels:
-        raise BadInput(f"{predictor.checkpoint.model} predicts a dose; segment takes a model of kind segmentation")
+    refuse_dose_model(predictor)
+    _refuse_other_scale(protocol)
     images = find_images(source)
     (out / RECORD).unlink(missing_ok=True)
     done: dict[str, dict[str, Any]] = {}
@@ -72,16 +71,41 @@ def segment_images(predictor: Predictor, protocol: Protocol, source: Path, out: 
         digests = {"image_sha256": sha256_of_bytes(content), "label_sha256": sha256_of_file(out / f"{name}.nii.gz")}
         done[name] = {"voxels": {str(value): n for value, n in voxels.items()}, **digests}
         tell(f"[{count}/{len(images)}] {name}: {sum(voxels.values())} voxels labelled")
-    record = {
+    record = record_of(predictor, done, failed)
+    record["labels"] = label_values(predictor.checkpoint.structure_names, protocol)
+    write_json(out / RECORD, record)
+    return record
+
+
+def refuse_dose_model(predictor: Predictor) -> None:
+    """Refuse a model that says no label maps.
+
+    Raises
+    ------
+    BadInput
+        If it predicts a dose.
+    """
+    if not predictor.says_labels:
+        raise BadInput(f"{predictor.checkpoint.model} predicts a dose; segment takes a model of kind segmentation")
+
+
+def _refuse_other_scale(protocol: Protocol) -> None:
+    if protocol.source == "dicom" and protocol.modality != "CT":
+        raise BadInput(
+            f"protocol {protocol.name} reads {protocol.modality} of DICOM in the scanner's units, which a NIfTI file "
+            "need not keep; give the DICOM series"
+        )
+
+
+def record_of(predictor: Predictor, done: Mapping[str, Any], failed: Mapping[str, str]) -> dict[str, Any]:
+    """Return what is kept of a run of `segment`: model, digest and settings, and what became of each image."""
+    return {
         "model": predictor.checkpoint.model,
         "checkpoint_sha256": predictor.sha256,
         "settings": predictor.settings,
-        "labels": label_values(predictor.checkpoint.structure_names, protocol),
-        "segmented": done,
-        "failed": failed,
+        "segmented": dict(done),
+        "failed": dict(failed),
     }
-    write_json(out / RECORD, record)
-    return record
 
 
 def label_values(names: tuple[str, ...], protocol: Protocol) -> dict[str, int]:
@@ -152,7 +176,8 @@ def write_labels(path: Path, labels: Array, volume: Volume) -> None:
     header = volume.header.copy()
     header.set_data_dtype(labels.dtype)
     header.set_slope_inter(1, 0)
-    header["cal_max"] = header["cal_min"] = 0
+    # nibabel finds the place behind this header by itself.
+    header["cal_max"] = header["cal_min"] = header["vox_offset"] = 0
     turned = np.ascontiguousarray(volume.in_file_axes(labels))
     header.set_data_shape(turned.shape)
     kind: Any = nibabel.Nifti2Image if isinstance(header, nibabel.Nifti2Header) else nibabel.Nifti1Image
@@ -162,5 +187,5 @@ def write_labels(path: Path, labels: Array, volume: Volume) -> None:
 
 
 def describe_failures(failed: Mapping[str, str]) -> str:
-    """Return in one line which images have no labels, and why."""
-    return "no labels for " + "; ".join(f"{name}: {why}" for name, why in failed.items())
+    """Return in one line which images were not segmented, and why."""
+    return "not segmented: " + "; ".join(f"{name}: {why}" for name, why in failed.items())

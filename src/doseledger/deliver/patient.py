@@ -11,7 +11,7 @@ from doseledger.core.errors import BadInput
 from doseledger.core.protocol import Protocol
 from doseledger.core.schema import load_block
 from doseledger.dicom.read_structures import read_rois
-from doseledger.ingest.roi_names import match_names
+from doseledger.ingest.patient.roi_names import match_names
 
 
 def protocol_of_prediction(protocol: Protocol, prescription_gy: Mapping[str, float], fractions: int | None) -> Protocol:

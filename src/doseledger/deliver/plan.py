@@ -20,18 +20,18 @@ from doseledger.deliver.gap import Doses, judge_delivery
 from doseledger.deliver.patient import protocol_of_prediction, roi_numbers
 from doseledger.deliver.robustness import Scene, robustness_of
 from doseledger.deliver.wishes import objective_of
-from doseledger.dicom.objects import to_bytes
 from doseledger.dicom.read import CaseObjects, gather_objects
 from doseledger.dicom.read_image import Image, read_image
 from doseledger.dicom.source import in_file, lenient, malformed_as_bad_case, read_source
 from doseledger.dicom.values import text_of
-from doseledger.dicom.write_delivery import RoiDvh, make_mimicking_dose, make_mimicking_plan
-from doseledger.dicom.write_plan import BeamDevice
-from doseledger.dicom.write_prediction import PredictedBy, make_heading
+from doseledger.dicom.write.delivery import RoiDvh, make_mimicking_dose, make_mimicking_plan
+from doseledger.dicom.write.objects import to_bytes
+from doseledger.dicom.write.plan import BeamDevice
+from doseledger.dicom.write.prediction import PredictedBy, make_heading
 from doseledger.dosimetry.dvh.curves import dvh_curves
 from doseledger.evaluate.files.plan_complexity import complexity_as_json
 from doseledger.evaluate.predictions import Prediction, load_prediction
-from doseledger.ingest.case import Origin, convert_case
+from doseledger.ingest.patient.case import Origin, convert_case
 from doseledger.ingest.raw import find_sources
 from doseledger.planning.dose.engine import dose_at_points
 from doseledger.planning.dose.low_density import Placed, low_density_of

@@ -1,4 +1,4 @@
-"""A plan's dose under errors of set-up and density: DVH bands and goals."""
+"""A plan's dose under errors of set-up, density and beam: DVH bands and goals."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ from doseledger.planning.machine.linac import Machine
 # The patient stands off by so much along each axis, either way; the CT's density is off by so much.
 SETUP_MM = (3.0, 5.0)
 DENSITY_PERCENT = 3.0
+# Another beam of the same calibration: its Gaussians wider or narrower, its attenuation stronger or weaker.
+WIDTH_PERCENT = 10.0
+ATTENUATION_PERCENT = 2.0
 # Voxels that stand for a structure, and beams for each segment: bands don't need the reported dose's own.
 VOXELS = 3000
 SUB_ANGLES = 1
@@ -42,17 +45,23 @@ class Scene:
 
 @dataclass(frozen=True)
 class Scenario:
-    """One error: its kind, and the plan and the density that it makes."""
+    """One error: its kind, and the plan, the density and the machine that it makes."""
 
     kind: str
     name: str
     plan: Plan
     density: DensityMap
+    machine: Machine
 
 
-def scenarios(plan: Plan, density: DensityMap) -> Iterator[Scenario]:
-    """Yield the plan as it is, then with each error: the isocentre moved along an axis, the density off."""
-    yield Scenario("nominal", "nominal", plan, density)
+def scenarios(plan: Plan, density: DensityMap, machine: Machine) -> Iterator[Scenario]:
+    """Yield the plan as it is, then with each error: patient or density off, another beam of the same calibration.
+
+    Notes
+    -----
+    One engine plans and judges. The other beam tells how far the result hangs on that engine's own kernel.
+    """
+    yield Scenario("nominal", "nominal", plan, density, machine)
     for distance in SETUP_MM:
         for axis, name in enumerate("xyz"):
             for sign in (1.0, -1.0):
@@ -61,11 +70,27 @@ def scenarios(plan: Plan, density: DensityMap) -> Iterator[Scenario]:
                     f"{name} {sign * distance:+g} mm",
                     _moved(plan, axis, sign * distance),
                     density,
+                    machine,
                 )
     for sign in (1.0, -1.0):
         factor = np.float32(1.0 + sign * DENSITY_PERCENT / 100.0)
         denser = DensityMap(density.relative * factor, density.grid)
-        yield Scenario(f"density_{DENSITY_PERCENT:g}_percent", f"density {sign * DENSITY_PERCENT:+g} %", plan, denser)
+        name = f"density {sign * DENSITY_PERCENT:+g} %"
+        yield Scenario(f"density_{DENSITY_PERCENT:g}_percent", name, plan, denser, machine)
+    for what, percent in (("width", WIDTH_PERCENT), ("attenuation", ATTENUATION_PERCENT)):
+        for sign in (1.0, -1.0):
+            other = _other_beam(machine, what, 1.0 + sign * percent / 100.0)
+            yield Scenario("other_beam", f"beam {what} {sign * percent:+g} %", plan, density, other)
+
+
+def _other_beam(machine: Machine, what: str, factor: float) -> Machine:
+    """Return the machine with its Gaussians' widths or its attenuation scaled; its calibration stays."""
+    beam = machine.beam
+    if what == "width":
+        changed = beam.model_copy(update={"sigma_mm": [factor * sigma for sigma in beam.sigma_mm]})
+    else:
+        changed = beam.model_copy(update={"attenuation_per_mm": factor * beam.attenuation_per_mm})
+    return machine.model_copy(update={"beam": changed})
 
 
 def _moved(plan: Plan, axis: int, distance_mm: float) -> Plan:
@@ -108,8 +133,8 @@ def robustness_of(scene: Scene, plan: Plan, rng: np.random.Generator) -> dict[st
     points = case.grid.index_to_mm(np.concatenate(where))[:, ::-1].astype(np.float32)
     doses: dict[str, Singles] = {}
     kinds: dict[str, str] = {}
-    for one in scenarios(plan, scene.density):
-        dose = dose_at_points(one.plan, one.density, scene.machine, points, SUB_ANGLES)
+    for one in scenarios(plan, scene.density, scene.machine):
+        dose = dose_at_points(one.plan, one.density, one.machine, points, SUB_ANGLES)
         doses[one.name], kinds[one.name] = dose * np.float32(plan.n_fractions), one.kind
     top = max(float(dose.max()) for dose in doses.values())
     edges = np.arange(0.0, top + 2 * STEP_GY, STEP_GY)

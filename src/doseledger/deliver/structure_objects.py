@@ -17,13 +17,13 @@ from doseledger.core.limit import keeps
 from doseledger.core.types import Mask
 from doseledger.deliver.masks import MaskSet
 from doseledger.dicom.contours import fill, stack_contours
-from doseledger.dicom.objects import Study, to_bytes
 from doseledger.dicom.read_structures import read_contours, read_rois
 from doseledger.dicom.structure_names import Described
 from doseledger.dicom.values import text_of
-from doseledger.dicom.write_prediction import LONG_STRING, share_study
-from doseledger.dicom.write_segmentation import Frames, Segment, make_segmentation
-from doseledger.dicom.write_structures import Roi, make_structure_set
+from doseledger.dicom.write.objects import Study, to_bytes
+from doseledger.dicom.write.prediction import LONG_STRING, share_study
+from doseledger.dicom.write.segmentation import Frames, Segment, make_segmentation
+from doseledger.dicom.write.structures import Roi, make_structure_set
 
 # Contours must hold what the mask does, read back, to this part of its volume.
 MOST_OFF_PERCENT = 1.0

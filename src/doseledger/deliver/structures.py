@@ -18,13 +18,13 @@ from doseledger.core.grid import Grid
 from doseledger.core.limit import keeps
 from doseledger.deliver.masks import MaskSet, check_image, mask_on_image, read_masks
 from doseledger.deliver.structure_objects import ImageSeries, Structure, contoured, segmented, sign, study_of
-from doseledger.dicom.objects import to_bytes
 from doseledger.dicom.read import gather_objects
 from doseledger.dicom.read_image import arrange_slices, read_image, read_image_grid
 from doseledger.dicom.source import in_file, lenient, malformed_as_bad_case, read_source
 from doseledger.dicom.structure_names import describe
 from doseledger.dicom.values import text_of
-from doseledger.dicom.write_segmentation import Frames
+from doseledger.dicom.write.objects import to_bytes
+from doseledger.dicom.write.segmentation import Frames
 
 Format = Literal["rtstruct", "seg"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -87,7 +87,17 @@ def write_structures(masks: Path, images: Path, out: Path, request: StructuresRe
     BadInput
         If the request names what is not there.
     """
-    found = read_masks(masks)
+    return write_masks(read_masks(masks), sha256_of_file(masks), images, out, request)
+
+
+def write_masks(found: MaskSet, sha256: str, images: Path, out: Path, request: StructuresRequest) -> dict[str, Any]:
+    """Return what became of each mask of a set, after writing it: `write_structures` of masks in memory.
+
+    Parameters
+    ----------
+    found, sha256
+        The masks, and the digest of the file that they come from.
+    """
     wanted = _wanted(found, request)
     with lenient(), malformed_as_bad_case(found.case_id):
         image = _read_image(images, found)
@@ -95,7 +105,7 @@ def write_structures(masks: Path, images: Path, out: Path, request: StructuresRe
         first = image.first
         with in_file(first, found.case_id):
             shares = request.identity or _is_pseudonymous(first, found)
-            study = study_of(first, found, structures, (sha256_of_file(masks), shares))
+            study = study_of(first, found, structures, (sha256, shares))
             objects: dict[str, Dataset] = {}
             written: dict[str, float] = {}
             if "rtstruct" in request.formats:
@@ -173,7 +183,8 @@ def _placed(found: MaskSet, image_grid: Grid, request: StructuresRequest) -> tup
         if request.own_names or names[what.name] > 1:
             what = replace(what, name=name)
         how = Cleaning(*({name, EVERY} & set(asked) != set() for asked in (request.largest_part, request.fill_holes)))
-        cleaned, said = clean(mask, how)
+        cleaned, words = clean(mask, how)
+        said = ", ".join(filter(None, (found.cleaned.get(name), words)))
         on_image = mask_on_image(cleaned, found.grid, image_grid)
         if not on_image.any():
             reasons[name] = "no voxel centre of the image lies inside it: it is smaller than the image's voxels"
@@ -207,6 +218,6 @@ def _summary(found: MaskSet, structures: list[Structure], written: Mapping[str, 
             warnings.append(f"{structure.name}: the image's voxels change its volume by {change:+.1f} %")
         if not structure.described.is_standard:
             warnings.append(f"{structure.described.name} is no name of TG-263")
-    if found.ct_hu is None:
+    if found.ct_hu is None and not found.knows_image:
         warnings.append("a prediction holds no image: only its place was compared with this one's")
     return {"case_id": found.case_id, "structures": rows, "absent": found.absent, "warnings": warnings}

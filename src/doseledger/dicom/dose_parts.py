@@ -10,7 +10,7 @@ import pydicom
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.grid import Grid, resample_linear
 from doseledger.dicom.pixels import n_frames
-from doseledger.dicom.plan_beams import metersets, treatment_beams
+from doseledger.dicom.plan.beams import metersets, treatment_beams
 from doseledger.dicom.read_dose import PLAN, Dose, read_dose, stack_planes
 from doseledger.dicom.source import in_file, label_of
 from doseledger.dicom.values import items_of, text_of, whole
@@ -20,15 +20,15 @@ BEAM, FRACTION = "BEAM", "FRACTION"
 SUMMED = (FRACTION, BEAM)
 
 
-def choose_parts(doses: list[pydicom.Dataset], plan_uids: set[str], case_id: str) -> list[pydicom.Dataset]:
+def choose_parts(doses: list[pydicom.Dataset], plans: list[pydicom.Dataset], case_id: str) -> list[pydicom.Dataset]:
     """Return the files that the dose of a whole plan is made of: one volume, or all its planes, or all its beams.
 
     Parameters
     ----------
     doses
         Every RTDOSE of a case.
-    plan_uids
-        SOP Instance UIDs of the plans that may be the treated one: a dose of another plan gives way.
+    plans
+        The plans that may be the treated one: a dose of another plan gives way.
     case_id
         Who the errors name.
 
@@ -39,6 +39,7 @@ def choose_parts(doses: list[pydicom.Dataset], plan_uids: set[str], case_id: str
     """
     if len(doses) == 1:
         return doses
+    plan_uids = {text_of(plan, "SOPInstanceUID") for plan in plans}
     kinds: dict[str, list[pydicom.Dataset]] = {}
     for dose in doses:
         with in_file(dose, case_id):
@@ -51,13 +52,23 @@ def choose_parts(doses: list[pydicom.Dataset], plan_uids: set[str], case_id: str
             f"{len(volumes)} files could be the RTDOSE of a whole plan, wanted one{_names(volumes, ': ')}; leave only "
             "the treated one",
         )
-    for found in (volumes, whole_plan, *(_of_plans(kinds.get(kind, []), plan_uids) for kind in SUMMED)):
+    summed = {kind: _of_plans(kinds.get(kind, []), plan_uids) for kind in SUMMED}
+    exact = [found for kind, found in summed.items() if any(_is_exact(found, kind, plan) for plan in plans)]
+    for found in (volumes, whole_plan, *exact, *summed.values()):
         if found:
             return found
     said = ", ".join(f"{len(items)} of {kind or 'none'}" for kind, items in sorted(kinds.items()))
     raise BadCase(
         case_id, f"found {len(doses)} RTDOSE, by DoseSummationType {said}; wanted one of PLAN: export the plan's dose"
     )
+
+
+def _is_exact(parts: list[pydicom.Dataset], kind: str, plan: pydicom.Dataset) -> bool:
+    """Whether some doses are those of all beams, or of all fraction groups, of a plan."""
+    try:
+        return bool(parts and _by_number(parts, kind, plan, ""))
+    except BadCase:
+        return False
 
 
 def _of_plans(doses: list[pydicom.Dataset], plan_uids: set[str]) -> list[pydicom.Dataset]:

@@ -79,6 +79,9 @@ def numbers(dataset: pydicom.Dataset, keyword: str, count: int, case_id: str) ->
     found = [item for item in map(finite, values) if item is not None]
     if len(found) != count or len(values) != count:
         kind = dataset.get("Modality", "data set")
+        if not values:
+            how = "empty" if keyword in dataset else "missing"
+            raise BadCase(case_id, f"{keyword} of the {kind} is {how}, wanted {_count(count)}; export again")
         odd = next((what_is(item) for item in values if finite(item) is None), "")
         hint = f" (one is {odd})" if odd else ""
         raise BadCase(
@@ -86,6 +89,10 @@ def numbers(dataset: pydicom.Dataset, keyword: str, count: int, case_id: str) ->
             f"{keyword} of the {kind} has {len(found)} finite values{hint}, wanted {count}; export again",
         )
     return np.asarray(found, dtype=np.float64)
+
+
+def _count(count: int) -> str:
+    return "a number" if count == 1 else f"{count} numbers"
 
 
 def even_step_mm(positions_mm: NDArray[np.float64]) -> float | None:

@@ -21,6 +21,8 @@ OBJECT_MODALITY: dict[DicomObject, str] = {"rtstruct": "RTSTRUCT", "rtdose": "RT
 # says so, by their frame of reference.
 Link = Literal["references", "frame-of-reference"]
 APPROVED = "APPROVED"
+# How many files a refusal names.
+MOST_NAMED = 3
 Datasets = list[pydicom.Dataset]
 
 
@@ -103,7 +105,7 @@ class _Choice:
         if len(found) > 1 and self.link == "frame-of-reference":
             found = self._in_frame(found, what)
         if len(found) != 1:
-            listed = _names(found, ": ")
+            listed = _names(found, ": ", labelled=True)
             raise BadCase(
                 self.case_id, f"{len(found)} files could be the {what}, wanted one{listed}; leave only the treated one"
             )
@@ -228,10 +230,10 @@ def _modality(dataset: pydicom.Dataset) -> str:
 def _dose_parts(doses: Datasets, plans: Datasets, choice: _Choice) -> Datasets:
     """The files that a plan's dose is made of; one of a plan that is not there, or not the approved one, gives way."""
     approved = [plan for plan in plans if text_of(plan, "ApprovalStatus") == APPROVED]
-    uids = {text_of(plan, "SOPInstanceUID") for plan in (approved if len(approved) == 1 else plans)}
+    candidates = approved if len(approved) == 1 else plans
     sound = [dose for dose in doses if id(dose) not in choice.faults] or doses
     try:
-        return choose_parts(sound, uids, choice.case_id)
+        return choose_parts(sound, candidates, choice.case_id)
     except BadCase:
         if choice.link != "frame-of-reference":
             raise
@@ -239,7 +241,7 @@ def _dose_parts(doses: Datasets, plans: Datasets, choice: _Choice) -> Datasets:
         if not 0 < len(here) < len(sound):
             raise
         choice.notes.append("the RTDOSE was found by its frame of reference (--link frame-of-reference)")
-        return choose_parts(here, uids, choice.case_id)
+        return choose_parts(here, candidates, choice.case_id)
 
 
 def _frames(dataset: pydicom.Dataset) -> set[str]:
@@ -287,9 +289,12 @@ def _series(slices: Datasets, rtstruct: pydicom.Dataset | None, choice: _Choice)
                 choice.notes.append("the image series was found by its frame of reference (--link frame-of-reference)")
             series = found
     if len(series) != 1:
+        listed = "; ".join(f"{len(items)} files{_names(items[:1], ' with ')}" for items in series.values())
+        silent = series.get("", [])
+        without = f"; {len(silent)} images have no SeriesInstanceUID{_some(silent)}" if silent else ""
         raise BadCase(
             choice.case_id,
-            f"{len(series)} image series could be the planning scan, wanted one; leave only that",
+            f"{len(series)} image series could be the planning scan ({listed}{without}), wanted one; leave only that",
         )
     return next(iter(series.values()))
 
@@ -315,7 +320,9 @@ def _check_frames(
     """Refuse objects in another frame of reference than the image's; warn where one names none."""
     frames = {text_of(item, "FrameOfReferenceUID") for item in slices}
     if len(frames) > 1:
-        raise BadCase(case_id, "the image slices have different frames of reference; export one series")
+        silent = [item for item in slices if not text_of(item, "FrameOfReferenceUID")]
+        without = f": {len(silent)} have no FrameOfReferenceUID{_some(silent)}" if silent else ""
+        raise BadCase(case_id, f"the image slices have different frames of reference{without}; export one series")
     frame = frames.pop()
     warnings = [] if frame else ["the image names no frame of reference"]
     objects = [("RTSTRUCT", rtstruct), *(("RTDOSE", part) for part in parts), ("RTPLAN", rtplan)]
@@ -344,6 +351,18 @@ def _dangling(
     return [f"the {source_name} refers to another {target_name} than the one that is here"]
 
 
-def _names(datasets: Datasets, before: str, after: str = "") -> str:
-    labels = [label for label in map(label_of, datasets) if label]
-    return f"{before}{', '.join(labels)}{after}" if labels else ""
+def _some(datasets: Datasets) -> str:
+    return _names(datasets[:MOST_NAMED], ", ", f" and {len(datasets) - MOST_NAMED} more" * (len(datasets) > MOST_NAMED))
+
+
+def _names(datasets: Datasets, before: str, after: str = "", *, labelled: bool = False) -> str:
+    """Names of files in words, with the labels that a planning system shows where `labelled`."""
+    names = [(label_of(item), _label_in_system(item) if labelled else "") for item in datasets]
+    shown = [" ".join(filter(None, (name, f'"{label}"' if label else ""))) for name, label in names]
+    shown = [text for text in shown if text]
+    return f"{before}{', '.join(shown)}{after}" if shown else ""
+
+
+def _label_in_system(dataset: pydicom.Dataset) -> str:
+    """The label of a plan or a structure set, as its planning system shows it."""
+    return text_of(dataset, "RTPlanLabel") or text_of(dataset, "StructureSetLabel")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -10,8 +11,8 @@ from numpy.typing import NDArray
 
 from doseledger.core.errors import BadCase
 from doseledger.core.planes import ROUNDED_MM, TINY_MM
-from doseledger.dicom.source import in_file
-from doseledger.dicom.values import items_of, read_items, text_of, whole
+from doseledger.dicom.source import in_file, label_of
+from doseledger.dicom.values import finite, items_of, read_items, text_of, what_is, whole
 
 CLOSED_TYPES = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 # A name is a long string (LO): PS3.5 6.2 gives it 64 characters.
@@ -36,6 +37,8 @@ class Roi:
         Frame of reference that its contours are in; empty where none is given.
     items
         Its Contour Sequence, not yet parsed.
+    file
+        How its file is called in messages; empty where it came from none.
     """
 
     number: int
@@ -43,6 +46,7 @@ class Roi:
     interpreted_type: str
     frame_of_reference_uid: str
     items: list[pydicom.Dataset] = field(repr=False)
+    file: str = ""
 
     def __post_init__(self) -> None:
         if len(self.name) > MOST_NAME_CHARACTERS:
@@ -95,7 +99,7 @@ def read_rois(dataset: pydicom.Dataset, case_id: str) -> list[Roi]:
         for number, items in read_items(dataset, "ROIContourSequence", _drawn):
             contours.setdefault(number, []).extend(items)
         rois = [
-            Roi(number, name, kinds.get(number, ""), frame, contours.get(number, []))
+            Roi(number, name, kinds.get(number, ""), frame, contours.get(number, []), label_of(dataset))
             for number, name, frame in read_items(dataset, "StructureSetROISequence", _named)
         ]
         if not rois:
@@ -115,7 +119,8 @@ def _drawn(item: pydicom.Dataset) -> tuple[int, list[pydicom.Dataset]]:
 
 def _named(item: pydicom.Dataset) -> tuple[int, str, str]:
     frame = text_of(item, "ReferencedFrameOfReferenceUID")
-    return whole(item, "ROINumber"), text_of(item, "ROIName").strip(), frame
+    number = whole(item, "ROINumber")
+    return number, text_of(item, "ROIName").strip() or f"ROI {number} without a name", frame
 
 
 def read_contours(roi: Roi, case_id: str) -> Contours:
@@ -158,6 +163,7 @@ def read_contours(roi: Roi, case_id: str) -> Contours:
 
 def _points(item: pydicom.Dataset, roi: Roi, case_id: str, most: int) -> NDArray[np.float64]:
     """Contour Data as (n, 3) in mm, at most so many points."""
+    in_roi = f"{roi.file}: ContourData of {roi.name}" if roi.file else f"ContourData of {roi.name}"
     element = item.get_item("ContourData")
     value = None if element is None else element.value
     n_numbers = 0 if value is None else value.count(b"\\") + 1 if isinstance(value, bytes) else len(value)
@@ -166,20 +172,24 @@ def _points(item: pydicom.Dataset, roi: Roi, case_id: str, most: int) -> NDArray
     if isinstance(value, bytes):
         # Straight from the file's text: pydicom would make an object of each number, which costs ten times the rest.
         text = value.rstrip(b" \0").replace(b"\\", b" ").decode("ascii", errors="replace")
+        given: list[Any] = text.split()
         try:
-            numbers = np.asarray(list(map(float, text.split())), dtype=np.float64)
+            numbers = np.asarray(list(map(float, given)), dtype=np.float64)
         except ValueError:
             numbers = np.full(1, np.nan)
     else:
-        numbers = np.asarray([] if value is None else [float(v) for v in value], dtype=np.float64)
+        given = [] if value is None else list(value)
+        numbers = np.asarray([np.nan if finite(v) is None else float(v) for v in given], dtype=np.float64)
     if numbers.size % 3 or not np.all(np.isfinite(numbers)):
+        odd = next((what_is(v) for v in given if finite(v) is None), f"{len(given)} numbers")
         raise BadCase(
-            case_id, f"ContourData of {roi.name} is not a list of (x, y, z) in mm; export the structure set again"
+            case_id,
+            f"{in_roi} is not a list of (x, y, z) in mm (there is {odd}); export the structure set again",
         )
     if numbers.size and float(np.abs(numbers).max()) > FARTHEST_MM:
         raise BadCase(
             case_id,
-            f"ContourData of {roi.name} reaches to {float(np.abs(numbers).max()):.3g} mm, wanted at most "
+            f"{in_roi} reaches to {float(np.abs(numbers).max()):.3g} mm, wanted at most "
             f"{FARTHEST_MM:g} mm from the origin; export the structure set again",
         )
     return numbers.reshape(-1, 3)

@@ -8,11 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from doseledger.core.case import Case
 from doseledger.core.errors import BadCase, BadInput
-from doseledger.core.fanout import Tell
-from doseledger.core.files import sha256_of_file
 from doseledger.core.tables import SPLITS, read_table
+from doseledger.core.types import Tell
 from doseledger.dosimetry.spread import (
     CaseSpread,
     calibration_curves,
@@ -23,7 +21,7 @@ from doseledger.dosimetry.spread import (
     summarise_calibration,
 )
 from doseledger.evaluate.predictions import load_prediction, load_samples
-from doseledger.evaluate.refusals import refuse_seen, refuse_unfit
+from doseledger.evaluate.refusals import load_unseen, refuse_unfit
 from doseledger.evaluate.summary import DRAW_SEED
 
 DECIMALS = 6
@@ -141,15 +139,7 @@ def spread_of_files(
     """
     prediction = load_prediction(prediction_path)
     case_id = prediction.case_id
-    found = sha256_of_file(case_path) if case_path.is_file() else "absent"
-    if found != sha256 or prediction.case_sha256 != found:
-        raise BadCase(
-            case_id,
-            f"{case_path.name} is {found[:12]}, the splits say {sha256[:12]}, the prediction is of "
-            f"{prediction.case_sha256[:12]}; run ingest, split and predict again",
-        )
-    refuse_seen(case_id, found, prediction.trained_on, () if may_be_selected else prediction.selected_on)
-    case = Case.load(case_path)
+    case = load_unseen(case_path, sha256, prediction, may_be_selected=may_be_selected)
     refuse_unfit(case, prediction.dose_gy, prediction.grid)
     samples_gy, sampled = load_samples(prediction_path)
     if sampled.shape != case.grid.shape_zyx or case.dose_gy is None:

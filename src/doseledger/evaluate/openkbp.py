@@ -14,7 +14,7 @@ from doseledger.core.files import sha256_of_file
 from doseledger.dosimetry.openkbp_scores import PatientScore, combine_scores, score_patient
 from doseledger.evaluate.predictions import load_prediction
 from doseledger.evaluate.refusals import refuse_seen
-from doseledger.ingest.openkbp_files import Patient, read_dose_csv, read_patient
+from doseledger.ingest.openkbp.files import Patient, read_dose_csv, read_patient
 
 
 def score_openkbp(predictions: Path, reference: Path) -> dict[str, Any]:

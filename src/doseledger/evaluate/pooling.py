@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from doseledger.core.errors import BadInput
+from doseledger.core.files import sha256_of_file
 from doseledger.core.tables import read_case_metrics
 from doseledger.dosimetry.intervals import bootstrap_interval
 from doseledger.evaluate.compare import refuse_other_criteria, shown
@@ -28,10 +29,19 @@ class EvaluatedRun:
         Folder that evaluate wrote.
     predictions
         Folder of the predictions that it judged; they say what the model has seen.
+    checkpoint
+        The model, where it shall say so in their place.
+    name
+        What it is called; empty for the folder's path.
     """
 
     metrics: Path
-    predictions: Path
+    predictions: Path | None = None
+    checkpoint: Path | None = None
+    name: str = ""
+
+    def __str__(self) -> str:
+        return self.name or str(self.metrics)
 
 
 def pool_runs(runs: Sequence[EvaluatedRun], rng: np.random.Generator) -> dict[str, Any]:
@@ -66,7 +76,7 @@ def pool_runs(runs: Sequence[EvaluatedRun], rng: np.random.Generator) -> dict[st
         raise BadInput(
             "two of the runs are of one and the same checkpoint: that would count it twice; give each run once"
         )
-    refuse_other_criteria({str(run.metrics): table for run, table in zip(runs, tables, strict=True)})
+    refuse_other_criteria({str(run): table for run, table in zip(runs, tables, strict=True)})
     kind = _kind([set(table["case_id"]) for table in tables])
     for run, table in zip(runs, tables, strict=True):
         # With seeds every model scores every case, so none may have been seen by any.
@@ -104,15 +114,27 @@ def _kind(tests: list[set[str]]) -> str:
 
 
 def _refuse_seen(run: EvaluatedRun, table: pd.DataFrame, judged: pd.DataFrame) -> None:
-    seen: frozenset[str] = frozenset()
-    for case_id in table["case_id"]:
-        seen |= read_seen(run.predictions / f"{case_id}.npz")
+    seen = _seen_by(run, table)
     stained = sorted(set(judged.loc[judged["case_sha256"].isin(seen), "case_id"]))
     if stained:
         raise BadInput(
-            f"the model of {run.metrics} was trained or selected on {', '.join(stained[:8])}, which it would be scored "
+            f"the model of {run} was trained or selected on {', '.join(stained[:8])}, which it would be scored "
             "on; pool only runs whose test cases none of the models has seen (lock the test set)"
         )
+
+
+def _seen_by(run: EvaluatedRun, table: pd.DataFrame) -> frozenset[str]:
+    """SHA256 of the cases that a run's model has seen, by its predictions or by itself."""
+    from doseledger.learn.training import checkpoint
+
+    if run.predictions is not None:
+        return frozenset().union(*(read_seen(run.predictions / f"{case_id}.npz") for case_id in table["case_id"]))
+    if run.checkpoint is None:
+        raise BadInput(f"{run}: neither predictions nor a checkpoint say what its model has seen; give either")
+    found = sha256_of_file(run.checkpoint)
+    if set(table["checkpoint_sha256"]) != {found}:
+        raise BadInput(f"{run}: evaluated with another checkpoint than {found[:12]}…, which it holds; evaluate again")
+    return frozenset(checkpoint.read_seen(run.checkpoint, "").values())
 
 
 def describe_pool(found: dict[str, Any]) -> list[str]:

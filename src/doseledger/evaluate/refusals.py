@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,52 @@ from numpy.typing import NDArray
 
 from doseledger.core.case import Case
 from doseledger.core.errors import BadCase
+from doseledger.core.files import sha256_of_file
 from doseledger.core.grid import Grid
 from doseledger.core.limit import keeps
+from doseledger.evaluate.predictions import LabelPrediction, Prediction
+
+
+def refuse_changed(case_id: str, path: Path, sha256: str) -> None:
+    """Refuse a case whose file is not the one that was split.
+
+    Raises
+    ------
+    BadCase
+        If the file is absent, or its SHA256 is not the one in the splits.
+    """
+    found = sha256_of_file(path) if path.is_file() else "absent"
+    if found != sha256:
+        raise BadCase(case_id, f"{path.name} is {found[:12]}, the splits say {sha256[:12]}; run ingest and split")
+
+
+def load_unseen(
+    path: Path, sha256: str, prediction: Prediction | LabelPrediction, *, may_be_selected: bool = False
+) -> Case:
+    """Return the case that a prediction is of, one that its model has not seen.
+
+    Parameters
+    ----------
+    path, sha256
+        The case's NPZ, and what its SHA256 must be by the splits.
+    prediction
+        Its predicted dose or labels.
+    may_be_selected
+        Whether the case may be one that chose the epoch; one that was trained on never is.
+
+    Raises
+    ------
+    BadCase
+        If the case or the prediction is not of these splits, or the model has seen the case.
+    """
+    case_id = prediction.case_id
+    refuse_changed(case_id, path, sha256)
+    if prediction.case_sha256 != sha256:
+        raise BadCase(
+            case_id, f"the prediction is of the case as it was ({prediction.case_sha256[:12]}…); predict it again"
+        )
+    refuse_seen(case_id, sha256, prediction.trained_on, () if may_be_selected else prediction.selected_on)
+    return Case.load(path)
 
 
 def refuse_unfit(case: Case, prediction_gy: NDArray[Any], grid: Grid) -> None:

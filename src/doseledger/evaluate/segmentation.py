@@ -11,16 +11,17 @@ import numpy as np
 import pandas as pd
 
 from doseledger.core.case import Case
+from doseledger.core.cluster import HERE, Scale
 from doseledger.core.errors import BadCase
-from doseledger.core.fanout import Tell
-from doseledger.core.files import sha256_of_file, write_json
+from doseledger.core.files import write_json
 from doseledger.core.settings import EvaluateSettings
 from doseledger.core.tables import DVH_METRICS, GOAL_METRICS, SEGMENT_METRICS, write_table
+from doseledger.core.types import Tell
 from doseledger.dosimetry.intervals import bootstrap_interval
 from doseledger.evaluate.cohort import DECIMALS, TestSet, measure_cases, write_rows
 from doseledger.evaluate.overlap import MORE_IS_BETTER, masks_of, mean_overlap, measure_of, measure_overlap
 from doseledger.evaluate.predictions import LabelPrediction, load_labels
-from doseledger.evaluate.refusals import refuse_seen
+from doseledger.evaluate.refusals import load_unseen
 from doseledger.evaluate.summary import DETAILS, DRAW_SEED, SUMMARY, WORST_PART
 
 # What cases are ranked by.
@@ -31,7 +32,13 @@ AGREEMENT_SPREADS = 1.96
 
 
 def evaluate_segmentations(
-    test_set: TestSet, out: Path, settings: EvaluateSettings, *, gamma_out: Path | None = None, tell: Tell
+    test_set: TestSet,
+    out: Path,
+    settings: EvaluateSettings,
+    *,
+    gamma_out: Path | None = None,
+    scale: Scale = HERE,
+    tell: Tell,
 ) -> dict[str, Any]:
     """Return all numbers of a model's segmentations, after writing `cases.csv`, `details.json` and `summary.json`.
 
@@ -40,17 +47,17 @@ def evaluate_segmentations(
 
     Parameters
     ----------
-    test_set, out, tell
+    test_set, out, scale, tell
         As `cohort.evaluate_cohort` takes them.
     settings
-        Tolerance of surfaces, and how many processes.
+        Tolerance of surfaces.
 
     Raises
     ------
     BadInput
         If there are no cases, or naming each one that can't be compared and why.
     """
-    rows = measure_cases(evaluate_case_labels, test_set, settings, settings.workers, tell)
+    rows = measure_cases(evaluate_case_labels, test_set, settings, scale, tell)
     details = summarise_segmentations(rows, np.random.default_rng(DRAW_SEED))
     details = {key: round(value, DECIMALS) if isinstance(value, float) else value for key, value in details.items()}
     write_rows(out / "cases.csv", rows, SEGMENT_METRICS)
@@ -83,15 +90,11 @@ def evaluate_case_labels(
         If the prediction can't be compared with the case honestly.
     """
     found = load_labels(prediction_path)
-    digest = sha256_of_file(case_path) if case_path.is_file() else "absent"
-    if digest != sha256 or found.case_sha256 != digest:
-        raise BadCase(found.case_id, f"{case_path.name} or its prediction is not of these splits; predict it again")
-    refuse_seen(found.case_id, digest, found.trained_on, found.selected_on)
-    case = Case.load(case_path)
+    case = load_unseen(case_path, sha256, found)
     measured = measure_labels(case, found, settings.surface_tolerance_mm)
     row: dict[str, Any] = {
         "case_id": found.case_id,
-        "case_sha256": digest,
+        "case_sha256": sha256,
         "checkpoint_sha256": found.checkpoint_sha256,
         "surface_tolerance_mm": settings.surface_tolerance_mm,
         **mean_overlap(list(measured.values())),

@@ -4,7 +4,7 @@ from doseledger.core.exports import lazy_names
 
 __getattr__, __dir__ = lazy_names(
     __name__,
-    case="convert_case",
+    patient__case="convert_case",
     cohort="ingest",
     splits="make_splits",
 )

@@ -10,7 +10,7 @@ import pandas as pd
 from doseledger.core.errors import BadInput
 from doseledger.core.files import atomic_path, write_stored_zip
 from doseledger.core.tables import RAW, write_table
-from doseledger.ingest.nifti_files import DATASET_FILE
+from doseledger.ingest.nifti.files import DATASET_FILE
 from doseledger.ingest.sources import SOURCES, RawSource
 
 

@@ -10,11 +10,12 @@ from doseledger.core.case import Case
 from doseledger.core.errors import BadCase
 from doseledger.core.protocol import Protocol
 from doseledger.dicom.source import read_members, source_digest
-from doseledger.ingest import case as dicom
-from doseledger.ingest import nifti, openkbp
-from doseledger.ingest.case import Origin
-from doseledger.ingest.nifti_files import digest_volumes, find_volumes, label_names, members_to_pack
-from doseledger.ingest.openkbp_files import find_patients
+from doseledger.ingest.nifti import case as nifti
+from doseledger.ingest.nifti.files import digest_volumes, find_volumes, label_names, members_to_pack
+from doseledger.ingest.openkbp import case as openkbp
+from doseledger.ingest.openkbp.files import find_patients
+from doseledger.ingest.patient import case as dicom
+from doseledger.ingest.patient.case import Origin
 from doseledger.ingest.raw import find_sources
 
 Digests = tuple[dict[str, str], dict[str, BadCase]]

@@ -7,4 +7,5 @@ __getattr__, __dir__ = lazy_names(
     kinds="recipe_of",
     training__checkpoint="Checkpoint load_checkpoint",
     predict__cases="load_model predict_case",
+    case_data="CaseDataModule",
 )

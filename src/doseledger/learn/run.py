@@ -7,8 +7,8 @@ code never trains a model of another again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -57,6 +57,57 @@ def mean_scores(errors: Sequence[tuple[float, ...]], names: Sequence[str] = DOSE
 
 
 @dataclass(frozen=True)
+class Ancestor:
+    """A model whose weights a later one began with, and the cases behind it.
+
+    Parameters
+    ----------
+    name, cohort, sha256
+        MODEL or MODEL@VERSION, the cohort that it was trained on, and the SHA256 of its file.
+    epoch
+        When its weights were taken.
+    trained_on, selected_on
+        As of a checkpoint.
+    """
+
+    name: str
+    cohort: str
+    sha256: str
+    epoch: int
+    trained_on: dict[str, str]
+    selected_on: dict[str, str]
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """Name, cohort, SHA256 and epoch, and how many cases stand behind it."""
+        values = asdict(self)
+        return values | {key: len(values[key]) for key in ("trained_on", "selected_on")}
+
+
+@dataclass(frozen=True)
+class Parent:
+    """The trained model that a training begins with.
+
+    Parameters
+    ----------
+    kind, weights, extras
+        As its checkpoint has them.
+    line
+        Itself, then what it began with, the nearest first.
+    """
+
+    kind: str
+    weights: Mapping[str, Tensor]
+    extras: Mapping[str, Any]
+    line: tuple[Ancestor, ...]
+
+    @property
+    def name(self) -> str:
+        """MODEL or MODEL@VERSION."""
+        return self.line[0].name
+
+
+@dataclass(frozen=True)
 class Reader:
     """How a family's cases become what its network sees.
 
@@ -97,6 +148,9 @@ class Task(Protocol):
     def extras(self) -> dict[str, Any]:
         """Return what else prediction needs, as plain values and tensors."""
 
+    def begin_from(self, weights: Mapping[str, Tensor], extras: Mapping[str, Any]) -> None:
+        """Take over a trained model's weights, which fit, and what its prediction needs."""
+
     def batch_loss(self, batch: dict[str, Any], index: int) -> tuple[Tensor, Tensor]:
         """Return a batch's loss, a scalar, and the network's output that it was made of."""
 
@@ -122,8 +176,12 @@ class Family:
         How cases become what the network sees.
     fit
         Trains a run, where that is no descent of a network's loss: (run, places, tell, red_flags) writes its files.
+    told
+        From a case to the same with the dose that trees tell of it; None where the model stands on none.
     probe
         Preflight's trial of such a run on opened cases; so many steps.
+    ancestors
+        What the model that it stands on began with.
     """
 
     module: str
@@ -133,7 +191,9 @@ class Family:
     scores: tuple[str, ...] = DOSE_SCORES
     reader: Reader = DOSE_READER
     fit: Callable[..., None] | None = None
+    told: Callable[[OpenCase], OpenCase] | None = None
     probe: Callable[[TrainingRun, list[OpenCase], int], Any] | None = None
+    ancestors: tuple[Ancestor, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -160,6 +220,10 @@ class TrainingRun:
         What kind of model it is.
     devices, nodes
         Over how many processes it is trained: so many on each of so many machines.
+    cohort
+        Name of the cohort.
+    parent
+        The trained model that it begins with; None where its weights are drawn.
     """
 
     model: str
@@ -173,6 +237,13 @@ class TrainingRun:
     family: Family
     devices: int = 1
     nodes: int = 1
+    cohort: str = ""
+    parent: Parent | None = None
+
+    @property
+    def ancestors(self) -> tuple[Ancestor, ...]:
+        """The models whose cases its weights have seen, the nearest first."""
+        return (*(self.parent.line if self.parent else ()), *self.family.ancestors)
 
     @property
     def network_recipe(self) -> CommonRecipe:

@@ -14,6 +14,7 @@ from doseledger.core.errors import BadCase
 from doseledger.core.layout import ModelLayout
 from doseledger.core.protocol import GoalSet, Protocol
 from doseledger.core.sheet import Table
+from doseledger.core.types import GyArray
 from doseledger.dosimetry.dvh.curves import dvh_curves
 from doseledger.dosimetry.gamma.criteria import GammaCriteria
 from doseledger.evaluate.cohort import read_gamma
@@ -155,15 +156,20 @@ def structure_curves(
 
     One that the plan's dose grid cuts has none: `cut_structures` names it.
     """
-    case = comparison.case
+    return curves_of_doses(comparison.case, comparison.plan_gy, (comparison.predicted_gy, *others), protocol)
+
+
+def curves_of_doses(
+    case: Case, plan_gy: GyArray, doses_gy: Sequence[GyArray], protocol: Protocol
+) -> list[StructureCurves]:
+    """Return the DVHs as `structure_curves`, of a first dose in Gy, drawn solid, and of at least one other."""
     cut, known = cut_structures(case), case.reach
     indices = [i for i, name in enumerate(case.structure_names) if case.present[i] and name not in cut]
     masks = case.masks[indices][:, *known]
     volume_cc = case.grid.voxel_volume_cc
-    plan = dvh_curves(comparison.plan_gy[known], masks, volume_cc, DVH_BIN_GY)
-    doses = (comparison.predicted_gy, *others)
+    plan = dvh_curves(plan_gy[known], masks, volume_cc, DVH_BIN_GY)
     colours = structure_colours(protocol.structure_names)
-    predicted = [dvh_curves(dose_gy[known], masks, volume_cc, DVH_BIN_GY) for dose_gy in doses]
+    predicted = [dvh_curves(dose_gy[known], masks, volume_cc, DVH_BIN_GY) for dose_gy in doses_gy]
     return [
         StructureCurves(
             name=case.structure_names[index],

@@ -10,7 +10,7 @@ import pytest
 
 from doseledger.core.grid import Grid
 from doseledger.dicom.contours import rasterise, stack_contours
-from doseledger.dicom.contours.overlaps import are_crossing, count_once
+from doseledger.dicom.contours.overlaps import count_once, find_overlaps
 
 PLANE = Grid((1, 512, 512), (3.0, 0.5, 0.5), (0.0, -128.0, -128.0))
 IMAGE = Grid((8, 512, 512), (3.0, 0.5, 0.5), (0.0, -128.0, -128.0))
@@ -38,6 +38,7 @@ COPIES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "rounded, reversed and begun elsewhere": lambda p: np.roll(np.round(p[::-1], 1), 11, axis=0),
     "closed by its first point": lambda p: np.vstack([p, p[:1]]),
     "every second point": lambda p: p[::2],
+    "every fourth point": lambda p: p[::4],
     "moved by 0.1 mm": lambda p: p + 0.1,
     "a little noise": lambda p: p + RNG.uniform(-0.1, 0.1, p.shape),
 }
@@ -128,13 +129,13 @@ def test_copies_are_told_with_their_planes() -> None:
 def test_contours_cross_where_a_smaller_one_lies_neither_in_nor_out() -> None:
     outer = circle(20.0)
     for second in (circle(10.0, 20.0), circle(15.0, 12.0), circle(19.0, 25.0)):
-        assert are_crossing([outer, second], PLANE)
-        assert are_crossing([second, circle(3.0), outer, circle(2.0, 60.0)], PLANE)
+        assert find_overlaps([outer, second], PLANE).is_crossing
+        assert find_overlaps([second, circle(3.0), outer, circle(2.0, 60.0)], PLANE).is_crossing
     for second in (circle(10.0), circle(10.0, 30.5), circle(5.0, 60.0), circle(19.5)):
-        assert not are_crossing([outer, second], PLANE)
+        assert not find_overlaps([outer, second], PLANE).is_crossing
     nested = [circle(r) for r in (100.0, 80.0, 60.0, 40.0, 20.0)]
-    assert not are_crossing([*nested, circle(4.0, 50.0), circle(2.0, 50.0)], PLANE)
-    assert are_crossing([*nested, circle(8.0, 60.0)], PLANE)
+    assert not find_overlaps([*nested, circle(4.0, 50.0), circle(2.0, 50.0)], PLANE).is_crossing
+    assert find_overlaps([*nested, circle(8.0, 60.0)], PLANE).is_crossing
 
 
 def test_many_contours_on_a_plane_take_no_quadratic_time() -> None:
@@ -147,3 +148,22 @@ def test_many_contours_on_a_plane_take_no_quadratic_time() -> None:
     seconds(10)
     # 11.6 s where each was compared with every other one.
     assert seconds(200) < 1.5
+
+
+@pytest.mark.parametrize(
+    ("others", "is_told"),
+    [
+        ([circle(20.0, 1.0)], True), ([circle(20.5)], True), (list(np.split(circle(20.0), 2)), True),
+        ([circle(20.0, n=6)], False), ([circle(17.0)], False), ([circle(10.0, -5.0), circle(10.0, 15.0)], False),
+    ],
+    ids=["moved", "a wall of 0.5 mm", "its halves", "too coarse to be one", "a wall of 3 mm", "two holes"],
+)  # fmt: skip
+def test_contours_that_take_one_another_away_are_told(others: list[np.ndarray], is_told: bool) -> None:
+    planes = [(3.0 * k, polygon) for k in range(8) for polygon in (circle(20.0), *others)]
+    _, notes = stack_contours(planes, IMAGE, "case_1", "PTV70")
+    assert any("leave less than a tenth of the largest at z 0.0, 3.0" in note for note in notes) == is_told
+
+
+def test_a_shift_that_neither_copies_nor_touches_crosses() -> None:
+    for second in (circle(20.0, 1.0), circle(20.0, 38.0)):
+        assert find_overlaps([circle(20.0), second], PLANE).is_crossing

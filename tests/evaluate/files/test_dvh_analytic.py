@@ -12,9 +12,9 @@ import pytest
 from scipy.optimize import brentq
 
 from doseledger.core.grid import Grid
-from doseledger.dicom.objects import Study, make_uid, to_bytes
-from doseledger.dicom.write import make_ct, make_dose
-from doseledger.dicom.write_structures import Roi, make_structure_set
+from doseledger.dicom.write.objects import Study, make_uid, to_bytes
+from doseledger.dicom.write.structures import Roi, make_structure_set
+from doseledger.dicom.write.volumes import make_ct, make_dose
 from doseledger.evaluate.files.dvh import dvh_of_rtdose
 
 RADIUS_MM, HALF_MM = 14.2, 15.0

@@ -14,7 +14,7 @@ import pydicom
 import pytest
 
 from doseledger.core.case import Case
-from doseledger.core.errors import BadInput
+from doseledger.core.errors import BadCase, BadInput
 from doseledger.evaluate.files.dvh import describe_lines, dvh_of_case, dvh_of_rtdose
 
 Rois = dict[str, list[tuple[float, np.ndarray]]]
@@ -209,6 +209,33 @@ def test_what_is_left_out_of_an_roi_is_told(measure: Callable[..., dict[str, Any
         "1 contours of Disc enclose nothing (points or open): left out",
         "1 contours of Disc are exact repeats and count once",
     ]
+
+
+def test_a_dose_that_nothing_ties_to_the_structures_is_measured_and_told(
+    measure: Callable[..., dict[str, Any]], dose: Path, tmp_path: Path
+) -> None:
+    rois = {"Disc": [(z, circle(15.0)) for z in planes(3.0)]}
+    assert measure(rois)["dose"]["warnings"] == []
+    other = pydicom.dcmread(dose)
+    other.FrameOfReferenceUID, other.PatientID = "", "somebody"
+    other.save_as(tmp_path / "other.dcm", enforce_file_format=True)
+    found = measure(rois, dose=tmp_path / "other.dcm")
+    assert found["dose"]["warnings"] == [
+        "other.dcm names no frame of reference: nothing says that the structures lie in its dose",
+        "rs.dcm and other.dcm have different PatientIDs: are they of one patient?",
+    ]
+    assert "warning: other.dcm names no frame" in describe_lines(found)[1]
+    assert value(found, "Disc") == value(measure(rois), "Disc")
+
+
+def test_a_fault_of_the_dose_is_said_with_the_doses_name_alone(
+    measure: Callable[..., dict[str, Any]], dose: Path, tmp_path: Path
+) -> None:
+    other = pydicom.dcmread(dose)
+    other.DoseUnits = "RELATIVE"
+    other.save_as(tmp_path / "rd_bad.dcm", enforce_file_format=True)
+    with pytest.raises(BadCase, match=r"^rd_bad\.dcm: RTDOSE has DoseUnits RELATIVE"):
+        measure({"Disc": [(z, circle(15.0)) for z in planes(3.0)]}, dose=tmp_path / "rd_bad.dcm")
 
 
 @pytest.mark.filterwarnings("ignore:The value length")

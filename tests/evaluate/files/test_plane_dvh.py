@@ -21,9 +21,9 @@ from doseledger.core.case import Case
 from doseledger.core.errors import BadInput
 from doseledger.core.grid import Grid
 from doseledger.dicom.distance import signed_distance
-from doseledger.dicom.objects import Study, make_uid, to_bytes
-from doseledger.dicom.write import make_ct, make_dose
-from doseledger.dicom.write_structures import Roi, make_structure_set
+from doseledger.dicom.write.objects import Study, make_uid, to_bytes
+from doseledger.dicom.write.structures import Roi, make_structure_set
+from doseledger.dicom.write.volumes import make_ct, make_dose
 from doseledger.evaluate.files.dvh import describe_lines, dvh_of_case, dvh_of_rtdose
 
 RADIUS_MM, HALF_MM, CENTRE_GY = 14.2, 15.0, 40.0

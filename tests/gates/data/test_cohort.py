@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from doseledger.core.case import Case
+from doseledger.core.cluster import HERE, local
 from doseledger.core.errors import BadInput, GateFailed, NotReady
 from doseledger.core.files import read_yaml, write_json, write_text
 from doseledger.core.layout import Layout, VerdictPaths
@@ -29,7 +30,7 @@ Make = Callable[[int], Case]
 
 
 def judged(cohort: Layout, accept: dict[str, str] | None = None) -> Verdict:
-    return judge_cohort(cohort, accept or {}, workers=0, tell=lambda line: None)
+    return judge_cohort(cohort, accept or {}, scale=HERE, tell=lambda line: None)
 
 
 def errors(verdict: Verdict) -> dict[str, str]:
@@ -317,5 +318,5 @@ def test_a_reworded_reason_leaves_the_digest_and_a_moved_limit_changes_it(cohort
 
 def test_a_pool_of_processes_says_the_same(cohort: Layout) -> None:
     alone = judged(cohort)
-    pooled = judge_cohort(cohort, {}, workers=1, tell=lambda line: None)
+    pooled = judge_cohort(cohort, {}, scale=local(1), tell=lambda line: None)
     assert pooled == alone

@@ -92,7 +92,7 @@ def test_a_diffusion_keeps_its_base_its_scale_and_its_averaged_weights(
         assert torch.equal(found.extras["base"]["weights"][name], tensor)
     assert found.extras["scale"]["centre"] == 0.0
     assert 0.01 < found.extras["scale"]["width"] < 1.0
-    assert read_seen(places.out / "checkpoints" / "last.ckpt") == {**found.selected_on, **found.trained_on}
+    assert read_seen(places.out / "checkpoints" / "last.ckpt", "") == {**found.selected_on, **found.trained_on}
     history = pd.read_csv(places.out / "history.csv")
     assert np.isfinite(history["val_mae_valid_dose_gy"]).all()
     with pytest.raises(BadInput, match="kind"):

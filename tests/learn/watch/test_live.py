@@ -15,8 +15,9 @@ import pytest
 from doseledger.core.errors import NotReady
 from doseledger.core.files import read_json
 from doseledger.learn.run import DOSE_SCORES, TrainingRun
+from doseledger.learn.training.keeping import Kept
 from doseledger.learn.training.train import Places, train
-from doseledger.learn.watch.live import WANDB_ENVIRONMENT
+from doseledger.learn.watch.loggers import ENVIRONMENT, Record, open_logger, require_logger
 
 MakeRun = Callable[..., TrainingRun]
 
@@ -47,7 +48,7 @@ class FakeWandb(ModuleType):
 
 @pytest.fixture
 def wandb(monkeypatch: pytest.MonkeyPatch) -> FakeWandb:
-    for name in WANDB_ENVIRONMENT:
+    for name in ENVIRONMENT["wandb"]:
         # Given back by monkeypatch when the test ends, as they were.
         monkeypatch.setenv(name, "before")
     fake = FakeWandb()
@@ -63,7 +64,7 @@ def test_an_offline_record_holds_the_history_and_changes_nothing(
     make_run: MakeRun, places: Places, wandb: FakeWandb
 ) -> None:
     run = make_run({"fit.max_epochs": 2})
-    train(run, places, fresh=False, tell=lambda line: None, wandb=True)
+    train(run, places, fresh=False, tell=lambda line: None, kept=Kept(logger="wandb"))
     assert (wandb.mode_then, wandb.started["mode"], wandb.finished) == ("offline", "offline", True)
     assert os.environ["WANDB_ERROR_REPORTING"] == "false"
     assert wandb.started["dir"] == str(places.state_root.parent / "wandb")
@@ -83,12 +84,49 @@ def test_an_offline_record_holds_the_history_and_changes_nothing(
 def test_a_record_without_its_library_is_refused_before_the_first_step(
     make_run: MakeRun, places: Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in WANDB_ENVIRONMENT:
+    for name in ENVIRONMENT["wandb"]:
         monkeypatch.setenv(name, "before")
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(NotReady, match=r"train\.wandb is on, but wandb is absent: pip install"):
-        train(make_run(), places, fresh=False, tell=lambda line: None, wandb=True)
+    with pytest.raises(NotReady, match=r"train\.logger is wandb, but wandb is absent: pip install wandb, or set"):
+        train(make_run(), places, fresh=False, tell=lambda line: None, kept=Kept(logger="wandb"))
     assert not (places.out / "history.csv").exists()
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "mlflow"])
+def test_preflight_refuses_a_logger_that_is_not_installed(name: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ENVIRONMENT.get(name, {}):
+        monkeypatch.setenv(variable, "before")
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(NotReady, match=rf"train\.logger is {name}, but {name} is absent: pip install {name}"):
+        require_logger(name)
+    require_logger("csv")
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "mlflow"])
+def test_a_record_of_lightnings_loggers_holds_each_epoch_and_no_case(
+    name: Any, make_run: MakeRun, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip(name, reason=f"{name} is not installed: its record is not written here")
+    for variable in ENVIRONMENT.get(name, {}):
+        monkeypatch.setenv(variable, "before")
+    train(make_run({"fit.max_epochs": 2}), places, fresh=False, tell=lambda line: None, kept=Kept(logger=name))
+    written = [path for path in (places.state_root.parent / name).rglob("*") if path.is_file()]
+    assert written
+    text = b"".join(path.read_bytes() for path in written)
+    assert DOSE_SCORES[0].encode() in text
+    assert b"case_000" not in text
+    assert b"phantom_case" not in text
+
+
+def test_what_loggers_are_told_names_no_case(make_run: MakeRun, tmp_path: Path, wandb: FakeWandb) -> None:
+    from doseledger.learn.training.run_files import resolved_settings
+
+    record = Record(tmp_path / "wandb", "dose_unet", "f" * 12, resolved_settings(make_run()))
+    with open_logger("wandb", record) as sink:
+        assert sink is not None
+        sink({"epoch": 1, "train_loss": 0.5})
+    assert "case_" not in str(wandb.started)
+    assert wandb.rows == [(1, {"epoch": 1, "train_loss": 0.5})]
 
 
 def test_dvc_reads_the_live_numbers_of_an_unfinished_training(

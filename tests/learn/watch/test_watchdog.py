@@ -105,7 +105,7 @@ def test_a_training_that_hangs_is_diagnosed_ended_with_its_own_and_started_again
     assert status == 0
     assert (folder / "starts").read_text() == "xx"
     assert lines[0].startswith("watchdog: no sign of life for 1 s (epoch 3, step 96, process ")
-    assert "starts it again (1 of 2 tries without a finished epoch)" in lines[0]
+    assert "starts it again (1 of 2 tries that kept nothing new)" in lines[0]
     assert (folder / "train.log").read_text().splitlines() == lines
     assert is_gone(folder, "main")
     assert is_gone(folder, "worker")
@@ -211,15 +211,30 @@ def test_settings_that_are_refused_before_training_begins_are_not_tried_again(
 def test_it_gives_up_after_tries_that_finish_no_epoch(child: Callable[[str], list[str]], folder: Path) -> None:
     command = child("pulse.beat(min(n_starts, 3), 1)\nos.abort()")
     lines: list[str] = []
-    with pytest.raises(NotReady, match=r"started 4 times .* the last 2 finished no epoch.*SIGABRT .*mend the cause"):
+    with pytest.raises(NotReady, match=r"started 4 times .* the last 2 kept nothing new.*SIGABRT .*mend the cause"):
         watch(command, folder.parents[1], RULES, tell=lines.append)
     # The second and the third start got an epoch further each: only what gets nowhere is given up.
     assert [line.split("; ")[-1] for line in lines] == [
-        "starts it again (1 of 2 tries without a finished epoch)",
-        "starts it again (1 of 2 tries without a finished epoch)",
-        "starts it again (1 of 2 tries without a finished epoch)",
+        "starts it again (1 of 2 tries that kept nothing new)",
+        "starts it again (1 of 2 tries that kept nothing new)",
+        "starts it again (1 of 2 tries that kept nothing new)",
         "gives up",
     ]
+
+
+def test_a_state_kept_inside_an_epoch_is_no_try_in_vain(child: Callable[[str], list[str]], folder: Path) -> None:
+    command = child(
+        """
+        if n_starts < 4:
+            (folder / "last.ckpt").write_bytes(b"state")
+        pulse.beat(1, n_starts)
+        os.abort()
+        """
+    )
+    lines: list[str] = []
+    with pytest.raises(NotReady, match=r"started 4 times"):
+        watch(command, folder.parents[1], RULES, tell=lines.append)
+    assert [line.split("; ")[-1][:24] for line in lines] == ["starts it again (1 of 2 "] * 3 + ["gives up"]
 
 
 def test_a_training_that_never_begins_has_the_longer_patience(child: Callable[[str], list[str]], folder: Path) -> None:

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
+from doseledger.core.case import Case
 from doseledger.core.errors import BadInput
-from doseledger.core.files import read_yaml, write_text
+from doseledger.core.files import read_yaml, sha256_of_file, write_text
 from doseledger.core.layout import Layout
 from doseledger.core.settings import load_settings
+from doseledger.core.tables import SPLITS, write_table
 from doseledger.learn.kinds import recipe_of
-from doseledger.ledger.provenance.recipes import describe_recipes, put_recipe
+from doseledger.learn.recipes.budget import Budget, of_cpu, of_gpu
+from doseledger.learn.recipes.segmentation import SegmentationRecipe
+from doseledger.ledger.provenance.recipes import describe_recipes, put_recipe, suggest_recipe
 
 RECIPES = tuple(sorted(path.stem for path in (Path(__file__).parents[3] / "models/recipes").glob("*.yaml")))
 
@@ -57,13 +65,13 @@ def test_a_recipe_is_put_in_and_all_else_stays_as_it_was(layout: Layout, name: s
     done = put_recipe(layout, name)
     assert done[:2] == [f"block {name} added", f"{name} added to models"]
     settings = load_settings(layout.params)
-    assert settings.models == ["dose_unet", name]
-    assert settings.bases == read_yaml(recipe).get("bases", {})
+    assert settings.models == ["dose_trees", "dose_unet", name]
+    assert settings.bases == before["bases"] | read_yaml(recipe).get("bases", {})
     assert settings.model(name) == read_yaml(recipe)[name]
     recipe_of(settings, name)
     after = read_yaml(layout.params)
     changed = {key for key in after if key not in before or after[key] != before[key]}
-    assert changed == {name, "models", *(["bases"] if settings.bases else [])}
+    assert changed == {name, "models", *(["bases"] if "bases" in read_yaml(recipe) else [])}
     assert comments(layout.params) == kept + comments(recipe)
     assert as_dvc_writes(layout.params) == layout.params.read_text()
 
@@ -72,8 +80,8 @@ def test_recipes_are_put_in_one_after_the_other(layout: Layout) -> None:
     for name in RECIPES:
         put_recipe(layout, name)
     settings = load_settings(layout.params)
-    assert settings.models == ["dose_unet", *RECIPES]
-    assert settings.bases == {"dose_diffusion": "dose_unet"}
+    assert settings.models == ["dose_trees", "dose_unet", *RECIPES]
+    assert settings.bases == {"dose_diffusion": "dose_unet", "dose_unet": "dose_trees"}
     assert as_dvc_writes(layout.params) == layout.params.read_text()
 
 
@@ -103,6 +111,7 @@ def test_a_block_that_is_there_is_not_put_in_again(layout: Layout) -> None:
 
 def test_a_recipe_whose_base_is_not_trained_is_refused(layout: Layout) -> None:
     text = layout.params.read_text().replace("\n- dose_unet\n", "\n- dose_other\n")
+    text = text.replace("\n  dose_unet: dose_trees\n", "\n  dose_other: dose_trees\n")
     write_text(layout.params, text.replace("\ndose_unet:\n", "\ndose_other:\n"))
     refused(layout, "dose_diffusion", "dose_diffusion starts from dose_unet, which `models` does not train; add it")
 
@@ -121,3 +130,32 @@ def test_a_recipe_whose_base_is_not_trained_is_refused(layout: Layout) -> None:
 def test_a_recipe_that_is_none_is_refused(layout: Layout, text: str, told: str) -> None:
     write_text(layout.recipes / "mine.yaml", text)
     refused(layout, "mine", told)
+
+
+@pytest.mark.parametrize("machine", [of_cpu(), of_gpu(24.0)], ids=["cpu", "gpu"])
+def test_what_a_cohorts_training_cases_suggest_is_a_recipe_that_can_be_used(
+    layout: Layout, make_case: Callable[..., Case], machine: Budget
+) -> None:
+    rows = []
+    for number, part in enumerate(("train", "train", "val", "test"), start=1):
+        case = make_case(f"case_{number:04d}", seed=number, absent=())
+        if part == "test":
+            # What is kept for the test decides nothing.
+            case = replace(case, ct_hu=np.full_like(case.ct_hu, 3000))
+        path = layout.cases / f"{case.case_id}.npz"
+        case.save(path)
+        digest = sha256_of_file(path)
+        rows.append((0, 0, case.case_id, f"phantom_{case.case_id}", "A", part, digest))
+    write_table(layout.splits, pd.DataFrame(rows, columns=list(SPLITS.columns)), SPLITS)
+    text = suggest_recipe(layout, "seg_ours", machine)
+    assert "# 2 training cases: 24 × 40 × 48 voxels of 6 × 6 × 6 mm" in text
+    assert max(map(len, text.splitlines())) <= 120
+    write_text(layout.recipes / "seg_ours.yaml", text)
+    put_recipe(layout, "seg_ours")
+    assert as_dvc_writes(layout.params) == layout.params.read_text()
+    recipe = recipe_of(load_settings(layout.params), "seg_ours")
+    assert isinstance(recipe, SegmentationRecipe)
+    assert recipe.sampling.mirrored_names["Femur_L"] == "Femur_R"
+    assert recipe.inputs.window[1] < 700
+    assert "Femur_L" in recipe.inputs.structures
+    assert describe_recipes(layout)["seg_ours"].startswith("a DynUNet for phantom")

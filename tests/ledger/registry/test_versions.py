@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import gto.api
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -20,7 +21,9 @@ from fixtures.runs import judge_again, write_shortcuts
 from typer.testing import CliRunner
 
 from doseledger.cli.app import app
-from doseledger.core.case import Case
+from doseledger.cli.shared import Project
+from doseledger.cli.train import parent_in
+from doseledger.core.case import Case, write_npz
 from doseledger.core.errors import BadInput, DoseledgerError, NotReady
 from doseledger.core.files import read_json, read_yaml, sha256_of_file, write_json, write_text
 from doseledger.core.layout import Layout
@@ -29,6 +32,7 @@ from doseledger.core.settings import load_settings
 from doseledger.core.tables import CASES, SKIPPED, SPLITS, TEST_SET, write_table
 from doseledger.evaluate.case import Yardsticks
 from doseledger.evaluate.cohort import TestSet, evaluate_cohort
+from doseledger.evaluate.pooling import EvaluatedRun, pool_runs
 from doseledger.gates.verdict import make_verdict, write_verdict
 from doseledger.learn.kinds import make_family, open_predictor, recipe_of
 from doseledger.learn.predict.predictor import SplitPart, predict_part
@@ -44,6 +48,7 @@ from doseledger.ledger.registry.fetch import Fetched, check_version
 from doseledger.ledger.registry.release import missing_for_version, open_release
 from doseledger.ledger.registry.reproduce import Comparison, this_machine
 from doseledger.ledger.registry.tag import Version, find_version
+from doseledger.ledger.runs.recorded_run import recorded_run
 
 # A training, DVC's import and its commands: about half a minute of CPU in all.
 pytestmark = pytest.mark.slow
@@ -168,8 +173,9 @@ def write_project(root: Path, repository: Path) -> None:
     small["sampling"] = {"patch_zyx": [16, 24, 32], "patches_per_case": 1}
     small["fit"] = {"max_epochs": 1, "validate_every": 1}
     small["loader"] = {"workers": 0}
+    small["inputs"] = {"physics": []}
     # YAML holds JSON.
-    write_json(root / "params.yaml", {**params, "dose_unet": small})
+    write_json(root / "params.yaml", {**params, "models": ["dose_unet"], "bases": {}, "dose_unet": small})
     write_text(root / "dvc.yaml", PIPELINE)
     write_text(root / "src/model.py", "DEPTH = 1\n")
     write_text(root / "requirements.lock", "numpy==2\n")
@@ -223,7 +229,7 @@ def run_pipeline(root: Path) -> None:
     train(training, Places(layout.cases, layout.splits, at.run, root / ".doseledger/resume"), fresh=True, tell=quiet)
     part = SplitPart(layout.cases, layout.splits, "test", 0, 0)
     predict_part(open_predictor(at.checkpoint, recipe), part, at.predictions, tell=quiet)
-    evaluate = settings.evaluate.model_copy(update={"workers": 0, "verify_gamma_points": 1})
+    evaluate = settings.evaluate.model_copy(update={"verify_gamma_points": 1})
     yardsticks = Yardsticks(load_protocol(layout.protocol), load_goals(layout.goals), evaluate)
     test_set = TestSet(layout.cases, at.predictions, layout.splits, "test", 0, 0)
     evaluate_cohort(test_set, at.metrics, yardsticks, gamma_out=at.gamma, tell=quiet)
@@ -689,6 +695,59 @@ def test_a_clone_without_the_remote_says_how_to_name_it(clone: Path, tmp_path: P
     told = refusal("registry", "get", "dose_unet@v0.1.0", "--out", str(tmp_path / "model"))
     assert "best.ckpt is neither in the cache nor in a remote" in told
     assert "`dvc push` where the model was registered" in told
+
+
+def test_a_training_begins_with_a_version_that_is_fetched_once_and_compared_each_time(registered: Path) -> None:
+    settings = load_settings(registered / "params.yaml")
+    at = Project(Layout(registered, "phantom"), settings)
+    recipe = recipe_of(settings, "dose_unet")
+    assert parent_in(at, "dose_fine", recipe) is None
+    recipe = recipe.model_copy(update={"init_from": "dose_unet@v0.1.0"})
+    version = find_version(registered, "dose_unet@v0.1.0")
+    kept = registered / ".doseledger/parents/dose_unet@v0.1.0/best.ckpt"
+    for how in ("absent", "there", "damaged"):
+        if how == "damaged":
+            kept.write_bytes(kept.read_bytes()[:-1])
+        parent = parent_in(at, "dose_fine", recipe)
+        assert parent is not None
+        (line,) = parent.line
+        assert (line.name, line.cohort, line.sha256) == (
+            "dose_unet@v0.1.0", "phantom", version.record["checkpoint"]["sha256"],
+        )  # fmt: skip
+        assert sorted(line.trained_on) == ["case_0001", "case_0002"]
+        assert sha256_of_file(kept) == line.sha256
+    assert [path.name for path in kept.parents[1].iterdir()] == ["dose_unet@v0.1.0"]
+    with pytest.raises(DoseledgerError, match=r"dose_unet@v9\.0\.0 is not registered"):
+        parent_in(at, "dose_fine", recipe.model_copy(update={"init_from": "dose_unet@v9.0.0"}))
+    with pytest.raises(BadInput, match="dose_fine: init_from names dose_dream, neither a model that is trained"):
+        parent_in(at, "dose_fine", recipe.model_copy(update={"init_from": "dose_dream"}))
+
+
+def test_runs_of_other_revisions_are_pooled_by_name(registered: Path, tmp_path: Path) -> None:
+    assert "two of the runs are of one and the same checkpoint" in refusal("pool", "HEAD", "dose_unet@v0.1.0")
+    assert "dream: no folder of tables, no experiment, tag, branch or commit" in refusal("pool", "HEAD", "dream")
+    assert "has no reports/metrics/phantom/dose_fine/cases.csv" in refusal("pool", "HEAD", "--model", "dose_fine")
+    at = Layout(registered, "phantom").model("dose_unet")
+    first = recorded_run(registered, at, "dose_unet@v0.1.0", tmp_path / "first")
+    table = pd.read_csv(first.metrics / "cases.csv")
+    # Another fold: its own model on cases of its own.
+    other = table.assign(case_id=["case_0008", "case_0009"], case_sha256=["8" * 64, "9" * 64])
+    write_text(tmp_path / "second/cases.csv", other.assign(checkpoint_sha256="f" * 64).to_csv(index=False))
+    for case_id in other["case_id"]:
+        meta = json.dumps({"trained_on": [], "selected_on": []})
+        write_npz(tmp_path / f"second/{case_id}.npz", {"meta": np.asarray(meta)})
+    second = EvaluatedRun(tmp_path / "second", tmp_path / "second")
+    found = pool_runs([first, second], np.random.default_rng(1))
+    assert (found["kind"], found["n_runs"], found["n_cases"]) == ("folds", 2, 4)
+    # What the checkpoint was trained on is refused as it is by the predictions' own word.
+    trained = sha256_of_file(at.layout.cases / "case_0001.npz")
+    table.loc[0, ["case_id", "case_sha256"]] = ["case_0001", trained]
+    write_text(first.metrics / "cases.csv", table.to_csv(index=False))
+    with pytest.raises(BadInput, match=r"the model of dose_unet@v0\.1\.0 was trained or selected on case_0001"):
+        pool_runs([first, second], np.random.default_rng(1))
+    (tmp_path / "first/best.ckpt").write_bytes(b"another")
+    with pytest.raises(BadInput, match="evaluated with another checkpoint than"):
+        pool_runs([first, second], np.random.default_rng(1))
 
 
 def test_a_version_that_nobody_registered_is_told_with_those_that_are(registered: Path) -> None:

@@ -144,5 +144,5 @@ def test_a_note_that_is_no_text_any_more_is_refused_by_name(place: int, note: Pa
 def test_settings_of_a_note_that_are_no_yaml_any_more_are_said(settings: str, note: Path, row: RunRow) -> None:
     head, rest = note.read_text().split("```yaml\n")
     write_text(note, f"{head}```yaml\n{settings}\n```{rest.split('```', 1)[1]}")
-    with pytest.raises(BadInput, match="the note's block of settings is no YAML any more"):
+    with pytest.raises(BadInput, match=r"the note's block of settings \(bring it back with Git\): not valid YAML"):
         fill_note(note, row)

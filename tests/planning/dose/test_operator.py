@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from doseledger.core.plan import Arc, Plan
+from doseledger.planning.dose.autograd import arc_dose
 from doseledger.planning.dose.engine import dose_at_points
 from doseledger.planning.dose.operator import ArcOperator, arc_operators
 from doseledger.planning.dose.raytrace import DensityMap, density_map
@@ -79,3 +81,25 @@ def test_finer_steps_of_the_gantry_hardly_change_the_dose_of_an_arc(setup: Setup
     near = points[np.hypot(points[:, 0], points[:, 1]) < 40]
     coarse, fine = (dose_at_points(plan, density, machine, near, n) for n in (4, 16))
     assert np.abs(coarse - fine).mean() < 0.01 * fine.max()
+
+
+def test_a_network_learns_through_the_engine(setup: Setup) -> None:
+    arc, operator, points, _ = setup
+    leaf = torch.tensor(arc.leaf_mm[:, :, operator.spread.pairs], requires_grad=True)
+    mu = torch.tensor(arc.segment_mu, requires_grad=True)
+    dose = arc_dose(operator, leaf, mu)
+    assert np.array_equal(dose.detach().float().numpy(), operator.dose(leaf.detach().numpy(), mu.detach().numpy()))
+    slope = np.random.default_rng(7).normal(size=len(points)).astype(np.float32)
+    (dose * torch.from_numpy(slope)).sum().backward()
+    by_leaf, by_mu = operator.adjoint(leaf.detach().numpy(), mu.detach().numpy(), slope)
+    assert np.array_equal(leaf.grad.numpy(), by_leaf)
+    assert np.array_equal(mu.grad.numpy(), by_mu)
+    # One number scales all monitor units; gradient descent through the dose finds the one behind a wanted dose.
+    wanted = 1.3 * dose.detach()
+    scale = torch.ones((), dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.Adam([scale], lr=0.05)
+    for _ in range(60):
+        optimiser.zero_grad()
+        (arc_dose(operator, leaf.detach(), scale * mu.detach()) - wanted).square().sum().backward()
+        optimiser.step()
+    assert scale.item() == pytest.approx(1.3, abs=0.01)

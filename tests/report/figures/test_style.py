@@ -92,7 +92,7 @@ def test_pixels_of_every_plane_lie_where_their_voxels_are(make_case: MakeCase) -
     whole = (slice(None), slice(None), slice(None))
     position = np.stack(np.meshgrid(*case.grid.axes_mm(), indexing="ij"))
     for plane in PLANES:
-        view = View(case, plane, index, whole)
+        view = View(case.grid, plane, index, whole)
         rows, columns = view.cut(position[plane.rows_axis]), view.cut(position[plane.columns_axis])
         np.testing.assert_allclose(rows, np.broadcast_to(view.rows_mm[:, None], rows.shape))
         np.testing.assert_allclose(columns, np.broadcast_to(view.columns_mm[None, :], columns.shape))
@@ -124,7 +124,7 @@ def test_pictures_keep_the_patients_proportions_on_uneven_voxels(make_case: Make
 def test_the_difference_is_prediction_minus_plan(comparison: Comparison, slices: Figure) -> None:
     shown = slices.axes[1].images[0].get_array()
     z = isocentre_index(comparison.case)[0]
-    _, rows, columns = box_of_interest(comparison)
+    _, rows, columns = box_of_interest(comparison.case, comparison.plan_gy, comparison.predicted_gy)
     expected = (comparison.predicted_gy - comparison.plan_gy)[z, rows, columns]
     assert float(shown.min()) == pytest.approx(float(expected.min()), rel=1e-5)
     assert float(shown.max()) <= 0
@@ -140,7 +140,7 @@ def test_slices_go_through_the_centroid_of_the_target_of_the_highest_prescriptio
 
 
 def test_slices_are_cut_to_where_there_is_dose_and_a_margin(comparison: Comparison) -> None:
-    box = box_of_interest(comparison)
+    box = box_of_interest(comparison.case, comparison.plan_gy, comparison.predicted_gy)
     dosed = (comparison.plan_gy >= 14.0) & comparison.case.body
     assert dosed[box].sum() == dosed.sum()
     x = np.flatnonzero(dosed.any(axis=(0, 1)))
@@ -151,8 +151,8 @@ def test_two_doses_of_nothing_have_no_slices(make_case: MakeCase) -> None:
     case = make_case()
     nothing = np.zeros(case.grid.shape_zyx, np.float32)
     case = dataclasses.replace(case, dose_gy=nothing, masks=np.zeros_like(case.masks))
-    with pytest.raises(BadCase, match=r"neither plan nor prediction reaches 14\.0 Gy"):
-        box_of_interest(without_gamma(case, nothing))
+    with pytest.raises(BadCase, match=r"no dose reaches 14\.0 Gy anywhere in the body"):
+        box_of_interest(case, nothing, nothing)
 
 
 def test_a_case_without_a_target_has_no_slices(make_case: MakeCase) -> None:
@@ -253,6 +253,19 @@ def test_differences_show_one_point_per_case_that_has_the_structure() -> None:
     points, mean = figure.axes[0].lines[:2]
     assert sorted(points.get_xdata()) == [1.0, 3.0]
     assert mean.get_xdata()[0] == 2.0
+
+
+def test_many_rows_of_differences_stand_in_two_columns_on_one_scale() -> None:
+    labels = [f"Rectum D{k}%" for k in range(25)]
+    values = [np.array([float(k), k + 1.0]) for k in range(25)]
+    with house_style():
+        figure = plot_differences(labels, values, "Prediction − plan (Gy)")
+    first, second = figure.axes
+    shown = [[text.get_text() for text in axis.get_yticklabels()] for axis in (first, second)]
+    assert shown == [labels[:13], labels[13:]]
+    assert first.get_xlim() == second.get_xlim()
+    assert second.lines[1].get_xdata()[0] == 13.5
+    assert figure.get_figheight() < 4.5
 
 
 def test_equal_figures_are_equal_bytes_without_clock_or_software(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from doseledger.core.planes import (
     same_plane_mm,
 )
 from doseledger.dicom.contours.interleave import CROWDED_SHARE, Indices, split_interleaved
-from doseledger.dicom.contours.overlaps import are_crossing, count_once
+from doseledger.dicom.contours.overlaps import count_once, find_overlaps
 from doseledger.dicom.contours.raster import Polygon, rasterise
 
 Contour = tuple[float, Polygon]
@@ -259,10 +259,17 @@ def _stack(
             f"{who.name} has contours off its slices of {slice_mm:g} mm, at z {_named(z_mm[crowded])} mm: they are "
             "taken as planes of their own; check the export"
         )
-    crossing = np.asarray([are_crossing(plane, grid) for plane in planes])
+    overlaps = [find_overlaps(plane, grid) for plane in planes]
+    crossing = np.asarray([one.is_crossing for one in overlaps])
     if crossing.any():
         at = _named(z_mm[crossing])
         notes.append(f"contours of {who.name} cross at z {at} mm: what they share counts as outside")
+    cancelling = np.asarray([one.is_cancelling for one in overlaps])
+    if cancelling.any():
+        at = _named(z_mm[cancelling])
+        notes.append(
+            f"contours of {who.name} leave less than a tenth of the largest at z {at} mm: are they there twice?"
+        )
     return Stack(z_mm, planes, slice_mm, joined), notes
 
 

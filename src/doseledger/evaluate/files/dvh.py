@@ -80,11 +80,12 @@ def dvh_of_rtdose(
     Returns
     -------
     dict
-        `dose`: grid and maximum. `structures`: by ROI name `statistics` ({name: {value, unit, reason}}),
-        `contour_spacing_mm`, `outside_dose_grid_cc`, `covered_percent`, `warnings` and `curve` ({dose_gy,
-        volume_percent}). Where the dose reaches only part of an ROI, its volume is that of all of it, what needs the
-        rest has a reason instead of a value, and `covered_part` has statistics and curve of the part. An ROI that
-        can't be measured has its reason instead of numbers. `plane`: None, or where the dose of one plane lies;
+        `dose`: grid, maximum, and `warnings` where nothing says that both files belong together.
+        `structures`: by ROI name `statistics` ({name: {value, unit, reason}}), `contour_spacing_mm`,
+        `outside_dose_grid_cc`, `covered_percent`, `warnings` and `curve` ({dose_gy, volume_percent}). Where
+        the dose reaches only part of an ROI, its volume is that of all of it, what needs the rest has a
+        reason instead of a value, and `covered_part` has statistics and curve of the part. An ROI that can't
+        be measured has its reason instead of numbers. `plane`: None, or where the dose of one plane lies;
         percents are then shares of the area of the ROI's cut, with `area_cm2`, `outside_dose_grid_cm2` and
         `area_percent` for volumes, and a reason for those that the plane misses.
 
@@ -106,17 +107,35 @@ def dvh_of_rtdose(
         parse_statistic(text)
     with lenient(), malformed_as_bad_case(name):
         structures, plan = read_file(rtstruct, "RTSTRUCT"), read_file(rtdose, "RTDOSE")
-        with in_file(plan, name):
-            is_plane = n_frames(plan) == 1
-        dose = read_dose_plane(plan, name) if is_plane else read_dose(plan, name)
-        plane = find_plane(dose, _thickness_mm(plan), name) if is_plane else None
+        dose, plane = _read_dose(plan, rtdose.stem)
         wanted = _Wanted(dose, plane, text_of(plan, "FrameOfReferenceUID"), statistics, prescription_gy)
         rois = read_rois(structures, name)
         found = {label: _measure_roi(roi, (name, label), wanted) for label, roi in _labelled(rois).items()}
     if not any("statistics" in structure for structure in found.values()):
         raise BadInput(_nothing_measured(found, rtstruct.name, rtdose.name, plane))
     described = None if plane is None else plane.describe()
-    return {"dose": describe_dose(dose), "plane": described, "structures": found}
+    doubts = _doubts(structures, plan, (rtstruct.name, rtdose.name))
+    return {"dose": describe_dose(dose) | {"warnings": doubts}, "plane": described, "structures": found}
+
+
+def _read_dose(dataset: pydicom.Dataset, name: str) -> tuple[Dose, DosePlane | None]:
+    """Return an RTDOSE, and where it lies if it is of one plane."""
+    with in_file(dataset, name):
+        is_plane = n_frames(dataset) == 1
+    if not is_plane:
+        return read_dose(dataset, name), None
+    dose = read_dose_plane(dataset, name)
+    return dose, find_plane(dose, _thickness_mm(dataset), name)
+
+
+def _doubts(structures: pydicom.Dataset, dose: pydicom.Dataset, names: tuple[str, str]) -> list[str]:
+    """What leaves open whether a structure set and a dose belong together; no value of either is repeated."""
+    doubts = []
+    if not text_of(dose, "FrameOfReferenceUID"):
+        doubts.append(f"{names[1]} names no frame of reference: nothing says that the structures lie in its dose")
+    if len({text_of(item, "PatientID") for item in (structures, dose)} - {""}) > 1:
+        doubts.append(f"{names[0]} and {names[1]} have different PatientIDs: are they of one patient?")
+    return doubts
 
 
 def dvh_of_case(path: Path, statistics: Sequence[str] = STATISTICS, *, dose_path: Path | None = None) -> dict[str, Any]:

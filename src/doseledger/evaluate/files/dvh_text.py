@@ -130,6 +130,7 @@ def describe_dose(dose: Dose) -> dict[str, Any]:
 def describe_lines(found: dict[str, Any]) -> list[str]:
     """Return a DVH of `dvh_of_rtdose` as lines to read: a structure a line, or why it has none."""
     lines = [f"dose up to {found['dose']['max_gy']:.3f} Gy"]
+    lines += [f"warning: {warning}" for warning in found["dose"].get("warnings", [])]
     if found.get("plane"):
         lines.append(describe_plane(found["plane"]))
     for name, structure in found["structures"].items():

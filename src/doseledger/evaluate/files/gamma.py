@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom import Dataset
 
 from doseledger.core.damage import UNREADABLE, describe
 from doseledger.core.errors import BadCase, BadInput
+from doseledger.core.files import atomic_path, sha256_of_bytes
 from doseledger.core.grid import Grid
 from doseledger.core.npz import open_npz
 from doseledger.core.planes import ROUNDED_MM, TINY_MM
+from doseledger.core.types import Floats
 from doseledger.dicom.pixels import n_frames
 from doseledger.dicom.read_dose import read_dose, read_dose_plane
 from doseledger.dicom.source import in_file, lenient, read_file
 from doseledger.dicom.values import text_of
+from doseledger.dicom.write.gamma import make_gamma_dose
+from doseledger.dicom.write.objects import to_bytes
 from doseledger.dosimetry.gamma.criteria import GammaCriteria
 from doseledger.dosimetry.gamma.gpu import torch_map
 from doseledger.dosimetry.gamma.grids import DosePair
@@ -61,10 +67,28 @@ class DoseFile:
         return sorted(name for name in both if self.belongs_to[name] != other.belongs_to[name])
 
 
+@dataclass(frozen=True, eq=False)
+class ComparedDoses:
+    """Two doses, gamma of the second against the first on its grid (z, y, x), and what was found, as JSON values."""
+
+    reference: DoseFile
+    evaluation: DoseFile
+    criteria: GammaCriteria
+    gamma: Floats
+    found: dict[str, Any]
+
+
 def gamma_of_files(
     reference: Path, evaluation: Path, criteria: GammaCriteria, *, engine: Engine, verify: int
 ) -> dict[str, Any]:
-    """Return gamma of an evaluation dose against a reference dose as JSON values: pass rate in percent, mean, counts.
+    """Return what `compare_doses` found alone: pass rate in percent, mean, counts."""
+    return compare_doses(reference, evaluation, criteria, engine=engine, verify=verify).found
+
+
+def compare_doses(
+    reference: Path, evaluation: Path, criteria: GammaCriteria, *, engine: Engine, verify: int
+) -> ComparedDoses:
+    """Return gamma of an evaluation dose against a reference dose.
 
     `differ` names what the files say of patient, frame of reference or case, and say differently: a measured dose may
     well have a frame of its own, so it is told and not refused.
@@ -113,7 +137,71 @@ def gamma_of_files(
     if verify:
         rng = np.random.default_rng(DRAW_SEED)
         found["largest_difference_from_pymedphys"] = verify_points(gamma, pair, criteria, n_points=verify, rng=rng)
-    return found
+    return ComparedDoses(files[0], files[1], criteria, gamma.reshape(files[0].grid.shape_zyx), found)
+
+
+def gamma_words(criteria: GammaCriteria) -> str:
+    """Return criteria as the field writes them.
+
+    Examples
+    --------
+    >>> gamma_words(GammaCriteria(3, 2, 10, local=True, interp_fraction=10, max_gamma=2))
+    'gamma 3 %/2 mm local, cutoff 10 %'
+    """
+    kind = "local" if criteria.local else "global"
+    return f"gamma {criteria.gamma_percent:g} %/{criteria.gamma_mm:g} mm {kind}, cutoff {criteria.cutoff_percent:g} %"
+
+
+def require_rtdose(reference: Path) -> Dataset:
+    """Return the RTDOSE of a volume that a gamma map can be written beside.
+
+    Raises
+    ------
+    BadInput
+        If the file is no RTDOSE, or one of a single plane.
+    """
+    wanted = "the RTDOSE of a volume, whose patient, study and frame the gamma map takes over"
+    if reference.suffix == ".npz":
+        raise BadInput(f"--rtdose: {reference} is an NPZ; wanted as reference {wanted}")
+    with lenient():
+        dataset = read_file(reference, "RTDOSE", wanted)
+        try:
+            with in_file(dataset, reference.name):
+                is_plane = n_frames(dataset) == 1
+        except BadCase as error:
+            raise BadInput(str(error)) from error
+    if is_plane:
+        raise BadInput(f"--rtdose: {reference} is a single plane; wanted {wanted}")
+    return dataset
+
+
+def write_gamma_map(compared: ComparedDoses, reference: Dataset, out: Path) -> None:
+    """Write a gamma map as RTDOSE: relative numbers, 0 where there is none.
+
+    Parameters
+    ----------
+    reference
+        Of `require_rtdose`.
+
+    Raises
+    ------
+    BadInput
+        If the reference names no study or frame of reference.
+    """
+    what = sha256_of_bytes(np.ascontiguousarray(compared.gamma).tobytes())
+    key = f"gamma/{reference.SOPInstanceUID}/{what}/{gamma_words(compared.criteria)}"
+    with lenient():
+        dataset = make_gamma_dose(
+            reference,
+            compared.gamma,
+            compared.reference.grid,
+            label=gamma_words(compared.criteria),
+            key=key,
+            version=version("doseledger"),
+        )
+        content = to_bytes(dataset)
+    with atomic_path(out) as part:
+        part.write_bytes(content)
 
 
 def has_gpu() -> bool:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from doseledger.core.errors import BadInput
-from doseledger.core.files import write_text
+from doseledger.core.files import to_yaml, write_text
 from doseledger.core.protocol import GoalSet, load_goals, load_protocol
 from doseledger.dosimetry.fractionation import convert_goals
 from doseledger.dosimetry.goals import lint_goals
@@ -77,13 +75,5 @@ def convert_goal_file(
 
 def goals_as_yaml(goals: GoalSet) -> str:
     """Return goals as YAML that `load_goals` reads back; what is at its default is left out."""
-    from ruamel.yaml import YAML
-
-    value: dict[str, Any] = goals.model_dump(mode="json", exclude_defaults=True)
-    yaml = YAML()
-    yaml.indent(mapping=2, sequence=4, offset=2)
     # One line a source: a folded one is harder to compare with the paper.
-    yaml.width = 10_000
-    stream = io.StringIO()
-    yaml.dump(value, stream)
-    return stream.getvalue()
+    return to_yaml(goals.model_dump(mode="json", exclude_defaults=True))

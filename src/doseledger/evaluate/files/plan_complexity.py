@@ -10,7 +10,7 @@ from typing import Any
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.plan import Arc
 from doseledger.core.types import Floats
-from doseledger.dicom.read_plan import read_leaf_boundaries, read_plan, read_prescription
+from doseledger.dicom.plan.read import read_leaf_boundaries, read_plan, read_prescription
 from doseledger.dicom.source import lenient, malformed_as_bad_case, read_file
 from doseledger.planning.machine.complexity import (
     Complexity,

@@ -10,16 +10,16 @@ from pydicom import Dataset
 
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.dicom.dose_parts import read_parts
+from doseledger.dicom.plan.read import read_plan, read_prescription
 from doseledger.dicom.position import Position, check_position, turn_plan
 from doseledger.dicom.read import gather_objects
 from doseledger.dicom.read_image import read_image
-from doseledger.dicom.read_plan import read_plan, read_prescription
 from doseledger.dicom.source import in_file, lenient, malformed_as_bad_case, read_source
 from doseledger.dicom.values import items_of, text_of
 from doseledger.planning.dose.engine import SUB_ANGLES, dose_at_points, outline, voxel_points_xyz
 from doseledger.planning.dose.low_density import Placed, low_density_of
 from doseledger.planning.dose.raytrace import density_map
-from doseledger.planning.machine.linac import load_machine
+from doseledger.planning.machine.linac import Machine, load_machine
 
 # Share of the highest dose above which a voxel counts as the target's.
 HIGH_SHARE = 0.8
@@ -51,13 +51,15 @@ class Recomputed:
     warning: str = ""
 
 
-def recompute_dose(source: Path) -> Recomputed:
+def recompute_dose(source: Path, machine: Machine | None = None) -> Recomputed:
     """Return how far the RTDOSE of a case lies from the dose of its RTPLAN, in Gy.
 
     Parameters
     ----------
     source
         Folder or zip of one case: CT, RTPLAN and RTDOSE.
+    machine
+        Whose beam is computed; None for the generic one.
 
     Raises
     ------
@@ -65,7 +67,7 @@ def recompute_dose(source: Path) -> Recomputed:
         If an object is missing or malformed, the RTDOSE is 0 everywhere, or too much of the high dose or of the beams'
         way to it lies in low density (`planning.dose.low_density`).
     BadInput
-        If the plan is not of the generic machine, the only one whose beam is known here.
+        If the plan is of another machine than the one whose beam is given.
 
     Notes
     -----
@@ -84,11 +86,12 @@ def recompute_dose(source: Path) -> Recomputed:
         # The file's dose is that of the whole plan: of all its fraction groups.
         plans = [read_plan(objects.rtplan, case_id, group) for group in groups]
         position = _position(objects.rtplan, case_id)
-    machine, inside = load_machine(), dose.dose_gy > 0
+    machine, inside = machine or load_machine(), dose.dose_gy > 0
     for plan in plans:
         if plan.machine != machine.name:
             raise BadInput(
-                f"{case_id}: its plan is for {plan.machine}, and only the beam of {machine.name} is known here"
+                f"{case_id}: its plan is for {plan.machine}, the beam is that of {machine.name}; give the file of "
+                "its own machine (`doseledger machine fit` makes one)"
             )
     if not inside.any():
         raise BadCase(case_id, "RTDOSE is 0 everywhere; export the dose of this plan")

@@ -72,8 +72,14 @@ def measure_slices(case: Case) -> Slices:
         jumps["same_dose_percent"] = _same(case.dose_gy, given, area_cm2)
     where = {name: int(np.argmax(np.nan_to_num(values, nan=-1.0))) for name, values in jumps.items()}
     worst = {name: float(values[where[name]]) for name, values in jumps.items()}
-    names = ("jump_ratio", "air_percent", "dose_jump_gy", "same_percent", "same_dose_percent")
-    return Slices(*(worst.get(name, math.nan) for name in names), where)
+    return Slices(
+        worst["jump_ratio"],
+        worst["air_percent"],
+        worst.get("dose_jump_gy", math.nan),
+        worst["same_percent"],
+        worst.get("same_dose_percent", math.nan),
+        where,
+    )
 
 
 def judge_slices(case: Case, found: Slices, limits: ImageLimits) -> list[Finding]:

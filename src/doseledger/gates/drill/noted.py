@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from doseledger.core.case import Case
-from doseledger.ingest.native_dvh import DIGITS, PERCENTILES
+from doseledger.ingest.patient.native_dvh import DIGITS, PERCENTILES
 
 
 def as_noted(before: Case, after: Case) -> Case:

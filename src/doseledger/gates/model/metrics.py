@@ -14,6 +14,7 @@ from doseledger.core.files import read_json, sha256_of_file, sha256_of_json
 from doseledger.core.layout import ModelLayout
 from doseledger.core.limit import keeps
 from doseledger.core.tables import SPLITS, read_case_metrics, read_table
+from doseledger.evaluate.overlap import measure_of
 from doseledger.evaluate.summary import DETAILS
 from doseledger.gates.limits import EvaluationLimits, MetricLimit, load_thresholds
 from doseledger.gates.model.training import judge_plausible, judge_training, read_history
@@ -50,9 +51,10 @@ def judge_metrics(at: ModelLayout, *, fold: int, repeat: int) -> Verdict:
     summary, rows = read_json(details_json), read_case_metrics(cases_csv)
     if not isinstance(summary, dict):
         raise BadInput(f"{details_json}: wanted a mapping of metrics, found {type(summary).__name__}")
-    seen = read_seen(at.checkpoint)
+    seen = read_seen(at.checkpoint, at.layout.cohort)
     splits = read_table(splits_csv, SPLITS)
     test = splits[(splits["split"] == "test") & (splits["fold"] == fold) & (splits["repeat"] == repeat)]
+    of_labels = "dice" in summary
     findings = judge_limits(summary, limits, at.name)
     findings += judge_summary(summary, rows)
     findings += judge_cases(rows, test, seen, sha256_of_file(at.checkpoint))
@@ -66,7 +68,7 @@ def judge_metrics(at: ModelLayout, *, fold: int, repeat: int) -> Verdict:
         "told": {name: _number(summary, name) for name in sorted(summary) if name in _averaged(rows)},
         "limits": [_result(summary, limit) for limit in limits],
         # Told, not judged: a small or an early model may miss these and pass.
-        "candidate": [_result(summary, limit) for limit in thresholds.candidate],
+        "candidate": [_result(summary, limit) for limit in thresholds.candidate if _is_of_labels(limit) == of_labels],
     }
     everything = [*limits, *([evaluation] if evaluation is not None else []), training]
     digest = sha256_of_json(
@@ -79,6 +81,11 @@ def judge_metrics(at: ModelLayout, *, fold: int, repeat: int) -> Verdict:
         }
     )
     return make_verdict("metrics", digest, findings, details)
+
+
+def _is_of_labels(limit: MetricLimit) -> bool:
+    """Whether a limit is of segmentations: a cohort may train these and dose models."""
+    return measure_of(limit.metric) is not None
 
 
 def _averaged(rows: pd.DataFrame) -> list[str]:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from doseledger.core.errors import BadInput
+from doseledger.core.tables import read_frame
 from doseledger.gates.limits import TrainingLimits
 from doseledger.gates.verdict import Finding, Severity
 
@@ -28,10 +29,7 @@ def read_history(path: Path) -> list[dict[str, float]]:
     """
     if not path.is_file():
         raise BadInput(f"{path}: no history of the training; train the model again")
-    try:
-        table = pd.read_csv(path)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: not a CSV table ({error}); train the model again") from error
+    table = read_frame(path)
     wanted = {"epoch", "train_loss"}
     if not wanted <= set(table.columns) or table.empty:
         raise BadInput(f"{path}: a history has {', '.join(sorted(wanted))} and a row an epoch; train the model again")

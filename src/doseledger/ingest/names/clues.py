@@ -10,7 +10,7 @@ import pydicom
 
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.protocol import Protocol
-from doseledger.dicom.read_plan import TargetDose, read_prescription
+from doseledger.dicom.plan.read import TargetDose, read_prescription
 from doseledger.dicom.read_structures import Roi, read_contours
 from doseledger.dicom.values import MALFORMED
 from doseledger.ingest.body import find_body_roi

@@ -12,7 +12,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_yaml
@@ -29,7 +29,9 @@ LEAST_DOSE_GY, MOST_DOSE_GY = 20.0, 90.0
 
 # What of a side is written on to a paired organ's name; plurals are both.
 GLUED: tuple[tuple[str, Side], ...] = (
-    ("lt", "L"), ("rt", "R"), ("li", "L"), ("re", "R"), ("l", "L"), ("r", "R"),
+    ("lt", "L"), ("rt", "R"), ("li", "L"), ("re", "R"), ("l", "L"), ("r", "R"), ("g", "L"), ("d", "R"),
+    ("left", "L"), ("right", "R"), ("links", "L"), ("rechts", "R"), ("gauche", "L"), ("droit", "R"), ("droite", "R"),
+    ("izq", "L"), ("der", "R"), ("dcha", "R"), ("sin", "L"), ("dex", "R"), ("sx", "L"), ("dx", "R"),
     ("s", "both"), ("es", "both"), ("n", "both"), ("en", "both"),
 )  # fmt: skip
 # "PTV!Rectum" and "PTV-Rectum" are what is left of the one without the other.
@@ -95,6 +97,12 @@ class Words(Block):
     planning: frozenset[str]
     planning_ends: tuple[str, ...]
 
+    @field_validator("left", "right", "left_at_ends", "right_at_ends", "both", "planning")
+    @classmethod
+    def _fold(cls, words: frozenset[str]) -> frozenset[str]:
+        # As the words of a name are: "esquerdo" loses the e that a German umlaut would have.
+        return frozenset(plain(word).casefold() for word in words)
+
 
 class Nomenclature(Block):
     """All of synonyms.yaml."""
@@ -143,7 +151,7 @@ def plain(text: str) -> str:
     """
     text = text.replace("ß", "ss").replace("œ", "oe").replace("Œ", "Oe").replace("æ", "ae").replace("ø", "o")
     text = "".join(letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
-    return re.sub(r"([aouAOU])e", r"\1", text)
+    return re.sub(r"([aouAOU])[eE]", r"\1", text)
 
 
 def _words(name: str) -> list[str]:

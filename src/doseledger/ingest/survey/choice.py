@@ -159,22 +159,34 @@ def _doses_of(objects: PatientObjects, plan: Plan | None, complaints: list[tuple
         if objects.doses:
             complaints.append(("foreign_doses", f"{len(objects.doses)} doses, all of other plans than the chosen one"))
         return []
-    parts = sorted(number for dose in own for number in dose.parts)
-    if {dose.sums for dose in own} == {"BEAM"} and plan is not None:
-        if parts != sorted(plan.beams):
-            complaints.append(
-                ("parted_doses", f"doses of beams {_list(parts)}, the plan has {_list(sorted(plan.beams))}")
-            )
-    elif {dose.sums for dose in own} == {"FRACTION"} and plan is not None:
-        groups = sorted(plan.prescription.n_fractions)
-        if parts != groups:
-            complaints.append(
-                ("parted_doses", f"doses of fraction groups {_list(parts)}, the plan has {_list(groups)}")
-            )
-    else:
+    return _parts_of(own, plan, complaints)
+
+
+def _parts_of(own: list[Dose], plan: Plan | None, complaints: list[tuple[str, str]]) -> list[Dose]:
+    """The doses of a plan's fraction groups or of its beams, the first of the two that are all there."""
+    wanted = {} if plan is None else {"FRACTION": sorted(plan.prescription.n_fractions), "BEAM": sorted(plan.beams)}
+    found = {kind: [dose for dose in own if dose.sums == kind] for kind in wanted}
+    numbers = {kind: _numbers(doses) for kind, doses in found.items()}
+    for kind, doses in found.items():
+        # The dose of the only fraction group need not name it.
+        is_only = kind == "FRACTION" and len(doses) == len(wanted[kind]) == 1 and not numbers[kind]
+        if doses and (is_only or numbers[kind] == wanted[kind]):
+            return doses
+    kind = next((kind for kind, doses in found.items() if doses), "")
+    if not kind:
         kinds = ", ".join(sorted({dose.what for dose in own}))
         complaints.append(("parted_doses", f"doses that sum: {kinds}"))
-    return own
+        return own
+    what = {"FRACTION": "fraction groups", "BEAM": "beams"}[kind]
+    complaints.append(("parted_doses", f"doses of {what} {_list(numbers[kind])}, the plan has {_list(wanted[kind])}"))
+    return found[kind]
+
+
+def _numbers(doses: list[Dose]) -> list[int]:
+    """Beams or fraction groups that some doses are of; one in single planes counts once."""
+    numbers = [number for dose in doses for number in dose.parts]
+    planar = all(dose.describe()["planes"] == 1 for dose in doses)
+    return sorted(set(numbers) if planar else numbers)
 
 
 def _list(numbers: Sequence[int]) -> str:

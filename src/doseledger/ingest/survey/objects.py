@@ -11,8 +11,8 @@ import pydicom
 
 from doseledger.core.protocol import Protocol
 from doseledger.dicom.files.headers import read_whole
-from doseledger.dicom.plan_beams import treatment_beams
-from doseledger.dicom.read_plan import Prescription, read_prescription, summarise_plan
+from doseledger.dicom.plan.beams import treatment_beams
+from doseledger.dicom.plan.read import Prescription, read_prescription, summarise_plan
 from doseledger.dicom.read_structures import referenced_frames, referenced_image_uids, referenced_series_uids
 from doseledger.dicom.source import lenient
 from doseledger.dicom.values import items_of, whole, whole_of

@@ -19,7 +19,7 @@ from doseledger.learn.data.volumes import STORED_SCALE, SegmentPatches, SegmentS
 from doseledger.learn.losses.overlap import SupervisedLoss
 from doseledger.learn.networks.segment import build_segment_network
 from doseledger.learn.networks.windows import VALIDATION_OVERLAP, slide
-from doseledger.learn.recipes.dose import ModelRecipe
+from doseledger.learn.recipes.dose import ModelRecipe, refuse_idle_base
 from doseledger.learn.recipes.segmentation import SegmentationRecipe, TrainedSegmentation
 from doseledger.learn.run import SEGMENT_SCORES, CasesByPart, Family, Reader, TrainingRun
 from doseledger.learn.training.average import AveragedTask
@@ -107,5 +107,12 @@ SEGMENTATION = Family(
 
 
 def make_family(recipe: ModelRecipe, base: Path | None) -> Family:
-    """Return the family of segmentation networks; they start from nothing."""
+    """Return the family of segmentation networks.
+
+    Raises
+    ------
+    BadInput
+        If a base is named that the block does not begin with.
+    """
+    refuse_idle_base(recipe, base)
     return SEGMENTATION

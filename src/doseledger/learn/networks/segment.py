@@ -112,13 +112,14 @@ def _unet(dimensions: int, n_channels: int, n_classes: int, recipe: UNetRecipe) 
 def _dynunet(dimensions: int, n_channels: int, n_classes: int, recipe: Any) -> nn.Module:
     from monai.networks.nets import DynUNet
 
-    n_levels = len(recipe.filters)
-    strides = [1] + [2] * (n_levels - 1)
+    # A network on slices has no anisotropy: the last axes stand for all.
+    kernels = [size[-dimensions:] for size in recipe.kernels_zyx]
+    strides = [(1,) * dimensions, *(step[-dimensions:] for step in recipe.strides_zyx)]
     network = DynUNet(
         spatial_dims=dimensions,
         in_channels=n_channels,
         out_channels=n_classes,
-        kernel_size=[3] * n_levels,
+        kernel_size=kernels,
         strides=strides,
         upsample_kernel_size=strides[1:],
         filters=recipe.filters,

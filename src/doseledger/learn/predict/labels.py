@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from doseledger.core.cleaning import Cleaning, clean_labels
 from doseledger.core.errors import BadCase
 from doseledger.core.files import sha256_of_file
 from doseledger.core.types import Array
@@ -54,8 +55,10 @@ def open_predictor(path: Path, settings: SegmentPredict) -> Predictor:
             raise BadCase(case.case_id, "the prediction is not finite; the case's image or the checkpoint are broken")
         within = tuple(slice(-start, -start + n) for start, n in zip(box[0], case.shape_zyx, strict=True))
         labels = shares.argmax(dim=0).cpu().numpy().astype(np.uint8)[within]
-        labels = clean(labels, largest_part=settings.largest_part, fill_holes=settings.fill_holes)
-        return {"labels": labels, "structure_names": np.asarray(spec.structure_names)}
+        how = Cleaning(settings.largest_part, settings.fill_holes)
+        labels, said = clean_labels(labels, len(spec.structure_names), how)
+        names = np.asarray(spec.structure_names)
+        return {"labels": labels, "structure_names": names, "cleaned": np.asarray(said, dtype=np.str_)}
 
     return Predictor(checkpoint, sha256_of_file(path), settings.model_dump(mode="json"), predict, says_labels=True)
 
@@ -97,24 +100,3 @@ def class_shares(
 def _combinations(axes: Sequence[str]) -> Iterator[tuple[str, ...]]:
     for n in range(len(axes) + 1):
         yield from combinations(axes, n)
-
-
-def clean(labels: Array, *, largest_part: bool, fill_holes: bool) -> Array:
-    """Return a label map (z, y, x) with each structure's largest part alone, and its holes filled, as asked.
-
-    A hole is background that a structure closes in; what another structure holds stays.
-    """
-    from scipy import ndimage
-
-    cleaned = labels.copy()
-    for value in np.unique(labels[labels > 0]):
-        mask = cleaned == value
-        if largest_part:
-            pieces, n = ndimage.label(mask)
-            if n > 1:
-                largest = 1 + int(np.bincount(pieces.ravel())[1:].argmax())
-                cleaned[mask & (pieces != largest)] = 0
-                mask = pieces == largest
-        if fill_holes:
-            cleaned[ndimage.binary_fill_holes(mask) & (cleaned == 0)] = value
-    return cleaned

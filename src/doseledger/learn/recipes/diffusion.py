@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from doseledger.core.schema import Block
-from doseledger.learn.recipes.dose import CommonRecipe, Count, DoseTrained, NotNegative, Positive
+from doseledger.learn.recipes.dose import NOT_TRAINED, CommonRecipe, Count, DoseTrained, NotNegative, Positive
 from doseledger.learn.recipes.network import DynUNetRecipe, FilmUNetRecipe
 
 
@@ -90,4 +90,4 @@ class DiffusionRecipe(TrainedDiffusion, CommonRecipe):
 
     def trained_part(self) -> TrainedDiffusion:
         """Return what decides the weights: all but how patches are brought and how doses are drawn."""
-        return TrainedDiffusion.model_validate(self.model_dump(exclude={"loader", "predict"}))
+        return TrainedDiffusion.model_validate(self.model_dump(exclude=NOT_TRAINED))

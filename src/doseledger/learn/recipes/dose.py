@@ -11,9 +11,14 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from doseledger.core.errors import BadInput
 from doseledger.core.protocol import PhysicsMap
 from doseledger.core.schema import Block
 from doseledger.learn.recipes.network import AnyNetwork, CascadeRecipe, NetworkRecipe
+
+FROM_NOTHING = "none"
+# How patches are brought and cases predicted decides no weight; what they begin with stands beside a recipe.
+NOT_TRAINED = {"loader", "init_from", "predict"}
 
 Count = Annotated[int, Field(ge=1)]
 CountOrZero = Annotated[int, Field(ge=0)]
@@ -264,10 +269,27 @@ class CommonRecipe(CommonTrained, ModelRecipe):
     """All that the training of a network asks of its block, whatever its family."""
 
     loader: LoaderRecipe
+    # The weights to begin with: a model of these settings, a registered version, or `none`, drawn from the seed.
+    init_from: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*(@v\d+\.\d+\.\d+)?$")]
 
     @abstractmethod
     def trained_part(self) -> CommonTrained:
         """Return what decides the weights: all but how patches are brought and how cases are predicted."""
+
+
+def refuse_idle_base(recipe: ModelRecipe, base: object) -> None:
+    """Refuse a base that a model does not begin with.
+
+    Raises
+    ------
+    BadInput
+        Saying where it would have to stand besides.
+    """
+    if base is not None and isinstance(recipe, CommonRecipe) and recipe.init_from == FROM_NOTHING:
+        raise BadInput(
+            f"bases names {base} for a model of kind {recipe.kind} whose block has init_from: {FROM_NOTHING}; name it "
+            "there too, or take it out of `bases`"
+        )
 
 
 class DoseTrained(CommonTrained):
@@ -285,17 +307,18 @@ class TrainedRecipe(DoseTrained):
     -----
     `prior`: what the network adds its output to: nothing (`none`), or the prescribed doses inside the targets and the
     training patients' mean dose elsewhere (`mean_dose`). `mean_dose_left_out` is the same for other patients, but in
-    training each case stands on the mean of the others: what it would stand on were it new.
+    training each case stands on the mean of the others: what it would stand on were it new. `boosted` is the dose that
+    the trees tell from which `bases` lets the model start: an input too, and cross-fitted in training.
     """
 
     kind: Literal["dose"]
-    prior: Literal["mean_dose", "mean_dose_left_out", "none"]
+    prior: Literal["mean_dose", "mean_dose_left_out", "boosted", "none"]
     loss: LossRecipe
 
     @model_validator(mode="after")
     def _prior_has_its_inputs(self) -> Self:
         seen = self.inputs
-        if self.prior != "none" and (seen.structures != "sdf" or "none" in (seen.prescription, seen.place)):
+        if "mean" in self.prior and (seen.structures != "sdf" or "none" in (seen.prescription, seen.place)):
             raise ValueError(
                 f"prior {self.prior} needs structures sdf, a prescription and a place among the inputs; these are "
                 f"{seen.structures}, {seen.prescription} and {seen.place}; set prior: none for such an ablation"
@@ -319,4 +342,4 @@ class Recipe(TrainedRecipe, CommonRecipe):
 
     def trained_part(self) -> TrainedRecipe:
         """Return what decides the weights: all but how patches are brought and how cases are predicted."""
-        return TrainedRecipe.model_validate(self.model_dump(exclude={"loader", "predict"}))
+        return TrainedRecipe.model_validate(self.model_dump(exclude=NOT_TRAINED))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from doseledger.core.schema import Block
 from doseledger.learn.recipes.dose import (
+    NOT_TRAINED,
     CommonRecipe,
     CommonTrained,
     Count,
@@ -125,17 +127,40 @@ class UNetRecipe(AnyNetwork):
         return _stride_zyx(stride, self.slices)
 
 
+class AnisotropyRecipe(Block):
+    """How the axes z, y, x are halved from level to level where voxels, or images, are no cubes.
+
+    Notes
+    -----
+    An axis of long voxels is left as it is on its first `late_zyx` steps, with kernels of one voxel along it, and then
+    halved at each step until it was halved `halvings_zyx` times (Isensee et al. 2021).
+    """
+
+    late_zyx: tuple[CountOrZero, CountOrZero, CountOrZero]
+    halvings_zyx: tuple[CountOrZero, CountOrZero, CountOrZero]
+
+
 class DeepUNetRecipe(AnyNetwork):
-    """monai's DynUNet, the network of nnU-Net, in 3D or on slices; `supervised` coarser levels have a loss too."""
+    """monai's DynUNet, the network of nnU-Net, in 3D or on slices; `supervised` coarser levels have a loss too.
+
+    Notes
+    -----
+    `filters` holds one number a level, the finest first. `anisotropy` is null where each step halves every axis.
+    """
 
     name: Literal["dynunet"]
     filters: Annotated[list[Count], Field(min_length=3)]
     residual: bool
     supervised: CountOrZero
+    anisotropy: AnisotropyRecipe | None
     slices: SliceRecipe | None
 
     @model_validator(mode="after")
     def _has_the_levels(self) -> DeepUNetRecipe:
+        if self.anisotropy is not None and self.slices is not None:
+            raise ValueError("anisotropy is of networks in 3D; null where `slices` names an axis")
+        if any(set(step) == {1} for step in self.strides_zyx):
+            raise ValueError(f"anisotropy leaves a step of {len(self.filters) - 1} that halves no axis; fewer filters")
         if self.supervised > len(self.filters) - 2:
             raise ValueError(
                 f"supervised is {self.supervised}; of {len(self.filters)} levels at most {len(self.filters) - 2} are"
@@ -145,7 +170,34 @@ class DeepUNetRecipe(AnyNetwork):
     @property
     def total_stride_zyx(self) -> tuple[int, int, int]:
         """How many voxels of the input one voxel of the coarsest level spans."""
-        return _stride_zyx(2 ** (len(self.filters) - 1), self.slices)
+        if self.anisotropy is None:
+            return _stride_zyx(2 ** (len(self.filters) - 1), self.slices)
+        z, y, x = (prod(step[axis] for step in self.strides_zyx) for axis in range(3))
+        return z, y, x
+
+    @property
+    def strides_zyx(self) -> list[tuple[int, int, int]]:
+        """How many voxels of a level one of the next spans along z, y, x, for each step."""
+        steps = []
+        for step in range(len(self.filters) - 1):
+            z, y, x = (2 if late <= step < late + n else 1 for late, n in self._axes)
+            steps.append((z, y, x))
+        return steps
+
+    @property
+    def kernels_zyx(self) -> list[tuple[int, int, int]]:
+        """Size of the convolutions along z, y, x for each level."""
+        levels = []
+        for level in range(len(self.filters)):
+            z, y, x = (1 if level < late else 3 for late, _ in self._axes)
+            levels.append((z, y, x))
+        return levels
+
+    @property
+    def _axes(self) -> list[tuple[int, int]]:
+        if self.anisotropy is None:
+            return [(0, len(self.filters) - 1)] * 3
+        return list(zip(self.anisotropy.late_zyx, self.anisotropy.halvings_zyx, strict=True))
 
 
 SegmentNetwork = UNetRecipe | DeepUNetRecipe
@@ -212,4 +264,4 @@ class SegmentationRecipe(TrainedSegmentation, CommonRecipe):
 
     def trained_part(self) -> TrainedSegmentation:
         """Return what decides the weights: all but how patches are brought and how cases are predicted."""
-        return TrainedSegmentation.model_validate(self.model_dump(exclude={"loader", "predict"}))
+        return TrainedSegmentation.model_validate(self.model_dump(exclude=NOT_TRAINED))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -38,23 +39,23 @@ class AveragedTask(NetworkTask):
             self.ema = AveragedModel(network, avg_fn=partial(_moving_average, decay)).requires_grad_(False)
             # From 1: at 0 the first update would be a copy.
             self.ema.n_averaged.fill_(1)
-        self.averaged_step = 0
 
     @property
     def averaged(self) -> nn.Module:
         """The network with the weights that predict."""
         return self.network if self.ema is None else self.ema
 
-    def on_train_start(self) -> None:
-        """Count the optimiser's steps from where a resumed run stands."""
-        self.averaged_step = self.trainer.global_step
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Make one step and take the weights into their moving average, before any hook keeps them."""
+        super().optimizer_step(*args, **kwargs)
+        if self.ema is not None:
+            self.ema.update_parameters(self.network)
 
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Take the weights into their moving average, once for each step of the optimiser."""
-        if self.ema is None or self.trainer.global_step == self.averaged_step:
-            return
-        self.averaged_step = self.trainer.global_step
-        self.ema.update_parameters(self.network)
+    def begin_from(self, weights: Mapping[str, Tensor], extras: Mapping[str, Any]) -> None:
+        """Take over a trained network's weights; their average begins with them."""
+        super().begin_from(weights, extras)
+        if self.ema is not None:
+            self.ema.module.load_state_dict(weights)
 
     def weights(self) -> dict[str, Tensor]:
         """Return the weights that predict."""

@@ -1,7 +1,8 @@
-"""Records of a training: epochs, history.csv, checkpoints, resume state."""
+"""Records of a training: epochs, history.csv, checkpoints."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,13 +12,11 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from doseledger.core.damage import refuse_damage
-from doseledger.core.errors import BadInput
-from doseledger.core.fanout import Tell
 from doseledger.core.files import atomic_path, write_text
+from doseledger.core.types import Tell
 from doseledger.learn.run import SEGMENT_SCORES, Task, monitored_in, trained_name
-from doseledger.learn.training.archive import digest_of
-from doseledger.learn.training.checkpoint import DIGEST, Checkpoint, save_checkpoint
+from doseledger.learn.training.checkpoint import Checkpoint, save_checkpoint
+from doseledger.learn.training.optimiser import plateau_share
 from doseledger.learn.training.ranks import Team, gather
 from doseledger.learn.training.resume import ResumeState
 from doseledger.learn.watch.heartbeat import Pulse
@@ -54,14 +53,14 @@ class Alive(pl.Callback):
 
 
 class Recorder(pl.Callback):
-    """Keeps history, best and last checkpoint and the resume state, and stops early when the recipe says so.
+    """Keeps history, best and last checkpoint, and stops early when the recipe says so.
 
     Parameters
     ----------
     out
         Folder of the run.
     state
-        Where the resume state lies; best.ckpt is kept there too, as the run's folder may be emptied before a resume.
+        Where best.ckpt is kept too, as the run's folder may be emptied before a resume.
     make_checkpoint
         Our checkpoint of a task at an epoch with its scores.
     live
@@ -85,49 +84,30 @@ class Recorder(pl.Callback):
         self.team, self.groups = team, groups
         self.history: list[dict[str, float]] = []
         self.best: dict[str, float] = {}
-        self.torch_rng: list[torch.Tensor] = []
         self.losses: list[torch.Tensor] = []
         self.case_ids: list[str] = []
         self.trained_scores: dict[str, float] = {}
-        self.began = 0.0
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Make sure that all processes go on from the same place.
-
-        Raises
-        ------
-        BadInput
-            If some see an interrupted run's state and others don't.
-        """
-        if len(set(gather(self.state.found))) > 1:
-            raise BadInput(
-                "some of the processes see an interrupted run to go on from, others don't: the root of resume states "
-                "must be one folder that all nodes share"
-            )
+        self.began, self.skipped = 0.0, 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed run needs of this one: of each process what differs."""
-        return {"history": self.history, "best": self.best, "torch_rng": gather(torch.get_rng_state())}
+        """Return what a resumed run needs of this one: of the epoch under way the losses, of each process its own."""
+        losses, seconds = gather([loss.cpu() for loss in self.losses]), time.perf_counter() - self.began
+        return {"history": self.history, "best": self.best, "losses": losses, "seconds": seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the history of the interrupted run."""
+        """Take over history and epoch of the interrupted run."""
         self.history, self.best = state_dict["history"], state_dict["best"]
-        self.torch_rng = state_dict["torch_rng"]
-
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Put the digest of weights and optimiser into the resume state."""
-        checkpoint[DIGEST] = _digest_of_state(checkpoint, self.state.lightning)
+        self.losses = state_dict["losses"][self.team.rank]
+        self.began = time.perf_counter() - state_dict["seconds"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Continue torch's random numbers where the interrupted run left them."""
-        if self.torch_rng:
-            torch.set_rng_state(self.torch_rng[self.team.rank])
+        """Put the losses of a resumed epoch beside those that follow."""
+        self.losses = [loss.to(pl_module.device) for loss in self.losses]
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock."""
-        self.losses, self.began = [], time.perf_counter()
+        """Start the clock, and look how many steps were left out before."""
+        task: Any = pl_module
+        self.losses, self.began, self.skipped = [], time.perf_counter(), int(task.skipped)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -159,11 +139,13 @@ class Recorder(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the epoch down; Lightning has validated before this when it was time to."""
-        epoch, task = trainer.current_epoch, pl_module
+        task: Any = pl_module
+        epoch = trainer.current_epoch
         fit = task.recipe.fit
         validated = (epoch + 1) % fit.validate_every == 0
         scores = task.validation_scores() if validated else {}
-        losses = gather(float(torch.stack(self.losses).double().mean()))
+        finite = [loss for loss in torch.stack(self.losses).double().tolist() if math.isfinite(loss)]
+        losses = gather(sum(finite) / len(finite) if finite else math.nan)
         row = {
             "epoch": epoch + 1,
             "steps": trainer.global_step,
@@ -173,6 +155,8 @@ class Recorder(pl.Callback):
             **scores,
             "seconds": time.perf_counter() - self.began,
         }
+        if int(task.skipped) > self.skipped:
+            self.live.tell(f"{int(task.skipped)} steps left out so far: loss or gradients were not finite")
         self.history.append(row)
         monitored = self.groups.scores[0]
         better = validated and scores[monitored] < self.best.get(monitored, float("inf"))
@@ -180,12 +164,18 @@ class Recorder(pl.Callback):
             self.best = {"epoch": epoch + 1, **scores}
         if self.team.is_main:
             self._write(task, row, scores, better=better)
+        self._follow_plateau(trainer, task)
         if fit.early_stop_epochs and epoch + 1 - self.best.get("epoch", 0) >= fit.early_stop_epochs:
             self.live.tell(f"no better validation for {fit.early_stop_epochs} epochs: stopped early")
             trainer.should_stop = True
-        elif epoch + 1 < fit.max_epochs:
-            # Not after the last epoch: a run that was killed there repeats that epoch, and ends as it would have.
-            self._save_state(trainer)
+
+    def _follow_plateau(self, trainer: pl.Trainer, task: Any) -> None:
+        """Set the rate of a plateau schedule: after a validation that was no better, the next epochs have less."""
+        recipe, monitored = task.recipe.optimiser, self.groups.scores[0]
+        if recipe.schedule == "plateau":
+            share = plateau_share([row[monitored] for row in self.history if monitored in row], recipe)
+            for group in trainer.optimizers[0].param_groups:
+                group["lr"] = task.lr * share
 
     def _write(self, task: Any, row: dict[str, float], scores: dict[str, float], *, better: bool) -> None:
         write_text(self.out / "history.csv", history_csv(self.history, self.groups.scores))
@@ -197,40 +187,6 @@ class Recorder(pl.Callback):
         max_epochs = task.recipe.fit.max_epochs
         self.live.tell(describe_epoch(row, max_epochs, better=better))
         self.live.epoch_ended(self.history, self.best, max_epochs)
-
-    def _save_state(self, trainer: pl.Trainer) -> None:
-        if not self.team.is_main:
-            # It writes nothing, but hands in its part and waits for the others.
-            trainer.save_checkpoint(self.state.lightning, weights_only=False)
-            return
-        with atomic_path(self.state.lightning) as part:
-            trainer.save_checkpoint(part, weights_only=False)
-
-
-def require_whole(state: Path) -> None:
-    """Do nothing if an interrupted run's state is as it was written.
-
-    Raises
-    ------
-    BadInput
-        If it can't be read, or weights or optimiser are others than those that it holds the digest of.
-    """
-
-    def refusal(reason: str) -> BadInput:
-        return BadInput(
-            f"{state}: the interrupted run can't go on, its state is damaged ({reason}); start from the beginning "
-            f"with `doseledger train MODEL --fresh`, or delete {state.parent}"
-        )
-
-    with refuse_damage(refusal):
-        content = torch.load(state, map_location="cpu", weights_only=True)
-        said, found = content[DIGEST], _digest_of_state(content, state)
-    if said != found:
-        raise refusal("its weights or its optimiser's are not those that were written")
-
-
-def _digest_of_state(checkpoint: dict[str, Any], path: Path) -> str:
-    return digest_of([checkpoint["state_dict"], checkpoint["optimizer_states"]], path)
 
 
 def history_csv(history: list[dict[str, float]], scores: tuple[str, ...]) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from doseledger.core.files import atomic_path
 from doseledger.core.schema import load_block
 from doseledger.learn.data.inputs import InputSpec, beams_of, spacing_range
 from doseledger.learn.recipes.dose import InputRecipe, TrainedPart, TrainedRecipe
+from doseledger.learn.run import Ancestor
 from doseledger.learn.training.archive import digest_of, read_archive
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ class Checkpoint:
         The protocol's block that the physics maps among its inputs were made of; None without such inputs.
     extras
         What else the family's prediction needs, as plain values and tensors.
+    ancestors
+        The models that its training began with, the nearest first: their cases count as seen.
     """
 
     model: str
@@ -70,6 +73,17 @@ class Checkpoint:
     weights: dict[str, Tensor]
     beams: dict[str, Any] | None = None
     extras: dict[str, Any] = field(default_factory=dict)
+    ancestors: tuple[Ancestor, ...] = ()
+
+    @property
+    def all_trained_on(self) -> dict[str, str]:
+        """SHA256 by case id of the cases that its weights have seen, its ancestors' too."""
+        return _with_inherited(self.trained_on, [(line, line.trained_on) for line in self.ancestors])
+
+    @property
+    def all_selected_on(self) -> dict[str, str]:
+        """The same of the cases that chose an epoch."""
+        return _with_inherited(self.selected_on, [(line, line.selected_on) for line in self.ancestors])
 
     @property
     def spec(self) -> InputSpec:
@@ -82,7 +96,7 @@ class Checkpoint:
         """
         if not isinstance(self.recipe.inputs, InputRecipe):
             raise BadInput(f"{self.model}: its kind is {self.recipe.kind}, which predicts no dose")
-        return InputSpec(self.structure_names, self.target_names, self.recipe.inputs)
+        return InputSpec(self.structure_names, self.target_names, self.recipe.inputs, "boosted" in self.extras)
 
 
 def make_checkpoint(  # noqa: PLR0913
@@ -118,6 +132,7 @@ def make_checkpoint(  # noqa: PLR0913
         beams=beams_of(cases["train"]),
         weights=weights,
         extras=extras,
+        ancestors=run.ancestors,
     )
 
 
@@ -139,6 +154,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "beams": checkpoint.beams,
         "extras": checkpoint.extras,
     }
+    if checkpoint.ancestors:
+        content["ancestors"] = [asdict(line) for line in checkpoint.ancestors]
     content[DIGEST] = digest_of(content, path)
     # Through memory: given a path, torch writes that file's name into the archive.
     buffer = io.BytesIO()
@@ -178,6 +195,7 @@ def load_checkpoint(path: Path, recipe_type: type[TrainedPart] = TrainedRecipe) 
             weights=content["weights"],
             beams=content["beams"],
             extras=content.get("extras", {}),
+            ancestors=_ancestors(content),
         )
 
 
@@ -203,8 +221,13 @@ def fill(network: nn.Module, weights: dict[str, Tensor], where: object) -> None:
         ) from error
 
 
-def read_seen(path: Path) -> dict[str, str]:
-    """Return the SHA256 by case id of all that a model of any family was trained or selected on.
+def read_seen(path: Path, cohort: str) -> dict[str, str]:
+    """Return the SHA256 by case id of all that a model of any family, or an ancestor, was trained or selected on.
+
+    Parameters
+    ----------
+    cohort
+        Whose case ids are as they stand; an ancestor's of another cohort begin with the ancestor's name.
 
     Raises
     ------
@@ -215,8 +238,24 @@ def read_seen(path: Path) -> dict[str, str]:
     """
     content = read_content(path)
     with _as_bad_checkpoint(path):
-        seen: dict[str, str] = {**content["selected_on"], **content["trained_on"]}
-        return seen
+        inherited = [(line, {**line.selected_on, **line.trained_on}) for line in _ancestors(content)]
+        return _with_inherited({**content["selected_on"], **content["trained_on"]}, inherited, cohort)
+
+
+def _ancestors(content: Mapping[str, Any]) -> tuple[Ancestor, ...]:
+    return tuple(Ancestor(**line) for line in content.get("ancestors", []))
+
+
+def _with_inherited(
+    own: Mapping[str, str], inherited: Sequence[tuple[Ancestor, Mapping[str, str]]], cohort: str | None = None
+) -> dict[str, str]:
+    """SHA256 by case id; an ancestor's id that already stands for other bytes, or is another cohort's, names it."""
+    seen = dict(own)
+    for line, cases in inherited:
+        for case_id, digest in cases.items():
+            strange = cohort not in (None, line.cohort) or seen.get(case_id, digest) != digest
+            seen[f"{line.name}: {case_id}" if strange else case_id] = digest
+    return seen
 
 
 def model_of(path: Path) -> str:

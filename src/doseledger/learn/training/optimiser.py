@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR
 
-from doseledger.learn.recipes.dose import FitRecipe, OptimiserRecipe
+from doseledger.learn.recipes.dose import OptimiserRecipe
+
+# An improvement by less than this share is none.
+PLATEAU_THRESHOLD = 1e-4
 
 
 def scheduled_optimiser(
-    network: torch.nn.Module, recipe: OptimiserRecipe, fit: FitRecipe, *, lr: float, n_steps: int, monitor: str
+    network: torch.nn.Module, recipe: OptimiserRecipe, *, lr: float, n_steps: int
 ) -> dict[str, Any]:
     """Return the optimiser and the schedule of its learning rate, in Lightning's form.
+
+    A plateau's rate follows from the history of scores: `plateau_share`, set as an epoch ends.
 
     Parameters
     ----------
@@ -22,14 +28,10 @@ def scheduled_optimiser(
         The rate itself, before the schedule.
     n_steps
         Steps of the optimiser in the whole run.
-    monitor
-        The score that a plateau is one of.
     """
     optimiser = build_optimiser(network, recipe, lr)
     if recipe.schedule == "plateau":
-        plateau = ReduceLROnPlateau(optimiser, factor=recipe.plateau_factor, patience=recipe.plateau_epochs)
-        settings = {"scheduler": plateau, "monitor": monitor, "interval": "epoch", "frequency": fit.validate_every}
-        return {"optimizer": optimiser, "lr_scheduler": settings}
+        return {"optimizer": optimiser}
     schedule = LambdaLR(optimiser, lambda step: lr_share(step, n_steps, recipe))
     return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -62,3 +64,22 @@ def lr_share(step: int, n_steps: int, recipe: OptimiserRecipe) -> float:
         return 1.0
     done = min(1.0, (step - warmup) / max(1, n_steps - warmup))
     return recipe.final_share + (1 - recipe.final_share) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def plateau_share(scores: Sequence[float], recipe: OptimiserRecipe) -> float:
+    """Return which share of the learning rate is left after these validation scores, the less the better.
+
+    Notes
+    -----
+    As torch's ReduceLROnPlateau, which keeps a state of its own; this one is a function of the history that a resumed
+    run has anyway.
+    """
+    share, best, n_worse = 1.0, math.inf, 0
+    for score in scores:
+        if score < best * (1.0 - PLATEAU_THRESHOLD):
+            best, n_worse = score, 0
+            continue
+        n_worse += 1
+        if n_worse > recipe.plateau_epochs:
+            share, n_worse = share * recipe.plateau_factor, 0
+    return share

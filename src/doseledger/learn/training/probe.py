@@ -69,8 +69,6 @@ def probe_steps(
     BadInput
         If settings and cases do not fit, or memory does not suffice.
     """
-    if isinstance(run.recipe, Recipe):
-        run = replace(run, recipe=run.recipe.model_copy(update={"prior": "none"}))
     table = read_table(splits, SPLITS)
     physics = physics if run.recipe.physics else None
     files = case_files(cases, table, "train", fold=run.fold, repeat=run.repeat, physics=physics)
@@ -79,8 +77,16 @@ def probe_steps(
         return tried
     recipe, reader = run.network_recipe, run.family.reader
     opened = [open_case(file) for file in files[: recipe.sampling.batch_size]]
+    if run.family.told is not None:
+        opened = [run.family.told(case) for case in opened]
     spec = reader.spec_of(opened, recipe.inputs)
     with explained_memory_errors(recipe):
+        if run.parent is not None:
+            # Refused here where it doesn't fit. What it has learned has little to gain in a few steps.
+            make_task(run, spec, {"train": opened})
+            run = replace(run, parent=None)
+        if isinstance(run.recipe, Recipe):
+            run = replace(run, recipe=run.recipe.model_copy(update={"prior": "none"}))
         task = make_task(run, spec, {"train": opened})
         batch = next(iter(patch_loader(reader.patches(opened, spec, recipe, run.seed), recipe)))
         optimiser = build_optimiser(task.network, recipe.optimiser, task.lr)

@@ -20,6 +20,9 @@ from torch.utils.data import DataLoader, Sampler
 from doseledger.core.errors import BadInput
 
 Item = TypeVar("Item")
+# Where a run goes on: the epoch, from 0, and how many of its batches are done.
+Start = tuple[int, int]
+BEGINNING: Start = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -108,34 +111,50 @@ def trainer_options(devices: int, nodes: int) -> dict[str, Any]:
 
 
 class RankSampler(Sampler[Any]):
-    """Every size-th key of another sampler, beginning with this rank's; each rank has as many."""
+    """Every size-th key of another sampler, beginning with this rank's; each rank has as many.
 
-    def __init__(self, sampler: Any, team: Team) -> None:
-        self.sampler, self.team = sampler, team
+    Parameters
+    ----------
+    resumed
+        An epoch that was interrupted, and how many of this rank's keys it has behind it.
+    """
+
+    def __init__(self, sampler: Any, team: Team, resumed: tuple[int, int] = BEGINNING) -> None:
+        self.sampler, self.team, self.resumed = sampler, team, resumed
+        # At once: Lightning lets worker processes begin before it chooses the epoch.
+        self.set_epoch(resumed[0])
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch; Lightning calls this."""
+        self.epoch = epoch
         self.sampler.set_epoch(epoch)
 
     def __len__(self) -> int:
         return len(self.sampler) // self.team.size
 
     def __iter__(self) -> Iterator[Any]:
-        keys = list(self.sampler)
-        yield from keys[self.team.rank : len(self) * self.team.size : self.team.size]
+        keys, (epoch, n_done) = list(self.sampler), self.resumed
+        own = keys[self.team.rank : len(self) * self.team.size : self.team.size]
+        yield from own[n_done if self.epoch == epoch else 0 :]
 
 
-def share_patches(loader: DataLoader[Any], team: Team) -> DataLoader[Any]:
-    """Return the loader of this rank's part of the patches; alone, the loader itself.
+def share_patches(loader: DataLoader[Any], team: Team, start: Start = BEGINNING) -> DataLoader[Any]:
+    """Return the loader of this rank's part of the patches; alone and from the beginning, the loader itself.
+
+    Parameters
+    ----------
+    start
+        Where a resumed run goes on: what lies before it is left out, once.
 
     Raises
     ------
     BadInput
         If an epoch's patches do not fill one batch on every rank.
     """
-    if team.size == 1:
+    if team.size == 1 and start == BEGINNING:
         return loader
-    sampler, size = RankSampler(loader.sampler, team), loader.batch_size or 1
+    size = loader.batch_size or 1
+    sampler = RankSampler(loader.sampler, team, (start[0], start[1] * size))
     if len(sampler) < size:
         raise BadInput(
             f"an epoch has {len(loader.sampler)} patches: too few for a batch of {size} on each of {team.size} "  # type: ignore[arg-type]

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-from doseledger.core.errors import BadInput
+from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import read_mapping, sha256_of_json, write_json
+from doseledger.learn.watch.heartbeat import STATE_FILE
 
 PARTS_FILE = "fingerprint.json"
-LIGHTNING_FILE = "last.ckpt"
+LOCK_FILE = "lock"
 
 
 @dataclass(frozen=True)
@@ -21,15 +25,24 @@ class ResumeState:
     folder: Path
     found: bool
     why: str
+    # Descriptor of the lock that the process which works on it holds, for as long as it lives.
+    lock: int | None = None
 
     @property
     def lightning(self) -> Path:
         """Lightning's own checkpoint: weights, optimiser, schedule, progress, callbacks."""
-        return self.folder / LIGHTNING_FILE
+        return self.folder / STATE_FILE
+
+    def release(self) -> None:
+        """Leave the state to whoever comes next."""
+        if self.lock is not None:
+            os.close(self.lock)
 
 
-def open_state(root: Path, model: str, parts: dict[str, Any], *, fresh: bool) -> ResumeState:
+def open_state(root: Path, model: str, parts: dict[str, Any], *, fresh: bool, twins: bool = True) -> ResumeState:
     """Return the resume state of the run that has these parts, and in words why it goes on or starts anew.
+
+    Two processes that train the same at once (two experiments that differ in how they predict) have one each.
 
     Parameters
     ----------
@@ -39,23 +52,59 @@ def open_state(root: Path, model: str, parts: dict[str, Any], *, fresh: bool) ->
         All that decides the result, as JSON values: recipe, lr, seed, fold, splits, cases, code, data gate.
     fresh
         Throw away what is there.
+    twins
+        Whether a state of its own may be begun while another process works on this one.
+
+    Raises
+    ------
+    NotReady
+        If not, and another process does.
     """
-    folder = root / model / sha256_of_json(parts)[:16]
-    if fresh and folder.exists():
-        shutil.rmtree(folder)
-    if (folder / LIGHTNING_FILE).is_file():
-        return ResumeState(folder, True, "settings, data and code are those of the interrupted run")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / PARTS_FILE, parts)
-    others = [other for other in list_states(root, model) if other != folder]
+    name = sha256_of_json(parts)[:16]
+    for turn in count(1) if twins else [1]:
+        folder = root / model / (name if turn == 1 else f"{name}-{turn}")
+        lock = _lock(folder)
+        if lock is not None:
+            break
+    else:
+        raise NotReady(f"another process trains this very model now, with {root / model / name}; wait for its end")
     if fresh:
+        for file in set(folder.iterdir()) - {folder / LOCK_FILE}:
+            file.unlink()
+    if (folder / STATE_FILE).is_file():
+        return ResumeState(folder, True, "settings, data and code are those of the interrupted run", lock)
+    write_json(folder / PARTS_FILE, parts)
+    others = [other for other in list_states(root, model) if not other.name.startswith(name)]
+    if turn > 1:
+        why = "another process trains the same now"
+    elif fresh:
         why = "a fresh start was asked for"
     elif others:
         changed = changed_parts(read_mapping(others[0] / PARTS_FILE), parts)
         why = f"the interrupted run of {model} differs: {'; '.join(changed)}"
     else:
         why = f"there is no interrupted run of {model}"
-    return ResumeState(folder, False, why)
+    return ResumeState(folder, False, why, lock)
+
+
+def _lock(folder: Path) -> int | None:
+    """Take a state for this process, until it ends; None while another one has it.
+
+    Notes
+    -----
+    By fcntl's record lock: a loader process that outlives a killed training holds none, other than flock's.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(lock).st_ino == (folder / LOCK_FILE).stat().st_ino:
+            return lock
+    except OSError:
+        # Another process has it, or has just ended and taken the folder away.
+        pass
+    os.close(lock)
+    return None
 
 
 def join_state(root: Path, model: str, parts: dict[str, Any], *, fresh: bool) -> ResumeState:
@@ -64,13 +113,13 @@ def join_state(root: Path, model: str, parts: dict[str, Any], *, fresh: bool) ->
     An interrupted run's state stays as it was until the first epoch has ended, which takes all of them: they agree.
     """
     folder = root / model / sha256_of_json(parts)[:16]
-    return ResumeState(folder, not fresh and (folder / LIGHTNING_FILE).is_file(), "")
+    return ResumeState(folder, not fresh and (folder / STATE_FILE).is_file(), "")
 
 
 def list_states(root: Path, model: str | None = None) -> list[Path]:
     """Return the folders of interrupted runs, of one model or all, those touched last first."""
-    states = [file.parent for file in root.glob(f"{model or '*'}/*/{LIGHTNING_FILE}")]
-    return sorted(states, key=lambda folder: (folder / LIGHTNING_FILE).stat().st_mtime, reverse=True)
+    states = [file.parent for file in root.glob(f"{model or '*'}/*/{STATE_FILE}")]
+    return sorted(states, key=lambda folder: (folder / STATE_FILE).stat().st_mtime, reverse=True)
 
 
 def clear_states(root: Path, model: str) -> int:

@@ -59,6 +59,7 @@ def write_run_files(run: TrainingRun, out: Path, splits: Path, spec: Any, cases:
         "cases_sha256": sha256_of_json({c.case_id: c.file.sha256 for part in cases.values() for c in part}),
         "data_gate": run.token,
         **run.family.parts,
+        **({"ancestors": [line.told for line in run.ancestors]} if run.ancestors else {}),
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,

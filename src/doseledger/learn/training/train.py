@@ -18,21 +18,32 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from doseledger.core.code import reached_code
 from doseledger.core.errors import BadInput, NotReady
-from doseledger.core.fanout import Tell
 from doseledger.core.files import sha256_of_file
 from doseledger.core.tables import SPLITS, read_table
+from doseledger.core.types import Tell
 from doseledger.learn.data.inputs import OpenCase, case_files, open_case
 from doseledger.learn.data.patches import case_loader, patch_loader
 from doseledger.learn.recipes.dose import CommonRecipe
 from doseledger.learn.run import CasesByPart, Task, TrainingRun
-from doseledger.learn.training.callbacks import Alive, CaseGroups, Log, Recorder, copy_file, require_whole
+from doseledger.learn.training.callbacks import Alive, CaseGroups, Log, Recorder, copy_file
 from doseledger.learn.training.checkpoint import Checkpoint, make_checkpoint
+from doseledger.learn.training.keeping import NOTHING_MORE, Kept, StateKeeper, StepSeeds, require_whole
 from doseledger.learn.training.measured import measured_cases
-from doseledger.learn.training.ranks import Team, share_cases, share_patches, team_of, trainer_options
+from doseledger.learn.training.parent import refuse_seen_split, require_fit
+from doseledger.learn.training.ranks import (
+    BEGINNING,
+    Team,
+    share_cases,
+    share_patches,
+    team_of,
+    trainer_options,
+)
 from doseledger.learn.training.resume import ResumeState, join_state, open_state
 from doseledger.learn.training.run_files import device_name, resolved_settings, write_run_files
+from doseledger.learn.training.told import told_cases
 from doseledger.learn.watch.heartbeat import Pulse, stacks_on_request
-from doseledger.learn.watch.live import Live, open_wandb
+from doseledger.learn.watch.live import Live
+from doseledger.learn.watch.loggers import Record, open_logger
 from doseledger.learn.watch.red_flags import RedFlagLimits
 
 TALKATIVE = (
@@ -64,7 +75,7 @@ def train(
     fresh: bool,
     tell: Tell,
     red_flags: RedFlagLimits | None = None,
-    wandb: bool = False,
+    kept: Kept = NOTHING_MORE,
 ) -> None:
     """Train a model and write its run: checkpoints, history, settings, summary and log.
 
@@ -76,8 +87,8 @@ def train(
         Takes each line that train.log gets.
     red_flags
         Limits of the signs that are told as it trains; None tells of none.
-    wandb
-        Keep an offline Weights & Biases record beside the resume states too.
+    kept
+        What is kept besides the run's own files, and how often.
 
     Raises
     ------
@@ -91,33 +102,42 @@ def train(
         return
     team = team_of(run.devices, run.nodes)
     cases = open_cases(run, places)
-    spec = run.family.reader.spec_of([*cases["train"], *cases["val"]], run.recipe.inputs)
-    opened = open_state if team.is_main else join_state
-    state = opened(places.state_root, run.model, fingerprint_parts(run, places, cases), fresh=fresh)
+    refuse_seen_split(run, read_table(places.splits, SPLITS))
+    parts = fingerprint_parts(run, places, cases)
+    if team.is_main:
+        state = open_state(places.state_root, run.model, parts, fresh=fresh, twins=team.size == 1)
+    else:
+        state = join_state(places.state_root, run.model, parts, fresh=fresh)
     pulse = Pulse(state.folder, main=team.is_main)
     with ExitStack() as stack:
+        stack.callback(state.release)
         stack.enter_context(pulse.refusals())
         stack.enter_context(stacks_on_request(state.folder))
         log: Tell = _unheard
         if team.is_main:
             log = _start_log(places, state, tell)
+        cases = told_cases(run.family, cases, state.folder / f"told{team.rank}", log)
+        spec = run.family.reader.spec_of([*cases["train"], *cases["val"]], run.recipe.inputs)
+        if team.is_main:
             write_run_files(run, places.out, places.splits, spec, cases)
         live = Live(places.out, red_flags, log)
-        if wandb and team.is_main:
+        if team.is_main:
             # Beside the resume states, not among them: it outlives the run.
-            folder = places.state_root.parent / "wandb"
-            live.sink = stack.enter_context(open_wandb(folder, run.model, state.folder.name, resolved_settings(run)))
+            folder = places.state_root.parent / kept.logger
+            record = Record(folder, run.model, state.folder.name, resolved_settings(run))
+            live.sink = stack.enter_context(open_logger(kept.logger, record))
         task = make_task(run, spec, cases)
         validated, trained = ([case.case_id for case in part] for part in (cases["val"], measured_cases(run, cases)))
         groups = CaseGroups(validated, trained, run.family.scores)
         log(_describe(run, task, team, cases, groups))
         began = time.perf_counter()
         recorder = Recorder(places.out, state, _checkpoint_maker(run, spec, cases), live, team, groups)
-        _fit(run, task, [Alive(pulse), recorder], state, cases, team)
+        keeper = StateKeeper(state, kept.every_steps, team)
+        _fit(run, task, [Alive(pulse), StepSeeds(run.seed, team), recorder, keeper], state, cases, team)
         seconds, best = time.perf_counter() - began, recorder.best["epoch"]
         log(f"trained in {seconds:.0f} s on {device_name()}; best epoch {best:.0f}")
-    if team.is_main:
-        shutil.rmtree(state.folder)
+        if team.is_main:
+            shutil.rmtree(state.folder)
 
 
 def _unheard(line: str) -> None:
@@ -139,8 +159,9 @@ def _start_log(places: Places, state: ResumeState, tell: Tell) -> Log:
 
 def _describe(run: TrainingRun, task: Task, team: Team, cases: CasesByPart, groups: CaseGroups) -> str:
     n_weights = sum(weight.numel() for weight in task.network.parameters())
+    begun = f", begun with those of {run.parent.name}" if run.parent else ""
     text = (
-        f"{run.model}: {n_weights / 1e6:.2f} million weights; {len(cases['train'])} training cases "
+        f"{run.model}: {n_weights / 1e6:.2f} million weights{begun}; {len(cases['train'])} training cases "
         f"({len(groups.trained)} measured with each validation), {len(cases['val'])} validation cases"
     )
     if team.size == 1:
@@ -163,10 +184,20 @@ def open_cases(run: TrainingRun, places: Places) -> CasesByPart:
 
 
 def make_task(run: TrainingRun, spec: Any, cases: CasesByPart) -> Task:
-    """Return the task of the run's family, with weights drawn from the run's seed and nothing else's."""
+    """Return the task of the run's family, with its parent's weights, or drawn from the run's seed and nothing else's.
+
+    Raises
+    ------
+    BadInput
+        If its parent's weights don't fit.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)
-        return run.family.make_task(run, spec, cases)
+        task = run.family.make_task(run, spec, cases)
+    if run.parent is not None:
+        require_fit(run, task.weights())
+        task.begin_from(run.parent.weights, run.parent.extras)
+    return task
 
 
 def fingerprint_parts(run: TrainingRun, places: Places, cases: CasesByPart) -> dict[str, Any]:
@@ -183,6 +214,7 @@ def fingerprint_parts(run: TrainingRun, places: Places, cases: CasesByPart) -> d
         "code": reached_code(__name__, run.family.module),
         "data_gate": run.token,
         **run.family.parts,
+        **({"init_from": [line.sha256 for line in run.ancestors]} if run.ancestors else {}),
         "processes": run.devices * run.nodes,
         "versions": {"torch": torch.__version__, "pytorch_lightning": pl.__version__},
     }
@@ -203,10 +235,10 @@ def quiet_lightning() -> Iterator[None]:
             warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
             warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
             warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
+            # What is behind an interrupted run is left out by the sampler.
+            warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
             # Torch 2.13 renames what older ones know by this name alone.
             warnings.filterwarnings("ignore", message=".*broadcast_buffers.* is deprecated", category=FutureWarning)
-            # The scores are the same on all processes already.
-            warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
@@ -240,7 +272,9 @@ def _fit(
     run: TrainingRun, task: Task, callbacks: list[pl.Callback], state: ResumeState, cases: CasesByPart, team: Team
 ) -> None:
     recipe, reader = run.network_recipe, run.family.reader
-    patches = share_patches(patch_loader(reader.patches(cases["train"], task.spec, recipe, run.seed), recipe), team)
+    start = require_whole(state.lightning) if state.found else BEGINNING
+    loader = patch_loader(reader.patches(cases["train"], task.spec, recipe, run.seed), recipe)
+    patches = share_patches(loader, team, start)
     validated = share_cases([*cases["val"], *measured_cases(run, cases)], team)
     whole = case_loader(reader.whole(validated, task.spec, recipe.sampling.patch_zyx), recipe.loader)
     with (
@@ -248,8 +282,6 @@ def _fit(
         explained_memory_errors(recipe),
         torch.random.fork_rng(devices=[]),
     ):
-        # Each rank draws noise of its own, where a family draws any; patches have theirs from their keys.
-        torch.manual_seed(run.seed + team.rank)
         trainer = pl.Trainer(
             accelerator="auto",
             **trainer_options(run.devices, run.nodes),
@@ -270,8 +302,6 @@ def _fit(
         )
         # weights_only: the state is this program's own, and no code in it is run.
         resume_from = str(state.lightning) if state.found else None
-        if state.found:
-            require_whole(state.lightning)
         try:
             trainer.fit(task, patches, whole, ckpt_path=resume_from, weights_only=True)
         except SIGTERMException as error:

@@ -17,6 +17,8 @@ from doseledger.core.files import read_json, write_json
 
 BEAT_FILE = "heartbeat.json"
 STACKS_FILE = "stacks.txt"
+# What an interrupted training goes on from.
+STATE_FILE = "last.ckpt"
 # Holds the process id of the watchdog that started a training.
 WATCHED_BY = "DOSELEDGER_WATCHED_BY"
 # A beat costs a small file: steps shorter than this share one.

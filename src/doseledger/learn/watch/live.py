@@ -1,35 +1,19 @@
-"""A training as it goes on: live.json, red flags, offline W&B."""
+"""A training as it goes on: live.json and red flags."""
 
 from __future__ import annotations
 
-import importlib
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from doseledger.core.errors import NotReady
-from doseledger.core.fanout import Tell
 from doseledger.core.files import write_json
+from doseledger.core.types import Tell
+from doseledger.learn.watch.loggers import Row, Sink
 from doseledger.learn.watch.red_flags import RedFlagLimits, red_flags
 
 LIVE_FILE = "live.json"
 # No clock in a file of the run: equal runs give equal bytes.
 NOT_TOLD = frozenset({"seconds"})
-# Weights & Biases, should it be asked for, sends nothing and asks nobody.
-WANDB_ENVIRONMENT = {
-    "WANDB_MODE": "offline",
-    "WANDB_SILENT": "true",
-    "WANDB_ERROR_REPORTING": "false",
-    "WANDB_DISABLE_GIT": "true",
-    "WANDB_DISABLE_CODE": "true",
-    "WANDB__DISABLE_STATS": "true",
-    "WANDB__DISABLE_META": "true",
-}
-
-Row = Mapping[str, float]
-Sink = Callable[[Row], None]
 
 
 class Live:
@@ -76,47 +60,3 @@ def live_metrics(history: Sequence[Row], best: Row, max_epochs: int) -> dict[str
         "latest": latest,
         "best": dict(best),
     }
-
-
-@contextmanager
-def open_wandb(folder: Path, model: str, fingerprint: str, settings: Mapping[str, Any]) -> Iterator[Sink]:
-    """Yield what writes an epoch to an offline Weights & Biases record.
-
-    Parameters
-    ----------
-    folder
-        Where the record is kept: outside the run, as it holds clock and host.
-    fingerprint
-        Of the run: a resumed one goes on under the same id.
-    settings
-        The resolved settings, kept with the record.
-
-    Raises
-    ------
-    NotReady
-        If the library is absent.
-
-    Notes
-    -----
-    The record stays on this machine; `wandb sync` would send it, and we never call that.
-    """
-    os.environ.update(WANDB_ENVIRONMENT)
-    try:
-        wandb = importlib.import_module("wandb")
-    except ImportError as error:
-        raise NotReady("train.wandb is on, but wandb is absent: pip install 'doseledger[wandb]'") from error
-    folder.mkdir(parents=True, exist_ok=True)
-    run = wandb.init(
-        mode="offline",
-        dir=str(folder),
-        project="doseledger",
-        name=model,
-        id=fingerprint,
-        config=dict(settings),
-        settings=wandb.Settings(console="off"),
-    )
-
-    try:
-        yield lambda row: run.log(dict(row), step=int(row["epoch"]))
-    finally:
-        run.finish()

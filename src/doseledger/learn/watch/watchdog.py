@@ -19,10 +19,10 @@ from typing import Literal
 import psutil
 
 from doseledger.core.errors import NotReady
-from doseledger.core.fanout import Tell
 from doseledger.core.files import write_text
+from doseledger.core.types import Tell
 from doseledger.learn.watch.diagnosis import diagnose
-from doseledger.learn.watch.heartbeat import WATCHED_BY, Beat, find_beat
+from doseledger.learn.watch.heartbeat import STATE_FILE, WATCHED_BY, Beat, find_beat
 
 DIAGNOSES = "watchdog"
 LOG_FILE = "train.log"
@@ -42,7 +42,7 @@ class WatchRules:
     first_batch_s
         The same until its first batch is done: cases are opened and compared with their digests before that.
     tries
-        Starts in a row without a finished epoch after which it gives up.
+        Starts in a row after which it gives up: that finished no epoch and kept no state to go on from.
     ending_s
         How long processes may take to end by themselves when they are told to.
     poll_s
@@ -84,7 +84,7 @@ def watch(command: list[str], state_root: Path, rules: WatchRules, *, tell: Tell
     NotReady
         If it gives up, or was told to stop itself.
     """
-    started, failures, reached = 0, 0, 0
+    started, failures, reached, kept = 0, 0, 0, 0
     while True:
         started += 1
         ending = _run_once(command, state_root, rules)
@@ -93,21 +93,22 @@ def watch(command: list[str], state_root: Path, rules: WatchRules, *, tell: Tell
         if ending.why == "told":
             raise NotReady("the watchdog was told to stop, and has stopped the training; start it again to go on")
         epoch = ending.beat.epoch if ending.beat else 0
-        # From one start to the next an epoch was finished: it goes on, however often it stumbles.
-        failures, reached = (1 if epoch > reached else failures + 1), max(epoch, reached)
+        before, kept = kept, _kept_at(ending.folder)
+        # From one start to the next an epoch was finished or a state kept: it goes on, however often it stumbles.
+        failures, reached = (1 if epoch > reached or kept > before else failures + 1), max(epoch, reached)
         if ending.beat is not None:
             # The fresh start has been made; to make it again would throw away what was done since.
             command = [word for word in command if word != FRESH]
         goes_on = failures < rules.tries
         line = f"watchdog: {ending.words}; " + (
-            f"starts it again ({failures} of {rules.tries} tries without a finished epoch)" if goes_on else "gives up"
+            f"starts it again ({failures} of {rules.tries} tries that kept nothing new)" if goes_on else "gives up"
         )
         tell(line)
         _log(ending.folder, line)
         if not goes_on:
             raise NotReady(
                 f"the training was started {started} times and ended before its time each time; the last {failures} "
-                f"finished no epoch. Last: {ending.words}. What it had done is kept: mend the cause, then start again"
+                f"kept nothing new. Last: {ending.words}. What it had done is kept: mend the cause, then start again"
             )
 
 
@@ -157,6 +158,12 @@ def _place(beat: Beat | None) -> str:
     if beat is None:
         return "before its first beat"
     return f"epoch {beat.epoch}, step {beat.step}, process {beat.pid}"
+
+
+def _kept_at(folder: Path | None) -> int:
+    """When the state was written that a training goes on from, in ns; 0 where there is none."""
+    state = folder / STATE_FILE if folder is not None else None
+    return state.stat().st_mtime_ns if state is not None and state.is_file() else 0
 
 
 def _log(folder: Path | None, line: str) -> None:

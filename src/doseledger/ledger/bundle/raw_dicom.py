@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from doseledger.core.damage import DAMAGED, refuse_bomb
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.protocol import Protocol
-from doseledger.dicom.phi import refuse_phi
+from doseledger.dicom.privacy.phi import refuse_phi
 from doseledger.dicom.source import PREAMBLE_BYTES, SourceFile, parse_dataset
 from doseledger.parity.check import NPZ
 

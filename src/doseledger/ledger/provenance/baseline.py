@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from doseledger.ledger.provenance.dvc_files import parse_yaml
 from doseledger.ledger.provenance.git import ask_git
 from doseledger.ledger.provenance.recorded import declared_settings
 from doseledger.ledger.provenance.stamp import PARAMS_FILE
@@ -68,17 +69,8 @@ def settings_change(root: Path, commit: str | None, model: str, settings: Mappin
 
 def _settings_at(root: Path, revision: str, model: str) -> dict[str, Any] | None:
     """A model's settings at a revision, flat; None where there are none."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
     text = ask_git(root, "show", f"{revision}:./{PARAMS_FILE}")
-    if text is None:
-        return None
-    try:
-        params = YAML(typ="safe", pure=True).load(text)
-    except YAMLError:
-        return None
-    return declared_settings(params, model) or None if isinstance(params, dict) else None
+    return None if text is None else declared_settings(parse_yaml(text.encode()), model) or None
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[tuple[str, str, str], ...]:

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from doseledger.core.damage import DAMAGED
+from doseledger.core import files
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_yaml
 
@@ -86,13 +86,9 @@ def _stages(content: Any, where: Path | str, name: str) -> Stages:
 
 @lru_cache(maxsize=256)
 def _yaml_text(content: bytes) -> Any:
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
-    damaged: tuple[type[Exception], ...] = (YAMLError, *DAMAGED)
     try:
-        return YAML(typ="safe", pure=True).load(content.decode("utf-8", "replace"))
-    except damaged:
+        return files.parse_yaml(content.decode("utf-8", "replace"), "a file")
+    except BadInput:
         # An old commit may hold a file with conflict marks in it; it then holds no run.
         return None
 

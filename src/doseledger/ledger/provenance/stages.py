@@ -22,6 +22,7 @@ from doseledger.gates.run_digest import TRAINER
 from doseledger.gates.suites import read_suite
 from doseledger.gates.verdict import without_explanations
 from doseledger.learn.kinds import KINDS, recipe_of
+from doseledger.learn.recipes.dose import FROM_NOTHING, ModelRecipe
 
 # Where a stage begins, for all models alike.
 STAGES: dict[str, tuple[str, ...]] = {
@@ -85,6 +86,15 @@ def code_files(layout: Layout, settings: Settings) -> dict[Path, dict[str, str]]
     return files
 
 
+def stale_code(layout: Layout, settings: Settings) -> list[Path]:
+    """Return the files of code that say something else than the code; none where the pipeline has not run yet."""
+    if not layout.code.is_dir():
+        return []
+    wanted = code_files(layout, settings)
+    there = set(layout.code.rglob("*.json"))
+    return sorted(path for path in {*wanted, *there} if path not in there or read_json(path) != wanted.get(path))
+
+
 def cohort_files(layout: Layout) -> dict[Path, Any]:
     """Return a cohort's protocol, goals and limits, resolved, by file.
 
@@ -123,8 +133,14 @@ def model_files(at: ModelLayout, settings: Settings) -> dict[Path, Any]:
         at.settings / "train.json": trained,
         at.settings / "predict.json": recipe.model_dump(mode="json")["predict"],
         at.settings / "judge.json": without_explanations(judged),
-        at.start / "start.json": {"starts_from": settings.bases.get(at.name)},
+        at.start / "start.json": {"starts_from": settings.bases.get(at.name), **_begins_with(recipe)},
     }
+
+
+def _begins_with(recipe: ModelRecipe) -> dict[str, str]:
+    """The version or model whose weights a training begins with; a version's bytes never change."""
+    name = getattr(recipe, "init_from", FROM_NOTHING)
+    return {} if name == FROM_NOTHING else {"init_from": name}
 
 
 def base_files(at: ModelLayout, settings: Settings) -> dict[Path, Any]:

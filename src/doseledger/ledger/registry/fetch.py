@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from doseledger.core.errors import BadInput, NotReady
@@ -69,6 +70,34 @@ def fetch_version(root: Path, version: Version, out: Path, tell: Tell) -> Fetche
     for name in (CHECKPOINT_NAME, CARD_NAME, RECORD_NAME):
         tell(f"wrote {out / name}")
     return Fetched(checkpoint, out / CARD_NAME, out / RECORD_NAME)
+
+
+def keep_version(root: Path, version: Version, folder: Path) -> Path:
+    """Return a version's checkpoint, fetched once and compared with its hash each time.
+
+    Parameters
+    ----------
+    folder
+        Where fetched versions are kept, by name.
+
+    Raises
+    ------
+    NotReady, BadInput
+        As `fetch_version`.
+    """
+    checkpoint, wanted = folder / version.name / CHECKPOINT_NAME, version.record["checkpoint"]["sha256"]
+    if version.retired is None and checkpoint.is_file() and sha256_of_file(checkpoint) == wanted:
+        return checkpoint
+    with TemporaryDirectory(dir=_made(folder)) as fresh:
+        fetched = fetch_version(root, version, Path(fresh), lambda line: None)
+        _made(checkpoint.parent)
+        # Whole or not at all: two trainings may fetch it at once.
+        return fetched.checkpoint.replace(checkpoint)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def check_version(

@@ -112,6 +112,12 @@ def _limitations(facts: RunFacts, standing: Standing, *, synthetic: bool) -> tup
     lines.append(
         f"Trained on {plural(counts['train'], 'case')}, selected on {counts['val']}, tested on {counts['test']}."
     )
+    for ancestor in facts.run.get("ancestors", []):
+        lines.append(
+            f"Its weights began as those of {ancestor['name']} (cohort {ancestor['cohort']}, epoch "
+            f"{ancestor['epoch']}, SHA256 {ancestor['sha256'][:12]}…), trained on "
+            f"{plural(ancestor['trained_on'], 'case')}, which count as seen."
+        )
     lines.append(f"Sites: {', '.join(sites)}. Nothing is known of any other.")
     if not facts.is_segmentation:
         lines.append(

@@ -13,6 +13,7 @@ from doseledger.core.damage import DAMAGED
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import to_json
 from doseledger.ledger.provenance.git import ask_git
+from doseledger.ledger.provenance.stamp import git_state
 
 FORMAT_VERSION = 1
 # The line of a tag's message after which its record stands as JSON.
@@ -117,6 +118,27 @@ def read_versions(root: Path) -> list[Version]:
             )
         )
     return versions
+
+
+def model_origin(root: Path, checkpoint_sha256: str) -> dict[str, Any]:
+    """Return what a project knows of a checkpoint and of the code at work, as JSON values.
+
+    Returns
+    -------
+    dict
+        `registered_as`: versions of this checkpoint that are not retired; `commit`, None without one; `dirty`.
+    """
+    git = git_state(root)
+    try:
+        versions = read_versions(root)
+    except NotReady:
+        versions = []
+    names = [
+        version.name
+        for version in versions
+        if version.retired is None and version.record.get("checkpoint", {}).get("sha256") == checkpoint_sha256
+    ]
+    return {"registered_as": names, "commit": git.commit, "dirty": git.dirty}
 
 
 def find_version(root: Path, name: str) -> Version:

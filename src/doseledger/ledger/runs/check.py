@@ -88,8 +88,10 @@ def _missing_files(files: RunFiles) -> Iterator[Finding]:
 
 
 def _tested(record: RunRecord) -> Iterator[Finding]:
+    from doseledger.learn.training.checkpoint import read_seen
+
     test = record.fold[record.fold["split"] == "test"]
-    seen = {**record.best.selected_on, **record.best.trained_on}
+    seen = read_seen(record.files.best_checkpoint, record.files.cohort)
     for finding in judge_cases(record.evaluated, test, seen, sha256_of_file(record.files.best_checkpoint)):
         wanted = "the test set of the splits, never seen, all of it by the best checkpoint"
         yield fault("cases.csv", finding.message, wanted, "predict and evaluate again", finding.case_id)

@@ -10,9 +10,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from doseledger.core.damage import describe, refuse_damage
+from doseledger.core.damage import refuse_damage
 from doseledger.core.errors import BadInput
-from doseledger.core.files import read_yaml, write_text
+from doseledger.core.files import parse_yaml, read_yaml, write_text
 from doseledger.core.sheet import MISSING, format_number
 from doseledger.ledger.provenance.recorded import declared_settings
 from doseledger.ledger.provenance.stamp import PARAMS_FILE
@@ -246,22 +246,7 @@ def _changed_settings(row: RunRow, head: str) -> list[str]:
     match = SETTINGS.search(head)
     if match is None:
         return ["unknown: the note has lost its block of settings"]
-    noted = dict(_parsed(match["text"]))
+    noted = parse_yaml(match["text"], "the note's block of settings (bring it back with Git)")
+    noted = noted if isinstance(noted, Mapping) else {}
     names = [name for name in noted if name in row.settings and row.settings[name] != noted[name]]
     return [f"`{name}` {noted[name]} → {row.settings[name]}" for name in names]
-
-
-def _no_settings(reason: str) -> BadInput:
-    return BadInput(f"the note's block of settings is no YAML any more ({reason}); bring it back with Git")
-
-
-def _parsed(text: str) -> Mapping[str, Any]:
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
-    with refuse_damage(_no_settings):
-        try:
-            value = YAML(typ="safe", pure=True).load(text)
-        except YAMLError as error:
-            raise _no_settings(describe(error)) from error
-    return value if isinstance(value, Mapping) else {}

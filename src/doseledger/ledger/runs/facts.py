@@ -10,6 +10,7 @@ from typing import Protocol as TypedProtocol
 
 import pandas as pd
 
+from doseledger.core.damage import refuse_damage
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import read_json
 from doseledger.core.layout import ModelLayout
@@ -22,6 +23,7 @@ from doseledger.core.tables import (
     SPLITS,
     TEST_SET,
     read_case_metrics,
+    read_frame,
     read_table,
 )  # fmt: skip
 from doseledger.ledger.runs.files import DETAILS
@@ -97,7 +99,7 @@ def load_facts(at: ModelLayout) -> RunFacts:
         "run": (at.run / "run.json", "train", read_json),
         "config_text": (at.run / "config_resolved.yaml", "train", _read_text),
         "dataset": (at.run / "dataset_summary.json", "train", read_json),
-        "history": (at.run / "history.csv", "train", _read_csv),
+        "history": (at.run / "history.csv", "train", read_frame),
         "summary": (at.metrics / DETAILS, "evaluate", read_json),
         "calibration": (at.metrics / "calibration.json", "evaluate", read_json),
         "case_metrics": (at.metrics / "cases.csv", "evaluate", read_case_metrics),
@@ -127,14 +129,8 @@ def load_facts(at: ModelLayout) -> RunFacts:
 
 
 def _read_text(path: Path) -> str:
-    return path.read_text(encoding="utf-8")
-
-
-def _read_csv(path: Path) -> pd.DataFrame:
-    try:
-        return pd.read_csv(path)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: not a CSV table ({error}); run the stage that writes it again") from error
+    with refuse_damage(lambda reason: BadInput(f"{path}: no text ({reason}); run the stage that writes it again")):
+        return path.read_text(encoding="utf-8")
 
 
 def fold_rows(facts: CohortTables) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_json, read_yaml
-from doseledger.core.tables import SPLITS, read_table
+from doseledger.core.tables import SPLITS, read_frame, read_table
 from doseledger.evaluate.predictions import load_prediction
 from doseledger.learn.kinds import open_checkpoint
 from doseledger.learn.training.checkpoint import Checkpoint
@@ -82,11 +82,7 @@ class RunRecord:
     def evaluated(self) -> pd.DataFrame:
         """Which cases were evaluated, of which content and by which checkpoint, for any kind of model."""
         path = self.files.tables["cases"]
-        try:
-            frame = pd.read_csv(path, dtype=str, usecols=list(EVALUATED))
-        except (OSError, ValueError) as error:
-            raise BadInput(f"{path}: no table of evaluated cases ({error})") from error
-        return frame
+        return read_frame(path, dtype=str, usecols=list(EVALUATED))
 
     @cached_property
     def tables(self) -> Tables:

@@ -200,7 +200,10 @@ def _json(content: bytes | None) -> Any:
 def _checkpoint(cases: bytes | None) -> str:
     """SHA256 of the checkpoint that was evaluated, as the table of cases has it."""
     rows = csv.DictReader(io.StringIO((cases or b"").decode("utf-8", "replace")))
-    return next((str(row.get("checkpoint_sha256")) for row in rows), "")
+    try:
+        return next((str(row.get("checkpoint_sha256")) for row in rows), "")
+    except DAMAGED:
+        return ""
 
 
 def row_of_manifest(manifest: Mapping[str, Any], summary: Any, verdicts: Mapping[str, Any], name: str) -> RunRow:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import sha256_of_file, sha256_of_json
+from doseledger.core.tables import read_frame
 from doseledger.gates.verdict import Finding
 from doseledger.learn.run import monitored_in
 from doseledger.learn.training.resume import changed_parts
@@ -101,10 +102,7 @@ def read_history(path: Path) -> pd.DataFrame:
     BadInput
         If it is absent, or lacks a column.
     """
-    try:
-        frame = pd.read_csv(path)
-    except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: no history of a training ({error})") from error
+    frame = read_frame(path)
     absent = [name for name in HISTORY_COLUMNS if name not in frame]
     if absent:
         raise BadInput(f"{path}: no column {', '.join(absent)}")

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from doseledger.core.case import Case
+from doseledger.core.types import GyArray
 from doseledger.report.figures.curves import StructureCurves
 from doseledger.report.figures.slices import DIFFERENCE_PART, WINDOW_HU, difference_colormap, dress
 from doseledger.report.figures.style import DASHED, WIDTH_IN, new_figure
@@ -43,7 +45,8 @@ def plot_overview(comparison: Comparison, colours: Mapping[str, str]) -> Figure:
     from matplotlib.colors import Normalize
 
     case = comparison.case
-    view = View(case, PLANES[0], isocentre_index(case), box_of_interest(comparison))
+    box = box_of_interest(case, comparison.plan_gy, comparison.predicted_gy)
+    view = View(case.grid, PLANES[0], isocentre_index(case), box)
     x0, x1, y0, y1 = view.extent
     width_in = (WIDTH_IN - 2 * GAP_IN) / 3
     height_in = min(width_in * abs(y1 - y0) / abs(x1 - x0), TALLEST_IN)
@@ -72,7 +75,7 @@ def plot_overview(comparison: Comparison, colours: Mapping[str, str]) -> Figure:
     base = total - HEAD_IN - height_in
     for column, (title, volume, where, colormap, norm) in enumerate(shown):
         axis = place(column, base, height_in)
-        _draw_wash(axis, view, np.where(where & case.body, volume, np.nan), colormap, norm)
+        _draw_wash(axis, view, case, np.where(where & case.body, volume, np.nan), colormap, norm)
         for name in names:
             view.outline(axis, case.mask(name), colours[name], 1.3, halo=True)
         dress(axis, view, "#FFFFFF")
@@ -86,8 +89,69 @@ def plot_overview(comparison: Comparison, colours: Mapping[str, str]) -> Figure:
     return figure
 
 
-def _draw_wash(axis: Axes, view: View, volume: Any, colormap: Colormap, norm: Normalize) -> None:
-    view.show(axis, view.cut(view.case.ct_hu), cmap="gray", vmin=WINDOW_HU[0], vmax=WINDOW_HU[1])
+def plot_prediction(case: Case, dose_gy: GyArray, spread_gy: GyArray | None, colours: Mapping[str, str]) -> Figure:
+    """Return axial, coronal and sagittal slices with the dose in Gy as wash and contours; below them its spread.
+
+    Parameters
+    ----------
+    case
+        Without a plan's dose, or with one that is not looked at.
+    dose_gy, spread_gy
+        Predicted dose and the standard deviation of drawn doses in Gy, (z, y, x); None where none were drawn.
+    colours
+        Of each structure, by name.
+
+    Raises
+    ------
+    BadCase
+        If there is no target to cut through, or the dose is nowhere.
+    """
+    import matplotlib
+    from matplotlib.colors import Normalize
+
+    top_gy, box = max(case.prescription_gy.values()), box_of_interest(case, dose_gy)
+    views = [View(case.grid, plane, isocentre_index(case), box) for plane in PLANES]
+    viridis, magma = (matplotlib.colormaps[name] for name in ("viridis", "magma"))
+    rows = [("Dose (Gy)", dose_gy, WASH_PART * top_gy, viridis, Normalize(WASH_PART * top_gy, float(dose_gy.max())))]
+    if spread_gy is not None:
+        limit_gy = DIFFERENCE_PART * top_gy
+        rows.append(("Spread (Gy)", spread_gy, SILENT_PART * limit_gy, magma, Normalize(0.0, limit_gy)))
+    names = [name for name in case.present_names if name in colours]
+    sizes_mm = [(abs(x1 - x0), abs(y1 - y0)) for x0, x1, y0, y1 in (view.extent for view in views)]
+    gaps_in = GAP_IN * (len(views) - 1)
+    per_mm = min(
+        (WIDTH_IN - gaps_in) / sum(width for width, _ in sizes_mm), TALLEST_IN / max(height for _, height in sizes_mm)
+    )
+    tall_in = per_mm * max(height for _, height in sizes_mm)
+    row_in = tall_in + FOOT_IN + BAR_IN
+    total = HEAD_IN + len(rows) * row_in + LEGEND_ROW_IN * -(-len(names) // LEGEND_COLUMNS)
+    figure = new_figure(total)
+    start_in = (WIDTH_IN - gaps_in - per_mm * sum(width for width, _ in sizes_mm)) / 2
+
+    def place(left_in: float, bottom_in: float, width_in: float, height_in: float) -> Axes:
+        return figure.add_axes((left_in / WIDTH_IN, bottom_in / total, width_in / WIDTH_IN, height_in / total))
+
+    for row, (label, volume, least_gy, colormap, norm) in enumerate(rows):
+        base, left = total - HEAD_IN - row * row_in - tall_in, start_in
+        for view, (width_mm, height_mm) in zip(views, sizes_mm, strict=True):
+            axis = place(left, base + (tall_in - per_mm * height_mm) / 2, per_mm * width_mm, per_mm * height_mm)
+            _draw_wash(axis, view, case, np.where((volume >= least_gy) & case.body, volume, np.nan), colormap, norm)
+            for name in names:
+                view.outline(axis, case.mask(name), colours[name], 1.3, halo=True)
+            dress(axis, view, "#FFFFFF")
+            if row == 0:
+                axis.set_title(f"{view.plane.name}, {view.position}")
+            left += per_mm * width_mm + GAP_IN
+        _draw_bar(place(start_in, base - BAR_IN - 0.06, left - GAP_IN - start_in, BAR_IN), colormap, norm, label)
+    figure.legend(
+        handles=_handles(names, colours), loc="lower center", ncols=LEGEND_COLUMNS, handlelength=1.0, columnspacing=1.2,
+        borderaxespad=0.0, labelspacing=0.2,
+    )  # fmt: skip
+    return figure
+
+
+def _draw_wash(axis: Axes, view: View, case: Case, volume: Any, colormap: Colormap, norm: Normalize) -> None:
+    view.show(axis, view.cut(case.ct_hu), cmap="gray", vmin=WINDOW_HU[0], vmax=WINDOW_HU[1])
     clear = colormap.with_extremes(bad=(0.0, 0.0, 0.0, 0.0))
     view.show(axis, np.ma.masked_invalid(view.cut(volume)), cmap=clear, norm=norm, alpha=WASH_ALPHA)
 

@@ -16,10 +16,10 @@ from doseledger.core.grid import resample_linear
 from doseledger.core.plan import Arc, Plan
 from doseledger.core.protocol import Protocol
 from doseledger.dicom.contours import fill
+from doseledger.dicom.plan.read import read_plan
 from doseledger.dicom.read import gather_objects
-from doseledger.dicom.read_plan import read_plan
 from doseledger.dicom.source import lenient, read_source
-from doseledger.ingest.read_patient import Patient, read_patient
+from doseledger.ingest.patient.read import Patient, read_patient
 from doseledger.planning.machine.linac import load_machine
 from doseledger.report.figures.slices import WINDOW_HU, coloured
 from doseledger.report.figures.style import NO_METADATA, house_style, new_figure

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from doseledger.core.case import Case
+from doseledger.core.types import Box
 from doseledger.dosimetry.gamma.criteria import GammaCriteria
 from doseledger.report.figures.style import WIDTH_IN, new_figure
 from doseledger.report.figures.views import PLANES, Comparison, View, box_of_interest, isocentre_index, isodose_levels
@@ -72,13 +73,13 @@ def plot_planes(comparison: Comparison, overlays: tuple[Overlay, Overlay], colou
     """Return axial, coronal and sagittal slices through the isocentre: isodoses on the image, and two maps."""
     case = comparison.case
     index = isocentre_index(case)
-    box = box_of_interest(comparison)
+    box = box_of_interest(case, comparison.plan_gy, comparison.predicted_gy)
     figure, grid, foot = _layout(case, box)
     for row, plane in enumerate(PLANES):
-        view = View(case, plane, index, box)
+        view = View(case.grid, plane, index, box)
         _draw_isodoses(grid[row][0], view, comparison)
         for column, overlay in enumerate(overlays, start=1):
-            _draw_map(grid[row][column], view, overlay, colours)
+            _draw_map(grid[row][column], view, case, overlay, colours)
         grid[row][0].set_ylabel(view.position)
     titles = ("Isodoses on CT", *(overlay.title for overlay in overlays))
     for axis, title in zip(grid[0], titles, strict=True):
@@ -128,14 +129,14 @@ def _draw_isodoses(axis: Axes, view: View, comparison: Comparison) -> None:
     dress(axis, view, "#FFFFFF")
 
 
-def _draw_map(axis: Axes, view: View, overlay: Overlay, colours: Mapping[str, str]) -> None:
-    body = view.cut(view.case.body)
+def _draw_map(axis: Axes, view: View, case: Case, overlay: Overlay, colours: Mapping[str, str]) -> None:
+    body = view.cut(case.body)
     picture = np.ma.masked_invalid(np.where(body, view.cut(overlay.volume), np.nan))
     view.show(axis, picture, cmap=overlay.colormap, norm=overlay.norm)
-    view.outline(axis, view.case.body, "#888888", 0.8)
-    for name in view.case.present_names:
+    view.outline(axis, case.body, "#888888", 0.8)
+    for name in case.present_names:
         if name in colours:
-            view.outline(axis, view.case.mask(name), colours[name], 1.1)
+            view.outline(axis, case.mask(name), colours[name], 1.1)
     dress(axis, view, "#222222")
 
 
@@ -163,7 +164,7 @@ def dress(axis: Axes, view: View, ink: str) -> None:
     axis.set(xlim=(x0, x1), ylim=(y0, y1))
 
 
-def _layout(case: Case, box: tuple[slice, slice, slice]) -> tuple[Figure, list[list[Axes]], list[Axes]]:
+def _layout(case: Case, box: Box) -> tuple[Figure, list[list[Axes]], list[Axes]]:
     """Axes of 3 planes × 3 columns at one scale in mm, and three more below them for legend and colour bars."""
     size_mm = [(part.stop - part.start) * spacing for part, spacing in zip(box, case.grid.spacing_mm, strict=True)]
     left, gap, head, foot = 0.62, 0.08, 0.34, 1.45

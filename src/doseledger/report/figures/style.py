@@ -130,6 +130,13 @@ def page_uri(figure: Figure, dpi: int) -> str:
     return png_uri(Image.open(drawn).convert("RGB"))
 
 
+def svg_uri(figure: Figure) -> str:
+    """Return a figure as the data URI of an SVG."""
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="svg", metadata=NO_METADATA["svg"])
+    return _as_uri("svg+xml", drawn.getvalue())
+
+
 def small_uri(figure: Figure) -> str:
     """Return a figure as the data URI of a small JPEG."""
     from PIL import Image
@@ -147,7 +154,11 @@ def png_uri(image: PIL.Image.Image) -> str:
 def _image_uri(image: PIL.Image.Image, kind: str, **options: int) -> str:
     buffer = io.BytesIO()
     image.save(buffer, format=kind, **options)
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+    return _as_uri(kind.lower(), buffer.getvalue())
+
+
+def _as_uri(kind: str, content: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def data_uri(path: Path) -> str:

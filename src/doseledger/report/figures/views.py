@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from doseledger.core.case import Case
 from doseledger.core.errors import BadCase
-from doseledger.core.grid import IntTriple, box_around
+from doseledger.core.grid import Grid, IntTriple, box_around
+from doseledger.core.types import Box, GyArray
 from doseledger.dosimetry.gamma.criteria import GammaCriteria
 
 if TYPE_CHECKING:
@@ -123,16 +124,21 @@ def isocentre_index(case: Case) -> IntTriple:
     return int(z), int(y), int(x)
 
 
-def box_of_interest(comparison: Comparison) -> tuple[slice, slice, slice]:
-    """Return the box of what a slice should show: the targets and wherever there is dose, with a margin."""
-    case = comparison.case
+def box_of_interest(case: Case, *doses_gy: GyArray) -> Box:
+    """Return the box of what a slice should show: the targets and wherever one of the doses is, with a margin.
+
+    Raises
+    ------
+    BadCase
+        If no dose is anywhere in the body.
+    """
     least_gy = INTEREST_PART * max(case.prescription_gy.values())
-    interest = (comparison.plan_gy >= least_gy) | (comparison.predicted_gy >= least_gy)
+    interest = np.logical_or.reduce([dose_gy >= least_gy for dose_gy in doses_gy])
     for name in case.prescription_gy:
         interest |= case.mask(name)
     interest &= case.body
     if not interest.any():
-        raise BadCase(case.case_id, f"neither plan nor prediction reaches {least_gy:.1f} Gy anywhere in the body")
+        raise BadCase(case.case_id, f"no dose reaches {least_gy:.1f} Gy anywhere in the body")
     z, y, x = (int(np.ceil(INTEREST_MARGIN_MM / spacing)) for spacing in case.grid.spacing_mm)
     return box_around(interest, (z, y, x))
 
@@ -162,11 +168,11 @@ def levels_of_targets(targets: Mapping[str, float]) -> list[tuple[float, str]]:
 
 
 class View:
-    """One plane through one case, cut to the body's box."""
+    """One plane through volumes of one grid, cut to a box."""
 
-    def __init__(self, case: Case, plane: Plane, index: IntTriple, box: tuple[slice, slice, slice]) -> None:
-        self.case, self.plane, self._index, self._box = case, plane, index[plane.axis], box
-        axes = case.grid.axes_mm()
+    def __init__(self, grid: Grid, plane: Plane, index: IntTriple, box: Box) -> None:
+        self.grid, self.plane, self._index, self._box = grid, plane, index[plane.axis], box
+        axes = grid.axes_mm()
         self.rows_mm = axes[plane.rows_axis][box[plane.rows_axis]]
         self.columns_mm = axes[plane.columns_axis][box[plane.columns_axis]]
         self.position = f"{'zyx'[plane.axis]} = {axes[plane.axis][self._index]:.0f} mm".replace("-", "−")
@@ -180,8 +186,8 @@ class View:
     @property
     def extent(self) -> tuple[float, float, float, float]:
         """Edges in mm of left, right, first row's outer and last row's outer side, as imshow takes them."""
-        half_row = self.case.grid.spacing_mm[self.plane.rows_axis] / 2
-        half_column = self.case.grid.spacing_mm[self.plane.columns_axis] / 2
+        half_row = self.grid.spacing_mm[self.plane.rows_axis] / 2
+        half_column = self.grid.spacing_mm[self.plane.columns_axis] / 2
         low, high = self.rows_mm[0] - half_row, self.rows_mm[-1] + half_row
         bottom, top = (low, high) if self.plane.head_up else (high, low)
         return self.columns_mm[0] - half_column, self.columns_mm[-1] + half_column, bottom, top

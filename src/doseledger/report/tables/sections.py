@@ -8,6 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+from doseledger.core.errors import BadInput
+from doseledger.core.files import parse_yaml
 from doseledger.core.sheet import Cell, Table, make_table, plural
 from doseledger.evaluate.predictions import read_settings
 from doseledger.ledger.provenance.baseline import SettingsChange
@@ -104,6 +106,7 @@ def code_table(facts: RunFacts, trained: GitState, now: GitState, links: tuple[s
         ("tree when reported", Cell(f"dirty: {now.note}", "bad") if now.dirty else Cell("clean", "good")),
         ("command", Cell(" ".join(provenance.get("command", [])) or "not recorded", "hash")),
         ("seed, fold, repeat", f"{run.get('seed')}, {run.get('fold')}, {run.get('repeat')}"),
+        ("weights begun with", _begun_with(run)),
         ("device", run.get("device", "not recorded")),
         ("CUDA", provenance.get("cuda") or run.get("versions", {}).get("cuda") or "none"),
         ("GPUs", ", ".join(gpus) if gpus else "none"),
@@ -113,6 +116,12 @@ def code_table(facts: RunFacts, trained: GitState, now: GitState, links: tuple[s
         ("splits (SHA256)", Cell(run.get("splits_sha256", "not recorded"), "hash")),
     ]
     return make_table("Code, command, machine", ("", "Value"), rows)
+
+
+def _begun_with(run: dict[str, Any]) -> str:
+    """The line of models that a training began with, the nearest first."""
+    line = [f"{one['name']} (SHA256 {one['sha256'][:12]}…)" for one in run.get("ancestors", [])]
+    return ", begun with ".join(line) or "none: drawn from the seed"
 
 
 def packages_table(facts: RunFacts) -> Table:
@@ -176,16 +185,12 @@ def prediction_settings(facts: RunFacts, predictions: Path) -> dict[str, Any]:
 
 def settings_of_run(facts: RunFacts, predicted: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that decided these results, by dotted name: of training, and those of the predictions."""
-    config = _parse_yaml(facts.config_text)
+    config = parse_yaml(facts.config_text, "config_resolved.yaml")
+    if not isinstance(config, dict):
+        raise BadInput("config_resolved.yaml: wanted a mapping; train the model again")
     recipe = config.pop("recipe", {})
     config.pop("model", None)
     return config | dict(flatten(recipe)) | dict(flatten({"predict": predicted}))
-
-
-def _parse_yaml(text: str) -> dict[str, Any]:
-    from ruamel.yaml import YAML
-
-    return dict(YAML(typ="safe", pure=True).load(text) or {})
 
 
 def settings_change_table(change: SettingsChange) -> Table:

@@ -1,0 +1,1 @@
+"""An RTPLAN: read, its beams, and its check."""

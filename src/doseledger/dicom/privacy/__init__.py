@@ -1,0 +1,1 @@
+"""Identifying attributes of DICOM: found, and removed."""

@@ -1,0 +1,1 @@
+"""DICOM objects written: volumes, structures, segmentations, plans, doses."""

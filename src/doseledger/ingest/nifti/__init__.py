@@ -1,0 +1,1 @@
+"""NIfTI images and labels as cases."""

@@ -1,0 +1,1 @@
+"""OpenKBP patients as cases."""

@@ -1,0 +1,1 @@
+"""One patient's DICOM-RT as a case."""

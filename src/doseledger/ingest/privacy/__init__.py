@@ -1,0 +1,1 @@
+"""De-identified copies of raw cases, and their key."""

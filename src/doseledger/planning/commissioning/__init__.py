@@ -1,0 +1,1 @@
+"""A beam fitted to what a clinic has measured."""

@@ -1,0 +1,302 @@
+"""A beam fitted to measured depth doses, profiles and output factors.
+
+In one square field the model gives K(d, x) = Σ_c,g A_cg · b_c(d) · G_g(x), with b_c the depth dose of a component and
+G_g what a Gaussian gathers of the primary fluence; dose is K times the inverse square. Attenuation, build-ups and
+widths are searched (Nelder-Mead), amplitudes follow by linear least squares of depth doses and profiles together; then
+the widest field's profiles tell the primary fluence by their shape within the field, and all is done again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import erf
+
+from doseledger.core.errors import BadInput
+from doseledger.core.files import to_yaml
+from doseledger.core.types import Floats
+from doseledger.planning.commissioning.scans import Curve
+from doseledger.planning.dose.kernels import CELL_MM, component_depth_dose
+from doseledger.planning.machine.linac import Beam, Machine
+
+REFERENCE_MM = 100.0
+# Shallower, electrons of head and air bring dose that the model has not.
+SHALLOWEST_MM = 10.0
+# Deeper, and in fields below this side (where the detector counts), points weigh less.
+DEEPEST_MM, DEEP_WEIGHT = 200.0, 0.4
+SMALL_MM, SMALL_WEIGHT = 15.0, 0.15
+RIDGE = 2e-3
+# A field just beyond those with an output factor takes the last one's.
+SAME_SIDE = 0.02
+ROUNDS = 3
+# Within this share of the half side a profile tells the fluence.
+FLAT_SHARE = 0.8
+# A point of a profile weighs as much as so many of a depth dose.
+PROFILE_WEIGHT = 0.5
+# The narrowest Gaussian, in mm, where profiles tell it; the next is at least so many times as wide.
+NARROWEST_MM, APART = 1.0, 1.3
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted machine, and how well it gives the measurements again.
+
+    Parameters
+    ----------
+    machine
+        With the fitted beam.
+    rows
+        For each curve: kind, side, depth, number of points, and the greatest and the root mean square difference in
+        percent of the curve's maximum (of the reference field's for output factors).
+    """
+
+    machine: Machine
+    rows: list[dict[str, Any]]
+
+
+def fit_machine(curves: list[Curve], like: Machine, *, name: str, gy_per_mu: float | None) -> Fit:
+    """Return a machine whose beam is fitted to measurements; leaves, jaws and speeds are another one's.
+
+    Parameters
+    ----------
+    curves
+        Depth doses or TPR of at least three square fields, one of them of 100 mm, with an output factor for each;
+        profiles if at hand: without them penumbra and fluence stay as they are.
+    like
+        Where the search begins, and what is not measured.
+    gy_per_mu
+        Dose per MU at the isocentre, 100 mm deep in the 100 mm field; None keeps that of `like`.
+
+    Raises
+    ------
+    BadInput
+        If measurements are missing, or no beam comes near them.
+    """
+    outputs = _outputs(curves)
+    depth_curves = [c for c in curves if c.kind in ("depth_dose", "tpr")]
+    tables = [_as_k(curve, outputs, like.source_axis_mm) for curve in depth_curves]
+    _refuse_few(tables)
+    profiles = [curve for curve in curves if curve.kind == "profile"]
+    points = _points(tables, profiles, like.source_axis_mm)
+    beam = _fit_points(points, like.beam, widths_too=bool(profiles))
+    for _ in range(ROUNDS if profiles else 0):
+        beam = _fit_fluence(profiles, beam, like.source_axis_mm)
+        beam = _fit_points(points, beam, widths_too=True)
+    changed = {} if gy_per_mu is None else {"reference_gy_per_mu": gy_per_mu}
+    rounded = Beam.model_validate({**beam.model_dump(), **changed})
+    machine = like.model_copy(update={"name": name, "beam": rounded})
+    return Fit(machine, [_judge(curve, machine) for curve in curves if curve.kind != "output"])
+
+
+def _outputs(curves: list[Curve]) -> tuple[float, Floats, Floats]:
+    """Depth, sides and factors of the output factors; that of the reference field is 1."""
+    found = [curve for curve in curves if curve.kind == "output"]
+    if not found:
+        raise BadInput(
+            "no output factors: fields of different size can't be compared. Add a CSV with rows like "
+            "output,50,950,50,,0.93 (side, surface, depth in mm, relative to the 100 mm field)"
+        )
+    depths = {curve.depth_mm for curve in found}
+    if len(depths) > 1:
+        raise BadInput(f"output factors at {len(depths)} depths ({sorted(depths)} mm); give those of one depth")
+    factors = {curve.side_mm: float(curve.value[0]) for curve in found}
+    scale = factors.setdefault(REFERENCE_MM, 1.0)
+    sides = np.asarray(sorted(factors))
+    return depths.pop(), sides, np.asarray([factors[side] / scale for side in sides])
+
+
+@dataclass(frozen=True)
+class _Table:
+    """K of one field at depths, relative to the reference field and depth once scaled."""
+
+    side_mm: float
+    depth_mm: Floats
+    k: Floats
+
+
+def _as_k(curve: Curve, outputs: tuple[float, Floats, Floats], source_axis_mm: float) -> _Table:
+    """A depth curve without its inverse square, at the output depth as high as the field's output factor."""
+    depth, sides, factors = outputs
+    if not (1 - SAME_SIDE) * sides[0] <= curve.side_mm <= (1 + SAME_SIDE) * sides[-1]:
+        raise BadInput(
+            f"{curve.source}: a {curve.kind} of {curve.side_mm:g} mm, output factors are of {sides[0]:g} to "
+            f"{sides[-1]:g} mm; measure the field's output factor, or leave the curve out"
+        )
+    if not curve.at_mm[0] <= depth <= curve.at_mm[-1]:
+        raise BadInput(f"{curve.source}: a {curve.kind} of {curve.side_mm:g} mm that does not reach {depth:g} mm")
+    square = 1.0 if curve.kind == "tpr" else ((curve.ssd_mm + curve.at_mm) / source_axis_mm) ** 2
+    k = curve.value * square
+    k *= np.interp(curve.side_mm, sides, factors) / np.interp(depth, curve.at_mm, k)
+    keep = curve.at_mm >= SHALLOWEST_MM
+    return _Table(curve.side_mm, curve.at_mm[keep], k[keep])
+
+
+def _refuse_few(tables: list[_Table]) -> None:
+    sides = sorted({table.side_mm for table in tables})
+    if len(sides) < 3 or REFERENCE_MM not in sides:
+        raise BadInput(
+            f"depth doses of {', '.join(f'{side:g}' for side in sides) or 'no'} mm fields; wanted are three sides at "
+            f"least, {REFERENCE_MM:g} mm among them"
+        )
+
+
+def gathered(beam: Beam, side_mm: float, x_mm: Floats) -> Floats:
+    """Return what each Gaussian gathers in a square field at distances from the axis, (x, gaussian)."""
+    edge = np.linspace(-0.5 * side_mm, 0.5 * side_mm, 2 * max(1, round(0.5 * side_mm / CELL_MM)) + 1)
+    middle = 0.5 * (edge[1:] + edge[:-1])
+    primary = beam.primary_fluence(np.hypot(middle[:, None], middle[None, :]))
+
+    def share(at: Floats, sigma: float) -> Floats:
+        reach = erf((edge[None, :] - at[:, None]) / (np.sqrt(2.0) * sigma))
+        return np.asarray(0.5 * np.diff(reach, axis=1))
+
+    return np.stack([share(x_mm, s) @ primary.T @ share(np.zeros(1), s)[0] for s in beam.sigma_mm], axis=1)
+
+
+@dataclass(frozen=True)
+class _Points:
+    """K at points of fields, (point,) each, relative to the reference field and depth; x in the isocentre plane."""
+
+    side_mm: Floats
+    depth_mm: Floats
+    x_mm: Floats
+    k: Floats
+    weight: Floats
+
+
+def _points(tables: list[_Table], profiles: list[Curve], source_axis_mm: float) -> _Points:
+    """All that is measured of K: along the axis, and off it where the field's own depth dose gives the scale."""
+    parts = [(t.side_mm, t.depth_mm, np.zeros(len(t.k)), t.k, 1.0) for t in tables]
+    held = {table.side_mm: table for table in tables}
+    for curve in profiles:
+        table = held.get(curve.side_mm)
+        if table is None or not table.depth_mm.min() <= curve.depth_mm <= table.depth_mm.max():
+            continue
+        k = curve.value * np.interp(curve.depth_mm, table.depth_mm, table.k)
+        x = curve.at_mm * source_axis_mm / (curve.ssd_mm + curve.depth_mm)
+        parts.append((curve.side_mm, np.full(len(x), curve.depth_mm), x, k, PROFILE_WEIGHT))
+    side, depth, x, k, share = (
+        np.concatenate([np.broadcast_to(part[i], part[3].shape) for part in parts]) for i in range(5)
+    )
+    reference = held[REFERENCE_MM]
+    k = k / np.interp(REFERENCE_MM, reference.depth_mm, reference.k)
+    weight = share * np.where(depth <= DEEPEST_MM, 1.0, DEEP_WEIGHT) * np.where(side < SMALL_MM, SMALL_WEIGHT, 1.0)
+    return _Points(side, depth, x, k, weight)
+
+
+def _fit_points(points: _Points, beam: Beam, *, widths_too: bool) -> Beam:
+    """The beam with attenuation, build-ups, widths and amplitudes fitted; the narrowest width only where asked."""
+    n, first = len(beam.buildup_per_mm), 0 if widths_too else 1
+    fields = [(side, np.flatnonzero(points.side_mm == side)) for side in np.unique(points.side_mm)]
+
+    def beam_of(free: Floats) -> Beam:
+        widths = [*beam.sigma_mm[:first], *np.exp(free[1 + n :]).tolist()]
+        values = {"attenuation_per_mm": float(free[0]), "buildup_per_mm": np.exp(free[1 : 1 + n]).tolist()}
+        return beam.model_copy(update={**values, "sigma_mm": widths})
+
+    def solved(free: Floats) -> tuple[Beam, float]:
+        trial = beam_of(free)
+        by_field = np.empty((len(points.k), len(trial.sigma_mm)))
+        for side, index in fields:
+            by_field[index] = gathered(trial, side, points.x_mm[index])
+        by_depth = component_depth_dose(trial, points.depth_mm)
+        matrix = (by_depth[:, :, None] * by_field[:, None, :]).reshape(len(points.k), -1) * points.weight[:, None]
+        wanted = points.k * points.weight
+        # Solved by the normal equations: many points, a dozen unknowns, and a ridge that keeps them apart.
+        square = matrix.T @ matrix + RIDGE**2 * np.eye(matrix.shape[1])
+        amplitude = np.linalg.solve(square, matrix.T @ wanted)
+        off = matrix @ amplitude - wanted
+        shaped = amplitude.reshape(by_depth.shape[1], -1).tolist()
+        return trial.model_copy(update={"amplitude": shaped}), float(np.square(off).sum())
+
+    def cost(free: Floats) -> float:
+        trial = beam_of(free)
+        widths = np.asarray(trial.sigma_mm)
+        if np.any(widths[1:] < APART * widths[:-1]) or widths[-1] > 150.0 or widths[0] < NARROWEST_MM or free[0] <= 0:
+            return 1e3
+        if np.abs(np.exp(free[1 : 1 + n]) - free[0]).min() < 5e-4:
+            return 1e3
+        return solved(free)[1]
+
+    best = np.concatenate([[beam.attenuation_per_mm], np.log(beam.buildup_per_mm), np.log(beam.sigma_mm[first:])])
+    options = {"maxiter": 1500, "maxfev": 1500, "xatol": 1e-6, "fatol": 1e-10, "adaptive": True}
+    best = minimize(cost, best, method="Nelder-Mead", options=options).x
+    if cost(best) >= 1e3:
+        raise BadInput("no beam comes near these depth doses; look at their sides and units (mm)")
+    return solved(best)[0]
+
+
+def profile_of(beam: Beam, curve: Curve, source_axis_mm: float, x_mm: Floats) -> Floats:
+    """Return the model's profile at distances from the axis in the curve's own plane, 1 on the axis, (x,)."""
+    to_isocentre = source_axis_mm / (curve.ssd_mm + curve.depth_mm)
+    by_depth = component_depth_dose(beam, np.array([curve.depth_mm]))[0] @ np.asarray(beam.amplitude)
+    found = gathered(beam, curve.side_mm, np.concatenate([[0.0], x_mm * to_isocentre])) @ by_depth
+    return np.asarray(found[1:] / found[0])
+
+
+def _fit_fluence(profiles: list[Curve], beam: Beam, source_axis_mm: float) -> Beam:
+    """The beam with the primary fluence that the widest field's profiles ask for; beyond them it keeps its level."""
+    widest = max(curve.side_mm for curve in profiles)
+    knots, known = np.asarray(beam.fluence_distance_mm), np.asarray(beam.fluence_relative)
+    ratios = []
+    for curve in (curve for curve in profiles if curve.side_mm == widest):
+        flat = curve.at_mm * source_axis_mm / (curve.ssd_mm + curve.depth_mm) <= FLAT_SHARE * 0.5 * widest
+        at = curve.at_mm[flat] * source_axis_mm / (curve.ssd_mm + curve.depth_mm)
+        ratio = curve.value[flat] / profile_of(beam, curve, source_axis_mm, curve.at_mm[flat])
+        ratios.append(np.interp(knots, at, ratio))
+    changed = known * np.mean(ratios, axis=0)
+    return beam.model_copy(update={"fluence_relative": (changed / changed[0]).tolist()})
+
+
+def machine_as_yaml(machine: Machine, sources: Mapping[str, str]) -> str:
+    """Return a machine as YAML that `load_machine` reads back.
+
+    Parameters
+    ----------
+    sources
+        SHA256 of the measurements by file name, for the heading.
+    """
+    heading = "".join(f"#   {name} (SHA256 {sha256})\n" for name, sha256 in sources.items())
+    value = machine.model_dump(mode="json")
+    value["beam"] = {key: _rounded(number) for key, number in value["beam"].items()}
+    return f"# The beam was fitted by `doseledger machine fit` to\n{heading}{to_yaml(value)}"
+
+
+def _rounded(value: Any) -> Any:
+    """Numbers to eight digits, within lists too."""
+    if isinstance(value, list):
+        return [_rounded(one) for one in value]
+    return float(f"{value:.8g}")
+
+
+def _judge(curve: Curve, machine: Machine) -> dict[str, Any]:
+    """How far the machine is off one curve, in percent of its maximum."""
+    beam = machine.beam
+    if curve.kind == "profile":
+        found = profile_of(beam, curve, machine.source_axis_mm, curve.at_mm)
+        off = 100.0 * (found - curve.value) / curve.value.max()
+        depth: float | None = curve.depth_mm
+    else:
+        keep = curve.at_mm >= SHALLOWEST_MM
+        at = curve.at_mm[keep]
+        by_depth = component_depth_dose(beam, at) @ np.asarray(beam.amplitude)
+        found = by_depth @ gathered(beam, curve.side_mm, np.zeros(1))[0]
+        if curve.kind == "depth_dose":
+            found = found * (machine.source_axis_mm / (curve.ssd_mm + at)) ** 2
+        measured = curve.value[keep]
+        # Each curve is judged by its shape, at the scale that lies nearest.
+        off = 100.0 * (found * float(found @ measured) / float(found @ found) - measured) / measured.max()
+        depth = None
+    return {
+        "kind": curve.kind,
+        "side_mm": curve.side_mm,
+        "depth_mm": depth,
+        "source": curve.source,
+        "points": len(off),
+        "worst_percent": round(float(np.abs(off).max()), 3),
+        "rms_percent": round(float(np.sqrt(np.mean(np.square(off)))), 3),
+    }

@@ -1,0 +1,124 @@
+"""Measured beam data read: every format gives the same curves, and odd files are named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from doseledger.core.errors import BadInput
+from doseledger.planning.commissioning.scans import read_scans
+
+DEPTHS = np.arange(0.0, 301.0, 25.0)
+X = np.arange(-80.0, 80.1, 4.0)
+PDD = 100.0 * np.exp(-0.005 * DEPTHS)
+# The field lies 2 mm off, as a tank that is not quite centred has it.
+PROFILE = 100.0 / (1.0 + np.exp((np.abs(X - 2.0) - 50.0) / 3.0))
+
+
+def as_csv(comma: str = ".") -> str:
+    rows = ["kind,side_mm,ssd_mm,depth_mm,x_mm,value", "# measured in March"]
+    rows += [f"depth_dose,100,1000,{d},,{v}" for d, v in zip(DEPTHS, PDD, strict=True)]
+    rows += [f"profile,100,1000,100,{x},{v}" for x, v in zip(X, PROFILE, strict=True)]
+    return "\n".join(rows)
+
+
+def as_mcc(comma: str = ".") -> str:
+    def scan(number: int, curve: str, at: np.ndarray, values: np.ndarray, extra: str = "") -> str:
+        points = "\n".join(f"\t\t\t{a:.2f}\t\t{v:.4E}\t\t#1.0" for a, v in zip(at, values, strict=True))
+        head = f"MODALITY=X\n\t\tSSD=1000.00\n\t\tFIELD_INPLANE=100.00\n\t\tFIELD_CROSSPLANE=100.00\n{extra}"
+        return (
+            f"\tBEGIN_SCAN  {number}\n\t\t{head}\t\tSCAN_CURVETYPE={curve}\n"
+            f"\t\tBEGIN_DATA\n{points}\n\t\tEND_DATA\n\tEND_SCAN  {number}\n"
+        ).replace(".", comma)
+
+    profile = scan(2, "CROSSPLANE_PROFILE", X, PROFILE, "\t\tSCAN_DEPTH=100.00\n")
+    return "BEGIN_SCAN_DATA\n" + scan(1, "PDD", DEPTHS, PDD) + profile + "END_SCAN_DATA\n"
+
+
+def as_rfa(comma: str = ".") -> str:
+    def scan(points: list[tuple[float, float, float, float]]) -> str:
+        rows = "\n".join("= \t" + "\t".join(f"{n:.4f}" for n in point) for point in points)
+        return f"%VNR 1.0\n%BMT PHO\t6.0\n%FSZ 100\t100\n%SSD 1000\n{rows}\n:EOM  # End of Measurement\n".replace(
+            ".", comma
+        )
+
+    depth = scan([(0.0, 0.0, d, v) for d, v in zip(DEPTHS, PDD, strict=True)])
+    across = scan([(x, 0.0, 100.0, v) for x, v in zip(X, PROFILE, strict=True)])
+    return ":MSR 2\n:SYS BDS 0\n" + depth + across + ":EOF\n"
+
+
+def as_w2cad(comma: str = ".") -> str:
+    def scan(points: list[tuple[float, float, float, float]]) -> str:
+        rows = "\n".join("<" + " ".join(f"{n:+.4f}" for n in point) + ">" for point in points)
+        return f"$STOM\n%VERSION 02\n%BMTY PHO\n%FLSZ 100*100\n%SSD 1000\n{rows}\n$ENOM\n".replace(".", comma)
+
+    depth = scan([(0.0, 0.0, d, v) for d, v in zip(DEPTHS, PDD, strict=True)])
+    across = scan([(x, 0.0, 100.0, v) for x, v in zip(X, PROFILE, strict=True)])
+    return "$NUMS 002\n" + depth + across + "$ENOF\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("scan.csv", as_csv()),
+        ("scan.mcc", as_mcc()),
+        ("german.mcc", as_mcc(",")),
+        ("rfa.asc", as_rfa()),
+        ("german.asc", as_rfa(",")),
+        ("w2cad.asc", as_w2cad()),
+        ("windows.asc", as_w2cad().replace("\n", "\r\n")),
+    ],
+)
+def test_every_format_gives_the_same_curves(tmp_path: Path, name: str, text: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(text.encode())
+    (depth, profile), left_out = read_scans([path])
+    assert left_out == []
+    assert (depth.kind, depth.side_mm, depth.ssd_mm) == ("depth_dose", 100.0, 1000.0)
+    np.testing.assert_allclose(depth.at_mm, DEPTHS)
+    np.testing.assert_allclose(depth.value, PDD, rtol=1e-3)
+    assert (profile.kind, profile.depth_mm, profile.side_mm) == ("profile", 100.0, 100.0)
+    # Both sides are averaged about the middle of the field, not of the tank.
+    assert np.interp(50.0, profile.at_mm, profile.value) == pytest.approx(0.5, abs=0.02)
+    assert profile.value[0] == 1.0
+
+
+def test_what_is_no_open_square_photon_field_is_left_out_by_name(tmp_path: Path) -> None:
+    text = as_mcc().replace("FIELD_INPLANE=100.00", "FIELD_INPLANE=200.00", 1)
+    electrons = as_mcc().replace("MODALITY=X", "MODALITY=EL", 1)
+    (tmp_path / "a.mcc").write_text(text, encoding="utf-8")
+    (tmp_path / "b.mcc").write_text(electrons, encoding="utf-8")
+    curves, left_out = read_scans([tmp_path / "a.mcc", tmp_path / "b.mcc"])
+    assert [curve.kind for curve in curves] == ["profile", "profile"]
+    assert left_out == [
+        "a.mcc: depth_dose of 200 × 100 mm: no square field",
+        "b.mcc: a scan of modality EL, no photons",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("scan.txt", b"", r"scan\.txt: beam data are read of \.csv"),
+        ("scan.csv", b"depth,dose\n1,2\n", "the first line must be kind,side_mm"),
+        ("scan.csv", b"kind,side_mm,ssd_mm,depth_mm,x_mm,value\nwedge,1,1,1,1,1\n", "row 2 is a 'wedge'"),
+        ("scan.csv", b"kind,side_mm,ssd_mm,depth_mm,x_mm,value\ntpr,100,,,,1\n", "row 2 lacks a number"),
+        ("scan.csv", b"kind,side_mm,ssd_mm,depth_mm,x_mm,value\ntpr,100,,x,,1\n", "row 2: could not convert"),
+        ("scan.csv", b"kind,side_mm,ssd_mm,depth_mm,x_mm,value\ntpr,100\n", "row 2"),
+        ("scan.mcc", b"BEGIN_SCAN_DATA\nEND_SCAN_DATA\n", "no scan in it"),
+        ("scan.mcc", as_mcc().replace("SSD=", "S=").encode(), "a scan without SSD"),
+        ("scan.asc", as_rfa().replace("%FSZ", "%F").encode(), "without field size"),
+        ("scan.asc", b"\xff\x00\x01", "no scan in it"),
+    ],
+)
+def test_a_file_that_is_no_beam_data_is_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(BadInput, match=message):
+        read_scans([tmp_path / name])
+
+
+def test_an_absent_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"none\.csv: no such file"):
+        read_scans([tmp_path / "none.csv"])
