@@ -89,8 +89,9 @@ def test_a_file_that_was_cut_short_is_a_finding_and_the_rest_is_still_judged(coh
     (cohort.cases / "case_0003.npz").unlink()
     (cohort.cases / "case_0003.npz").mkdir()
     verdict = judged(cohort)
-    assert "case_0002" in errors(verdict)["unreadable"]
-    assert "case_0003.npz: can't be read (Is a directory); mend its rights" in errors(verdict)["unreadable"]
+    cut, closed = (finding.message for finding in verdict.findings if finding.gate == "unreadable")
+    assert "case_0002.npz can't be read (File is not a zip file)" in cut
+    assert "case_0003.npz: can't be read (Is a directory); mend its rights" in closed
     assert verdict.details["features"]["Rectum_volume_cc"]["n"] == 4
 
 
