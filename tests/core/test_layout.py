@@ -94,6 +94,14 @@ def test_what_starts_from_a_model_waits_for_its_checkpoint(stages: dict[str, Res
     assert "base@dose_trees" not in stages
 
 
+def test_doses_on_predicted_contours_wait_for_both_models(stages: dict[str, Resolved]) -> None:
+    layout = Layout(Path(), COHORT)
+    dose, drawer = layout.model("dose_unet"), layout.model("dose_diffusion")
+    stage = stages["contours@dose_unet"]
+    assert stage.outs == {dose.contours.as_posix()}
+    assert {dose.predictions.as_posix(), drawer.predictions.as_posix(), dose.checkpoint.as_posix()} <= stage.deps
+
+
 def test_what_a_stage_writes_no_other_writes(stages: dict[str, Resolved]) -> None:
     outs = [path for stage in stages.values() for path in stage.outs]
     assert len(outs) == len(set(outs))

@@ -1,4 +1,4 @@
-"""Skin and organs against the image, the main target against the dose: all must fit best in place."""
+"""Skin and organs against the image, the main target against the dose."""
 
 from __future__ import annotations
 

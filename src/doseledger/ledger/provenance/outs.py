@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from doseledger.core.errors import BadInput, NotReady
-from doseledger.core.layout import LOCK_FILE
+from doseledger.core.layout import HASHED_FOLDERS, LOCK_FILE
 from doseledger.ledger.provenance.dvc_files import lock_stages
 from doseledger.ledger.provenance.recorded import MODEL_STAGES
 from doseledger.ledger.provenance.snapshot import LOCK_DEPS, parse_yaml
@@ -31,8 +31,6 @@ READS: dict[str, tuple[str, ...]] = {
 }
 # All that is read of a finished run.
 OF_A_RUN = ("split", "check_data", "drift", "preflight", "train", "predict", "evaluate", "shortcuts", "judge")
-# The outs that are hashed though they are folders: the SHA256 of cases stands in tables, physics is made of cases.
-FOLDERS = ("models/", "data/predictions/")
 TABLES = frozenset({".csv", ".json"})
 
 
@@ -69,7 +67,7 @@ def recorded_outs(lock: Mapping[str, Any], stages: Sequence[str]) -> dict[str, t
         stage = known.get(name) if isinstance(known, dict) else None
         for out in (stage.get("outs") or []) if isinstance(stage, dict) else []:
             path = PurePosixPath(str(out["path"]))
-            if out.get("md5") and (path.suffix in TABLES or str(path).startswith(FOLDERS)):
+            if out.get("md5") and (path.suffix in TABLES or str(path).startswith(HASHED_FOLDERS)):
                 found[str(path)] = (name, str(out["md5"]))
     return found
 
