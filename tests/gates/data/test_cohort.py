@@ -15,14 +15,15 @@ import pytest
 
 from doseledger.core.case import Case
 from doseledger.core.cluster import HERE, local
-from doseledger.core.errors import BadInput, GateFailed, NotReady
+from doseledger.core.errors import BadCase, BadInput, GateFailed, NotReady
 from doseledger.core.files import read_yaml, write_json, write_text
 from doseledger.core.layout import Layout, VerdictPaths
+from doseledger.core.protocol import Protocol
 from doseledger.core.tables import CASES, SKIPPED, SPLITS, TEST_SET, read_table, write_table
-from doseledger.gates.data.cohort import judge_cohort, judge_left_out
+from doseledger.gates.data.cohort import judge_case, judge_cohort, judge_left_out
 from doseledger.gates.data.leakage import judge_splits
 from doseledger.gates.digests import data_digest
-from doseledger.gates.limits import LeftOutLimits
+from doseledger.gates.limits import DataLimits, LeftOutLimits
 from doseledger.gates.verdict import Finding, Verdict, enforce, read_verdict, require_token, write_verdict
 
 Write = Callable[[list[Case]], Layout]
@@ -85,13 +86,17 @@ def test_one_nan_in_a_corner_fails_the_gate_and_both_files_are_written(write_coh
 def test_a_file_that_was_cut_short_is_a_finding_and_the_rest_is_still_judged(cohort: Layout) -> None:
     path = cohort.cases / "case_0002.npz"
     path.write_bytes(path.read_bytes()[:20000])
-    # Nor does one that the system gives to nobody end the gate.
-    (cohort.cases / "case_0003.npz").unlink()
-    (cohort.cases / "case_0003.npz").mkdir()
     verdict = judged(cohort)
     assert "case_0002" in errors(verdict)["unreadable"]
-    assert "case_0003.npz: can't be read (Is a directory); mend its rights" in errors(verdict)["unreadable"]
-    assert verdict.details["features"]["Rectum_volume_cc"]["n"] == 4
+    assert verdict.details["features"]["Rectum_volume_cc"]["n"] == 5
+
+
+def test_a_file_that_the_system_gives_to_nobody_is_a_bad_case(
+    protocol: Protocol, limits: DataLimits, tmp_path: Path
+) -> None:
+    (tmp_path / "case_0003.npz").mkdir()
+    with pytest.raises(BadCase, match=r"case_0003\.npz: can't be read \(Is a directory\); mend its rights"):
+        judge_case(tmp_path / "case_0003.npz", {"sha256": ""}, protocol, limits)
 
 
 def test_a_case_changed_after_ingest_is_named(cohort: Layout, healthy: Make) -> None:
