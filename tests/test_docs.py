@@ -44,7 +44,17 @@ FORMER = (
     "cohorts.<cohort>",
 )
 # Options of Git, DVC, pytest and torchrun that pages name by themselves.
-FOREIGN = {"--queue", "--temp", "--max-restarts", "--requeue", "--full", "--epochs", "--slice-mm"}
+FOREIGN = {
+    "--queue",
+    "--temp",
+    "--max-restarts",
+    "--requeue",
+    "--full",
+    "--epochs",
+    "--slice-mm",
+    "--nthreads",
+    "--tls-cert",
+}
 # Examples: what a reader's own project holds.
 EXAMPLES = ("docs/experiments", "validation/cohorts/mycohort", "validation/contracts/NAME.yaml")
 # A part of a path that stands for any.
@@ -385,6 +395,7 @@ NOT_OURS = {
     "srun": "SLURM", "sbatch": "SLURM", "export": "the reader's own environment", "env": "the reader's own environment",
     "rm": "the reader's own files", "cp": "the reader's own files", "mkdir": "the reader's own files",
     "tensorboard": "a logger that is not installed here", "mlflow": "a logger that is not installed here",
+    "dask": "the scale tests start a scheduler of their own", "sudo": "root on the reader's own machine",
     "printf": "damage on purpose, as tests/ledger do", "sed": "damage on purpose, as tests/ledger do",
     "dciodvfy": "tests/deliver/test_dose.py runs it", "for": "a loop over what is tested by itself",
 }  # fmt: skip
