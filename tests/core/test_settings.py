@@ -67,9 +67,10 @@ def test_a_model_without_a_block_is_refused(params: str, tmp_path: Path) -> None
 )
 def test_a_base_that_is_not_trained_is_refused(params: str, tmp_path: Path, bases: str, message: str) -> None:
     with pytest.raises(BadInput, match=message):
-        load(params.replace("bases: {}", f"bases: {bases}"), tmp_path)
+        load(params.replace(SHIPPED_BASES, f"bases: {bases}"), tmp_path)
 
 
+SHIPPED_BASES = "bases:\n  dose_unet: dose_trees"
 FINE = """
 dose_fine:
   kind: dose
@@ -78,7 +79,7 @@ dose_fine:
 
 
 def with_child(params: str, bases: str, block: str = FINE) -> str:
-    return params.replace("models:\n", "models:\n- dose_fine\n").replace("bases: {}", f"bases: {bases}") + block
+    return params.replace("models:\n", "models:\n- dose_fine\n").replace(SHIPPED_BASES, f"bases: {bases}") + block
 
 
 def test_a_model_that_begins_with_another_of_these_settings_waits_for_it(params: str, tmp_path: Path) -> None:
@@ -101,7 +102,7 @@ def test_models_that_start_from_each_other_are_refused_and_a_line_of_them_is_not
 
 def test_a_model_without_its_block_is_told_where_to_get_one(params: str, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"\['dose_dream'\] have no block .*`doseledger recipe use NAME`"):
-        load(params.replace("models:\n- dose_unet", "models:\n- dose_dream"), tmp_path)
+        load(params.replace("models:\n- dose_trees", "models:\n- dose_dream"), tmp_path)
 
 
 def test_inverted_fractions_are_refused(params: str, tmp_path: Path) -> None:

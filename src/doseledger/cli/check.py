@@ -133,6 +133,51 @@ def drill(
     show(found, as_json, f"{as_markdown(table)}\n{table.note}")
 
 
+@check_app.command("staged")
+def check_staged(as_json: Json = False) -> None:
+    """Refuse staged patients, models and pages.
+
+    By where a file lies, and by what it is. A hook of Git calls it: docs/how-to/install.md.
+
+    Example: doseledger check staged
+    """
+    from dataclasses import asdict
+
+    from doseledger.core.errors import GateFailed
+    from doseledger.ledger.provenance.staged import staged_data
+
+    found = staged_data(project().layout.root)
+    lines = [f"{file.path}: {file.why}" for file in found]
+    show(
+        [asdict(file) for file in found],
+        as_json,
+        "\n".join(lines) or "nothing staged is a patient's, a model or a page",
+    )
+    if found:
+        raise GateFailed(
+            f"{len(found)} staged file(s) may hold patients, models or pages, and a commit keeps them for ever: `git "
+            "restore --staged FILE`, and give data to DVC. One that a person has looked at: `git commit --no-verify`"
+        )
+
+
+@check_app.command("code")
+def check_code(as_json: Json = False) -> None:
+    """Say whether reports/code is of this code.
+
+    Where it is not, the next `dvc repro` writes it anew. A hook of Git calls it.
+
+    Example: doseledger check code
+    """
+    from doseledger.core.errors import GateFailed
+    from doseledger.ledger.provenance.stages import stale_code
+
+    at = project()
+    stale = [str(path) for path in stale_code(at.layout, at.settings)]
+    show(stale, as_json, "\n".join(stale) or "reports/code is of this code")
+    if stale:
+        raise GateFailed(f"{len(stale)} file(s) of reports/code are of other code; `dvc repro code`, and stage them")
+
+
 @check_app.command("drift")
 @audited(
     "check drift",

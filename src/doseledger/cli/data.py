@@ -155,7 +155,7 @@ def deidentify(
 
     rules = load_protocol(protocol or project(cohort).layout.protocol)
     key = key_beside(salt, out)
-    written = deidentify_cases(raw, out, rules, read_salt(salt), tell, key)
+    written = deidentify_cases(raw, out, rules, read_salt(salt, out), tell, key)
     print(f"clean copies written to {out}: {len(written)}")
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from doseledger.cli.audited import audited, this_machine
+from doseledger.cli.registry import kept_version
 from doseledger.cli.shared import (
     GATES,
     MODEL,
@@ -100,17 +101,12 @@ def parent_in(at: Project, model: str, recipe: ModelRecipe) -> Parent | None:
     from doseledger.learn.kinds import open_checkpoint
     from doseledger.learn.recipes.dose import FROM_NOTHING
     from doseledger.learn.training.parent import parent_of
-    from doseledger.ledger.registry.fetch import keep_version
-    from doseledger.ledger.registry.tag import find_version
 
     name, cohort = getattr(recipe, "init_from", FROM_NOTHING), at.layout.cohort
     if name == FROM_NOTHING:
         return None
     if "@" in name:
-        # Of the main repository: an experiment's own folder has no tags.
-        machine = this_machine()
-        version = find_version(machine.root, name)
-        path, cohort = keep_version(machine.root, version, machine.parents), str(version.record["cohort"])
+        path, cohort = kept_version(name)
     elif name in at.settings.models:
         path = at.layout.model(name).checkpoint
     else:

@@ -16,6 +16,7 @@ from doseledger.core.settings import Settings, load_settings
 from doseledger.ingest.new_cohort import make_cohort
 from doseledger.ingest.pack import list_sources
 from doseledger.ingest.sources import SOURCES
+from doseledger.ingest.survey.proposals import with_doubts
 from doseledger.ledger.provenance.cohort_files import Lack, describe_lacks, find_lacks, find_notes
 
 
@@ -104,6 +105,19 @@ def test_raw_cases_and_their_list_are_held_together(clinic: Layout, settings: Se
     assert ("clinic.dvc", "DVC does not know the raw cases") in lacks_of(clinic, settings)
     clinic.raw_list.unlink()
     assert lacks_of(clinic, settings)[-1][0] == "clinic.csv"
+
+
+def test_a_prescription_that_the_survey_doubts_is_named_until_its_line_is_gone(
+    clinic: Layout, settings: Settings
+) -> None:
+    text = clinic.protocol.read_text()
+    write_text(clinic.protocol, with_doubts(text, ["4 of 6 have another prescription: 20 fractions (4)"]))
+    (lack,) = find_lacks(clinic, settings)
+    assert lack.where == str(clinic.protocol)
+    assert lack.found == "a survey found: 4 of 6 have another prescription: 20 fractions (4)"
+    assert "delete the line `# SURVEY:`" in lack.do
+    write_text(clinic.protocol, text)
+    assert find_lacks(clinic, settings) == []
 
 
 def test_raw_cases_that_are_elsewhere_are_pulled(clinic: Layout, settings: Settings) -> None:

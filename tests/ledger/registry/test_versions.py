@@ -173,8 +173,9 @@ def write_project(root: Path, repository: Path) -> None:
     small["sampling"] = {"patch_zyx": [16, 24, 32], "patches_per_case": 1}
     small["fit"] = {"max_epochs": 1, "validate_every": 1}
     small["loader"] = {"workers": 0}
+    small["inputs"] = {"physics": []}
     # YAML holds JSON.
-    write_json(root / "params.yaml", {**params, "dose_unet": small})
+    write_json(root / "params.yaml", {**params, "models": ["dose_unet"], "bases": {}, "dose_unet": small})
     write_text(root / "dvc.yaml", PIPELINE)
     write_text(root / "src/model.py", "DEPTH = 1\n")
     write_text(root / "requirements.lock", "numpy==2\n")

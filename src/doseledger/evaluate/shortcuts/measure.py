@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from doseledger.learn.data.inputs import OpenCase
 
 Row = TypeVar("Row")
+Rival = Callable[["OpenCase"], Dose]
 # The voxels and the shuffled image are drawn with this: the same model always gives the same numbers.
 DRAW_SEED = 20250601
 # Of a large cohort so many cases, evenly spread, tell a mean dose and a regression well enough.
@@ -50,12 +51,14 @@ TEST_VOXELS = 20_000
 MOST_ALTERED_CASES = 3
 # Numbers are told to so many digits: the last ones are the machine's, not the model's.
 DIGITS = 4
+# What a mean dose is told of a case: the same whatever the model itself sees.
+MEAN_SEES = {"structures": "sdf", "prescription": "numbers", "place": "targets", "physics": []}
 
 
 def measure_shortcuts(
     at: ModelLayout, model: Predictor | Opener, *, fold: int, repeat: int, scale: Scale = HERE, tell: Tell
 ) -> dict[str, Any]:
-    """Return a model's errors beside trivial models' and its own prior's, and its answers to spoiled inputs, as JSON.
+    """Return a model's errors beside trivial models' and its own base's, and its answers to spoiled inputs, as JSON.
 
     Parameters
     ----------
@@ -90,8 +93,13 @@ def measure_shortcuts(
     rng = np.random.default_rng(DRAW_SEED)
     template, regression, used = _fit(at, predictor.checkpoint.trained_on, rng)
     tell(f"trivial models fitted to {len(used)} of {len(predictor.checkpoint.trained_on)} training cases")
-    drawn = {case_id: (case_id, sha256, _draw(at, case_id, sha256, rng)) for case_id, sha256 in test.items()}
-    rivals = {case_id: (*given, _rivals(given[-1], template, regression)) for case_id, given in drawn.items()}
+    mean_dose, rivals = _mean_dose(at, predictor, used), {}
+    for case_id, sha256 in test.items():
+        # Drawn one case after the other, wherever it is then compared.
+        voxels = draw_voxels(_load(at, case_id, sha256), TEST_VOXELS, rng)
+        known = {"template": template.predict(voxels), "distance": regression.predict(voxels)}
+        prior_gy = mean_dose(_opened(at, case_id, sha256)).ravel()[voxels.index]
+        rivals[case_id] = (case_id, sha256, voxels, {**known, "prior": prior_gy})
     trivial = _all_done(over_cases(partial(_compare, at, model), rivals, scale, tell=tell)).values()
     altered = {case_id: (case_id, number) for number, case_id in enumerate(list(test)[:MOST_ALTERED_CASES])}
     answers = _all_done(over_cases(partial(_ablate, at, model), altered, scale, tell=tell, note=_listed))
@@ -174,28 +182,46 @@ def _fit(
     return template.result(), fit_distances(drawn), names
 
 
-def _prior_dose(at: ModelLayout, predictor: Predictor, case_id: str, sha256: str) -> Dose:
-    """Return the dose of a case that the model's network adds to; a network that adds to nothing adds to no dose."""
+def _mean_dose(at: ModelLayout, predictor: Predictor, names: list[str]) -> Rival:
+    """Return the mean dose of training cases as a model: what is known of a patient before any model says a word."""
+    import torch
+
+    from doseledger.learn.data.inputs import CaseFile, InputSpec, open_case, whole_box
+    from doseledger.learn.data.patches import as_tensors, read_inputs
+    from doseledger.learn.networks.mean_dose import MeanDose
+
+    checkpoint = predictor.checkpoint
+    seen = checkpoint.spec.recipe.model_copy(update=MEAN_SEES)
+    spec = InputSpec(checkpoint.structure_names, checkpoint.target_names, seen)
+    mean = MeanDose(spec)
+    mean.fit([open_case(CaseFile(n, at.layout.cases / f"{n}.npz", checkpoint.trained_on[n])) for n in names])
+
+    def tell(case: OpenCase) -> Dose:
+        sample = as_tensors(read_inputs(case, spec, whole_box(case, (1, 1, 1))))
+        with torch.inference_mode():
+            dose = mean(sample["image"][None], sample["condition"][None])[0, 0]
+        return dose.numpy() * np.float32(seen.dose_scale_gy)
+
+    return tell
+
+
+def _opened(at: ModelLayout, case_id: str, sha256: str) -> OpenCase:
+    """Return a test case, without physics maps: a mean dose sees none."""
+    from doseledger.learn.data.inputs import CaseFile, open_case
+
+    return open_case(CaseFile(case_id, at.layout.cases / f"{case_id}.npz", sha256))
+
+
+def _base_dose(at: ModelLayout, predictor: Predictor, case_id: str, sha256: str) -> dict[str, Dose]:
+    """Return the dose of a case that the model's network adds to, if it adds to something."""
     from doseledger.ingest.physics import with_physics
     from doseledger.learn.data.inputs import CaseFile, open_case
 
+    if predictor.prior is None:
+        return {}
     with tempfile.TemporaryDirectory(prefix="prior_") as folder:
         file = CaseFile(case_id, at.layout.cases / f"{case_id}.npz", sha256)
-        case = open_case(with_physics(file, predictor.checkpoint.beams, Path(folder)))
-        return _prior_of(predictor, case)
-
-
-def _prior_of(predictor: Predictor, case: OpenCase) -> Dose:
-    return predictor.prior(case) if predictor.prior else np.zeros(case.shape_zyx, dtype=np.float32)
-
-
-def _draw(at: ModelLayout, case_id: str, sha256: str, rng: np.random.Generator) -> Voxels:
-    """Return the voxels of a test case at which it is compared: drawn one case after the other, wherever it is done."""
-    return draw_voxels(_load(at, case_id, sha256), TEST_VOXELS, rng)
-
-
-def _rivals(voxels: Voxels, template: Template, regression: DistanceRegression) -> dict[str, NDArray[Any]]:
-    return {"template": template.predict(voxels), "distance": regression.predict(voxels)}
+        return {"base": predictor.prior(open_case(with_physics(file, predictor.checkpoint.beams, Path(folder))))}
 
 
 def _compare(
@@ -209,11 +235,11 @@ def _compare(
     """Return the errors of a case's prediction, of the trivial models and of what the network adds to."""
     prediction = load_prediction(at.predictions / f"{case_id}.npz")
     refuse_unfit(_load(at, case_id, sha256), prediction.dose_gy, prediction.grid)
-    prior_gy = _prior_dose(at, predictor_of(model), case_id, sha256)
+    base_gy = _base_dose(at, predictor_of(model), case_id, sha256)
     doses: dict[str, NDArray[Any]] = {
         "model": prediction.dose_gy.ravel()[voxels.index],
         **rivals_gy,
-        "prior": prior_gy.ravel()[voxels.index],
+        **{name: dose_gy.ravel()[voxels.index] for name, dose_gy in base_gy.items()},
     }
     return compare_doses(voxels, doses)
 

@@ -41,6 +41,8 @@ class Survey:
         Files in all, of them no DICOM, DICOM cut short, and further files of one object.
     strangers
         Private: names of the files that are no DICOM or cut short.
+    unfollowed
+        Private: names of links to folders or to nothing, which nobody looked into.
     """
 
     protocol: Protocol | None
@@ -50,6 +52,7 @@ class Survey:
     n_broken: int
     n_copies: int
     strangers: list[str]
+    unfollowed: list[str]
 
     @property
     def states(self) -> dict[str, int]:
@@ -217,6 +220,7 @@ def survey_dump(folder: Path, protocol: Protocol | None, *, pictures: bool, scal
         n_broken=len(dump.broken),
         n_copies=sum(len(patient.copies) for patient in dump.patients),
         strangers=[file.name for file in (*dump.strangers, *dump.broken)],
+        unfollowed=dump.unfollowed,
     )
 
 
@@ -224,6 +228,8 @@ def describe_survey(survey: Survey) -> str:
     """Return the lines that a terminal shows: what is there, and what ingest would refuse."""
     states = ", ".join(f"{n} {state}" for state, n in survey.states.items() if n)
     lines = [f"{len(survey.patients)} patients in {survey.n_files} files: {states}"]
+    if survey.unfollowed:
+        lines.append(f"  {len(survey.unfollowed)} links to folders or to nothing: not looked into, see files.csv")
     for row in survey.complaints():
         found = "; ".join(f"{item['text']} ({item['count']})" for item in row["found"][:MOST_FOUND])
         lines.append(f"  {row['sentence']}" + (f": {found}" if found else ""))
