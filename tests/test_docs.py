@@ -49,10 +49,12 @@ FOREIGN = {
     "--temp",
     "--max-restarts",
     "--requeue",
-    "--full",
+    "--build-arg",
     "--epochs",
-    "--slice-mm",
+    "--full",
     "--nthreads",
+    "--signal",
+    "--slice-mm",
     "--tls-cert",
 }
 # Examples: what a reader's own project holds.

@@ -70,6 +70,15 @@ def test_a_base_that_is_not_trained_is_refused(params: str, tmp_path: Path, base
         load(params.replace(SHIPPED_BASES, f"bases: {bases}"), tmp_path)
 
 
+@pytest.mark.parametrize("contours", ["{dose_unet: seg_organs}", "{dose_unet: dose_unet}", "{seg: dose_unet}"])
+def test_contours_that_no_trained_segmentation_draws_are_refused(params: str, tmp_path: Path, contours: str) -> None:
+    wanted = (
+        r"is given those of .*; wanted a dose model and a segmentation, both among .* trained \(dose_trees, dose_unet\)"
+    )
+    with pytest.raises(BadInput, match=wanted):
+        load(params.replace("contours: {}", f"contours: {contours}"), tmp_path)
+
+
 SHIPPED_BASES = "bases:\n  dose_unet: dose_trees"
 FINE = """
 dose_fine:

@@ -112,6 +112,45 @@ def shortcuts(model: Model, cohort: Cohort = None, scale: ScaleAt = None, as_jso
 
 @app.command(rich_help_panel=JUDGE)
 @audited(
+    "contours",
+    inputs=("checkpoint", "predictions", "cases_csv", "splits", "protocol", "goals", "params"),
+    outputs=("contours",),
+    reads="test",
+)
+def contours(
+    model: Model,
+    by: Annotated[str | None, typer.Option(help="The segmentation; else as the settings' `contours` say.")] = None,
+    cohort: Cohort = None,
+    as_json: Json = False,
+) -> None:
+    """Measure a dose on predicted contours.
+
+    The dose of each test case is predicted again with the contours of a segmentation, and compared with that on drawn
+    ones: error, D95 of the targets, goals that flip. The report of the dose model shows it.
+
+    Example: doseledger contours dose_unet --by seg_organs
+    """
+    from doseledger.core.files import write_json
+    from doseledger.core.protocol import load_goals, load_protocol
+    from doseledger.evaluate.contours import Loop, describe_contours, measure_contours
+    from doseledger.ingest.physics import projected
+    from doseledger.learn.kinds import open_predictor, recipe_of
+
+    at = stage("contours", cohort, model)
+    layout, settings, paths = at.layout, at.settings, at.layout.model(model)
+    drawer = by or settings.contours.get(model)
+    if drawer is None:
+        raise BadInput(f"whose contours? Name a segmentation with --by, or under `contours` in {layout.params}")
+    clip_mm, goals = load_protocol(layout.protocol).sdf_clip_mm, load_goals(layout.goals)
+    loop = Loop(paths, layout.model(drawer), goals, clip_mm, settings.fold, settings.repeat)
+    predictor = projected(open_predictor(paths.checkpoint, recipe_of(settings, model)))
+    measured = measure_contours(loop, predictor, tell)
+    write_json(paths.contours, measured)
+    show(measured, as_json, "\n".join(describe_contours(measured)))
+
+
+@app.command(rich_help_panel=JUDGE)
+@audited(
     "judge",
     inputs=("metrics", "splits", "checkpoint", "thresholds|cohorts", "drift_verdict", "params"),
     outputs=("model_verdict",),

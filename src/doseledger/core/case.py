@@ -103,6 +103,18 @@ class Case:
         return tuple(name for name, there in zip(self.structure_names, self.present, strict=True) if there)
 
     @property
+    def full_grid(self) -> Grid:
+        """The grid before cropping."""
+        z, y, x = (float(value) for value in self.grid.index_to_mm(-np.asarray(self.crop_start_zyx)))
+        return Grid(self.full_shape_zyx, self.grid.spacing_mm, (z, y, x))
+
+    @property
+    def crop(self) -> Box:
+        """Where this case lies on its full grid."""
+        z, y, x = (slice(a, a + n) for a, n in zip(self.crop_start_zyx, self.grid.shape_zyx, strict=True))
+        return z, y, x
+
+    @property
     def reach(self) -> Box:
         """Voxels (z, y, x) within the plan's own dose grid; the whole grid where nobody noted it.
 

@@ -22,6 +22,8 @@ PROJECT_FILES = (
     PIPELINE_FILE, PARAMS_FILE, PACKAGES_FILE, "data/raw/dvc.yaml", ".dvc/config", ".dvc/.gitignore", ".dvcignore",
     ".gitattributes", ".gitignore", ".pre-commit-config.yaml",
 )  # fmt: skip
+# Outs that are folders and held to dvc.lock: the SHA256 of cases stands in tables, physics is made of cases.
+HASHED_FOLDERS = ("models/", "data/predictions/")
 PROJECT_FOLDERS = ("models/recipes", "reports/drill", "reports/templates", "validation")
 # The cohort that is made up; all others are patients.
 SYNTHETIC_COHORT = "phantom"
@@ -231,6 +233,8 @@ class ModelLayout:
         self.gamma = root / "data/gamma" / place
         self.metrics = root / "reports/metrics" / place
         self.shortcuts = self.metrics / "shortcuts.json"
+        # Of a dose model whose doses on predicted contours are measured too.
+        self.contours = self.metrics / "contours.json"
         self.plans = root / "data/plans" / place
         self.delivery = self.metrics / "deliver.json"
         verdicts = root / "reports/verdicts" / place

@@ -132,6 +132,7 @@ class Settings(Block):
     cohort: str
     models: Annotated[list[str], Field(min_length=1)]
     bases: dict[str, str]
+    contours: dict[str, str]
     fold: CountOrZero
     repeat: CountOrZero
     scale: Scale
@@ -167,6 +168,13 @@ class Settings(Block):
                 raise ValueError(
                     f"{name}: init_from {parent} is a model of these settings; write `{name}: {parent}` under bases "
                     f"too, so that its training waits for it, or name a registered version ({parent}@v0.1.0)"
+                )
+        for name, drawer in self.contours.items():
+            kinds = [self.blocks[one].get("kind") if one in self.models else None for one in (name, drawer)]
+            if None in kinds or kinds[0] == "segmentation" or kinds[1] != "segmentation":
+                raise ValueError(
+                    f"contours: {name} is given those of {drawer}; wanted a dose model and a segmentation, both among "
+                    f"the models that are trained ({', '.join(self.models)})"
                 )
         return self
 

@@ -304,10 +304,7 @@ def dose_on_grid(case: Case, dose_gy: NDArray[np.float32], grid_mm: float | None
     Interpolation takes its mean over the voxels of the body alone: with the zeros of the air beside them, the dose
     under the skin would fall by up to a half. A voxel is inside where half of what it was drawn from is.
     """
-    start, shape = case.crop_start_zyx, case.grid.shape_zyx
-    z, y, x = (float(value) for value in case.grid.index_to_mm(-np.asarray(start)))
-    grid = Grid(case.full_shape_zyx, case.grid.spacing_mm, (z, y, x))
-    place = tuple(slice(low, low + n) for low, n in zip(start, shape, strict=True))
+    grid, place = case.full_grid, case.crop
     full_gy = np.zeros(grid.shape_zyx, dtype=np.float32)
     full_gy[place] = dose_gy
     if grid_mm is None:

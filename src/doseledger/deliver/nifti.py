@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 
 from doseledger.core.case import Case
-from doseledger.core.damage import DAMAGED, describe
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.files import atomic_path, sha256_of_bytes, sha256_of_file, write_json
 from doseledger.core.grid import Grid, resample_linear
 from doseledger.core.protocol import Protocol
 from doseledger.core.types import Array, Tell
 from doseledger.ingest.nifti.case import assemble
-from doseledger.ingest.nifti.files import find_images
+from doseledger.ingest.nifti.files import find_images, read_file
 from doseledger.ingest.nifti.volume import Volume, read_volume
 from doseledger.ingest.patient.case import Origin
 from doseledger.learn.data.inputs import CaseFile, open_case
@@ -55,7 +54,7 @@ def segment_images(predictor: Predictor, protocol: Protocol, source: Path, out: 
     failed: dict[str, str] = {}
     for count, (name, path) in enumerate(images.items(), start=1):
         try:
-            content = path.read_bytes()
+            content = read_file(path)
             volume = read_volume(content, path.name, name)
             labels = segment_volume(predictor, protocol, volume, Origin(name))
             write_labels(out / f"{name}.nii.gz", labels, volume)
@@ -63,14 +62,11 @@ def segment_images(predictor: Predictor, protocol: Protocol, source: Path, out: 
             failed[name] = error.reason
             tell(f"[{count}/{len(images)}] {error}")
             continue
-        except DAMAGED as error:
-            failed[name] = f"{path.name} can't be read ({describe(error)}); copy it again"
-            tell(f"[{count}/{len(images)}] {name}: {failed[name]}")
-            continue
         voxels = {int(value): int(n) for value, n in zip(*np.unique(labels, return_counts=True), strict=True) if value}
         digests = {"image_sha256": sha256_of_bytes(content), "label_sha256": sha256_of_file(out / f"{name}.nii.gz")}
         done[name] = {"voxels": {str(value): n for value, n in voxels.items()}, **digests}
-        tell(f"[{count}/{len(images)}] {name}: {sum(voxels.values())} voxels labelled")
+        found = f"{sum(voxels.values())} voxels labelled" if voxels else "nothing was found on it"
+        tell(f"[{count}/{len(images)}] {name}: {found}")
     record = record_of(predictor, done, failed)
     record["labels"] = label_values(predictor.checkpoint.structure_names, protocol)
     write_json(out / RECORD, record)
@@ -147,8 +143,7 @@ def on_image_grid(labels: Array, case: Case, image: Grid, protocol: Protocol) ->
     structures have half of it together.
     """
     whole = np.zeros(case.full_shape_zyx, dtype=labels.dtype)
-    z, y, x = (slice(start, start + n) for start, n in zip(case.crop_start_zyx, labels.shape, strict=True))
-    whole[z, y, x] = labels
+    whole[case.crop] = labels
     if protocol.spacing_mm == "native":
         return whole
     grid = image.resampled(protocol.spacing_mm)

@@ -16,6 +16,7 @@ from doseledger.core.damage import UNREADABLE, describe
 from doseledger.core.errors import BadCase
 from doseledger.core.grid import Grid
 from doseledger.core.npz import open_npz
+from doseledger.core.types import Array
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,11 @@ class Prediction:
     settings: dict[str, Any]
     model: str = ""
 
+    @property
+    def values(self) -> Array:
+        """What was predicted (z, y, x)."""
+        return self.dose_gy
+
 
 @dataclass(frozen=True)
 class LabelPrediction:
@@ -74,6 +80,11 @@ class LabelPrediction:
     trained_on: frozenset[str]
     selected_on: frozenset[str]
     settings: dict[str, Any]
+
+    @property
+    def values(self) -> Array:
+        """What was predicted (z, y, x)."""
+        return self.labels
 
 
 @contextmanager
@@ -137,6 +148,19 @@ def load_labels(path: Path) -> LabelPrediction:
     if prediction.case_id != path.stem:
         raise BadCase(path.stem, f"the prediction says it is of {prediction.case_id}; run predict again")
     return prediction
+
+
+def load_any(path: Path) -> Prediction | LabelPrediction:
+    """Return a prediction of any kind of model.
+
+    Raises
+    ------
+    BadCase
+        If there is none, or it breaks the contract.
+    """
+    with _as_bad_case(path), open_npz(path) as npz:
+        says_labels = "labels" in npz
+    return load_labels(path) if says_labels else load_prediction(path)
 
 
 def read_settings(path: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import pandas as pd
 from doseledger.core.case import Case
 from doseledger.core.cluster import HERE, Scale
 from doseledger.core.errors import BadCase
-from doseledger.core.files import write_json
+from doseledger.core.files import write_json, write_text
 from doseledger.core.settings import EvaluateSettings
 from doseledger.core.tables import DVH_METRICS, GOAL_METRICS, SEGMENT_METRICS, write_table
 from doseledger.core.types import Tell
@@ -24,6 +24,7 @@ from doseledger.evaluate.predictions import LabelPrediction, load_labels
 from doseledger.evaluate.refusals import load_unseen
 from doseledger.evaluate.summary import DETAILS, DRAW_SEED, SUMMARY, WORST_PART
 
+NO_GAMMA = "none.txt"
 # What cases are ranked by.
 RANKED_BY_OVERLAP = "dice"
 HEADLINE = ("n_cases", "dice", "iou", "hd95_mm", "surface_dice")
@@ -42,8 +43,8 @@ def evaluate_segmentations(
 ) -> dict[str, Any]:
     """Return all numbers of a model's segmentations, after writing `cases.csv`, `details.json` and `summary.json`.
 
-    `dvh.csv` and `goals.csv` are written without rows, and `gamma_out` stays empty: all kinds of model write the same
-    files.
+    `dvh.csv` and `goals.csv` are written without rows, and `gamma_out` gets a note in place of maps: all kinds of model
+    write the same files.
 
     Parameters
     ----------
@@ -66,7 +67,8 @@ def evaluate_segmentations(
     write_json(out / DETAILS, details)
     write_json(out / SUMMARY, {name: details[name] for name in HEADLINE if details.get(name) is not None})
     if gamma_out is not None:
-        gamma_out.mkdir(parents=True, exist_ok=True)
+        # DVC warns of an empty folder each time it sees one.
+        write_text(gamma_out / NO_GAMMA, "Label maps have no gamma.\n")
     return details
 
 

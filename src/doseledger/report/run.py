@@ -16,6 +16,7 @@ from doseledger.evaluate.summary import RANKED_BY, median_case, shown_cases
 from doseledger.ledger.runs.facts import RunFacts, load_facts
 from doseledger.report.blocks import Picture
 from doseledger.report.case_pages import CasePage, draw_case, draw_overview, load_comparison
+from doseledger.report.contours import describe_closed_loop
 from doseledger.report.delivery import describe_plans
 from doseledger.report.figures.curves import plot_differences
 from doseledger.report.figures.style import data_uri, house_style, save_figure, structure_colours
@@ -105,6 +106,7 @@ def build_context(
         "headline_note": f"{UNSEEN} The plan's dose is the reference, the prediction is evaluated.",
         "goals_text": f"{facts.goals.title}. The plan and the prediction are judged by the same goals.",
         "plans": describe_plans(at.delivery, facts.case_metrics),
+        "closed_loop": describe_closed_loop(at.contours, facts.case_metrics),
         "figures": pictures,
         "case_views": pages,
         "opens_on": median_case(_ranks(facts)),

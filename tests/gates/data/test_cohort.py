@@ -85,9 +85,13 @@ def test_one_nan_in_a_corner_fails_the_gate_and_both_files_are_written(write_coh
 def test_a_file_that_was_cut_short_is_a_finding_and_the_rest_is_still_judged(cohort: Layout) -> None:
     path = cohort.cases / "case_0002.npz"
     path.write_bytes(path.read_bytes()[:20000])
+    # Nor does one that the system gives to nobody end the gate.
+    (cohort.cases / "case_0003.npz").unlink()
+    (cohort.cases / "case_0003.npz").mkdir()
     verdict = judged(cohort)
     assert "case_0002" in errors(verdict)["unreadable"]
-    assert verdict.details["features"]["Rectum_volume_cc"]["n"] == 5
+    assert "case_0003.npz: can't be read (Is a directory); mend its rights" in errors(verdict)["unreadable"]
+    assert verdict.details["features"]["Rectum_volume_cc"]["n"] == 4
 
 
 def test_a_case_changed_after_ingest_is_named(cohort: Layout, healthy: Make) -> None:

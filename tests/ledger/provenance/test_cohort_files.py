@@ -142,9 +142,12 @@ def test_what_a_suite_or_limits_expect_of_a_structure_that_the_protocol_lacks_is
 
 def test_a_model_without_limits_is_named(clinic: Layout, settings: Settings) -> None:
     edit(clinic.folders[0] / "thresholds.yaml", lambda value: value["metrics"].pop("default"))
-    ((name, found),) = lacks_of(clinic, settings)
-    assert name == "thresholds.yaml"
-    assert found.startswith("dose_unet: no limits under metrics.dose_unet")
+    lacks = lacks_of(clinic, settings)
+    assert {name for name, _ in lacks} == {"thresholds.yaml"}
+    found = [words for _, words in lacks]
+    assert len(found) == len(settings.models)
+    for model, words in zip(settings.models, found, strict=True):
+        assert words.startswith(f"{model}: no limits under metrics.{model}")
 
 
 def test_a_misspelt_cohort_is_told_with_the_nearest(clinic: Layout, settings: Settings) -> None:

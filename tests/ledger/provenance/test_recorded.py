@@ -92,7 +92,7 @@ def test_declared_settings_are_those_of_the_whole_block(layout: Layout) -> None:
     params = read_yaml(layout.params)
     found = declared_settings(params, "dose_unet")
     assert (found["seed"], found["lr"], found["fold"], found["repeat"]) == (1, 0.002, 0, 0)
-    assert found["fit.max_epochs"] == 12
+    assert found["fit.max_epochs"] == params["dose_unet"]["fit"]["max_epochs"]
     assert found["predict.overlap"] == params["model_base"]["predict"]["overlap"]
     # A diffusion knows no loss of doses.
     assert not [name for name in declared_settings(params, "dose_diffusion") if name.startswith("loss.voxel")]

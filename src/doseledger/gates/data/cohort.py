@@ -114,7 +114,8 @@ def judge_case(path: Path, row: Mapping[str, object], protocol: Protocol, limits
     """
     case_id = path.stem
     findings = []
-    found, wanted = sha256_of_file(path), str(row["sha256"])
+    with _named(case_id):
+        found, wanted = sha256_of_file(path), str(row["sha256"])
     if found != wanted:
         message = (
             f"{case_id}: the file's SHA256 is {found[:12]}…, cases.csv says {wanted[:12]}…: it was changed or damaged "

@@ -45,6 +45,7 @@ MODEL_STAGES: dict[str, tuple[str, ...]] = {
     "train": (TRAINER,),
     "predict": ("doseledger.learn.predict.predictor", "doseledger.ingest.physics"),
     "shortcuts": ("doseledger.evaluate.shortcuts.measure",),
+    "contours": ("doseledger.evaluate.contours",),
 }
 TRAINED = ("preflight", "train")
 # Which of the cohort's settings a stage depends on, and whose settings of a model, where not its own.
@@ -54,12 +55,13 @@ NEEDS = {
     "physics": ("protocol",),
     "check_data": ("protocol", "data"),
     "evaluate": ("protocol", "goals"),
+    "contours": ("protocol", "goals"),
     "deliver": ("protocol", "goals"),
     "drift": ("protocol", "drift"),
     "report": ("explained",),
     "report_data": ("explained",),
 }
-NEEDS_OF_MODEL = {"shortcuts": "predict"}
+NEEDS_OF_MODEL = {"shortcuts": "predict", "contours": "predict"}
 
 
 def code_of(stage: str, kind: str | None = None) -> dict[str, str]:

@@ -17,7 +17,7 @@ import pandas as pd
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import sha256_of_file
 from doseledger.core.tables import SPLITS, write_table
-from doseledger.evaluate.predictions import load_prediction
+from doseledger.evaluate.predictions import load_any
 
 Tell = Callable[[str], None]
 PROCESSORS = Path("/proc/cpuinfo")
@@ -125,7 +125,7 @@ def predict_again(
     found = []
     with tempfile.TemporaryDirectory(prefix="doseledger-") as folder:
         for case_id in case_ids:
-            before = load_prediction(recorded / f"{case_id}.npz")
+            before = load_any(recorded / f"{case_id}.npz")
             _refuse_others(checkpoint, cases / f"{case_id}.npz", before.case_sha256, before.checkpoint_sha256)
             # The very road of the stage: a table of splits that deals this one case to the test set.
             row = {"case_id": case_id, "pseudonym": case_id, "group": "", "sha256": before.case_sha256}
@@ -135,8 +135,8 @@ def predict_again(
             file = CaseFile(case_id, cases / f"{case_id}.npz", before.case_sha256)
             with_physics(file, predictor.checkpoint.beams, Path(folder))
             predict_part(predictor, SplitPart(cases, splits, "test", 0, 0, Path(folder) / "physics"), out, tell=tell)
-            after = load_prediction(out / f"{case_id}.npz")
-            found.append(_compare(case_id, before.dose_gy, after.dose_gy))
+            after = load_any(out / f"{case_id}.npz")
+            found.append(_compare(case_id, before.values, after.values))
     return found
 
 

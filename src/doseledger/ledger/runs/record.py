@@ -11,7 +11,7 @@ import pandas as pd
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_json, read_yaml
 from doseledger.core.tables import SPLITS, read_frame, read_table
-from doseledger.evaluate.predictions import load_prediction
+from doseledger.evaluate.predictions import read_settings
 from doseledger.learn.kinds import open_checkpoint
 from doseledger.learn.training.checkpoint import Checkpoint
 from doseledger.ledger.runs.files import RunFiles
@@ -49,7 +49,7 @@ class RunRecord:
         """How it predicted, as its predictions say; empty where none are here."""
         folder = self.files.predictions
         paths = sorted(folder.glob("*.npz")) if folder is not None and folder.is_dir() else []
-        return load_prediction(paths[0]).settings if paths else {}
+        return read_settings(paths[0]) if paths else {}
 
     @cached_property
     def dataset(self) -> dict[str, Any]:
