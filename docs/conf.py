@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import importlib
 import re
 import sys
@@ -52,6 +53,7 @@ def setup(sphinx: Any) -> None:
     (MADE / "api.md").write_text("\n".join(_api()), encoding="utf-8")
     (MADE / "checks.md").write_text("\n".join(checks_page(HERE.parent)), encoding="utf-8")
     (MADE / "refusals.md").write_text("\n".join(refusals_page(HERE.parent)), encoding="utf-8")
+    (MADE / "detection-limits.md").write_text("\n".join(_detection_limits()), encoding="utf-8")
     sphinx.connect("source-read", _add_contents)
 
 
@@ -166,6 +168,16 @@ def _type_of(value: dict[str, Any], inner: dict[str, Any] | None) -> str:
     if options:
         return " or ".join(item.get("type", "block") if isinstance(item, dict) else str(item) for item in options)
     return str(value.get("type", "block"))
+
+
+def _detection_limits() -> Iterator[str]:
+    """The table that `doseledger drill` measured."""
+    yield "# Detection limits\n"
+    yield "From which size on a fault in a case is seen, on the synthetic cohort (`doseledger drill --cases 3`).\n"
+    with (HERE / "reference/detection-limits.csv").open(encoding="utf-8", newline="") as lines:
+        rows = list(csv.reader(lines))
+    rows.insert(1, ["---"] * len(rows[0]))
+    yield from (f"| {' | '.join(row)} |" for row in rows)
 
 
 def _api() -> Iterator[str]:

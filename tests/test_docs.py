@@ -49,11 +49,13 @@ FOREIGN = {
     "--temp",
     "--max-restarts",
     "--requeue",
-    "--signal",
     "--build-arg",
-    "--full",
     "--epochs",
+    "--full",
+    "--nthreads",
+    "--signal",
     "--slice-mm",
+    "--tls-cert",
 }
 # Examples: what a reader's own project holds.
 EXAMPLES = ("docs/experiments", "validation/cohorts/mycohort", "validation/contracts/NAME.yaml")
@@ -395,6 +397,9 @@ NOT_OURS = {
     "srun": "SLURM", "sbatch": "SLURM", "export": "the reader's own environment", "env": "the reader's own environment",
     "rm": "the reader's own files", "cp": "the reader's own files", "mkdir": "the reader's own files",
     "tensorboard": "a logger that is not installed here", "mlflow": "a logger that is not installed here",
+    "dask": "the scale tests start a scheduler of their own", "sudo": "root on the reader's own machine",
+    "trap": "SLURM", "wait": "SLURM", "set": "SLURM", "clone": "SLURM", "[": "SLURM",
+    "python3": "the reader's own environment", "docker": "a container", "apptainer": "a container",
     "printf": "damage on purpose, as tests/ledger do", "sed": "damage on purpose, as tests/ledger do",
     "dciodvfy": "tests/deliver/test_dose.py runs it", "for": "a loop over what is tested by itself",
     "dask": "tests/core/test_fanout.py starts them", "sudo": "the administrator of a machine",
@@ -430,7 +435,7 @@ def test_every_documented_call_is_one_that_the_program_takes() -> None:
 
 def unknown_lines(page: str) -> Iterator[str]:
     for line in shell_lines(page):
-        first = re.sub(r"^(?:[A-Z_]+=\S+ )*(?:\.venv/bin/)?(?:time )?", "", line).split()[0]
+        first = re.sub(r"^(?:[A-Z_]+=\S+ )*(?:\.venv/bin/)?(?:time )?", "", line).split()[0].partition("=")[0]
         if first.rpartition("/")[2] not in {"doseledger", *NOT_OURS}:
             yield line
 

@@ -22,6 +22,8 @@ from doseledger.learn.kinds import merge_block
 from doseledger.learn.training.train import quiet_lightning
 
 SMALL_BASE = {
+    # The small cohort has no maps of beams.
+    "inputs": {"physics": []},
     "sampling": {"patch_zyx": [16, 24, 32], "batch_size": 2, "patches_per_case": 2},
     "network": {
         "name": "film_unet", "stem_stride_zyx": [2, 2, 2], "channels": [4, 8], "convolutions": [1, 1], "embedding": 8,
@@ -36,8 +38,6 @@ def project(cohort: Any, repository: Path, tmp_path: Path, monkeypatch: pytest.M
     root.mkdir()
     params = read_yaml(repository / "params.yaml")
     params["model_base"] = merge_block(params["model_base"], SMALL_BASE)
-    params |= {key: block for key, block in read_yaml(repository / "models/recipes/dose_trees.yaml").items()
-               if key == "dose_trees"}  # fmt: skip
     with (root / "params.yaml").open("w") as stream:
         YAML(typ="safe").dump(params, stream)
     shutil.copy(repository / "dvc.yaml", root)

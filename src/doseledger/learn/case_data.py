@@ -18,6 +18,7 @@ from doseledger.learn.data.inputs import OpenCase, case_files, open_case
 from doseledger.learn.data.patches import Sample, case_loader, patch_loader
 from doseledger.learn.kinds import make_family, recipe_of
 from doseledger.learn.recipes.dose import CommonRecipe
+from doseledger.learn.run import DOSE_READER
 
 
 class CaseDataModule(pl.LightningDataModule):
@@ -73,7 +74,8 @@ class CaseDataModule(pl.LightningDataModule):
         self.seed = self.settings.seed if seed is None else seed
         self.fold = self.settings.fold if fold is None else fold
         self.repeat = self.settings.repeat if repeat is None else repeat
-        self._reader = make_family(recipe, None).reader
+        # What a network stands on is its own affair: all that give doses read cases alike.
+        self._reader = make_family(recipe, None).reader if recipe.kind == "segmentation" else DOSE_READER
         self._opened: dict[str, list[OpenCase]] = {}
         self._spec: Any = None
 

@@ -11,6 +11,8 @@ import pandas as pd
 from doseledger.core.errors import BadInput
 from doseledger.core.files import parse_yaml
 from doseledger.core.sheet import Cell, Table, make_table, plural
+from doseledger.core.words import PARTS as PARTS_IN_WORDS
+from doseledger.core.words import spell_metric
 from doseledger.evaluate.predictions import read_settings
 from doseledger.ledger.provenance.baseline import SettingsChange
 from doseledger.ledger.provenance.recorded import flatten
@@ -151,15 +153,13 @@ def training_table(facts: RunFacts) -> Table:
         rows.append(("optimiser steps", int(history["steps"].iloc[-1])))
     if "seconds" in history:
         rows.append(("seconds", f"{float(history['seconds'].sum()):.0f}"))
-    rows += [(f"{part} cases", len(facts.dataset.get(part, []))) for part in ("train", "val")]
+    rows += [(words, len(facts.dataset.get(part, []))) for part, words in PARTS_IN_WORDS.items()]
     if best is not None:
         rows.append(("best epoch", best))
         row = history[history["epoch"] == best].iloc[0]
         for name in history.columns:
             if str(name).startswith("val_") or str(name).endswith("loss"):
-                label = str(name).removesuffix("_gy").replace("_", " ")
-                unit = " (Gy)" if str(name).endswith("_gy") else ""
-                rows.append((f"{label} at the best epoch{unit}", f"{float(row[name]):.4g}"))
+                rows.append((f"{spell_metric(str(name))}, at the best epoch", f"{float(row[name]):.4g}"))
     return make_table("Training", ("", "#Value"), rows)
 
 
