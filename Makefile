@@ -10,12 +10,13 @@ export ITERATIVE_DO_NOT_TRACK := 1
 export GX_ANALYTICS_ENABLED := False
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help env run test fuzz mutate check site lock clean
+.PHONY: help env run test fuzz faults mutate check site lock clean
 
 help:
 	@echo "make run    reproduce the pipeline of dvc.yaml and print the report's path"
 	@echo "make test   run the tests"
 	@echo "make fuzz   read 10,500 damaged files; FUZZ_COUNT (inputs a kind), FUZZ_SEED and FUZZ_KINDS choose others"
+	@echo "make faults kill each stage and damage each kind of file of a tiny project; FAULTS_POINTS, FAULTS_SEED"
 	@echo "make mutate plant small faults in the code, and print how many of them the tests find (COUNT, SEED)"
 	@echo "make env    make .venv from the lock file (both of the above do it when needed)"
 	@echo "make check  ruff, mypy and the import floors"
@@ -34,6 +35,8 @@ env: .venv/.complete
 
 run: env
 	@[ -d .git ] || { echo "make run needs a Git clone: DVC ties every result to a commit"; exit 1; }
+	@# What will be done, how long each stage took last time on this machine, and what disk it needs.
+	@$(BIN)/doseledger why --plan
 	@# A model that fails its gate has a report all the same: say where, then fail.
 	@$(BIN)/dvc repro; status=$$?; $(BIN)/doseledger where; exit $$status
 
@@ -44,6 +47,10 @@ test: env
 # The same inputs again with the same seed; 12 inputs a kind are part of `make test`.
 fuzz: env
 	FUZZ_COUNT=$${FUZZ_COUNT:-1500} FUZZ_SEED=$${FUZZ_SEED:-1} nice -n 10 $(BIN)/python -m pytest tests/fuzz -n 2 -q
+
+# About fifteen minutes of CPU; three of its tests are part of `make test`.
+faults: env
+	FAULTS_POINTS=$${FAULTS_POINTS:-1} FAULTS_SEED=$${FAULTS_SEED:-1} nice -n 10 $(BIN)/python -m pytest tests/test_faults.py -q
 
 mutate: env
 	nice -n 10 $(BIN)/python benchmarks/mutants.py --count $${COUNT:-60} --seed $${SEED:-1}

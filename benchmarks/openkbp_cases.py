@@ -19,7 +19,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from doseledger.core.case import Case
-from doseledger.core.fanout import run_cases
+from doseledger.core.cluster import local
+from doseledger.core.fanout import over_cases
 from doseledger.core.files import sha256_of_file
 from doseledger.core.grid import Grid
 from doseledger.core.protocol import Protocol, load_protocol
@@ -107,7 +108,7 @@ def main() -> None:
         for index, file in enumerate(files)
     }
     arguments = {file.stem: (file, args.out / "cases", factors) for file in splits}
-    written = run_cases(write_case, arguments, workers=args.workers, tell=print).done
+    written = over_cases(write_case, arguments, local(args.workers), tell=print).done
     rows = [{"repeat": 0, "fold": 0, "case_id": file.stem, "pseudonym": file.stem, "group": part, "split": split,
              "sha256": written[file.stem]} for file, (part, split) in splits.items()]  # fmt: skip
     write_table(args.out / "splits.csv", pd.DataFrame(rows), SPLITS)

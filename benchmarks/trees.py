@@ -19,6 +19,7 @@ from openkbp_cases import PROTOCOL
 from shipped import shipped_recipe
 
 from doseledger.core.case import Case
+from doseledger.core.cluster import local
 from doseledger.core.protocol import Beams, load_protocol
 from doseledger.dosimetry.openkbp_scores import PatientScore, combine_scores, score_patient
 from doseledger.ingest.physics import field_case, make_cohort_physics
@@ -68,7 +69,7 @@ def main() -> None:
     args = parser.parse_args()
     beams = load_protocol(PROTOCOL).beams
     cases, splits, physics = args.low / "cases", args.low / "splits.csv", args.low / "physics"
-    make_cohort_physics(cases, beams, physics, workers=args.workers, tell=print)
+    make_cohort_physics(cases, beams, physics, scale=local(args.workers), tell=print)
     for name, maps in (("anatomy", []), ("physics", list(beams.maps))):
         recipe = shipped_recipe("dose_trees", {"inputs": {"physics": maps}})
         run = TrainingRun("dose_trees", recipe, 1.0, 1, 0, 0, {"ok": True}, {}, make_family(recipe, None))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,10 @@ from doseledger.gates.limits import Thresholds
 from doseledger.learn.kinds import KINDS
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+from from_tests import checks_page, refusals_page  # noqa: E402
+
 MADE = HERE / "generated"
 PACKAGES = (core, dicom, dosimetry, evaluate, gates, ingest, learn, parity, phantom, planning)
 
@@ -45,6 +50,8 @@ def setup(sphinx: Any) -> None:
     (MADE / "commands.md").write_text("\n".join(_commands()), encoding="utf-8")
     (MADE / "settings.md").write_text("\n".join(_settings()), encoding="utf-8")
     (MADE / "api.md").write_text("\n".join(_api()), encoding="utf-8")
+    (MADE / "checks.md").write_text("\n".join(checks_page(HERE.parent)), encoding="utf-8")
+    (MADE / "refusals.md").write_text("\n".join(refusals_page(HERE.parent)), encoding="utf-8")
     sphinx.connect("source-read", _add_contents)
 
 

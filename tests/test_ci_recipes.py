@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -98,3 +99,32 @@ def test_code_is_tested_on_any_machine_and_patients_are_read_on_the_clinics_own(
     asked = validate["if"] if name == GITHUB else validate["rules"][0]["if"]
     assert "CLINIC_RUNNER" in asked
     assert (validate["runs-on"] if name == GITHUB else validate["tags"]) in (["self-hosted", "linux"], ["clinic"])
+
+
+@pytest.mark.parametrize("name", [GITHUB, GITLAB])
+def test_a_recipe_runs_from_its_first_line_to_its_last(name: str, tmp_path: Path) -> None:
+    # Programs that note how they were called stand for those that need data; the shell is real.
+    programs = tmp_path / ".venv/bin"
+    programs.mkdir(parents=True)
+    noted = tmp_path / "calls.txt"
+    answer = '[[ "$*" == "status --json" ]] && echo {}\nexit 0\n'
+    python = f'[[ "$1" == -c ]] && exec {sys.executable} "$@"\nexit 0\n'
+    for program in ("dvc", "doseledger", "python", "make", "git"):
+        end = python if program == "python" else answer
+        (programs / program).write_text(f'#!/bin/bash\necho "{program} $*" | head -1 >> {noted}\n{end}')
+        (programs / program).chmod(0o755)
+    variables = {"BASE": "main", "CI_MERGE_REQUEST_TARGET_BRANCH_NAME": "main", "GITHUB_STEP_SUMMARY": "summary.md"}
+    environment = os.environ | variables | {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
+    # GitLab runs a job's lines in one shell, GitHub each step in its own.
+    steps = scripts(name) if name == GITHUB else ["\n".join(scripts(name))]
+    for step in steps:
+        done = subprocess.run(
+            ["bash", "-eo", "pipefail", "-c", step],
+            cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{step}\n{done.stderr}"
+    calls = [line.split(" ", 2)[:2] for line in noted.read_text().splitlines() if not line.startswith("git ")]
+    assert [" ".join(call) for call in calls] == [
+        "make env", "dvc pull", "python -m", "doseledger runs", "dvc status", "python -c", "dvc metrics",
+    ]  # fmt: skip
+    assert (tmp_path / "metrics.md").is_file()

@@ -152,6 +152,7 @@ def test_dvh_reads_the_clinics_own_files(shared_data: Path) -> None:
 def test_make_run_ends_by_saying_where_the_report_is(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = (repository / "Makefile").read_text()
     assert "$(BIN)/doseledger where;" in recipe
+    assert recipe.index("$(BIN)/doseledger why --plan") < recipe.index("$(BIN)/dvc repro;")
     # From any folder inside the project.
     monkeypatch.chdir(repository / "docs" / "how-to")
     shown = CliRunner().invoke(app, ["where"])

@@ -44,7 +44,17 @@ FORMER = (
     "cohorts.<cohort>",
 )
 # Options of Git, DVC, pytest and torchrun that pages name by themselves.
-FOREIGN = {"--queue", "--temp", "--max-restarts", "--requeue", "--full", "--epochs", "--slice-mm"}
+FOREIGN = {
+    "--queue",
+    "--temp",
+    "--max-restarts",
+    "--requeue",
+    "--signal",
+    "--build-arg",
+    "--full",
+    "--epochs",
+    "--slice-mm",
+}
 # Examples: what a reader's own project holds.
 EXAMPLES = ("docs/experiments", "validation/cohorts/mycohort", "validation/contracts/NAME.yaml")
 # A part of a path that stands for any.
@@ -229,8 +239,7 @@ def wrong_paths(page: str) -> Iterator[str]:
 
 
 def test_paths_on_pages_exist_or_are_made_by_a_stage() -> None:
-    # The examples of refusals are of other projects.
-    assert faults_of(wrong_paths, [page for page in PAGES if page != "docs/reference/refusals.md"]) == []
+    assert faults_of(wrong_paths) == []
 
 
 def wrong_modules(page: str) -> Iterator[str]:
@@ -369,3 +378,61 @@ def test_code_on_pages_is_at_most_100_columns_wide() -> None:
 def test_every_page_is_listed() -> None:
     pages = [page.removeprefix("docs/") for page in PAGES if page.startswith("docs/") and page != "docs/README.md"]
     assert [page for page in pages if f"({page})" not in text_of("docs/README.md")] == []
+
+
+# What lines of blocks begin with that are not ours, and why no test runs them as they stand.
+NOT_OURS = {
+    "dvc": "its stages run in tests/test_pipeline.py and tests/test_end_to_end.py",
+    "git": "needs the reader's own repository and remote",
+    "make": "its recipes run in CI (.github/workflows/ci.yml)",
+    "pytest": "validation runs in tests/test_end_to_end.py",
+    "cd": "the reader's own folder",
+    "source": "the reader's own environment",
+    "pip": "the network",
+    "python": "a benchmark or a script of minutes",
+    "gto": "the registry's tests call it",
+    "torchrun": "tests/learn/training/test_ranks.py starts processes so",
+    "srun": "SLURM", "sbatch": "SLURM", "export": "the reader's own environment", "env": "the reader's own environment",
+    "rm": "the reader's own files", "cp": "the reader's own files", "mkdir": "the reader's own files",
+    "tensorboard": "a logger that is not installed here", "mlflow": "a logger that is not installed here",
+    "printf": "damage on purpose, as tests/ledger do", "sed": "damage on purpose, as tests/ledger do",
+    "dciodvfy": "tests/deliver/test_dose.py runs it", "for": "a loop over what is tested by itself",
+}  # fmt: skip
+
+
+def shell_lines(page: str) -> Iterator[str]:
+    for block in re.findall(r"^ *```(?:bash|sh)\n(.*?)^ *```", text_of(page), re.M | re.S):
+        block = re.sub(r"<<'(\w+)'.*?^\1$", "", block.replace("\\\n", " "), flags=re.M | re.S)
+        yield from (line.strip() for line in block.splitlines() if line.strip() and not line.strip().startswith("#"))
+
+
+def refused_calls(page: str) -> Iterator[str]:
+    """Calls in command blocks that the command line would not take: a missing argument, a wrong type."""
+    for line in shell_lines(page):
+        for words in called(line):
+            command, rest = program(), [word.strip('"') for word in words]
+            while rest and hasattr(command, "commands"):
+                command = command.commands.get(rest.pop(0), command)
+            open_ended = any(mark in line for mark in ("…", "<", "--help", "--install-completion"))
+            if open_ended or command is program():
+                continue
+            try:
+                command.make_context(command.name, rest)
+            except Exception as error:
+                yield f"{line}: {error}"
+
+
+def test_every_documented_call_is_one_that_the_program_takes() -> None:
+    assert sum(1 for page in PAGES for line in shell_lines(page) for _ in called(line)) > 60
+    assert faults_of(refused_calls) == []
+
+
+def unknown_lines(page: str) -> Iterator[str]:
+    for line in shell_lines(page):
+        first = re.sub(r"^(?:[A-Z_]+=\S+ )*(?:\.venv/bin/)?(?:time )?", "", line).split()[0]
+        if first.rpartition("/")[2] not in {"doseledger", *NOT_OURS}:
+            yield line
+
+
+def test_every_line_of_a_command_block_is_tried_or_has_a_reason() -> None:
+    assert faults_of(unknown_lines) == []

@@ -31,8 +31,10 @@ REPORT = "report@phantom-dose_unet"
 SMALL = {
     "phantom.n_patients": 6,
     # Alone, as on its prior even two epochs make a model within the limits.
-    "model_base.prior": "none",
-    "dose_unet.fit.max_epochs": 2,
+    "models": ["dose_unet"],
+    "bases": {},
+    "dose_unet.prior": "none",
+    "model_base.fit.max_epochs": 2,
     "model_base.fit.validate_every": 2,
     "splits.fractions.train": 0.5,
     "splits.fractions.val": 0.2,

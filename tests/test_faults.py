@@ -40,6 +40,7 @@ BELOW = ["drift@phantom", "report_data@phantom"]
 BELOW += [f"{name}@phantom-dose_unet" for name in ("model_settings", "preflight", "train", "predict", "evaluate")]
 BELOW += [f"{name}@phantom-dose_unet" for name in ("shortcuts", "judge", "report")]
 TARGETS = [BELOW[1], BELOW[-1]] if POINTS else OF_DATA[-1:]
+in_full = pytest.mark.skipif(not POINTS, reason="part of `make faults`")
 KILLED = [(stage, at) for stage in OF_DATA + BELOW for at in range(POINTS)] or [("ingest@phantom", 0)]
 TINY = {
     "phantom.n_patients": 4, "phantom.workers": 0, "phantom.in_plane_pixels": 96, "phantom.segments_per_arc": 24,
@@ -138,18 +139,22 @@ def project(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Proje
     made.seconds = {stage: times[at + 1] - times[at] for at, stage in enumerate(began)}
     made.whole = made.hashes()
     made.commit("an unbroken run")
+    shutil.copytree(root, root.with_name("whole"), symlinks=True)
     write_json(notes, {"whole": made.whole, "seconds": made.seconds})
     return made
 
 
 @pytest.fixture(autouse=True)
 def _is_whole_again(project: Project) -> Iterator[None]:
-    """After whatever was done, the project is that of the unbroken run, and DVC knows it."""
+    """After whatever was done, `dvc repro` makes the project that of the unbroken run."""
     yield
-    assert project.repro() == ""
-    changed = {name for name, sha in project.hashes().items() if project.whole.get(name) != sha}
-    assert (changed, project.whole.keys() - project.hashes().keys()) == (set(), set())
-    assert project.run("dvc", "status", "--json", *TARGETS).stdout.strip() == "{}"
+    said, found = project.repro(), project.hashes()
+    changed = {name for name in found.keys() | project.whole.keys() if found.get(name) != project.whole.get(name)}
+    if said or changed:
+        # The next test begins with a whole one.
+        shutil.rmtree(project.root)
+        shutil.copytree(project.root.with_name("whole"), project.root, symlinks=True)
+    assert (said, changed) == ("", set())
 
 
 def until_it_runs(project: Project, running: subprocess.Popen[bytes], stage: str) -> None:
@@ -173,14 +178,13 @@ def test_a_stage_that_was_killed_runs_again_to_the_same_hashes(project: Project,
     running = project.start(stage)
     until_it_runs(project, running, stage)
     time.sleep(random.Random(f"{SEED} {stage} {at}").uniform(0.0, 1.05) * project.seconds[stage])
-    # Every second time DVC alone, whose stage goes on beside the next one.
     if at % 2:
+        # Every second time DVC alone, whose stage goes on beside the next one.
         running.kill()
+        assert project.repro() == ""
     else:
         os.killpg(running.pid, signal.SIGKILL)
-    said = project.repro()
     end(running)
-    assert said == ""
 
 
 def truncate(path: Path) -> None:
@@ -199,7 +203,8 @@ def flip(path: Path) -> None:
 
 
 def one_of(project: Project, pattern: str) -> Path:
-    return random.Random(f"{SEED} {pattern}").choice(sorted(project.root.glob(pattern)))
+    found = sorted(path for path in project.root.glob(pattern) if path.is_file())
+    return random.Random(f"{SEED} {pattern}").choice(found) if found else pytest.skip(f"no {pattern}")
 
 
 def own_copy(path: Path) -> Path:
@@ -231,17 +236,16 @@ def test_a_file_that_was_cut_or_removed_is_made_again(project: Project, pattern:
     HURT[how](path)
 
 
-READ_BY = {"data/cases/phantom/*.npz": "check_data@phantom", "data/raw/phantom/*.zip": "ingest@phantom"}
-READ_BY |= {
-    f"{pattern}": f"{stage}@phantom-dose_unet"
-    for pattern, stage in {
-        "models/phantom/dose_unet/checkpoints/best.ckpt": "predict",
-        "data/predictions/phantom/dose_unet/*.npz": "evaluate",
-        "data/gamma/phantom/dose_unet/*.npz": "report",
-        "data/physics/phantom/*.npz": "preflight",
-    }.items()
-    if POINTS
+READ_BY = {"data/cases/phantom/*.npz": "check_data@phantom"}
+MODEL = {
+    "models/phantom/dose_unet/checkpoints/best.ckpt": "predict",
+    "data/predictions/phantom/dose_unet/*.npz": "evaluate",
+    "data/gamma/phantom/dose_unet/*.npz": "report",
+    "data/physics/phantom/*.npz": "preflight",
 }
+if POINTS:
+    READ_BY["data/raw/phantom/*.zip"] = "ingest@phantom"
+    READ_BY |= {pattern: f"{stage}@phantom-dose_unet" for pattern, stage in MODEL.items()}
 
 
 @pytest.mark.parametrize("pattern", READ_BY)
@@ -252,13 +256,13 @@ def test_a_byte_that_flipped_in_cache_and_copy_is_told_with_what_to_do(project: 
     if not path.samefile(min(copies - {path})):
         flip(min(copies - {path}))
     project.forget(READ_BY[pattern])
-    said = project.repro()
-    assert path.stem in said, said
-    told = project.run("doseledger", "verify", ".", ok=False)
-    assert f"{path.relative_to(project.root)} (" in told.stdout
-    assert "delete both, then `dvc pull`, or make it again with `dvc repro`" in told.stdout
+    said, told = project.repro(), project.run("doseledger", "verify", ".", ok=False).stdout
     for copy in copies:
         copy.unlink()
+    assert path.stem in said, said
+    name = str(path.relative_to(project.root))
+    assert f"{name} (" in told
+    assert f"delete both, then `dvc pull {name}`, or make it again with `dvc repro`" in told
 
 
 @contextmanager
@@ -269,6 +273,7 @@ def readable_by_its_owner_alone() -> Iterator[Callable[[], None]]:
     yield lambda: [libc.prctl(drop, one, 0, 0, 0) for one in capabilities] and None
 
 
+@in_full
 @pytest.mark.parametrize("pattern", READ_BY)
 def test_a_file_that_may_not_be_read_is_named(project: Project, pattern: str) -> None:
     path = one_of(project, pattern)
@@ -282,6 +287,7 @@ def test_a_file_that_may_not_be_read_is_named(project: Project, pattern: str) ->
     assert re.search(r"[Pp]ermission", said), said
 
 
+@in_full
 def test_a_slice_that_was_removed_is_named_by_case(project: Project) -> None:
     path = one_of(project, "data/raw/phantom/*.zip")
     whole = path.read_bytes()
@@ -301,16 +307,18 @@ def test_a_slice_that_was_removed_is_named_by_case(project: Project) -> None:
         part.write_bytes(whole)
 
 
-FILLED = ["ingest@phantom", *BELOW[4:5], *BELOW[-1:]] if POINTS else ["ingest@phantom"]
+FILLED = ["ingest@phantom", "train@phantom-dose_unet", "report@phantom-dose_unet"]
 
 
+@in_full
 @pytest.mark.parametrize("stage", FILLED)
 def test_a_full_disk_is_told_and_once_freed_the_run_goes_on(project: Project, stage: str, tmp_path: Path) -> None:
     # 1. a copy of the project on a disk of its own, without the stage's outs
+    # Links to the cache's objects become files of their own.
     used = int(subprocess.check_output(["du", "-sb", project.root], text=True).split()[0])
     disk = tmp_path / "disk"
     disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={2 * used}", "tmpfs", str(disk)]
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={3 * used}", "tmpfs", str(disk)]
     if subprocess.run(mount, check=False, capture_output=True).returncode:
         pytest.skip("only root can mount a small disk; a limit of file sizes stands for it below")
     try:
@@ -333,6 +341,7 @@ def test_a_full_disk_is_told_and_once_freed_the_run_goes_on(project: Project, st
         subprocess.run(["umount", str(disk)], check=True)
 
 
+@in_full
 @pytest.mark.parametrize("stage", FILLED)
 def test_files_that_grow_beyond_what_is_allowed_are_told(project: Project, stage: str) -> None:
     project.forget(stage)
@@ -342,6 +351,7 @@ def test_files_that_grow_beyond_what_is_allowed_are_told(project: Project, stage
     assert re.search("too large", said), said
 
 
+@in_full
 @pytest.mark.parametrize("stage", FILLED)
 def test_of_two_runs_at_once_one_waits_or_is_told(project: Project, stage: str) -> None:
     project.forget(stage)

@@ -43,6 +43,10 @@ def test_commands_settings_and_the_public_names_come_from_the_code(site: Path) -
     assert "a failed case that the gate shall let pass" in settings
     assert "a weight of 0 switches a term off" in settings
     assert "who won OpenKBP with such a cascade" in settings
+    checks = (site / "generated/checks.html").read_text()
+    assert 'id="sdf-sign"' in checks
+    assert "an SDF with its sign turned round" in checks
+    assert "never opened" in (site / "generated/refusals.html").read_text()
     api = (site / "generated/api.html").read_text()
     assert "gamma_map" in api
     assert "Raises" in api

@@ -11,8 +11,8 @@ from doseledger.gates.verdict import enforce, require_token
 
 def test_the_cohort_passes_the_data_gate(layout: Layout, settings: Settings) -> None:
     """Every case, table and split is judged anew."""
-    ingest = settings.ingest
-    enforce(judge_cohort(layout, ingest.accept_failed, workers=ingest.workers, tell=print))
+    accepted = settings.ingest.accept_failed
+    enforce(judge_cohort(layout, accepted, scale=settings.scale, tell=print))
 
 
 def test_the_verdict_on_disk_is_of_these_data(layout: Layout) -> None:

@@ -13,7 +13,7 @@ def test_the_test_cases_pass_the_drift_gate(layout: Layout, settings: Settings) 
 
     A cohort with fewer than five training cases fails: nothing can be said of drift there.
     """
-    workers = settings.ingest.workers
-    verdict = judge_drift(layout, fold=settings.fold, repeat=settings.repeat, workers=workers, tell=print)
+    scale = settings.scale
+    verdict = judge_drift(layout, fold=settings.fold, repeat=settings.repeat, scale=scale, tell=print)
     enforce(verdict)
     require_token(layout.drift_verdict.token, verdict.digest, "drift")

@@ -142,3 +142,19 @@ def test_the_program_says_it_in_one_line_where_no_file_of_ours_was_written(
     shown = capsys.readouterr().err
     assert shown == "error: train.log: can't be written: the disk is full; free some space, and run the command again\n"
     assert files.disk_fault(OSError(errno.ENOENT, "x")) == ""
+
+
+def test_a_file_that_may_not_be_read_is_told_as_such(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def run(**_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "case_0001.npz")
+
+    monkeypatch.setattr(cli, "app", run)
+    monkeypatch.setattr(cli, "_run_the_folders_own_code", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["doseledger"])
+    with pytest.raises(SystemExit, match="1"):
+        cli.main()
+    assert "case_0001.npz: can't be read or written: there is no right to it; mend" in capsys.readouterr().err
+    with pytest.raises(BadInput, match=r"can't be read \(Is a directory\); mend its rights or its disk"):
+        files.sha256_of_file(tmp_path)

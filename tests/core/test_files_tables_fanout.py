@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from doseledger.core import tables
-from doseledger.core.errors import BadCase, BadInput, NotReady, SkippedCase
-from doseledger.core.fanout import run_cases, take_shard
+from doseledger.core.errors import BadInput
+from doseledger.core.fanout import take_shard
 from doseledger.core.files import (
     atomic_path,
     read_json,
@@ -97,40 +97,6 @@ def test_a_table_of_another_form_is_refused(table: pd.DataFrame, message: str) -
 def test_an_absent_table_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="run the stage that writes it"):
         tables.read_table(tmp_path / "none.csv", tables.SKIPPED)
-
-
-def halve(case_id: str, value: int) -> int:
-    if value % 2:
-        raise BadCase(case_id, f"found {value}, wanted an even number")
-    if value == 0:
-        raise SkippedCase(case_id, "nothing to halve")
-    if value > 100:
-        raise RuntimeError("a fault of ours")
-    return value // 2
-
-
-ARGUMENTS = {"a": ("a", 4), "b": ("b", 3), "c": ("c", 0)}
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_bad_cases_are_gathered_and_the_rest_goes_on(workers: int) -> None:
-    lines: list[str] = []
-    outcome = run_cases(halve, ARGUMENTS, workers=workers, tell=lines.append)
-    assert outcome.done == {"a": 2}
-    assert outcome.failed["b"].reason == "found 3, wanted an even number"
-    assert isinstance(outcome.failed["c"], SkippedCase)
-    assert len(lines) == 3
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_fault_of_ours_stops_the_run(workers: int) -> None:
-    with pytest.raises(RuntimeError, match="a fault of ours"):
-        run_cases(halve, {"a": ("a", 102)}, workers=workers, tell=lambda _: None)
-
-
-def test_a_cluster_without_dask_says_what_to_install() -> None:
-    with pytest.raises(NotReady, match=r"pip install 'dask\[distributed\]'"):
-        run_cases(halve, ARGUMENTS, workers=0, cluster="tcp://127.0.0.1:1", tell=lambda _: None)
 
 
 def test_shards_deal_every_case_once() -> None:

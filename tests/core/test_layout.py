@@ -89,7 +89,9 @@ def test_what_starts_from_a_model_waits_for_its_checkpoint(stages: dict[str, Res
     assert stages["base@dose_diffusion"].outs == {(other.start / "base.json").as_posix()}
     for stage in ("preflight", "train"):
         assert other.start.as_posix() in stages[f"{stage}@{COHORT}-dose_diffusion"].deps
-    assert "base@dose_unet" not in stages
+    # As shipped, a network stands on trees, and trees on nothing.
+    assert stages["base@dose_unet"].deps == {layout.model("dose_trees").checkpoint.as_posix()}
+    assert "base@dose_trees" not in stages
 
 
 def test_doses_on_predicted_contours_wait_for_both_models(stages: dict[str, Resolved]) -> None:

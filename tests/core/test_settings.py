@@ -67,16 +67,19 @@ def test_a_model_without_a_block_is_refused(params: str, tmp_path: Path) -> None
 )
 def test_a_base_that_is_not_trained_is_refused(params: str, tmp_path: Path, bases: str, message: str) -> None:
     with pytest.raises(BadInput, match=message):
-        load(params.replace("bases: {}", f"bases: {bases}"), tmp_path)
+        load(params.replace(SHIPPED_BASES, f"bases: {bases}"), tmp_path)
 
 
 @pytest.mark.parametrize("contours", ["{dose_unet: seg_organs}", "{dose_unet: dose_unet}", "{seg: dose_unet}"])
 def test_contours_that_no_trained_segmentation_draws_are_refused(params: str, tmp_path: Path, contours: str) -> None:
-    wanted = r"is given those of .*; wanted a dose model and a segmentation, both among .* trained \(dose_unet\)"
+    wanted = (
+        r"is given those of .*; wanted a dose model and a segmentation, both among .* trained \(dose_trees, dose_unet\)"
+    )
     with pytest.raises(BadInput, match=wanted):
         load(params.replace("contours: {}", f"contours: {contours}"), tmp_path)
 
 
+SHIPPED_BASES = "bases:\n  dose_unet: dose_trees"
 FINE = """
 dose_fine:
   kind: dose
@@ -85,7 +88,7 @@ dose_fine:
 
 
 def with_child(params: str, bases: str, block: str = FINE) -> str:
-    return params.replace("models:\n", "models:\n- dose_fine\n").replace("bases: {}", f"bases: {bases}") + block
+    return params.replace("models:\n", "models:\n- dose_fine\n").replace(SHIPPED_BASES, f"bases: {bases}") + block
 
 
 def test_a_model_that_begins_with_another_of_these_settings_waits_for_it(params: str, tmp_path: Path) -> None:
@@ -108,7 +111,7 @@ def test_models_that_start_from_each_other_are_refused_and_a_line_of_them_is_not
 
 def test_a_model_without_its_block_is_told_where_to_get_one(params: str, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"\['dose_dream'\] have no block .*`doseledger recipe use NAME`"):
-        load(params.replace("models:\n- dose_unet", "models:\n- dose_dream"), tmp_path)
+        load(params.replace("models:\n- dose_trees", "models:\n- dose_dream"), tmp_path)
 
 
 def test_inverted_fractions_are_refused(params: str, tmp_path: Path) -> None:

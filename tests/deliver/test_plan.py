@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 
 from doseledger.cli.app import app
 from doseledger.core.case import Case, write_npz
+from doseledger.core.cluster import HERE
 from doseledger.core.errors import BadCase, BadInput, NotReady
 from doseledger.core.files import sha256_of_file
 from doseledger.core.layout import Layout
@@ -43,11 +44,11 @@ from doseledger.planning.machine.linac import Machine, load_machine
 NUMBER = next(number for number, dirt in DIRT.items() if dirt.position == "FFP")
 CASE = f"case_{NUMBER:04d}"
 POOR = PhantomSettings(
-    n_patients=1, seed=3, workers=0, in_plane_pixels=96, segments_per_arc=24, iterations=16, attempts=1,
+    n_patients=1, seed=3, in_plane_pixels=96, segments_per_arc=24, iterations=16, attempts=1,
     dose_grid_mm=6.0, near_bowel_share=0.0,
 )  # fmt: skip
 QUICK = DeliverSettings(
-    models=[], workers=0, seed=1, segments_per_arc=20, iterations=20, n_points=2000, mu_weight=0.0
+    models=[], seed=1, segments_per_arc=20, iterations=20, n_points=2000, mu_weight=0.0
 )  # fmt: skip
 WISH = "Bladder V45Gy < 30 %"
 
@@ -119,7 +120,7 @@ def made(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
     wishes = read_wishes([WISH], protocol)
     request = PlanRequest(protocol, with_wishes(goals, wishes), QUICK, load_machine(), tuple(wishes), robustness=True)
     told: list[str] = []
-    summary = deliver_cohort(part, root / "plans", root / "deliver.json", request, tell=told.append)
+    summary = deliver_cohort(part, root / "plans", root / "deliver.json", request, scale=HERE, tell=told.append)
     return Made(root, part, request, summary, told)
 
 
@@ -354,7 +355,12 @@ def test_a_cohort_without_dicom_has_nothing_to_plan_on(made: Made, repository: P
     protocol = load_protocol(Layout(repository, "openkbp").protocol)
     with pytest.raises(BadInput, match="reads openkbp: without CT and RTSTRUCT as DICOM"):
         deliver_cohort(
-            made.part, tmp_path, tmp_path / "x.json", replace(made.request, protocol=protocol), tell=lambda line: None
+            made.part,
+            tmp_path,
+            tmp_path / "x.json",
+            replace(made.request, protocol=protocol),
+            scale=HERE,
+            tell=lambda line: None,
         )
 
 

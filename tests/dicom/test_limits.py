@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -12,12 +14,19 @@ import pytest
 from pydicom import Dataset
 from pydicom.uid import RTStructureSetStorage
 
-from doseledger.core.errors import BadCase
+from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.plan import Arc, Plan
+from doseledger.core.protocol import Phi
+from doseledger.dicom.files.members import check_size
 from doseledger.dicom.geometry import Planes, even_step_mm, read_orientation, to_lps
+from doseledger.dicom.plan.beams import _is_helix
+from doseledger.dicom.plan.brachy import _channel_faults
 from doseledger.dicom.plan.check import MachineLimits, check_rtplan
-from doseledger.dicom.plan.read import read_plan
+from doseledger.dicom.plan.read import _jaws, read_plan
+from doseledger.dicom.privacy.deidentify import Pseudonymiser
 from doseledger.dicom.read_dose import read_dose
+from doseledger.dicom.read_image import _scaled
+from doseledger.dicom.read_structures import Roi, read_contours
 from doseledger.dicom.write.objects import Study, make_uid
 from doseledger.dicom.write.plan import BeamDevice, make_plan
 
@@ -265,3 +274,64 @@ def test_dose_planes_begin_at_zero_or_at_their_first_place(off: float, is_taken:
         return
     with pytest.raises(BadCase, match="GridFrameOffsetVector begins at"):
         read_dose(dose, "case_0001")
+
+
+@pytest.mark.parametrize(("n_points", "off_mm", "is_helix"), [
+    (8, 0.0, True), (7, 0.0, False), (20, 0.0, True), (20, 0.09, True), (20, 0.12, False),
+])  # fmt: skip
+def test_a_helix_has_eight_points_and_an_even_pitch_to_the_tenth_of_a_mm(
+    n_points: int, off_mm: float, is_helix: bool
+) -> None:
+    items = []
+    for k in range(n_points):
+        point = Dataset()
+        point.IsocenterPosition, point.GantryAngle = [0.0, 0.0, 1.5 * k + (off_mm if k == 3 else 0.0)], (60 * k) % 360
+        items.append(point)
+    assert _is_helix(items) is is_helix
+
+
+@pytest.mark.parametrize(("n_bytes", "is_read"), [(1 << 30, True), ((1 << 30) + 1, False)])
+def test_a_file_of_more_than_a_gib_is_not_read(n_bytes: int, is_read: bool) -> None:
+    with nullcontext() if is_read else pytest.raises(BadInput, match="at most 1073741824 are read"):
+        check_size(n_bytes, Path("case_1"))
+
+
+@pytest.mark.parametrize(("far_mm", "is_taken"), [(10_000.0, True), (-10_000.0, True), (10_001.0, False)])
+def test_a_contour_lies_within_ten_metres(far_mm: float, is_taken: bool, factory: ModuleType) -> None:
+    polygon = np.array([[0.0, 0.0], [10.0, 0.0], [10.0, far_mm]])
+    roi = Roi(1, "PTV", "PTV", "", [factory.make_contour(3.0, polygon)])
+    with nullcontext() if is_taken else pytest.raises(BadCase, match="wanted at most 10000 mm from the origin"):
+        assert len(read_contours(roi, "case_1").polygons) == 1
+
+
+@pytest.mark.parametrize(("n", "shown"), [(64, "x" * 64), (65, "x" * 63 + "…"), (5000, "x" * 63 + "…")])
+def test_a_rois_name_has_at_most_64_characters(n: int, shown: str) -> None:
+    assert Roi(1, "x" * n, "", "", []).name == shown
+
+
+@pytest.mark.parametrize(("weight", "is_named"), [(1.0, False), (1 + 0.9e-6, False), (1 + 1.2e-6, True)])
+def test_the_last_time_weight_of_brachytherapy_is_the_final_one_to_a_millionth(weight: float, is_named: bool) -> None:
+    channel = Dataset()
+    channel.NumberOfControlPoints, channel.ChannelTotalTime, channel.FinalCumulativeTimeWeight = 2, 10.0, 1.0
+    channel.BrachyControlPointSequence = [Dataset(), Dataset()]
+    for point, value in zip(channel.BrachyControlPointSequence, (0.0, weight), strict=True):
+        point.CumulativeTimeWeight = f"{value:.12g}"
+    assert bool(list(_channel_faults(channel, "Channel 1"))) is is_named
+
+
+def test_dates_move_by_one_to_3650_days_into_the_past() -> None:
+    phi = Phi.model_validate({"pseudonym": "^anon_[a-z0-9]+$", "allow": []})
+    days = [Pseudonymiser(b"s" * 32, phi, str(number)).shift.days for number in range(2000)]
+    assert -3650 <= min(days) < -3600
+    assert -50 < max(days) <= -1
+
+
+@pytest.mark.parametrize(("intercept", "is_whole"), [(-1024.0, True), (1048576.0, True), (1048577.0, False)])
+def test_whole_steps_stay_integers_up_to_a_shift_of_a_million(intercept: float, is_whole: bool) -> None:
+    found = _scaled(np.array([0, 5], np.int16), 1.0, intercept)
+    assert (found.dtype == np.int32) is is_whole
+    np.testing.assert_allclose(found, np.rint(np.array([0.0, 5.0]) + intercept))
+
+
+def test_a_beam_without_jaws_is_open_to_20_cm() -> None:
+    np.testing.assert_array_equal(_jaws([{"devices": {}}], ("ASYMX", "X"), "beam 1", "case_1"), [[-200.0, 200.0]])

@@ -138,6 +138,11 @@ def test_of_two_approval_states_the_approved_one_is_taken_and_said_to_be(patient
     item.ApprovalStatus = "UNAPPROVED"
     with pytest.raises(BadCase, match=rf"2 files could be the {name.upper()}, wanted one: 2.\.dcm, 2.\.dcm; leave"):
         gather(patient)
+    label = "RTPlanLabel" if name == "rtplan" else "StructureSetLabel"
+    setattr(item, label, "SIB")
+    setattr(patient.extra[-1], label, " SIB v2 ")
+    with pytest.raises(BadCase, match=r'2.\.dcm "SIB", 2.\.dcm "SIB v2"; leave'):
+        gather(patient)
 
 
 def test_padding_of_patient_ids_makes_no_second_patient(patient):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,11 @@ import pytest
 from doseledger.core.errors import BadInput
 from doseledger.core.protocol import Goal, GoalSet, load_protocol
 from doseledger.dosimetry.dvh.grammar import Measure
+from doseledger.dosimetry.gamma.grids import _checked_axis, whole_stride
 from doseledger.dosimetry.goals import _judge, evaluate_goals, lint_goals
+from doseledger.dosimetry.intervals import bootstrap_interval
+from doseledger.dosimetry.openkbp_scores import dvh_metrics_gy
+from doseledger.dosimetry.spread import describe_spread
 
 
 def goal(statistic: str, operator: str, limit: float, unit: str, **more: Any) -> Goal:
@@ -70,3 +75,39 @@ def test_no_dose_is_beyond_150_gray_and_no_volume_beyond_the_whole(one: Goal, is
 def test_a_goal_with_what_is_no_number_is_refused_as_it_is_read(key: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"{key}\n.*finite number"):
         Goal.model_validate(goal("D95%", ">=", 70.0, "Gy").model_dump() | {key: value})
+
+
+@pytest.mark.parametrize(("stray", "is_even"), [(0.0, True), (0.95e-4, True), (1.05e-4, False), (3e-4, False)])
+def test_an_axis_of_gamma_strays_by_the_ten_thousandth_of_a_voxel(stray: float, is_even: bool) -> None:
+    axis = 2.5 * np.arange(21.0)
+    axis[10] += 2.5 * stray
+    with nullcontext() if is_even else pytest.raises(BadInput, match="is uneven, its positions stray"):
+        assert len(_checked_axis("axis 0", axis)) == 21
+
+
+@pytest.mark.parametrize(("drift", "stride"), [(0.0, 2), (0.9e-11, 2), (1.05e-11, 0), (1e-9, 0)])
+def test_a_stride_is_whole_up_to_rounding(drift: float, stride: int) -> None:
+    axis = np.array([0.0, 2.0, 4.0 + drift])
+    assert whole_stride(axis, 1.0) == stride
+
+
+@pytest.mark.parametrize(("sd_gy", "counted_gy"), [(0.0, 0.05), (0.01, 0.05), (0.0499, 0.05), (0.06, 0.06), (2.0, 2.0)])
+def test_a_spread_below_the_twentieth_of_a_gray_counts_as_one(sd_gy: float, counted_gy: float) -> None:
+    draws = np.stack([np.full(8, 10.0 - sd_gy / math.sqrt(2)), np.full(8, 10.0 + sd_gy / math.sqrt(2))])
+    found = describe_spread("case_1", np.full(8, 11.0), draws, {"PTV": np.ones(8, bool)})
+    assert found.ratios == pytest.approx(np.full(8, 1.0 / counted_gy))
+    assert found.structures["PTV"] == pytest.approx(1.0 / counted_gy)
+
+
+@pytest.mark.parametrize(("voxel_mm3", "n_hot"), [(100.0, 1), (40.0, 2), (39.0, 3), (10.0, 10), (9.0, 11), (300.0, 1)])
+def test_the_hottest_tenth_of_a_cc_of_an_organ_is_100_mm3(voxel_mm3: float, n_hot: int) -> None:
+    dose = np.arange(101.0).reshape(1, 1, 101)
+    found = dvh_metrics_gy(dose, {"Brainstem": np.ones(dose.shape, bool)}, voxel_mm3)
+    assert found["Brainstem", "D_0.1_cc"] == pytest.approx(np.percentile(np.arange(101.0), 100 - 100 * n_hot / 101))
+
+
+@pytest.mark.parametrize(("n", "is_known"), [(2, False), (3, True), (30, True)])
+def test_an_interval_wants_three_values(n: int, is_known: bool) -> None:
+    low, high = bootstrap_interval(np.arange(n, dtype=np.float64), np.random.default_rng(1))
+    assert (low < high) is is_known
+    assert math.isnan(low) is not is_known

@@ -33,7 +33,6 @@ def yardsticks(repository: Path) -> Yardsticks:
         protocol=load_protocol(repository / "validation/cohorts/phantom/protocol.yaml"),
         goals=load_goals(repository / "validation/cohorts/phantom/goals.yaml"),
         settings=EvaluateSettings(
-            workers=0,
             gamma=[GAMMA],
             surface_tolerance_mm=1.0,
             verify_gamma_points=0,

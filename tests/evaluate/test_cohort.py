@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from doseledger.cli.evaluate import app
 from doseledger.core.case import Case, write_npz
+from doseledger.core.cluster import local
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.files import read_json, sha256_of_file, write_text
 from doseledger.core.layout import ModelLayout
@@ -40,7 +41,6 @@ def yardsticks(repository: Path) -> Yardsticks:
         protocol=load_protocol(repository / "validation/cohorts/phantom/protocol.yaml"),
         goals=load_goals(repository / "validation/cohorts/phantom/goals.yaml"),
         settings=EvaluateSettings(
-            workers=0,
             gamma=[gamma],
             surface_tolerance_mm=1.0,
             verify_gamma_points=3,
@@ -239,7 +239,7 @@ def at(
     write_table(layout.splits, pd.DataFrame(rows, columns=list(SPLITS.columns)), SPLITS)
     enter_project(repository, layout, monkeypatch)
     # In this process, and few points: what is asked here is where the files go.
-    text = layout.params.read_text().replace("workers: 2", "workers: 0")
+    text = layout.params.read_text().replace("pool: local", "pool: here")
     write_text(layout.params, text.replace("verify_gamma_points: 50", "verify_gamma_points: 3"))
     return at
 
@@ -286,10 +286,9 @@ def test_other_predictions_need_another_folder_and_leave_the_models_own_alone(at
     assert not at.gamma.exists()
 
 
-def test_workers_change_nothing(test_set: TestSet, yardsticks: Yardsticks, tmp_path: Path) -> None:
-    pooled = replace(yardsticks, settings=yardsticks.settings.model_copy(update={"workers": 2}))
+def test_the_pool_changes_nothing(test_set: TestSet, yardsticks: Yardsticks, tmp_path: Path) -> None:
     evaluate_cohort(test_set, tmp_path / "a", yardsticks, tell=print)
-    evaluate_cohort(test_set, tmp_path / "b", pooled, tell=print)
+    evaluate_cohort(test_set, tmp_path / "b", yardsticks, scale=local(2), tell=print)
     assert (tmp_path / "a" / "cases.csv").read_bytes() == (tmp_path / "b" / "cases.csv").read_bytes()
 
 

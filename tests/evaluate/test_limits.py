@@ -12,9 +12,19 @@ import pytest
 
 from doseledger.core.case import Case
 from doseledger.core.errors import BadCase
-from doseledger.evaluate.case import _goal_counts, absolute_errors
+from doseledger.evaluate.case import CaseMetrics, _goal_counts, absolute_errors, error_masks
+from doseledger.evaluate.files.dvh import _nothing_measured
 from doseledger.evaluate.refusals import refuse_unfit
-from doseledger.evaluate.shortcuts.ablation import mean_change_gy, prescription_gain
+from doseledger.evaluate.segmentation import agreement
+from doseledger.evaluate.shortcuts.ablation import (
+    _shift_voxels,
+    drop_share,
+    mean_change_gy,
+    prescription_gain,
+    with_raised_prescription,
+)
+from doseledger.evaluate.shortcuts.labels import LabelTemplate
+from doseledger.evaluate.summary import _worst_cases
 
 
 @pytest.fixture
@@ -84,3 +94,62 @@ def test_an_answer_over_no_voxel_is_none(case: Case) -> None:
     nothing = replace(case, body=np.zeros_like(case.body), masks=np.zeros_like(case.masks))
     assert math.isnan(mean_change_gy(nothing, dose_of(case), dose_of(case)))
     assert math.isnan(prescription_gain(nothing, dose_of(case), dose_of(case)))
+
+
+@pytest.mark.parametrize(("dose_gy", "is_above"), [(7.001, True), (6.999, False), (7.6, True), (2.4, False)])
+def test_a_voxel_above_a_tenth_of_the_prescription_counts(dose_gy: float, is_above: bool, case: Case) -> None:
+    dose = np.full_like(dose_of(case), dose_gy)
+    assert error_masks(replace(case, dose_gy=dose))["above_10_percent"].all() == is_above
+
+
+@pytest.mark.parametrize(("n_cases", "n_worst"), [(1, 1), (10, 1), (11, 2), (20, 2), (21, 3)])
+def test_the_worst_tenth_of_the_cases_is_named(n_cases: int, n_worst: int) -> None:
+    rows = [{"case_id": f"c{k:02d}", "mae_above_10_percent_gy": float(k)} for k in range(n_cases)]
+    named = _worst_cases([CaseMetrics(row, [], [], None) for row in rows])
+    assert len(named["worst_decile"].split(", ")) == n_worst
+    assert named["worst_case"] == f"c{n_cases - 1:02d}"
+
+
+def test_95_percent_of_differences_lie_within_1_96_spreads() -> None:
+    found = agreement(np.array([10.0, 14.0, 12.0]), np.array([10.0, 10.0, 10.0]))
+    assert found["volume_bias_cc"] == pytest.approx(2.0)
+    assert found["volume_agreement_low_cc"] == pytest.approx(2.0 - 1.96 * 2.0)
+    assert found["volume_agreement_high_cc"] == pytest.approx(2.0 + 1.96 * 2.0)
+
+
+@pytest.mark.parametrize(("n_there", "is_said"), [(4, True), (5, True), (3, False), (0, False)])
+def test_the_template_of_labels_says_what_half_of_the_cases_have(n_there: int, is_said: bool, case: Case) -> None:
+    template = LabelTemplate(("Rectum",))
+    empty = replace(case, masks=np.zeros_like(case.masks))
+    for number in range(8):
+        template.add(case if number < n_there else empty)
+    assert (template.labels_on(case) > 0).any() == is_said
+
+
+def test_the_prescription_is_raised_by_a_tenth_and_the_targets_go_15_mm(case: Case) -> None:
+    raised = with_raised_prescription(case, np.random.default_rng(1))
+    assert raised.prescription_gy == pytest.approx({"PTV70": 77.0, "PTV56": 61.6})
+    fine = replace(case, grid=replace(case.grid, spacing_mm=(6.0, 6.0, 1.0)))
+    assert _shift_voxels(fine) == 15
+    assert _shift_voxels(replace(case, grid=replace(case.grid, spacing_mm=(6.0, 6.0, 40.0)))) == 1
+
+
+@pytest.mark.parametrize(("share", "is_left"), [(0.4, 35.0), (0.49, 35.0), (0.51, 56.0), (1.0, 56.0)])
+def test_a_target_that_covers_half_of_another_is_what_its_dose_should_fall_to(
+    share: float, is_left: float, case: Case
+) -> None:
+    inside = case.mask("PTV70")
+    masks = case.masks.copy()
+    masks[case.structure_names.index("PTV56")] = False
+    voxels = np.argwhere(inside)
+    masks[case.structure_names.index("PTV56")][tuple(voxels[: round(share * len(voxels))].T)] = True
+    dose = dose_of(case)
+    fallen = drop_share(replace(case, masks=masks), dose, dose - (70.0 - is_left))
+    assert fallen == pytest.approx(1.0, abs=1e-4)
+
+
+@pytest.mark.parametrize(("n", "more"), [(5, ""), (6, " (and 1 more)"), (20, " (and 15 more)")])
+def test_five_reasons_are_told(n: int, more: str) -> None:
+    text = _nothing_measured({f"r{k}": {"reason": "no contour"} for k in range(n)}, "a", "b", None)
+    assert text.count("no contour") == 5
+    assert text.endswith(f"no contour{more}")

@@ -68,7 +68,6 @@ def yardsticks(repository: Path, protocol: Protocol) -> Yardsticks:
         structure="Rectum", statistic="mean", operator="<=", limit=40.0, unit="Gy", minus=["Bowel"], source="a test"
     )
     settings = EvaluateSettings(
-        workers=0,
         gamma=[],
         surface_tolerance_mm=1.0,
         verify_gamma_points=0,

@@ -23,7 +23,7 @@ from doseledger.evaluate.shortcuts.labels import LabelTemplate, mean_dice, place
 
 NAMES = ("Femur_L", "Femur_R")
 SETTINGS = EvaluateSettings(
-    workers=0, gamma=[], surface_tolerance_mm=6.0, verify_gamma_points=0, dvh_statistics={"target": [], "organ": []}
+    gamma=[], surface_tolerance_mm=6.0, verify_gamma_points=0, dvh_statistics={"target": [], "organ": []}
 )
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from doseledger.core.case import Case, read_meta
+from doseledger.core.cluster import local
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import sha256_of_file
 from doseledger.core.protocol import Protocol
@@ -45,7 +46,7 @@ def test_sound_skipped_and_failed_cases_are_each_listed_and_the_rest_goes_on(fac
     skipped.save(raw / "anon_3")
     failed.save(raw / "anon_4")
     lines = []
-    count = ingest(raw, tmp_path / "out", protocol, IngestRun(workers=0), lines.append)
+    count = ingest(raw, tmp_path / "out", protocol, IngestRun(), lines.append)
     assert count == IngestCount(converted=2, reused=0, skipped=1, failed=1)
     cases = read_table(tmp_path / "out" / "cases.csv", CASES)
     assert cases["case_id"].tolist() == ["anon_1", "anon_2"]
@@ -60,7 +61,7 @@ def test_sound_skipped_and_failed_cases_are_each_listed_and_the_rest_goes_on(fac
 
 
 def test_adding_a_case_converts_that_case_alone(factory, raw, protocol, tmp_path):
-    run = IngestRun(workers=0, index=tmp_path / "state" / "index.json")
+    run = IngestRun(index=tmp_path / "state" / "index.json")
     ingest(raw, tmp_path / "out", protocol, run, quiet)
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.npz")}
     factory.make_patient("HFP").save(raw / "anon_3")
@@ -75,7 +76,7 @@ def test_adding_a_case_converts_that_case_alone(factory, raw, protocol, tmp_path
 
 def test_cases_that_dvc_took_away_come_back_from_its_store_by_hash(raw, protocol, tmp_path):
     out, store = tmp_path / "out", tmp_path / "store"
-    run = IngestRun(workers=0, index=tmp_path / "index.json", cache_dir=store)
+    run = IngestRun(index=tmp_path / "index.json", cache_dir=store)
     ingest(raw, out, protocol, run, quiet)
     hashes = {}
     for path in out.glob("*.npz"):
@@ -93,7 +94,7 @@ def test_cases_that_dvc_took_away_come_back_from_its_store_by_hash(raw, protocol
 
 
 def test_a_changed_file_protocol_or_group_converts_again_and_a_title_does_not(factory, raw, protocol, tmp_path):
-    run = IngestRun(workers=0, index=tmp_path / "index.json")
+    run = IngestRun(index=tmp_path / "index.json")
     out = tmp_path / "out"
     ingest(raw, out, protocol, run, quiet)
     retitled = protocol.model_copy(update={"title": "another title"})
@@ -109,7 +110,7 @@ def test_a_changed_file_protocol_or_group_converts_again_and_a_title_does_not(fa
 
 
 def test_a_tampered_case_is_not_reused(raw, protocol, tmp_path):
-    run = IngestRun(workers=0, index=tmp_path / "index.json")
+    run = IngestRun(index=tmp_path / "index.json")
     out = tmp_path / "out"
     ingest(raw, out, protocol, run, quiet)
     (out / "anon_1.npz").write_bytes(b"rotten")
@@ -118,16 +119,16 @@ def test_a_tampered_case_is_not_reused(raw, protocol, tmp_path):
 
 def test_a_case_that_fails_now_leaves_nothing_of_its_earlier_self(factory, raw, protocol, tmp_path):
     out = tmp_path / "out"
-    ingest(raw, out, protocol, IngestRun(workers=0), quiet)
+    ingest(raw, out, protocol, IngestRun(), quiet)
     (raw / "anon_2" / "CT_005.dcm").unlink()
     shutil.rmtree(raw / "anon_1")
-    count = ingest(raw, out, protocol, IngestRun(workers=0), quiet)
+    count = ingest(raw, out, protocol, IngestRun(), quiet)
     assert count == IngestCount(converted=0, reused=0, skipped=0, failed=1)
     assert list(out.glob("*.npz")) == []
 
 
 def test_a_lost_or_broken_index_costs_time_only(raw, protocol, tmp_path):
-    run = IngestRun(workers=0, index=tmp_path / "index.json")
+    run = IngestRun(index=tmp_path / "index.json")
     ingest(raw, tmp_path / "out", protocol, run, quiet)
     run.index.write_text("{")
     assert ingest(raw, tmp_path / "out", protocol, run, quiet).converted == 2
@@ -136,7 +137,7 @@ def test_a_lost_or_broken_index_costs_time_only(raw, protocol, tmp_path):
 def test_a_partial_checkout_is_refused(raw, protocol, tmp_path):
     raw_list = tmp_path / "raw.csv"
     pack(raw, tmp_path / "packed", raw_list, quiet)
-    run = IngestRun(workers=0, raw_list=raw_list)
+    run = IngestRun(raw_list=raw_list)
     # The list holds for folders and zips alike.
     assert ingest(raw, tmp_path / "out", protocol, run, quiet).converted == 2
     (tmp_path / "packed" / "anon_2.zip").unlink()
@@ -168,16 +169,16 @@ def test_hidden_files_and_a_common_folder_do_not_change_the_digest(raw, tmp_path
 def test_shards_together_make_the_whole(raw, protocol, tmp_path):
     index, out = tmp_path / "index.json", tmp_path / "out"
     for shard in ("1/2", "2/2"):
-        assert ingest(raw, out, protocol, IngestRun(workers=0, index=index, shard=shard), quiet).converted == 1
+        assert ingest(raw, out, protocol, IngestRun(index=index, shard=shard), quiet).converted == 1
     assert not (out / "cases.csv").exists()
-    count = ingest(raw, out, protocol, IngestRun(workers=0, index=index), quiet)
+    count = ingest(raw, out, protocol, IngestRun(index=index), quiet)
     assert count == IngestCount(converted=0, reused=2, skipped=0, failed=0)
     assert len(read_table(out / "cases.csv", CASES)) == 2
 
 
 def test_a_pool_gives_what_one_process_gives(raw, protocol, tmp_path):
-    ingest(raw, tmp_path / "one", protocol, IngestRun(workers=0), quiet)
-    ingest(raw, tmp_path / "pool", protocol, IngestRun(workers=2), quiet)
+    ingest(raw, tmp_path / "one", protocol, IngestRun(), quiet)
+    ingest(raw, tmp_path / "pool", protocol, IngestRun(local(2)), quiet)
     for name in ("cases.csv", "anon_1.npz", "anon_2.npz"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "pool" / name).read_bytes()
 
@@ -197,14 +198,14 @@ def test_an_empty_folder_is_refused(tmp_path):
 def test_groups_of_unknown_cases_are_refused(raw, protocol, tmp_path):
     (raw / "groups.csv").write_text("case_id,group,site\nanon_9,north,a\n")
     with pytest.raises(BadInput, match="names anon_9, which are not among the raw cases"):
-        ingest(raw, tmp_path / "out", protocol, IngestRun(workers=0), quiet)
+        ingest(raw, tmp_path / "out", protocol, IngestRun(), quiet)
 
 
 def test_a_cut_short_zip_fails_alone(raw, protocol, tmp_path):
     pack(raw, tmp_path / "packed", tmp_path / "list.csv", quiet)
     whole = (tmp_path / "packed" / "anon_1.zip").read_bytes()
     (tmp_path / "packed" / "anon_1.zip").write_bytes(whole[: len(whole) // 2])
-    count = ingest(tmp_path / "packed", tmp_path / "out", protocol, IngestRun(workers=0), quiet)
+    count = ingest(tmp_path / "packed", tmp_path / "out", protocol, IngestRun(), quiet)
     assert count == IngestCount(converted=1, reused=0, skipped=0, failed=1)
     reasons = pd.read_csv(tmp_path / "out" / "skipped.csv").set_index("case_id")["reason"]
     assert "can't be read as a zip" in reasons["anon_1"]

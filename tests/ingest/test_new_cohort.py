@@ -16,7 +16,7 @@ from doseledger.gates.limits import load_thresholds
 from doseledger.gates.suites import read_suite
 from doseledger.ingest.new_cohort import make_cohort
 from doseledger.ingest.patient.roi_names import claim_names
-from doseledger.ingest.survey.proposals import Proposals, read_proposals, with_proposals
+from doseledger.ingest.survey.proposals import Proposals, find_doubts, read_doubts, read_proposals, with_proposals
 
 SHIPPED = ("phantom", "prostate", "openkbp")
 PROPOSED: Proposals = {
@@ -208,3 +208,30 @@ def test_a_survey_of_another_protocol_proposes_nothing(root: Path) -> None:
             BadInput, match=r"the survey was held against .*, wanted prostate_sib; survey the export again"
         ):
             read_proposals(other, protocol)
+
+
+def test_what_a_survey_found_against_the_protocol_stands_in_it_until_it_is_settled(root: Path) -> None:
+    source = Layout(root, "prostate")
+    protocol = load_protocol(source.protocol)
+    rows = [
+        {"structure": "Rectum", "required": True, "patients": 6, "found": 0, "proposed": []},
+        {"structure": "Bowel", "required": False, "patients": 6, "found": 0, "proposed": []},
+        {"structure": "Bladder", "required": True, "patients": 6, "found": 1, "proposed": []},
+    ]
+    complaint = {
+        "kind": "prescription", "sentence": "4 of 6 have another prescription",
+        "found": [{"text": "the RTPLAN has 20 fractions,\nprostate_sib has 28", "count": 4}],
+    }  # fmt: skip
+    survey = {"protocol": protocol.name, "structures": rows, "complaints": [complaint, {"kind": "dose"}]}
+    doubts = read_doubts(survey, protocol)
+    assert doubts == [
+        "4 of 6 have another prescription: the RTPLAN has 20 fractions, prostate_sib has 28 (4)",
+        "Rectum: found in 0 of 6, and no ROI is like it",
+    ]
+    new = Layout(root, "clinic")
+    make_cohort(new, "prostate", PROPOSED, doubts)
+    text = new.protocol.read_text()
+    assert find_doubts(text) == doubts
+    assert text.index(doubts[1]) < text.index("n_fractions:")
+    assert load_protocol(new.protocol).n_fractions == protocol.n_fractions
+    assert find_doubts(source.protocol.read_text()) == []

@@ -49,7 +49,7 @@ def test_an_optional_structure_that_is_lost_by_its_name_is_said_with_the_rois_th
     broken = factory.make_patient()
     broken.roi("Rect").ROIName = "Enddarm"
     broken.save(raw / "anon_5")
-    ingest(raw, out, protocol, IngestRun(workers=0), quiet)
+    ingest(raw, out, protocol, IngestRun(), quiet)
     table = read_table(out / "structures.csv", STRUCTURES).set_index("structure")
     assert table.loc["Bowel"].to_dict() == {
         "required": False, "cases": 4, "found": 1, "may_be_cases": 2, "may_be": '"Dünndarm" (2)',
@@ -116,7 +116,7 @@ def test_a_new_synonym_tells_failed_cases_anew_and_converts_no_sound_one(factory
     broken = factory.make_patient()
     broken.roi("Rect").ROIName = "Enddarm"
     broken.save(tmp_path / "raw" / "anon_2")
-    run = IngestRun(workers=0, index=tmp_path / "index.json")
+    run = IngestRun(index=tmp_path / "index.json")
     ingest(tmp_path / "raw", tmp_path / "out", protocol, run, quiet)
     monkeypatch.setattr(cohort, "_hints", lambda: "another")
     told: list[str] = []

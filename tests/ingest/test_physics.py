@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from doseledger.core.case import Case
+from doseledger.core.cluster import HERE
 from doseledger.core.errors import BadCase, BadInput, NotReady
 from doseledger.core.files import sha256_of_file
 from doseledger.core.physics import MAP_STEP_GY, as_steps, open_physics
@@ -96,30 +97,30 @@ def test_a_cohorts_maps_are_made_once_and_anew_for_a_changed_case(
     cases: Path, tmp_path: Path, make_case: MakeCase
 ) -> None:
     out, lines = tmp_path / "physics", []
-    first = make_cohort_physics(cases, BEAMS, out, workers=0, tell=lines.append)
+    first = make_cohort_physics(cases, BEAMS, out, scale=HERE, tell=lines.append)
     assert len(lines) == 2
-    again = make_cohort_physics(cases, BEAMS, out, workers=0, tell=lines.append)
+    again = make_cohort_physics(cases, BEAMS, out, scale=HERE, tell=lines.append)
     assert len(lines) == 2
     assert again.equals(first)
     make_case("case_0002", seed=7).save(cases / "case_0002.npz")
-    changed = make_cohort_physics(cases, BEAMS, out, workers=0, tell=lines.append)
+    changed = make_cohort_physics(cases, BEAMS, out, scale=HERE, tell=lines.append)
     assert lines[2:] == ["[1/1] case_0002"]
     assert (changed["sha256"] == first["sha256"]).tolist() == [True, False]
     other = BEAMS.model_copy(update={"gantry_deg": [0.0]})
-    assert (make_cohort_physics(cases, other, out, workers=0, tell=quiet)["sha256"] != changed["sha256"]).all()
+    assert (make_cohort_physics(cases, other, out, scale=HERE, tell=quiet)["sha256"] != changed["sha256"]).all()
 
 
 def test_a_case_without_a_target_is_told_with_its_reason_and_stops_no_other(cases: Path, tmp_path: Path) -> None:
     case = Case.load(cases / "case_0002.npz")
     nothing = np.zeros_like(case.masks)
     replace(case, masks=nothing, present=np.zeros_like(case.present)).save(cases / "case_0002.npz")
-    table = make_cohort_physics(cases, BEAMS, tmp_path / "physics", workers=0, tell=quiet)
+    table = make_cohort_physics(cases, BEAMS, tmp_path / "physics", scale=HERE, tell=quiet)
     assert table["reason"].tolist() == ["", "no target with a prescription is there to open fields to"]
     assert not (tmp_path / "physics/case_0002.npz").exists()
 
 
 def test_without_beams_there_are_no_maps_and_the_table_is_empty(cases: Path, tmp_path: Path) -> None:
-    assert make_cohort_physics(cases, None, tmp_path / "physics", workers=0, tell=quiet).empty
+    assert make_cohort_physics(cases, None, tmp_path / "physics", scale=HERE, tell=quiet).empty
     assert [path.name for path in sorted((tmp_path / "physics").iterdir())] == ["keys.json", "physics.csv"]
 
 

@@ -153,8 +153,8 @@ def test_a_models_recipe_is_its_block_over_the_settings_base(settings: Settings)
     assert isinstance(recipe, Recipe)
     block, of_all = settings.model("dose_unet"), settings.model_base["fit"]
     assert recipe.fit.max_epochs == block["fit"]["max_epochs"] != of_all["max_epochs"]
-    assert recipe.fit.validate_every == of_all["validate_every"]
-    with pytest.raises(BadInput, match="has no block 'dose_unett'; model blocks there: dose_unet"):
+    assert recipe.fit.precision == of_all["precision"]
+    with pytest.raises(BadInput, match="has no block 'dose_unett'; model blocks there: dose_trees, dose_unet"):
         recipe_of(settings, "dose_unett")
     strange = settings.model_copy(update={"blocks": {"dose_unet": {**block, "priors": "none"}}})
     with pytest.raises(BadInput, match=r"params\.yaml: dose_unet: priors: Extra inputs are not"):

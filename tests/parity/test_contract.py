@@ -38,7 +38,7 @@ def write(path: Path, **changes: Any) -> Path:
 
 def test_every_shipped_contract_loads(repository: Path) -> None:
     names = [load_contract(path).name for path in sorted((repository / "validation/contracts").glob("*.yaml"))]
-    assert names == ["case", "image_stamps", "prediction", "ptychography"]
+    assert names == ["case", "control_points", "image_stamps", "prediction", "ptychography"]
 
 
 @pytest.mark.parametrize(

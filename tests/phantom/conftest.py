@@ -13,7 +13,6 @@ def poor_plans() -> PhantomSettings:
     return PhantomSettings(
         n_patients=1,
         seed=3,
-        workers=0,
         in_plane_pixels=96,
         segments_per_arc=24,
         iterations=16,

@@ -16,6 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from doseledger.cli.app import app
+from doseledger.core.cluster import HERE
 from doseledger.core.errors import BadCase, BadInput, SkippedCase
 from doseledger.core.files import write_stored_zip
 from doseledger.core.layout import Layout
@@ -176,7 +177,9 @@ def test_identity_is_fictitious_and_objects_are_linked(folder: Path) -> None:
 def test_the_same_settings_give_the_same_bytes(tmp_path: Path, poor_plans: PhantomSettings) -> None:
     lists = []
     for name in ("a", "b"):
-        made = make_cohort(tmp_path / name, tmp_path / f"{name}.csv", poor_plans, NO_GOALS, tell=lambda _: None)
+        made = make_cohort(
+            tmp_path / name, tmp_path / f"{name}.csv", poor_plans, NO_GOALS, scale=HERE, tell=lambda _: None
+        )
         assert list(made.made) == ["case_0001"]
         lists.append(read_table(tmp_path / f"{name}.csv", RAW))
         assert list(lists[-1]["sha256"]) == [source_digest(tmp_path / name / "case_0001.zip")]
@@ -195,7 +198,7 @@ def test_a_plan_that_misses_its_goals_is_dropped_with_its_reason(
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "case_0007.zip").write_bytes(b"of a larger cohort")
     told: list[str] = []
-    made = make_cohort(tmp_path / "raw", tmp_path / "raw.csv", poor_plans, strict, tell=told.append)
+    made = make_cohort(tmp_path / "raw", tmp_path / "raw.csv", poor_plans, strict, scale=HERE, tell=told.append)
     assert made.made == {}
     assert "none of 1 plans meets the goals; the last: missed PTV70 V66.5Gy" in made.dropped["case_0001"]
     assert list((tmp_path / "raw").glob("*.zip")) == []
@@ -217,7 +220,7 @@ def test_a_plan_that_the_machine_cannot_deliver_is_dropped_with_its_reason(
         return replace(planned, plan=replace(planned.plan, arcs=arcs))
 
     monkeypatch.setattr(phantom, "optimise_plan", hasty)
-    made = make_cohort(tmp_path / "raw", tmp_path / "raw.csv", poor_plans, NO_GOALS, tell=lambda _: None)
+    made = make_cohort(tmp_path / "raw", tmp_path / "raw.csv", poor_plans, NO_GOALS, scale=HERE, tell=lambda _: None)
     assert made.made == {}
     assert "can't deliver its plan: Beam" in made.dropped["case_0001"]
     assert "control point 7: leaf 3 of bank X1" in made.dropped["case_0001"]

@@ -103,7 +103,10 @@ def main() -> NoReturn:
         if not disk_fault(error):
             raise
         where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}can't be written: {disk_fault(error)}, and run the command again", file=sys.stderr)
+        what = f"written: {disk_fault(error)}"
+        if isinstance(error, PermissionError):
+            what = "read or written: there is no right to it; mend the rights of the file and its folder"
+        print(f"error: {where}can't be {what}, and run the command again", file=sys.stderr)
         sys.exit(1)
     sys.exit(0)
 

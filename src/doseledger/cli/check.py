@@ -12,13 +12,12 @@ from doseledger.cli.shared import (
     GATES,
     Cohort,
     Json,
-    Workers,
+    ScaleAt,
     project,
     show,
     show_verdict,
     stage,
     tell,
-    workers_of,
     write_verdict_of,
 )
 from doseledger.core.errors import BadInput
@@ -54,7 +53,7 @@ def enforce_shown(verdict: Verdict, findings: Path | None, as_json: bool) -> Non
     outputs=("data_verdict", "data_page"),
     reads="all",
 )
-def check_data(cohort: Cohort = None, workers: Workers = None, as_json: Json = False) -> None:
+def check_data(cohort: Cohort = None, scale: ScaleAt = None, as_json: Json = False) -> None:
     """Judge a cohort before anything trains on it.
 
     Example: doseledger check data
@@ -65,7 +64,7 @@ def check_data(cohort: Cohort = None, workers: Workers = None, as_json: Json = F
 
     at = stage("check_data", cohort)
     layout, accepted = at.layout, at.settings.ingest.accept_failed
-    verdict = judge_cohort(layout, accepted, workers=workers_of(at.settings, workers), tell=tell)
+    verdict = judge_cohort(layout, accepted, scale=at.settings.scale.asked(scale), tell=tell)
     write_page(verdict, layout.templates / "data_findings.html.j2", layout.data_page)
     write_verdict_of(verdict, layout.data_verdict, as_json)
     enforce(verdict, layout.data_verdict.findings)
@@ -78,7 +77,7 @@ def check_data(cohort: Cohort = None, workers: Workers = None, as_json: Json = F
     outputs=("drift_verdict", "drift_page"),
     reads="train and test",
 )
-def drift(cohort: Cohort = None, workers: Workers = None, as_json: Json = False) -> None:
+def drift(cohort: Cohort = None, scale: ScaleAt = None, as_json: Json = False) -> None:
     """Judge whether test cases are like the training's.
 
     The verdict goes into each model's; `check drift` judges new cases.
@@ -90,8 +89,8 @@ def drift(cohort: Cohort = None, workers: Workers = None, as_json: Json = False)
 
     at = stage("drift", cohort)
     layout, settings = at.layout, at.settings
-    n_workers = workers_of(settings, workers)
-    verdict = judge_drift(layout, fold=settings.fold, repeat=settings.repeat, workers=n_workers, tell=tell)
+    at_scale = settings.scale.asked(scale)
+    verdict = judge_drift(layout, fold=settings.fold, repeat=settings.repeat, scale=at_scale, tell=tell)
     write_page(verdict, layout.templates / "drift.html.j2", layout.drift_page)
     write_verdict_of(verdict, layout.drift_verdict, as_json)
 
@@ -110,7 +109,7 @@ def drill(
         list[str] | None, typer.Option(help="Only this fault; repeatable. Then nothing is written.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of all that is drawn.")] = PROBE_SEED,
-    workers: Workers = None,
+    scale: ScaleAt = None,
     as_json: Json = False,
 ) -> None:
     """Measure from which size on the gates see faults.
@@ -125,13 +124,58 @@ def drill(
     from doseledger.report.tables.drill_tables import drill_table
 
     at = project(cohort)
-    n_workers = workers_of(at.settings, workers)
-    found = drill_cohort(at.layout, cases, fault or (), seed, workers=n_workers, tell=tell)
+    at_scale = at.settings.scale.asked(scale)
+    found = drill_cohort(at.layout, cases, fault or (), seed, scale=at_scale, tell=tell)
     if not fault:
         write_json(at.layout.drill, found)
         tell(f"wrote {at.layout.drill}; `dvc repro report_data` shows it")
     table = drill_table(found)
     show(found, as_json, f"{as_markdown(table)}\n{table.note}")
+
+
+@check_app.command("staged")
+def check_staged(as_json: Json = False) -> None:
+    """Refuse staged patients, models and pages.
+
+    By where a file lies, and by what it is. A hook of Git calls it: docs/how-to/install.md.
+
+    Example: doseledger check staged
+    """
+    from dataclasses import asdict
+
+    from doseledger.core.errors import GateFailed
+    from doseledger.ledger.provenance.staged import staged_data
+
+    found = staged_data(project().layout.root)
+    lines = [f"{file.path}: {file.why}" for file in found]
+    show(
+        [asdict(file) for file in found],
+        as_json,
+        "\n".join(lines) or "nothing staged is a patient's, a model or a page",
+    )
+    if found:
+        raise GateFailed(
+            f"{len(found)} staged file(s) may hold patients, models or pages, and a commit keeps them for ever: `git "
+            "restore --staged FILE`, and give data to DVC. One that a person has looked at: `git commit --no-verify`"
+        )
+
+
+@check_app.command("code")
+def check_code(as_json: Json = False) -> None:
+    """Say whether reports/code is of this code.
+
+    Where it is not, the next `dvc repro` writes it anew. A hook of Git calls it.
+
+    Example: doseledger check code
+    """
+    from doseledger.core.errors import GateFailed
+    from doseledger.ledger.provenance.stages import stale_code
+
+    at = project()
+    stale = [str(path) for path in stale_code(at.layout, at.settings)]
+    show(stale, as_json, "\n".join(stale) or "reports/code is of this code")
+    if stale:
+        raise GateFailed(f"{len(stale)} file(s) of reports/code are of other code; `dvc repro code`, and stage them")
 
 
 @check_app.command("drift")
@@ -147,7 +191,7 @@ def check_drift(
     findings: Findings = None,
     html: Annotated[Path | None, typer.Option(help="Page to write.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="The same as Markdown.")] = None,
-    workers: Workers = None,
+    scale: ScaleAt = None,
     as_json: Json = False,
 ) -> None:
     """Judge whether new cases are like those trained on.
@@ -159,8 +203,8 @@ def check_drift(
     from doseledger.report.gate_pages import describe_drift, write_page
 
     at = project(cohort)
-    settings, n_workers = at.settings, workers_of(at.settings, workers)
-    verdict = judge_drift(at.layout, new=new, fold=settings.fold, repeat=settings.repeat, workers=n_workers, tell=tell)
+    settings, at_scale = at.settings, at.settings.scale.asked(scale)
+    verdict = judge_drift(at.layout, new=new, fold=settings.fold, repeat=settings.repeat, scale=at_scale, tell=tell)
     if html is not None:
         write_page(verdict, at.layout.templates / "drift.html.j2", html)
     if markdown is not None:
@@ -205,7 +249,7 @@ def check_stack(
 def check_metadata(
     cohort: Cohort = None,
     findings: Findings = None,
-    workers: Workers = None,
+    scale: ScaleAt = None,
     seed: Seed = PROBE_SEED,
     as_json: Json = False,
 ) -> None:
@@ -222,6 +266,6 @@ def check_metadata(
     at = project(cohort)
     layout, rng = at.layout, np.random.default_rng(seed)
     protocol, limits = load_protocol(layout.protocol), load_thresholds(layout).probes
-    n_workers = workers_of(at.settings, workers)
-    verdict = judge_metadata(layout.cases, protocol, limits, rng, workers=n_workers, tell=tell)
+    at_scale = at.settings.scale.asked(scale)
+    verdict = judge_metadata(layout.cases, protocol, limits, rng, scale=at_scale, tell=tell)
     enforce_shown(verdict, findings, as_json)

@@ -51,31 +51,34 @@ def init(
     with recorded_as(
         Footprint("cohort init", {"name": name, "from": like}, {}, outputs, "all of an export" if raw else "")
     ):
-        made = make_cohort(layout, like, _proposals(raw, Layout(layout.root, like)))
+        proposals, doubts = _findings(raw, Layout(layout.root, like))
+        made = make_cohort(layout, like, proposals, doubts)
     lines = [f"written: {path}" for path in made.written] + [f"kept as it was: {path}" for path in made.kept]
     if made.n_proposed:
         lines.append(f"{plural(made.n_proposed, 'name')} proposed in {outputs['protocol']}: confirm or delete each")
+    if doubts:
+        lines.append(f"{plural(len(doubts), 'finding')} of the survey against the protocol stand in it: settle each")
     lines.append(f"next: doseledger cohort check {name}")
     value = {
         "written": [str(path) for path in made.written], "kept": [str(path) for path in made.kept],
-        "proposed": made.n_proposed,
+        "proposed": made.n_proposed, "doubts": doubts,
     }  # fmt: skip
     show(value, as_json, "\n".join(lines))
 
 
-def _proposals(raw: Path | None, like: Layout) -> Proposals:
-    """The names that a survey proposes: one that was made, or one made now."""
+def _findings(raw: Path | None, like: Layout) -> tuple[Proposals, list[str]]:
+    """The names that a survey proposes, and what it doubts of the protocol: one that was made, or one made now."""
     from doseledger.core.files import read_json
     from doseledger.core.protocol import load_protocol
     from doseledger.ingest.survey.cohort import survey_dump
-    from doseledger.ingest.survey.proposals import read_proposals
+    from doseledger.ingest.survey.proposals import read_doubts, read_proposals
 
     if raw is None:
-        return {}
+        return {}, []
     protocol = load_protocol(like.protocol)
     made = raw / "survey.json"
     found = read_json(made) if made.is_file() else survey_dump(raw, protocol, pictures=False, tell=tell).as_json()
-    return read_proposals(found, protocol)
+    return read_proposals(found, protocol), read_doubts(found, protocol)
 
 
 @cohort_app.command("check")

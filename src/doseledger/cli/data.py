@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from doseledger.cli.audited import audited, this_machine
-from doseledger.cli.shared import DATA, Cohort, Json, Workers, project, show, stage, tell, workers_of
+from doseledger.cli.shared import DATA, Cohort, Json, ScaleAt, project, show, stage, tell
 from doseledger.core.errors import BadInput
 from doseledger.core.layout import SYNTHETIC_COHORT
 
@@ -28,7 +28,7 @@ app.add_typer(test_set_app, name="test-set", rich_help_panel=DATA)
 
 @app.command(rich_help_panel=DATA)
 @audited("phantom", inputs=("goals", "params"), outputs=("raw_list",), cohort=SYNTHETIC_COHORT)
-def phantom(as_json: Json = False) -> None:
+def phantom(scale: ScaleAt = None, as_json: Json = False) -> None:
     """Plan the synthetic cohort, written as DICOM-RT.
 
     Example: doseledger phantom
@@ -38,7 +38,9 @@ def phantom(as_json: Json = False) -> None:
 
     at = stage("phantom", SYNTHETIC_COHORT)
     wanted, layout = load_goals(at.layout.goals), at.layout
-    made = make_cohort(layout.raw, layout.raw_list, at.settings.phantom, wanted, tell=tell)
+    made = make_cohort(
+        layout.raw, layout.raw_list, at.settings.phantom, wanted, scale=at.settings.scale.asked(scale), tell=tell
+    )
     table = tabulate_goals(made, wanted)
     show(table.to_dict("records"), as_json, table.to_string(index=False))
 
@@ -73,9 +75,8 @@ def ingest(
     out: Annotated[Path | None, typer.Argument(help="Folder that gets <case>.npz and tables.")] = None,
     protocol: Annotated[Path | None, typer.Option(help="The protocol's file.")] = None,
     cohort: Cohort = None,
-    workers: Workers = None,
+    scale: ScaleAt = None,
     shard: Annotated[str | None, typer.Option(help="Every n-th case from the i-th on: i/n.")] = None,
-    cluster: Annotated[str | None, typer.Option(help="Address of a Dask scheduler.")] = None,
     link: Annotated[str, typer.Option(help="Join objects by `references` or `frame-of-reference`.")] = "references",
     as_json: Json = False,
 ) -> None:
@@ -85,6 +86,7 @@ def ingest(
 
     Example: doseledger ingest raw/ cases/ --protocol validation/cohorts/prostate/protocol.yaml
     """
+    from doseledger.core.cluster import HERE
     from doseledger.core.protocol import load_protocol
     from doseledger.dicom.read import check_link
     from doseledger.ingest.cohort import IngestRun
@@ -94,7 +96,7 @@ def ingest(
         if out is None:
             raise BadInput("ingest RAW OUT: name the folder of cases to write too")
         chosen = load_protocol(protocol or project(cohort).layout.protocol)
-        run = IngestRun(workers=workers or 0, shard=shard, cluster=cluster, link=check_link(link))
+        run = IngestRun(HERE.asked(scale), shard=shard, link=check_link(link))
     else:
         from doseledger.ledger.provenance.dvc_project import cache_folder
 
@@ -104,12 +106,11 @@ def ingest(
         layout = at.layout
         raw, out, chosen = layout.raw, layout.cases, load_protocol(layout.protocol)
         run = IngestRun(
-            workers=workers_of(at.settings, workers),
+            at.settings.scale.asked(scale),
             raw_list=layout.raw_list,
             index=machine.ingest_indices / f"{layout.cohort}.json",
             cache_dir=cache_folder(machine.root),
             shard=shard,
-            cluster=cluster,
             link=check_link(link),
         )
     count = ingest_cohort(raw, out, chosen, run, tell)
@@ -154,7 +155,7 @@ def deidentify(
 
     rules = load_protocol(protocol or project(cohort).layout.protocol)
     key = key_beside(salt, out)
-    written = deidentify_cases(raw, out, rules, read_salt(salt), tell, key)
+    written = deidentify_cases(raw, out, rules, read_salt(salt, out), tell, key)
     print(f"clean copies written to {out}: {len(written)}")
 
 
@@ -218,7 +219,7 @@ def unlock_splits(
 
 @app.command("physics", rich_help_panel=DATA)
 @audited("physics", inputs=("cases_csv", "protocol"), outputs=("physics",), reads="all")
-def physics_of_cases(cohort: Cohort = None, workers: Workers = None, as_json: Json = False) -> None:
+def physics_of_cases(cohort: Cohort = None, scale: ScaleAt = None, as_json: Json = False) -> None:
     """Make the cases' maps of the protocol's beams.
 
     Example: doseledger physics
@@ -228,9 +229,7 @@ def physics_of_cases(cohort: Cohort = None, workers: Workers = None, as_json: Js
 
     at = stage("physics", cohort)
     layout, beams = at.layout, load_protocol(at.layout.protocol).beams
-    table = make_cohort_physics(
-        layout.cases, beams, layout.physics, workers=workers_of(at.settings, workers), tell=tell
-    )
+    table = make_cohort_physics(layout.cases, beams, layout.physics, scale=at.settings.scale.asked(scale), tell=tell)
     made = int((table["sha256"] != "").sum())
     text = (
         f"maps of {made} of {len(table)} cases in {layout.physics}" if beams else "the protocol has no beams: no maps"

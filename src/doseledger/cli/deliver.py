@@ -8,7 +8,19 @@ from typing import Annotated, Literal, cast
 import typer
 
 from doseledger.cli.audited import audited
-from doseledger.cli.shared import MODEL, Cohort, Json, Machine, Protocol, project, show, show_table, stage, tell
+from doseledger.cli.shared import (
+    MODEL,
+    Cohort,
+    Json,
+    Machine,
+    Protocol,
+    ScaleAt,
+    project,
+    show,
+    show_table,
+    stage,
+    tell,
+)
 from doseledger.core.errors import BadInput
 
 app = typer.Typer()
@@ -109,13 +121,15 @@ def deliver_plan(
     machine: Machine = None,
     protocol: Protocol = None,
     cohort: Cohort = None,
+    scale: ScaleAt = None,
     as_json: Json = False,
 ) -> None:
     """Make deliverable plans of predicted doses.
 
     Example: doseledger deliver plan case_0011 --out delivered/case_0011
     """
-    from doseledger.core.fanout import run_cases
+    from doseledger.core.cluster import local
+    from doseledger.core.fanout import over_cases
     from doseledger.core.files import read_json
     from doseledger.core.protocol import load_goals, load_protocol
     from doseledger.deliver.cohort import Delivered, deliver_cohort
@@ -139,7 +153,7 @@ def deliver_plan(
         stage("deliver", cohort, what)
         paths = layout.model(what)
         part = Delivered(layout.raw, layout.cases, paths.predictions, layout.splits, settings.fold, settings.repeat)
-        found = deliver_cohort(part, paths.plans, paths.delivery, request, tell=tell)
+        found = deliver_cohort(part, paths.plans, paths.delivery, request, scale=settings.scale.asked(scale), tell=tell)
         show(found, as_json, f"{found['n_cases']} plans in {paths.plans}, {found['n_failed']} failed: {paths.delivery}")
         return
     if out is None:
@@ -147,7 +161,7 @@ def deliver_plan(
     of_model = layout.model(model or settings.models[0])
     folders = (layout.raw, layout.cases, of_model.predictions)
     # A process of its own, with one thread: those of BLAS would only wait for one another.
-    done = run_cases(deliver_named, {what: (what, folders, prediction, request, out)}, workers=1, tell=tell)
+    done = over_cases(deliver_named, {what: (what, folders, prediction, request, out)}, local(1), tell=tell)
     if done.failed:
         raise done.failed[what]
     judged = done.done[what]

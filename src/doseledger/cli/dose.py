@@ -199,6 +199,34 @@ def complexity(
         raise BadInput("; ".join(failed))
 
 
+@plan_app.command("control-points")
+@audited("plan control-points", inputs=("machine",), outputs=("out",), reads="all")
+def control_points(
+    files: Annotated[list[Path], typer.Argument(help="RTPLAN files; each gives an NPZ of its name.")],
+    out: Annotated[Path, typer.Option(help="Folder of the NPZ files.")],
+    machine: Machine = None,
+    as_json: Json = False,
+) -> None:
+    """Write plans' leaves, meterset and fluence as NPZ.
+
+    Example: doseledger plan control-points RP.dcm --out control_points
+    """
+    from doseledger.evaluate.files.control_points import write_control_points
+    from doseledger.planning.machine.linac import load_machine
+
+    found: dict[str, dict[str, int]] = {}
+    failed = []
+    for path in files:
+        try:
+            found |= write_control_points(path, out, load_machine(machine))
+        except BadInput as error:
+            failed.append(str(error))
+    lines = [f"{name}: {one['beams']} beams, {one['segments']} segments" for name, one in found.items()]
+    show(found, as_json, "\n".join([*lines, f"{len(found)} plans in {out}"]))
+    if failed:
+        raise BadInput("; ".join(failed))
+
+
 @plan_app.command("figure")
 @audited("plan figure", inputs=("protocol",), outputs=("out",), reads="all")
 def plan_figure(

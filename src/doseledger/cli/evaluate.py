@@ -15,7 +15,9 @@ from doseledger.cli.shared import (
     Cohort,
     Json,
     Model,
+    ScaleAt,
     describe_standing,
+    network_scale,
     project,
     show,
     stage,
@@ -40,6 +42,7 @@ def evaluate(
     predictions: Annotated[Path | None, typer.Option(help="Another folder of predictions.")] = None,
     out: Annotated[Path | None, typer.Option(help="Another folder of tables.")] = None,
     part: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    scale: ScaleAt = None,
     as_json: Json = False,
 ) -> None:
     """Measure predictions: MAE, DVH, gamma; or Dice.
@@ -64,11 +67,13 @@ def evaluate(
     source, target = predictions or paths.predictions, out or paths.metrics
     fold, repeat = settings.fold, settings.repeat
     test_set = TestSet(layout.cases, source, layout.splits, part, fold, repeat)
-    gamma_out = None if elsewhere else paths.gamma
+    gamma_out, at_scale = None if elsewhere else paths.gamma, settings.scale.asked(scale)
     if settings.model(model)["kind"] == "segmentation":
-        measured = evaluate_segmentations(test_set, target, settings.evaluate, gamma_out=gamma_out, tell=tell)
+        measured = evaluate_segmentations(
+            test_set, target, settings.evaluate, gamma_out=gamma_out, scale=at_scale, tell=tell
+        )
     else:
-        measured = evaluate_cohort(test_set, target, yardsticks, gamma_out=gamma_out, tell=tell)
+        measured = evaluate_cohort(test_set, target, yardsticks, gamma_out=gamma_out, scale=at_scale, tell=tell)
     found = {}
     if (source / VALIDATION).is_dir() and part == "test":
         sets = DrawnSets(layout.cases, layout.splits, source / VALIDATION, source, fold, repeat)
@@ -85,7 +90,7 @@ def evaluate(
     outputs=("shortcuts",),
     reads="train and test",
 )
-def shortcuts(model: Model, cohort: Cohort = None, as_json: Json = False) -> None:
+def shortcuts(model: Model, cohort: Cohort = None, scale: ScaleAt = None, as_json: Json = False) -> None:
     """Measure a model with inputs spoiled.
 
     Example: doseledger shortcuts dose_unet
@@ -93,11 +98,13 @@ def shortcuts(model: Model, cohort: Cohort = None, as_json: Json = False) -> Non
     from doseledger.core.files import write_json
     from doseledger.evaluate.shortcuts.measure import measure_shortcuts, shortcut_numbers
     from doseledger.learn.kinds import open_predictor, recipe_of
+    from doseledger.learn.predict.predictor import Opener
 
     at = stage("shortcuts", cohort, model)
     settings, paths = at.settings, at.layout.model(model)
-    predictor = open_predictor(paths.checkpoint, recipe_of(settings, model).quick())
-    measured = measure_shortcuts(paths, predictor, fold=settings.fold, repeat=settings.repeat, tell=tell)
+    opener = Opener(open_predictor, paths.checkpoint, recipe_of(settings, model).quick())
+    fold, repeat, at_scale = settings.fold, settings.repeat, network_scale(settings, scale)
+    measured = measure_shortcuts(paths, opener, fold=fold, repeat=repeat, scale=at_scale, tell=tell)
     write_json(paths.shortcuts, measured)
     lines = [f"{name}: {value:.3g}" for name, value in shortcut_numbers(measured).items()]
     show(measured, as_json, "\n".join(lines))

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from doseledger.cli.audited import this_machine
+from doseledger.cli.audited import audited, this_machine
 from doseledger.cli.runs import Archives, gather
-from doseledger.cli.shared import RECORD, START, Json, project, show
+from doseledger.cli.shared import MODEL, RECORD, START, Cohort, Json, Model, project, show, tell
 from doseledger.core.errors import GateFailed
 
 if TYPE_CHECKING:
     from doseledger.ledger.runs.prerun import Readiness
+    from doseledger.ledger.runs.sweep import Value
 
 app = typer.Typer()
 experiment_app = typer.Typer(no_args_is_help=True, help="Dated notes: hypothesis first, results after.")
@@ -107,6 +109,40 @@ def doctor(as_json: Json = False) -> None:
     needed = [symptom for symptom in found if symptom.severity == "mend"]
     if needed:
         raise GateFailed(f"{len(needed)} thing(s) that a killed run left behind need a person; see above")
+
+
+@app.command(rich_help_panel=MODEL)
+@audited("sweep", inputs=("params", "splits"), reads="train and val")
+def sweep(
+    model: Model,
+    space: Annotated[list[str], typer.Option(help="KEY=LOW:HIGH, KEY=LOW:HIGH:log or KEY=A,B; several times.")],
+    name: Annotated[str, typer.Option(help="Of the search; one of that name goes on.")] = "sweep",
+    trials: Annotated[int, typer.Option(help="How many more.", min=1)] = 20,
+    seed: Annotated[int, typer.Option(help="Of the sampler.")] = 1,
+    cohort: Cohort = None,
+    as_json: Json = False,
+) -> None:
+    """Search settings by Optuna, as DVC experiments.
+
+    Chosen on validation cases alone: each trial trains, and predicts no test case. Asks for doseledger[sweep].
+
+    Example: doseledger sweep dose_unet --space lr=1e-4:1e-2:log --space dose_unet.loss.target_weight=1.0:8.0
+    """
+    from doseledger.core.tables import SPLITS, read_table
+    from doseledger.ledger.runs.sweep import Search, describe_sweep, read_range, run_trial
+    from doseledger.ledger.runs.sweep import sweep as run_sweep
+
+    at, machine = project(cohort), this_machine()
+    paths, ranges = at.layout.model(model), [read_range(text) for text in space]
+    fold = read_table(at.layout.splits, SPLITS).query("fold == @at.settings.fold and repeat == @at.settings.repeat")
+    counts = fold["split"].value_counts()
+    message = f"{name}: a trial, chosen on {counts.get('val', 0)} validation cases"
+
+    def run(trial: str, values: Mapping[str, Value]) -> float:
+        return run_trial(machine.root, paths, trial, values, message=message)
+
+    found = run_sweep(Search(name, ranges, trials, seed, machine.sweeps), run, tell)
+    show(found, as_json, "\n".join(describe_sweep(found, int(counts.get("val", 0)), int(counts.get("test", 0)))))
 
 
 def _describe(readiness: Readiness) -> str:

@@ -78,7 +78,11 @@ def settings(
 
 
 @app.command(rich_help_panel=START)
-def why(cohort: Cohort = None, as_json: Json = False) -> None:
+def why(
+    cohort: Cohort = None,
+    plan: Annotated[bool, typer.Option("--plan", help="A line a stage, with time and disk; no reasons.")] = False,
+    as_json: Json = False,
+) -> None:
     """Say which stages would run, and why.
 
     Which line of code or setting changed, what it reaches, and what each stage cost last time.
@@ -88,11 +92,12 @@ def why(cohort: Cohort = None, as_json: Json = False) -> None:
     from dataclasses import asdict
 
     from doseledger.cli.audited import this_machine
-    from doseledger.ledger.runs.why import describe_reruns, find_reruns
+    from doseledger.ledger.runs.why import describe_plan, describe_reruns, find_reruns
 
     at = project(cohort)
     found = find_reruns(at.layout, at.settings, this_machine())
-    show([asdict(one) for one in found], as_json, "\n".join(describe_reruns(found)))
+    lines = describe_plan(found, at.layout.root) if plan else describe_reruns(found)
+    show([asdict(one) for one in found], as_json, "\n".join(lines))
 
 
 @app.command(rich_help_panel=START)

@@ -163,6 +163,17 @@ def get_version(
     print(f"{name}: {fetched.checkpoint}, SHA256 as registered")
 
 
+def kept_version(name: str) -> tuple[Path, str]:
+    """Return the checkpoint of a registered version, kept on this machine, and its cohort."""
+    from doseledger.ledger.registry.fetch import keep_version
+    from doseledger.ledger.registry.tag import find_version
+
+    # Of the main repository: an experiment's own folder has no tags.
+    machine = this_machine()
+    version = find_version(machine.root, name)
+    return keep_version(machine.root, version, machine.parents), str(version.record["cohort"])
+
+
 def _files(cohort: str | None = None) -> RegistryFiles:
     from doseledger.ledger.registry.versions import RegistryFiles
 

@@ -9,7 +9,7 @@ import typer
 
 from doseledger.cli.audited import audited
 from doseledger.cli.runs import run_files_of
-from doseledger.cli.shared import REPORT, Cohort, Json, Model, project, show, stage, tell
+from doseledger.cli.shared import REPORT, Cohort, Json, Model, ScaleAt, project, show, stage, tell
 from doseledger.core.errors import BadInput
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def report(model: Model, cohort: Cohort = None) -> None:
     outputs=("data_report", "data_report_pdf", "data_figures"),
     reads="all",
 )
-def report_data(cohort: Cohort = None) -> None:
+def report_data(cohort: Cohort = None, scale: ScaleAt = None) -> None:
     """Write a cohort's report: one page and one PDF.
 
     Example: doseledger report-data
@@ -51,7 +51,7 @@ def report_data(cohort: Cohort = None) -> None:
     from doseledger.report.data import make_data_report
 
     at = stage("report_data", cohort)
-    make_data_report(at.layout, at.settings, tell)
+    make_data_report(at.layout, at.settings, tell, scale=at.settings.scale.asked(scale))
 
 
 @app.command("report-compare", rich_help_panel=REPORT)

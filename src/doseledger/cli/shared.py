@@ -15,6 +15,7 @@ from doseledger.cli.progress import tell as tell
 from doseledger.core.errors import DoseledgerError
 
 if TYPE_CHECKING:
+    from doseledger.core.cluster import Scale
     from doseledger.core.layout import Layout, VerdictPaths
     from doseledger.core.settings import Settings
     from doseledger.core.sheet import State, Table
@@ -59,7 +60,9 @@ def _complete(names: Callable[[], list[str]], incomplete: str) -> list[str]:
 
 Model = Annotated[str, typer.Argument(help="A name of `models` in the settings.", autocompletion=complete_models)]
 Cohort = Annotated[str | None, typer.Option(help="Another cohort than the settings'.", autocompletion=complete_cohorts)]
-Workers = Annotated[int | None, typer.Option(help="Processes; 0: this one.", min=0)]
+ScaleAt = Annotated[
+    str | None, typer.Option("--scale", help="here, local:4, dask:ADDRESS, slurm:20; else the settings'.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 Machine = Annotated[Path | None, typer.Option(help="YAML of a machine; else the generic one.")]
 Protocol = Annotated[Path | None, typer.Option(help="Another protocol than the cohort's.")]
@@ -138,9 +141,12 @@ def show_table(value: Any, as_json: bool, table: Table, last: str = "") -> None:
     show(value, as_json, f"{as_text(table, colour=in_colour())}{last}".rstrip())
 
 
-def workers_of(settings: Settings, workers: int | None) -> int:
-    """Return how many processes a command works in: as many as it was told, else the settings'."""
-    return settings.ingest.workers if workers is None else workers
+def network_scale(settings: Settings, words: str | None) -> Scale:
+    """Return where a network works: in this process for `local`, unless asked for, as torch takes all cores itself."""
+    from doseledger.core.cluster import HERE
+
+    chosen = settings.scale.asked(words)
+    return HERE if words is None and chosen.pool == "local" else chosen
 
 
 def write_verdict_of(verdict: Verdict, paths: VerdictPaths, as_json: bool) -> None:

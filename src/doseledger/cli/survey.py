@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from doseledger.cli.audited import recorded_as
-from doseledger.cli.shared import DATA, Cohort, Json, project, show, tell
+from doseledger.cli.shared import DATA, Cohort, Json, ScaleAt, project, show, tell
 from doseledger.core.errors import NotReady
 
 if TYPE_CHECKING:
+    from doseledger.core.cluster import Scale
     from doseledger.core.protocol import Protocol
     from doseledger.ledger.audit.recording import Footprint
 
@@ -27,6 +28,7 @@ def survey(
     protocol: ProtocolFile = None,
     cohort: Cohort = None,
     pictures: Annotated[bool, typer.Option(help="A slice of each patient in the page.")] = True,
+    scale: ScaleAt = None,
     as_json: Json = False,
 ) -> None:
     """List what a raw export holds, all faults at once.
@@ -46,7 +48,7 @@ def survey(
     refuse_inside(target, dump)
     chosen = _protocol(protocol, cohort)
     with recorded_as(_footprint("survey", chosen)):
-        found = survey_dump(dump, chosen, pictures=pictures, tell=tell)
+        found = survey_dump(dump, chosen, pictures=pictures, scale=_scale(scale), tell=tell)
         write_survey(found, target)
         if (templates := _templates()) is not None:
             write_survey_page(found, templates, target / "survey.html")
@@ -106,6 +108,16 @@ def _protocol(protocol: Path | None, cohort: str | None) -> Protocol | None:
     found = load_protocol(at.layout.protocol)
     tell(f"held against the protocol {found.name}")
     return found
+
+
+def _scale(words: str | None) -> Scale:
+    """Return where patients are looked at: as asked for, by the settings of the project at work; here outside one."""
+    from doseledger.core.cluster import HERE
+
+    try:
+        return project().settings.scale.asked(words)
+    except NotReady:
+        return HERE.asked(words)
 
 
 def _templates() -> Path | None:

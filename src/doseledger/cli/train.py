@@ -10,7 +10,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from doseledger.cli.audited import audited, this_machine
-from doseledger.cli.shared import GATES, MODEL, Cohort, Json, Model, Project, show, stage, tell, write_verdict_of
+from doseledger.cli.registry import kept_version
+from doseledger.cli.shared import (
+    GATES,
+    MODEL,
+    Cohort,
+    Json,
+    Model,
+    Project,
+    ScaleAt,
+    network_scale,
+    show,
+    stage,
+    tell,
+    write_verdict_of,
+)
 from doseledger.cli.watchdog import is_further_process, watched
 
 if TYPE_CHECKING:
@@ -87,17 +101,12 @@ def parent_in(at: Project, model: str, recipe: ModelRecipe) -> Parent | None:
     from doseledger.learn.kinds import open_checkpoint
     from doseledger.learn.recipes.dose import FROM_NOTHING
     from doseledger.learn.training.parent import parent_of
-    from doseledger.ledger.registry.fetch import keep_version
-    from doseledger.ledger.registry.tag import find_version
 
     name, cohort = getattr(recipe, "init_from", FROM_NOTHING), at.layout.cohort
     if name == FROM_NOTHING:
         return None
     if "@" in name:
-        # Of the main repository: an experiment's own folder has no tags.
-        machine = this_machine()
-        version = find_version(machine.root, name)
-        path, cohort = keep_version(machine.root, version, machine.parents), str(version.record["cohort"])
+        path, cohort = kept_version(name)
     elif name in at.settings.models:
         path = at.layout.model(name).checkpoint
     else:
@@ -178,6 +187,7 @@ def predict(
     cohort: Cohort = None,
     part: Annotated[str, typer.Option(help="train, val or test.")] = "test",
     out: Annotated[Path | None, typer.Option(help="Another folder for <case>.npz.")] = None,
+    scale: ScaleAt = None,
 ) -> None:
     """Predict the dose of the test cases.
 
@@ -188,16 +198,17 @@ def predict(
     from doseledger.core.layout import VALIDATION
     from doseledger.ingest.physics import projected
     from doseledger.learn.kinds import open_predictor, recipe_of
-    from doseledger.learn.predict.predictor import SplitPart, predict_part
+    from doseledger.learn.predict.predictor import Opener, SplitPart, predict_part
 
     at = stage("predict", cohort, model)
     layout, settings, paths = at.layout, at.settings, at.layout.model(model)
-    predictor = projected(open_predictor(paths.checkpoint, recipe_of(settings, model)))
+    opener = Opener(open_predictor, paths.checkpoint, recipe_of(settings, model), projected)
     folder = out or paths.predictions
     asked = SplitPart(layout.cases, layout.splits, part, settings.fold, settings.repeat, layout.physics)
-    predict_part(predictor, asked, folder, tell=tell)
-    if predictor.draws and part == "test":
-        predict_part(predictor, replace(asked, which="val"), folder / VALIDATION, tell=tell)
+    at_scale = network_scale(settings, scale)
+    predict_part(opener, asked, folder, scale=at_scale, tell=tell)
+    if opener().draws and part == "test":
+        predict_part(opener, replace(asked, which="val"), folder / VALIDATION, scale=at_scale, tell=tell)
 
 
 @resume_app.command("list")

@@ -46,3 +46,7 @@ class GateFailed(DoseledgerError):
 
 class NotReady(DoseledgerError):
     """Something that must come first is missing or stale: a verdict, a split, a checkpoint."""
+
+
+class LostCases(DoseledgerError):
+    """Work on cases broke down, twice: a fault of program or machine, not of their data."""

@@ -1,22 +1,21 @@
-"""A function over cases: here, in local processes or on Dask; faults gathered."""
+"""Work over cases, whatever pool does it; faults gathered, nothing lost."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
-from dataclasses import dataclass
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache, partial
 from typing import Any, Generic, TypeVar
 
-from doseledger.core.errors import BadCase, BadInput, NotReady
-from doseledger.core.types import Tell as Tell
+from doseledger.core.cluster import Answer, Scale, answers_of
+from doseledger.core.code import code_digest
+from doseledger.core.errors import BadCase, BadInput, DoseledgerError, LostCases
+from doseledger.core.types import Tell
 
 Result = TypeVar("Result")
-
-# Each worker works on one case with one thread; the pool is what is parallel.
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
+# Where so many cases break down and not one was done, it is the program that is broken, and no case is waited for.
+MOST_BREAKDOWNS = 10
 
 
 @dataclass(frozen=True)
@@ -27,84 +26,144 @@ class Outcome(Generic[Result]):
     failed: dict[str, BadCase]
 
 
-def run_cases(
-    function: Callable[..., Result],
-    arguments: Mapping[str, tuple[Any, ...]],
+def over_cases(
+    work: Callable[..., Result],
+    cases: Mapping[str, tuple[Any, ...]],
+    scale: Scale,
     *,
-    workers: int,
-    cluster: str | None = None,
     tell: Tell,
+    note: Callable[[Result], str] | None = None,
 ) -> Outcome[Result]:
-    """Return what `function(*arguments[case])` gave for every case, and which cases failed.
+    """Return what `work(*cases[case_id])` gave for every case, and which cases failed; the same at every scale.
 
     Parameters
     ----------
-    function
-        A module-level function (it must be picklable).
-    arguments
+    work
+        A function of a module, or a `partial` of one: other processes must be able to import it.
+    cases
         Arguments by case id.
-    workers
-        0 runs in this process, n ≥ 1 in a pool of n processes.
-    cluster
-        Address of a Dask scheduler; used instead of the pool.
+    scale
+        Where.
     tell
-        Called with one line as each case ends.
+        Called with a line as each case ends, and as one is to be tried again.
+    note
+        What the line of a case that is done says of its result; None says nothing.
 
     Raises
     ------
-    Exception
-        Anything but BadCase is a fault of ours, not of a case, and stops the run.
+    LostCases
+        Naming the cases that broke down twice, by no fault of their own, after all others are done.
+    DoseledgerError
+        What else of ours but a BadCase the work raises: it holds for all cases, and stops the run.
+
+    Notes
+    -----
+    A BadCase is an answer, and stands; unless the system failed beneath it, as a network drive may. Such a case, one
+    that raised anything else and one whose worker died are tried again once all others have ended.
     """
-    done: dict[str, Result] = {}
-    failed: dict[str, BadCase] = {}
-
-    def settle(case_id: str, outcome: Callable[[], Result]) -> None:
-        try:
-            done[case_id] = outcome()
-        except BadCase as error:
-            failed[case_id] = error
-        note = f": {failed[case_id].reason}" if case_id in failed else ""
-        tell(f"[{len(done) + len(failed)}/{len(arguments)}] {case_id}{note}")
-
-    if workers == 0 and cluster is None:
-        for case_id, args in arguments.items():
-            settle(case_id, lambda args=args: function(*args))  # type: ignore[misc]
-    else:
-        with _executor(workers, cluster) as pool:
-            futures: dict[Future[Result], str] = {pool.submit(function, *args): c for c, args in arguments.items()}
-            try:
-                for future in as_completed(futures):
-                    settle(futures[future], future.result)
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-    return Outcome(dict(sorted(done.items())), dict(sorted(failed.items())))
+    board: _Board[Result] = _Board(len(cases), tell, note)
+    code = None if scale.pool in ("here", "local") else code_digest(_module_of(work))
+    attempt = partial(try_case, work, code)
+    again: dict[str, Answer] = {}
+    for case_id, answer in answers_of(attempt, list(cases.items()), scale):
+        if not answer.again:
+            board.settle(case_id, answer)
+            continue
+        again[case_id] = answer
+        tell(f"{case_id} is to be tried again: {answer.fault or answer.refusal} ({board.tally()})")
+        if len(again) >= MOST_BREAKDOWNS and not board.done:
+            board.lost = {name: found.fault or str(found.refusal) for name, found in again.items()}
+            tell(answer.trace)
+            raise board.breakdown("none was done")
+    for case_id, answer in answers_of(attempt, [(name, cases[name]) for name in again], scale.alone()):
+        board.settle(case_id, answer)
+    if board.lost:
+        raise board.breakdown("the others were done")
+    return Outcome(dict(sorted(board.done.items())), dict(sorted(board.failed.items())))
 
 
-@contextmanager
-def _executor(workers: int, cluster: str | None) -> Iterator[Executor]:
-    if cluster is not None:
-        try:
-            from dask.distributed import Client
-        except ImportError as error:
-            raise NotReady(
-                "a cluster address was given, but dask is absent: pip install 'dask[distributed]'"
-            ) from error
-        with Client(cluster) as client:
-            yield client.get_executor(pure=False)
-        return
-    before = {name: os.environ.get(name) for name in ONE_THREAD}
-    os.environ.update(ONE_THREAD)
+def try_case(work: Callable[..., Any], code: str | None, arguments: tuple[Any, ...]) -> Answer:
+    """Return the answer of one attempt; nothing is raised but what ends the process.
+
+    Parameters
+    ----------
+    code
+        Digest that the work's code must have where it runs; None asks for none.
+    """
+    if code is not None and code != _own_code(_module_of(work)):
+        return Answer(fault="its worker runs other code than this process; restart the workers with this code")
     try:
-        # spawn: a forked child would inherit the threads' locks of torch and OpenMP and may hang.
-        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-            yield pool
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        return Answer(work(*arguments))
+    except BadCase as error:
+        return Answer(refusal=error, again=_system_failed(error))
+    except DoseledgerError as error:
+        return Answer(stop=error)
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        fault = f"{type(error).__name__}: {error} ({last.filename}, line {last.lineno})"
+        return Answer(fault=fault, trace=traceback.format_exc(), again=True)
+
+
+def _system_failed(error: BaseException) -> bool:
+    """Whether an error of the operating system, which may pass, stands behind another one."""
+    below = error.__cause__ or error.__context__
+    # A file that isn't there, or is none of the kind, is a fact about the case.
+    lasting = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+    if isinstance(below, (OSError, MemoryError)) and not isinstance(below, lasting):
+        return True
+    return below is not None and _system_failed(below)
+
+
+def _module_of(work: Callable[..., Any]) -> str:
+    return str((work.func if isinstance(work, partial) else work).__module__)
+
+
+@cache
+def _own_code(module: str) -> str:
+    """Digest of a module's code as this process met it first: a worker may outlive an edit."""
+    return code_digest(module)
+
+
+@dataclass
+class _Board(Generic[Result]):
+    """State of each case: done, failed, lost; the rest is waiting."""
+
+    n_cases: int
+    tell: Tell
+    note: Callable[[Result], str] | None
+    done: dict[str, Result] = field(default_factory=dict)
+    failed: dict[str, BadCase] = field(default_factory=dict)
+    lost: dict[str, str] = field(default_factory=dict)
+
+    def settle(self, case_id: str, answer: Answer) -> None:
+        """Note a case's last answer, and tell it."""
+        if answer.stop is not None:
+            raise answer.stop
+        note = ""
+        if answer.fault:
+            self.lost[case_id], note = answer.fault, f": lost: {answer.fault}"
+        elif answer.refusal is not None:
+            self.failed[case_id], note = answer.refusal, f": {answer.refusal.reason}"
+        else:
+            self.done[case_id] = answer.value
+            note = f": {self.note(answer.value)}" if self.note else ""
+        ended = len(self.done) + len(self.failed) + len(self.lost)
+        self.tell(f"[{ended}/{self.n_cases}] {case_id}{note}")
+        if answer.trace:
+            self.tell(answer.trace)
+
+    def tally(self) -> str:
+        """Return how many cases are done, failed and waiting."""
+        done, failed = len(self.done), len(self.failed) + len(self.lost)
+        return f"{done} done, {failed} failed, {self.n_cases - done - failed} waiting"
+
+    def breakdown(self, others: str) -> LostCases:
+        """Return the error that names the cases that were lost."""
+        named = "; ".join(f"{case_id}: {fault}" for case_id, fault in sorted(self.lost.items()))
+        return LostCases(
+            f"{len(self.lost)} of {self.n_cases} cases broke down, {others}: {named}. That is no fault of their data. "
+            "Look at the lines above; where memory ran out, give fewer workers (--scale local:1), and run it again"
+        )
 
 
 def take_shard(case_ids: list[str], shard: str | None) -> list[str]:

@@ -162,11 +162,23 @@ def sha256_of_bytes(data: bytes) -> str:
 
 
 def sha256_of_file(path: Path) -> str:
-    """Return the SHA256 of a file's content, in hex."""
+    """Return the SHA256 of a file's content, in hex.
+
+    Raises
+    ------
+    BadInput
+        If it is there and can't be read.
+    """
     digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(CHUNK_BYTES):
-            digest.update(chunk)
+    try:
+        with path.open("rb") as stream:
+            while chunk := stream.read(CHUNK_BYTES):
+                digest.update(chunk)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise BadInput(f"{path}: can't be read ({why}); mend its rights or its disk, and run it again") from error
     return digest.hexdigest()
 
 

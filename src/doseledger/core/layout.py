@@ -20,7 +20,7 @@ PACKAGES_FILE = "requirements.lock"
 # What a new project is laid out with; pyproject.toml packs the same into the wheel.
 PROJECT_FILES = (
     PIPELINE_FILE, PARAMS_FILE, PACKAGES_FILE, "data/raw/dvc.yaml", ".dvc/config", ".dvc/.gitignore", ".dvcignore",
-    ".gitattributes", ".gitignore",
+    ".gitattributes", ".gitignore", ".pre-commit-config.yaml",
 )  # fmt: skip
 PROJECT_FOLDERS = ("models/recipes", "reports/drill", "reports/templates", "validation")
 # The cohort that is made up; all others are patients.
@@ -70,9 +70,12 @@ class Machine:
         folder = root / ".doseledger"
         self.root = root
         self.states = folder / "resume"
+        # Searches for settings.
+        self.sweeps = folder / "sweeps"
         # Registered versions that trainings begin with.
         self.parents = folder / "parents"
         self.ingest_indices = folder / "ingest"
+        self.slurm = folder / "slurm"
         self.audit_log = folder / "audit.jsonl"
         self.digests = folder / "digests.sqlite"
         self.run_store = folder / "runs.json"

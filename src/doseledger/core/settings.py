@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from doseledger.core.cluster import Scale
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_yaml
 from doseledger.core.schema import Block, Reason, load_block
@@ -22,7 +23,6 @@ class PhantomSettings(Block):
 
     n_patients: Count
     seed: int
-    workers: CountOrZero
     in_plane_pixels: Count
     segments_per_arc: Count
     iterations: Count
@@ -34,7 +34,6 @@ class PhantomSettings(Block):
 class IngestSettings(Block):
     """Conversion of raw data to cases."""
 
-    workers: CountOrZero
     accept_failed: dict[str, Reason]
 
 
@@ -90,7 +89,6 @@ class GammaSettings(Block):
 class EvaluateSettings(Block):
     """What is measured on each test case."""
 
-    workers: CountOrZero
     gamma: list[GammaSettings]
     verify_gamma_points: CountOrZero
     surface_tolerance_mm: Annotated[float, Field(gt=0)]
@@ -113,7 +111,6 @@ class DeliverSettings(Block):
     """Plans made of predicted doses; see deliver/cohort.py."""
 
     models: list[str]
-    workers: CountOrZero
     seed: int
     segments_per_arc: Count
     iterations: Count
@@ -138,6 +135,7 @@ class Settings(Block):
     contours: dict[str, str]
     fold: CountOrZero
     repeat: CountOrZero
+    scale: Scale
     phantom: PhantomSettings
     ingest: IngestSettings
     splits: SplitSettings

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from doseledger.core.cluster import Scale
 from doseledger.core.errors import BadCase, BadInput
-from doseledger.core.fanout import run_cases
+from doseledger.core.fanout import over_cases
 from doseledger.core.files import write_json
 from doseledger.core.tables import SPLITS, read_table
 from doseledger.core.types import Tell
@@ -30,7 +31,9 @@ class Delivered:
     repeat: int
 
 
-def deliver_cohort(part: Delivered, out: Path, metrics: Path, request: PlanRequest, *, tell: Tell) -> dict[str, Any]:
+def deliver_cohort(
+    part: Delivered, out: Path, metrics: Path, request: PlanRequest, *, scale: Scale, tell: Tell
+) -> dict[str, Any]:
     """Return the metrics of the plans of a model's test cases, after writing each one's files and the metrics.
 
     Parameters
@@ -39,6 +42,8 @@ def deliver_cohort(part: Delivered, out: Path, metrics: Path, request: PlanReque
         Gets a folder a case: `rtplan.dcm`, `rtdose.dcm` and `plan.json`.
     metrics
         JSON of the means over the cases.
+    scale
+        Where plans are made.
     tell
         Takes a line a case, and a table of each.
 
@@ -59,7 +64,7 @@ def deliver_cohort(part: Delivered, out: Path, metrics: Path, request: PlanReque
     sources = find_sources(part.raw)
     wanted = dict(zip(mine["case_id"], mine["sha256"], strict=True))
     arguments = {case_id: (case_id, wanted[case_id], part, sources, request, out) for case_id in sorted(wanted)}
-    outcome = run_cases(_deliver, arguments, workers=request.settings.workers, tell=tell)
+    outcome = over_cases(_deliver, arguments, scale, tell=tell)
     failed = {case_id: error.reason for case_id, error in outcome.failed.items()}
     if not outcome.done:
         raise BadInput("no test case could be planned: " + "; ".join(f"{name}: {why}" for name, why in failed.items()))

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 
 from doseledger.core.case import Case
+from doseledger.core.cluster import HERE
 from doseledger.core.code import code_digest
 from doseledger.core.errors import BadCase, BadInput
-from doseledger.core.fanout import run_cases
+from doseledger.core.fanout import over_cases
 from doseledger.core.files import (
     all_or_none,
     atomic_path,
@@ -151,7 +152,7 @@ def predict_folder(
         for path in (*_places(out, name), *_papers(out, name)):
             path.unlink(missing_ok=True)
     arguments = {name: (source, name, request, out, tell) for name, source in sources.items()}
-    outcome = run_cases(predict_patient, arguments, workers=0, tell=tell)
+    outcome = over_cases(predict_patient, arguments, HERE, tell=tell)
     common = request.common()
     for name, error in outcome.failed.items():
         write_json(_papers(out, name)[0], {"case_id": name, **common, "failed": error.reason})

@@ -10,15 +10,13 @@ from typing import Any
 import numpy as np
 
 from doseledger.core.case import Case
-from doseledger.core.damage import DAMAGED, describe
 from doseledger.core.errors import BadCase, BadInput
-from doseledger.core.fanout import Tell
 from doseledger.core.files import atomic_path, sha256_of_bytes, sha256_of_file, write_json
 from doseledger.core.grid import Grid, resample_linear
 from doseledger.core.protocol import Protocol
-from doseledger.core.types import Array
+from doseledger.core.types import Array, Tell
 from doseledger.ingest.nifti.case import assemble
-from doseledger.ingest.nifti.files import find_images
+from doseledger.ingest.nifti.files import find_images, read_file
 from doseledger.ingest.nifti.volume import Volume, read_volume
 from doseledger.ingest.patient.case import Origin
 from doseledger.learn.data.inputs import CaseFile, open_case
@@ -56,17 +54,13 @@ def segment_images(predictor: Predictor, protocol: Protocol, source: Path, out: 
     failed: dict[str, str] = {}
     for count, (name, path) in enumerate(images.items(), start=1):
         try:
-            content = path.read_bytes()
+            content = read_file(path)
             volume = read_volume(content, path.name, name)
             labels = segment_volume(predictor, protocol, volume, Origin(name))
             write_labels(out / f"{name}.nii.gz", labels, volume)
         except BadCase as error:
             failed[name] = error.reason
             tell(f"[{count}/{len(images)}] {error}")
-            continue
-        except DAMAGED as error:
-            failed[name] = f"{path.name} can't be read ({describe(error)}); copy it again"
-            tell(f"[{count}/{len(images)}] {name}: {failed[name]}")
             continue
         voxels = {int(value): int(n) for value, n in zip(*np.unique(labels, return_counts=True), strict=True) if value}
         digests = {"image_sha256": sha256_of_bytes(content), "label_sha256": sha256_of_file(out / f"{name}.nii.gz")}

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from doseledger.core.case import Case
+from doseledger.core.cluster import HERE
 from doseledger.core.errors import BadCase
-from doseledger.core.fanout import run_cases
+from doseledger.core.fanout import over_cases
 from doseledger.core.files import sha256_of_file, write_json
 from doseledger.core.protocol import Protocol
 from doseledger.deliver.masks import read_masks
@@ -72,7 +73,7 @@ def segment_patients(
     for path in (out / RECORD, *(out / name / file for name in sources for file in OBJECTS)):
         path.unlink(missing_ok=True)
     arguments = {name: (source, name, request, out / name) for name, source in sources.items()}
-    outcome = run_cases(segment_patient, arguments, workers=0, tell=tell)
+    outcome = over_cases(segment_patient, arguments, HERE, tell=tell)
     failed = {name: error.reason for name, error in outcome.failed.items()}
     record = record_of(request.predictor, outcome.done, failed) | {"protocol": request.protocol.name}
     write_json(out / RECORD, record)

@@ -50,6 +50,20 @@ def read_pixels(dataset: pydicom.Dataset) -> NDArray[np.integer[Any]]:
     DICOM PS3.3 C.7.6.3 and PS3.5 8.1.1, 8.2. Nothing is masked or shifted: pydicom would cut values to BitsStored, and
     take the first of too many bytes, without an error. A value that is the declared padding may lie outside BitsStored.
     """
+    shape, allocated, stored = check_header(dataset)
+    values = _decode(dataset, shape, allocated)
+    _check_bits(dataset, values, stored)
+    return values
+
+
+def check_header(dataset: pydicom.Dataset) -> tuple[tuple[int, int, int], int, int]:
+    """Return what a file says of its pixels: (frame, row, column), bits allocated and bits stored.
+
+    Raises
+    ------
+    BadInput
+        If an attribute is missing, or can't be.
+    """
     shape = (n_frames(dataset), _size(dataset, "Rows"), _size(dataset, "Columns"))
     samples = whole_of(dataset, "SamplesPerPixel")
     if samples not in (None, 1):
@@ -63,9 +77,7 @@ def read_pixels(dataset: pydicom.Dataset) -> NDArray[np.integer[Any]]:
     is_signed(dataset)
     if math.prod(shape) > MOST_VOXELS:
         raise BadInput(f"its header says {shape} pixels (frame, row, column), more than any patient's; export again")
-    values = _decode(dataset, shape, allocated)
-    _check_bits(dataset, values, stored)
-    return values
+    return shape, allocated, stored
 
 
 def is_signed(dataset: pydicom.Dataset) -> bool:

@@ -105,7 +105,7 @@ class _Choice:
         if len(found) > 1 and self.link == "frame-of-reference":
             found = self._in_frame(found, what)
         if len(found) != 1:
-            listed = _names(found, ": ")
+            listed = _names(found, ": ", labelled=True)
             raise BadCase(
                 self.case_id, f"{len(found)} files could be the {what}, wanted one{listed}; leave only the treated one"
             )
@@ -355,6 +355,14 @@ def _some(datasets: Datasets) -> str:
     return _names(datasets[:MOST_NAMED], ", ", f" and {len(datasets) - MOST_NAMED} more" * (len(datasets) > MOST_NAMED))
 
 
-def _names(datasets: Datasets, before: str, after: str = "") -> str:
-    labels = [label for label in map(label_of, datasets) if label]
-    return f"{before}{', '.join(labels)}{after}" if labels else ""
+def _names(datasets: Datasets, before: str, after: str = "", *, labelled: bool = False) -> str:
+    """Names of files in words, with the labels that a planning system shows where `labelled`."""
+    names = [(label_of(item), _label_in_system(item) if labelled else "") for item in datasets]
+    shown = [" ".join(filter(None, (name, f'"{label}"' if label else ""))) for name, label in names]
+    shown = [text for text in shown if text]
+    return f"{before}{', '.join(shown)}{after}" if shown else ""
+
+
+def _label_in_system(dataset: pydicom.Dataset) -> str:
+    """The label of a plan or a structure set, as its planning system shows it."""
+    return text_of(dataset, "RTPlanLabel") or text_of(dataset, "StructureSetLabel")

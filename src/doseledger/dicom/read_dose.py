@@ -150,25 +150,38 @@ def _decoded(dataset: pydicom.Dataset, case_id: str, summation: str) -> tuple[ND
             what = f" ({found} is a dose {MEANING[found]})" if found in MEANING else ""
             has = f"{keyword} {found}" if found else f"no {keyword}"
             raise BadCase(case_id, f"RTDOSE has {has}, wanted {value}{what}; export the plan's total dose in Gy")
-    scaling = float(numbers(dataset, "DoseGridScaling", 1, case_id)[0])
-    if scaling <= 0:
-        raise BadCase(case_id, f"RTDOSE has DoseGridScaling {scaling}; wanted more than 0: export the dose again")
+    scaling = read_scaling(dataset, case_id)
     try:
         stored = read_pixels(dataset)
     except BadInput as error:
-        raise BadCase(case_id, f"RTDOSE pixels can't be decoded: {_frames_note(dataset)}{error}") from error
+        note = f"{said}; " if (said := frames_note(dataset)) else ""
+        raise BadCase(case_id, f"RTDOSE pixels can't be decoded: {note}{error}") from error
     if stored.min() < 0:
         raise BadCase(case_id, f"RTDOSE reaches down to {stored.min() * scaling:.3f} Gy; a dose is not negative")
     return stored, scaling
 
 
-def _frames_note(dataset: pydicom.Dataset) -> str:
-    """That a dose of several planes does not say how many, as a clause before what follows from it."""
+def read_scaling(dataset: pydicom.Dataset, case_id: str) -> float:
+    """Return Dose Grid Scaling (3004,000E), Gy of a stored 1.
+
+    Raises
+    ------
+    BadCase
+        If it is missing, no number, or not above 0.
+    """
+    scaling = float(numbers(dataset, "DoseGridScaling", 1, case_id)[0])
+    if scaling <= 0:
+        raise BadCase(case_id, f"RTDOSE has DoseGridScaling {scaling}; wanted more than 0: export the dose again")
+    return scaling
+
+
+def frames_note(dataset: pydicom.Dataset) -> str:
+    """Return that a dose of several planes does not say how many, as a clause; empty where it does."""
     offsets = value_of(dataset, "GridFrameOffsetVector")
     n_planes = len(offsets) if isinstance(offsets, (MultiValue, list)) else 1
     if n_planes == 1 or value_of(dataset, "NumberOfFrames") is not None:
         return ""
-    return f"NumberOfFrames is missing, though GridFrameOffsetVector has {n_planes} values; "
+    return f"NumberOfFrames is missing, though GridFrameOffsetVector has {n_planes} values"
 
 
 def read_dose_grid(dataset: pydicom.Dataset, case_id: str) -> Grid:

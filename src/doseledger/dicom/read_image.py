@@ -247,7 +247,7 @@ def _hounsfield(stack: list[Plane], case_id: str) -> tuple[NDArray[np.int16], in
             stored = pixels.of(plane)
             if stored.shape != volume.shape[1:]:
                 raise BadInput(f"pixels are {stored.shape}, wanted {volume.shape[1:]}; export it again")
-            slope, intercept = _scale(plane.place)
+            slope, intercept = read_scale(plane.place)
             scales.append(f"slope {slope:g}, intercept {intercept:g}")
             bits.append(f"BitsStored {whole(plane.file, 'BitsStored')}")
             values = _scaled(stored, slope, intercept)
@@ -282,8 +282,14 @@ class _PixelsOfOneFile:
         return self.frames[plane.index]
 
 
-def _scale(place: pydicom.Dataset) -> tuple[float, float]:
-    """Rescale slope and intercept; only images other than CT may leave them out."""
+def read_scale(place: pydicom.Dataset) -> tuple[float, float]:
+    """Return rescale slope and intercept of a plane; only images other than CT may leave them out.
+
+    Raises
+    ------
+    BadInput
+        If one is missing or no number, or the slope is 0.
+    """
     if text_of(place, "Modality") == "CT":
         slope, intercept = number(place, "RescaleSlope"), number(place, "RescaleIntercept")
     else:

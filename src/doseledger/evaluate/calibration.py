@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from doseledger.core.errors import BadCase, BadInput
-from doseledger.core.fanout import Tell
 from doseledger.core.tables import SPLITS, read_table
+from doseledger.core.types import Tell
 from doseledger.dosimetry.spread import (
     CaseSpread,
     calibration_curves,

@@ -13,11 +13,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from doseledger.core.case import Case, write_npz
+from doseledger.core.cluster import HERE, Scale
 from doseledger.core.errors import BadCase, BadInput
-from doseledger.core.fanout import Tell, run_cases
+from doseledger.core.fanout import over_cases
 from doseledger.core.files import all_or_none, atomic_path, write_json, write_text
 from doseledger.core.settings import EvaluateSettings
 from doseledger.core.tables import CASE_METRICS, DVH_METRICS, GOAL_METRICS, SPLITS, check_table, read_table
+from doseledger.core.types import Tell
 from doseledger.dosimetry.gamma.map import PASS_GAMMA, gamma_map
 from doseledger.evaluate.case import CaseMetrics, Yardsticks, dose_pair, evaluate_case, gamma_criteria
 from doseledger.evaluate.predictions import load_prediction
@@ -58,7 +60,13 @@ class TestSet:
 
 
 def evaluate_cohort(
-    test_set: TestSet, out: Path, yardsticks: Yardsticks, *, gamma_out: Path | None = None, tell: Tell
+    test_set: TestSet,
+    out: Path,
+    yardsticks: Yardsticks,
+    *,
+    gamma_out: Path | None = None,
+    scale: Scale = HERE,
+    tell: Tell,
 ) -> dict[str, Any]:
     """Return all numbers of a model's predictions, after writing tables, `details.json` and the short `summary.json`.
 
@@ -72,6 +80,8 @@ def evaluate_cohort(
         Protocol, goals and settings of the evaluation.
     gamma_out
         Folder that gets the gamma map of each case that the report shows; None writes none.
+    scale
+        Where cases are measured.
     tell
         Called with one line a case.
 
@@ -81,7 +91,7 @@ def evaluate_cohort(
         If there are no cases, or naming each one that can't be compared and why: absent, stale, on another grid, not
         finite, seen in training. Nothing is written then: a mean over the cases that happened to work would flatter.
     """
-    found = measure_cases(evaluate_files, test_set, yardsticks, yardsticks.settings.workers, tell)
+    found = measure_cases(evaluate_files, test_set, yardsticks, scale, tell)
     if len({metrics.row["checkpoint_sha256"] for metrics in found}) > 1:
         raise BadInput("the predictions come from different checkpoints; predict them all again with one")
     summary = summarise(found, np.random.default_rng(DRAW_SEED))
@@ -101,7 +111,7 @@ def evaluate_cohort(
 
 
 def measure_cases(
-    measure: Callable[..., Measured], test_set: TestSet, yardsticks: Any, workers: int, tell: Tell
+    measure: Callable[..., Measured], test_set: TestSet, yardsticks: Any, scale: Scale, tell: Tell
 ) -> list[Measured]:
     """Return what each case of a test set measures, in order.
 
@@ -128,7 +138,7 @@ def measure_cases(
         case_id: (test_set.cases / f"{case_id}.npz", test_set.predictions / f"{case_id}.npz", sha256, yardsticks)
         for case_id, sha256 in zip(mine["case_id"], mine["sha256"], strict=True)
     }
-    outcome = run_cases(measure, arguments, workers=workers, tell=tell)
+    outcome = over_cases(measure, arguments, scale, tell=tell)
     if outcome.failed:
         raise BadInput(
             f"{len(outcome.failed)} of {len(arguments)} cases can't be evaluated, so nothing was written: "
@@ -194,7 +204,7 @@ def evaluate_files(case_path: Path, prediction_path: Path, sha256: str, yardstic
     case_id = prediction.case_id
     case = load_unseen(case_path, sha256, prediction)
     refuse_unfit(case, prediction.dose_gy, prediction.grid)
-    # Drawn by the case's name, so that neither its place in the cohort nor the number of workers changes the points.
+    # Drawn by the case's name, so that neither its place in the cohort nor the pool changes the points.
     rng = np.random.default_rng([DRAW_SEED, zlib.crc32(case_id.encode())])
     metrics = evaluate_case(case, prediction.dose_gy, yardsticks, rng)
     digests = {"case_sha256": sha256, "checkpoint_sha256": prediction.checkpoint_sha256}

@@ -27,7 +27,7 @@ from doseledger.evaluate.refusals import load_unseen, refuse_unfit
 from doseledger.evaluate.shortcuts.measure import predict_by
 
 if TYPE_CHECKING:
-    from doseledger.core.fanout import Tell
+    from doseledger.core.types import Tell
     from doseledger.learn.predict.predictor import Predictor
 
 COVERAGE = "D95%"

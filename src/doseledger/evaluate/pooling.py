@@ -133,9 +133,7 @@ def _seen_by(run: EvaluatedRun, table: pd.DataFrame) -> frozenset[str]:
         raise BadInput(f"{run}: neither predictions nor a checkpoint say what its model has seen; give either")
     found = sha256_of_file(run.checkpoint)
     if set(table["checkpoint_sha256"]) != {found}:
-        raise BadInput(
-            f"{run}: evaluated with another checkpoint than {found[:12]}…, which it holds; evaluate it again"
-        )
+        raise BadInput(f"{run}: evaluated with another checkpoint than {found[:12]}…, which it holds; evaluate again")
     return frozenset(checkpoint.read_seen(run.checkpoint, "").values())
 
 

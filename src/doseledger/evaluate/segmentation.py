@@ -11,11 +11,12 @@ import numpy as np
 import pandas as pd
 
 from doseledger.core.case import Case
+from doseledger.core.cluster import HERE, Scale
 from doseledger.core.errors import BadCase
-from doseledger.core.fanout import Tell
 from doseledger.core.files import write_json, write_text
 from doseledger.core.settings import EvaluateSettings
 from doseledger.core.tables import DVH_METRICS, GOAL_METRICS, SEGMENT_METRICS, write_table
+from doseledger.core.types import Tell
 from doseledger.dosimetry.intervals import bootstrap_interval
 from doseledger.evaluate.cohort import DECIMALS, TestSet, measure_cases, write_rows
 from doseledger.evaluate.overlap import MORE_IS_BETTER, masks_of, mean_overlap, measure_of, measure_overlap
@@ -32,7 +33,13 @@ AGREEMENT_SPREADS = 1.96
 
 
 def evaluate_segmentations(
-    test_set: TestSet, out: Path, settings: EvaluateSettings, *, gamma_out: Path | None = None, tell: Tell
+    test_set: TestSet,
+    out: Path,
+    settings: EvaluateSettings,
+    *,
+    gamma_out: Path | None = None,
+    scale: Scale = HERE,
+    tell: Tell,
 ) -> dict[str, Any]:
     """Return all numbers of a model's segmentations, after writing `cases.csv`, `details.json` and `summary.json`.
 
@@ -41,17 +48,17 @@ def evaluate_segmentations(
 
     Parameters
     ----------
-    test_set, out, tell
+    test_set, out, scale, tell
         As `cohort.evaluate_cohort` takes them.
     settings
-        Tolerance of surfaces, and how many processes.
+        Tolerance of surfaces.
 
     Raises
     ------
     BadInput
         If there are no cases, or naming each one that can't be compared and why.
     """
-    rows = measure_cases(evaluate_case_labels, test_set, settings, settings.workers, tell)
+    rows = measure_cases(evaluate_case_labels, test_set, settings, scale, tell)
     details = summarise_segmentations(rows, np.random.default_rng(DRAW_SEED))
     details = {key: round(value, DECIMALS) if isinstance(value, float) else value for key, value in details.items()}
     write_rows(out / "cases.csv", rows, SEGMENT_METRICS)

@@ -26,7 +26,7 @@ class Finding:
     Parameters
     ----------
     gate
-        Name of the check, e.g. `sdf_sign`; the table of docs/reference/gates.md explains each.
+        Name of the check, e.g. `sdf_sign`; the site's page of checks explains each.
     case_id
         Whose data; empty where it concerns the cohort or a table.
     severity

@@ -15,9 +15,10 @@ import pandas as pd
 import pandera.pandas as pa
 
 from doseledger.core.case import read_meta
+from doseledger.core.cluster import HERE, Scale
 from doseledger.core.code import reached_code
 from doseledger.core.errors import BadInput, NotReady, SkippedCase
-from doseledger.core.fanout import run_cases, take_shard
+from doseledger.core.fanout import over_cases, take_shard
 from doseledger.core.files import all_or_none, atomic_path, read_json, sha256_of_file, sha256_of_json, write_json
 from doseledger.core.protocol import Protocol
 from doseledger.core.tables import CASE_ID, CASES, RAW, SKIPPED, STRUCTURES, read_table, write_table
@@ -57,8 +58,8 @@ class IngestRun:
 
     Parameters
     ----------
-    workers
-        0 converts in this process, n ≥ 1 in a pool.
+    scale
+        Where cases are converted.
     raw_list
         data/raw/<cohort>.csv, to compare with; None where there is none yet.
     index
@@ -68,18 +69,15 @@ class IngestRun:
         out of the way; None where there is none.
     shard
         "i/n": only every n-th case, and no tables; a last run without a shard gathers them.
-    cluster
-        Address of a Dask scheduler.
     link
         How objects of a case are told to belong together, as `dicom.read.gather_objects` has it.
     """
 
-    workers: int
+    scale: Scale = HERE
     raw_list: Path | None = None
     index: Path | None = None
     cache_dir: Path | None = None
     shard: str | None = None
-    cluster: str | None = None
     link: Link = "references"
 
 
@@ -126,7 +124,7 @@ def ingest(raw: Path, out: Path, protocol: Protocol, run: IngestRun, tell: Calla
     reused = sum("sha256" in entry for entry in entries.values())
     todo = {c: (sources[c], out / f"{c}.npz", origin, protocol) for c, origin in origins.items() if c not in entries}
     out.mkdir(parents=True, exist_ok=True)
-    outcome = run_cases(_convert_to_file, todo, workers=run.workers, cluster=run.cluster, tell=tell)
+    outcome = over_cases(_convert_to_file, todo, run.scale, tell=tell)
     for case_id, hashes in outcome.done.items():
         entries[case_id] = {"key": keys[case_id], **hashes}
     for case_id, error in {**unreadable, **outcome.failed}.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from doseledger.core.files import read_yaml, write_text
 from doseledger.core.layout import Layout
 from doseledger.core.protocol import load_protocol
 from doseledger.core.tables import RAW, TEST_SET
-from doseledger.ingest.survey.proposals import Proposals, with_proposals
+from doseledger.ingest.survey.proposals import Proposals, with_doubts, with_proposals
 
 # It is part of paths and of names of DVC's stages.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -63,7 +64,7 @@ def refuse_taken(layout: Layout, like: str) -> None:
         )
 
 
-def make_cohort(layout: Layout, like: str, proposals: Proposals) -> NewCohort:
+def make_cohort(layout: Layout, like: str, proposals: Proposals, doubts: Sequence[str] = ()) -> NewCohort:
     """Return what was written of a new cohort; no file that is there is touched.
 
     Parameters
@@ -74,6 +75,8 @@ def make_cohort(layout: Layout, like: str, proposals: Proposals) -> NewCohort:
         The cohort whose protocol, goals, suite and limits are copied: from then on an edit to one is none to the other.
     proposals
         Names that its protocol proposes, by structure.
+    doubts
+        What a survey found against the protocol, kept in it as comments until a person has settled it.
 
     Raises
     ------
@@ -83,7 +86,7 @@ def make_cohort(layout: Layout, like: str, proposals: Proposals) -> NewCohort:
     refuse_taken(layout, like)
     folder, source = layout.cohorts / layout.cohort, Layout(layout.root, like)
     texts = {
-        folder / "protocol.yaml": with_proposals(_text(source.protocol), proposals),
+        folder / "protocol.yaml": with_doubts(with_proposals(_text(source.protocol), proposals), doubts),
         folder / "goals.yaml": _text(source.goals),
         folder / "suite.json": _text(source.suite),
         folder / LIMITS_FILE: _limits(source),

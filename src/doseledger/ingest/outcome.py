@@ -18,7 +18,7 @@ MOST_SOUND = 20
 CLAUSE = re.compile(r"(; |\. (?=[A-Z]))")
 # Columns of a terminal that a reason, and what to do, take before they go on below.
 REASON_COLUMNS, ADVICE_COLUMNS = 72, 36
-# What a clause begins with that tells what to do. Messages say so last (docs/reference/refusals.md).
+# What a clause begins with that tells what to do. Messages say so last.
 IMPERATIVES = frozenset({
     "add", "check", "close", "compute", "copy", "delete", "draw", "export", "keep", "leave", "make", "mend", "move",
     "name", "pack", "reconstruct", "register", "remove", "rename", "resample", "run", "set", "split", "take", "use",

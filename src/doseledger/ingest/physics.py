@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 
 from doseledger.core.case import Case
+from doseledger.core.cluster import Scale
 from doseledger.core.code import code_digest
 from doseledger.core.digests import known_sha256
 from doseledger.core.errors import BadCase, BadInput
-from doseledger.core.fanout import run_cases
+from doseledger.core.fanout import over_cases
 from doseledger.core.files import read_json, sha256_of_file, sha256_of_json, write_json
 from doseledger.core.physics import write_physics
 from doseledger.core.protocol import Beams
@@ -110,7 +111,7 @@ def projected(predictor: Predictor) -> Predictor:
     return replace(predictor, predict=predict)
 
 
-def make_cohort_physics(cases: Path, beams: Beams | None, out: Path, *, workers: int, tell: Tell) -> pd.DataFrame:
+def make_cohort_physics(cases: Path, beams: Beams | None, out: Path, *, scale: Scale, tell: Tell) -> pd.DataFrame:
     """Return the table of all cases' maps, after making those that are not there yet.
 
     Parameters
@@ -121,8 +122,8 @@ def make_cohort_physics(cases: Path, beams: Beams | None, out: Path, *, workers:
         The protocol's; without them there are no maps, and the table is empty.
     out
         Gets `<case>.npz`, the table `physics.csv`, and `keys.json`: of which case, code and beams each was made.
-    workers
-        Processes; 0 is this one.
+    scale
+        Where they are made.
     """
     out.mkdir(parents=True, exist_ok=True)
     known: dict[str, Any] = read_json(out / KEYS) if (out / KEYS).is_file() else {}
@@ -135,7 +136,7 @@ def make_cohort_physics(cases: Path, beams: Beams | None, out: Path, *, workers:
         for path in paths
         if not _stands(out / path.name, known.get(path.stem), keys[path.stem])
     }
-    outcome = run_cases(make_physics, wanted, workers=workers, tell=tell)
+    outcome = over_cases(make_physics, wanted, scale, tell=tell)
     reasons = {name: error.reason for name, error in outcome.failed.items()}
     for path in out.glob("*.npz"):
         if path.stem not in keys or path.stem in reasons:

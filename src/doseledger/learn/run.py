@@ -176,6 +176,8 @@ class Family:
         How cases become what the network sees.
     fit
         Trains a run, where that is no descent of a network's loss: (run, places, tell, red_flags) writes its files.
+    told
+        From a case to the same with the dose that trees tell of it; None where the model stands on none.
     probe
         Preflight's trial of such a run on opened cases; so many steps.
     ancestors
@@ -189,6 +191,7 @@ class Family:
     scores: tuple[str, ...] = DOSE_SCORES
     reader: Reader = DOSE_READER
     fit: Callable[..., None] | None = None
+    told: Callable[[OpenCase], OpenCase] | None = None
     probe: Callable[[TrainingRun, list[OpenCase], int], Any] | None = None
     ancestors: tuple[Ancestor, ...] = ()
 

@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from doseledger.core.cluster import Scale
 from doseledger.core.errors import BadCase
-from doseledger.core.fanout import run_cases
+from doseledger.core.fanout import over_cases
 from doseledger.core.files import write_stored_zip
 from doseledger.core.grid import box_around, resample_linear
 from doseledger.core.protocol import GoalSet
@@ -96,7 +97,9 @@ class Cohort:
     dropped: dict[str, str]
 
 
-def make_cohort(out: Path, raw_list: Path, settings: PhantomSettings, goals: GoalSet, *, tell: Tell) -> Cohort:
+def make_cohort(
+    out: Path, raw_list: Path, settings: PhantomSettings, goals: GoalSet, *, scale: Scale, tell: Tell
+) -> Cohort:
     """Return what was made: a stored zip for each patient in `out`, and the list of cases with their SHA256.
 
     Parameters
@@ -109,6 +112,8 @@ def make_cohort(out: Path, raw_list: Path, settings: PhantomSettings, goals: Goa
         How many patients, their seed, and the work put into each.
     goals
         What a plan must achieve.
+    scale
+        Where they are planned.
 
     Notes
     -----
@@ -116,7 +121,7 @@ def make_cohort(out: Path, raw_list: Path, settings: PhantomSettings, goals: Goa
     """
     names = [f"case_{number:04d}" for number in range(1, settings.n_patients + 1)]
     arguments = {name: (name, number, out, settings, goals) for number, name in enumerate(names, 1)}
-    outcome = run_cases(make_case, arguments, workers=settings.workers, tell=tell)
+    outcome = over_cases(make_case, arguments, scale, tell=tell)
     wanted = {f"{name}.zip" for name in outcome.done}
     for stale in sorted(path for path in out.glob("case_*.zip") if path.name not in wanted):
         os.unlink(stale)
@@ -268,7 +273,7 @@ def _pack(
     settings, machine, dirt = made
     # Equal settings give equal UIDs; another seed or amount of work is another patient's scan. The share of patients
     # with near bowel is no part of it: it leaves the others as they are.
-    key = f"{settings.model_dump_json(exclude={'workers', 'n_patients', 'attempts', 'near_bowel_share'})}/{case_id}"
+    key = f"{settings.model_dump_json(exclude={'n_patients', 'attempts', 'near_bowel_share'})}/{case_id}"
     if dirt.bowel_gap_mm is not None:
         key += "/near bowel"
     study = Study(

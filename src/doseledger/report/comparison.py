@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from doseledger.core.errors import BadCase, BadInput
-from doseledger.core.fanout import Tell
 from doseledger.core.protocol import GoalSet, Protocol
 from doseledger.core.sheet import format_number, plural
+from doseledger.core.types import Tell
 from doseledger.ledger.runs.compared_runs import ComparedRun, refuse_unlike
 from doseledger.report.blocks import Alarm, Picture
 from doseledger.report.case_pages import load_with_digest, name_cut, structure_curves

@@ -13,13 +13,15 @@ from urllib.parse import quote
 import pandas as pd
 
 from doseledger.core.case import Case
+from doseledger.core.cluster import HERE, Scale
 from doseledger.core.errors import BadCase, BadInput, NotReady
-from doseledger.core.fanout import Tell, run_cases
+from doseledger.core.fanout import over_cases
 from doseledger.core.files import read_json, sha256_of_file
 from doseledger.core.layout import Layout
 from doseledger.core.protocol import Protocol, load_protocol
 from doseledger.core.settings import Settings
 from doseledger.core.tables import CASES, SKIPPED, SPLITS, TEST_SET, read_table
+from doseledger.core.types import Tell
 from doseledger.gates.features import Row, measure_case
 from doseledger.ledger.runs.facts import fold_rows
 from doseledger.report.blocks import Picture
@@ -69,7 +71,7 @@ class DataFacts:
         return fold_rows(self).set_index("case_id")["split"]
 
 
-def make_data_report(layout: Layout, settings: Settings, tell: Tell) -> None:
+def make_data_report(layout: Layout, settings: Settings, tell: Tell, *, scale: Scale = HERE) -> None:
     """Write the report of a cohort: self-contained HTML, PDF, and every figure as PNG, SVG and PDF.
 
     Parameters
@@ -80,6 +82,8 @@ def make_data_report(layout: Layout, settings: Settings, tell: Tell) -> None:
         Fold and repeat of the splits, and the resolution of figures.
     tell
         Called with one line per case and step.
+    scale
+        Where cases are measured.
 
     Raises
     ------
@@ -93,7 +97,7 @@ def make_data_report(layout: Layout, settings: Settings, tell: Tell) -> None:
     Equal inputs give equal bytes: no clock and no host name stand in any of the files.
     """
     protocol = load_protocol(layout.protocol)
-    facts = load_data_facts(layout, protocol, fold=settings.fold, repeat=settings.repeat, tell=tell)
+    facts = load_data_facts(layout, protocol, fold=settings.fold, repeat=settings.repeat, scale=scale, tell=tell)
     figures, dpi = layout.data_figures, settings.report.figure_dpi
     pictures = {
         "slices": _draw_slices(facts, protocol, layout, tell),
@@ -108,7 +112,9 @@ def make_data_report(layout: Layout, settings: Settings, tell: Tell) -> None:
     write_report(layout.templates, TEMPLATE, context, outputs, tell)
 
 
-def load_data_facts(layout: Layout, protocol: Protocol, *, fold: int, repeat: int, tell: Tell) -> DataFacts:
+def load_data_facts(
+    layout: Layout, protocol: Protocol, *, fold: int, repeat: int, scale: Scale = HERE, tell: Tell
+) -> DataFacts:
     """Return the tables, verdicts and features of a cohort.
 
     Raises
@@ -132,7 +138,7 @@ def load_data_facts(layout: Layout, protocol: Protocol, *, fold: int, repeat: in
         )
     read = {name: read_table(path, schema) for name, (path, schema) in tables.items()}
     verdicts = [_verdict(path, layout.cohort) for path in judged]
-    features = _measure(layout, protocol, read["cases"], tell=tell)
+    features = _measure(layout, protocol, read["cases"], scale, tell=tell)
     drill = read_json(layout.drill) if layout.drill.is_file() else None
     return DataFacts(
         run={"fold": fold, "repeat": repeat},
@@ -155,11 +161,11 @@ def _verdict(path: Path, cohort: str) -> dict[str, Any]:
     return dict(verdict)
 
 
-def _measure(layout: Layout, protocol: Protocol, cases: pd.DataFrame, *, tell: Tell) -> pd.DataFrame:
+def _measure(layout: Layout, protocol: Protocol, cases: pd.DataFrame, scale: Scale, *, tell: Tell) -> pd.DataFrame:
     """Features of every case, a row each, by case."""
     digests = dict(zip(cases["case_id"], cases["sha256"], strict=True))
     arguments = {case_id: (layout.cases / f"{case_id}.npz", digest, protocol) for case_id, digest in digests.items()}
-    outcome = run_cases(measure_judged_case, arguments, workers=0, tell=tell)
+    outcome = over_cases(measure_judged_case, arguments, scale, tell=tell)
     if outcome.failed:
         raise BadInput("; ".join(str(error) for error in outcome.failed.values()))
     return pd.DataFrame(list(outcome.done.values())).set_index("case_id")
@@ -201,7 +207,7 @@ def _draw_slices(facts: DataFacts, protocol: Protocol, layout: Layout, tell: Tel
     colours, parts = structure_colours(protocol.structure_names), facts.parts
     shown = shown_in_slices(facts)
     arguments = {case_id: (layout.cases / f"{case_id}.npz", colours) for case_id in shown}
-    drawn = run_cases(draw_mid_slices, arguments, workers=0, tell=tell).done
+    drawn = over_cases(draw_mid_slices, arguments, HERE, tell=tell).done
     pictures = []
     for case_id, (uri, absent) in drawn.items():
         lacking = f"; absent: {', '.join(absent)}" if absent else ""

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from doseledger.core.errors import BadInput
-from doseledger.core.fanout import Tell
 from doseledger.core.files import all_or_none, atomic_path, write_text
+from doseledger.core.types import Tell
 from doseledger.report.figures.style import NO_METADATA, house_style, new_figure
 
 # Any fixed moment: a PDF and the fonts in it would else carry the clock.

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from doseledger.core.errors import BadInput
-from doseledger.core.fanout import Tell
 from doseledger.core.layout import ModelLayout
 from doseledger.core.settings import EvaluateSettings, Settings
 from doseledger.core.sheet import format_number
+from doseledger.core.types import Tell
 from doseledger.dosimetry.gamma.criteria import GammaCriteria
 from doseledger.evaluate.case import gamma_criteria
 from doseledger.evaluate.summary import RANKED_BY, median_case, shown_cases

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from doseledger.core.case import Case
-from doseledger.core.fanout import Tell
 from doseledger.core.layout import ModelLayout
 from doseledger.core.sheet import format_number, plural
+from doseledger.core.types import Tell
 from doseledger.evaluate.overlap import masks_of
 from doseledger.evaluate.predictions import load_labels
 from doseledger.evaluate.segmentation import RANKED_BY_OVERLAP, structures_of

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from doseledger.core.case import Case
+from doseledger.core.cluster import HERE, local
 from doseledger.core.errors import BadInput, GateFailed, NotReady
 from doseledger.core.files import read_yaml, write_json, write_text
 from doseledger.core.layout import Layout, VerdictPaths
@@ -29,7 +30,7 @@ Make = Callable[[int], Case]
 
 
 def judged(cohort: Layout, accept: dict[str, str] | None = None) -> Verdict:
-    return judge_cohort(cohort, accept or {}, workers=0, tell=lambda line: None)
+    return judge_cohort(cohort, accept or {}, scale=HERE, tell=lambda line: None)
 
 
 def errors(verdict: Verdict) -> dict[str, str]:
@@ -84,9 +85,13 @@ def test_one_nan_in_a_corner_fails_the_gate_and_both_files_are_written(write_coh
 def test_a_file_that_was_cut_short_is_a_finding_and_the_rest_is_still_judged(cohort: Layout) -> None:
     path = cohort.cases / "case_0002.npz"
     path.write_bytes(path.read_bytes()[:20000])
+    # Nor does one that the system gives to nobody end the gate.
+    (cohort.cases / "case_0003.npz").unlink()
+    (cohort.cases / "case_0003.npz").mkdir()
     verdict = judged(cohort)
     assert "case_0002" in errors(verdict)["unreadable"]
-    assert verdict.details["features"]["Rectum_volume_cc"]["n"] == 5
+    assert "case_0003.npz: can't be read (Is a directory); mend its rights" in errors(verdict)["unreadable"]
+    assert verdict.details["features"]["Rectum_volume_cc"]["n"] == 4
 
 
 def test_a_case_changed_after_ingest_is_named(cohort: Layout, healthy: Make) -> None:
@@ -313,5 +318,5 @@ def test_a_reworded_reason_leaves_the_digest_and_a_moved_limit_changes_it(cohort
 
 def test_a_pool_of_processes_says_the_same(cohort: Layout) -> None:
     alone = judged(cohort)
-    pooled = judge_cohort(cohort, {}, workers=1, tell=lambda line: None)
+    pooled = judge_cohort(cohort, {}, scale=local(1), tell=lambda line: None)
     assert pooled == alone

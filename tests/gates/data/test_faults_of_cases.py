@@ -340,6 +340,11 @@ FAULTS: dict[str, tuple[Callable[[Case], Case], str, str]] = {
         "image_place",
         r"the organ contours fit the image better moved by \+6\.0 mm along z",
     ),
+    "a dose moved by 6 mm to the left": (
+        lambda c: with_dose(c, lambda d: moved(d, 1, 2)),
+        "dose_place",
+        r"the main target fits the dose better moved by \+6\.0 mm along x \(\d+ % of the dose near its",
+    ),
     "one slice of air": (
         lambda c: replace(c, ct_hu=np.where(np.indices(c.ct_hu.shape)[0] == 11, -1000, c.ct_hu).astype(np.int16)),
         "slice_air",

@@ -26,7 +26,7 @@ from doseledger.gates.data.fingerprints import Fingerprint
 from doseledger.gates.data.grids import judge_grid
 from doseledger.gates.data.leakage import judge_copies
 from doseledger.gates.data.outliers import judge_outliers
-from doseledger.gates.data.placement import Placement, judge_placement
+from doseledger.gates.data.placement import Placement, judge_dose_place, judge_placement
 from doseledger.gates.data.slices import Slices, judge_slices
 from doseledger.gates.data.structures import judge_structures
 from doseledger.gates.limits import DataLimits, ImageLimits, load_thresholds
@@ -399,6 +399,18 @@ def test_outlines_that_fit_nowhere_say_nothing_of_their_place(
     assert bool(judge_placement(healthy(1), found, poor)) is is_judged
 
 
+@pytest.mark.parametrize(("share", "severity"), [
+    (1.001, ""), (0.999, "warning"), (0.901, "warning"), (0.899, "error"), (math.nan, "error"),
+])  # fmt: skip
+def test_a_dose_fits_the_main_target_and_nowhere_better(
+    share: float, severity: str, healthy: Healthy, image_limits: ImageLimits
+) -> None:
+    findings = judge_dose_place(healthy(1), place(0.5, share), image_limits.dose_share)
+    assert [(finding.gate, finding.severity) for finding in findings] == (
+        [("dose_place", severity)] if severity else []
+    )
+
+
 def test_a_case_without_an_organ_is_told(healthy: Healthy, image_limits: ImageLimits) -> None:
     case = healthy(1)
     alone = replace(case, present=np.array([name in case.prescription_gy for name in case.structure_names]))
@@ -412,8 +424,8 @@ def test_a_case_without_an_organ_is_told(healthy: Healthy, image_limits: ImageLi
     ({"jump_ratio": 3.99}, "slice_jump", "warning"), ({"jump_ratio": 4.01}, "slice_jump", "error"),
     ({"air_percent": 49.9}, "", ""), ({"air_percent": 50.1}, "slice_air", "error"),
     ({"dose_jump_gy": 2.99}, "", ""), ({"dose_jump_gy": 3.01}, "dose_jump", "error"),
-    ({"same_percent": 49.9}, "", ""), ({"same_percent": 50.1}, "slice_repeat", "error"),
-    ({"same_dose_percent": 49.9}, "", ""), ({"same_dose_percent": 50.1}, "slice_repeat", "error"),
+    ({"same_percent": 89.9}, "", ""), ({"same_percent": 90.1}, "slice_repeat", "error"),
+    ({"same_dose_percent": 89.9}, "", ""), ({"same_dose_percent": 90.1}, "slice_repeat", "error"),
     ({"same_percent": math.nan, "same_dose_percent": math.nan}, "", ""),
     *(({"jump_ratio": value}, "slice_jump", "error") for value in NO_NUMBERS),
     *(({"air_percent": value}, "slice_air", "error") for value in NO_NUMBERS),

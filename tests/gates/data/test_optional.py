@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from doseledger.core.case import Case
+from doseledger.core.cluster import HERE
 from doseledger.core.errors import BadInput
 from doseledger.core.layout import Layout
 from doseledger.core.tables import STRUCTURES, write_table
@@ -53,9 +54,9 @@ def test_the_data_gate_names_a_lost_structure_and_fails_without_its_table(
     cohort = write_cohort([healthy(1)])
     table = cohort.cases / "structures.csv"
     write_table(table, counted(cases=1, found=0, may_be_cases=1, may_be='"Darm" (1)'), STRUCTURES)
-    verdict = judge_cohort(cohort, {}, workers=0, tell=lambda line: None)
+    verdict = judge_cohort(cohort, {}, scale=HERE, tell=lambda line: None)
     assert "optional_found" in {finding.gate for finding in verdict.errors}
     assert verdict.details["optional"][0]["may_be"] == '"Darm" (1)'
     table.unlink()
     with pytest.raises(BadInput, match=r"structures\.csv: no such table; run the stage"):
-        judge_cohort(cohort, {}, workers=0, tell=lambda line: None)
+        judge_cohort(cohort, {}, scale=HERE, tell=lambda line: None)

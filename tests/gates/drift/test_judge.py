@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from doseledger.cli.check import app
 from doseledger.core.case import Case
+from doseledger.core.cluster import HERE
 from doseledger.core.errors import BadCase, BadInput, GateFailed
 from doseledger.core.files import sha256_of_file, to_json
 from doseledger.core.layout import Layout
@@ -211,7 +212,7 @@ def write_batch(healthy: Healthy, layout: Layout) -> Callable[..., Batch]:
 
 def judged(batch: Batch, fold: int = 0) -> Verdict:
     layout, new = batch
-    return judge_drift(layout, new=new, fold=fold, repeat=0, workers=0, tell=lambda line: None)
+    return judge_drift(layout, new=new, fold=fold, repeat=0, scale=HERE, tell=lambda line: None)
 
 
 def test_a_batch_of_the_same_kind_passes(write_batch: Callable[..., Batch]) -> None:
@@ -283,7 +284,7 @@ def test_the_digest_says_on_whom_was_trained(write_batch: Callable[..., Batch]) 
 def test_a_gate_that_can_not_see_its_data_fails(write_batch: Callable[..., Batch], tmp_path: Path) -> None:
     layout, new = batch = write_batch(lambda case: case, new=(9,))
     with pytest.raises(BadInput, match="no test case to look at"):
-        judge_drift(layout, fold=0, repeat=0, workers=0, tell=print)
+        judge_drift(layout, fold=0, repeat=0, scale=HERE, tell=print)
     with pytest.raises(BadInput, match="nothing: no new case to look at"):
         judged((layout, tmp_path / "nothing"))
     with pytest.raises(BadInput, match="cohort 'other' has no folder"):
@@ -310,12 +311,12 @@ def test_without_new_cases_the_cohorts_own_test_cases_are_looked_at(
 ) -> None:
     layout, _ = write_batch(lambda case: case, new=())
     with_test_case(layout, replace(healthy(9), n_fractions=20))
-    verdict = judge_drift(layout, fold=0, repeat=0, workers=0, tell=lambda line: None)
+    verdict = judge_drift(layout, fold=0, repeat=0, scale=HERE, tell=lambda line: None)
     assert [row["case_id"] for row in verdict.details["cases"]] == ["case_0009"]
     assert [finding.gate for finding in verdict.errors] == ["drift_changed"]
     (layout.cases / "case_0009.npz").unlink()
     with pytest.raises(BadCase, match=r"case_0009: no case_0009\.npz among the new cases; ingest it"):
-        judge_drift(layout, fold=0, repeat=0, workers=0, tell=lambda line: None)
+        judge_drift(layout, fold=0, repeat=0, scale=HERE, tell=lambda line: None)
 
 
 def test_a_random_split_with_one_test_patient_is_told_and_never_fails(
@@ -324,7 +325,7 @@ def test_a_random_split_with_one_test_patient_is_told_and_never_fails(
     layout, _ = write_batch(lambda case: case, new=())
     case = healthy(9)
     with_test_case(layout, replace(case, ct_hu=(case.ct_hu + 80).astype(np.int16)))
-    verdict = judge_drift(layout, fold=0, repeat=0, workers=0, tell=lambda line: None)
+    verdict = judge_drift(layout, fold=0, repeat=0, scale=HERE, tell=lambda line: None)
     assert verdict.ok, [finding.message for finding in verdict.errors]
     assert {"drift_far", "drift_few"} <= {finding.gate for finding in verdict.findings}
     (few,) = [finding for finding in verdict.findings if finding.gate == "drift_few"]
@@ -336,7 +337,7 @@ def test_the_command_writes_page_table_and_findings_of_new_cases(
 ) -> None:
     _, new = write_batch(lambda case: case, new=(9, 10))
     enter_project()
-    words = ["check", "drift", str(new), "--workers", "0"]
+    words = ["check", "drift", str(new), "--scale", "here"]
     outs = {name: tmp_path / "out" / name for name in ("findings", "html", "markdown")}
     words += [word for name, path in outs.items() for word in (f"--{name}", str(path))]
     shown = CliRunner().invoke(app, [*words, "--json"])
@@ -351,7 +352,7 @@ def test_the_command_that_judges_new_cases_fails_with_them(
 ) -> None:
     _, new = write_batch(lambda case: replace(case, n_fractions=20), new=(9,))
     enter_project()
-    words = ["check", "drift", str(new), "--workers", "0", "--findings", str(tmp_path / "findings.json")]
+    words = ["check", "drift", str(new), "--scale", "here", "--findings", str(tmp_path / "findings.json")]
     assert isinstance(CliRunner().invoke(app, words).exception, GateFailed)
     assert json.loads((tmp_path / "findings.json").read_text())["ok"] is False
 
@@ -362,7 +363,7 @@ def test_the_stage_writes_page_token_and_findings_of_the_test_cases_and_fails_no
     layout, _ = write_batch(lambda case: case, new=())
     with_test_case(layout, replace(healthy(9), n_fractions=20))
     enter_project()
-    shown = CliRunner().invoke(app, ["drift", "--workers", "0", "--json"])
+    shown = CliRunner().invoke(app, ["drift", "--scale", "here", "--json"])
     assert shown.exit_code == 0, shown.output
     assert json.loads(shown.stdout) == json.loads(layout.drift_verdict.findings.read_text())
     assert json.loads(layout.drift_verdict.token.read_text())["ok"] is False
@@ -376,7 +377,7 @@ def test_test_cases_beside_few_training_cases_are_not_judged_and_it_is_told(
     splits = read_table(layout.splits, SPLITS)
     splits.loc[splits.index[4:], "split"] = "test"
     write_table(layout.splits, splits, SPLITS)
-    verdict = judge_drift(layout, fold=0, repeat=0, workers=0, tell=lambda line: None)
+    verdict = judge_drift(layout, fold=0, repeat=0, scale=HERE, tell=lambda line: None)
     assert verdict.ok
     message = next(f.message for f in verdict.findings if f.gate == "drift_few_training")
     assert "4 training cases tell nothing of how cases vary, wanted 5" in message

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from doseledger.cli.check import app
 from doseledger.core.case import Case
+from doseledger.core.cluster import HERE
 from doseledger.core.errors import BadInput, GateFailed
 from doseledger.core.files import sha256_of_file
 from doseledger.core.protocol import Protocol
@@ -209,7 +210,7 @@ def test_a_scanner_that_shows_in_the_image_is_named(
     cases = [case_of_site(make_case, i, "AB"[i % 2], shifts["AB"[i % 2]]) for i in range(1, 13)]
     write_cases(tmp_path, cases)
     assert set(read_labels(tmp_path, [case.case_id for case in cases])) == {"site", "scanner_kernel", "order"}
-    verdict = judge_metadata(tmp_path, protocol, LIMITS, np.random.default_rng(1), workers=0, tell=print)
+    verdict = judge_metadata(tmp_path, protocol, LIMITS, np.random.default_rng(1), scale=HERE, tell=print)
     named = {finding.message.split(" alone")[0] for finding in verdict.errors}
     assert {
         "the label can be told from the inputs (site)",
@@ -226,7 +227,7 @@ def test_a_scanner_that_drifted_with_time_shows_in_the_order_of_cases(
 ) -> None:
     cases = [case_of_site(make_case, i, "A", 4 * i) for i in range(1, 13)]
     write_cases(tmp_path, cases)
-    verdict = judge_metadata(tmp_path, protocol, LIMITS, np.random.default_rng(1), workers=0, tell=print)
+    verdict = judge_metadata(tmp_path, protocol, LIMITS, np.random.default_rng(1), scale=HERE, tell=print)
     assert set(verdict.details["labels"]) == {"order"}
     assert [finding.gate for finding in verdict.errors] == ["probe"]
     assert "(order)" in verdict.errors[0].message
@@ -242,7 +243,7 @@ def test_a_label_of_one_patient_is_left_out_and_told_and_the_rest_is_probed(
         for case in (case_of_site(make_case, i, "C", 0) for i in range(15, 20))
     ]
     write_cases(tmp_path, cases)
-    verdict = judge_metadata(tmp_path, protocol, LIMITS, np.random.default_rng(1), workers=0, tell=print)
+    verdict = judge_metadata(tmp_path, protocol, LIMITS, np.random.default_rng(1), scale=HERE, tell=print)
     assert verdict.details["labels"]["site"]["labels"] == {"A": 7, "B": 7}
     unasked = {finding.numbers["label"]: finding for finding in verdict.findings if finding.gate == "probe_unasked"}
     assert set(unasked) == {"site", "scanner_kernel"}
@@ -254,7 +255,7 @@ def test_an_input_that_nobody_can_probe_is_told(
     make_case: Callable[..., Case], protocol: Protocol, tmp_path: Path
 ) -> None:
     write_cases(tmp_path, [case_of_site(make_case, i, "AB"[i > 6], 0) for i in range(1, 9)])
-    verdict = judge_metadata(tmp_path, protocol, LIMITS, np.random.default_rng(1), workers=0, tell=print)
+    verdict = judge_metadata(tmp_path, protocol, LIMITS, np.random.default_rng(1), scale=HERE, tell=print)
     assert verdict.details["labels"]["order"] == {"labels": {}, "auc": None}
     messages = [finding.message for finding in verdict.findings if finding.gate == "probe_unasked"]
     assert "the inputs (order): too few patients a label to be probed, wanted 5 with each of two" in messages
@@ -267,7 +268,7 @@ def test_the_digest_says_by_which_protocol_the_inputs_were_read(
     write_cases(tmp_path, [case_of_site(make_case, i, "A", i) for i in range(1, 4)])
 
     def digest(by: Protocol) -> str:
-        return judge_metadata(tmp_path, by, LIMITS, np.random.default_rng(1), workers=0, tell=print).digest
+        return judge_metadata(tmp_path, by, LIMITS, np.random.default_rng(1), scale=HERE, tell=print).digest
 
     assert digest(protocol) == digest(protocol)
     assert digest(protocol) != digest(protocol.model_copy(update={"crop": "none"}))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from doseledger.core.case import Case
+from doseledger.core.cluster import HERE, local
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_yaml, sha256_of_file, write_json
 from doseledger.core.layout import Layout
@@ -30,7 +31,7 @@ def cohort(write_cohort: Callable[[list[Case]], Layout], healthy: Make) -> Layou
 
 
 def drilled(layout: Layout, *faults: str, n_cases: int = 2, seed: int = 1) -> dict[str, Any]:
-    return drill(layout, n_cases, faults, seed, workers=0, tell=lambda line: None)
+    return drill(layout, n_cases, faults, seed, scale=HERE, tell=lambda line: None)
 
 
 def fault_in(result: dict[str, Any], name: str) -> dict[str, Any]:
@@ -120,13 +121,13 @@ def test_a_drill_is_the_same_by_its_seed_and_another_by_another(cohort: Layout) 
     assert (one["cases"], one["faults"]) != (other["cases"], other["faults"])
 
 
-def test_workers_change_nothing_the_cohort_stays_and_the_result_names_what_was_judged(cohort: Layout) -> None:
+def test_the_pool_changes_nothing_the_cohort_stays_and_the_result_names_what_was_judged(cohort: Layout) -> None:
     before = {path: sha256_of_file(path) for path in cohort.root.rglob("*") if path.is_file()}
     result = drilled(cohort, "sdf_sign")
     assert {path: sha256_of_file(path) for path in cohort.root.rglob("*") if path.is_file()} == before
     assert result["digest"] == data_digest(cohort)
     assert (result["cohort"], result["n_others"], len(result["cases"])) == (cohort.cohort, 5, 2)
-    assert drill(cohort, 2, ["sdf_sign"], 1, workers=1, tell=lambda line: None) == result
+    assert drill(cohort, 2, ["sdf_sign"], 1, scale=local(1), tell=lambda line: None) == result
 
 
 def test_a_cohort_of_one_case_has_no_other_patients_faults(
@@ -206,7 +207,7 @@ def test_a_sample_stands_for_a_large_cohort_and_what_can_not_be_read_is_left_out
 
 
 def test_the_drift_gate_is_asked_of_a_copy_as_of_a_new_case(cohort: Layout) -> None:
-    sound = read_healthy(cohort, 1, workers=0, tell=lambda line: None)
+    sound = read_healthy(cohort, 1, scale=HERE, tell=lambda line: None)
     sound = replace(sound, splits=sound.splits.assign(split="train"))
     report = sound.reports["case_0001"]
     assert report.inputs is not None

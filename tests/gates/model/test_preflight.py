@@ -41,6 +41,7 @@ def run(repository: Path) -> TrainingRun:
     settings = load_settings(repository / "params.yaml")
     block = full_block(settings.model("dose_unet"), settings.model_base, "test")
     block["sampling"] |= {"patch_zyx": [16, 24, 32], "batch_size": 2}
+    block["inputs"]["physics"], block["prior"] = [], "mean_dose"
     block["network"] |= {"channels": [4, 8], "convolutions": [1, 1], "embedding": 8}
     recipe = load_recipe(block, {}, "test")
     return TrainingRun("dose_unet", recipe, lr=0.01, seed=1, fold=0, repeat=0, token={}, provenance={}, family=DOSE)

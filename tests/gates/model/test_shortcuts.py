@@ -16,8 +16,9 @@ from typer.testing import CliRunner
 
 from doseledger.cli.evaluate import app
 from doseledger.core.case import Case, write_npz
+from doseledger.core.cluster import HERE, local
 from doseledger.core.errors import BadCase, BadInput, NotReady
-from doseledger.core.files import read_yaml, sha256_of_file, write_json
+from doseledger.core.files import read_yaml, sha256_of_file, to_json, write_json
 from doseledger.core.layout import Layout, ModelLayout
 from doseledger.core.settings import load_settings
 from doseledger.core.tables import SPLITS, write_table
@@ -31,6 +32,7 @@ from doseledger.learn.data.inputs import CaseFile, InputSpec, open_case
 from doseledger.learn.kinds import full_block, load_recipe, open_predictor
 from doseledger.learn.networks.with_prior import dose_network
 from doseledger.learn.predict.cases import dose_predictor, load_model
+from doseledger.learn.predict.predictor import Opener
 from doseledger.learn.recipes.dose import Recipe
 from doseledger.learn.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
@@ -176,6 +178,7 @@ def recipe(repository: Path) -> Recipe:
     block["network"] |= {"channels": [4, 8], "convolutions": [1, 1], "embedding": 8}
     # On a prior even an untrained network follows the targets; wanted here is one that does not.
     block["prior"] = "none"
+    block["inputs"]["physics"] = []
     recipe = load_recipe(block, {}, "test")
     assert isinstance(recipe, Recipe)
     return recipe
@@ -252,6 +255,15 @@ def measure(at: ModelLayout, recipe: Recipe) -> None:
     write_json(at.shortcuts, measure_shortcuts(at, predictor, fold=0, repeat=0, tell=lambda line: None))
 
 
+def test_another_process_measures_the_same(at: ModelLayout, recipe: Recipe) -> None:
+    opener = Opener(open_predictor, at.checkpoint, recipe)
+    here, there = (
+        measure_shortcuts(at, opener, fold=0, repeat=0, scale=scale, tell=lambda line: None)
+        for scale in (HERE, local(1))
+    )
+    assert to_json(here) == to_json(there)
+
+
 def judged(at: ModelLayout, recipe: Recipe) -> Verdict:
     measure(at, recipe)
     return judge_shortcuts(at, fold=0, repeat=0)
@@ -303,25 +315,34 @@ def test_the_template_passed_off_as_a_model_is_warned_of(at: ModelLayout, recipe
     assert finding.severity == "warning"
 
 
-@pytest.mark.parametrize("prior", ["mean_dose", "none"])
-def test_what_a_network_adds_to_passed_off_as_a_model_is_warned_of(at: ModelLayout, recipe: Recipe, prior: str) -> None:
+def test_what_a_network_adds_to_passed_off_as_a_model_is_warned_of(at: ModelLayout, recipe: Recipe) -> None:
     names = ("case_0001", "case_0002", "case_0003")
     training = [open_case(CaseFile(n, case_path(at, n), sha256_of_file(case_path(at, n)))) for n in names]
     checkpoint = load_checkpoint(at.checkpoint)
-    part = checkpoint.recipe.model_copy(update={"prior": prior})
+    part = checkpoint.recipe.model_copy(update={"prior": "mean_dose"})
     network = dose_network(part, checkpoint.spec, training)
     save_checkpoint(at.checkpoint, replace(checkpoint, recipe=part, weights=network.state_dict()))
     alone = load_model(at.checkpoint).prior_alone()
+    assert alone is not None
     case = Case.load(case_path(at, "case_0005"))
-    dose = np.zeros(case.grid.shape_zyx) if alone is None else predict_by(dose_predictor(alone, recipe.predict))(case)
+    dose = predict_by(dose_predictor(alone, recipe.predict))(case)
     write_prediction(at, case, dose)
     verdict = judged(at, recipe)
-    assert (alone is None) == (prior == "none")
-    assert verdict.details["numbers"]["prior_mae_ratio"] == 1.0
+    # What it adds to is the mean dose of its training cases, whose edges no training has moved yet.
+    assert verdict.details["numbers"]["base_mae_ratio"] == 1.0
+    assert verdict.details["numbers"]["prior_mae_ratio"] == pytest.approx(1.0, abs=1e-3)
     (finding,) = [item for item in verdict.findings if item.numbers["metric"] == "prior_mae_ratio"]
     assert finding.severity == "warning"
     write_prediction(at, case, 0.5 * (dose + case.dose_gy))
     assert judged(at, recipe).details["numbers"]["prior_mae_ratio"] == pytest.approx(0.5, abs=1e-3)
+
+
+def test_a_network_that_adds_to_nothing_is_held_against_the_mean_dose_too(at: ModelLayout, recipe: Recipe) -> None:
+    case = Case.load(case_path(at, "case_0005"))
+    write_prediction(at, case, np.zeros(case.grid.shape_zyx))
+    numbers = judged(at, recipe).details["numbers"]
+    assert numbers["prior_mae_ratio"] > 2.0
+    assert "base_mae_ratio" not in numbers
 
 
 def test_limits_that_leave_out_a_trivial_model_are_refused(at: ModelLayout) -> None:

@@ -78,14 +78,15 @@ WARNING = Finding("ablation", "", "warning", "m: ct_shuffle_change_gy is 0.02, w
 PROVISIONAL: dict[str, tuple[dict[str, dict[str, Any]], dict[str, str], str]] = {
     "few cases": (parts_of(19), {}, "19 test cases, wanted 20"),
     "a warning about learning": (
-        parts_of(20, WARNING), {}, "1 warning about learning: m: ct_shuffle_change_gy is 0.02, wanted >= 0.05",
+        parts_of(20, WARNING), {},
+        "1 warning about learning: m: change of dose with the CT's voxels shuffled (Gy) is 0.02, wanted ≥ 0.05",
     ),
     "gamma that nobody checked": (
         parts_of(20, Finding("gamma_unverified", "c", "warning", "c: no point")), {}, "not be judged: c: no point",
     ),
     "a limit that was not measured": (
         parts_of(20, limits=[limit("mae_body_gy", provisional=True)]), {},
-        "limits without a measured source: mae_body_gy",
+        "limits without a measured source: MAE in body (Gy)",
     ),
     "limits of another cohort": (
         parts_of(20), {"metrics": "phantom", "drift": "phantom", "preflight": "phantom"},

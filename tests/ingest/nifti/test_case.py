@@ -469,7 +469,7 @@ def test_dirt_is_listed_with_its_reason_and_the_rest_goes_on(raw: Path, tmp_path
     write(raw / "labels/twin.nii", label)
     write(raw / "images/borrowed.nii.gz", picture(5)[0])
     (raw / "labels/borrowed.nii.gz").write_bytes((raw / "labels/brain_3.nii.gz").read_bytes())
-    count = ingest(raw, tmp_path / "cases", protocol_of(), IngestRun(workers=0), lambda line: None)
+    count = ingest(raw, tmp_path / "cases", protocol_of(), IngestRun(), lambda line: None)
     assert count == IngestCount(converted=2, reused=0, skipped=0, failed=5)
     reasons = read_table(tmp_path / "cases/skipped.csv", SKIPPED).set_index("case_id")["reason"]
     assert "no label beside images/alone.nii.gz" in reasons["alone"]
@@ -498,7 +498,7 @@ def test_a_packed_cohort_has_the_digests_and_the_cases_of_the_loose_one(raw: Pat
     loose, packed = find_volumes(raw), find_volumes(out)
     assert list(loose) == list(packed)
     assert [volume_digest(loose[n], n) for n in loose] == [volume_digest(packed[n], n) for n in packed]
-    run = IngestRun(workers=0, raw_list=tmp_path / "data/raw/brain.csv")
+    run = IngestRun(raw_list=tmp_path / "data/raw/brain.csv")
     for folder in (raw, out):
         ingest(folder, tmp_path / folder.name, protocol_of(), run, lambda line: None)
     for name in loose:
@@ -509,7 +509,7 @@ def test_a_label_that_dataset_json_learns_of_makes_a_failed_case_whole(raw: Path
     label = picture()[1]
     label[5, 7, 9] = 3
     write(raw / "labels/brain_1.nii.gz", label)
-    run = IngestRun(workers=0, index=tmp_path / "index.json")
+    run = IngestRun(index=tmp_path / "index.json")
     first = ingest(raw, tmp_path / "cases", protocol_of(), run, lambda line: None)
     assert (first.converted, first.failed) == (2, 1)
     again = ingest(raw, tmp_path / "cases", protocol_of(), run, lambda line: None)
@@ -563,7 +563,7 @@ def test_the_dirt_of_the_hippocampus_is_found_and_named(shared_data: Path, tmp_p
             {"name": "Posterior", "kind": "organ", "label": 2},
         ]
     )
-    count = ingest(tmp_path / "raw", tmp_path / "cases", protocol, IngestRun(workers=0), lambda line: None)
+    count = ingest(tmp_path / "raw", tmp_path / "cases", protocol, IngestRun(), lambda line: None)
     assert (count.converted, count.failed) == (4, 3)
     reasons = read_table(tmp_path / "cases/skipped.csv", SKIPPED).set_index("case_id")["reason"]
     assert "no image beside labels/hippocampus_010.nii.gz" in reasons["hippocampus_010"]

@@ -243,7 +243,7 @@ def test_real_patients_have_their_anatomy_the_right_way_round(openkbp_folder: Pa
 
 
 def test_ingest_takes_the_challenges_folder_as_it_is(openkbp_folder: Path, protocol: Protocol, tmp_path: Path) -> None:
-    run = IngestRun(workers=0, index=tmp_path / "index.json")
+    run = IngestRun(index=tmp_path / "index.json")
     assert ingest(openkbp_folder, tmp_path / "cases", protocol, run, print) == IngestCount(4, 0, 0, 0)
     table = read_table(tmp_path / "cases" / "cases.csv", CASES)
     assert len(table) == 4

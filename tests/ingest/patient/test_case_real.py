@@ -26,7 +26,7 @@ def test_a_head_and_neck_case_without_file_meta_ingests_whole(shared_data, tmp_p
     raw.mkdir()
     (raw / "HNC-0522c0009").symlink_to(shared_data / "dicom" / "proknow_becker_hn")
     protocol = load_protocol(PROTOCOLS / "becker_hn.yaml")
-    count = ingest(raw, tmp_path / "out", protocol, IngestRun(workers=0), lambda line: None)
+    count = ingest(raw, tmp_path / "out", protocol, IngestRun(), lambda line: None)
     assert count == IngestCount(converted=1, reused=0, skipped=0, failed=0)
 
 

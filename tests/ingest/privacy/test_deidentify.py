@@ -222,3 +222,23 @@ def test_another_salt_than_the_keys_is_refused(cohort):
     run()
     with pytest.raises(BadInput, match="was made with another salt"):
         run(b"t" * 32)
+
+
+def test_no_new_salt_is_drawn_for_a_folder_that_holds_clean_cases(tmp_path):
+    (tmp_path / "clean" / "anon_1").mkdir(parents=True)
+    with pytest.raises(BadInput, match="holds 1 clean cases that were made with a salt: with a new one their patients"):
+        read_salt(tmp_path / "salt", tmp_path / "clean")
+    assert not (tmp_path / "salt").exists()
+    assert len(read_salt(tmp_path / "salt", tmp_path / "empty")) == 32
+
+
+def test_clean_cases_that_the_key_does_not_know_are_told(cohort):
+    _, run, _, clean, key = cohort
+    run()
+    key.unlink()
+    (clean / "anon_of_another_salt").mkdir()
+    _, said = run()
+    assert [line for line in said if "not in the key" in line] == [
+        "1 clean cases are not in the key, and may be patients a second time, under pseudonyms of another salt: "
+        "anon_of_another_salt"
+    ]

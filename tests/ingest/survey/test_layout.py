@@ -168,7 +168,7 @@ def test_a_dump_becomes_cases_with_the_surveys_aliases_and_no_other_edit(protoco
     for structure in value["structures"]:
         structure["aliases"] += survey.proposed_aliases().get(structure["name"], [])
     wide = Protocol.model_validate({**value, "spacing_mm": [6.0, 7.5, 7.5]})
-    count = ingest(tmp_path / "clean", tmp_path / "cases", wide, IngestRun(workers=0), quiet)
+    count = ingest(tmp_path / "clean", tmp_path / "cases", wide, IngestRun(), quiet)
     assert (count.converted, count.skipped, count.failed) == (2, 0, 0)
     again = survey_dump(tmp_path / "clean", wide, pictures=False, tell=quiet)
     assert again.states["converts"] == 2

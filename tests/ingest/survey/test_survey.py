@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -13,10 +14,12 @@ import numpy as np
 import pytest
 from fixtures.dump import GERMAN, DumpedPatient, fill_dump
 
+from doseledger.core.cluster import local
 from doseledger.core.errors import BadInput
+from doseledger.core.files import to_json
 from doseledger.core.protocol import Protocol, load_protocol
 from doseledger.ingest.survey.cohort import Survey, describe_survey, survey_dump
-from doseledger.ingest.survey.record import write_survey
+from doseledger.ingest.survey.record import leftover_rows, write_survey
 
 WHOLE = {"PTV70": 70.0, "PTV56": 56.0}
 
@@ -59,6 +62,13 @@ def mixed(protocol: Protocol, tmp_path_factory: pytest.TempPathFactory) -> tuple
 def test_a_dump_is_not_changed(mixed):
     dump, _, before = mixed
     assert digest(dump) == before
+
+
+def test_another_process_says_the_same_to_the_last_comma(mixed, protocol):
+    dump, survey, _ = mixed
+    # Sets come in another order there.
+    elsewhere = survey_dump(dump, protocol, pictures=True, scale=local(1), tell=lambda line: None)
+    assert to_json(elsewhere.as_json()) == to_json(survey.as_json())
 
 
 def test_every_patient_is_found_at_any_depth_and_complaints_are_grouped(mixed):
@@ -232,6 +242,16 @@ def test_a_file_without_patient_id_goes_with_its_study(look, tmp_path):
         (lambda o: setattr(o[-3].StructureSetROISequence[4], "ROIName", "bladder"),
          "1 of 1 has ROIs that can't be told apart", 'two ROIs are called "bladder" and "Bladder"'),
         (lambda o: setattr(o[-1], "PixelSpacing", [2.0, 2.0]), "1 of 1 has a target beyond the dose grid", "PTV70"),
+        (lambda o: setattr(o[4], "RescaleSlope", None), "1 of 1 has images whose values can't be used",
+         "RescaleSlope is empty, wanted a number; export it again (1 of 30 files)"),
+        (lambda o: [delattr(item, "RescaleIntercept") for item in o[:30]],
+         "1 of 1 has images whose values can't be used", "RescaleIntercept is missing, wanted a number"),
+        (lambda o: setattr(o[-1], "DoseGridScaling", None), "1 of 1 has a dose that can't be used",
+         "DoseGridScaling of the RTDOSE is empty, wanted a number"),
+        (lambda o: delattr(o[-1], "NumberOfFrames"), "1 of 1 has a dose that can't be used",
+         "NumberOfFrames is missing, though GridFrameOffsetVector has"),
+        (lambda o: setattr(o[-2].FractionGroupSequence[0], "NumberOfFractionsPlanned", None),
+         "1 of 1 has another prescription", "the RTPLAN has no NumberOfFractionsPlanned"),
     ],
 )  # fmt: skip
 def test_what_ingest_would_refuse_is_said_beside_the_rest(look, tmp_path, bend, sentence, found):
@@ -266,6 +286,48 @@ def test_a_structure_on_the_other_side_than_its_name_says_is_counted(look):
     survey = look(DumpedPatient(1, names={"Femur_L": "Femur_R", "Femur_R": "Femur_L"}))
     rois = {row["roi"]: row for row in survey.rois()}
     assert (rois["Femur_L"]["sides_differ"], rois["Bladder"]["sides_differ"]) == (1, 0)
+
+
+@pytest.mark.parametrize("where", ["before", "zz_after"])
+@pytest.mark.parametrize("name", ["CT00004", "RTSTRUCT00030", "RTPLAN00031", "RTDOSE00032"])
+def test_a_copy_that_is_cut_short_beside_the_whole_file_is_a_copy(look, tmp_path, name, where):
+    path = DumpedPatient(1).save(tmp_path / "dump" / "p1") / name
+    other = tmp_path / "dump" / where / "cut"
+    other.parent.mkdir()
+    other.write_bytes(path.read_bytes()[:-500])
+    survey = look()
+    assert survey.patients[0].state == "converts once de-identified"
+    assert survey.n_copies == 1
+    assert [file.name for _, file in survey.patients[0].files if file.name.endswith(name)] == [f"p1/{name}"]
+
+
+def test_a_broken_object_that_the_case_does_not_need_is_listed_and_refuses_nothing(look, tmp_path):
+    patient = DumpedPatient(1)
+    folder = patient.save(tmp_path / "dump" / "p1")
+    for number, item in enumerate((patient.structures(), patient.doses(0)[0])):
+        item.SOPInstanceUID = f"1.2.3.{number}"
+        item.save_as(folder / f"other{number}", enforce_file_format=True)
+        path = folder / f"other{number}"
+        path.write_bytes(path.read_bytes()[:-500])
+    [found] = look().patients
+    assert found.state == "converts once de-identified"
+    assert sorted(why for _, why in found.leftovers) == [
+        "RTDOSE that can't be read whole", "RTSTRUCT that can't be read whole",
+    ]  # fmt: skip
+
+
+def test_links_to_folders_and_to_nothing_are_listed_and_not_looked_into(look, tmp_path):
+    elsewhere = DumpedPatient(2).save(tmp_path / "elsewhere")
+    DumpedPatient(1).save(tmp_path / "dump" / "p1")
+    (tmp_path / "dump" / "linked").symlink_to(elsewhere, target_is_directory=True)
+    (tmp_path / "dump" / "p1" / "loop").symlink_to(tmp_path / "dump", target_is_directory=True)
+    (tmp_path / "dump" / "gone").symlink_to(tmp_path / "nothing")
+    os.mkfifo(tmp_path / "dump" / "pipe")
+    survey = look()
+    assert len(survey.patients) == 1
+    assert survey.unfollowed == ["gone", "linked", "p1/loop", "pipe"]
+    assert "4 links to folders or to nothing: not looked into" in describe_survey(survey)
+    assert {row["file"] for row in leftover_rows(survey)} == set(survey.unfollowed)
 
 
 def test_versions_of_one_object_that_differ_are_said(look, tmp_path):

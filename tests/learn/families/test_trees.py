@@ -13,7 +13,7 @@ import pytest
 
 from doseledger.core.case import Case
 from doseledger.core.errors import BadInput
-from doseledger.core.files import read_yaml, sha256_of_file
+from doseledger.core.files import sha256_of_file
 from doseledger.core.settings import Settings
 from doseledger.learn.data.features import voxel_features
 from doseledger.learn.data.inputs import CaseFile, open_case, spec_of
@@ -27,7 +27,7 @@ from doseledger.learn.training.checkpoint import load_checkpoint
 from doseledger.learn.training.probe import probe_steps
 from doseledger.learn.training.train import Places, train
 
-SMALL = BoostingRecipe(n_trees=12, leaves=8, leaf_voxels=5, rate=0.3, l2=0.0, voxels_per_case=400, folds=2)
+SMALL = BoostingRecipe(n_trees=12, leaves=8, leaf_voxels=5, rate=0.3, voxels_per_case=400, folds=2)
 
 
 def quiet(_line: str) -> None:
@@ -35,8 +35,8 @@ def quiet(_line: str) -> None:
 
 
 @pytest.fixture
-def recipe(settings: Settings, repository: Path) -> TreesRecipe:
-    block = read_yaml(repository / "models/recipes/dose_trees.yaml")["dose_trees"]
+def recipe(settings: Settings) -> TreesRecipe:
+    block = settings.model("dose_trees")
     found = load_recipe(block, settings.model_base, "dose_trees")
     assert isinstance(found, TreesRecipe)
     return found.model_copy(update={"boosting": SMALL})
@@ -80,7 +80,7 @@ def test_features_never_see_the_dose(cohort: Any, recipe: TreesRecipe, tmp_path:
         replace(case, dose_gy=dose_gy, valid_dose=case.valid_dose & (dose_gy < 1e9)).save(path)
         opened = open_case(CaseFile("case_0001", path, sha256_of_file(path)))
         index = np.flatnonzero(case.body)
-        found.append(voxel_features(opened, spec_of([opened], recipe.inputs), recipe.features, index))
+        found.append(voxel_features(opened, spec_of([opened], recipe.inputs), index))
     np.testing.assert_array_equal(*found)
     assert np.isfinite(found[0]).all()
 

@@ -13,13 +13,14 @@ import pytest
 import torch
 
 from doseledger.core.case import Case
+from doseledger.core.cluster import local
 from doseledger.core.errors import BadCase, NotReady
 from doseledger.core.files import sha256_of_file
 from doseledger.core.grid import Grid
 from doseledger.learn.data.inputs import CaseFile, OpenCase, open_case, spec_of
 from doseledger.learn.networks.with_prior import dose_network
 from doseledger.learn.predict.cases import Model, load_model, open_predictor, predict_case
-from doseledger.learn.predict.predictor import SplitPart, predict_part
+from doseledger.learn.predict.predictor import Opener, SplitPart, predict_part
 from doseledger.learn.recipes.dose import PredictRecipe, Recipe
 from doseledger.learn.run import TrainingRun
 from doseledger.learn.training.checkpoint import Checkpoint, save_checkpoint
@@ -103,6 +104,16 @@ def test_the_same_prediction_has_the_same_bytes(model: Model, cohort: Any, tmp_p
     for name in ("one", "two"):
         predict_part(open_predictor(tmp_path / "best.ckpt", PLAIN), part, tmp_path / name, tell=lambda line: None)
     assert (tmp_path / "one/case_0005.npz").read_bytes() == (tmp_path / "two/case_0005.npz").read_bytes()
+
+
+def test_another_process_predicts_the_same_bytes(model: Model, cohort: Any, tmp_path: Path) -> None:
+    part = SplitPart(cohort.cases, cohort.splits, "test", 0, 0)
+    opener = Opener(open_predictor, tmp_path / "best.ckpt", PLAIN)
+    told: list[str] = []
+    predict_part(opener, part, tmp_path / "here", tell=told.append)
+    predict_part(opener, part, tmp_path / "there", scale=local(1), tell=told.append)
+    assert (tmp_path / "here/case_0005.npz").read_bytes() == (tmp_path / "there/case_0005.npz").read_bytes()
+    assert [line.split(",")[0] for line in told] == [told[0].split(",")[0]] * 2
 
 
 def test_dose_is_never_negative_and_zero_where_none_is_defined(model: Model, cohort: Any, tmp_path: Path) -> None:

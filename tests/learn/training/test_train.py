@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -253,18 +254,51 @@ def test_a_case_that_changed_since_the_gate_is_refused(
     assert not places.out.exists()
 
 
-def test_a_loss_that_is_not_a_number_stops_and_names_the_cases(make_run: MakeRun, places: Places) -> None:
-    case = Case.load(places.cases / "case_0003.npz")
+def spoil_dose(places: Places, case_id: str) -> None:
+    """Make a case's dose NaN behind the data gate's back."""
+    path = places.cases / f"{case_id}.npz"
+    case = Case.load(path)
     assert case.dose_gy is not None
-    replace(case, dose_gy=case.dose_gy * np.float32(np.nan)).save(places.cases / "case_0003.npz")
+    replace(case, dose_gy=case.dose_gy * np.float32(np.nan)).save(path)
     table = read_table(places.splits, SPLITS)
-    table.loc[table["case_id"] == "case_0003", "sha256"] = sha256_of_file(places.cases / "case_0003.npz")
+    table.loc[table["case_id"] == case_id, "sha256"] = sha256_of_file(path)
     write_table(places.splits, table, SPLITS)
-    with pytest.raises(BadInput, match=r"the loss became nan in epoch 0, batch \d, on .*case_0003.*lower lr"):
+
+
+def test_a_loss_that_is_not_a_number_too_often_stops_and_names_the_cases(
+    make_run: MakeRun, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil_dose(places, "case_0003")
+    monkeypatch.setattr("doseledger.learn.training.finite.MOST_SKIPPED", 1)
+    with pytest.raises(BadInput, match=r"not finite for the 2th time, in epoch \d, on .*case_0003.*lower lr"):
         quietly(make_run({"prior": "none"}), places)
     # One such dose in the mean would have spoilt the loss of every case.
     with pytest.raises(BadCase, match="case_0003: its dose is not finite; no mean can be taken with it"):
         quietly(make_run(), places)
+
+
+def test_a_step_on_a_loss_that_is_not_a_number_moves_no_weight_and_is_told(
+    make_run: MakeRun, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps, honest = [], DoseTask.batch_loss
+
+    def once_infinite(task: DoseTask, batch: dict[str, Any], index: int) -> Any:
+        steps.append([weight.detach().clone() for weight in task.network.parameters()])
+        loss, dose = honest(task, batch, index)
+        return (loss * np.inf, dose) if len(steps) == 2 else (loss, dose)
+
+    monkeypatch.setattr(DoseTask, "batch_loss", once_infinite)
+    lines = quietly(make_run({"prior": "none"}), places)
+    moved = [
+        any(not torch.equal(was, now) for was, now in zip(before, after, strict=True))
+        for before, after in pairwise(steps)
+    ]
+    assert moved[:3] == [True, False, True]
+    assert [line for line in lines if "left out" in line] == [
+        "1 steps left out so far: loss or gradients were not finite"
+    ]
+    history = pd.read_csv(places.out / "history.csv")
+    assert np.isfinite(history["train_loss"]).all()
 
 
 def test_too_little_memory_names_patch_and_batch_and_what_to_lower(

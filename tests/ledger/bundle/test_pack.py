@@ -405,6 +405,8 @@ def test_a_disk_without_room_is_told_before_anything_is_written(
         ({"parts": [{"name": "other.tar", "size": 1, "sha256": "0" * 64}]}, "names parts of another archive"),
         ({"parts": []}, "parts: "),
         ({"blocks": ["xyz"]}, r"blocks\.0: "),
+        ({"block_bytes": (1 << 28) + 1}, "block_bytes: .* less than or equal to 268435456"),
+        ({"block_bytes": 0}, "block_bytes: .* greater than or equal to 1"),
         ({"blocks": []}, "its parts and blocks do not add up to"),
         ({"size": -1}, "size: "),
         ({"format": 2}, "format 2, this version reads 1; update doseledger"),

@@ -16,6 +16,7 @@ from doseledger.core.settings import Settings, load_settings
 from doseledger.ingest.new_cohort import make_cohort
 from doseledger.ingest.pack import list_sources
 from doseledger.ingest.sources import SOURCES
+from doseledger.ingest.survey.proposals import with_doubts
 from doseledger.ledger.provenance.cohort_files import Lack, describe_lacks, find_lacks, find_notes
 
 
@@ -106,6 +107,19 @@ def test_raw_cases_and_their_list_are_held_together(clinic: Layout, settings: Se
     assert lacks_of(clinic, settings)[-1][0] == "clinic.csv"
 
 
+def test_a_prescription_that_the_survey_doubts_is_named_until_its_line_is_gone(
+    clinic: Layout, settings: Settings
+) -> None:
+    text = clinic.protocol.read_text()
+    write_text(clinic.protocol, with_doubts(text, ["4 of 6 have another prescription: 20 fractions (4)"]))
+    (lack,) = find_lacks(clinic, settings)
+    assert lack.where == str(clinic.protocol)
+    assert lack.found == "a survey found: 4 of 6 have another prescription: 20 fractions (4)"
+    assert "delete the line `# SURVEY:`" in lack.do
+    write_text(clinic.protocol, text)
+    assert find_lacks(clinic, settings) == []
+
+
 def test_raw_cases_that_are_elsewhere_are_pulled(clinic: Layout, settings: Settings) -> None:
     for path in sorted(clinic.raw.rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
@@ -128,9 +142,12 @@ def test_what_a_suite_or_limits_expect_of_a_structure_that_the_protocol_lacks_is
 
 def test_a_model_without_limits_is_named(clinic: Layout, settings: Settings) -> None:
     edit(clinic.folders[0] / "thresholds.yaml", lambda value: value["metrics"].pop("default"))
-    ((name, found),) = lacks_of(clinic, settings)
-    assert name == "thresholds.yaml"
-    assert found.startswith("dose_unet: no limits under metrics.dose_unet")
+    lacks = lacks_of(clinic, settings)
+    assert {name for name, _ in lacks} == {"thresholds.yaml"}
+    found = [words for _, words in lacks]
+    assert len(found) == len(settings.models)
+    for model, words in zip(settings.models, found, strict=True):
+        assert words.startswith(f"{model}: no limits under metrics.{model}")
 
 
 def test_a_misspelt_cohort_is_told_with_the_nearest(clinic: Layout, settings: Settings) -> None:

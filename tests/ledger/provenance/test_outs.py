@@ -97,6 +97,18 @@ def test_judge_and_report_stop_at_a_table_that_was_changed(
         shared.stage(stage, None, "dose_unet")
 
 
+def test_predictions_that_were_changed_are_not_evaluated(tmp_path: Path) -> None:
+    folder = "data/predictions/phantom/dose_unet"
+    write_text(tmp_path / folder / "case_0001.npz", "a dose")
+    write_lock(tmp_path, {folder: md5_of(tmp_path / folder)}, "predict@phantom-dose_unet")
+    for reader in ("evaluate", "shortcuts", "report"):
+        require_recorded(tmp_path, READS[reader], "phantom", "dose_unet")
+    write_text(tmp_path / folder / "case_0001.npz", "the plan's own dose")
+    for reader in ("evaluate", "shortcuts", "report"):
+        with pytest.raises(NotReady, match=f"changed since the stage that made it ran: {folder} has the MD5"):
+            require_recorded(tmp_path, READS[reader], "phantom", "dose_unet")
+
+
 def test_what_is_not_there_or_not_recorded_changes_nothing(tmp_path: Path) -> None:
     require_recorded(tmp_path, OF_A_RUN, "phantom", "dose_unet")
     write_lock(tmp_path, {CASES: "0" * 32})
@@ -127,8 +139,9 @@ def test_the_stages_that_a_command_looks_at_are_those_that_it_depends_on(reposit
 
 
 def _depends(resolved: dict[str, Resolved], stage: str, other: str) -> bool:
-    """Whether a stage reads a table, a verdict or weights that another makes."""
-    held = {out for out in resolved[other].outs if Path(out).suffix in (".csv", ".json") or out.startswith("models/")}
+    """Whether a stage reads a table, a verdict, weights or predictions that another makes."""
+    folders = ("models/", "data/predictions/")
+    held = {out for out in resolved[other].outs if Path(out).suffix in (".csv", ".json") or out.startswith(folders)}
     deps = resolved[stage].deps
     pairs = [(Path(dep), Path(out)) for dep in deps for out in held]
     return any(dep == out or out in dep.parents or dep in out.parents for dep, out in pairs)

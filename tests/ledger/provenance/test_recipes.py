@@ -65,13 +65,13 @@ def test_a_recipe_is_put_in_and_all_else_stays_as_it_was(layout: Layout, name: s
     done = put_recipe(layout, name)
     assert done[:2] == [f"block {name} added", f"{name} added to models"]
     settings = load_settings(layout.params)
-    assert settings.models == ["dose_unet", name]
-    assert settings.bases == read_yaml(recipe).get("bases", {})
+    assert settings.models == ["dose_trees", "dose_unet", name]
+    assert settings.bases == before["bases"] | read_yaml(recipe).get("bases", {})
     assert settings.model(name) == read_yaml(recipe)[name]
     recipe_of(settings, name)
     after = read_yaml(layout.params)
     changed = {key for key in after if key not in before or after[key] != before[key]}
-    assert changed == {name, "models", *(["bases"] if settings.bases else [])}
+    assert changed == {name, "models", *(["bases"] if "bases" in read_yaml(recipe) else [])}
     assert comments(layout.params) == kept + comments(recipe)
     assert as_dvc_writes(layout.params) == layout.params.read_text()
 
@@ -80,8 +80,8 @@ def test_recipes_are_put_in_one_after_the_other(layout: Layout) -> None:
     for name in RECIPES:
         put_recipe(layout, name)
     settings = load_settings(layout.params)
-    assert settings.models == ["dose_unet", *RECIPES]
-    assert settings.bases == {"dose_diffusion": "dose_unet"}
+    assert settings.models == ["dose_trees", "dose_unet", *RECIPES]
+    assert settings.bases == {"dose_diffusion": "dose_unet", "dose_unet": "dose_trees"}
     assert as_dvc_writes(layout.params) == layout.params.read_text()
 
 
@@ -111,6 +111,7 @@ def test_a_block_that_is_there_is_not_put_in_again(layout: Layout) -> None:
 
 def test_a_recipe_whose_base_is_not_trained_is_refused(layout: Layout) -> None:
     text = layout.params.read_text().replace("\n- dose_unet\n", "\n- dose_other\n")
+    text = text.replace("\n  dose_unet: dose_trees\n", "\n  dose_other: dose_trees\n")
     write_text(layout.params, text.replace("\ndose_unet:\n", "\ndose_other:\n"))
     refused(layout, "dose_diffusion", "dose_diffusion starts from dose_unet, which `models` does not train; add it")
 

@@ -76,7 +76,7 @@ def test_a_setting_that_an_experiment_changed_is_the_one_that_differs(layout: La
 def test_settings_of_a_run_are_flat_and_hold_how_its_data_were_dealt_and_measured() -> None:
     config = {"model": "m", "lr": 0.1, "seed": 3, "recipe": {"kind": "dose", "network": {"channels": [4, 8]}}}
     stages = {
-        "ingest@phantom": {"params": {"params.yaml": {"ingest.workers": 9}}},
+        "ingest@phantom": {"params": {"params.yaml": {"ingest.accept_failed": 9}}},
         "split@phantom": {"params": {"params.yaml": {"splits": {"seed": 11, "fractions": {"train": 0.7}}}}},
         "train@phantom-m": {"outs": []},
         "evaluate@phantom-m": {"params": {"params.yaml": {"evaluate.verify_gamma_points": 5, "fold": 0}}},
@@ -92,7 +92,7 @@ def test_declared_settings_are_those_of_the_whole_block(layout: Layout) -> None:
     params = read_yaml(layout.params)
     found = declared_settings(params, "dose_unet")
     assert (found["seed"], found["lr"], found["fold"], found["repeat"]) == (1, 0.002, 0, 0)
-    assert found["fit.max_epochs"] == 12
+    assert found["fit.max_epochs"] == params["dose_unet"]["fit"]["max_epochs"]
     assert found["predict.overlap"] == params["model_base"]["predict"]["overlap"]
     # A diffusion knows no loss of doses.
     assert not [name for name in declared_settings(params, "dose_diffusion") if name.startswith("loss.voxel")]

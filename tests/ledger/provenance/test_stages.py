@@ -39,7 +39,7 @@ def resolved(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
 
 @pytest.fixture
 def layout(repository: Path, tmp_path: Path) -> Layout:
-    """A project with two models, of which one starts from the other."""
+    """A project with three models, each of which starts from the one before it."""
     shutil.copyfile(repository / "params.yaml", tmp_path / "params.yaml")
     shutil.copytree(repository / "models/recipes", tmp_path / "models/recipes")
     shutil.copytree(repository / "validation/cohorts", tmp_path / "validation/cohorts")
@@ -56,7 +56,8 @@ def settings_of(layout: Layout) -> Settings:
 def ready(layout: Layout) -> Layout:
     """The same, with every file that a stage depends on, and the base trained."""
     settings = settings_of(layout)
-    write_text(layout.model("dose_unet").checkpoint, "weights")
+    for base in MODELS[:-1]:
+        write_text(layout.model(base).checkpoint, "weights")
     write_files(code_files(layout, settings) | cohort_files(layout))
     for model in MODELS:
         at = layout.model(model)
@@ -159,7 +160,7 @@ def test_what_a_stage_does_not_depend_on_may_be_stale(ready: Layout) -> None:
 
 def test_a_change_of_the_settings_makes_the_stages_of_that_model_stale(ready: Layout) -> None:
     text = ready.params.read_text()
-    write_text(ready.params, text.replace("    max_epochs: 12\n", "    max_epochs: 13\n"))
+    write_text(ready.params, text.replace("    max_epochs: 3\n", "    max_epochs: 7\n"))
     settings = settings_of(ready)
     with pytest.raises(NotReady, match=r"dose_unet/train\.json is not what"):
         require_stage(ready, settings, "train", "dose_unet")
@@ -241,16 +242,16 @@ def test_an_edit_of_where_a_limit_comes_from_changes_only_what_is_shown(layout: 
             "params.yaml", "\nlr: 0.002\n", "\nlr: 0.003\n",
             {f"{m}/{name}.json" for m in MODELS for name in ("preflight", "train")},
         ),
-        ("params.yaml", "    max_epochs: 12\n", "    max_epochs: 13\n", {"dose_unet/train.json"}),
+        ("params.yaml", "    max_epochs: 3\n", "    max_epochs: 7\n", {"dose_unet/train.json"}),
         (
-            "params.yaml", "    target_weight: 6.0\n", "    target_weight: 5.0\n",
+            "params.yaml", "    target_weight: 1.0\n", "    target_weight: 5.0\n",
             {"dose_unet/preflight.json", "dose_unet/train.json"},
         ),
-        ("params.yaml", "    overlap: 0.25\n", "    overlap: 0.5\n", {f"{m}/predict.json" for m in MODELS}),
+        ("params.yaml", "    overlap: 0.25\n", "    overlap: 0.5\n", {f"{m}/predict.json" for m in MODELS[1:]}),
         ("params.yaml", "    samples: 8\n", "    samples: 9\n", {"dose_diffusion/predict.json"}),
         (
             "params.yaml", "  init_from: none\n", "  init_from: dose_unet@v0.1.0\n",
-            {f"{m}/start/start.json" for m in MODELS},
+            {f"{m}/start/start.json" for m in MODELS[1:]},
         ),
         ("params.yaml", "  checkpoint_steps: 200\n", "  checkpoint_steps: 5\n", set()),
         ("params.yaml", "  figure_dpi: 300\n", "  figure_dpi: 150\n", set()),
@@ -292,8 +293,8 @@ def test_a_model_reaches_the_code_of_its_own_kind_and_not_of_another() -> None:
 
 def test_a_model_that_starts_from_nothing_has_no_base(layout: Layout) -> None:
     settings = settings_of(layout)
-    assert base_files(layout.model("dose_unet"), settings) == {}
-    at = layout.model("dose_unet")
+    assert base_files(layout.model("dose_trees"), settings) == {}
+    at = layout.model("dose_trees")
     assert model_files(at, settings)[at.start / "start.json"] == {"starts_from": None}
 
 

@@ -173,8 +173,9 @@ def write_project(root: Path, repository: Path) -> None:
     small["sampling"] = {"patch_zyx": [16, 24, 32], "patches_per_case": 1}
     small["fit"] = {"max_epochs": 1, "validate_every": 1}
     small["loader"] = {"workers": 0}
+    small["inputs"] = {"physics": []}
     # YAML holds JSON.
-    write_json(root / "params.yaml", {**params, "dose_unet": small})
+    write_json(root / "params.yaml", {**params, "models": ["dose_unet"], "bases": {}, "dose_unet": small})
     write_text(root / "dvc.yaml", PIPELINE)
     write_text(root / "src/model.py", "DEPTH = 1\n")
     write_text(root / "requirements.lock", "numpy==2\n")
@@ -228,7 +229,7 @@ def run_pipeline(root: Path) -> None:
     train(training, Places(layout.cases, layout.splits, at.run, root / ".doseledger/resume"), fresh=True, tell=quiet)
     part = SplitPart(layout.cases, layout.splits, "test", 0, 0)
     predict_part(open_predictor(at.checkpoint, recipe), part, at.predictions, tell=quiet)
-    evaluate = settings.evaluate.model_copy(update={"workers": 0, "verify_gamma_points": 1})
+    evaluate = settings.evaluate.model_copy(update={"verify_gamma_points": 1})
     yardsticks = Yardsticks(load_protocol(layout.protocol), load_goals(layout.goals), evaluate)
     test_set = TestSet(layout.cases, at.predictions, layout.splits, "test", 0, 0)
     evaluate_cohort(test_set, at.metrics, yardsticks, gamma_out=at.gamma, tell=quiet)

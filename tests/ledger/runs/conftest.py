@@ -124,7 +124,7 @@ def small_params(params: Path, epochs: int) -> None:
     yaml = YAML()
     values = yaml.load(params.read_text())
     values[MODEL]["fit"]["max_epochs"] = epochs
-    values["evaluate"].update(workers=0, verify_gamma_points=3)
+    values["evaluate"].update(verify_gamma_points=3)
     with params.open("w") as stream:
         yaml.dump(values, stream)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from doseledger.core.files import to_json
 from doseledger.ledger.provenance.dvc_project import StageState
-from doseledger.ledger.runs.why import Rerun, _changes, describe_reruns
+from doseledger.ledger.runs.why import Rerun, _changes, describe_plan, describe_reruns
 
 CODE = "reports/code/train.json"
 
@@ -67,3 +67,37 @@ def test_cost_and_reason_stand_beside_each_stage() -> None:
         "judge@toy: a stage before it runs",
         "2 stages; the 1 of known cost took 10 min",
     ]
+
+
+LOCK = """schema: '2.0'
+stages:
+  train@toy-m:
+    cmd: doseledger train m
+    outs:
+    - {path: models/toy/m, md5: a.dir, size: 1500000000}
+  judge@toy-m:
+    cmd: doseledger judge m
+    outs:
+    - {path: reports/verdicts, md5: b, size: 1000}
+"""
+PIPELINE = """stages:
+  train:
+    desc: train a model; goes on where it was interrupted
+    matrix: {cohort: [toy], model: [m]}
+    cmd: doseledger train m
+"""
+
+
+def test_what_a_run_will_do_is_told_with_its_time_and_disk(tmp_path: Path) -> None:
+    assert describe_plan([], tmp_path) == ["nothing to do: every stage is up to date"]
+    (tmp_path / "dvc.yaml").write_text(PIPELINE)
+    reruns = [Rerun("train@toy-m", ("code: a",), (), 600.0), Rerun("report@toy-m", (), (), None)]
+    lines = describe_plan(reruns, tmp_path)
+    assert [" ".join(line.split()) for line in lines[:4]] == [
+        "Stage Last time What", "train@toy-m 10 min train a model", "report@toy-m not known",
+        "2 stages; those of known cost took 10 min last time",
+    ]  # fmt: skip
+    assert lines[4].startswith("disk: not known before a first run")
+    (tmp_path / "dvc.lock").write_text(LOCK)
+    # Of the stages that would run alone: judge's out is not among them.
+    assert describe_plan(reruns, tmp_path)[4].startswith("disk: the outs took 1.50 GB last time, up to twice that")

@@ -255,6 +255,19 @@ def test_differences_show_one_point_per_case_that_has_the_structure() -> None:
     assert mean.get_xdata()[0] == 2.0
 
 
+def test_many_rows_of_differences_stand_in_two_columns_on_one_scale() -> None:
+    labels = [f"Rectum D{k}%" for k in range(25)]
+    values = [np.array([float(k), k + 1.0]) for k in range(25)]
+    with house_style():
+        figure = plot_differences(labels, values, "Prediction − plan (Gy)")
+    first, second = figure.axes
+    shown = [[text.get_text() for text in axis.get_yticklabels()] for axis in (first, second)]
+    assert shown == [labels[:13], labels[13:]]
+    assert first.get_xlim() == second.get_xlim()
+    assert second.lines[1].get_xdata()[0] == 13.5
+    assert figure.get_figheight() < 4.5
+
+
 def test_equal_figures_are_equal_bytes_without_clock_or_software(tmp_path: Path) -> None:
     def draw(folder: Path) -> dict[str, bytes]:
         with house_style():

@@ -112,6 +112,16 @@ def walk_dump(folder: Path) -> Iterator[DumpFile]:
             yield from [file] if members is None else members
 
 
+def unfollowed(folder: Path) -> list[str]:
+    """Return what `walk_dump` does not look into, sorted: links to folders or to nothing, and what is no file."""
+    found = []
+    for parent, folders, names in os.walk(folder):
+        paths = [Path(parent, name) for name in (*folders, *names)]
+        odd = [path for path in paths if not path.is_file() and (path.is_symlink() or not path.is_dir())]
+        found += [path.relative_to(folder).as_posix() for path in odd]
+    return sorted(found)
+
+
 def _members(file: DumpFile) -> list[DumpFile] | None:
     try:
         infos = [info for info in _zip(file.path).infolist() if not info.is_dir()]

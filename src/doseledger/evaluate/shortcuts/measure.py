@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from doseledger.core.case import Case
+from doseledger.core.cluster import HERE, Scale
 from doseledger.core.errors import BadCase, BadInput
+from doseledger.core.fanout import Outcome, over_cases
 from doseledger.core.files import sha256_of_file
 from doseledger.core.layout import ModelLayout
 from doseledger.core.tables import SPLITS, read_table
+from doseledger.core.types import Tell
 from doseledger.evaluate.predictions import load_labels, load_prediction
 from doseledger.evaluate.refusals import refuse_seen, refuse_unfit
 from doseledger.evaluate.shortcuts.ablation import Dose, Predict, ablate_case, mean_answers
@@ -24,17 +28,19 @@ from doseledger.evaluate.shortcuts.trivial import (
     DistanceRegression,
     Template,
     TemplateFit,
+    Voxels,
     compare_doses,
     draw_voxels,
     fit_distances,
     mae_ratios,
 )
+from doseledger.learn.predict.predictor import Opener, Predictor, predictor_of
 
 if TYPE_CHECKING:
-    from doseledger.core.fanout import Tell
     from doseledger.learn.data.inputs import OpenCase
-    from doseledger.learn.predict.predictor import Predictor
 
+Row = TypeVar("Row")
+Rival = Callable[["OpenCase"], Dose]
 # The voxels and the shuffled image are drawn with this: the same model always gives the same numbers.
 DRAW_SEED = 20250601
 # Of a large cohort so many cases, evenly spread, tell a mean dose and a regression well enough.
@@ -45,19 +51,25 @@ TEST_VOXELS = 20_000
 MOST_ALTERED_CASES = 3
 # Numbers are told to so many digits: the last ones are the machine's, not the model's.
 DIGITS = 4
+# What a mean dose is told of a case: the same whatever the model itself sees.
+MEAN_SEES = {"structures": "sdf", "prescription": "numbers", "place": "targets", "physics": []}
 
 
-def measure_shortcuts(at: ModelLayout, predictor: Predictor, *, fold: int, repeat: int, tell: Tell) -> dict[str, Any]:
-    """Return a model's errors beside trivial models' and its own prior's, and its answers to spoiled inputs, as JSON.
+def measure_shortcuts(
+    at: ModelLayout, model: Predictor | Opener, *, fold: int, repeat: int, scale: Scale = HERE, tell: Tell
+) -> dict[str, Any]:
+    """Return a model's errors beside trivial models' and its own base's, and its answers to spoiled inputs, as JSON.
 
     Parameters
     ----------
     at
         Where the model's predictions and the cohort's cases and splits lie.
-    predictor
-        The model.
+    model
+        The model; an opener, where other processes are to measure.
     fold, repeat
         Which part of the splits the model was trained and evaluated on.
+    scale
+        Where the network works.
     tell
         Called with one line for each step.
 
@@ -74,17 +86,23 @@ def measure_shortcuts(at: ModelLayout, predictor: Predictor, *, fold: int, repea
     BadCase
         If a case or a prediction is not the one that was trained on or evaluated.
     """
+    predictor = predictor_of(model)
     test = _test_cases(at, predictor, fold=fold, repeat=repeat)
     if predictor.says_labels:
         return _measure_labels(at, predictor, test, tell)
     rng = np.random.default_rng(DRAW_SEED)
     template, regression, used = _fit(at, predictor.checkpoint.trained_on, rng)
     tell(f"trivial models fitted to {len(used)} of {len(predictor.checkpoint.trained_on)} training cases")
-    trivial = []
+    mean_dose, rivals = _mean_dose(at, predictor, used), {}
     for case_id, sha256 in test.items():
-        prior_gy = _prior_dose(at, predictor, case_id, sha256)
-        trivial.append(_compare(at, case_id, template, regression, prior_gy, rng))
-    answers = _ablate(at, predictor, list(test)[:MOST_ALTERED_CASES], tell)
+        # Drawn one case after the other, wherever it is then compared.
+        voxels = draw_voxels(_load(at, case_id, sha256), TEST_VOXELS, rng)
+        known = {"template": template.predict(voxels), "distance": regression.predict(voxels)}
+        prior_gy = mean_dose(_opened(at, case_id, sha256)).ravel()[voxels.index]
+        rivals[case_id] = (case_id, sha256, voxels, {**known, "prior": prior_gy})
+    trivial = _all_done(over_cases(partial(_compare, at, model), rivals, scale, tell=tell)).values()
+    altered = {case_id: (case_id, number) for number, case_id in enumerate(list(test)[:MOST_ALTERED_CASES])}
+    answers = _all_done(over_cases(partial(_ablate, at, model), altered, scale, tell=tell, note=_listed))
     return {
         "checkpoint_sha256": predictor.sha256,
         "test_cases": test,
@@ -164,53 +182,87 @@ def _fit(
     return template.result(), fit_distances(drawn), names
 
 
-def _prior_dose(at: ModelLayout, predictor: Predictor, case_id: str, sha256: str) -> Dose:
-    """Return the dose of a case that the model's network adds to; a network that adds to nothing adds to no dose."""
+def _mean_dose(at: ModelLayout, predictor: Predictor, names: list[str]) -> Rival:
+    """Return the mean dose of training cases as a model: what is known of a patient before any model says a word."""
+    import torch
+
+    from doseledger.learn.data.inputs import CaseFile, InputSpec, open_case, whole_box
+    from doseledger.learn.data.patches import as_tensors, read_inputs
+    from doseledger.learn.networks.mean_dose import MeanDose
+
+    checkpoint = predictor.checkpoint
+    seen = checkpoint.spec.recipe.model_copy(update=MEAN_SEES)
+    spec = InputSpec(checkpoint.structure_names, checkpoint.target_names, seen)
+    mean = MeanDose(spec)
+    mean.fit([open_case(CaseFile(n, at.layout.cases / f"{n}.npz", checkpoint.trained_on[n])) for n in names])
+
+    def tell(case: OpenCase) -> Dose:
+        sample = as_tensors(read_inputs(case, spec, whole_box(case, (1, 1, 1))))
+        with torch.inference_mode():
+            dose = mean(sample["image"][None], sample["condition"][None])[0, 0]
+        return dose.numpy() * np.float32(seen.dose_scale_gy)
+
+    return tell
+
+
+def _opened(at: ModelLayout, case_id: str, sha256: str) -> OpenCase:
+    """Return a test case, without physics maps: a mean dose sees none."""
+    from doseledger.learn.data.inputs import CaseFile, open_case
+
+    return open_case(CaseFile(case_id, at.layout.cases / f"{case_id}.npz", sha256))
+
+
+def _base_dose(at: ModelLayout, predictor: Predictor, case_id: str, sha256: str) -> dict[str, Dose]:
+    """Return the dose of a case that the model's network adds to, if it adds to something."""
     from doseledger.ingest.physics import with_physics
     from doseledger.learn.data.inputs import CaseFile, open_case
 
+    if predictor.prior is None:
+        return {}
     with tempfile.TemporaryDirectory(prefix="prior_") as folder:
         file = CaseFile(case_id, at.layout.cases / f"{case_id}.npz", sha256)
-        case = open_case(with_physics(file, predictor.checkpoint.beams, Path(folder)))
-        return _prior_of(predictor, case)
-
-
-def _prior_of(predictor: Predictor, case: OpenCase) -> Dose:
-    return predictor.prior(case) if predictor.prior else np.zeros(case.shape_zyx, dtype=np.float32)
+        return {"base": predictor.prior(open_case(with_physics(file, predictor.checkpoint.beams, Path(folder))))}
 
 
 def _compare(
     at: ModelLayout,
+    model: Predictor | Opener,
     case_id: str,
-    template: Template,
-    regression: DistanceRegression,
-    prior_gy: Dose,
-    rng: np.random.Generator,
+    sha256: str,
+    voxels: Voxels,
+    rivals_gy: Mapping[str, NDArray[Any]],
 ) -> dict[str, Any]:
+    """Return the errors of a case's prediction, of the trivial models and of what the network adds to."""
     prediction = load_prediction(at.predictions / f"{case_id}.npz")
-    case = _load(at, case_id, prediction.case_sha256)
-    refuse_unfit(case, prediction.dose_gy, prediction.grid)
-    voxels = draw_voxels(case, TEST_VOXELS, rng)
+    refuse_unfit(_load(at, case_id, sha256), prediction.dose_gy, prediction.grid)
+    base_gy = _base_dose(at, predictor_of(model), case_id, sha256)
     doses: dict[str, NDArray[Any]] = {
         "model": prediction.dose_gy.ravel()[voxels.index],
-        "template": template.predict(voxels),
-        "distance": regression.predict(voxels),
-        "prior": prior_gy.ravel()[voxels.index],
+        **rivals_gy,
+        **{name: dose_gy.ravel()[voxels.index] for name, dose_gy in base_gy.items()},
     }
     return compare_doses(voxels, doses)
 
 
-def _ablate(at: ModelLayout, predictor: Predictor, case_ids: list[str], tell: Tell) -> dict[str, dict[str, float]]:
-    answers = {}
-    for number, case_id in enumerate(case_ids):
-        case = Case.load(at.layout.cases / f"{case_id}.npz")
-        # Beams come from outside a window: what they do to a case can't be cut out of it.
-        beams, window = predictor.checkpoint.beams, predictor.window_zyx
-        patch_zyx = case.grid.shape_zyx if beams is not None or window is None else window
-        rng = np.random.default_rng([DRAW_SEED, number])
-        answers[case_id] = ablate_case(case, predict_by(predictor), patch_zyx, rng)
-        tell(f"{case_id}: " + ", ".join(f"{name} {value:.2f}" for name, value in answers[case_id].items()))
-    return answers
+def _ablate(at: ModelLayout, model: Predictor | Opener, case_id: str, number: int) -> dict[str, float]:
+    """Return the answers of a model to a case's spoiled inputs."""
+    predictor, case = predictor_of(model), Case.load(at.layout.cases / f"{case_id}.npz")
+    # Beams come from outside a window: what they do to a case can't be cut out of it.
+    beams, window = predictor.checkpoint.beams, predictor.window_zyx
+    patch_zyx = case.grid.shape_zyx if beams is not None or window is None else window
+    rng = np.random.default_rng([DRAW_SEED, number])
+    return ablate_case(case, predict_by(predictor), patch_zyx, rng)
+
+
+def _listed(answers: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.2f}" for name, value in answers.items())
+
+
+def _all_done(outcome: Outcome[Row]) -> dict[str, Row]:
+    """Return the rows of all cases; a case that can't be measured is an error."""
+    for error in outcome.failed.values():
+        raise error
+    return outcome.done
 
 
 def predict_by(predictor: Predictor) -> Predict:

@@ -25,8 +25,8 @@ REACH_MM = (180.0, 180.0, 260.0)
 # The regression's trees: with ten times the voxels and trees its error on the synthetic cohort falls by 2 % only.
 TREES = 60
 LEAVES = 31
-# What a model is held against: both trivial models, and its own prior.
-RIVALS = ("template", "distance", "prior")
+# What a model is held against: trivial models, the mean dose of its training patients, what its network adds to.
+RIVALS = ("template", "distance", "prior", "base")
 # Errors are also compared where the plan gives more than this share of the prescription.
 ABOVE_SHARE = 0.10
 
@@ -199,7 +199,8 @@ def fit_distances(training: Iterable[Voxels]) -> DistanceRegression:
 def mae_ratios(rows: list[dict[str, Any]]) -> dict[str, float]:
     """Return the model's mean error per each rival's, in the body and above a tenth of the prescription.
 
-    Rivals are both trivial models, and what the model's network adds to, alone.
+    Rivals are both trivial models, the mean dose of the training patients, and what the model's network adds to; the
+    last one is left out where it adds to nothing.
 
     Parameters
     ----------
@@ -207,7 +208,7 @@ def mae_ratios(rows: list[dict[str, Any]]) -> dict[str, float]:
         One per test case, as `compare_doses` gives them.
     """
     found = {}
-    for rival in RIVALS:
+    for rival in (name for name in RIVALS if all(f"{name}_mae_gy" in row for row in rows)):
         for mask in ("", "_above_10_percent"):
             mine, theirs = (np.nanmean([row[f"{who}_mae{mask}_gy"] for row in rows]) for who in ("model", rival))
             # A rival without error can't be beaten: the ratio is then infinite, which misses any limit.

@@ -11,8 +11,9 @@ from typing import Any
 import pandas as pd
 
 from doseledger.core.case import Case
+from doseledger.core.cluster import Scale
 from doseledger.core.errors import BadCase, BadInput
-from doseledger.core.fanout import run_cases
+from doseledger.core.fanout import over_cases
 from doseledger.core.files import sha256_of_file
 from doseledger.core.layout import Layout
 from doseledger.core.limit import keeps
@@ -43,7 +44,7 @@ class CaseReport:
     fingerprint: Fingerprint
 
 
-def judge_cohort(layout: Layout, accept_failed: Mapping[str, str], *, workers: int, tell: Tell) -> Verdict:
+def judge_cohort(layout: Layout, accept_failed: Mapping[str, str], *, scale: Scale, tell: Tell) -> Verdict:
     """Return the data gate's verdict on a cohort.
 
     Parameters
@@ -52,8 +53,8 @@ def judge_cohort(layout: Layout, accept_failed: Mapping[str, str], *, workers: i
         Where cases, splits, protocol, suite, limits and locked test set lie.
     accept_failed
         Failed cases that may be missing, each with its reason (`ingest.accept_failed`).
-    workers
-        Processes; 0 works in this one.
+    scale
+        Where cases are judged.
     tell
         Called with one line as each case has been judged.
 
@@ -81,7 +82,7 @@ def judge_cohort(layout: Layout, accept_failed: Mapping[str, str], *, workers: i
         for case_id, row in rows.items()
         if (layout.cases / f"{case_id}.npz").is_file()
     }
-    outcome = run_cases(judge_case, arguments, workers=workers, tell=tell)
+    outcome = over_cases(judge_case, arguments, scale, tell=tell)
     for case_id, error in outcome.failed.items():
         findings.append(Finding("unreadable", case_id, "error", str(error)))
     findings += [finding for report in outcome.done.values() for finding in report.findings]
@@ -113,7 +114,8 @@ def judge_case(path: Path, row: Mapping[str, object], protocol: Protocol, limits
     """
     case_id = path.stem
     findings = []
-    found, wanted = sha256_of_file(path), str(row["sha256"])
+    with _named(case_id):
+        found, wanted = sha256_of_file(path), str(row["sha256"])
     if found != wanted:
         message = (
             f"{case_id}: the file's SHA256 is {found[:12]}…, cases.csv says {wanted[:12]}…: it was changed or damaged "

@@ -1,10 +1,10 @@
-"""The image of a case against its contours and its neighbouring slices."""
+"""Image and dose of a case against its contours and from slice to slice."""
 
 from __future__ import annotations
 
 from doseledger.core.case import Case
 from doseledger.core.protocol import Protocol
-from doseledger.gates.data.placement import judge_placement, measure_placement
+from doseledger.gates.data.placement import judge_dose_place, judge_placement, measure_placement
 from doseledger.gates.data.slices import judge_slices, measure_slices
 from doseledger.gates.features import Row
 from doseledger.gates.limits import ImageLimits
@@ -29,4 +29,7 @@ def judge_image(case: Case, protocol: Protocol, limits: ImageLimits) -> tuple[li
         row |= {f"{what}_fit": place.fit, f"{what}_place_share": place.share}
     row |= {"slice_jump_ratio": slices.jump_ratio, "slice_air_percent": slices.air_percent}
     row |= {"dose_jump_gy": slices.dose_jump_gy}
-    return [*judge_placement(case, places, limits), *judge_slices(case, slices, limits)], row
+    findings = [*judge_placement(case, places, limits), *judge_slices(case, slices, limits)]
+    if "dose" in places:
+        findings += judge_dose_place(case, places["dose"], limits.dose_share)
+    return findings, row

@@ -1,9 +1,10 @@
-"""Skin and organs against the image: contours must fit best where they are drawn."""
+"""Skin and organs against the image, the main target against the dose: all must fit best in place."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import edt
 import numpy as np
@@ -13,8 +14,8 @@ from doseledger.core.case import Case
 from doseledger.core.grid import IntTriple, Triple, box_around
 from doseledger.core.limit import keeps
 from doseledger.core.protocol import Protocol
-from doseledger.gates.limits import ImageLimits
-from doseledger.gates.verdict import Finding
+from doseledger.gates.limits import ImageLimits, SignLimit
+from doseledger.gates.verdict import Finding, Severity
 
 # An outline is looked at within this of it, on both sides, and moved along each axis: voxel by voxel up to the reach,
 # and as far as an image may be off whose origin is another one's.
@@ -22,6 +23,8 @@ WIDTH_MM, REACH_MM = 6.0, 12.0
 FAR_MM = (25.0, 50.0)
 # Values beyond are cut: air and metal would drown the difference between muscle and fat, bone and air that of the skin.
 ORGAN_HU, SKIN_HU = (-200.0, 300.0), (-1000.0, 0.0)
+# So of the dose, as shares of the prescription: hot spots, and the low dose of single fields.
+DOSE_SHARES = (0.7, 1.0)
 # How many voxels of a band are looked at, how many it takes to say anything, and the share that must stay in the image.
 MOST_VOXELS, LEAST_VOXELS, LEAST_SEEN = 20_000, 10, 0.5
 # Outlines that explain less than this anywhere within reach say nothing of their place.
@@ -35,8 +38,8 @@ class Placement:
     Parameters
     ----------
     fit
-        Share of the variance of HU near the outlines that inside and outside explain, mean over outlines, 0 to 1; NaN
-        where there is nothing to tell apart.
+        Share of the variance of HU, or dose, near the outlines that inside and outside explain, mean
+        over outlines, 0 to 1; NaN where there is nothing to tell apart.
     best
         The same of the best other place: moved along an axis, or mirrored.
     where
@@ -64,6 +67,8 @@ class _Band:
 def measure_placement(case: Case, protocol: Protocol) -> dict[str, Placement]:
     """Return how well the skin (the body's outline) and the organs fit the image, as `skin` and `organ`.
 
+    As `dose`, where there are both, how well the target of the highest prescription fits the dose.
+
     Notes
     -----
     The share explained is η², the between-group part of the sum of squares, of a band of 6 mm on either side. Targets
@@ -73,10 +78,17 @@ def measure_placement(case: Case, protocol: Protocol) -> dict[str, Placement]:
     skin = _find_band(case.body, None, case.grid.spacing_mm)
     bands = [_find_band(case.mask(name), case.body, case.grid.spacing_mm) for name in organs if case.mask(name).any()]
     steps = _steps(case.grid.spacing_mm)
-    return {
+    found = {
         "skin": _place(case.ct_hu, [skin], SKIN_HU, steps, case.grid.spacing_mm),
         "organ": _place(case.ct_hu, bands, ORGAN_HU, steps, case.grid.spacing_mm),
     }
+    targets = {name: gy for name, gy in case.prescription_gy.items() if name in case.present_names}
+    main = max(targets, key=lambda name: targets[name], default="")
+    if case.dose_gy is not None and main and case.mask(main).any():
+        target, window = _find_band(case.mask(main), case.body, case.grid.spacing_mm), DOSE_SHARES
+        window = (window[0] * targets[main], window[1] * targets[main])
+        found["dose"] = _place(case.dose_gy, [target], window, steps, case.grid.spacing_mm)
+    return found
 
 
 def judge_placement(case: Case, found: dict[str, Placement], limits: ImageLimits) -> list[Finding]:
@@ -120,6 +132,30 @@ def judge_placement(case: Case, found: dict[str, Placement], limits: ImageLimits
     return findings
 
 
+def judge_dose_place(case: Case, place: Placement, limit: SignLimit) -> list[Finding]:
+    """Return whether the dose fits the main target better elsewhere: it is of another frame, or another patient's.
+
+    Parameters
+    ----------
+    case
+        A loaded case with dose and target.
+    place
+        The `dose` of `measure_placement`.
+    limit
+        Least fit per the best elsewhere.
+    """
+    if keeps(place.share, least=limit.warning) or place.best < LEAST_BEST:
+        return []
+    severity: Severity = "warning" if keeps(place.share, least=limit.error) else "error"
+    message = (
+        f"{case.case_id}: the main target fits the dose better {place.where} ({100 * place.best:.0f} % of the dose "
+        f"near its outline explained) than in place ({100 * place.fit:.0f} %): is it moved, mirrored or another "
+        "plan's? Look at both on one slice, export RTDOSE and RTSTRUCT of one plan again"
+    )
+    numbers = {"fit": place.fit, "best": place.best}
+    return [Finding("dose_place", case.case_id, severity, message, numbers)]
+
+
 def _has_organ(case: Case) -> bool:
     return any(name not in case.prescription_gy for name in case.present_names)
 
@@ -156,17 +192,17 @@ def _steps(spacing_mm: Triple) -> list[IntTriple]:
 
 
 def _place(
-    ct_hu: NDArray[np.int16],
+    values: NDArray[Any],
     bands: list[_Band],
-    window_hu: tuple[float, float],
+    window: tuple[float, float],
     steps: list[IntTriple],
     spacing_mm: Triple,
 ) -> Placement:
-    places = [(step, ct_hu, _in_words(step, spacing_mm)) for step in steps]
-    places.append(((0, 0, 0), ct_hu[..., ::-1], "mirrored left to right"))
-    fits = [_fit(image, bands, step, window_hu) for step, image, _ in places]
+    places = [(step, values, _in_words(step, spacing_mm)) for step in steps]
+    places.append(((0, 0, 0), values[..., ::-1], "mirrored left to right"))
+    fits = [_fit(volume, bands, step, window) for step, volume, _ in places]
     best = max(range(len(fits)), key=lambda k: -1.0 if math.isnan(fits[k]) else fits[k])
-    return Placement(_fit(ct_hu, bands, (0, 0, 0), window_hu), fits[best], places[best][2])
+    return Placement(_fit(values, bands, (0, 0, 0), window), fits[best], places[best][2])
 
 
 def _in_words(step: IntTriple, spacing_mm: Triple) -> str:
@@ -174,10 +210,10 @@ def _in_words(step: IntTriple, spacing_mm: Triple) -> str:
     return f"moved by {step[axis] * spacing_mm[axis]:+.1f} mm along {'zyx'[axis]}"
 
 
-def _fit(ct_hu: NDArray[np.int16], bands: list[_Band], step: IntTriple, window_hu: tuple[float, float]) -> float:
+def _fit(values: NDArray[Any], bands: list[_Band], step: IntTriple, window: tuple[float, float]) -> float:
     known = []
     for band in bands:
-        sides = [np.clip(_values(ct_hu, voxels + step), *window_hu) for voxels in (band.inner, band.outer)]
+        sides = [np.clip(_values(values, voxels + step), *window) for voxels in (band.inner, band.outer)]
         least = [max(LEAST_VOXELS, LEAST_SEEN * len(voxels)) for voxels in (band.inner, band.outer)]
         if any(len(side) < n for side, n in zip(sides, least, strict=True)):
             continue
@@ -188,6 +224,6 @@ def _fit(ct_hu: NDArray[np.int16], bands: list[_Band], step: IntTriple, window_h
     return float(np.mean(known)) if known else math.nan
 
 
-def _values(ct_hu: NDArray[np.int16], voxels: NDArray[np.intp]) -> NDArray[np.float64]:
-    inside = np.all((voxels >= 0) & (voxels < np.asarray(ct_hu.shape)), axis=1)
-    return ct_hu[tuple(voxels[inside].T)].astype(np.float64)
+def _values(values: NDArray[Any], voxels: NDArray[np.intp]) -> NDArray[np.float64]:
+    inside = np.all((voxels >= 0) & (voxels < np.asarray(values.shape)), axis=1)
+    return values[tuple(voxels[inside].T)].astype(np.float64)

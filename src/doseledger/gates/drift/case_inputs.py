@@ -10,10 +10,12 @@ import numpy as np
 import pandas as pd
 
 from doseledger.core.case import Case
+from doseledger.core.cluster import Scale
 from doseledger.core.errors import BadCase, BadInput
-from doseledger.core.fanout import Tell, run_cases
+from doseledger.core.fanout import over_cases
 from doseledger.core.grid import box_around
 from doseledger.core.protocol import Protocol
+from doseledger.core.types import Tell
 from doseledger.gates.features import Row, is_mr, measure_anatomy, measure_image
 
 # Gas and lung, fat, water and soft tissue, contrast and spongy bone, dense bone and metal; in HU.
@@ -107,7 +109,7 @@ def measure_file(path: Path, protocol: Protocol) -> Row:
 
 
 def tabulate_inputs(
-    cases_dir: Path, case_ids: Iterable[str], protocol: Protocol, *, workers: int, tell: Tell
+    cases_dir: Path, case_ids: Iterable[str], protocol: Protocol, *, scale: Scale, tell: Tell
 ) -> pd.DataFrame:
     """Return the features of some cases, a row each, by case.
 
@@ -119,8 +121,8 @@ def tabulate_inputs(
         Which.
     protocol
         Theirs.
-    workers
-        Processes; 0 works in this one.
+    scale
+        Where cases are read.
     tell
         Called with one line a case.
 
@@ -129,10 +131,10 @@ def tabulate_inputs(
     BadInput
         If there are none, or naming each case that can't be read: a gate that can't see its data fails.
     """
-    outcome = run_cases(
+    outcome = over_cases(
         measure_file,
         {name: (cases_dir / f"{name}.npz", protocol) for name in sorted(case_ids)},
-        workers=workers,
+        scale,
         tell=tell,
     )
     if outcome.failed:

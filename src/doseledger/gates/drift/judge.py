@@ -13,14 +13,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from doseledger.core.cluster import Scale
 from doseledger.core.code import code_digest
 from doseledger.core.errors import BadCase, BadInput
-from doseledger.core.fanout import Tell
 from doseledger.core.files import sha256_of_file, sha256_of_json
 from doseledger.core.layout import Layout
 from doseledger.core.limit import keeps
 from doseledger.core.protocol import load_protocol
 from doseledger.core.tables import SPLITS, read_table
+from doseledger.core.types import Tell
 from doseledger.gates.drift.case_inputs import SHARE, tabulate_inputs
 from doseledger.gates.drift.statistics import (
     LEAST_REFERENCE,
@@ -49,7 +50,7 @@ DIGITS = 4
 
 
 def judge_drift(
-    layout: Layout, *, new: Path | None = None, fold: int, repeat: int, workers: int, tell: Tell
+    layout: Layout, *, new: Path | None = None, fold: int, repeat: int, scale: Scale, tell: Tell
 ) -> Verdict:
     """Return whether new cases are of the kind that was trained on.
 
@@ -61,8 +62,8 @@ def judge_drift(
         Folder of new cases; None looks at the cohort's own test cases.
     fold, repeat
         Of the splits.
-    workers
-        Processes; 0 works in this one.
+    scale
+        Where cases are read.
     tell
         Called with one line a case.
 
@@ -75,7 +76,7 @@ def judge_drift(
         If a training case is not the one that was trained on.
     """
     limits = load_thresholds(layout).drift
-    reference, measured, digests, known = _tables(layout, new, fold=fold, repeat=repeat, workers=workers, tell=tell)
+    reference, measured, digests, known = _tables(layout, new, fold=fold, repeat=repeat, scale=scale, tell=tell)
     features = compare_features(reference, measured, limits)
     image = compare_images(reference, measured, limits, np.random.default_rng(DRAW_SEED))
     if new is None and len(reference) < LEAST_REFERENCE:
@@ -239,7 +240,7 @@ def _judge_image(image: Mapping[str, Any]) -> list[Finding]:
 
 
 def _tables(
-    layout: Layout, new: Path | None, *, fold: int, repeat: int, workers: int, tell: Tell
+    layout: Layout, new: Path | None, *, fold: int, repeat: int, scale: Scale, tell: Tell
 ) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, str], list[str]]:
     """Return the features of the training cases and of the new ones, the new ones' SHA256, and who was trained on."""
     protocol = load_protocol(layout.protocol)
@@ -260,8 +261,8 @@ def _tables(
     found = {str(name): _digest_of(folder / f"{name}.npz") for name in wanted}
     seen = set(trained.values())
     digests = {name: digest for name, digest in found.items() if digest not in seen}
-    reference = tabulate_inputs(layout.cases, trained, protocol, workers=workers, tell=tell)
-    measured = tabulate_inputs(folder, list(digests), protocol, workers=workers, tell=tell)
+    reference = tabulate_inputs(layout.cases, trained, protocol, scale=scale, tell=tell)
+    measured = tabulate_inputs(folder, list(digests), protocol, scale=scale, tell=tell)
     return reference, measured, digests, [name for name in found if name not in digests]
 
 

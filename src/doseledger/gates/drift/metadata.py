@@ -15,12 +15,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from doseledger.core.case import read_meta
+from doseledger.core.cluster import Scale
 from doseledger.core.code import code_digest
 from doseledger.core.errors import BadInput
-from doseledger.core.fanout import Tell
 from doseledger.core.files import sha256_of_file, sha256_of_json
 from doseledger.core.protocol import Protocol
 from doseledger.core.tables import CASES, read_table
+from doseledger.core.types import Tell
 from doseledger.gates.drift.case_inputs import tabulate_inputs
 from doseledger.gates.drift.probes import cross_validate, judge_score, score_as_json
 from doseledger.gates.limits import ProbeLimits
@@ -34,7 +35,7 @@ ORDER = "order"
 
 
 def judge_metadata(
-    cases_dir: Path, protocol: Protocol, limits: ProbeLimits, rng: np.random.Generator, *, workers: int, tell: Tell
+    cases_dir: Path, protocol: Protocol, limits: ProbeLimits, rng: np.random.Generator, *, scale: Scale, tell: Tell
 ) -> Verdict:
     """Return which labels of a cohort's cases can be told from their inputs.
 
@@ -48,8 +49,8 @@ def judge_metadata(
         From which AUC on to warn and to fail.
     rng
         Deals the folds.
-    workers
-        Processes; 0 works in this one.
+    scale
+        Where cases are read.
     tell
         Called with one line a case.
 
@@ -59,7 +60,7 @@ def judge_metadata(
         If there are no cases, or one can't be read.
     """
     cases = read_table(cases_dir / "cases.csv", CASES)
-    table = tabulate_inputs(cases_dir, cases["case_id"], protocol, workers=workers, tell=tell)
+    table = tabulate_inputs(cases_dir, cases["case_id"], protocol, scale=scale, tell=tell)
     labels = read_labels(cases_dir, list(table.index))
     features = table.loc[:, table.notna().all() & (table.nunique() > 1)].to_numpy(dtype=np.float64)
     if not features.shape[1]:

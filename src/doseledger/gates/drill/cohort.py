@@ -10,8 +10,9 @@ from zlib import crc32
 import numpy as np
 
 from doseledger.core.case import Case, check_form
+from doseledger.core.cluster import Scale
 from doseledger.core.errors import BadCase, BadInput
-from doseledger.core.fanout import run_cases
+from doseledger.core.fanout import over_cases
 from doseledger.core.layout import Layout
 from doseledger.core.types import Tell
 from doseledger.gates.data.cohort import CaseReport, judge_loaded
@@ -28,7 +29,7 @@ Copy = CaseReport | str
 
 
 def drill(
-    layout: Layout, n_cases: int, faults: Sequence[str], seed: int, *, workers: int, tell: Tell
+    layout: Layout, n_cases: int, faults: Sequence[str], seed: int, *, scale: Scale, tell: Tell
 ) -> dict[str, Any]:
     """Return the size from which on the gates see each fault in a cohort's cases, as JSON values.
 
@@ -42,8 +43,8 @@ def drill(
         Names; all for none.
     seed
         Of all that is drawn.
-    workers
-        Processes, each with one case at a time, two where a fault needs another patient.
+    scale
+        Where; each process holds one case at a time, two where a fault needs another patient.
     tell
         Called with one line a case and fault.
 
@@ -61,7 +62,7 @@ def drill(
     if n_cases < 1:
         raise BadInput(f"{n_cases} cases can't be drilled; wanted at least one")
     wanted = choose_faults(faults)
-    healthy = read_healthy(layout, seed, workers=workers, tell=tell)
+    healthy = read_healthy(layout, seed, scale=scale, tell=tell)
     known = _choose_cases(healthy, n_cases, seed)
     rows = {str(row["case_id"]): row for row in healthy.cases.to_dict("records")}
     arguments: dict[str, tuple[Any, ...]] = {}
@@ -72,7 +73,7 @@ def drill(
             drawn = rank % 3, (seed, _number(case_id), _number(fault.name)), healthy.protocol
             last = rows[case_id], healthy.limits.data
             arguments[f"{case_id} {fault.name}"] = (paths, fault.name, drawn, *last)
-    outcome = run_cases(_try_fault, arguments, workers=workers, tell=tell)
+    outcome = over_cases(_try_fault, arguments, scale, tell=tell)
     if outcome.failed:
         raise BadInput("; ".join(str(error) for error in outcome.failed.values()))
     sights: dict[str, dict[str, list[Sight] | None]] = {fault.name: {} for fault in wanted}

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from doseledger.core.cluster import Scale
 from doseledger.core.errors import BadInput
-from doseledger.core.fanout import run_cases
+from doseledger.core.fanout import over_cases
 from doseledger.core.layout import Layout
 from doseledger.core.protocol import Protocol, load_protocol
 from doseledger.core.tables import CASES, SPLITS, read_table
@@ -96,7 +97,7 @@ def _table(rows: Mapping[str, Row | None]) -> pd.DataFrame:
     return pd.DataFrame(found).set_index("case_id") if found else pd.DataFrame()
 
 
-def read_healthy(layout: Layout, seed: int, *, workers: int, tell: Tell) -> Healthy:
+def read_healthy(layout: Layout, seed: int, *, scale: Scale, tell: Tell) -> Healthy:
     """Return a cohort, or a drawn sample of a large one, without what can't be read.
 
     Raises
@@ -113,5 +114,5 @@ def read_healthy(layout: Layout, seed: int, *, workers: int, tell: Tell) -> Heal
     for row in cases.to_dict("records"):
         name = str(row["case_id"])
         arguments[name] = (layout.cases / f"{name}.npz", row, protocol, limits.data)
-    reports = run_cases(judge_case, arguments, workers=workers, tell=tell).done
+    reports = over_cases(judge_case, arguments, scale, tell=tell).done
     return Healthy(protocol, limits, expectations, cases, splits, reports)

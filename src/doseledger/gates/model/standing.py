@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from doseledger.core.sheet import format_number, plural
+from doseledger.core.words import GAMMA, in_words, spell_metric
 
 if TYPE_CHECKING:
     from doseledger.gates.limits import BadgeLimits
 
 State = Literal["passed", "provisional", "failed"]
-GAMMA = re.compile(r"gamma_(?P<percent>[\d.]+)_(?P<mm>[\d.]+)_(?P<kind>global|local)_percent")
 # Warnings about what a model learned, and about what nobody could judge: with one of them a badge is not green.
 LEARNING = frozenset({"train_val_gap", "loss_vanishes", "diverges", "score_implausible", "trivial_model", "ablation"})
 UNJUDGED = frozenset({"training_unseen", "gamma_unverified", "drift_few", "drift_few_training"})
@@ -139,7 +138,7 @@ def _spell_gamma(column: str) -> str:
 def _failure(name: str, part: Mapping[str, Any]) -> str:
     errors = [finding["message"] for finding in part.get("findings", []) if finding["severity"] == "error"]
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    return f"the {name} gate failed: {errors[0] if errors else 'its findings say no more'}{more}"
+    return f"the {name} gate failed: {in_words(errors[0]) if errors else 'its findings say no more'}{more}"
 
 
 def _provisional(
@@ -165,11 +164,11 @@ def _provisional(
         limit for part in ("metrics", "shortcuts") for limit in parts[part]["details"]["limits"] if limit["provisional"]
     ]
     if limits:
-        names = ", ".join(dict.fromkeys(limit["metric"] for limit in limits))
+        names = ", ".join(dict.fromkeys(spell_metric(limit["metric"]) for limit in limits))
         yield f"limits without a measured source: {names}"
     findings = [finding for part in parts.values() for finding in part["findings"]]
     for kinds, words in ((LEARNING, "about learning"), (UNJUDGED, "about what could not be judged")):
         # Without the source of the limit, which the table of limits holds.
-        told = [finding["message"].partition(" (")[0] for finding in findings if finding["gate"] in kinds]
+        told = [in_words(finding["message"].partition(" (")[0]) for finding in findings if finding["gate"] in kinds]
         if told:
             yield f"{plural(len(told), 'warning')} {words}: {'; '.join(told)}"

@@ -106,7 +106,7 @@ def read_case_files(source: Path) -> dict[str, tuple[str, bytes]]:
     if source.suffix.lower() == ".zip" or source.is_dir():
         members = [(_role(name), name, content) for name, content in read_members(source)]
     else:
-        members = [(_role(str(path)), f"{path.parent.name}/{path.name}", _read(path)) for path in pair_of(source)]
+        members = [(_role(str(path)), f"{path.parent.name}/{path.name}", read_file(path)) for path in pair_of(source)]
     for role, name, content in members:
         if role in found:
             raise BadCase(source.stem, f"{found[role][0]} and {name} are both its {role}; keep one")
@@ -133,7 +133,14 @@ def _role(name: str) -> str:
     return next((role for role in (IMAGE, LABEL) if path.name.startswith(role)), "")
 
 
-def _read(path: Path) -> bytes:
+def read_file(path: Path) -> bytes:
+    """Return a loose file's bytes.
+
+    Raises
+    ------
+    BadCase
+        If it can't be read.
+    """
     try:
         return path.read_bytes()
     except OSError as error:

@@ -29,13 +29,20 @@ WRITTEN = ""
 PART = ".part"
 
 
-def read_salt(path: Path) -> bytes:
+def read_salt(path: Path, out: Path | None = None) -> bytes:
     """Return the secret that pseudonyms are made with; a new one is drawn and written where there is none.
+
+    Parameters
+    ----------
+    path
+        Its file.
+    out
+        Folder of the clean copies, if there is one.
 
     Raises
     ------
     BadInput
-        If the file holds less than 16 bytes.
+        If the file holds less than 16 bytes, or there is none and `out` holds cases that another one was made for.
 
     Notes
     -----
@@ -43,6 +50,11 @@ def read_salt(path: Path) -> bytes:
     same patient gets another pseudonym next time.
     """
     if not path.exists():
+        if made := _cases_in(out):
+            raise BadInput(
+                f"{path}: no such file, and {out} holds {len(made)} clean cases that were made with a salt: with a new "
+                "one their patients would be there twice, under other pseudonyms. Name that salt, or an empty folder"
+            )
         with atomic_path(path) as part:
             part.touch(mode=0o600)
             part.write_bytes(secrets.token_bytes(SALT_BYTES))
@@ -50,6 +62,13 @@ def read_salt(path: Path) -> bytes:
     if len(salt) < 16:
         raise BadInput(f"{path}: {len(salt)} bytes are no secret, wanted 16 or more; delete it to have one drawn")
     return salt
+
+
+def _cases_in(out: Path | None) -> list[str]:
+    """Names of the clean cases in a folder, suffix included."""
+    there = sorted(out.iterdir()) if out is not None and out.is_dir() else []
+    cases = [path for path in there if path.is_dir() or path.suffix == ".zip"]
+    return [path.name for path in cases if not path.name.startswith(".")]
 
 
 @dataclass(frozen=True)
@@ -118,6 +137,12 @@ def deidentify(
     gone = sorted(row.clean for case_id, row in rows.items() if case_id not in sources and (out / row.clean).exists())
     if gone:
         tell(f"{len(gone)} clean cases have no raw case any more; delete them if that is meant: {', '.join(gone)}")
+    strange = sorted(set(_cases_in(out)) - {row.clean for row in rows.values()}) if key is not None else []
+    if strange:
+        tell(
+            f"{len(strange)} clean cases are not in the key, and may be patients a second time, under pseudonyms of "
+            f"another salt: {', '.join(strange)}"
+        )
     write_key(key, rows)
     if len(failed) == 1:
         raise failed[0]

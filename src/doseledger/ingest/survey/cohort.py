@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from doseledger.core.cluster import HERE, Scale
+from doseledger.core.fanout import over_cases
 from doseledger.core.protocol import Phi, Protocol
+from doseledger.core.types import Tell
 from doseledger.ingest.names.nomenclature import Side, read_name, standard_name
 from doseledger.ingest.survey.choice import RULE
 from doseledger.ingest.survey.complaints import KINDS
@@ -37,6 +41,8 @@ class Survey:
         Files in all, of them no DICOM, DICOM cut short, and further files of one object.
     strangers
         Private: names of the files that are no DICOM or cut short.
+    unfollowed
+        Private: names of links to folders or to nothing, which nobody looked into.
     """
 
     protocol: Protocol | None
@@ -46,6 +52,7 @@ class Survey:
     n_broken: int
     n_copies: int
     strangers: list[str]
+    unfollowed: list[str]
 
     @property
     def states(self) -> dict[str, int]:
@@ -175,7 +182,7 @@ def _by_count(rows: Sequence[Row], key: str) -> list[str]:
     return [value for value, _ in Counter(str(row[key]) for row in rows if row[key]).most_common()]
 
 
-def survey_dump(folder: Path, protocol: Protocol | None, *, pictures: bool, tell: Callable[[str], None]) -> Survey:
+def survey_dump(folder: Path, protocol: Protocol | None, *, pictures: bool, scale: Scale = HERE, tell: Tell) -> Survey:
     """Return what a raw export holds; nothing in it is changed.
 
     Parameters
@@ -186,6 +193,8 @@ def survey_dump(folder: Path, protocol: Protocol | None, *, pictures: bool, tell
         What a case must have, and what counts as identifying; None looks at files, links and geometry alone.
     pictures
         Whether a slice of each patient is read.
+    scale
+        Where patients are looked at; files are opened in this process.
     tell
         Called with how far it is; nobody is named.
 
@@ -196,11 +205,13 @@ def survey_dump(folder: Path, protocol: Protocol | None, *, pictures: bool, tell
     """
     phi = protocol.phi if protocol is not None and protocol.phi is not None else NO_PSEUDONYM
     dump: Dump = read_dump(folder, phi, tell)
-    patients = []
     names = name_cases(dump.patients, phi)
-    for number, (name, patient) in enumerate(zip(names, dump.patients, strict=True), start=1):
-        patients.append(survey_patient(patient, name, protocol, phi, pictures=pictures))
-        tell(f"[{number}/{len(dump.patients)}] {patients[-1].case_id}: {patients[-1].state}")
+    look = partial(survey_patient, pictures=pictures)
+    arguments = {name: (patient, name, protocol, phi) for name, patient in zip(names, dump.patients, strict=True)}
+    outcome = over_cases(look, arguments, scale, tell=tell, note=lambda patient: patient.state)
+    for error in outcome.failed.values():
+        raise error
+    patients = [outcome.done[name] for name in names]
     return Survey(
         protocol=protocol,
         patients=patients,
@@ -209,6 +220,7 @@ def survey_dump(folder: Path, protocol: Protocol | None, *, pictures: bool, tell
         n_broken=len(dump.broken),
         n_copies=sum(len(patient.copies) for patient in dump.patients),
         strangers=[file.name for file in (*dump.strangers, *dump.broken)],
+        unfollowed=dump.unfollowed,
     )
 
 
@@ -216,6 +228,8 @@ def describe_survey(survey: Survey) -> str:
     """Return the lines that a terminal shows: what is there, and what ingest would refuse."""
     states = ", ".join(f"{n} {state}" for state, n in survey.states.items() if n)
     lines = [f"{len(survey.patients)} patients in {survey.n_files} files: {states}"]
+    if survey.unfollowed:
+        lines.append(f"  {len(survey.unfollowed)} links to folders or to nothing: not looked into, see files.csv")
     for row in survey.complaints():
         found = "; ".join(f"{item['text']} ({item['count']})" for item in row["found"][:MOST_FOUND])
         lines.append(f"  {row['sentence']}" + (f": {found}" if found else ""))

@@ -7,11 +7,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pydicom
 
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.grid import Grid
 from doseledger.core.protocol import Protocol, Structure, folded
-from doseledger.dicom.read_dose import read_dose_grid
+from doseledger.dicom.frames import is_localizer, planes_of
+from doseledger.dicom.pixels import check_header
+from doseledger.dicom.read_dose import frames_note, read_dose_grid, read_scaling
+from doseledger.dicom.read_image import read_scale
 from doseledger.dicom.read_structures import Roi
 from doseledger.dicom.source import lenient
 from doseledger.dicom.values import MALFORMED
@@ -40,6 +44,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "several_courses": ("holds several courses under one PatientID", "hold several courses under one PatientID"),
     "frame": ("has objects in another frame of reference", "have objects in another frame of reference"),
     "image": ("has an image that is no even stack", "have an image that is no even stack"),
+    "values": ("has images whose values can't be used", "have images whose values can't be used"),
     "names": ("has ROIs that can't be told apart", "have ROIs that can't be told apart"),
     "skipped": ("is outside the protocol (skipped)", "are outside the protocol (skipped)"),
     "absent": ("has no ROI for {}", "have no ROI for {}"),
@@ -133,7 +138,8 @@ def _guarded(look: Look, evidence: Evidence, protocol: Protocol | None) -> list[
 
 def _files(evidence: Evidence, protocol: Protocol | None) -> Iterator[Complaint]:
     if evidence.identifying:
-        names = Counter({keyword or tag: n for (tag, keyword), n in evidence.identifying.items()})
+        # Of equal numbers the lower tag first: attributes come from sets, whose order differs from process to process.
+        names = Counter({keyword or tag: n for (tag, keyword), n in sorted(evidence.identifying.items())})
         yield Complaint("identifying", "", ", ".join(name for name, _ in names.most_common()))
     for error in sorted(set(evidence.unreadable)):
         yield Complaint("unreadable", "", f"{error} in {list(evidence.unreadable).count(error)} files")
@@ -163,6 +169,24 @@ def _links(evidence: Evidence, protocol: Protocol | None) -> Iterator[Complaint]
 def _image(evidence: Evidence, protocol: Protocol | None) -> Iterator[Complaint]:
     if evidence.grid_fault:
         yield Complaint("image", "", evidence.grid_fault)
+    if evidence.choice.series is None:
+        return
+    headers = [item.header for item in evidence.choice.series.items]
+    faults = Counter(filter(None, map(_fault_of_values, headers)))
+    for fault, n in faults.items():
+        yield Complaint("values", "", f"{fault} ({n} of {len(headers)} files)")
+
+
+def _fault_of_values(header: pydicom.Dataset) -> str:
+    """What keeps an image's pixels from being values, as far as its header says; empty where nothing does."""
+    try:
+        if not is_localizer(header):
+            check_header(header)
+            for plane in planes_of(header):
+                read_scale(plane.place)
+    except BadInput as error:
+        return str(error)
+    return ""
 
 
 def _names(evidence: Evidence, protocol: Protocol | None) -> Iterator[Complaint]:
@@ -226,13 +250,18 @@ def _dose(evidence: Evidence, protocol: Protocol | None) -> Iterator[Complaint]:
             found = said(dose.dataset, keyword)
             if found != value:
                 yield Complaint("dose", "", f"{keyword} is {found or 'empty'}, wanted {value}; export the dose in Gy")
+        is_lone = len(evidence.choice.doses) == 1
         try:
+            read_scaling(dose.dataset, "")
+            check_header(dose.dataset)
+            if is_lone and (note := frames_note(dose.dataset)):
+                raise BadInput(f"{note}; export it again")
             grid = read_dose_grid(dose.dataset, "")
         except (BadCase, BadInput) as error:
-            if dose.describe()["planes"] != 1:
+            if is_lone or dose.describe()["planes"] != 1 or "GridFrameOffset" not in str(error):
                 yield Complaint("dose", "", getattr(error, "reason", str(error)))
             continue
-        if len(evidence.choice.doses) == 1:
+        if is_lone:
             yield from _beyond(evidence, grid, protocol)
 
 

@@ -10,7 +10,7 @@ import pydicom
 
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.protocol import Phi
-from doseledger.dicom.files.headers import DumpFile, is_dicom, read_header, walk_dump
+from doseledger.dicom.files.headers import DumpFile, is_dicom, read_header, read_whole, unfollowed, walk_dump
 from doseledger.dicom.privacy.phi import scan_phi
 from doseledger.dicom.source import SourceFile, lenient
 from doseledger.dicom.values import MALFORMED, text_of
@@ -19,9 +19,11 @@ RT_MODALITIES = frozenset({"RTSTRUCT", "RTPLAN", "RTDOSE"})
 # What is kept of an image: who and where it is. The rest of a header would fill the memory.
 KEPT = (
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality",
-    "PatientID", "PatientPosition", "Manufacturer", "ManufacturerModelName", "ConvolutionKernel", "KVP", "ImageType",
-    "Rows", "Columns", "PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient", "NumberOfFrames",
-    "PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence",
+    "PatientID", "PatientPosition", "Manufacturer", "ManufacturerModelName", "ConvolutionKernel", "KVP",
+    "ImageType", "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated",
+    "BitsStored", "HighBit", "PixelRepresentation", "RescaleSlope", "RescaleIntercept", "PixelSpacing",
+    "ImagePositionPatient", "ImageOrientationPatient", "NumberOfFrames", "PerFrameFunctionalGroupsSequence",
+    "SharedFunctionalGroupsSequence",
 )  # fmt: skip
 EVERY = 500
 # What reading an attribute may raise: a survey says it and goes on.
@@ -90,11 +92,22 @@ class DumpPatient:
 
 @dataclass(frozen=True)
 class Dump:
-    """Everything in a folder: patients in the order of their first file, and files that are no DICOM or broken."""
+    """Everything in a folder.
+
+    Parameters
+    ----------
+    patients
+        In the order of their first file.
+    strangers, broken
+        Files that are no DICOM, and DICOM that can't be read.
+    unfollowed
+        Names of links to folders or to nothing, and of what is no file: nobody looked into them.
+    """
 
     patients: list[DumpPatient]
     strangers: list[DumpFile] = field(default_factory=list)
     broken: list[DumpFile] = field(default_factory=list)
+    unfollowed: list[str] = field(default_factory=list)
 
     @property
     def n_files(self) -> int:
@@ -156,7 +169,7 @@ def read_dump(folder: Path, phi: Phi, tell: Callable[[str], None]) -> Dump:
     if not found:
         # Without the folder's name, which may name a patient: this goes into the audit log.
         raise BadInput(f"none of the {len(strangers) + len(broken)} files is DICOM; name the folder of an export")
-    return Dump(_by_patient(found), strangers, broken)
+    return Dump(_by_patient(found), strangers, broken, unfollowed(folder))
 
 
 def _take(
@@ -203,15 +216,33 @@ def _by_patient(found: Iterable[Found]) -> list[DumpPatient]:
 
 
 def _each_once(patient_id: str, items: list[Found]) -> DumpPatient:
-    """A patient's objects by UID, the first file of each; other files of it are copies, or versions that differ."""
+    """A patient's objects by UID, the first sound file of each; its other files are copies, or versions that differ.
+
+    A file that is cut short is a copy beside a sound one of the same object.
+    """
     once: dict[str, Found] = {}
     copies: list[Found] = []
     versions: list[Found] = []
     for item in items:
-        kept = once.setdefault(item.uid or item.file.name, item)
-        if kept is not item:
-            (copies if _same_content(kept, item) else versions).append(item)
+        uid = item.uid or item.file.name
+        kept = once.setdefault(uid, item)
+        if kept is item:
+            continue
+        if (not item.lacks_pixels and not kept.lacks_pixels and _same_content(kept, item)) or _is_cut(item):
+            copies.append(item)
+        elif _is_cut(kept):
+            once[uid] = item
+            copies.append(kept)
+        else:
+            versions.append(item)
     return DumpPatient(patient_id, list(once.values()), [item.file for item in copies], versions)
+
+
+def _is_cut(item: Found) -> bool:
+    if item.modality in RT_MODALITIES:
+        with lenient():
+            return read_whole(item.file) is None
+    return item.lacks_pixels
 
 
 def _same_content(one: Found, other: Found) -> bool:

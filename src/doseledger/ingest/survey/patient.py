@@ -117,7 +117,7 @@ def survey_patient(
             choice=choice,
             identifying=identifying,
             unreadable=unreadable,
-            broken=[item.modality for item in [*objects.broken, *_cut_images(choice)]],
+            broken=[item.modality for item in [*_needed(objects, choice), *_cut_images(choice)]],
             versions=[item.modality for item in patient.versions],
             grid=grid,
             grid_fault=grid_fault,
@@ -179,6 +179,13 @@ def _common_folder(patient: DumpPatient) -> str:
             break
         shared.append(level[0])
     return "/".join(shared)
+
+
+def _needed(objects: PatientObjects, choice: Choice) -> list[Found]:
+    """Broken RT objects that the case may need: a plan might be the treated one, and what it names it needs."""
+    named = choice.plan.references("ReferencedStructureSetSequence") if choice.plan is not None else set()
+    there = {"RTSTRUCT": choice.structures is not None, "RTDOSE": bool(choice.doses)}
+    return [item for item in objects.broken if not there.get(item.modality, False) or item.uid in named]
 
 
 def _cut_images(choice: Choice) -> list[Found]:

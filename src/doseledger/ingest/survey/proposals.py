@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from doseledger.core.errors import BadInput
@@ -12,6 +12,10 @@ from doseledger.core.protocol import Protocol
 # Names of ROIs by structure, each with why it may be it.
 Proposals = dict[str, dict[str, str]]
 MARK = "PROPOSED: delete wrong names, then this line and the next; the names left are aliases."
+# What a survey found against the protocol, for a person to settle; `cohort check` names it until the line is gone.
+DOUBT = "# SURVEY: "
+# Where in a protocol these lines are put: before the first of these keys.
+BEFORE = ("n_fractions", "prescription_gy", "spacing_mm", "structures")
 # Columns of a structure's keys and of its names.
 KEY_COLUMN, WHY_COLUMN = 4, 40
 
@@ -31,11 +35,7 @@ def read_proposals(survey: Mapping[str, Any], protocol: Protocol) -> Proposals:
     BadInput
         If the survey was held against another protocol, or is none.
     """
-    if survey.get("protocol") != protocol.name or not isinstance(survey.get("structures"), list):
-        raise BadInput(
-            f"the survey was held against {survey.get('protocol')!r}, wanted {protocol.name}; survey the export again, "
-            "with --cohort naming the cohort that the new one is to be like"
-        )
+    _check_survey(survey, protocol)
     found = {}
     for row in survey["structures"]:
         names = {
@@ -44,6 +44,48 @@ def read_proposals(survey: Mapping[str, Any], protocol: Protocol) -> Proposals:
         if names:
             found[str(row["structure"])] = names
     return found
+
+
+def read_doubts(survey: Mapping[str, Any], protocol: Protocol) -> list[str]:
+    """Return what a survey found that the protocol itself may have to say otherwise: prescription, organs nobody draws.
+
+    Raises
+    ------
+    BadInput
+        As `read_proposals` does.
+    """
+    _check_survey(survey, protocol)
+    doubts = []
+    for row in survey.get("complaints", []):
+        if row["kind"] == "prescription":
+            found = "; ".join(f"{item['text']} ({item['count']})" for item in row["found"])
+            doubts.append(f"{row['sentence']}: {found}")
+    for row in survey["structures"]:
+        if row["required"] and row["patients"] and not row["found"] and not row["proposed"]:
+            doubts.append(f"{row['structure']}: found in 0 of {row['patients']}, and no ROI is like it")
+    return [" ".join(doubt.split()) for doubt in doubts]
+
+
+def _check_survey(survey: Mapping[str, Any], protocol: Protocol) -> None:
+    if survey.get("protocol") != protocol.name or not isinstance(survey.get("structures"), list):
+        raise BadInput(
+            f"the survey was held against {survey.get('protocol')!r}, wanted {protocol.name}; survey the export again, "
+            "with --cohort naming the cohort that the new one is to be like"
+        )
+
+
+def with_doubts(text: str, doubts: Sequence[str]) -> str:
+    """Return the text of a protocol with what a survey found against it, a comment a line."""
+    if not doubts:
+        return text
+    lines = text.splitlines(keepends=True)
+    at = next((i for i, line in enumerate(lines) if line.split(":")[0] in BEFORE), 0)
+    return "".join([*lines[:at], *(f"{DOUBT}{doubt}\n" for doubt in doubts), *lines[at:]])
+
+
+def find_doubts(text: str) -> list[str]:
+    """Return what a protocol's text still holds of a survey's findings."""
+    return [line.strip().removeprefix(DOUBT) for line in text.splitlines() if line.strip().startswith(DOUBT)]
 
 
 def with_proposals(text: str, proposals: Proposals) -> str:

@@ -121,7 +121,9 @@ def leftover_rows(survey: Survey) -> list[Row]:
         for patient in survey.patients
         for file, why in patient.leftovers
     ]
-    return [*rows, *({"case_id": "", "file": name, "why": "no DICOM, or cut short"} for name in survey.strangers)]
+    others = dict.fromkeys(survey.strangers, "no DICOM, or cut short")
+    others |= dict.fromkeys(survey.unfollowed, "a link to a folder or to nothing, or no file: not looked into")
+    return [*rows, *({"case_id": "", "file": name, "why": why} for name, why in others.items())]
 
 
 def write_private(path: Path, text: str) -> None:

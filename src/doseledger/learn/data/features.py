@@ -16,12 +16,15 @@ from doseledger.core.case import map_member
 from doseledger.core.errors import BadCase
 from doseledger.core.types import Indices, Mask, Singles, Triple
 from doseledger.learn.data.inputs import InputSpec, OpenCase, defined_voxels, read_map, read_offsets, whole_box
-from doseledger.learn.recipes.trees import FeatureRecipe
 
 SLICE_CM2 = 100.0
+# Distances to structures are told up to here: beyond the reach of any plan's dose fall-off.
+FARTHEST_MM = 150.0
+# Widths of the Gaussians by which image, prescription and maps tell a voxel's surroundings.
+SMOOTH_MM = (8.0, 20.0)
 
 
-def voxel_features(case: OpenCase, spec: InputSpec, recipe: FeatureRecipe, index: Indices) -> Singles:
+def voxel_features(case: OpenCase, spec: InputSpec, index: Indices) -> Singles:
     """Return the features of some voxels of a case, float32 (voxel, feature).
 
     Parameters
@@ -34,13 +37,13 @@ def voxel_features(case: OpenCase, spec: InputSpec, recipe: FeatureRecipe, index
     BadCase
         If no target is there to place a voxel about.
     NotReady
-        If the recipe asks for physics maps that the case does not have.
+        If the inputs ask for physics maps that the case does not have.
     """
-    columns = [volume.reshape(-1)[index] for volume in _volumes(case, spec, recipe)]
+    columns = [volume.reshape(-1)[index] for volume in _volumes(case, spec)]
     return np.stack(columns, axis=1).astype(np.float32)
 
 
-def _volumes(case: OpenCase, spec: InputSpec, recipe: FeatureRecipe) -> Iterator[Singles]:
+def _volumes(case: OpenCase, spec: InputSpec) -> Iterator[Singles]:
     """Each feature as a volume (z, y, x), one at a time."""
     box = whole_box(case, (1, 1, 1))
     shape, spacing = case.shape_zyx, case.spacing_mm
@@ -58,24 +61,24 @@ def _volumes(case: OpenCase, spec: InputSpec, recipe: FeatureRecipe) -> Iterator
     for offset in read_offsets(case, box):
         yield np.broadcast_to(offset, shape)
     for mask in (*masks, targets):
-        yield _distance(mask, spacing, recipe.distance_mm)
-    yield _distance(body, spacing, recipe.distance_mm)
+        yield _distance(mask, spacing)
+    yield _distance(body, spacing)
     for mask in (targets, body):
         yield _area(mask, spacing)
     for volume in (ct_hu, prescribed, *maps):
         yield volume
-        for width_mm in recipe.smooth_mm:
+        for width_mm in SMOOTH_MM:
             yield gaussian_filter(volume, [width_mm / mm for mm in spacing], truncate=3.0)
     for volume in (prescribed, *maps):
         yield _slice_mean(volume, body)
 
 
-def _distance(mask: Mask, spacing_mm: Triple, most_mm: float) -> Singles:
+def _distance(mask: Mask, spacing_mm: Triple) -> Singles:
     """Signed distance to a mask's surface in mm, half a voxel in doubt; as far as is told where it is empty."""
     if not mask.any():
-        return np.full(mask.shape, most_mm, dtype=np.float32)
+        return np.full(mask.shape, FARTHEST_MM, dtype=np.float32)
     outside, inside = (edt.edt(part, anisotropy=spacing_mm, black_border=False, parallel=1) for part in (~mask, mask))
-    distance: Singles = np.clip(outside - inside, -most_mm, most_mm).astype(np.float32)
+    distance: Singles = np.clip(outside - inside, -FARTHEST_MM, FARTHEST_MM).astype(np.float32)
     return distance
 
 
@@ -91,9 +94,7 @@ def _slice_mean(volume: Singles, body: Mask) -> Singles:
     return np.broadcast_to(mean[:, None, None].astype(np.float32), volume.shape)
 
 
-def training_voxels(
-    cases: Sequence[OpenCase], spec: InputSpec, recipe: FeatureRecipe, count: int, seed: int
-) -> list[tuple[Singles, Singles]]:
+def training_voxels(cases: Sequence[OpenCase], spec: InputSpec, count: int, seed: int) -> list[tuple[Singles, Singles]]:
     """Return features and dose, as a share of the main prescription, of voxels drawn of each case's body.
 
     Each case's draw hangs on the seed and its name alone, so that a case more moves no other's.
@@ -103,10 +104,10 @@ def training_voxels(
     BadCase
         As `voxel_features`; also if a dose is not finite.
     """
-    return [_drawn(case, spec, recipe, count, seed) for case in cases]
+    return [_drawn(case, spec, count, seed) for case in cases]
 
 
-def _drawn(case: OpenCase, spec: InputSpec, recipe: FeatureRecipe, count: int, seed: int) -> tuple[Singles, Singles]:
+def _drawn(case: OpenCase, spec: InputSpec, count: int, seed: int) -> tuple[Singles, Singles]:
     known = np.flatnonzero(defined_voxels(case))
     if not len(known) or case.main_prescription_gy <= 0:
         raise BadCase(case.case_id, "no voxel of its body has a dose, or no target is there; ingest it again")
@@ -115,4 +116,4 @@ def _drawn(case: OpenCase, spec: InputSpec, recipe: FeatureRecipe, count: int, s
     dose = np.asarray(map_member(case.file.path, "dose_gy")).reshape(-1)[index] / np.float32(case.main_prescription_gy)
     if not np.isfinite(dose).all():
         raise BadCase(case.case_id, "its dose is not finite; no tree can be grown on it: ingest it again")
-    return voxel_features(case, spec, recipe, index), dose
+    return voxel_features(case, spec, index), dose

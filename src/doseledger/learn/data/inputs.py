@@ -1,6 +1,7 @@
 """A network's inputs: channels and conditions, read patch by patch.
 
-Channels are (CT, body, [prescribed dose], [place about the targets], structure …, [physics map …]), all on (z, y, x).
+Channels are (CT, body, [prescribed dose], [place about the targets], structure …, [physics map …], [dose told by
+trees]), all on (z, y, x).
 Conditions are (presence of each structure, [prescribed dose of each target, fractions], voxel spacing). Nothing here
 reads the plan's dose but `read_dose`.
 """
@@ -35,6 +36,8 @@ OFFSET_SCALE_MM = 100.0
 # 1000 HU, the step from air to water, is one unit of the network's input.
 CT_SCALE_HU = 1000.0
 AIR_HU = -1000
+# A dose that trees have told is kept in these steps as 16-bit numbers: up to 131 Gy.
+TOLD_STEP_GY = 0.002
 # Where the map of the prescribed dose stands among the channels, if it is one.
 PRESCRIBED_CHANNEL = 2
 # Fractions and spacing are of the order of 1 after these: 28 to 39 fractions, voxels of 1 to 5 mm.
@@ -60,7 +63,8 @@ class CaseFile:
 class OpenCase:
     """A case whose bytes were compared with the splits; its volumes stay on disk.
 
-    `place` is where its targets are; None without one.
+    `place` is where its targets are; None without one. `told` is the dose that boosted trees have told of it, uint16
+    (z, y, x) in steps of `TOLD_STEP_GY`; None where no model asked them.
     """
 
     file: CaseFile
@@ -73,6 +77,7 @@ class OpenCase:
     n_fractions: int | None
     place: TargetPlace | None
     physics: PhysicsFile | None = None
+    told: NDArray[np.uint16] | None = None
 
     @property
     def case_id(self) -> str:
@@ -160,11 +165,14 @@ class InputSpec:
         Those that have a prescription, in the order of their conditions.
     recipe
         How each is represented.
+    told
+        Whether the last channel is the dose that boosted trees have told.
     """
 
     structure_names: tuple[str, ...]
     target_names: tuple[str, ...]
     recipe: InputRecipe
+    told: bool = False
 
     @property
     def first_structure(self) -> int:
@@ -179,6 +187,11 @@ class InputSpec:
     @property
     def n_channels(self) -> int:
         """How many channels the network sees."""
+        return self.first_told + int(self.told)
+
+    @property
+    def first_told(self) -> int:
+        """Index of the channel of the told dose, if there is one."""
         return self.first_physics + len(self.recipe.physics)
 
     @property
@@ -259,7 +272,8 @@ def spec_of(cases: list[OpenCase], recipe: InputRecipe) -> InputSpec:
     prescribed = {name for case in cases for name in case.prescription_gy}
     if not prescribed:
         raise BadInput(f"none of {len(cases)} cases has a prescription; a dose model needs a protocol with one")
-    return InputSpec(names, tuple(n for n in names if n in prescribed), recipe)
+    told = all(case.told is not None for case in cases)
+    return InputSpec(names, tuple(n for n in names if n in prescribed), recipe, told)
 
 
 def refuse_other_structures(cases: list[OpenCase]) -> tuple[str, ...]:
@@ -396,9 +410,11 @@ def read_channels(case: OpenCase, spec: InputSpec, box: Window) -> Singles:
         np.clip(structures, -1.0, 1.0, out=structures)
     else:
         structures[...] = read_box(case, "masks", box, 0)
-    for channel, name in zip(channels[spec.first_physics :], recipe.physics, strict=True):
+    for channel, name in zip(channels[spec.first_physics : spec.first_told], recipe.physics, strict=True):
         channel[...] = read_map(case, name, box)
         channel /= recipe.dose_scale_gy
+    if spec.told:
+        channels[spec.first_told] = read_told(case, box) / np.float32(recipe.dose_scale_gy)
     return channels
 
 
@@ -417,6 +433,19 @@ def read_map(case: OpenCase, name: str, box: Window) -> Singles:
             "beams.maps of the protocol and run `doseledger physics`, or take it out of inputs.physics"
         )
     return cut_box(map_member(case.physics.path, name), box, 0) * np.float32(MAP_STEP_GY)
+
+
+def read_told(case: OpenCase, box: Window) -> Singles:
+    """Return the dose that trees have told of a case in Gy (z, y, x) of a box, 0 beyond the case.
+
+    Raises
+    ------
+    NotReady
+        If they were not asked.
+    """
+    if case.told is None:
+        raise NotReady(f"{case.case_id}: the model stands on boosted trees, which were not asked for its dose")
+    return cut_box(case.told, box, 0) * np.float32(TOLD_STEP_GY)
 
 
 def read_offsets(case: OpenCase, box: Window) -> list[Singles]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from doseledger.core.errors import BadInput
 from doseledger.learn.data.inputs import InputSpec, OpenCase, whole_box
 from doseledger.learn.data.patches import as_tensors, read_sample
-from doseledger.learn.families.diffusion_base import Base, check_base, load_base
+from doseledger.learn.families.bases import Base, check_base, load_base
 from doseledger.learn.networks.denoiser import (
     DoseScale,
     DrawSettings,
@@ -64,6 +64,8 @@ class DiffusionTask(AveragedTask):
         self.recipe, self.spec, self.lr, self.seed, self.scale = recipe, spec, lr, seed, scale
         # Out of the modules' sight: the base is kept in the checkpoint once, and never in train mode.
         self.kept_base, self.base = base.kept if base else None, [base.network] if base else []
+        # The trees below the base: what they tell is among the channels.
+        self.boosted = base.boosted if base else None
 
     def begin_from(self, weights: Mapping[str, Tensor], extras: Mapping[str, Any]) -> None:
         """Take over a trained diffusion's weights, with the scale of x0 that they speak in."""
@@ -102,8 +104,9 @@ class DiffusionTask(AveragedTask):
         return torch.Generator(self.device).manual_seed(int(state[0] >> np.uint64(1)))
 
     def extras(self) -> dict[str, Any]:
-        """Return the scale of x0, and the base model whole."""
-        return {"scale": asdict(self.scale), "base": self.kept_base}
+        """Return the scale of x0, and the base model whole, with what it stands on itself."""
+        below = {"boosted": self.boosted.kept()} if self.boosted else {}
+        return {"scale": asdict(self.scale), "base": self.kept_base, **below}
 
     def validation_step(self, batch: dict[str, Any], index: int) -> None:
         """Draw one dose of a whole case, always from the same noise, and add its error to the validation."""
@@ -147,8 +150,15 @@ def make_family(recipe: ModelRecipe, base: Path | None) -> Family:
     stands_on = load_base(base) if recipe.diffusion.residual and base is not None else None
     parts = {"base": {"model": stands_on.checkpoint.model, "sha256": stands_on.sha256}} if stands_on else {}
     make_task = partial(make_diffusion_task, base=stands_on)
-    passes, ancestors = recipe.diffusion.validation_steps, stands_on.checkpoint.ancestors if stands_on else ()
-    return Family(module=__name__, make_task=make_task, parts=parts, passes=passes, ancestors=ancestors)
+    boosted = stands_on.boosted if stands_on else None
+    return Family(
+        module=__name__,
+        make_task=make_task,
+        parts=parts,
+        passes=recipe.diffusion.validation_steps,
+        ancestors=stands_on.checkpoint.ancestors if stands_on else (),
+        told=boosted.told if boosted else None,
+    )
 
 
 def make_diffusion_task(run: TrainingRun, spec: InputSpec, cases: CasesByPart, *, base: Base | None) -> DiffusionTask:

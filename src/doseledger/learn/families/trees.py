@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from doseledger.core.errors import BadInput, NotReady
-from doseledger.core.fanout import Tell
 from doseledger.core.files import write_text
+from doseledger.core.types import Tell
 from doseledger.learn.data.features import training_voxels
 from doseledger.learn.data.inputs import InputSpec, OpenCase, spec_of
 from doseledger.learn.networks.trees import FINAL, Trees, fold_name, grow_trees
@@ -70,7 +70,7 @@ def fit_trees(run: TrainingRun, places: Places, *, tell: Tell, red_flags: RedFla
         write_text(places.out / "train.log", "\n".join(lines) + "\n")
 
     boosting = recipe.boosting
-    drawn = training_voxels(cases["train"], spec, recipe.features, boosting.voxels_per_case, run.seed)
+    drawn = training_voxels(cases["train"], spec, boosting.voxels_per_case, run.seed)
     n_voxels = sum(len(dose) for _, dose in drawn)
     log(f"{run.model}: {boosting.n_trees} trees on {n_voxels} voxels of {len(drawn)} cases, {boosting.folds} folds")
     folds = fold_numbers(len(drawn), boosting.folds, run.seed)
@@ -100,7 +100,7 @@ def probe_trees(run: TrainingRun, opened: list[OpenCase], n_steps: int) -> Probe
     """Return what so many trees, grown on a few voxels of the first training case, do to their error on them."""
     recipe = _recipe(run)
     spec = spec_of(opened, recipe.inputs)
-    features, dose = training_voxels(opened[:1], spec, recipe.features, PROBE_VOXELS, run.seed)[0]
+    features, dose = training_voxels(opened[:1], spec, PROBE_VOXELS, run.seed)[0]
     few = {"n_trees": n_steps, "leaf_voxels": min(recipe.boosting.leaf_voxels, max(len(dose) // 20, 1)), "rate": 0.3}
     trees = grow_trees(features, dose, recipe.boosting.model_copy(update=few))
     # What is told before any tree, and after each.
@@ -136,7 +136,7 @@ def _scores(trees: Trees, cases: CasesByPart, spec: InputSpec, recipe: TreesReci
     """Mean absolute error of the validation cases at voxels drawn as for training, under both names."""
     found = []
     for case in cases["val"]:
-        drawn = training_voxels([case], spec, recipe.features, recipe.boosting.voxels_per_case, 0)[0]
+        drawn = training_voxels([case], spec, recipe.boosting.voxels_per_case, 0)[0]
         found.append(_error_gy(trees, drawn, case))
     return dict.fromkeys(DOSE_SCORES, float(np.mean(found)))
 

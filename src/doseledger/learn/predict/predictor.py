@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from doseledger.core.case import write_npz
+from doseledger.core.cluster import HERE, Scale
 from doseledger.core.errors import BadCase
-from doseledger.core.fanout import Tell
+from doseledger.core.fanout import over_cases
 from doseledger.core.files import atomic_path
 from doseledger.core.tables import SPLITS, read_table
-from doseledger.core.types import IntTriple
-from doseledger.learn.data.inputs import OpenCase, Window, case_files, defined_voxels, open_case
+from doseledger.core.types import IntTriple, Tell
+from doseledger.learn.data.inputs import CaseFile, OpenCase, Window, case_files, defined_voxels, open_case
 from doseledger.learn.training.checkpoint import Checkpoint
 
 Arrays = dict[str, NDArray[Any]]
@@ -90,26 +92,75 @@ class SplitPart:
     physics: Path | None = None
 
 
-def predict_part(predictor: Predictor, part: SplitPart, out: Path, *, tell: Tell) -> None:
+@dataclass(frozen=True)
+class Opener:
+    """How any process opens a model: what can be sent to one, as a `Predictor` can't.
+
+    Parameters
+    ----------
+    open
+        Opens a checkpoint, with the settings of its prediction; a function of a module.
+    checkpoint, recipe
+        What it is given.
+    then
+        What is made of the predictor; a function of a module.
+    """
+
+    open: Callable[[Path, Any], Predictor]
+    checkpoint: Path
+    recipe: Any
+    then: Callable[[Predictor], Predictor] | None = None
+
+    def __call__(self) -> Predictor:
+        """Return the predictor; a process that opened it last has it at hand."""
+        if _opened[:1] != [self]:
+            predictor = self.open(self.checkpoint, self.recipe)
+            _opened[:] = [self, self.then(predictor) if self.then else predictor]
+        return _opened[1]
+
+
+_opened: list[Any] = []
+
+
+def predict_part(model: Predictor | Opener, part: SplitPart, out: Path, *, scale: Scale = HERE, tell: Tell) -> None:
     """Predict every case of one part of the splits and write `<case_id>.npz` for each.
+
+    Parameters
+    ----------
+    model
+        An opener, where other processes are to predict.
+    scale
+        Where cases are predicted.
 
     Raises
     ------
     NotReady
         If a case is absent, or its bytes are not those in the splits.
     BadCase
-        If a case does not fit what the model was trained on.
+        If a case does not fit what the model was trained on; the others have been predicted then.
     """
     table = read_table(part.splits, SPLITS)
-    physics = part.physics if predictor.checkpoint.beams else None
+    physics = part.physics if predictor_of(model).checkpoint.beams else None
     files = case_files(part.cases, table, part.which, fold=part.fold, repeat=part.repeat, physics=physics)
-    for count, file in enumerate(files, start=1):
-        began = time.perf_counter()
-        case = open_case(file)
-        arrays = predictor.predict(case)
-        predictor.save(out / f"{case.case_id}.npz", case, arrays)
-        seconds = time.perf_counter() - began
-        tell(f"[{count}/{len(files)}] {case.case_id}: {_describe(arrays)}, {seconds:.1f} s")
+    work = partial(_predict_file, model)
+    wanted = {file.case_id: (file, out / f"{file.case_id}.npz") for file in files}
+    outcome = over_cases(work, wanted, scale, tell=tell, note=str)
+    for error in outcome.failed.values():
+        raise error
+
+
+def predictor_of(model: Predictor | Opener) -> Predictor:
+    """Return a model as it is, or opened."""
+    return model() if isinstance(model, Opener) else model
+
+
+def _predict_file(model: Predictor | Opener, file: CaseFile, target: Path) -> str:
+    """Predict one case, and return what is to be said of it."""
+    predictor, began = predictor_of(model), time.perf_counter()
+    case = open_case(file)
+    arrays = predictor.predict(case)
+    predictor.save(target, case, arrays)
+    return f"{_describe(arrays)}, {time.perf_counter() - began:.1f} s"
 
 
 def _describe(arrays: Arrays) -> str:

@@ -307,17 +307,18 @@ class TrainedRecipe(DoseTrained):
     -----
     `prior`: what the network adds its output to: nothing (`none`), or the prescribed doses inside the targets and the
     training patients' mean dose elsewhere (`mean_dose`). `mean_dose_left_out` is the same for other patients, but in
-    training each case stands on the mean of the others: what it would stand on were it new.
+    training each case stands on the mean of the others: what it would stand on were it new. `boosted` is the dose that
+    the trees tell from which `bases` lets the model start: an input too, and cross-fitted in training.
     """
 
     kind: Literal["dose"]
-    prior: Literal["mean_dose", "mean_dose_left_out", "none"]
+    prior: Literal["mean_dose", "mean_dose_left_out", "boosted", "none"]
     loss: LossRecipe
 
     @model_validator(mode="after")
     def _prior_has_its_inputs(self) -> Self:
         seen = self.inputs
-        if self.prior != "none" and (seen.structures != "sdf" or "none" in (seen.prescription, seen.place)):
+        if "mean" in self.prior and (seen.structures != "sdf" or "none" in (seen.prescription, seen.place)):
             raise ValueError(
                 f"prior {self.prior} needs structures sdf, a prescription and a place among the inputs; these are "
                 f"{seen.structures}, {seen.prescription} and {seen.place}; set prior: none for such an ablation"

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field
 
 from doseledger.core.schema import Block
-from doseledger.learn.recipes.dose import Count, InputRecipe, ModelRecipe, NotNegative, Positive, TrainedPart
+from doseledger.learn.recipes.dose import Count, InputRecipe, ModelRecipe, TrainedPart
 
 
 class BoostingRecipe(Block):
@@ -16,7 +16,7 @@ class BoostingRecipe(Block):
     Notes
     -----
     `n_trees` trees of at most `leaves` leaves of at least `leaf_voxels` voxels; each corrects `rate` of what the ones
-    before it leave over; `l2` holds leaves small. `voxels_per_case` are drawn of each case's body. `folds` parts of the
+    before it leave over. `voxels_per_case` are drawn of each case's body. `folds` parts of the
     training cases are each told by trees that were grown on the others: no training case is told by itself.
     """
 
@@ -24,16 +24,8 @@ class BoostingRecipe(Block):
     leaves: Annotated[int, Field(ge=2)]
     leaf_voxels: Count
     rate: Annotated[float, Field(gt=0, le=1)]
-    l2: NotNegative
     voxels_per_case: Count
     folds: Annotated[int, Field(ge=2)]
-
-
-class FeatureRecipe(Block):
-    """What trees see of a voxel beside the inputs: distances up to `distance_mm`, surroundings of `smooth_mm`."""
-
-    distance_mm: Positive
-    smooth_mm: list[Positive]
 
 
 class TreesPredict(Block):
@@ -47,7 +39,6 @@ class TrainedTrees(TrainedPart):
 
     kind: Literal["trees"]
     inputs: InputRecipe
-    features: FeatureRecipe
     boosting: BoostingRecipe
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,8 +12,8 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from doseledger.core.fanout import Tell
 from doseledger.core.files import atomic_path, write_text
+from doseledger.core.types import Tell
 from doseledger.learn.run import SEGMENT_SCORES, Task, monitored_in, trained_name
 from doseledger.learn.training.checkpoint import Checkpoint, save_checkpoint
 from doseledger.learn.training.optimiser import plateau_share
@@ -86,7 +87,7 @@ class Recorder(pl.Callback):
         self.losses: list[torch.Tensor] = []
         self.case_ids: list[str] = []
         self.trained_scores: dict[str, float] = {}
-        self.began = 0.0
+        self.began, self.skipped = 0.0, 0
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs of this one: of the epoch under way the losses, of each process its own."""
@@ -104,8 +105,9 @@ class Recorder(pl.Callback):
         self.losses = [loss.to(pl_module.device) for loss in self.losses]
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock."""
-        self.losses, self.began = [], time.perf_counter()
+        """Start the clock, and look how many steps were left out before."""
+        task: Any = pl_module
+        self.losses, self.began, self.skipped = [], time.perf_counter(), int(task.skipped)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -137,11 +139,13 @@ class Recorder(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the epoch down; Lightning has validated before this when it was time to."""
-        epoch, task = trainer.current_epoch, pl_module
+        task: Any = pl_module
+        epoch = trainer.current_epoch
         fit = task.recipe.fit
         validated = (epoch + 1) % fit.validate_every == 0
         scores = task.validation_scores() if validated else {}
-        losses = gather(float(torch.stack(self.losses).double().mean()))
+        finite = [loss for loss in torch.stack(self.losses).double().tolist() if math.isfinite(loss)]
+        losses = gather(sum(finite) / len(finite) if finite else math.nan)
         row = {
             "epoch": epoch + 1,
             "steps": trainer.global_step,
@@ -151,6 +155,8 @@ class Recorder(pl.Callback):
             **scores,
             "seconds": time.perf_counter() - self.began,
         }
+        if int(task.skipped) > self.skipped:
+            self.live.tell(f"{int(task.skipped)} steps left out so far: loss or gradients were not finite")
         self.history.append(row)
         monitored = self.groups.scores[0]
         better = validated and scores[monitored] < self.best.get(monitored, float("inf"))

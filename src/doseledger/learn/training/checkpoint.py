@@ -96,7 +96,7 @@ class Checkpoint:
         """
         if not isinstance(self.recipe.inputs, InputRecipe):
             raise BadInput(f"{self.model}: its kind is {self.recipe.kind}, which predicts no dose")
-        return InputSpec(self.structure_names, self.target_names, self.recipe.inputs)
+        return InputSpec(self.structure_names, self.target_names, self.recipe.inputs, "boosted" in self.extras)
 
 
 def make_checkpoint(  # noqa: PLR0913

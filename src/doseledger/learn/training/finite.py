@@ -1,4 +1,4 @@
-"""Stop training on NaN or infinite loss, and name the cases."""
+"""Steps on NaN or infinite gradients left out, and a training stopped by too many."""
 
 from __future__ import annotations
 
@@ -7,28 +7,45 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from doseledger.core.errors import BadCase, BadInput
 
+# So many steps of a training may be left out; 16-bit arithmetic gives one in some hundreds.
+MOST_SKIPPED = 10
 # What a validation measures errors under.
 MEASURED_UNDER = ("valid_dose", "body")
 
 
-def refuse_infinite_loss(loss: Tensor, case_ids: Sequence[str], *, epoch: int, index: int) -> None:
-    """Refuse a loss that is not finite.
+def skip_infinite_step(network: nn.Module, skipped: Tensor, case_ids: Sequence[str], *, epoch: int) -> None:
+    """Leave the next step out if its gradients are not finite, and count it; one in a training harms nothing.
+
+    Parameters
+    ----------
+    network
+        Has its gradients; all of them are taken away where one is not finite, and no weight moves.
+    skipped
+        How many steps were left out so far, int64 (); counted on.
+    case_ids
+        Cases of the step's batch.
 
     Raises
     ------
     BadInput
-        Naming the cases of the batch and what to do.
+        At the step after `MOST_SKIPPED`: naming the cases of the batch and what to do.
     """
-    if not torch.isfinite(loss):
+    gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
+    if torch.isfinite(nn.utils.get_total_norm(gradients)):
+        return
+    skipped += 1
+    if skipped > MOST_SKIPPED:
         raise BadInput(
-            f"the loss became {loss.item()} in epoch {epoch}, batch {index}, on {', '.join(case_ids)}: look at these "
-            "cases (`doseledger case show`); if they are sound, lower lr or optimiser.clip_norm, or train with "
-            "precision 32-true"
+            f"loss or gradients are not finite for the {int(skipped)}th time, in epoch {epoch}, on "
+            f"{', '.join(case_ids)}: look at these cases (`doseledger case show`); if they are sound, lower lr or "
+            "optimiser.clip_norm, or train with precision 32-true"
         )
+    # An optimiser leaves a weight without gradient as it is.
+    network.zero_grad(set_to_none=True)
 
 
 def refuse_no_voxel(batch: Mapping[str, Any]) -> None:

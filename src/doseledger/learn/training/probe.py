@@ -77,6 +77,8 @@ def probe_steps(
         return tried
     recipe, reader = run.network_recipe, run.family.reader
     opened = [open_case(file) for file in files[: recipe.sampling.batch_size]]
+    if run.family.told is not None:
+        opened = [run.family.told(case) for case in opened]
     spec = reader.spec_of(opened, recipe.inputs)
     with explained_memory_errors(recipe):
         if run.parent is not None:

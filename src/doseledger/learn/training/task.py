@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import pytorch_lightning as pl
+import torch
 from torch import Tensor, nn
 
 from doseledger.learn.run import DOSE_SCORES, mean_scores
-from doseledger.learn.training.finite import refuse_infinite_loss, refuse_infinite_scores
+from doseledger.learn.training.finite import refuse_infinite_scores, skip_infinite_step
 from doseledger.learn.training.optimiser import scheduled_optimiser
 
 
@@ -22,27 +23,36 @@ class NetworkTask(pl.LightningModule):
     network: nn.Module
     recipe: Any
     lr: float
+    skipped: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         # Of each case of the validation so far.
         self.errors: list[tuple[float, ...]] = []
+        self.case_ids: list[str] = []
+        # Steps left out so far; a buffer, so that a resumed run counts on.
+        self.register_buffer("skipped", torch.zeros((), dtype=torch.int64))
 
     @abstractmethod
     def batch_loss(self, batch: dict[str, Any], index: int) -> tuple[Tensor, Tensor]:
         """Return the batch's loss, a scalar, and what the network said."""
 
     def training_step(self, batch: dict[str, Any], index: int) -> Tensor:
-        """Return the batch's loss.
+        """Return the batch's loss."""
+        self.case_ids = list(batch["case_id"])
+        loss, _ = self.batch_loss(batch, index)
+        # An absolute error that is NaN has a gradient of 0: made NaN, so that all processes leave the step out.
+        return loss if torch.isfinite(loss) else loss * torch.nan
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Leave out a step whose gradients are not finite.
 
         Raises
         ------
         BadInput
-            If it is not finite: naming the cases of the batch and what to do.
+            If that was too often: naming the cases of the batch and what to do.
         """
-        loss, _ = self.batch_loss(batch, index)
-        refuse_infinite_loss(loss, batch["case_id"], epoch=self.current_epoch, index=index)
-        return loss
+        skip_infinite_step(self.network, self.skipped, self.case_ids, epoch=self.current_epoch)
 
     def begin_from(self, weights: Mapping[str, Tensor], extras: Mapping[str, Any]) -> None:
         """Take over a trained network's weights, those that predict; the optimiser begins anew."""

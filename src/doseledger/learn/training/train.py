@@ -18,9 +18,9 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from doseledger.core.code import reached_code
 from doseledger.core.errors import BadInput, NotReady
-from doseledger.core.fanout import Tell
 from doseledger.core.files import sha256_of_file
 from doseledger.core.tables import SPLITS, read_table
+from doseledger.core.types import Tell
 from doseledger.learn.data.inputs import OpenCase, case_files, open_case
 from doseledger.learn.data.patches import case_loader, patch_loader
 from doseledger.learn.recipes.dose import CommonRecipe
@@ -40,6 +40,7 @@ from doseledger.learn.training.ranks import (
 )
 from doseledger.learn.training.resume import ResumeState, join_state, open_state
 from doseledger.learn.training.run_files import device_name, resolved_settings, write_run_files
+from doseledger.learn.training.told import told_cases
 from doseledger.learn.watch.heartbeat import Pulse, stacks_on_request
 from doseledger.learn.watch.live import Live
 from doseledger.learn.watch.loggers import Record, open_logger
@@ -102,7 +103,6 @@ def train(
     team = team_of(run.devices, run.nodes)
     cases = open_cases(run, places)
     refuse_seen_split(run, read_table(places.splits, SPLITS))
-    spec = run.family.reader.spec_of([*cases["train"], *cases["val"]], run.recipe.inputs)
     parts = fingerprint_parts(run, places, cases)
     if team.is_main:
         state = open_state(places.state_root, run.model, parts, fresh=fresh, twins=team.size == 1)
@@ -116,6 +116,9 @@ def train(
         log: Tell = _unheard
         if team.is_main:
             log = _start_log(places, state, tell)
+        cases = told_cases(run.family, cases, state.folder / f"told{team.rank}", log)
+        spec = run.family.reader.spec_of([*cases["train"], *cases["val"]], run.recipe.inputs)
+        if team.is_main:
             write_run_files(run, places.out, places.splits, spec, cases)
         live = Live(places.out, red_flags, log)
         if team.is_main:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from doseledger.core.fanout import Tell
 from doseledger.core.files import write_json
+from doseledger.core.types import Tell
 from doseledger.learn.watch.loggers import Row, Sink
 from doseledger.learn.watch.red_flags import RedFlagLimits, red_flags
 

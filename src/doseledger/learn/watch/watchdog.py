@@ -19,8 +19,8 @@ from typing import Literal
 import psutil
 
 from doseledger.core.errors import NotReady
-from doseledger.core.fanout import Tell
 from doseledger.core.files import write_text
+from doseledger.core.types import Tell
 from doseledger.learn.watch.diagnosis import diagnose
 from doseledger.learn.watch.heartbeat import STATE_FILE, WATCHED_BY, Beat, find_beat
 

@@ -20,6 +20,7 @@ from doseledger.parity.arrays import ArrayHead, array_heads
 from doseledger.parity.check import NPZ, FileCheck
 
 FORMAT_VERSION = 1
+MOST_BLOCK_BYTES = 1 << 28
 MANIFEST, TABLE, SUMS, README, PAGE, CONTRACT = (
     "manifest.json", "files.csv", "SHA256SUMS", "README.md", "manifest.md", "contract.yaml",
 )  # fmt: skip
@@ -59,7 +60,8 @@ class Index(Block):
     scenario: str
     size: Count
     parts: Annotated[list[Part], Field(min_length=1)]
-    block_bytes: Annotated[int, Field(ge=1)]
+    # So much is read at once.
+    block_bytes: Annotated[int, Field(ge=1, le=MOST_BLOCK_BYTES)]
     blocks: list[Digest]
     sums_sha256: Digest
     audit: AuditRow | None

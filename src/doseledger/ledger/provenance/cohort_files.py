@@ -18,6 +18,7 @@ from doseledger.dosimetry.goals import lint_goals
 from doseledger.gates.limits import Thresholds, load_thresholds
 from doseledger.gates.suites import read_suite
 from doseledger.ingest.sources import SOURCES
+from doseledger.ingest.survey.proposals import find_doubts
 from doseledger.ledger.provenance.git import ask_git
 
 # Ends of the names of features that are of one structure; and what has such names and is none.
@@ -68,6 +69,14 @@ def find_lacks(layout: Layout, settings: Settings) -> list[Lack]:
                 "delete the names that are wrong, then the line `proposed:`: what is left are aliases",
             )
             for structure, names in protocol.proposed.items()
+        ]
+        lacks += [
+            Lack(
+                str(layout.protocol),
+                f"a survey found: {doubt}",
+                "write what the clinic prescribes and draws, then delete the line `# SURVEY:` of each",
+            )
+            for doubt in find_doubts(layout.protocol.read_text(encoding="utf-8"))
         ]
         lacks += _goal_lacks(layout, protocol)
         lacks += _suite_lacks(layout, protocol)

@@ -1,4 +1,4 @@
-"""A new project: pipeline, settings, limits, templates and CI files."""
+"""A new project: pipeline, settings, limits, templates, hooks of Git."""
 
 from __future__ import annotations
 

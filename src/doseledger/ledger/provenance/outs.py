@@ -1,4 +1,4 @@
-"""Tables, verdicts and weights held to the hashes in dvc.lock."""
+"""Tables, verdicts, weights and predictions held to the hashes in dvc.lock."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from doseledger.ledger.provenance.dvc_files import lock_stages
 from doseledger.ledger.provenance.recorded import MODEL_STAGES
 from doseledger.ledger.provenance.snapshot import LOCK_DEPS, parse_yaml
 
-# Of which stages a stage's command reads tables, verdicts or weights; a test holds it to dvc.yaml.
+# Of which stages a stage's command reads tables, verdicts, weights or predictions; a test holds it to dvc.yaml.
 READS: dict[str, tuple[str, ...]] = {
     "check_data": ("split",),
     "drift": ("split", "check_data"),
@@ -23,22 +23,22 @@ READS: dict[str, tuple[str, ...]] = {
     "preflight": ("split", "check_data"),
     "train": ("split", "check_data", "preflight"),
     "predict": ("split", "train"),
-    "evaluate": ("split",),
-    "shortcuts": ("split", "train"),
+    "evaluate": ("split", "predict"),
+    "shortcuts": ("split", "train", "predict"),
     "judge": ("split", "check_data", "drift", "train", "evaluate", "shortcuts"),
-    "report": ("split", "check_data", "preflight", "train", "evaluate", "shortcuts", "judge"),
+    "report": ("split", "check_data", "preflight", "train", "predict", "evaluate", "shortcuts", "judge"),
     "gate": ("judge",),
 }
 # All that is read of a finished run.
-OF_A_RUN = ("split", "check_data", "drift", "preflight", "train", "evaluate", "shortcuts", "judge")
-# Of an out that is a folder, training's alone is hashed: cases and predictions name their own SHA256 in tables.
-FOLDERS = "models"
+OF_A_RUN = ("split", "check_data", "drift", "preflight", "train", "predict", "evaluate", "shortcuts", "judge")
+# The outs that are hashed though they are folders: the SHA256 of cases stands in tables, physics is made of cases.
+FOLDERS = ("models/", "data/predictions/")
 TABLES = frozenset({".csv", ".json"})
 
 
 @dataclass(frozen=True)
 class ChangedOut:
-    """A file, or training's folder, that is not what dvc.lock records of the stage that made it."""
+    """A file, or a folder of weights or predictions, that is not what dvc.lock records of the stage that made it."""
 
     stage: str
     path: str
@@ -62,14 +62,14 @@ def full_names(stages: Sequence[str], cohort: str, model: str | None) -> list[st
 
 
 def recorded_outs(lock: Mapping[str, Any], stages: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Return (stage, MD5) by path of the tables, verdicts and weights that a dvc.lock records of stages."""
+    """Return (stage, MD5) by path of what a dvc.lock records of stages: tables, verdicts, weights, predictions."""
     known = lock.get("stages")
     found = {}
     for name in stages:
         stage = known.get(name) if isinstance(known, dict) else None
         for out in (stage.get("outs") or []) if isinstance(stage, dict) else []:
             path = PurePosixPath(str(out["path"]))
-            if out.get("md5") and (path.suffix in TABLES or path.parts[:1] == (FOLDERS,)):
+            if out.get("md5") and (path.suffix in TABLES or str(path).startswith(FOLDERS)):
                 found[str(path)] = (name, str(out["md5"]))
     return found
 

@@ -88,6 +88,15 @@ def code_files(layout: Layout, settings: Settings) -> dict[Path, dict[str, str]]
     return files
 
 
+def stale_code(layout: Layout, settings: Settings) -> list[Path]:
+    """Return the files of code that say something else than the code; none where the pipeline has not run yet."""
+    if not layout.code.is_dir():
+        return []
+    wanted = code_files(layout, settings)
+    there = set(layout.code.rglob("*.json"))
+    return sorted(path for path in {*wanted, *there} if path not in there or read_json(path) != wanted.get(path))
+
+
 def cohort_files(layout: Layout) -> dict[Path, Any]:
     """Return a cohort's protocol, goals and limits, resolved, by file.
 

@@ -12,8 +12,9 @@ from typing import Any, Literal
 import psutil
 
 from doseledger.core.damage import DAMAGED
-from doseledger.ledger.provenance.git import ask_git, run_git
-from doseledger.ledger.provenance.stamp import PARAMS_FILE, cached_outs
+from doseledger.ledger.provenance.git import run_git
+from doseledger.ledger.provenance.staged import data_in_git
+from doseledger.ledger.provenance.stamp import PARAMS_FILE
 from doseledger.ledger.runs.index import is_alive, rows_of_states
 
 DVC_TEMPORARY = Path(".dvc") / "tmp"
@@ -109,12 +110,7 @@ def _busy(at_work: dict[int, str]) -> Iterator[Symptom]:
 
 
 def _patients_in_git(root: Path) -> Iterator[Symptom]:
-    """Tracked files that the ignore rules name, and those below outs of DVC, whatever became of the rules."""
-    listed = ask_git(root, "ls-files", "--cached", "--ignored", "--exclude-standard", "-z") or ""
-    if outs := cached_outs(root):
-        listed += ask_git(root, "ls-files", "--cached", "-z", "--", *outs) or ""
-    tracked = sorted({path for path in listed.split("\0") if path})
-    if tracked:
+    if tracked := data_in_git(root):
         some = ", ".join(tracked[:3]) + (f" and {len(tracked) - 3} more" if len(tracked) > 3 else "")
         folders = sorted({str(Path(path).parent) for path in tracked})
         yield Symptom(

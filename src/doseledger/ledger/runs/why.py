@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from doseledger.core.errors import BadInput
-from doseledger.core.layout import PARAMS_FILE, Layout, Machine
+from doseledger.core.layout import LOCK_FILE, PARAMS_FILE, PIPELINE_FILE, Layout, Machine
 from doseledger.core.settings import Settings
+from doseledger.core.sheet import as_text, make_table, plural
 from doseledger.ledger.audit.log import read_entries
+from doseledger.ledger.provenance.dvc_files import entries, read_lock, read_pipeline
 from doseledger.ledger.provenance.dvc_project import StageState, pipeline_state
 from doseledger.ledger.provenance.git import ask_git
 from doseledger.ledger.provenance.recorded import flatten
@@ -22,6 +25,7 @@ from doseledger.ledger.provenance.stages import code_files, cohort_files, model_
 WRITERS = ("code", "settings", "model_settings")
 # How many commits back a small file is looked for, and how many of its changes are told.
 COMMITS, SHOWN = 50, 6
+GB = 1e9
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,39 @@ def describe_reruns(reruns: list[Rerun]) -> list[str]:
     if known:
         lines.append(f"{len(reruns)} stages; the {len(known)} of known cost took {_duration(sum(known))}")
     return lines
+
+
+def describe_plan(reruns: list[Rerun], root: Path) -> list[str]:
+    """Return what a repro will do as lines for people: each stage with its time last time, and the disk it needs.
+
+    Notes
+    -----
+    Disk is what the outs of these stages took last time, in the folder and once more in DVC's cache where that can't
+    share blocks with it. A part of it may be there already.
+    """
+    if not reruns:
+        return ["nothing to do: every stage is up to date"]
+    rows = []
+    for one in reruns:
+        # A stage of another dvc.yaml bears its path.
+        told = read_pipeline(root / (one.stage.rpartition(":")[0] or PIPELINE_FILE))
+        words = str(told.get(_stem(one.stage), {}).get("desc", "")).partition(";")[0]
+        rows.append((one.stage, "not known" if one.seconds is None else _duration(one.seconds), words))
+    table = make_table("What would run", ("Stage", "#Last time", "What"), rows)
+    known = [one.seconds for one in reruns if one.seconds is not None]
+    took = f"; those of known cost took {_duration(sum(known))} last time" if known else ""
+    return [*as_text(table, colour=False).splitlines(), f"{plural(len(reruns), 'stage')}{took}", _disk(reruns, root)]
+
+
+def _disk(reruns: list[Rerun], root: Path) -> str:
+    """What the stages' outs took on disk last time, and what is free."""
+    lock, names = read_lock(root / LOCK_FILE), {one.stage for one in reruns}
+    outs = {out["path"]: out.get("size") for name in names & set(lock) for out in entries(lock[name], "outs", name)}
+    n_bytes = sum(int(size) for size in outs.values() if size)
+    free = f"{shutil.disk_usage(root).free / GB:.1f} GB are free"
+    if not n_bytes:
+        return f"disk: not known before a first run (the shipped cohort takes about 3 GB with DVC's cache); {free}"
+    return f"disk: the outs took {n_bytes / GB:.2f} GB last time, up to twice that with DVC's cache; {free}"
 
 
 def _small_files(layout: Layout, settings: Settings) -> dict[str, Any]:

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from doseledger.core.errors import BadInput
 from doseledger.core.protocol import Goal
+from doseledger.core.words import spell_metric
 from doseledger.dosimetry.dvh.grammar import parse_statistic
-from doseledger.report.figures.style import COLOURS, DASHED, new_figure, point_style
+from doseledger.report.figures.style import COLOURS, DASHED, FONT_PT, new_figure, point_style
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,6 +26,8 @@ LONGEST_ROW = 32
 # Of the first prediction, of a second and a third one; the plan is solid.
 LINE_STYLES: tuple[Any, ...] = (DASHED, (0, (1, 1.4)), (0, (6, 1.5, 1, 1.5)))
 TALLEST_IN = 7.2
+# Rows of differences that stand below each other before a second column begins.
+ROWS_OF_ONE_COLUMN = 14
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ def training_panels(columns: Sequence[str]) -> list[Panel]:
 
 
 def _curves(columns: Sequence[str]) -> tuple[Curve, ...]:
-    return tuple(Curve(name, name.removesuffix("_gy").replace("_", " ")) for name in columns)
+    return tuple(Curve(name, spell_metric(name).replace(" (Gy)", "").replace(", ", ",\n")) for name in columns)
 
 
 def plot_training(history: pd.DataFrame, best_epoch: int | None) -> Figure:
@@ -236,11 +239,27 @@ def plot_differences(labels: Sequence[str], values: Sequence[NDArray[np.float64]
     axis_label
         What is on x, with its unit.
     """
-    # Rows come closer together where there are many, so that figure and caption fit one page.
-    row_in = min(0.27, max(0.2, TALLEST_IN / max(1, len(labels))))
-    figure = new_figure(0.75 + row_in * len(labels))
-    axis = figure.subplots()
+    # Many rows stand in two columns, and closer together, so that figure and caption leave room on a page.
+    columns = 2 if len(labels) > ROWS_OF_ONE_COLUMN else 1
+    rows = -(-len(labels) // columns)
+    row_in = min(0.27 if columns == 1 else 0.22, max(0.2, TALLEST_IN / max(1, rows)))
+    figure = new_figure(0.75 + row_in * rows)
     rng = np.random.default_rng(0)
+    axes = figure.subplots(1, columns, sharex=True, squeeze=False)[0]
+    for axis, first in zip(axes, range(0, max(1, len(labels)), max(1, rows)), strict=True):
+        _draw_rows(axis, labels[first : first + rows], values[first : first + rows], rng)
+        axis.set_ylim(rows - 0.5, -0.5)
+    if columns == 1:
+        axes[0].set_xlabel(axis_label)
+    else:
+        figure.supxlabel(axis_label, fontsize=FONT_PT, y=0.01)
+    figure.tight_layout()
+    return figure
+
+
+def _draw_rows(
+    axis: Axes, labels: Sequence[str], values: Sequence[NDArray[np.float64]], rng: np.random.Generator
+) -> None:
     for row, points in enumerate(values):
         there = points[np.isfinite(points)]
         if row % 2 == 0:
@@ -252,8 +271,5 @@ def plot_differences(labels: Sequence[str], values: Sequence[NDArray[np.float64]
             axis.plot([there.mean()] * 2, [row - 0.38, row + 0.38], color=COLOURS[1], linewidth=2.4)
     axis.axvline(0.0, color="#444444", linewidth=1.0)
     axis.set_yticks(range(len(labels)), labels)
-    axis.set(ylim=(len(labels) - 0.5, -0.5), xlabel=axis_label)
     axis.grid(visible=False, axis="y")
     axis.tick_params(axis="y", length=0)
-    figure.tight_layout()
-    return figure

@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from doseledger.core.sheet import MISSING, Cell, Table, format_number, make_table, plural
+from doseledger.core.words import spell_mask
 from doseledger.dosimetry.intervals import CONFIDENCE, holm
 from doseledger.evaluate.compare import compare_models
 from doseledger.evaluate.summary import DRAW_SEED, RANKED_BY
 from doseledger.ledger.runs.compared_runs import ComparedRun, differing_settings
 from doseledger.report.blocks import Card
-from doseledger.report.tables.results import HEADLINE_MASKS, MAE_COLUMN, goal_states, spell_mask
+from doseledger.report.tables.results import HEADLINE_MASKS, MAE_COLUMN, goal_states
 
 Statistics = dict[str, Any]
 SIGNIFICANT = 1 - CONFIDENCE

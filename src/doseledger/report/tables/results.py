@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from doseledger.core.errors import BadInput
 from doseledger.core.settings import EvaluateSettings
 from doseledger.core.sheet import MISSING, Cell, State, Table, format_number, make_table, plural
+from doseledger.core.words import spell_mask
 from doseledger.dosimetry.intervals import bootstrap_interval
 from doseledger.evaluate.case import gamma_column, gamma_name
 from doseledger.evaluate.summary import DRAW_SEED, RANKED_BY
@@ -21,12 +22,6 @@ from doseledger.ledger.runs.facts import RunFacts
 from doseledger.report.blocks import Card
 
 MAE_COLUMN = re.compile(r"mae_(?P<mask>.+)_gy")
-# Errors that are not of a structure.
-REGIONS = {
-    "above_10_percent": "dose above 10 % of the highest prescription",
-    "body": "body",
-    "valid_dose": "valid dose",
-}
 # Errors that stand in the summary and in the table of cases.
 HEADLINE_MASKS = ("above_10_percent", "body")
 # Patients whose goals are judged otherwise that one sentence names.
@@ -37,11 +32,6 @@ def mae_masks(case_metrics: pd.DataFrame) -> dict[str, str]:
     """Return {column: mask} of the errors in the table of cases."""
     found = {str(name): MAE_COLUMN.fullmatch(str(name)) for name in case_metrics.columns}
     return {name: match["mask"] for name, match in found.items() if match}
-
-
-def spell_mask(mask: str) -> str:
-    """Return how a mask is called in the report; a structure keeps its name."""
-    return REGIONS.get(mask, mask)
 
 
 def gamma_names(settings: EvaluateSettings) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from doseledger.core.sheet import Cell, Table, format_number, make_table, plural
+from doseledger.core.words import in_words, spell_metric
 from doseledger.gates.model.judge import NOT_JUDGED
 from doseledger.report.blocks import Alarm
 
@@ -51,15 +52,15 @@ def candidate_table(verdict: dict[str, Any]) -> Table:
 def _limit_rows(title: str, verdict: dict[str, Any], key: str, missed: Cell) -> Table:
     rows = [
         (
-            limit["metric"],
+            spell_metric(limit["metric"]),
             format_number(limit["found"], 3),
             str(limit["wanted"]).replace("<=", "≤").replace(">=", "≥"),
             Cell("met", "good") if limit["ok"] else missed,
-            limit["source"],
+            f"{limit['source']} [{limit['metric']}]",
         )
         for limit in verdict.get("details", {}).get(key, [])
     ]
-    columns = ("Metric", "#Found", "#Limit", "Verdict", "Source of the limit")
+    columns = ("Metric", "#Found", "#Limit", "Verdict", "Source of the limit [its name in thresholds.yaml]")
     judged = verdict["digest"] != NOT_JUDGED
     empty = "No limits are written down for this model." if judged else "This could not be judged; see the findings."
     return make_table(title, columns, rows, empty=empty)
@@ -71,7 +72,7 @@ def red_flags_table(verdict: dict[str, Any]) -> Table:
         (
             finding["gate"],
             Cell(finding["severity"], "bad" if finding["severity"] == "error" else "warn"),
-            finding["message"],
+            in_words(finding["message"]),
         )
         for finding in verdict.get("findings", [])
         if finding["gate"] in RED_FLAGS
@@ -97,7 +98,7 @@ def findings_table(verdicts: list[dict[str, Any]]) -> Table:
             finding["gate"],
             finding["case_id"] or "cohort",
             Cell(finding["severity"], "bad" if finding["severity"] == "error" else "warn"),
-            finding["message"],
+            in_words(finding["message"]),
         )
         for gate, finding in found[:SHOWN_FINDINGS]
     ]
@@ -113,7 +114,9 @@ def gate_alarms(verdicts: list[dict[str, Any]]) -> list[Alarm]:
     for verdict in verdicts:
         if verdict["ok"]:
             continue
-        errors = [finding["message"] for finding in verdict.get("findings", []) if finding["severity"] == "error"]
+        errors = [
+            in_words(finding["message"]) for finding in verdict.get("findings", []) if finding["severity"] == "error"
+        ]
         title = f"The {verdict['gate']} gate failed."
         alarms.append(Alarm("bad", title, f"{plural(len(errors), 'error')}:", tuple(errors[:5])))
     return alarms

@@ -1,4 +1,4 @@
-"""The dose model that a diffusion stands on."""
+"""Models that others start from: a diffusion's dose network, a network's trees."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from torch import nn
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import sha256_of_file
-from doseledger.learn.data.inputs import InputSpec
+from doseledger.learn.data.inputs import InputSpec, beams_of
+from doseledger.learn.networks.boosted import BoostedDose, boosted_of
 from doseledger.learn.networks.with_prior import dose_network
 from doseledger.learn.recipes.dose import CommonTrained
 from doseledger.learn.run import CasesByPart, TrainingRun
@@ -31,6 +32,11 @@ class Base:
         recipe = self.checkpoint.recipe.model_dump(mode="json")
         weights = {name: tensor.detach().cpu() for name, tensor in self.checkpoint.weights.items()}
         return {"model": self.checkpoint.model, "sha256": self.sha256, "recipe": recipe, "weights": weights}
+
+    @property
+    def boosted(self) -> BoostedDose | None:
+        """The trees that it stands on itself, if it does."""
+        return boosted_of(self.checkpoint.extras, self.checkpoint.model)
 
 
 def load_base(path: Path) -> Base:
@@ -77,4 +83,41 @@ def check_base(run: TrainingRun, spec: InputSpec, cases: CasesByPart, base: Base
         raise BadInput(
             f"{run.model}: base {name} was trained on other cases: without {', '.join(strangers[:3]) or 'none'}, with "
             f"{', '.join(surplus[:3]) or 'none'} besides; train the base on this fold and these cases first"
+        )
+
+
+def check_trees(run: TrainingRun, spec: InputSpec, cases: CasesByPart, trees: BoostedDose) -> None:
+    """Refuse trees that see what the network's cases do not have.
+
+    Raises
+    ------
+    BadInput
+        Naming what differs.
+    """
+    if trees.spec.structure_names != spec.structure_names or set(trees.spec.target_names) != set(spec.target_names):
+        raise BadInput(f"{run.model}: base {trees.model} knows other structures or targets; train it again")
+    if unseen := set(trees.recipe.physics) - set(run.recipe.physics):
+        raise BadInput(
+            f"{run.model}: base {trees.model} sees the maps {', '.join(sorted(unseen))}, inputs.physics of "
+            f"{run.model} does not name them; give both blocks the same"
+        )
+    if trees.beams is not None and trees.beams != beams_of(cases["train"]):
+        raise BadInput(f"{run.model}: base {trees.model} was grown with maps of other beams; train it again")
+
+
+def check_told(run: TrainingRun, cases: CasesByPart, trees: BoostedDose) -> None:
+    """Refuse trees that were grown on other cases than are trained on now.
+
+    Raises
+    ------
+    BadInput
+        Naming some of them. A case that trees have seen and that does not train now would look too easy.
+    """
+    strangers = [case.case_id for case in cases["train"] if case.file.sha256 not in trees.told_by]
+    # Preflight opens a few training cases only, and no others.
+    surplus = set(trees.told_by) - {case.file.sha256 for case in cases["train"]} if "val" in cases else set()
+    if strangers or surplus:
+        raise BadInput(
+            f"{run.model}: base {trees.model} was trained on other cases: without {', '.join(strangers[:3]) or 'none'}"
+            f", with {len(surplus)} besides; train the base on this fold and these cases first"
         )

@@ -1,0 +1,90 @@
+"""Each tolerance of what goes back to the clinic: just inside is written, just outside is refused or told."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from doseledger.core.errors import BadCase
+from doseledger.core.grid import Grid
+from doseledger.core.protocol import Goal
+from doseledger.deliver import masks, structure_objects
+from doseledger.deliver.masks import MaskSet, check_image, mask_on_image
+from doseledger.deliver.wishes import objective_of
+
+GRID = Grid((10, 12, 14), (3.0, 2.0, 2.0), (-13.5, -11.0, -13.0))
+
+
+def masks_of(grid: Grid = GRID, ct_hu: np.ndarray | None = None) -> MaskSet:
+    mask = np.zeros(grid.shape_zyx, np.bool_)
+    mask[2:8, 3:9, 3:10] = True
+    return MaskSet("case_1", grid, {"PTV": mask}, ct_hu=ct_hu)
+
+
+@pytest.mark.parametrize(("off_hu", "is_same"), [(0, True), (1, True), (2, False), (3, False), (40, False)])
+def test_an_image_is_the_cases_up_to_one_hu(off_hu: int, is_same: bool) -> None:
+    ct_hu = np.arange(np.prod(GRID.shape_zyx)).reshape(GRID.shape_zyx).astype(np.int16)
+    other = ct_hu.copy()
+    other[4, 5, 6] += off_hu
+    with nullcontext() if is_same else pytest.raises(BadCase, match=f"values differ by up to {off_hu} inside"):
+        check_image(masks_of(ct_hu=ct_hu), other, GRID)
+
+
+@pytest.mark.parametrize(("off_mm", "is_inside"), [(0.0, True), (2.0, True), (2.009, True), (2.02, False)])
+def test_masks_may_reach_half_a_voxel_of_each_grid_beyond_the_image(off_mm: float, is_inside: bool) -> None:
+    moved = Grid(GRID.shape_zyx, GRID.spacing_mm, (-13.5, -11.0, -13.0 + off_mm))
+    with nullcontext() if is_inside else pytest.raises(BadCase, match="the masks lie from"):
+        check_image(masks_of(), np.zeros(GRID.shape_zyx, np.int16), moved)
+
+
+@pytest.mark.parametrize(("off_mm", "is_copied"), [(0.0, True), (0.0099, True), (0.0105, False), (0.9, False)])
+def test_a_mask_within_the_hundredth_of_a_mm_of_the_image_is_copied(
+    off_mm: float, is_copied: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mask = masks_of().masks["PTV"]
+    asked: list[Grid] = []
+    plain = masks.resample_linear
+    monkeypatch.setattr(masks, "resample_linear", lambda *args: asked.append(args[1]) or plain(*args))
+    found = mask_on_image(mask, GRID, Grid((12, 14, 16), GRID.spacing_mm, (-16.5, -13.0, -15.0 + off_mm)))
+    assert (not asked) is is_copied
+    assert found.sum() == mask.sum()
+
+
+def goal(statistic: str, operator: str, limit: float, unit: str) -> Goal:
+    return Goal.model_validate({"structure": "Rectum", "statistic": statistic, "operator": operator, "limit": limit,
+                                "unit": unit, "source": "a test"})  # fmt: skip
+
+
+def test_an_organ_is_asked_for_three_percent_less_and_a_target_for_what_was_wished() -> None:
+    assert objective_of(goal("mean", "<=", 40.0, "Gy"), 50.0, is_target=False).dose_gy == pytest.approx(38.8)
+    assert objective_of(goal("max", "<=", 75.0, "Gy"), 50.0, is_target=True).dose_gy == 75.0
+    assert objective_of(goal("D95%", ">=", 70.0, "Gy"), 50.0, is_target=True).dose_gy == 70.0
+
+
+@pytest.mark.parametrize(("percent", "asked"), [(98.0, 98.0), (99.0, 99.0), (99.5, 99.0), (100.0, 99.0)])
+def test_no_more_than_99_percent_of_a_volume_is_asked_for(percent: float, asked: float) -> None:
+    assert objective_of(goal("V40Gy", ">=", percent, "%"), 50.0, is_target=True).volume_percent == asked
+
+
+@pytest.mark.parametrize(("off_percent", "is_written"), [(0.0, True), (0.99, True), (-0.99, True), (1.01, False)])
+def test_contours_may_hold_one_percent_more_or_less_than_their_mask(
+    off_percent: float, is_written: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mask = masks_of().masks["PTV"]
+    volume = float(mask.sum()) * GRID.voxel_volume_cc * (1 + off_percent / 100.0)
+    right = float(mask.sum()) * GRID.voxel_volume_cc
+    monkeypatch.setattr(structure_objects, "_structure_set", lambda *_: None)
+    monkeypatch.setattr(structure_objects, "read_back", lambda *_: {"PTV": volume, "Rectum": right})
+    named: list[Any] = [
+        SimpleNamespace(name=name, mask=mask, described=SimpleNamespace(name=name)) for name in ("PTV", "Rectum")
+    ]
+    image: Any = SimpleNamespace(grid=GRID)
+    study: Any = None
+    reasons: dict[str, str] = {}
+    kept, _, _ = structure_objects.contoured(named, study, image, masks_of(), reasons)
+    assert [each.name for each in kept] == (["PTV", "Rectum"] if is_written else ["Rectum"])
+    assert list(reasons) == ([] if is_written else ["PTV"])

@@ -1,0 +1,40 @@
+"""Each tolerance of the records of runs: just inside is the same, just outside is told."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from doseledger.core.errors import BadInput
+from doseledger.ledger.runs.query import parse_condition
+from doseledger.ledger.runs.recompute import differs
+from doseledger.ledger.runs.training_check import _end
+
+
+@pytest.mark.parametrize(("n", "is_read"), [(1000, True), (1001, False), (1099, False)])
+def test_a_condition_has_at_most_a_thousand_characters(n: int, is_read: bool) -> None:
+    text = "seed == 1".ljust(n)
+    with nullcontext() if is_read else pytest.raises(BadInput, match=f"has {n} characters, wanted at most 1000"):
+        assert parse_condition(text, {"seed": 1})({"seed": 1})
+
+
+@pytest.mark.parametrize(("off", "is_other"), [
+    (0.0, False), (1.9e-6, False), (-1.9e-6, False), (2.1e-6, True), (-2.1e-6, True), (np.nan, True), (np.inf, True),
+])  # fmt: skip
+def test_a_number_that_is_measured_again_may_be_off_by_its_rounding(off: float, is_other: bool) -> None:
+    assert differs(3.0, 3.0 + off) is is_other
+
+
+@pytest.mark.parametrize(("share", "is_told"), [(0.0, False), (0.9e-5, False), (1.05e-5, True), (np.nan, True)])
+def test_a_score_of_the_history_is_the_checkpoints_to_five_digits(share: float, is_told: bool) -> None:
+    scores = {"val_mae_body_gy": 2.0}
+    best = SimpleNamespace(epoch=2, scores=scores, recipe=None)
+    record: Any = SimpleNamespace(best=best, last=SimpleNamespace(epoch=2))
+    frame = pd.DataFrame({"epoch": [1, 2], "val_mae_body_gy": [3.0, 2.0 * (1 + share)]})
+    told = [finding.message for finding in _end(record, frame) if "val_mae_body_gy of epoch 2" in finding.message]
+    assert bool(told) is is_told

@@ -1,0 +1,134 @@
+"""A search for settings: what may be drawn, what is chosen, how it goes on, and what it says of its best."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from doseledger.core.errors import BadInput, NotReady
+from doseledger.core.layout import Layout
+from doseledger.ledger.provenance.revisions import Revision
+from doseledger.ledger.runs import sweep as module
+from doseledger.ledger.runs.sweep import Range, Search, describe_sweep, read_range, run_trial, sweep
+
+SPACE = [read_range("lr=1e-4:1e-2:log"), read_range("dose_unet.fit.max_epochs=2:9"), read_range("kind=a,b")]
+
+
+def search(run: Callable[..., float], store: Path, n: int = 2, lines: list[str] | None = None) -> list[dict[str, Any]]:
+    return sweep(Search("s", SPACE, n, 1, store), run, (lines if lines is not None else []).append)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("lr=1e-4:1e-2:log", Range("lr", 1e-4, 1e-2, True)),
+        ("a.b=1:8", Range("a.b", 1, 8)),
+        ("a=-1.5:2", Range("a", -1.5, 2)),
+        ("a=adam,adamw", Range("a", words=("adam", "adamw"))),
+    ],
+)
+def test_a_range_is_read(text: str, found: Range) -> None:
+    assert read_range(text) == found
+
+
+@pytest.mark.parametrize(
+    "text", ["lr", "lr=", "lr=1", "=1:2", "lr=2:1", "lr=0:1:log", "lr=1:2:3", "lr=a:b", "lr=1:nan"]
+)
+def test_what_is_no_range_is_refused_with_what_is(text: str) -> None:
+    with pytest.raises(BadInput, match="wanted KEY=LOW:HIGH, KEY=LOW:HIGH:log or KEY=A,B,C"):
+        read_range(text)
+
+
+def test_without_optuna_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(NotReady, match=r'pip install "doseledger\[sweep\]"'):
+        search(lambda name, values: 0.0, tmp_path)
+
+
+def test_two_trials_are_run_the_best_is_first_and_the_search_goes_on(tmp_path: Path) -> None:
+    pytest.importorskip("optuna", reason="doseledger[sweep] is not installed")
+    tried: dict[str, Mapping[str, Any]] = {}
+
+    def run(name: str, values: Mapping[str, Any]) -> float:
+        tried[name] = values
+        return 10.0 - len(tried)
+
+    lines: list[str] = []
+    found = search(run, tmp_path, lines=lines)
+    assert list(tried) == ["s-0", "s-1"]
+    for values in tried.values():
+        assert 1e-4 <= values["lr"] <= 1e-2
+        assert isinstance(values["dose_unet.fit.max_epochs"], int)
+        assert values["kind"] in ("a", "b")
+    assert [one["name"] for one in found] == ["s-1", "s-0"]
+    assert lines[0].startswith("s-0: 9 with lr=")
+    # As another process would, with the same seed: it draws other settings.
+    assert [one["name"] for one in search(run, tmp_path, 1)] == ["s-2", "s-1", "s-0"]
+    assert len({values["lr"] for values in tried.values()}) == 3
+
+
+def test_a_trial_that_fails_is_told_and_the_others_go_on_unless_all_do(tmp_path: Path) -> None:
+    pytest.importorskip("optuna", reason="doseledger[sweep] is not installed")
+
+    def run(name: str, values: Mapping[str, Any]) -> float:
+        if name == "s-0":
+            raise NotReady("its experiment failed: no memory")
+        return 1.0
+
+    lines: list[str] = []
+    assert [one["name"] for one in search(run, tmp_path / "a", 3, lines)] == ["s-1", "s-2"]
+    assert lines[0] == "s-0: its experiment failed: no memory"
+
+    def fail(name: str, values: Mapping[str, Any]) -> float:
+        raise NotReady("no memory")
+
+    with pytest.raises(NotReady, match="the first 3 trials of s all failed"):
+        search(fail, tmp_path / "b", 9)
+
+
+def test_the_best_is_said_to_be_chosen_on_validation_cases() -> None:
+    found = [{"name": "s-1", "score": 2.0, "settings": {"lr": 0.1}}, {"name": "s-0", "score": 3.0, "settings": {}}]
+    text = "\n".join(describe_sweep(found, 4, 3))
+    assert "s-1 is the best of 2 trials on 4 validation cases" in text
+    assert "none of the 3 test cases was predicted" in text
+    assert "dvc exp apply s-1 && dvc repro" in text
+    assert describe_sweep([], 4, 3) == ["no trial has a score"]
+
+
+def test_a_trial_is_an_experiment_that_ends_with_training(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+    status = [0]
+
+    def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        asked.append(command)
+        return subprocess.CompletedProcess(command, status[0], "", "ERROR: failed to reproduce 'train'\n")
+
+    def fetch(root: Path, path: str, revision: str, out: Path) -> None:
+        assert (path, revision) == ("models/phantom/dose_unet/history.csv", "c" * 40)
+        rows = {"epoch": [1, 2, 3], "steps": [1, 2, 3], "lr": 0.1, "train_loss": 1.0, "seconds": 1.0}
+        pd.DataFrame({**rows, "val_mae_valid_dose_gy": [3.0, 2.5, None]}).to_csv(out, index=False)
+
+    monkeypatch.setattr(module.subprocess, "run", run)
+    monkeypatch.setattr(module, "fetch_file", fetch)
+    monkeypatch.setattr(module, "experiments", lambda root: [Revision("c" * 40, "", "", experiment="s-0")])
+    at = Layout(repository, "phantom").model("dose_unet")
+    values = {"lr": 0.003, "dose_unet.loss.dvh": 0.1}
+    assert run_trial(tmp_path, at, "s-0", values, message="a trial") == 2.5
+    (command,) = asked
+    assert command[1:9] == ["-m", "dvc", "exp", "run", "--temp", "--name", "s-0", "--message"]
+    # A key that only model_base has is new in the model's block.
+    assert command[10:14] == ["--set-param", "lr=0.003", "--set-param", "+dose_unet.loss.dvh=0.1"]
+    assert command[-1] == "train@phantom-dose_unet"
+    with pytest.raises(NotReady, match="DVC ran s-9 and kept no experiment"):
+        run_trial(tmp_path, at, "s-9", values, message="a trial")
+    status[0] = 1
+    with pytest.raises(NotReady, match="its experiment failed: ERROR: failed to reproduce 'train'"):
+        run_trial(tmp_path, at, "s-0", values, message="a trial")
