@@ -141,7 +141,7 @@ def set_up(path: Path) -> None:
     """Settings of this cohort; the image without a label is accepted."""
     params = read_yaml(path)
     params |= {"cohort": COHORT, "models": list(MODELS), "bases": {}}
-    params["scale"]["workers"] = 0
+    params["scale"]["pool"] = "here"
     params["ingest"]["accept_failed"] = {"hippocampus_099": "an image without label, on purpose"}
     params["report"]["figure_dpi"] = 50
     params["splits"]["fractions"] = {"train": 0.5, "val": 0.17, "test": 0.33}
