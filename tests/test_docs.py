@@ -402,7 +402,6 @@ NOT_OURS = {
     "python3": "the reader's own environment", "docker": "a container", "apptainer": "a container",
     "printf": "damage on purpose, as tests/ledger do", "sed": "damage on purpose, as tests/ledger do",
     "dciodvfy": "tests/deliver/test_dose.py runs it", "for": "a loop over what is tested by itself",
-    "dask": "tests/core/test_fanout.py starts them", "sudo": "the administrator of a machine",
 }  # fmt: skip
 
 
