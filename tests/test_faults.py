@@ -43,8 +43,9 @@ TARGETS = [BELOW[1], BELOW[-1]] if POINTS else OF_DATA[-1:]
 in_full = pytest.mark.skipif(not POINTS, reason="part of `make faults`")
 KILLED = [(stage, at) for stage in OF_DATA + BELOW for at in range(POINTS)] or [("ingest@phantom", 0)]
 TINY = {
-    "phantom.n_patients": 4, "phantom.workers": 0, "phantom.in_plane_pixels": 96, "phantom.segments_per_arc": 24,
-    "phantom.iterations": 40, "phantom.attempts": 1, "ingest.workers": 0, "evaluate.workers": 0,
+    "scale.pool": "here", "models": ["dose_unet"], "bases": {}, "dose_unet.prior": "mean_dose",
+    "phantom.n_patients": 4, "phantom.in_plane_pixels": 96, "phantom.segments_per_arc": 24,
+    "phantom.iterations": 40, "phantom.attempts": 1,
     "splits.fractions.train": 0.5, "splits.fractions.val": 0.25, "splits.fractions.test": 0.25,
     "evaluate.verify_gamma_points": 5, "report.figure_dpi": 40, "dose_unet.fit.max_epochs": 2,
     "model_base.fit.validate_every": 1, "model_base.sampling.patch_zyx": [16, 32, 32],

@@ -47,8 +47,10 @@ def test_a_survey_lies_beside_the_dump_and_the_log_names_nobody(dump, arguments,
     page = (out / "survey.html").read_text()
     assert page.count("data:image/jpeg;base64,") == 3
     assert not re.search(r"(src|href)=[\"'](?!data:|#)", page)
-    assert "http" not in re.sub(r"data:image/jpeg;base64,[^\"]+", "", page)
-    for text in (page, (out / "survey.json").read_text()):
+    # Letters of a picture's code may spell anything.
+    words = re.sub(r"data:image/jpeg;base64,[^\"]+", "", page)
+    assert "http" not in words
+    for text in (words, (out / "survey.json").read_text()):
         assert not any(word in text for word in ("Jane", "Doe", "4711"))
     log = this_machine().audit_log.read_text()
     assert not any(word in log for word in ("Jane", "Doe", "4711", str(tmp_path / "export")))

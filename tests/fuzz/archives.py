@@ -216,7 +216,7 @@ def checkpoint_kind(write: Callable[[Path], None]) -> Kind:
 
     readers: dict[str, Reader] = {
         "load": load,
-        "seen": lambda folder, out: Told({"seen": seen_of_checkpoint(folder / "best.ckpt")}),
+        "seen": lambda folder, out: Told({"seen": seen_of_checkpoint(folder / "best.ckpt", "")}),
         "model": lambda folder, out: model_of(folder / "best.ckpt"),
     }
     return Kind(make, spoil, readers)

@@ -86,7 +86,7 @@ def test_a_cohort_linked_otherwise_is_converted_anew(patient, factory, tmp_path)
     index = tmp_path / "index.json"
 
     def run(link):
-        return ingest(raw, tmp_path / "out", protocol, IngestRun(0, index=index, link=link), lambda line: None)
+        return ingest(raw, tmp_path / "out", protocol, IngestRun(index=index, link=link), lambda line: None)
 
     assert (run("references").converted, run("references").reused) == (1, 1)
     assert run("frame-of-reference").converted == 1
@@ -96,7 +96,7 @@ def test_an_unreadable_groups_table_is_one_sentence(patient, factory, tmp_path):
     patient.save(tmp_path / "raw" / "anon_1")
     (tmp_path / "raw" / "groups.csv").write_bytes("größe".encode("latin-1"))
     with pytest.raises(BadInput, match=r"groups\.csv: not a CSV table"):
-        ingest(tmp_path / "raw", tmp_path / "out", Protocol.model_validate(factory.PROTOCOL), IngestRun(0), print)
+        ingest(tmp_path / "raw", tmp_path / "out", Protocol.model_validate(factory.PROTOCOL), IngestRun(), print)
 
 
 def test_a_spacing_that_no_patient_has_stops_its_case_before_memory_is_asked_for(convert, patient):

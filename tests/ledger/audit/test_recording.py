@@ -80,7 +80,8 @@ def test_what_changes_data_models_or_verdicts_is_recorded() -> None:
         "registry get", "runs check", "runs archive",
     } <= set(AUDITED)  # fmt: skip
     judges = typer.main.get_command(app).commands["check"].commands  # type: ignore[attr-defined]
-    assert {f"check {name}" for name in judges} <= set(AUDITED)
+    # What hooks of Git ask before a commit is not recorded.
+    assert {f"check {name}" for name in judges if name not in ("staged", "code")} <= set(AUDITED)
 
 
 def record(log: Path, footprint: Footprint, error: BaseException | None = None) -> list[dict[str, Any]]:
