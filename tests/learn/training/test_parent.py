@@ -89,9 +89,7 @@ def test_a_child_begins_with_what_its_parent_says(kind: str, kinds: dict[str, Tr
     assert any(not torch.equal(weight, parent.weights[name]) for name, weight in fresh.weights().items())
 
 
-def test_a_child_on_other_cases_tells_none_by_means_that_are_not_its_parents(
-    make_run: MakeRun, places: Places
-) -> None:
+def test_a_child_on_other_cases_tells_none_by_means_that_are_not_its_parents(make_run: MakeRun, places: Places) -> None:
     run = make_run({"prior": "mean_dose_left_out"})
     cases = open_cases(run, places)["train"]
     spec = run.family.reader.spec_of(cases, run.recipe.inputs)
