@@ -128,6 +128,7 @@ def sweep(
 
     Example: doseledger sweep dose_unet --space lr=1e-4:1e-2:log --space dose_unet.loss.target_weight=1.0:8.0
     """
+    from doseledger.core.files import sha256_of_file
     from doseledger.core.tables import SPLITS, read_table
     from doseledger.ledger.runs.sweep import Search, describe_sweep, read_range, run_trial
     from doseledger.ledger.runs.sweep import sweep as run_sweep
@@ -141,7 +142,9 @@ def sweep(
     def run(trial: str, values: Mapping[str, Value]) -> float:
         return run_trial(machine.root, paths, trial, values, message=message)
 
-    found = run_sweep(Search(name, ranges, trials, seed, machine.sweeps), run, tell)
+    part = f"fold {at.settings.fold}, repeat {at.settings.repeat}"
+    of = f"{model} on {at.layout.cohort}, {part} of splits {sha256_of_file(at.layout.splits)[:12]}"
+    found = run_sweep(Search(name, ranges, trials, seed, machine.sweeps, of), run, tell)
     show(found, as_json, "\n".join(describe_sweep(found, int(counts.get("val", 0)), int(counts.get("test", 0)))))
 
 

@@ -49,3 +49,20 @@ def test_the_window_is_of_structures_alone(make_case: Callable[..., Case], tmp_p
     values[~case.masks.any(axis=0)] = 3000
     assert fingerprint([opened(tmp_path, replace(case, ct_hu=values))]).window[1] < 600
     assert np.isfinite(fingerprint([opened(tmp_path, case)]).window).all()
+
+
+def test_cases_of_other_sizes_that_have_targets_alone_give_no_structure(
+    make_case: Callable[..., Case], tmp_path: Path
+) -> None:
+    cases = []
+    for case, n in ((make_case("case_0001"), 24), (make_case("case_0002"), 22)):
+        assert case.dose_gy is not None
+        organs = [name not in case.prescription_gy for name in case.structure_names]
+        masks = case.masks[:, :n].copy()
+        masks[organs] = False
+        cut = {name: getattr(case, name)[:n] for name in ("ct_hu", "body", "dose_gy", "valid_dose")}
+        grid = replace(case.grid, shape_zyx=(n, *case.grid.shape_zyx[1:]))
+        cases.append(opened(tmp_path, replace(case, grid=grid, masks=masks, sdf_mm=case.sdf_mm[:, :n], **cut)))
+    found = fingerprint(cases)
+    assert found.structure_names == ()
+    assert found.window == (-1000.0, 1000.0)

@@ -174,7 +174,11 @@ def test_trees_that_see_maps_which_the_network_does_not_are_refused(
 
 
 def test_a_network_that_begins_with_another_stands_on_that_ones_trees(
-    make_boosted: Callable[..., TrainingRun], make_recipe: Callable[..., Recipe], places: Places, trees: Path
+    make_boosted: Callable[..., TrainingRun],
+    make_recipe: Callable[..., Recipe],
+    places: Places,
+    cohort: Any,
+    trees: Path,
 ) -> None:
     run = make_boosted()
     train(run, places, fresh=False, tell=quiet)
@@ -187,6 +191,12 @@ def test_a_network_that_begins_with_another_stands_on_that_ones_trees(
     train(further, replace(places, out=places.out.with_name("child")), fresh=False, tell=quiet)
     kept = load_checkpoint(places.out.with_name("child") / "checkpoints/best.ckpt").extras["boosted"]
     assert kept["sha256"] == sha256_of_file(trees)
+    # Were it told of no such parent, what the trees have seen would count as new.
+    strange = replace(further, parent=None)
+    cases = {"train": cohort.open()[:2], "val": cohort.open("val")}
+    told = told_cases(family, cases, places.out / "told", quiet)
+    with pytest.raises(BadInput, match="trees of its base, have seen 1 cases that it doesn't know of, as it begins"):
+        make_task(strange, spec_of(told["train"], child.inputs), told)
 
 
 def test_a_diffusion_on_a_network_on_trees_draws_from_its_own_file_alone(

@@ -65,10 +65,17 @@ def test_trees_as_arrays_say_what_scikit_learn_says() -> None:
 
 
 def test_folds_are_even_and_hang_on_the_seed() -> None:
-    folds = fold_numbers(10, 3, seed=1)
+    patients = list("abcdefghij")
+    folds = fold_numbers(patients, 3, seed=1)
     assert sorted(np.bincount(folds)) == [3, 3, 4]
-    assert folds == fold_numbers(10, 3, seed=1) != fold_numbers(10, 3, seed=2)
-    assert len(set(fold_numbers(2, 5, seed=1))) == 2
+    assert folds == fold_numbers(patients, 3, seed=1) != fold_numbers(patients, 3, seed=2)
+    assert len(set(fold_numbers(["a", "b"], 5, seed=1))) == 2
+
+
+def test_two_plans_of_a_patient_are_in_one_fold() -> None:
+    patients = list("abcdefghij")
+    once = fold_numbers(patients, 3, seed=1)
+    assert fold_numbers(patients + patients, 3, seed=1) == once + once
 
 
 def test_features_never_see_the_dose(cohort: Any, recipe: TreesRecipe, tmp_path: Path) -> None:

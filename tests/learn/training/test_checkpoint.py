@@ -16,6 +16,7 @@ from torch import nn
 
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.learn.recipes.dose import Recipe
+from doseledger.learn.run import Ancestor
 from doseledger.learn.training.checkpoint import Checkpoint, fill, load_checkpoint, save_checkpoint
 
 
@@ -208,3 +209,13 @@ def test_damage_of_every_form_is_one_message(content: bytes | None, checkpoint: 
 def test_weights_of_another_network_are_refused_with_its_layer(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"best\.ckpt: its weights don't fit the network.*bias"):
         fill(nn.Linear(2, 3), {"weight": torch.zeros(3, 2)}, tmp_path / "best.ckpt")
+
+
+def test_two_ancestors_of_one_name_lose_none_of_their_cases(checkpoint: Checkpoint) -> None:
+    lines = [
+        Ancestor("dose_unet", "prostate", letter * 64, 1, {"case_0001": letter * 64}, {"case_0003": letter * 64})
+        for letter in "def"
+    ]
+    found = replace(checkpoint, ancestors=tuple(lines))
+    assert set(found.all_trained_on.values()) == {letter * 64 for letter in "abdef"}
+    assert set(found.all_selected_on.values()) == {letter * 64 for letter in "cdef"}

@@ -89,6 +89,17 @@ def test_a_child_begins_with_what_its_parent_says(kind: str, kinds: dict[str, Tr
     assert any(not torch.equal(weight, parent.weights[name]) for name, weight in fresh.weights().items())
 
 
+def test_a_child_on_other_cases_tells_none_by_means_that_are_not_its_parents(make_run: MakeRun, places: Places) -> None:
+    run = make_run({"prior": "mean_dose_left_out"})
+    cases = open_cases(run, places)["train"]
+    spec = run.family.reader.spec_of(cases, run.recipe.inputs)
+    weights = make_task(run, spec, {"train": cases}).weights()
+    child = replace(run, parent=Parent("dose", weights, {}, ()))
+    same, fewer = (make_task(child, spec, {"train": part}) for part in (cases, cases[:2]))
+    assert set(same.network.prior.left_out) == {case.case_id for case in cases}  # type: ignore[union-attr]
+    assert not fewer.network.prior.left_out  # type: ignore[union-attr]
+
+
 def test_a_child_inherits_the_cases_its_parent_has_seen_and_is_refused_on_them(
     make_run: MakeRun, places: Places, tmp_path: Path
 ) -> None:

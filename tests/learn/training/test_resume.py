@@ -46,9 +46,13 @@ def test_another_model_has_nothing_to_do_with_it(tmp_path: Path) -> None:
 
 def test_a_fresh_start_throws_the_state_away(tmp_path: Path) -> None:
     folder = interrupted(tmp_path)
+    told = folder / "told0"
+    told.mkdir()
+    (told / "case.npy").write_bytes(b"told")
     state = open_state(tmp_path, "dose_unet", PARTS, fresh=True)
     assert (state.found, state.why) == (False, "a fresh start was asked for")
     assert not (folder / "last.ckpt").exists()
+    assert not told.exists()
 
 
 def test_states_are_listed_and_cleared_by_model(tmp_path: Path) -> None:

@@ -20,8 +20,10 @@ from doseledger.ledger.runs.sweep import Range, Search, describe_sweep, read_ran
 SPACE = [read_range("lr=1e-4:1e-2:log"), read_range("dose_unet.fit.max_epochs=2:9"), read_range("kind=a,b")]
 
 
-def search(run: Callable[..., float], store: Path, n: int = 2, lines: list[str] | None = None) -> list[dict[str, Any]]:
-    return sweep(Search("s", SPACE, n, 1, store), run, (lines if lines is not None else []).append)
+def search(
+    run: Callable[..., float], store: Path, n: int = 2, lines: list[str] | None = None, of: str = "dose_unet on phantom"
+) -> list[dict[str, Any]]:
+    return sweep(Search("s", SPACE, n, 1, store, of), run, (lines if lines is not None else []).append)
 
 
 @pytest.mark.parametrize(
@@ -71,6 +73,13 @@ def test_two_trials_are_run_the_best_is_first_and_the_search_goes_on(tmp_path: P
     # As another process would, with the same seed: it draws other settings.
     assert [one["name"] for one in search(run, tmp_path, 1)] == ["s-2", "s-1", "s-0"]
     assert len({values["lr"] for values in tried.values()}) == 3
+
+
+def test_a_search_of_another_model_or_cohort_does_not_go_on_under_the_same_name(tmp_path: Path) -> None:
+    pytest.importorskip("optuna", reason="doseledger[sweep] is not installed")
+    search(lambda name, values: 1.0, tmp_path, 1)
+    with pytest.raises(BadInput, match="the search s is of dose_unet on phantom, not of seg_organs on phantom; give"):
+        search(lambda name, values: 0.1, tmp_path, 1, of="seg_organs on phantom")
 
 
 def test_a_trial_that_fails_is_told_and_the_others_go_on_unless_all_do(tmp_path: Path) -> None:

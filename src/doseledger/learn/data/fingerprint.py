@@ -79,7 +79,7 @@ def _window(cases: Sequence[OpenCase], names: list[str]) -> tuple[float, float]:
     for case in cases:
         masks = map_member(case.file.path, "masks")
         inside = np.any([masks[case.structure_names.index(name)] for name in names], axis=0) if names else False
-        values = np.asarray(map_member(case.file.path, "ct_hu"))[np.asarray(inside, dtype=np.bool_)]
+        values = np.asarray(map_member(case.file.path, "ct_hu"))[np.asarray(inside, dtype=np.bool_)].ravel()
         found.append(values[:: max(1, len(values) // MOST_VOXELS)].astype(np.float64))
     values = np.concatenate(found)
     low, high = np.percentile(values, (LOW_PERCENTILE, HIGH_PERCENTILE)) if len(values) else (-1000.0, 1000.0)

@@ -121,3 +121,21 @@ def check_told(run: TrainingRun, cases: CasesByPart, trees: BoostedDose) -> None
             f"{run.model}: base {trees.model} was trained on other cases: without {', '.join(strangers[:3]) or 'none'}"
             f", with {len(surplus)} besides; train the base on this fold and these cases first"
         )
+
+
+def refuse_untold(run: TrainingRun, cases: CasesByPart, trees: BoostedDose) -> None:
+    """Refuse another model's trees that have seen cases of which neither this training nor an ancestor says so.
+
+    Raises
+    ------
+    BadInput
+        Naming both models: a test case that such trees have seen would count as new.
+    """
+    known = {case.file.sha256 for case in cases["train"]}.union(*(line.trained_on.values() for line in run.ancestors))
+    # Preflight opens a few training cases only, and no others.
+    if "val" in cases and (untold := set(trees.told_by) - known):
+        begun = f"begins with {run.parent.name}" if run.parent else "begins with none"
+        raise BadInput(
+            f"{run.model}: {trees.model}, the trees of its base, have seen {len(untold)} cases that it doesn't know "
+            f"of, as it {begun}; let `bases` name the model that init_from names"
+        )

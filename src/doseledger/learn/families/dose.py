@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import sha256_of_file
 from doseledger.learn.data.inputs import InputSpec, OpenCase
-from doseledger.learn.families.bases import check_told, check_trees
+from doseledger.learn.families.bases import check_told, check_trees, refuse_untold
 from doseledger.learn.losses.dose import DoseLoss, weighted_mean
 from doseledger.learn.networks.boosted import BoostedDose
+from doseledger.learn.networks.mean_dose import MeanDose
 from doseledger.learn.networks.windows import VALIDATION_OVERLAP, predict_whole
 from doseledger.learn.networks.with_prior import OverPrior, dose_network
 from doseledger.learn.recipes.dose import ModelRecipe, Recipe, TrainedRecipe, refuse_idle_base
@@ -65,6 +67,15 @@ class DoseTask(NetworkTask):
         weights: dict[str, Tensor] = self.network.state_dict()
         return weights
 
+    def begin_from(self, weights: Mapping[str, Tensor], extras: Mapping[str, Any]) -> None:
+        """Take over a trained network's weights, its prior among them."""
+        prior = getattr(self.network, "prior", None)
+        before = [value.clone() for value in prior.buffers()] if isinstance(prior, MeanDose) else []
+        super().begin_from(weights, extras)
+        if isinstance(prior, MeanDose) and not all(map(torch.equal, before, prior.buffers())):
+            # These are parts of another mean than the one that now holds.
+            prior.left_out.clear()
+
     def extras(self) -> dict[str, Any]:
         """Return the trees that the network stands on, so that one file predicts."""
         return {"boosted": self.boosted.kept()} if self.boosted else {}
@@ -102,6 +113,8 @@ def make_dose_task(
         check_trees(run, spec, cases, trees)
         if own:
             check_told(run, cases, trees)
+        else:
+            refuse_untold(run, cases, trees)
     return DoseTask(run.recipe.trained_part(), spec, run.lr * run.recipe.lr_factor, cases["train"], trees)
 
 

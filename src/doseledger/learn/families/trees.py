@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import write_text
+from doseledger.core.tables import SPLITS, read_table
 from doseledger.core.types import Tell
 from doseledger.learn.data.features import training_voxels
 from doseledger.learn.data.inputs import InputSpec, OpenCase, spec_of
@@ -32,18 +34,19 @@ from doseledger.learn.watch.red_flags import RedFlagLimits
 PROBE_VOXELS = 2000
 
 
-def fold_numbers(n_cases: int, n_folds: int, seed: int) -> list[int]:
-    """Return the fold of each training case: dealt evenly, in an order that the seed draws.
+def fold_numbers(patients: Sequence[str], n_folds: int, seed: int) -> list[int]:
+    """Return the fold of each training case, given its patient: patients are dealt evenly, in an order of the seed.
 
     Examples
     --------
-    >>> sorted(fold_numbers(5, 2, seed=1))
-    [0, 0, 0, 1, 1]
+    >>> fold_numbers(["a", "b", "a"], 2, seed=1)
+    [0, 1, 0]
     """
-    order = np.random.default_rng(seed).permutation(n_cases)
-    folds = np.empty(n_cases, dtype=int)
-    folds[order] = np.arange(n_cases) % min(n_folds, n_cases)
-    return [int(fold) for fold in folds]
+    names = list(dict.fromkeys(patients))
+    order = np.random.default_rng(seed).permutation(len(names))
+    folds = np.empty(len(names), dtype=int)
+    folds[order] = np.arange(len(names)) % min(n_folds, len(names))
+    return [int(folds[names.index(patient)]) for patient in patients]
 
 
 def fit_trees(run: TrainingRun, places: Places, *, tell: Tell, red_flags: RedFlagLimits | None = None) -> None:
@@ -73,7 +76,8 @@ def fit_trees(run: TrainingRun, places: Places, *, tell: Tell, red_flags: RedFla
     drawn = training_voxels(cases["train"], spec, boosting.voxels_per_case, run.seed)
     n_voxels = sum(len(dose) for _, dose in drawn)
     log(f"{run.model}: {boosting.n_trees} trees on {n_voxels} voxels of {len(drawn)} cases, {boosting.folds} folds")
-    folds = fold_numbers(len(drawn), boosting.folds, run.seed)
+    patients = read_table(places.splits, SPLITS).drop_duplicates("case_id").set_index("case_id")["pseudonym"]
+    folds = fold_numbers([patients[case.case_id] for case in cases["train"]], boosting.folds, run.seed)
     grown: dict[str, Trees] = {}
     errors = []
     for number in sorted(set(folds)):

@@ -17,7 +17,7 @@ class BoostingRecipe(Block):
     -----
     `n_trees` trees of at most `leaves` leaves of at least `leaf_voxels` voxels; each corrects `rate` of what the ones
     before it leave over. `voxels_per_case` are drawn of each case's body. `folds` parts of the
-    training cases are each told by trees that were grown on the others: no training case is told by itself.
+    training patients are each told by trees that were grown on the others: no training case is told by itself.
     """
 
     n_trees: Count

@@ -249,12 +249,17 @@ def _ancestors(content: Mapping[str, Any]) -> tuple[Ancestor, ...]:
 def _with_inherited(
     own: Mapping[str, str], inherited: Sequence[tuple[Ancestor, Mapping[str, str]]], cohort: str | None = None
 ) -> dict[str, str]:
-    """SHA256 by case id; an ancestor's id that already stands for other bytes, or is another cohort's, names it."""
+    """SHA256 by case id; an ancestor's id that already stands for other bytes, or is another cohort's, names it.
+
+    Two of one name, a model trained again, are told apart by their files.
+    """
     seen = dict(own)
     for line, cases in inherited:
         for case_id, digest in cases.items():
             strange = cohort not in (None, line.cohort) or seen.get(case_id, digest) != digest
-            seen[f"{line.name}: {case_id}" if strange else case_id] = digest
+            name = f"{line.name}: {case_id}" if strange else case_id
+            twice = seen.get(name, digest) != digest
+            seen[f"{line.name} ({line.sha256[:12]}): {case_id}" if twice else name] = digest
     return seen
 
 

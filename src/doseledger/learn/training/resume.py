@@ -70,7 +70,8 @@ def open_state(root: Path, model: str, parts: dict[str, Any], *, fresh: bool, tw
         raise NotReady(f"another process trains this very model now, with {root / model / name}; wait for its end")
     if fresh:
         for file in set(folder.iterdir()) - {folder / LOCK_FILE}:
-            file.unlink()
+            # Doses that trees have told lie in a folder.
+            shutil.rmtree(file) if file.is_dir() else file.unlink()
     if (folder / STATE_FILE).is_file():
         return ResumeState(folder, True, "settings, data and code are those of the interrupted run", lock)
     write_json(folder / PARTS_FILE, parts)

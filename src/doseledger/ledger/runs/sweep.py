@@ -16,13 +16,13 @@ import numpy as np
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import read_yaml
 from doseledger.core.layout import ModelLayout
+from doseledger.core.types import Tell
 from doseledger.learn.run import monitored_in
 from doseledger.ledger.provenance.dvc_project import fetch_file
 from doseledger.ledger.provenance.revisions import experiments
 from doseledger.ledger.runs.training_check import read_history
 
 Value = float | int | str
-Tell = Callable[[str], None]
 # Runs one trial's settings under a name and returns its validation score, the less the better.
 Trial = Callable[[str, Mapping[str, Value]], float]
 # So many trials that fail, before any succeeds, are no bad luck.
@@ -115,6 +115,8 @@ class Search:
         Of the sampler (tree-structured Parzen estimators, Bergstra et al. 2011).
     store
         Folder of searches: one of that name goes on, in several processes at once too.
+    of
+        What is trained, and on what: scores of another model, or on other cases, can't be compared.
     """
 
     name: str
@@ -122,6 +124,7 @@ class Search:
     n_trials: int
     seed: int
     store: Path
+    of: str
 
 
 def sweep(search: Search, run: Trial, tell: Tell) -> list[dict[str, Any]]:
@@ -131,6 +134,8 @@ def sweep(search: Search, run: Trial, tell: Tell) -> list[dict[str, Any]]:
     ------
     NotReady
         If optuna is not installed, or the first trials all fail.
+    BadInput
+        If the search of that name is of something else.
     """
     try:
         import optuna
@@ -141,6 +146,9 @@ def sweep(search: Search, run: Trial, tell: Tell) -> list[dict[str, Any]]:
     search.store.mkdir(parents=True, exist_ok=True)
     storage = f"sqlite:///{(search.store / f'{name}.db').resolve()}"
     study = optuna.create_study(storage=storage, study_name=name, load_if_exists=True)
+    if (before := study.user_attrs.get("of", search.of)) != search.of:
+        raise BadInput(f"the search {name} is of {before}, not of {search.of}; give this one another --name")
+    study.set_user_attr("of", search.of)
 
     def objective(trial: Any) -> float:
         # Anew for each trial, by its number: processes that began with one seed would draw the same.
