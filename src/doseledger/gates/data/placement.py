@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import edt
@@ -29,6 +29,8 @@ DOSE_SHARES = (0.7, 1.0)
 MOST_VOXELS, LEAST_VOXELS, LEAST_SEEN = 20_000, 10, 0.5
 # Outlines that explain less than this anywhere within reach say nothing of their place.
 LEAST_BEST = 0.05
+# A target whose outline gets so much of its prescription has its dose where it lies, however wide the fields are.
+COVERED_SHARE = 0.99
 
 
 @dataclass(frozen=True)
@@ -44,11 +46,14 @@ class Placement:
         The same of the best other place: moved along an axis, or mirrored.
     where
         That place, in words.
+    covered
+        Of a dose: the mean within the target's outline per the prescription, hot spots cut; NaN of an image.
     """
 
     fit: float
     best: float
     where: str
+    covered: float = math.nan
 
     @property
     def share(self) -> float:
@@ -87,7 +92,9 @@ def measure_placement(case: Case, protocol: Protocol) -> dict[str, Placement]:
     if case.dose_gy is not None and main and case.mask(main).any():
         target, window = _find_band(case.mask(main), case.body, case.grid.spacing_mm), DOSE_SHARES
         window = (window[0] * targets[main], window[1] * targets[main])
-        found["dose"] = _place(case.dose_gy, [target], window, steps, case.grid.spacing_mm)
+        place = _place(case.dose_gy, [target], window, steps, case.grid.spacing_mm)
+        within = np.minimum(_values(case.dose_gy, target.inner), targets[main])
+        found["dose"] = replace(place, covered=float(within.mean()) / targets[main])
     return found
 
 
@@ -145,6 +152,8 @@ def judge_dose_place(case: Case, place: Placement, limit: SignLimit) -> list[Fin
         Least fit per the best elsewhere.
     """
     if keeps(place.share, least=limit.warning) or place.best < LEAST_BEST:
+        return []
+    if keeps(place.covered, least=COVERED_SHARE):
         return []
     severity: Severity = "warning" if keeps(place.share, least=limit.error) else "error"
     message = (
