@@ -413,8 +413,8 @@ def test_a_dose_fits_the_main_target_and_nowhere_better(
     )
 
 
-@pytest.mark.parametrize(("covered", "severity"), [(0.991, ""), (0.989, "error"), (math.nan, "error")])
-def test_a_target_that_gets_its_whole_dose_in_place_has_its_own_dose_however_wide_the_fields(
+@pytest.mark.parametrize(("covered", "severity"), [(0.9991, ""), (0.9989, "error"), (math.nan, "error")])
+def test_a_dose_that_covers_the_target_in_place_is_its_own_however_wide_the_fields(
     covered: float, severity: str, healthy: Healthy, image_limits: ImageLimits
 ) -> None:
     found = replace(place(0.1, 0.5), covered=covered)
