@@ -45,7 +45,7 @@ from doseledger.learn.predict.cases import Model, dose_predictor, load_model, pr
 from doseledger.learn.recipes.diffusion import DiffusionRecipe
 from doseledger.learn.recipes.dose import PredictRecipe, Recipe
 from doseledger.learn.training.checkpoint import Checkpoint, save_checkpoint
-from doseledger.planning.fields.maps import physics_maps
+from doseledger.planning.fields.maps import field_dose, physics_maps
 
 PREDICT = PredictRecipe(overlap=0.25, windows_at_once=2, mirror_average=True, project=False, spacing_tolerance=0.25)
 UNSEEN = SeenCases({}, {})
@@ -453,6 +453,29 @@ def test_a_dose_that_beams_can_give_is_told_with_its_distance_and_one_that_nothi
         else:
             assert "from the nearest that 9 beams can give, at most 6.5 % is wanted" in summary["failed"]["anon_1"]
             assert list((tmp_path / out).rglob("*.dcm")) == []
+
+
+def test_a_patient_whose_target_no_field_reaches_is_refused_and_the_others_are_predicted(
+    factory: Any, protocol: Protocol, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = {name: factory.make_patient().save(tmp_path / "in" / name) for name in ("anon_1", "anon_2")}
+    beams = with_beams(protocol)
+    case = convert_case(sources["anon_1"], Origin("anon_1"), beams)
+    dose_gy = physics_maps(field_case(case), beams.beams)["conformal"]
+    answer = replace(dose_predictor(model, PREDICT), predict=lambda _: {"dose_gy": dose_gy})
+    request = DicomRequest(answer, beams, UNSEEN, None, 16)
+
+    def reach(case: Any, beams: Any) -> Any:
+        if not reached:
+            reached.append(case)
+            raise BadInput("a target reaches beyond the largest field")
+        return field_dose(case, beams)
+
+    reached: list[Any] = []
+    monkeypatch.setattr("doseledger.ingest.physics.field_dose", reach)
+    summary = predict_folder(sources, request, tmp_path / "out", lambda line: None)
+    assert "a target reaches beyond the largest field" in summary["failed"]["anon_1"]
+    assert list(summary["predicted"]) == ["anon_2"]
 
 
 @pytest.mark.parametrize(("apart_gy", "sound"), [(4.54, True), (4.56, False), (float("nan"), False)])

@@ -17,6 +17,7 @@ from doseledger.core.protocol import load_goals, load_protocol
 from doseledger.core.sheet import as_text
 from doseledger.deliver.dose import PredictedPatient
 from doseledger.deliver.measured import Yardstick, measure_dose
+from doseledger.report.figures.overview import plot_prediction
 from doseledger.report.prediction import ONE_DOSE, page_maker, predictions_table, tell_prediction
 
 STATISTICS = {"target": ["D95%", "mean"], "organ": ["mean"]}
@@ -64,9 +65,24 @@ def test_the_page_shows_dose_goals_uncertainty_deliverability_and_what_made_it(p
     assert not re.search(r"(?:src|href)=\"(?!data:|#)", page)
 
 
+def test_the_page_tells_a_dose_that_was_projected_from_one_whose_distance_was_measured(patient: Any) -> None:
+    _, measured = patient(undeliverable_gy=1.5, settings={"project": False})
+    _, projected = patient(undeliverable_gy=1.5, settings={"project": True})
+    assert "it lies 1.50 Gy from the nearest that the protocol" in measured
+    assert "The dose is the nearest that" not in measured
+    assert "The dose is the nearest that" in projected
+
+
+def test_a_dose_too_low_for_a_picture_is_a_bad_case(patient: Any) -> None:
+    made, _ = patient()
+    low = np.minimum(made.arrays["dose_gy"], np.float32(13.9))
+    with pytest.raises(BadCase, match=r"no dose reaches 14\.0 Gy anywhere"):
+        plot_prediction(made.case, low, None, {})
+
+
 def test_the_page_is_the_same_in_every_byte_and_shows_spread_where_doses_were_drawn(patient: Any) -> None:
-    _, page = patient(drawn=True, undeliverable_gy=0.41)
-    assert page == patient(drawn=True, undeliverable_gy=0.41)[1]
+    _, page = patient(drawn=True, undeliverable_gy=0.41, settings={"project": True})
+    assert page == patient(drawn=True, undeliverable_gy=0.41, settings={"project": True})[1]
     assert "Below: the spread of the drawn doses." in page
     assert "on average it lies 0.41 Gy from what the model told" in page
 

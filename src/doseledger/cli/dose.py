@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -216,6 +217,9 @@ def control_points(
 
     found: dict[str, dict[str, int]] = {}
     failed = []
+    twice = sorted(name for name, n in Counter(path.stem for path in files).items() if n > 1)
+    if twice:
+        raise BadInput(f"{len(twice)} names are there twice ({', '.join(twice)}), and would be one NPZ; rename a file")
     for path in files:
         try:
             found |= write_control_points(path, out, load_machine(machine))

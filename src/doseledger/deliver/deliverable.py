@@ -9,8 +9,8 @@ from doseledger.core.errors import BadCase
 from doseledger.core.limit import keeps
 from doseledger.core.protocol import Beams
 from doseledger.core.types import GyArray
-from doseledger.ingest.physics import field_case
-from doseledger.planning.fields.maps import field_dose, nearest_dose
+from doseledger.ingest.physics import fields_of
+from doseledger.planning.fields.maps import nearest_dose
 
 # Voxels count from this share of the highest dose on.
 LEAST_SHARE = 0.1
@@ -36,9 +36,14 @@ def undeliverable_gy(case: Case, dose_gy: GyArray, beams: Beams) -> float:
     -------
     float
         Mean over the voxels that get a tenth of the highest dose.
+
+    Raises
+    ------
+    BadCase
+        If the case has no target, or one that no field reaches.
     """
     high = dose_gy >= LEAST_SHARE * dose_gy.max()
-    nearest = nearest_dose(field_dose(field_case(case), beams), dose_gy)
+    nearest = nearest_dose(fields_of(case, beams), dose_gy)
     return float(np.abs(nearest - dose_gy)[high].mean(dtype=np.float64))
 
 

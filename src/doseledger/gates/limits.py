@@ -101,7 +101,8 @@ class ImageLimits(Block):
 
     `least_skin_fit` and `least_organ_fit` are shares of the variance of HU near the outlines that inside and outside
     explain; `least_skin_share` and `least_organ_share` are that per the best one moved by up to 12 mm or mirrored.
-    `dose_share` is the same of the dose near the outline of the main target: a dose must fit it best in place.
+    `dose_share` is the same of the dose near the outline of the main target: a dose must fit it best in place, or
+    cover it there as well as where it fits best.
     """
 
     least_skin_fit: Annotated[float, Field(ge=0, le=1)]

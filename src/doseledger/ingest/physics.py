@@ -23,7 +23,7 @@ from doseledger.core.schema import load_block
 from doseledger.core.tables import PHYSICS, write_table
 from doseledger.core.types import Tell
 from doseledger.learn.data.inputs import CaseFile, OpenCase, defined_voxels
-from doseledger.planning.fields.maps import FieldCase, field_dose, nearest_dose, physics_maps
+from doseledger.planning.fields.maps import FieldCase, FieldDose, field_dose, nearest_dose, physics_maps
 
 if TYPE_CHECKING:
     from doseledger.learn.predict.predictor import Arrays, Predictor
@@ -34,10 +34,32 @@ MAPS = "doseledger.planning.fields.maps"
 
 
 def field_case(case: Case) -> FieldCase:
-    """Return what the fields of a case are made of: its dose, and where one is defined, are left out."""
+    """Return what the fields of a case are made of: its dose, and where one is defined, are left out.
+
+    Raises
+    ------
+    BadCase
+        If it has no target.
+    """
     masks = {name: case.mask(name) for name in case.present_names if case.mask(name).any()}
     prescribed = {name: dose_gy for name, dose_gy in case.prescription_gy.items() if name in masks}
+    if not prescribed:
+        raise BadCase(case.case_id, "no target with a prescription is there to open fields to")
     return FieldCase(case.ct_hu, case.grid, case.body, masks, prescribed)
+
+
+def fields_of(case: Case, beams: Beams) -> FieldDose:
+    """Return the fields of a case.
+
+    Raises
+    ------
+    BadCase
+        If it has no target, or one that no field reaches.
+    """
+    try:
+        return field_dose(field_case(case), beams)
+    except BadInput as error:
+        raise BadCase(case.case_id, str(error)) from error
 
 
 def make_physics(path: Path, beams: Beams, out: Path) -> None:
@@ -50,8 +72,6 @@ def make_physics(path: Path, beams: Beams, out: Path) -> None:
     """
     case = Case.load(path)
     fields = field_case(case)
-    if not fields.prescription_gy:
-        raise BadCase(case.case_id, "no target with a prescription is there to open fields to")
     try:
         maps_gy = physics_maps(fields, beams)
     except BadInput as error:
@@ -104,7 +124,7 @@ def projected(predictor: Predictor) -> Predictor:
         arrays, whole = predictor.predict(case), Case.mapped(case.file.path)
         defined = defined_voxels(case)
         told_gy = arrays["dose_gy"]
-        nearest_gy = np.where(defined, nearest_dose(field_dose(field_case(whole), beams), told_gy), np.float32(0.0))
+        nearest_gy = np.where(defined, nearest_dose(fields_of(whole, beams), told_gy), np.float32(0.0))
         apart_gy = float(np.abs(nearest_gy - told_gy)[defined].mean(dtype=np.float64))
         return {**arrays, "dose_gy": nearest_gy, "undeliverable_gy": np.asarray(apart_gy)}
 

@@ -27,6 +27,10 @@ NO_PLAN = (
     "Not known: no plan was made of this dose. The command deliver plan makes one, and tells how far it lies from the "
     "prediction."
 )
+APART = (
+    "No plan was made of this dose. On average it lies {apart} Gy from the nearest that the protocol's beams can give. "
+    "The command deliver plan makes a plan, and tells how far it lies from the prediction."
+)
 PROJECTED = (
     "The dose is the nearest that the protocol's beams can give; on average it lies {apart} Gy from what the model "
     "told (predict.project). It is no plan yet: the command deliver plan makes one."
@@ -66,7 +70,6 @@ def page_context(patient: PredictedPatient, protocol: Protocol, goals: GoalSet |
     """
     record, colours = patient.record, structure_colours(protocol.structure_names)
     drawn = "dose_sd_gy" in patient.arrays
-    apart_gy = record["undeliverable_gy"]
     return {
         "record": record,
         "protocol_title": protocol.title,
@@ -78,7 +81,7 @@ def page_context(patient: PredictedPatient, protocol: Protocol, goals: GoalSet |
         "goals": goals_table(record.get("goals", []), colours),
         "statistics": statistics_table(record.get("dvh", []), colours, drawn=drawn),
         "uncertainty": DRAWN if drawn else ONE_DOSE,
-        "deliverability": NO_PLAN if apart_gy is None else PROJECTED.format(apart=format_number(apart_gy, 2)),
+        "deliverability": tell_deliverability(record),
         "provenance": provenance_table(record),
     }
 
@@ -100,6 +103,21 @@ def tell_prediction(record: Mapping[str, Any]) -> str:
     if judged := [goal["met"] for goal in record.get("goals", []) if goal["met"] is not None]:
         told.append(f"{sum(judged)} of {len(judged)} goals met")
     return f"{'; '.join(told)}."
+
+
+def tell_deliverability(record: Mapping[str, Any]) -> str:
+    """Return what is known of a dose's distance from what beams can give.
+
+    Examples
+    --------
+    >>> tell_deliverability({"undeliverable_gy": 1.5, "settings": {"project": False}})[32:80]
+    'On average it lies 1.50 Gy from the nearest that'
+    """
+    apart_gy = record["undeliverable_gy"]
+    if apart_gy is None:
+        return NO_PLAN
+    told = PROJECTED if record.get("settings", {}).get("project") else APART
+    return told.format(apart=format_number(apart_gy, 2))
 
 
 def _slices(patient: PredictedPatient, colours: Mapping[str, str], dpi: int) -> Picture:

@@ -87,3 +87,10 @@ def test_a_file_that_is_no_plan_is_named(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["plan", "control-points", str(tmp_path / "x.dcm"), "--out", str(tmp_path)])
     assert done.exit_code == 1
     assert "x.dcm" in str(done.exception)
+
+
+def test_two_files_of_one_name_are_refused_as_they_would_be_one_npz(tmp_path: Path) -> None:
+    plans = [str(tmp_path / name / "RP.dcm") for name in ("a", "b")]
+    done = CliRunner().invoke(app, ["plan", "control-points", *plans, "--out", str(tmp_path / "out")])
+    assert "1 names are there twice (RP)" in str(done.exception)
+    assert not (tmp_path / "out").exists()

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import ndimage
 
 from doseledger.core.case import Case
 from doseledger.core.errors import BadInput
@@ -20,6 +21,7 @@ from doseledger.core.files import to_json, write_text
 from doseledger.core.grid import Grid
 from doseledger.core.layout import Layout
 from doseledger.core.protocol import Protocol
+from doseledger.gates.data.cohort import CaseReport
 from doseledger.gates.data.distances import judge_distances
 from doseledger.gates.data.doses import judge_dose
 from doseledger.gates.data.fingerprints import Fingerprint
@@ -27,7 +29,7 @@ from doseledger.gates.data.grids import judge_grid
 from doseledger.gates.data.leakage import judge_copies
 from doseledger.gates.data.outliers import judge_outliers
 from doseledger.gates.data.placement import Placement, judge_dose_place, judge_placement
-from doseledger.gates.data.slices import Slices, judge_slices
+from doseledger.gates.data.slices import Slices, judge_slices, measure_slices
 from doseledger.gates.data.structures import judge_structures
 from doseledger.gates.limits import DataLimits, ImageLimits, load_thresholds
 from doseledger.gates.verdict import Finding
@@ -409,6 +411,32 @@ def test_a_dose_fits_the_main_target_and_nowhere_better(
     assert [(finding.gate, finding.severity) for finding in findings] == (
         [("dose_place", severity)] if severity else []
     )
+
+
+@pytest.mark.parametrize(("covered", "severity"), [(0.9991, ""), (0.9989, "error"), (math.nan, "error")])
+def test_a_dose_that_covers_the_target_in_place_is_its_own_however_wide_the_fields(
+    covered: float, severity: str, healthy: Healthy, image_limits: ImageLimits
+) -> None:
+    found = replace(place(0.1, 0.5), covered=covered)
+    findings = judge_dose_place(healthy(1), found, image_limits.dose_share)
+    assert [finding.severity for finding in findings] == ([severity] if severity else [])
+
+
+def test_a_dose_of_wide_fields_is_in_place(healthy: Healthy, judge: Callable[[Case], CaseReport]) -> None:
+    case = healthy(1)
+    outside = ndimage.distance_transform_edt(~case.mask("PTV70"), sampling=case.grid.spacing_mm)
+    slope = np.clip(1.05 - np.maximum(outside - 9.0, 0.0) / 20.0, 0.0, None)
+    wide = replace(case, dose_gy=np.where(case.body, 70.0 * slope, 0.0).astype(np.float32))
+    assert "dose_place" not in {finding.gate for finding in judge(wide).findings}
+
+
+def test_slices_of_an_image_without_noise_are_alike_and_none_is_called_a_repeat(healthy: Healthy) -> None:
+    case = healthy(1)
+    image, rows = np.zeros_like(case.ct_hu), case.ct_hu.shape[1]
+    for z in range(1, len(image)):
+        image[z:, : 1 if z == 5 else round(0.3 * rows)] += 1
+    found = measure_slices(replace(case, ct_hu=image, body=np.ones_like(case.body)))
+    assert math.isnan(found.same_percent)
 
 
 def test_a_case_without_an_organ_is_told(healthy: Healthy, image_limits: ImageLimits) -> None:

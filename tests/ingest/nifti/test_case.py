@@ -284,6 +284,18 @@ def test_an_offset_that_another_program_can_not_map_and_a_turn_of_0_are_no_fault
     np.testing.assert_array_equal(volume.values, read_volume(image.to_bytes(), "x.nii", "x").values)
 
 
+def test_a_turn_of_0_is_read_as_1_where_the_place_is_that_of_the_qform() -> None:
+    image = nibabel.Nifti1Image(np.arange(24, dtype=np.int16).reshape(2, 3, 4), None)
+    image.set_qform(np.diag([-2.0, -1.5, 3.0, 1.0]), code=1)
+    wanted = read_volume(image.to_bytes(), "x.nii", "x")
+    content = bytearray(image.to_bytes())
+    assert np.frombuffer(content[76:80], "<f4") == 1.0
+    content[76:80] = bytes(4)
+    volume = read_volume(bytes(content), "x.nii", "x")
+    assert volume.grid == wanted.grid
+    np.testing.assert_array_equal(volume.values, wanted.values)
+
+
 def test_a_pair_becomes_a_case_without_dose(raw: Path) -> None:
     case = convert(raw)
     image, label = picture()

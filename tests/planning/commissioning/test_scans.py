@@ -119,6 +119,34 @@ def test_a_file_that_is_no_beam_data_is_named(tmp_path: Path, name: str, content
         read_scans([tmp_path / name])
 
 
+def test_points_above_the_surface_are_not_taken_for_depths(tmp_path: Path) -> None:
+    depths, values = [-20, -10, 0, 10, 20, 100], [1, 2, 30, 100, 95, 60]
+    for sign in (1, -1):
+        rows = [f"= 0 0 {sign * depth} {value}" for depth, value in zip(depths, values, strict=True)]
+        (tmp_path / "scan.asc").write_text("\n".join(["%BMT PHO", "%FSZ 100 100", "%SSD 1000", *rows]))
+        (curve,), _ = read_scans([tmp_path / "scan.asc"])
+        np.testing.assert_array_equal(curve.at_mm, depths)
+        np.testing.assert_array_equal(curve.value, values)
+
+
+@pytest.mark.parametrize("side", [1.0, -1.0])
+def test_half_a_profile_may_lie_on_either_side(tmp_path: Path, side: float) -> None:
+    x = np.arange(0.0, 80.1, 4.0)
+    rows = [f"profile,100,1000,100,{side * a},{100 / (1 + np.exp((a - 50) / 3))}" for a in x]
+    (tmp_path / "half.csv").write_text("\n".join(["kind,side_mm,ssd_mm,depth_mm,x_mm,value", *rows]))
+    (curve,), _ = read_scans([tmp_path / "half.csv"])
+    np.testing.assert_array_equal(curve.at_mm, x)
+    assert np.interp(50.0, curve.at_mm, curve.value) == pytest.approx(0.5, abs=0.02)
+
+
+def test_a_profile_that_ends_within_the_field_is_left_out(tmp_path: Path) -> None:
+    rows = [f"profile,100,1000,100,{a},{100 - abs(a) / 10}" for a in np.arange(-40.0, 41.0, 4.0)]
+    (tmp_path / "cut.csv").write_text("\n".join(["kind,side_mm,ssd_mm,depth_mm,x_mm,value", *rows]))
+    curves, left_out = read_scans([tmp_path / "cut.csv"])
+    assert curves == []
+    assert "it ends before half its height" in left_out[0]
+
+
 def test_an_absent_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"none\.csv: no such file"):
         read_scans([tmp_path / "none.csv"])

@@ -189,7 +189,7 @@ def write_gamma_map(compared: ComparedDoses, reference: Dataset, out: Path) -> N
         If the reference names no study or frame of reference.
     """
     what = sha256_of_bytes(np.ascontiguousarray(compared.gamma).tobytes())
-    key = f"gamma/{reference.SOPInstanceUID}/{what}/{gamma_words(compared.criteria)}"
+    key = f"gamma/{text_of(reference, 'SOPInstanceUID')}/{what}/{gamma_words(compared.criteria)}"
     with lenient():
         dataset = make_gamma_dose(
             reference,

@@ -22,8 +22,8 @@ LEAST_AREA_CM2 = 20.0
 # Slices of an image without noise are alike to the last HU.
 LEAST_JUMP_HU = 1.0
 # Neighbouring slices have 1 to 44 % of the body's HU in common, and at most 6 % of the doses (225 patients); one that
-# stands there twice all of them. Images without noise have most in common, and tell nothing.
-MOST_SAME_PERCENT = 90.0
+# stands there twice all of them. Images without noise have most in common in most slices, and tell nothing.
+MOST_SAME_PERCENT, MOST_USUAL_PERCENT = 90.0, 50.0
 # Far from all fields the dose is 0 everywhere.
 LEAST_DOSE_GY = 0.1
 
@@ -142,4 +142,4 @@ def _same(values: NDArray[Any], mask: NDArray[np.bool_], area_cm2: float) -> NDA
         if shared.sum() * area_cm2 >= LEAST_AREA_CM2:
             found[z] = 100.0 * float(np.mean(values[z][shared] == values[z + 1][shared]))
     known = found[np.isfinite(found)]
-    return found if len(known) and np.median(known) <= MOST_SAME_PERCENT else np.full(len(values), np.nan)
+    return found if len(known) and np.median(known) <= MOST_USUAL_PERCENT else np.full(len(values), np.nan)

@@ -155,7 +155,10 @@ def _read_header(head: bytes, name: str, case_id: str) -> Any:
                 said = kind.diagnose_binaryblock(head[:size]).splitlines()
                 faults = [line for line in said if not any(word in line for word in HARMLESS)]
                 if not faults:
-                    return kind.from_fileobj(io.BytesIO(head[:size]), check=False)
+                    header = kind.from_fileobj(io.BytesIO(head[:size]), check=False)
+                    # nibabel would refuse the qform of a header that leaves this out.
+                    header["pixdim"][0] = header["pixdim"][0] or 1
+                    return header
             raise _bad_header(name, case_id, faults[0])
     raise BadCase(case_id, f"{name} is no NIfTI in one file; convert it to .nii or .nii.gz")
 

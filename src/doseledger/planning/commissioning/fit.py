@@ -18,6 +18,7 @@ from scipy.special import erf
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import to_yaml
+from doseledger.core.schema import load_block
 from doseledger.core.types import Floats
 from doseledger.planning.commissioning.scans import Curve
 from doseledger.planning.dose.kernels import CELL_MM, component_depth_dose
@@ -87,7 +88,7 @@ def fit_machine(curves: list[Curve], like: Machine, *, name: str, gy_per_mu: flo
         beam = _fit_fluence(profiles, beam, like.source_axis_mm)
         beam = _fit_points(points, beam, widths_too=True)
     changed = {} if gy_per_mu is None else {"reference_gy_per_mu": gy_per_mu}
-    rounded = Beam.model_validate({**beam.model_dump(), **changed})
+    rounded = load_block(Beam, {**beam.model_dump(), **changed}, "the fitted beam")
     machine = like.model_copy(update={"name": name, "beam": rounded})
     return Fit(machine, [_judge(curve, machine) for curve in curves if curve.kind != "output"])
 

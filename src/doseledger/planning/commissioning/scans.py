@@ -97,6 +97,10 @@ def _curve(kind: Kind, side: tuple[float, float], ssd: float, depth: float, poin
     if value.max() <= 0:
         return f"{where}: no value above 0"
     if kind == "profile":
+        if at[-1] < -0.25 * at[0]:
+            at, value = -at[::-1], value[::-1]
+        if at[0] <= -0.25 * at[-1] and max(value[0], value[-1]) >= 0.5 * value.max():
+            return f"{where}: it ends before half its height, so that nobody knows its middle"
         at, value = _folded(at, value)
     return Curve(kind, float(np.mean(side)), ssd, depth, at, value, source)
 
@@ -201,7 +205,7 @@ def read_asc(text: str, source: str) -> Iterator[Curve | str]:
             yield f"{source}: a scan along no axis"
             continue
         # Depth counts downwards, whichever sign the phantom's axis has.
-        rows[:, 2] = np.abs(rows[:, 2])
+        rows[:, 2] *= np.sign(rows[np.abs(rows[:, 2]).argmax(), 2])
         depth = float(rows[0, 2]) if kind == "profile" else np.nan
         yield _curve(kind, (size[0], size[1]), _said(said, "SSD", source), depth, rows[:, [axis, 3]], source)
 

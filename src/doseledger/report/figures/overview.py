@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from doseledger.core.case import Case
+from doseledger.core.errors import BadCase
 from doseledger.core.types import GyArray
 from doseledger.report.figures.curves import StructureCurves
 from doseledger.report.figures.slices import DIFFERENCE_PART, WINDOW_HU, difference_colormap, dress
@@ -110,6 +111,8 @@ def plot_prediction(case: Case, dose_gy: GyArray, spread_gy: GyArray | None, col
     from matplotlib.colors import Normalize
 
     top_gy, box = max(case.prescription_gy.values()), box_of_interest(case, dose_gy)
+    if not float(dose_gy.max()) > WASH_PART * top_gy:
+        raise BadCase(case.case_id, f"no dose reaches {WASH_PART * top_gy:.1f} Gy anywhere")
     views = [View(case.grid, plane, isocentre_index(case), box) for plane in PLANES]
     viridis, magma = (matplotlib.colormaps[name] for name in ("viridis", "magma"))
     rows = [("Dose (Gy)", dose_gy, WASH_PART * top_gy, viridis, Normalize(WASH_PART * top_gy, float(dose_gy.max())))]
