@@ -57,8 +57,6 @@ class Described:
     ----------
     name
         By TG-263 where it is known, else as it came.
-    interpreted_type
-        RT ROI Interpreted Type.
     category, kind
         What sort of thing it is, and which (PS3.16 CID 9580, 9514 and 9534).
     side

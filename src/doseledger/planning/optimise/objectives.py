@@ -81,8 +81,6 @@ class PointObjective:
     ----------
     objective
         What is asked.
-    points
-        Indices of its points.
     limit_gy
         Dose of each, (point,).
     """
