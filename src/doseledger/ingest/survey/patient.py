@@ -50,12 +50,6 @@ class PatientSurvey:
         What the case is made of. It holds headers: it is not kept in a record.
     copies
         Further files of objects that are there.
-    rois
-        By name, without their contours.
-    claims, hints
-        ROI by structure, and ROIs that may be what is absent.
-    complaints
-        Everything that ingest would refuse.
     mid_slice
         Picture through the target; None where there is none.
     """
@@ -92,8 +86,6 @@ def survey_patient(
 
     Parameters
     ----------
-    patient
-        Their files.
     case_id
         What the case is called, from `name_cases`.
     protocol

@@ -163,8 +163,6 @@ class InputSpec:
         Structures, in the order of their channels.
     target_names
         Those that have a prescription, in the order of their conditions.
-    recipe
-        How each is represented.
     told
         Whether the last channel is the dose that boosted trees have told.
     """
