@@ -40,12 +40,6 @@ def deliver_cohort(
     ----------
     out
         Gets a folder a case: `rtplan.dcm`, `rtdose.dcm` and `plan.json`.
-    metrics
-        JSON of the means over the cases.
-    scale
-        Where plans are made.
-    tell
-        Takes a line a case, and a table of each.
 
     Raises
     ------

@@ -33,13 +33,9 @@ class DrawnSets:
 
     Parameters
     ----------
-    cases, splits
-        Folder of cases and table of splits.
     val, test
         Folders of predictions: of the validation cases, which the factors are fitted on, and of the test cases, which
         they are judged on.
-    fold, repeat
-        Which part of the splits.
     """
 
     cases: Path
@@ -52,11 +48,6 @@ class DrawnSets:
 
 def calibrate_cohort(sets: DrawnSets, *, tell: Tell) -> dict[str, Any]:
     """Return the calibration of a diffusion on the test cases.
-
-    Parameters
-    ----------
-    sets
-        Where the drawn doses lie.
 
     Returns
     -------
@@ -125,8 +116,6 @@ def spread_of_files(
 
     Parameters
     ----------
-    case_path, prediction_path
-        NPZ of the case and of its prediction.
     sha256
         What the case's file must be, from the splits.
     may_be_selected

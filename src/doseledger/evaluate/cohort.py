@@ -40,12 +40,8 @@ class TestSet:
     ----------
     cases, predictions
         Folders of `<case>.npz`.
-    splits
-        Table of splits.
     part
         `train`, `val` or `test` of the splits.
-    fold, repeat
-        Which fold and repeat; 0 where there are none.
     """
 
     # Pytest would take the name for a class of tests.
@@ -188,12 +184,8 @@ def evaluate_files(case_path: Path, prediction_path: Path, sha256: str, yardstic
 
     Parameters
     ----------
-    case_path, prediction_path
-        NPZ of the case and of its prediction.
     sha256
         What the case's file must be, from the splits.
-    yardsticks
-        What it is measured with.
 
     Raises
     ------

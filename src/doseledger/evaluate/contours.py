@@ -42,12 +42,6 @@ class Loop:
     ----------
     dose, segmentation
         Where the predictions of both models lie, of one cohort.
-    goals
-        The clinical goals.
-    clip_mm
-        At which distance cases clip theirs.
-    fold, repeat
-        Which part of the splits both were trained on.
     """
 
     dose: ModelLayout
@@ -62,15 +56,6 @@ def measure_contours(loop: Loop, predictor: Predictor, tell: Tell) -> dict[str, 
     """Return how far the dose of each test case moves when it is predicted on predicted contours, as JSON.
 
     Structures that the segmentation does not say stay as they were drawn.
-
-    Parameters
-    ----------
-    loop
-        Models and yardsticks.
-    predictor
-        The dose model.
-    tell
-        Takes a line a case.
 
     Returns
     -------
@@ -172,12 +157,8 @@ def compare_case(case: Case, altered: Case, drawn_gy: GyArray, moved_gy: GyArray
 
     Parameters
     ----------
-    case, altered
-        With drawn, and with predicted contours.
     drawn_gy, moved_gy
         Dose (z, y, x) that the model predicts on each.
-    goals
-        The clinical goals.
 
     Returns
     -------

@@ -22,8 +22,6 @@ def measure_case(case: Case, protocol: Protocol) -> Row:
 
     Parameters
     ----------
-    case
-        A loaded case that has the protocol's structures.
     protocol
         Names of structures and prescriptions.
 

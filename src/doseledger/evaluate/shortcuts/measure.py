@@ -64,14 +64,6 @@ def measure_shortcuts(
     ----------
     at
         Where the model's predictions and the cohort's cases and splits lie.
-    model
-        The model; an opener, where other processes are to measure.
-    fold, repeat
-        Which part of the splits the model was trained and evaluated on.
-    scale
-        Where the network works.
-    tell
-        Called with one line for each step.
 
     Returns
     -------

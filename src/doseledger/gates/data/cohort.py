@@ -206,14 +206,10 @@ def judge_left_out(
 
     Parameters
     ----------
-    n_cases
-        Cases of the cohort.
     skipped
         skipped.csv: patients that are no cases, with `case_id` and `status`.
     accept_failed
         Failed cases that may be missing, each with its reason.
-    limits
-        How many may be.
     """
     n_all = n_cases + len(skipped)
     is_failed = skipped["status"] == "failed"

@@ -117,14 +117,6 @@ def tabulate_inputs(
     ----------
     cases_dir
         Folder of `<case>.npz`.
-    case_ids
-        Which.
-    protocol
-        Theirs.
-    scale
-        Where cases are read.
-    tell
-        Called with one line a case.
 
     Raises
     ------

@@ -60,12 +60,6 @@ def judge_drift(
         The cohort that was trained on: its cases, who of them was trained on, protocol and limits.
     new
         Folder of new cases; None looks at the cohort's own test cases.
-    fold, repeat
-        Of the splits.
-    scale
-        Where cases are read.
-    tell
-        Called with one line a case.
 
     Raises
     ------

@@ -52,8 +52,6 @@ class Healthy:
 
         Parameters
         ----------
-        case_id
-            Which.
         copies
             Theirs, by a name of each copy.
         """

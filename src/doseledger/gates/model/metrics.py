@@ -34,8 +34,6 @@ def judge_metrics(at: ModelLayout, *, fold: int, repeat: int) -> Verdict:
     ----------
     at
         Where the model's metrics, history and checkpoint and the cohort's splits and limits lie.
-    fold, repeat
-        Which part of the splits the model was trained and evaluated on.
 
     Raises
     ------
@@ -155,8 +153,6 @@ def judge_cases(rows: pd.DataFrame, test: pd.DataFrame, seen: Mapping[str, str],
         The test rows of the splits.
     seen
         SHA256 by case of what the model was trained or selected on.
-    checkpoint
-        SHA256 of the model's file.
     """
     findings = []
     wanted = dict(zip(test["case_id"], test["sha256"], strict=True))

@@ -32,8 +32,6 @@ def judge_shortcuts(at: ModelLayout, *, fold: int, repeat: int) -> Verdict:
     ----------
     at
         Where the model's measured shortcuts and checkpoint and the cohort's splits and limits lie.
-    fold, repeat
-        Which part of the splits the model was trained and evaluated on.
 
     Raises
     ------
@@ -116,10 +114,6 @@ def judge_numbers(numbers: Mapping[str, float], limits: list[ShortcutLimit], mod
     ----------
     numbers
         By name; NaN where no case had the input that would be altered.
-    limits
-        What is wanted.
-    model
-        Its name, for the message.
     """
     findings = []
     for limit in limits:
