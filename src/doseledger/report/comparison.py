@@ -35,10 +35,6 @@ class DrawnFrom:
 
     Parameters
     ----------
-    cases
-        Folder of cases.
-    protocol, goals
-        The cohort's.
     chosen
         Which cases; none chooses the largest gain, the middle and the largest loss of the second run.
     """
@@ -64,16 +60,10 @@ def make_comparison(
     ----------
     runs
         The baseline, then the others.
-    outputs
-        Where the page, the PDF and the figures go.
-    templates
-        Folder of Jinja templates, with comparison.html.j2.
     drawn
         What DVHs are drawn from; None leaves them out.
     dpi
         Resolution of figures.
-    tell
-        Called with one line per step.
 
     Raises
     ------

@@ -74,17 +74,6 @@ class DataFacts:
 def make_data_report(layout: Layout, settings: Settings, tell: Tell, *, scale: Scale = HERE) -> None:
     """Write the report of a cohort: self-contained HTML, PDF, and every figure as PNG, SVG and PDF.
 
-    Parameters
-    ----------
-    layout
-        Where the cohort's files lie and the report goes.
-    settings
-        Fold and repeat of the splits, and the resolution of figures.
-    tell
-        Called with one line per case and step.
-    scale
-        Where cases are measured.
-
     Raises
     ------
     NotReady

@@ -32,12 +32,6 @@ def write_gamma_page(
     ----------
     files
         Reference and evaluation, named on the page with their digests.
-    templates
-        Folder of templates.
-    page
-        The HTML file.
-    dpi
-        Resolution of pictures.
     """
     outputs = ReportOutputs(page, page.with_suffix(".pdf"), page.parent)
     write_report(templates, TEMPLATE, gamma_context(compared, files, dpi), outputs, tell)

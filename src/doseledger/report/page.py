@@ -56,10 +56,6 @@ def write_report(templates: Path, name: str, context: dict[str, Any], outputs: R
     ----------
     templates, name, context
         As `render_page` takes them.
-    outputs
-        Where the two go.
-    tell
-        Called with one line a file.
 
     Raises
     ------

@@ -47,12 +47,8 @@ def make_report(at: ModelLayout, settings: Settings, tell: Tell) -> None:
 
     Parameters
     ----------
-    at
-        Where the run's files lie and the report goes; the model was judged before.
     settings
         Resolution of figures, and what was evaluated: its first gamma criterion is drawn.
-    tell
-        Called with one line per step.
 
     Raises
     ------

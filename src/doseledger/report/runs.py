@@ -22,17 +22,6 @@ TEMPLATE = "runs.html.j2"
 def write_index(rows: Sequence[RunRow], page: Path, templates: Path, root: Path) -> None:
     """Write the page of all runs: one table for each cohort, and what a reader must see first.
 
-    Parameters
-    ----------
-    rows
-        The runs.
-    page
-        HTML file to write.
-    templates
-        Folder of templates, with runs.html.j2.
-    root
-        The project, for links to the reports that lie there.
-
     Raises
     ------
     BadInput

@@ -53,12 +53,8 @@ def make_segmentation_report(at: ModelLayout, facts: RunFacts, dpi: int, tell: T
 
     Parameters
     ----------
-    at, facts
-        Where the run's files lie, and the files.
     dpi
         Resolution of figures.
-    tell
-        Called with one line per step.
     """
     context = common_context(at, facts)
     tolerance_mm = float(facts.case_metrics["surface_tolerance_mm"].iloc[0])

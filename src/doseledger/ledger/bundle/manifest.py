@@ -76,8 +76,6 @@ class Entry(Block):
         Its name in the bundle.
     role, stage, parameters
         As in `Source`.
-    size, sha256
-        Of its content.
     contract
         `kept` for an NPZ under the contract, else `none`.
     arrays

@@ -47,12 +47,8 @@ class BundleCheck:
 
     Parameters
     ----------
-    bundle
-        Its name.
     findings
         One line each; none where every byte is as it was packed.
-    n_files, n_bytes
-        What was read.
     """
 
     bundle: str

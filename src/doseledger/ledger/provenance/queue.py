@@ -22,10 +22,6 @@ class QueuedExperiment:
         Its name; the beginning of its hash where it has none.
     revision
         Commit of the stash that holds its settings.
-    status
-        Waiting, running, or failed.
-    date
-        When it was queued, ISO 8601.
     """
 
     name: str

@@ -36,8 +36,6 @@ class Release:
     ----------
     at
         Where its files lie.
-    files
-        Files of the run.
     """
 
     at: ModelLayout

@@ -51,12 +51,8 @@ def register(files: RegistryFiles, release: Release, version: str, tell: Tell) -
     ----------
     files
         What the registry works with.
-    release
-        The run.
     version
         `v0.1.0`: semantic, and never used before for this model.
-    tell
-        Called with one line per step.
 
     Raises
     ------

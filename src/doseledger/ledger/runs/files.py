@@ -42,18 +42,12 @@ class RunFiles:
     ----------
     cohort, model
         What the run is of.
-    run
-        Folder that training wrote.
     summary
         All numbers of the evaluation (JSON).
     tables
         Tables of an evaluation by name; a dose model has `cases`, `dvh` and `goals`.
     verdicts
         By gate, in the order of the pipeline; `data`, `preflight` and `model`.
-    html, pdf
-        The report.
-    splits
-        The table of splits that it was trained and tested by.
     root
         The project, whose Git repository knows the run's commit; None where there is none.
     manifest
@@ -202,10 +196,6 @@ def run_id(cohort: str, model: str, checkpoint_sha256: str, summary: Mapping[str
     ----------
     cohort, model
         What the run is of.
-    checkpoint_sha256
-        SHA256 of best.ckpt.
-    summary
-        The metrics' summary.
     """
     return sha256_of_json([cohort, model, checkpoint_sha256, dict(summary)])[:10]
 

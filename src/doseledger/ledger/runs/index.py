@@ -35,8 +35,6 @@ def gather_runs(
 
     Parameters
     ----------
-    root
-        The project.
     archives
         Folders that hold archived runs.
     states
