@@ -63,8 +63,6 @@ class Described:
         Left or right; None where it has no side.
     colour
         Red, green, blue from 0 to 255.
-    is_standard
-        Whether the name is one of TG-263.
     """
 
     name: str

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from doseledger.core.errors import BadCase, BadInput
-from doseledger.core.tables import SPLITS, read_table
+from doseledger.core.tables import SPLITS, read_table, rows_of_fold
 from doseledger.core.types import Tell
 from doseledger.dosimetry.spread import (
     CaseSpread,
@@ -61,8 +61,7 @@ def calibrate_cohort(sets: DrawnSets, *, tell: Tell) -> dict[str, Any]:
     BadCase
         If a prediction can't be compared with its case, or the model has seen the case in training.
     """
-    table = read_table(sets.splits, SPLITS)
-    table = table[(table["fold"] == sets.fold) & (table["repeat"] == sets.repeat)]
+    table = rows_of_fold(read_table(sets.splits, SPLITS), sets.fold, sets.repeat)
     found: dict[str, list[CaseSpread]] = {}
     checkpoints = set()
     for part, predictions in (("val", sets.val), ("test", sets.test)):

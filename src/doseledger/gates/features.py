@@ -20,11 +20,6 @@ HOT_SPOT_CC = 2.0
 def measure_case(case: Case, protocol: Protocol) -> Row:
     """Return the features of a case by name; NaN where a structure or the dose is absent.
 
-    Parameters
-    ----------
-    protocol
-        Names of structures and prescriptions.
-
     Returns
     -------
     dict

@@ -63,8 +63,6 @@ def unlock(lock_csv: Path, *, unlocked_on: str, why: str, pseudonyms: list[str] 
 
     Parameters
     ----------
-    lock_csv
-        The lock.
     unlocked_on
         Date, YYYY-MM-DD: the caller's, as nothing here reads a clock.
     why

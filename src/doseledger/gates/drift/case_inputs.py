@@ -36,8 +36,6 @@ def measure_inputs(case: Case, protocol: Protocol) -> Row:
     ----------
     case
         A case, with dose or without: the dose is not looked at.
-    protocol
-        Names of structures and prescriptions.
 
     Returns
     -------

@@ -65,8 +65,6 @@ def choose(objects: PatientObjects, protocol: Protocol | None, modality: str) ->
 
     Parameters
     ----------
-    objects
-        All of the patient.
     protocol
         Which objects it asks for, and whose prescription the treated plan has; None asks for all four.
     """

@@ -92,8 +92,6 @@ def survey_patient(
         What a case must have; None looks at files, links and geometry alone.
     phi
         What counts as identifying.
-    pictures
-        Whether a slice is read.
     """
     modality = protocol.modality if protocol is not None else "CT"
     with lenient():

@@ -159,8 +159,6 @@ class InputSpec:
 
     Parameters
     ----------
-    structure_names
-        Structures, in the order of their channels.
     target_names
         Those that have a prescription, in the order of their conditions.
     told

@@ -72,8 +72,6 @@ class Entry(Block):
 
     Parameters
     ----------
-    path
-        Its name in the bundle.
     role, stage, parameters
         As in `Source`.
     contract

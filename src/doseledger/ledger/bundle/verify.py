@@ -221,12 +221,8 @@ def compare_sums(content: bytes, wanted: str, there: set[str], is_changed: Calla
 
     Parameters
     ----------
-    content
-        Of SHA256SUMS.
     wanted
         Its own digest; empty where none is known.
-    there
-        Names of all other files.
     is_changed
         Says of a name and a digest whether the file has another.
     """

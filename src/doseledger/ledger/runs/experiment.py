@@ -54,8 +54,6 @@ def new_note(folder: Path, plan: Plan, readiness: Readiness, root: Path, today: 
 
     Parameters
     ----------
-    folder
-        Folder of notes.
     readiness
         Code and environment that the run will have.
     today

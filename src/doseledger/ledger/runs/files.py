@@ -40,8 +40,6 @@ class RunFiles:
 
     Parameters
     ----------
-    cohort, model
-        What the run is of.
     summary
         All numbers of the evaluation (JSON).
     tables
@@ -190,13 +188,7 @@ def files_of_archive(folder: Path, root: Path | None = None) -> RunFiles:
 
 
 def run_id(cohort: str, model: str, checkpoint_sha256: str, summary: Mapping[str, Any]) -> str:
-    """Return the name by which a run is told from every other: of its weights and its numbers, wherever it is found.
-
-    Parameters
-    ----------
-    cohort, model
-        What the run is of.
-    """
+    """Return the name by which a run is told from every other: of its weights and its numbers, wherever it is found."""
     return sha256_of_json([cohort, model, checkpoint_sha256, dict(summary)])[:10]
 
 

@@ -79,8 +79,6 @@ class PointObjective:
 
     Parameters
     ----------
-    objective
-        What is asked.
     limit_gy
         Dose of each, (point,).
     """
