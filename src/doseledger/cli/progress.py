@@ -15,13 +15,7 @@ COUNTED = re.compile(r"\[(\d+)/(\d+)\] (\S+)")
 
 
 class Bar:
-    """One bar at a time, below the lines that say more than that a case is done.
-
-    Parameters
-    ----------
-    console
-        Where to draw.
-    """
+    """One bar at a time, below the lines that say more than that a case is done."""
 
     def __init__(self, console: Console) -> None:
         self.console = console

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 # Groups of commands in --help.
 START, DATA, GATES, MODEL = "Start", "Data", "Gates", "Model"
 JUDGE, REPORT, RECORD = "Judge", "Report", "Record"
-# Colours of a model's badge.
-STANDING_STATES: dict[str, State] = {"passed": "good", "provisional": "warn", "failed": "bad"}
 
 
 def complete_models(incomplete: str) -> list[str]:
@@ -172,11 +170,11 @@ def show_verdict(verdict: Verdict, as_json: bool) -> None:
 
 def describe_standing(verdict: Verdict) -> list[str]:
     """Return a model's results as a sentence, and its badge with the reasons; nothing for another gate's verdict."""
-    from doseledger.gates.model.standing import read_standing
+    from doseledger.gates.model.standing import BADGE_STATES, read_standing
     from doseledger.gates.verdict import verdict_as_json
 
     standing = read_standing(verdict_as_json(verdict))
     if standing is None:
         return []
-    badge = painted(standing.badge, STANDING_STATES[standing.state])
+    badge = painted(standing.badge, BADGE_STATES[standing.state])
     return [standing.sentence, badge, *(f"  - {reason}" for reason in standing.reasons)]

@@ -12,15 +12,7 @@ from doseledger.core.types import Array, Mask
 
 @dataclass(frozen=True)
 class Cleaning:
-    """What is done to a mask, in this order.
-
-    Parameters
-    ----------
-    largest_part
-        Keep the largest connected part alone.
-    fill_holes
-        Fill what the mask closes in.
-    """
+    """What is done to a mask, in this order."""
 
     largest_part: bool = False
     fill_holes: bool = False

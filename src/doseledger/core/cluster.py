@@ -99,10 +99,6 @@ class Answer:
 
     Parameters
     ----------
-    value
-        What the work returned.
-    refusal
-        Why the case can't be used.
     fault, trace
         What broke down that is no fault of the case, and its traceback.
     again

@@ -18,8 +18,6 @@ class BadCase(DoseledgerError):
 
     Parameters
     ----------
-    case_id
-        Pseudonymous case identifier.
     reason
         What is wrong, what would be right, and how to mend it.
     """

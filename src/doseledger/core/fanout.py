@@ -40,10 +40,6 @@ def over_cases(
     ----------
     work
         A function of a module, or a `partial` of one: other processes must be able to import it.
-    cases
-        Arguments by case id.
-    scale
-        Where.
     tell
         Called with a line as each case ends, and as one is to be tried again.
     note

@@ -257,8 +257,6 @@ def parse_yaml(text: str, where: str) -> Any:
 
     Parameters
     ----------
-    text
-        The YAML.
     where
         How it is called in messages.
 

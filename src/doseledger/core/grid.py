@@ -175,8 +175,6 @@ def resample_linear(array: Array, source: Grid, target: Grid, outside: float) ->
     ----------
     array
         Values on `source`, (z, y, x).
-    source, target
-        The grid of the array, and the wanted one.
     outside
         Value of points beyond the outermost voxel centres by more than half a source voxel; within that half voxel
         the edge value holds, as a voxel has an extent.

@@ -30,12 +30,6 @@ class ArrayHead:
 
     Parameters
     ----------
-    name
-        Its key.
-    dtype
-        Type of its values.
-    shape
-        Size along each axis.
     fortran
         Whether the first axis varies fastest on disk.
     """

@@ -30,8 +30,6 @@ class PhysicsFile:
     ----------
     path
         NPZ of one uint8 (z, y, x) in steps of `MAP_STEP_GY` a map, on the case's grid.
-    names
-        Of its maps.
     beams
         The protocol's block that they were made of, as JSON values.
     """

@@ -220,6 +220,12 @@ def with_present_digests(locked: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFr
     return pd.concat([locked[~by_name], named.fillna({"source_sha256": ""})], ignore_index=True)[list(locked.columns)]
 
 
+def rows_of_fold(splits: pd.DataFrame, fold: int, repeat: int, part: str | None = None) -> pd.DataFrame:
+    """Return the rows of the splits of one fold and repeat: of all parts, or of train, val or test alone."""
+    rows = splits[(splits["fold"] == fold) & (splits["repeat"] == repeat)]
+    return rows if part is None else rows[rows["split"] == part]
+
+
 def read_table(path: Path, schema: pa.DataFrameSchema) -> pd.DataFrame:
     """Return a CSV table that has passed its schema.
 

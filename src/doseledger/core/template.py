@@ -21,6 +21,12 @@ def figure(value: Any) -> str:
 
 
 def render_markdown(templates: Path, name: str, context: dict[str, Any]) -> str:
+    """Return the Markdown that a template makes of its content; errors as `render`."""
+    # Markdown is no HTML: an escaped ampersand would be shown as such. Cells go through `cell`.
+    return render(templates, name, context, is_html=False)
+
+
+def render(templates: Path, name: str, context: dict[str, Any], *, is_html: bool) -> str:
     """Return the text that a template makes of its content.
 
     Raises
@@ -30,10 +36,9 @@ def render_markdown(templates: Path, name: str, context: dict[str, Any]) -> str:
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 
-    # Markdown is no HTML: an escaped ampersand would be shown as such. Cells go through `cell`.
     environment = Environment(
-        loader=FileSystemLoader(templates), autoescape=False, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, keep_trailing_newline=True,
+        loader=FileSystemLoader(templates), autoescape=is_html, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True, keep_trailing_newline=not is_html,
     )  # fmt: skip
     environment.filters |= {"cell": cell, "figure": figure}
     try:

@@ -11,7 +11,7 @@ from doseledger.core.cluster import Scale
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.fanout import over_cases
 from doseledger.core.files import write_json
-from doseledger.core.tables import SPLITS, read_table
+from doseledger.core.tables import SPLITS, read_table, rows_of_fold
 from doseledger.core.types import Tell
 from doseledger.deliver.gap import describe_delivery, summarise_deliveries
 from doseledger.deliver.plan import PlanRequest, deliver_case
@@ -40,12 +40,6 @@ def deliver_cohort(
     ----------
     out
         Gets a folder a case: `rtplan.dcm`, `rtdose.dcm` and `plan.json`.
-    metrics
-        JSON of the means over the cases.
-    scale
-        Where plans are made.
-    tell
-        Takes a line a case, and a table of each.
 
     Raises
     ------
@@ -57,8 +51,7 @@ def deliver_cohort(
             f"protocol {request.protocol.name} reads {request.protocol.source}: without CT and RTSTRUCT as DICOM "
             "there is nothing that a plan could refer to"
         )
-    table = read_table(part.splits, SPLITS)
-    mine = table[(table["split"] == "test") & (table["fold"] == part.fold) & (table["repeat"] == part.repeat)]
+    mine = rows_of_fold(read_table(part.splits, SPLITS), part.fold, part.repeat, "test")
     if mine.empty:
         raise BadInput(f"{part.splits}: no test cases in fold {part.fold}, repeat {part.repeat}")
     sources = find_sources(part.raw)

@@ -29,8 +29,6 @@ def undeliverable_gy(case: Case, dose_gy: GyArray, beams: Beams) -> float:
     ----------
     dose_gy
         Predicted dose, (z, y, x) on the case's grid.
-    beams
-        Of the protocol.
 
     Returns
     -------

@@ -70,16 +70,10 @@ class DicomRequest:
 
     Parameters
     ----------
-    predictor
-        The model, and how it predicts.
     protocol
         Of `protocol_of_prediction`.
-    seen
-        The cases that the model knows already.
     grid_mm
         Spacing of the RTDOSE's voxels along every axis in mm; None for the protocol's own grid.
-    bits
-        Bits of a stored value.
     yardstick
         What each dose is measured with; None measures nothing.
     page
@@ -140,8 +134,6 @@ def predict_folder(
 
     Parameters
     ----------
-    sources
-        Folder or zip of each patient by name.
     out
         Gets `<name>.npz` and `<name>/`: `rtdose.dcm`, `rtplan.dcm`, `prediction.json`, `report.html`; of a patient
         who can't be predicted the record alone, with the reason.

@@ -32,10 +32,6 @@ class MaskSet:
 
     Parameters
     ----------
-    case_id
-        Whose they are.
-    grid
-        Where the voxels are.
     masks
         bool (z, y, x) by structure, of those that are there.
     absent
@@ -145,11 +141,6 @@ def _of_labels(name: str, labels: Array, n_names: int) -> Mask:
 def check_image(masks: MaskSet, ct_hu: HuArray, grid: Grid) -> None:
     """Refuse an image that the masks can't come from: it lies elsewhere, or shows something else.
 
-    Parameters
-    ----------
-    ct_hu, grid
-        The image on its own grid.
-
     Raises
     ------
     BadCase
@@ -197,8 +188,6 @@ def mask_on_image(mask: Mask, grid: Grid, image_grid: Grid) -> Mask:
     ----------
     mask
         bool (z, y, x) on `grid`.
-    grid, image_grid
-        Its own grid, and the image's.
     """
     result = np.zeros(image_grid.shape_zyx, dtype=np.bool_)
     start = image_grid.mm_to_index(np.asarray(grid.origin_mm))

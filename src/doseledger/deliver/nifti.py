@@ -38,8 +38,6 @@ def segment_images(predictor: Predictor, protocol: Protocol, source: Path, out: 
         One `.nii` or `.nii.gz`, or a folder of them (or of `images`).
     out
         Folder that gets `<name>.nii.gz`, and `segmentations.json`: model, settings and digests.
-    tell
-        Called with one line an image.
 
     Raises
     ------

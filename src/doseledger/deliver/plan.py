@@ -59,10 +59,6 @@ class PlanRequest:
     ----------
     protocol, goals
         Of the cohort, the goals with the patient's wishes in them.
-    settings
-        The work put into a plan.
-    machine
-        Which delivers it.
     wishes
         Goals that the optimiser is asked for besides the predicted dose.
     robustness
@@ -165,12 +161,8 @@ def deliver_patient(
 
     Parameters
     ----------
-    source
-        Folder or zip with the patient's CT and RTSTRUCT.
     case
         The patient's structures, on the prediction's grid; with a dose, that of the original plan is judged beside it.
-    prediction
-        The dose to mimic.
     out
         Gets the files: all of them, or none.
 

@@ -41,8 +41,6 @@ class SeriesRequest:
         A segmentation.
     protocol
         The one that its cases were ingested by: modality, and the grid that the model works on.
-    written
-        What is written of the structures, and how.
     """
 
     predictor: Predictor
@@ -61,8 +59,6 @@ def segment_patients(
         Folder or zip of each patient by name: an image series, and whatever else is there, which is left alone.
     out
         Gets a folder a patient, and `segmentations.json`.
-    tell
-        Takes a line a patient.
 
     Raises
     ------

@@ -152,13 +152,7 @@ def segmented(structures: list[Structure], study: Study, image: ImageSeries, fou
 
 
 def read_back(dataset: Dataset, grid: Grid, case_id: str) -> dict[str, float]:
-    """Return the volume in cm³ of each ROI of a structure set, read as a clinic's are.
-
-    Parameters
-    ----------
-    grid
-        The image's.
-    """
+    """Return the volume in cm³ of each ROI of a structure set, read as a clinic's are."""
     volumes = {}
     read = pydicom.dcmread(io.BytesIO(to_bytes(dataset)))
     for roi in read_rois(read, case_id):

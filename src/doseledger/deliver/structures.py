@@ -68,10 +68,6 @@ def write_structures(masks: Path, images: Path, out: Path, request: StructuresRe
         NPZ of a case, or of a prediction that holds masks.
     images
         Folder or zip with the image series that they were made from; whatever else is there is left alone.
-    out
-        Folder that gets the files.
-    request
-        What is written, and how.
 
     Returns
     -------
@@ -91,13 +87,7 @@ def write_structures(masks: Path, images: Path, out: Path, request: StructuresRe
 
 
 def write_masks(found: MaskSet, sha256: str, images: Path, out: Path, request: StructuresRequest) -> dict[str, Any]:
-    """Return what became of each mask of a set, after writing it: `write_structures` of masks in memory.
-
-    Parameters
-    ----------
-    found, sha256
-        The masks, and the digest of the file that they come from.
-    """
+    """Return what became of each mask of a set, after writing it: `write_structures` of masks in memory."""
     wanted = _wanted(found, request)
     with lenient(), malformed_as_bad_case(found.case_id):
         image = _read_image(images, found)

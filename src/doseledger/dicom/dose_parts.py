@@ -25,12 +25,8 @@ def choose_parts(doses: list[pydicom.Dataset], plans: list[pydicom.Dataset], cas
 
     Parameters
     ----------
-    doses
-        Every RTDOSE of a case.
     plans
         The plans that may be the treated one: a dose of another plan gives way.
-    case_id
-        Who the errors name.
 
     Raises
     ------
@@ -98,8 +94,6 @@ def read_parts(parts: list[pydicom.Dataset], rtplan: pydicom.Dataset | None, cas
         From `choose_parts`.
     rtplan
         The plan that they are of; without it only a dose of a whole plan is one.
-    case_id
-        Who the errors name.
 
     Raises
     ------

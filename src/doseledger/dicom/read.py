@@ -46,8 +46,6 @@ class CaseObjects:
 
     Parameters
     ----------
-    slices
-        One image series.
     rtstruct, rtplan
         None where the protocol does not ask for it.
     dose_parts

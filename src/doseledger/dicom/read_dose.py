@@ -57,10 +57,6 @@ def read_dose(dataset: pydicom.Dataset, case_id: str, summation: str = PLAN) -> 
 
     Parameters
     ----------
-    dataset
-        The RTDOSE.
-    case_id
-        Who the errors name.
     summation
         Dose Summation Type that is wanted; `dose_parts` reads others, and adds them up.
 

@@ -67,8 +67,6 @@ def read_image(slices: list[pydicom.Dataset], case_id: str, note: str = "") -> I
     ----------
     slices
         Data sets of the series, in any order: one a plane, or enhanced ones of many.
-    case_id
-        Who the errors name.
     note
         Added to each refusal: what else is known to be missing.
 

@@ -57,16 +57,12 @@ class Described:
     ----------
     name
         By TG-263 where it is known, else as it came.
-    interpreted_type
-        RT ROI Interpreted Type.
     category, kind
         What sort of thing it is, and which (PS3.16 CID 9580, 9514 and 9534).
     side
         Left or right; None where it has no side.
     colour
         Red, green, blue from 0 to 255.
-    is_standard
-        Whether the name is one of TG-263.
     """
 
     name: str

@@ -21,8 +21,6 @@ def eqd2_gy(dose_gy: float, n_fractions: int, alpha_beta_gy: float) -> float:
     ----------
     dose_gy
         Total dose to a point.
-    n_fractions
-        In which it is given.
     alpha_beta_gy
         α/β of the tissue and the effect, in Gy.
 

@@ -31,8 +31,6 @@ class GoalResult:
 
     Parameters
     ----------
-    goal
-        The goal.
     value
         Value of its statistic, in the goal's unit; NaN where there is none.
     met, acceptable
@@ -165,13 +163,7 @@ def _judge(goal: Goal, measure: Measure, remark: str) -> GoalResult:
 
 
 def lint_goals(goals: GoalSet, protocol: Protocol) -> list[str]:
-    """Return everything that is wrong with a set of goals, one sentence each; empty when it is sound.
-
-    Parameters
-    ----------
-    protocol
-        The protocol whose plans they judge.
-    """
+    """Return everything that is wrong with a set of goals, one sentence each; empty when it is sound."""
     found = []
     if goals.protocol != protocol.name:
         found.append(f"the goals are of protocol {goals.protocol}, they are used with {protocol.name}")

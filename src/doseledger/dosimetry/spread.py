@@ -37,10 +37,6 @@ class CaseSpread:
 
     Parameters
     ----------
-    case_id
-        The case.
-    n_samples
-        Doses drawn of it.
     ratios
         |plan − mean| / standard deviation of each voxel, sorted, (voxel,).
     structures

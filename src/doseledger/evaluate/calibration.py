@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from doseledger.core.errors import BadCase, BadInput
-from doseledger.core.tables import SPLITS, read_table
+from doseledger.core.tables import SPLITS, read_table, rows_of_fold
 from doseledger.core.types import Tell
 from doseledger.dosimetry.spread import (
     CaseSpread,
@@ -33,13 +33,9 @@ class DrawnSets:
 
     Parameters
     ----------
-    cases, splits
-        Folder of cases and table of splits.
     val, test
         Folders of predictions: of the validation cases, which the factors are fitted on, and of the test cases, which
         they are judged on.
-    fold, repeat
-        Which part of the splits.
     """
 
     cases: Path
@@ -53,11 +49,6 @@ class DrawnSets:
 def calibrate_cohort(sets: DrawnSets, *, tell: Tell) -> dict[str, Any]:
     """Return the calibration of a diffusion on the test cases.
 
-    Parameters
-    ----------
-    sets
-        Where the drawn doses lie.
-
     Returns
     -------
     dict
@@ -70,8 +61,7 @@ def calibrate_cohort(sets: DrawnSets, *, tell: Tell) -> dict[str, Any]:
     BadCase
         If a prediction can't be compared with its case, or the model has seen the case in training.
     """
-    table = read_table(sets.splits, SPLITS)
-    table = table[(table["fold"] == sets.fold) & (table["repeat"] == sets.repeat)]
+    table = rows_of_fold(read_table(sets.splits, SPLITS), sets.fold, sets.repeat)
     found: dict[str, list[CaseSpread]] = {}
     checkpoints = set()
     for part, predictions in (("val", sets.val), ("test", sets.test)):
@@ -125,8 +115,6 @@ def spread_of_files(
 
     Parameters
     ----------
-    case_path, prediction_path
-        NPZ of the case and of its prediction.
     sha256
         What the case's file must be, from the splits.
     may_be_selected

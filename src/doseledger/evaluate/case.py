@@ -90,13 +90,22 @@ def evaluate_case(
     openkbp = None
     if yardsticks.protocol.source == "openkbp":
         masks = {name: case.mask(name) for name in case.present_names}
-        openkbp = score_patient(_dose(case), prediction_gy, masks, case.valid_dose, case.grid.voxel_volume_cc * 1000.0)
+        openkbp = score_patient(
+            plan_dose(case), prediction_gy, masks, case.valid_dose, case.grid.voxel_volume_cc * 1000.0
+        )
         row["openkbp_dose_gy"] = openkbp.dose_gy
         row["openkbp_dvh_gy"] = float(np.mean(list(openkbp.dvh_gy.values()))) if openkbp.dvh_gy else math.nan
     return CaseMetrics(row, _dvh_rows(case, prediction_gy, yardsticks), goals, openkbp)
 
 
-def _dose(case: Case) -> NDArray[np.float32]:
+def plan_dose(case: Case) -> NDArray[np.float32]:
+    """Return the plan's dose of a case in Gy, (z, y, x).
+
+    Raises
+    ------
+    BadCase
+        If it has none.
+    """
     if case.dose_gy is None:
         raise BadCase(case.case_id, "the case has no plan dose to compare with")
     return case.dose_gy
@@ -111,7 +120,7 @@ def error_masks(case: Case) -> dict[str, NDArray[np.bool_]]:
     A structure is its part within the plan's dose grid; `body` is whole, and the plan counts as 0 Gy beyond that grid.
     """
     level_gy = ABOVE_FRACTION * max(case.prescription_gy.values())
-    masks = {"body": case.body, "valid_dose": case.valid_dose, "above_10_percent": _dose(case) > level_gy}
+    masks = {"body": case.body, "valid_dose": case.valid_dose, "above_10_percent": plan_dose(case) > level_gy}
     clash = sorted(set(masks) & set(case.structure_names))
     if clash:
         raise BadInput(
@@ -135,7 +144,7 @@ def absolute_errors(case: Case, prediction_gy: NDArray[np.float32]) -> dict[str,
     BadCase
         If body, valid_dose or above_10_percent has no voxel: a mean over none would leave the cohort's mean unseen.
     """
-    error, masks = np.abs(prediction_gy - _dose(case)), error_masks(case)
+    error, masks = np.abs(prediction_gy - plan_dose(case)), error_masks(case)
     empty = [name for name in WHOLE_MASKS if not masks[name].any()]
     if empty:
         raise BadCase(case.case_id, f"{', '.join(empty)} has no voxel, so no error can be measured; ingest it again")
@@ -192,7 +201,7 @@ def all_gamma_criteria(settings: EvaluateSettings) -> str:
 def dose_pair(case: Case, prediction_gy: NDArray[np.float32]) -> DosePair:
     """Return plan and prediction as gamma compares them: every voxel of the case, in the body or not."""
     axes = case.grid.axes_mm()
-    return DosePair(axes, _dose(case), axes, prediction_gy)
+    return DosePair(axes, plan_dose(case), axes, prediction_gy)
 
 
 def _gamma(
@@ -226,7 +235,9 @@ def _dvh_rows(case: Case, prediction_gy: NDArray[np.float32], yardsticks: Yardst
     rows = []
     for structure in yardsticks.protocol.structures:
         statistics = [parse_statistic(text) for text in yardsticks.settings.dvh_statistics[structure.kind]]
-        plan, prediction = (_measure(case, dose, structure.name, statistics) for dose in (_dose(case), prediction_gy))
+        plan, prediction = (
+            _measure(case, dose, structure.name, statistics) for dose in (plan_dose(case), prediction_gy)
+        )
         for statistic, wanted, found in zip(statistics, plan, prediction, strict=True):
             rows.append(
                 {
@@ -256,7 +267,7 @@ def _goal_rows(case: Case, prediction_gy: NDArray[np.float32], goals: GoalSet) -
     masks = {name: case.mask(name) for name in case.structure_names}
     plan, prediction = (
         evaluate_goals(dose, masks, case.grid.spacing_mm, case.prescription_gy, goals, case.reach)
-        for dose in (_dose(case), prediction_gy)
+        for dose in (plan_dose(case), prediction_gy)
     )
     return [_goal_row(case.case_id, ours, theirs) for ours, theirs in zip(plan, prediction, strict=True)]
 

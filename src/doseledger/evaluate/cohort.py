@@ -18,7 +18,15 @@ from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.fanout import over_cases
 from doseledger.core.files import all_or_none, atomic_path, write_json, write_text
 from doseledger.core.settings import EvaluateSettings
-from doseledger.core.tables import CASE_METRICS, DVH_METRICS, GOAL_METRICS, SPLITS, check_table, read_table
+from doseledger.core.tables import (
+    CASE_METRICS,
+    DVH_METRICS,
+    GOAL_METRICS,
+    SPLITS,
+    check_table,
+    read_table,
+    rows_of_fold,
+)
 from doseledger.core.types import Tell
 from doseledger.dosimetry.gamma.map import PASS_GAMMA, gamma_map
 from doseledger.evaluate.case import CaseMetrics, Yardsticks, dose_pair, evaluate_case, gamma_criteria
@@ -40,12 +48,8 @@ class TestSet:
     ----------
     cases, predictions
         Folders of `<case>.npz`.
-    splits
-        Table of splits.
     part
         `train`, `val` or `test` of the splits.
-    fold, repeat
-        Which fold and repeat; 0 where there are none.
     """
 
     # Pytest would take the name for a class of tests.
@@ -125,10 +129,7 @@ def measure_cases(
     BadInput
         As `evaluate_cohort`.
     """
-    table = read_table(test_set.splits, SPLITS)
-    mine = table[
-        (table["split"] == test_set.part) & (table["fold"] == test_set.fold) & (table["repeat"] == test_set.repeat)
-    ]
+    mine = rows_of_fold(read_table(test_set.splits, SPLITS), test_set.fold, test_set.repeat, test_set.part)
     if mine.empty:
         raise BadInput(
             f"{test_set.splits}: no {test_set.part} cases in fold {test_set.fold}, repeat {test_set.repeat}; look at "
@@ -188,12 +189,8 @@ def evaluate_files(case_path: Path, prediction_path: Path, sha256: str, yardstic
 
     Parameters
     ----------
-    case_path, prediction_path
-        NPZ of the case and of its prediction.
     sha256
         What the case's file must be, from the splits.
-    yardsticks
-        What it is measured with.
 
     Raises
     ------

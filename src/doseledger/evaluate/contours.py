@@ -14,13 +14,13 @@ from doseledger.core.case import Case
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.layout import ModelLayout
 from doseledger.core.protocol import GoalSet
-from doseledger.core.tables import SPLITS, read_table
+from doseledger.core.tables import SPLITS, read_table, rows_of_fold
 from doseledger.core.types import Array, GyArray, Mask
 from doseledger.dicom.distance import signed_distance
 from doseledger.dosimetry.dvh.grammar import parse_statistic
 from doseledger.dosimetry.dvh.statistics import reached_dose
 from doseledger.dosimetry.goals import GoalResult, evaluate_goals
-from doseledger.evaluate.case import ABOVE_FRACTION
+from doseledger.evaluate.case import ABOVE_FRACTION, plan_dose
 from doseledger.evaluate.overlap import measure_overlap
 from doseledger.evaluate.predictions import LabelPrediction, load_labels, load_prediction
 from doseledger.evaluate.refusals import load_unseen, refuse_unfit
@@ -42,12 +42,6 @@ class Loop:
     ----------
     dose, segmentation
         Where the predictions of both models lie, of one cohort.
-    goals
-        The clinical goals.
-    clip_mm
-        At which distance cases clip theirs.
-    fold, repeat
-        Which part of the splits both were trained on.
     """
 
     dose: ModelLayout
@@ -62,15 +56,6 @@ def measure_contours(loop: Loop, predictor: Predictor, tell: Tell) -> dict[str, 
     """Return how far the dose of each test case moves when it is predicted on predicted contours, as JSON.
 
     Structures that the segmentation does not say stay as they were drawn.
-
-    Parameters
-    ----------
-    loop
-        Models and yardsticks.
-    predictor
-        The dose model.
-    tell
-        Takes a line a case.
 
     Returns
     -------
@@ -87,8 +72,7 @@ def measure_contours(loop: Loop, predictor: Predictor, tell: Tell) -> dict[str, 
     """
     if predictor.says_labels:
         raise BadInput(f"{loop.dose.name} says contours; name a dose model, whose dose on contours is asked for")
-    table = read_table(loop.dose.layout.splits, SPLITS)
-    mine = table[(table["split"] == "test") & (table["fold"] == loop.fold) & (table["repeat"] == loop.repeat)]
+    mine = rows_of_fold(read_table(loop.dose.layout.splits, SPLITS), loop.fold, loop.repeat, "test")
     if mine.empty:
         raise BadInput(f"{loop.dose.layout.splits}: no test case in fold {loop.fold}, repeat {loop.repeat}")
     rows: dict[str, Any] = {}
@@ -172,12 +156,8 @@ def compare_case(case: Case, altered: Case, drawn_gy: GyArray, moved_gy: GyArray
 
     Parameters
     ----------
-    case, altered
-        With drawn, and with predicted contours.
     drawn_gy, moved_gy
         Dose (z, y, x) that the model predicts on each.
-    goals
-        The clinical goals.
 
     Returns
     -------
@@ -197,19 +177,13 @@ def compare_case(case: Case, altered: Case, drawn_gy: GyArray, moved_gy: GyArray
     return {
         "mae_body_gy": _mean(off, case.body),
         "mae_above_10_percent_gy": _mean(off, high & case.body),
-        "plan_mae_body_gy": {who: _mean(np.abs(gy - _plan(case)), case.body) for who, gy in doses.items()},
+        "plan_mae_body_gy": {who: _mean(np.abs(gy - plan_dose(case)), case.body) for who, gy in doses.items()},
         "d95_gy": {target: {who: _d95(case, target, gy) for who, gy in doses.items()} for target in _targets(case)},
         "n_goals": sum(result.met is not None for result in first),
         "n_flipped": len(_flips(first, second)),
         "flipped": _flips(first, second),
         "seen_flipped": _flips(first, seen),
     }
-
-
-def _plan(case: Case) -> GyArray:
-    if case.dose_gy is None:
-        raise BadCase(case.case_id, "the case has no plan dose")
-    return case.dose_gy
 
 
 def _targets(case: Case) -> list[str]:

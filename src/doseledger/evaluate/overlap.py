@@ -23,8 +23,6 @@ def measure_overlap(found: Mask, wanted: Mask, spacing_mm: Triple, tolerance_mm:
     ----------
     found, wanted
         bool (z, y, x) on one grid.
-    spacing_mm
-        Of its voxels along z, y, x.
     tolerance_mm
         Up to which distance a surface counts as found.
 

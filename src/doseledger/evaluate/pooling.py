@@ -51,8 +51,6 @@ def pool_runs(runs: Sequence[EvaluatedRun], rng: np.random.Generator) -> dict[st
     ----------
     runs
         At least two: with the same test cases (seeds), or with no test case in common (folds).
-    rng
-        Source of the bootstrap.
 
     Returns
     -------

@@ -27,12 +27,8 @@ class Prediction:
     ----------
     case_id, case_sha256
         The case that it was made for, and the SHA256 of that case's file.
-    checkpoint_sha256
-        SHA256 of the weights.
     dose_gy
         float32 (z, y, x).
-    grid
-        Where its voxels are.
     trained_on, selected_on
         SHA256 of each case that the weights were fitted to, and that chose among them (validation).
     settings

@@ -91,8 +91,6 @@ def refuse_seen(case_id: str, case_sha256: str, trained_on: Collection[str], sel
 
     Parameters
     ----------
-    case_id, case_sha256
-        The case, and the SHA256 of its file.
     trained_on, selected_on
         SHA256 of the cases that the weights were fitted to, and of those that chose among them.
 

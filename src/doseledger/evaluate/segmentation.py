@@ -79,8 +79,6 @@ def evaluate_case_labels(
 
     Parameters
     ----------
-    case_path, prediction_path
-        NPZ of the case and of its prediction.
     sha256
         What the case's file must be, from the splits.
     settings

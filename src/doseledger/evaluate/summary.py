@@ -31,13 +31,6 @@ WORST_PART = 0.10
 def summarise(cases: Sequence[CaseMetrics], rng: np.random.Generator) -> dict[str, Any]:
     """Return flat, JSON-ready figures of a test set.
 
-    Parameters
-    ----------
-    cases
-        What was measured on each case.
-    rng
-        Source of the bootstrap.
-
     Returns
     -------
     dict

@@ -20,13 +20,6 @@ HOT_SPOT_CC = 2.0
 def measure_case(case: Case, protocol: Protocol) -> Row:
     """Return the features of a case by name; NaN where a structure or the dose is absent.
 
-    Parameters
-    ----------
-    case
-        A loaded case that has the protocol's structures.
-    protocol
-        Names of structures and prescriptions.
-
     Returns
     -------
     dict

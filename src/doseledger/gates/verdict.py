@@ -177,12 +177,8 @@ def require_token(token_path: Path, expected_digest: str, gate: str) -> dict[str
 
     Parameters
     ----------
-    token_path
-        The token.
     expected_digest
         The digest of what is about to be used, made anew by the caller.
-    gate
-        The gate's name, for the message.
 
     Raises
     ------

@@ -58,8 +58,6 @@ class IngestRun:
 
     Parameters
     ----------
-    scale
-        Where cases are converted.
     raw_list
         data/raw/<cohort>.csv, to compare with; None where there is none yet.
     index

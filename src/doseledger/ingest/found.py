@@ -16,15 +16,7 @@ from doseledger.ingest.names.hints import Clue, find_hints
 
 
 def count_structures(paths: Iterable[Path], protocol: Protocol) -> pd.DataFrame:
-    """Return how many of the cases have each structure of a protocol, in the form of structures.csv.
-
-    Parameters
-    ----------
-    paths
-        NPZ of each case; volumes are not read.
-    protocol
-        Whose structures are counted.
-    """
+    """Return how many of the cases have each structure of a protocol, in the form of structures.csv."""
     found: Counter[str] = Counter()
     lost: Counter[str] = Counter()
     names: dict[str, Counter[str]] = {name: Counter() for name in protocol.structure_names}

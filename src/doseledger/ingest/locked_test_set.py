@@ -19,8 +19,6 @@ def lock(
     ----------
     lock_csv
         The lock, `validation/cohorts/<cohort>/test_set.csv`; it must be empty.
-    cases_csv, splits_csv
-        The tables of the present cases and splits.
     locked_on
         Date, YYYY-MM-DD: the caller's, as nothing here reads a clock.
     reason
@@ -65,8 +63,6 @@ def unlock(lock_csv: Path, *, unlocked_on: str, why: str, pseudonyms: list[str] 
 
     Parameters
     ----------
-    lock_csv
-        The lock.
     unlocked_on
         Date, YYYY-MM-DD: the caller's, as nothing here reads a clock.
     why

@@ -50,14 +50,10 @@ def pack(raw: Path, out: Path, raw_list: Path, tell: Callable[[str], None], kind
 
     Parameters
     ----------
-    raw
-        Folder of raw cases.
     out
         Where the zips go; may be `raw` itself only when that holds zips.
     raw_list
         The list of cases with their digests, rewritten whole: every zip that `out` then holds is in it.
-    tell
-        Called with one line a case.
     kind
         What the files are, as `Protocol.source` has it.
 

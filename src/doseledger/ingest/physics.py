@@ -142,8 +142,6 @@ def make_cohort_physics(cases: Path, beams: Beams | None, out: Path, *, scale: S
         The protocol's; without them there are no maps, and the table is empty.
     out
         Gets `<case>.npz`, the table `physics.csv`, and `keys.json`: of which case, code and beams each was made.
-    scale
-        Where they are made.
     """
     out.mkdir(parents=True, exist_ok=True)
     known: dict[str, Any] = read_json(out / KEYS) if (out / KEYS).is_file() else {}

@@ -16,6 +16,7 @@ from doseledger.core.tables import (
     TEST_SET,
     check_table,
     read_table,
+    rows_of_fold,
     with_present_digests,
     write_table,
 )
@@ -61,7 +62,7 @@ def make_splits(
         tell(f"repeat {repeat} fold {fold}: {describe(part)}{note}")
     tell(f"test set locked: {len(locked)} case(s)" if len(locked) else "test set not locked: it moves with the seed")
     write_table(out_csv, splits, SPLITS)
-    return count_parts(splits[(splits["repeat"] == 0) & (splits["fold"] == 0)])
+    return count_parts(rows_of_fold(splits, 0, 0))
 
 
 def count_parts(fold: pd.DataFrame) -> dict[str, dict[str, int]]:

@@ -85,8 +85,6 @@ def full_block(block: Mapping[str, Any], base: Mapping[str, Any], where: str) ->
         What stands in params.yaml under the model's name: its kind, and what differs from `base`.
     base
         `model_base` of params.yaml.
-    where
-        Name of the block in errors.
     """
     return merge_block(_known(base, kind_of(block, where).recipe), block)
 

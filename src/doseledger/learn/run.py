@@ -64,8 +64,6 @@ class Ancestor:
     ----------
     name, cohort, sha256
         MODEL or MODEL@VERSION, the cohort that it was trained on, and the SHA256 of its file.
-    epoch
-        When its weights were taken.
     trained_on, selected_on
         As of a checkpoint.
     """
@@ -172,8 +170,6 @@ class Family:
         How often a case goes through the network when it is validated: what measuring one costs.
     scores
         What a validation says; epochs are chosen by the first, the less the better.
-    reader
-        How cases become what the network sees.
     fit
         Trains a run, where that is no descent of a network's loss: (run, places, tell, red_flags) writes its files.
     told
@@ -202,26 +198,14 @@ class TrainingRun:
 
     Parameters
     ----------
-    model
-        Name of the block in params.yaml.
-    recipe
-        That block.
     lr
         Base learning rate, before the recipe's factor.
-    seed
-        Seed of weights and patches.
-    fold, repeat
-        Which part of the splits.
     token
         The data gate's verdict on these cases and splits; part of the fingerprint and of run.json.
     provenance
         What the caller knows of code and command (commit, lock); goes to run.json only.
-    family
-        What kind of model it is.
     devices, nodes
         Over how many processes it is trained: so many on each of so many machines.
-    cohort
-        Name of the cohort.
     parent
         The trained model that it begins with; None where its weights are drawn.
     """

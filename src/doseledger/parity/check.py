@@ -139,8 +139,6 @@ def check_form(head: ArrayHead, rules: ArrayRules, sizes: dict[str, tuple[int, s
 
     Parameters
     ----------
-    rules
-        What the contract asks of it.
     sizes
         By axis its size, and which array it was learnt from.
     """

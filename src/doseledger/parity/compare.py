@@ -43,8 +43,6 @@ class ParityResult:
         A row for each side, file, array, part, stage (raw, normalised, grouped) and group.
     pairs
         A row for each file, array and part that both have in one shape.
-    unpaired
-        What stands alone or does not fit, one line each.
     """
 
     contract: str

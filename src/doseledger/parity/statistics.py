@@ -104,8 +104,6 @@ def normalised(statistics: Statistics, by: Scale, divisor: float | None) -> Stat
 
     Parameters
     ----------
-    statistics
-        Of the array as it is.
     by
         `largest` divides by the largest magnitude, `rms` by the root mean square, `constant` by `divisor`; `standard`
         takes the mean off and divides by the standard deviation.

@@ -29,8 +29,6 @@ class Anatomy:
 
     Parameters
     ----------
-    traits
-        A number for each name of anatomy_ranges.yaml.
     waves
         Smooth random fields that make each organ's surface uneven.
     rectum_path, rectum_radii

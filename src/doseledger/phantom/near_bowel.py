@@ -35,8 +35,6 @@ def with_near_bowel(dirt: Dirt, number: int, settings: PhantomSettings) -> Dirt:
         What else is unusual; where bowel or PTV56 is not contoured, nothing is added.
     number
         Of the patient. It and the seed say who is drawn, whatever the size of the cohort.
-    settings
-        The seed and the share.
     """
     rng = np.random.default_rng([settings.seed, number, STREAM])
     drawn, gap_mm = rng.uniform() < settings.near_bowel_share, float(rng.uniform(*GAP_MM))

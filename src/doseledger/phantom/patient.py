@@ -65,10 +65,6 @@ class SyntheticPatient:
 
     Parameters
     ----------
-    anatomy
-        What the patient is made of.
-    grid
-        The CT's.
     ct_hu
         int16 (z, y, x), couch included.
     body

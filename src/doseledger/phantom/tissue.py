@@ -32,8 +32,6 @@ def paint_ct(
     ----------
     space
         The grid's voxel centres in the patient's axes.
-    grid
-        The grid, unrolled: the couch lies on it.
     drawn
         The skin (`BODY`), the bladder and the bowel as they are contoured, on the whole grid.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from doseledger.report.blocks import Picture
 from doseledger.report.figures.curves import StructureCurves, plot_dvh
 from doseledger.report.figures.overview import plot_overview, plot_overview_dvh
 from doseledger.report.figures.slices import plot_slices
-from doseledger.report.figures.style import data_uri, house_style, page_uri, save_figure, structure_colours
+from doseledger.report.figures.style import saved_png, saved_svg, structure_colours
 from doseledger.report.figures.viewer import Viewer
 from doseledger.report.figures.views import Comparison
 
@@ -83,18 +84,13 @@ def draw_case(
     """Save slices and DVHs of a case under `folder` and return them as pictures for the page."""
     case = comparison.case
     criterion = comparison.criteria
-    with house_style():
-        slices = plot_slices(comparison, structure_colours(protocol.structure_names))
-        save_figure(slices, folder, f"{stem}_slices", dpi)
-        slices_uri = page_uri(slices, dpi)
-        top_gy = 1.12 * max(float(comparison.plan_gy.max()), float(comparison.predicted_gy.max()))
-        dvh = save_figure(
-            plot_dvh(structure_curves(comparison, protocol), goals.goals, top_gy), folder, f"{stem}_dvh", dpi
-        )
+    slices = partial(plot_slices, comparison, structure_colours(protocol.structure_names))
+    top_gy = 1.12 * max(float(comparison.plan_gy.max()), float(comparison.predicted_gy.max()))
+    dvh = partial(plot_dvh, structure_curves(comparison, protocol), goals.goals, top_gy)
     kind = "local" if criterion.local else "global"
     return (
         Picture(
-            slices_uri,
+            saved_png(slices, folder, f"{stem}_slices", dpi),
             f"{case.case_id}: slices through the centre of the target of the highest prescription, cut to where there "
             "is dose. Patient's left is on the right of axial and coronal slices. Isodoses: plan solid, prediction "
             "dashed. Difference: red where the prediction is hotter. Gamma "
@@ -104,7 +100,7 @@ def draw_case(
             f"Axial, coronal and sagittal slices of {case.case_id} with isodoses, dose difference and gamma",
         ),
         Picture(
-            data_uri(dvh["svg"]),
+            saved_svg(dvh, folder, f"{stem}_dvh", dpi),
             f"{case.case_id}: cumulative DVHs, plan solid, prediction dashed. Triangles mark clinical goals: a curve "
             f"should pass below ▼ and above ▲.{name_cut(case)}",
             f"Dose-volume histograms of {case.case_id} for every structure, plan against prediction",
@@ -127,22 +123,17 @@ def draw_overview(comparison: Comparison, protocol: Protocol, folder: Path, dpi:
     """Save the case of the first screen under `folder`; return its dose wash and its DVH as pictures for the page."""
     case_id = comparison.case.case_id
     top_gy = 1.05 * max(float(comparison.plan_gy.max()), float(comparison.predicted_gy.max()))
-    with house_style():
-        wash = plot_overview(comparison, structure_colours(protocol.structure_names))
-        save_figure(wash, folder, f"overview_{case_id}_dose", dpi)
-        uri = page_uri(wash, dpi)
-        dvh = save_figure(
-            plot_overview_dvh(structure_curves(comparison, protocol), top_gy), folder, f"overview_{case_id}_dvh", dpi
-        )
+    wash = partial(plot_overview, comparison, structure_colours(protocol.structure_names))
+    dvh = partial(plot_overview_dvh, structure_curves(comparison, protocol), top_gy)
     return (
         Picture(
-            uri,
+            saved_png(wash, folder, f"overview_{case_id}_dose", dpi),
             f"{case_id}, the median of the test cases by mean absolute error: axial slice through the centre of the "
             "target of the highest prescription. The wash begins at 20 % of that prescription.",
             f"Dose wash of plan and prediction and their difference on the axial slice of {case_id}, with contours",
         ),
         Picture(
-            data_uri(dvh["svg"]),
+            saved_svg(dvh, folder, f"overview_{case_id}_dvh", dpi),
             "Its DVHs, in the colours of the contours: plan solid, prediction dashed.",
             f"Dose-volume histograms of {case_id}: plan solid, prediction dashed",
         ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import metadata
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,9 @@ from doseledger.ledger.runs.compared_runs import ComparedRun, refuse_unlike
 from doseledger.report.blocks import Alarm, Picture
 from doseledger.report.case_pages import load_with_digest, name_cut, structure_curves
 from doseledger.report.figures.curves import LINE_STYLES, plot_differences, plot_dvh
-from doseledger.report.figures.style import data_uri, house_style, save_figure
+from doseledger.report.figures.style import saved_svg
 from doseledger.report.figures.views import Comparison
-from doseledger.report.page import ReportOutputs, write_report
+from doseledger.report.page import ReportOutputs, running, write_report
 from doseledger.report.tables import comparison_tables as tables
 
 TEMPLATE = "comparison.html.j2"
@@ -35,10 +35,6 @@ class DrawnFrom:
 
     Parameters
     ----------
-    cases
-        Folder of cases.
-    protocol, goals
-        The cohort's.
     chosen
         Which cases; none chooses the largest gain, the middle and the largest loss of the second run.
     """
@@ -64,16 +60,8 @@ def make_comparison(
     ----------
     runs
         The baseline, then the others.
-    outputs
-        Where the page, the PDF and the figures go.
-    templates
-        Folder of Jinja templates, with comparison.html.j2.
     drawn
         What DVHs are drawn from; None leaves them out.
-    dpi
-        Resolution of figures.
-    tell
-        Called with one line per step.
 
     Raises
     ------
@@ -122,8 +110,8 @@ def comparison_context(
     ]
     failed = any(not verdict["ok"] for run in runs for verdict in run.verdicts.values())
     dirty = any(run.dirty for run in runs)
+    state = (" · DIRTY" if dirty else "") + (" · GATE FAILED" if failed else "")
     return {
-        "version": metadata.version("doseledger"),
         "labels": [run.label for run in runs],
         "count": plural(len(baseline.cases), "test case"),
         "contents": CONTENTS,
@@ -135,9 +123,7 @@ def comparison_context(
         "goals": tables.goals_table(runs),
         "cases": tables.cases_table(runs),
         "dvhs": dvhs,
-        "running_left": " · ".join(run.label for run in runs),
-        "running_right": "comparison" + (" · DIRTY" if dirty else "") + (" · GATE FAILED" if failed else ""),
-        "running_alarm": dirty or failed,
+        **running(" · ".join(run.label for run in runs), f"comparison{state}", alarm=bool(state)),
     }
 
 
@@ -170,14 +156,13 @@ def _alarms(runs: Sequence[ComparedRun]) -> list[Alarm]:
 def _differences_picture(runs: tuple[ComparedRun, ComparedRun], folder: Path, dpi: int) -> Picture:
     labels, values = tables.difference_rows(runs)
     change = f"{runs[1].label} − {runs[0].label}"
-    with house_style():
-        figure = plot_differences(labels, values, "Change of |prediction − plan| (Gy)")
-        paths = save_figure(figure, folder, f"errors_{_stem(runs[1].label)}", dpi)
+    draw = partial(plot_differences, labels, values, "Change of |prediction − plan| (Gy)")
+    uri = saved_svg(draw, folder, f"errors_{_stem(runs[1].label)}", dpi)
     caption = (
         f"Change of each DVH statistic's error, {change}: one point per test case, left of 0 where {runs[1].label} is "
         "nearer to the plan; the bar is the mean. Height within a row has no meaning."
     )
-    return Picture(data_uri(paths["svg"]), caption, f"Change of DVH errors per structure, {change}")
+    return Picture(uri, caption, f"Change of DVH errors per structure, {change}")
 
 
 def _stem(label: str) -> str:
@@ -240,9 +225,8 @@ def _dvh_picture(
     doses = [other.predicted_gy for other in others]
     top_gy = 1.12 * max(float(dose.max()) for dose in (first.plan_gy, first.predicted_gy, *doses))
     curves = structure_curves(first, drawn.protocol, doses)
-    with house_style():
-        figure = plot_dvh(curves, drawn.goals.goals, top_gy, [run.label for run in runs])
-        paths = save_figure(figure, folder, f"dvh_{case_id}", dpi)
+    draw = partial(plot_dvh, curves, drawn.goals.goals, top_gy, [run.label for run in runs])
+    uri = saved_svg(draw, folder, f"dvh_{case_id}", dpi)
     errors = tables.ranked_errors(runs)
     numbers = ", ".join(
         f"{run.label} {format_number(error[case_id], 2)} Gy" for run, error in zip(runs, errors, strict=True)
@@ -252,7 +236,7 @@ def _dvh_picture(
         f"absolute error where the plan's dose is above 10 % of the highest prescription: {numbers}."
         f"{name_cut(first.case)}"
     )
-    return Picture(data_uri(paths["svg"]), caption, f"Dose-volume histograms of {case_id}: plan and every run")
+    return Picture(uri, caption, f"Dose-volume histograms of {case_id}: plan and every run")
 
 
 def _comparison(run: ComparedRun, cases: Path, case_id: str) -> Comparison:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -28,8 +28,8 @@ from doseledger.report.blocks import Picture
 from doseledger.report.figures.drill_figure import plot_drill
 from doseledger.report.figures.feature_figures import group_features, plot_features
 from doseledger.report.figures.mid_slices import plot_mid_slices
-from doseledger.report.figures.style import data_uri, house_style, save_figure, small_uri, structure_colours
-from doseledger.report.page import ReportOutputs, write_report
+from doseledger.report.figures.style import house_style, saved_svg, small_uri, structure_colours
+from doseledger.report.page import ReportOutputs, running, write_report
 from doseledger.report.tables import sections, verdict_tables
 from doseledger.report.tables.data_tables import (
     drift_cases_table,
@@ -73,17 +73,6 @@ class DataFacts:
 
 def make_data_report(layout: Layout, settings: Settings, tell: Tell, *, scale: Scale = HERE) -> None:
     """Write the report of a cohort: self-contained HTML, PDF, and every figure as PNG, SVG and PDF.
-
-    Parameters
-    ----------
-    layout
-        Where the cohort's files lie and the report goes.
-    settings
-        Fold and repeat of the splits, and the resolution of figures.
-    tell
-        Called with one line per case and step.
-    scale
-        Where cases are measured.
 
     Raises
     ------
@@ -236,13 +225,12 @@ def _draw_features(facts: DataFacts, protocol: Protocol, folder: Path, dpi: int)
     pictures = []
     for title, names in group_features(varied, list(protocol.prescription_gy)).items():
         stem = "features_" + "".join(letter if letter.isalnum() else "_" for letter in title.lower()).strip("_")
-        with house_style():
-            paths = save_figure(plot_features(facts.features, parts, names), folder, stem, dpi)
+        uri = saved_svg(partial(plot_features, facts.features, parts, names), folder, stem, dpi)
         caption = (
             f"{title}: one point per case, a bar at the median of each part. Height within a row has no meaning; "
             "features that are equal in all cases stand in the table alone."
         )
-        pictures.append(Picture(data_uri(paths["svg"]), caption, f"{title} of the cases by part of the splits"))
+        pictures.append(Picture(uri, caption, f"{title} of the cases by part of the splits"))
     return pictures
 
 
@@ -251,15 +239,14 @@ def _draw_drill(drill: Mapping[str, Any], folder: Path, dpi: int) -> list[Pictur
     pictures = []
     tried = [fault for fault in drill["faults"] if fault["tried"]]
     for group in dict.fromkeys(fault["group"] for fault in tried):
-        with house_style():
-            figure = plot_drill([fault for fault in tried if fault["group"] == group])
-            path = save_figure(figure, folder, f"drill_{group.lower().replace(' ', '_')}", dpi)["svg"]
+        faults = [fault for fault in tried if fault["group"] == group]
+        uri = saved_svg(partial(plot_drill, faults), folder, f"drill_{group.lower().replace(' ', '_')}", dpi)
         caption = (
             f"{group}: sizes tried, each cell filled as high as the share of the "
             f"{len(drill['cases'])} cases in which the fault is seen. *: put in after ingest."
         )
         alt = f"Detection limits: {group}; the table says the same"
-        pictures.append(Picture(data_uri(path), caption, alt))
+        pictures.append(Picture(uri, caption, alt))
     return pictures
 
 
@@ -275,7 +262,6 @@ def data_context(
     passed = all(verdict["ok"] for verdict in verdicts)
     drift: Mapping[str, Any] = (facts.drift or {}).get("details", {})
     return {
-        "version": metadata.version("doseledger"),
         "cohort": cohort,
         "protocol_title": protocol.title,
         "contents": CONTENTS,
@@ -303,7 +289,5 @@ def data_context(
             "hashes": hashes_table(facts.cases, facts.parts),
         },
         "pictures": pictures,
-        "running_left": f"cohort {cohort}",
-        "running_right": "data report" + ("" if passed else " · GATE FAILED"),
-        "running_alarm": not passed,
+        **running(f"cohort {cohort}", "data report" + ("" if passed else " · GATE FAILED"), alarm=not passed),
     }

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from importlib import metadata
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from doseledger.core.layout import SYNTHETIC_COHORT, ModelLayout
 from doseledger.core.sheet import plural
-from doseledger.gates.model.standing import State, standing_of_run
+from doseledger.gates.model.standing import BADGE_STATES, standing_of_run
 from doseledger.ledger.provenance.baseline import settings_change
 from doseledger.ledger.provenance.commit_link import commit_link
 from doseledger.ledger.provenance.recorded import dvc_hashes, stage_names
@@ -17,13 +17,13 @@ from doseledger.ledger.registry.model_card import model_card
 from doseledger.ledger.runs.facts import RunFacts
 from doseledger.report.blocks import Alarm, Picture
 from doseledger.report.figures.curves import plot_training
-from doseledger.report.figures.style import data_uri, house_style, save_figure
+from doseledger.report.figures.style import saved_svg
+from doseledger.report.page import running
 from doseledger.report.tables import sections, verdict_tables
 from doseledger.report.tables.data_tables import optional_table
 
 # Stages whose entries in dvc.lock are of the run before.
 LATER_STAGES = ("report", "gate")
-BADGE_STATES: dict[State, Literal["good", "warn", "bad"]] = {"passed": "good", "provisional": "warn", "failed": "bad"}
 UNSEEN = "All numbers are of the test cases, which the model was neither trained nor selected on."
 
 
@@ -41,10 +41,9 @@ def common_context(at: ModelLayout, facts: RunFacts) -> dict[str, Any]:
     # Its own entry in dvc.lock, and what follows, are of the run before.
     made = [name for name in stage_names(cohort, at.name) if name.partition("@")[0] not in LATER_STAGES]
     commit = (trained.commit or "no commit")[:10]
-    state = " · DIRTY" if trained.dirty else ""
+    state, red = " · DIRTY" if trained.dirty else "", trained.dirty or standing.state == "failed"
     failed = {"passed": "", "provisional": " · PROVISIONAL", "failed": " · GATE FAILED"}[standing.state]
     return {
-        "version": metadata.version("doseledger"),
         "cohort": cohort,
         "model": at.name,
         "protocol_title": facts.protocol.title,
@@ -74,19 +73,15 @@ def common_context(at: ModelLayout, facts: RunFacts) -> dict[str, Any]:
         "card": model_card(facts, standing, synthetic=cohort == SYNTHETIC_COHORT),
         "settings_change": change,
         "settings_text": sections.settings_text(facts, predicted),
-        "running_left": f"{at.name} on {cohort}",
-        "running_right": f"commit {commit}{state}{failed}",
-        "running_alarm": trained.dirty or standing.state == "failed",
+        **running(f"{at.name} on {cohort}", f"commit {commit}{state}{failed}", alarm=red),
     }
 
 
 def training_picture(facts: RunFacts, folder: Path, dpi: int) -> Picture:
     """Save the curves of the training and return them for the page."""
-    with house_style():
-        figure = plot_training(facts.history, sections.best_epoch(facts.history))
-        saved = save_figure(figure, folder, "training", dpi)
+    draw = partial(plot_training, facts.history, sections.best_epoch(facts.history))
     words = "Training: loss, validation error and learning rate by epoch."
-    return Picture(data_uri(saved["svg"]), words, "Training curves")
+    return Picture(saved_svg(draw, folder, "training", dpi), words, "Training curves")
 
 
 def _dirty_alarms(trained: GitState) -> list[Alarm]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from doseledger.evaluate.files.gamma import ComparedDoses, gamma_words
 from doseledger.report.blocks import Picture
 from doseledger.report.figures.gamma_figure import plot_gamma, plot_gamma_histogram
 from doseledger.report.figures.style import house_style, page_uri, svg_uri
-from doseledger.report.page import ReportOutputs, write_report
+from doseledger.report.page import ReportOutputs, running, write_report
 
 TEMPLATE = "gamma.html.j2"
 # Reference dose in percent of the normalisation: between these the pass rate is told apart.
@@ -32,12 +31,6 @@ def write_gamma_page(
     ----------
     files
         Reference and evaluation, named on the page with their digests.
-    templates
-        Folder of templates.
-    page
-        The HTML file.
-    dpi
-        Resolution of pictures.
     """
     outputs = ReportOutputs(page, page.with_suffix(".pdf"), page.parent)
     write_report(templates, TEMPLATE, gamma_context(compared, files, dpi), outputs, tell)
@@ -50,10 +43,7 @@ def gamma_context(compared: ComparedDoses, files: tuple[Path, Path], dpi: int) -
         slices = page_uri(plot_gamma(compared), dpi)
         histogram = svg_uri(plot_gamma_histogram(compared.gamma))
     return {
-        "version": version("doseledger"),
-        "running_left": "Comparison of two doses",
-        "running_right": words,
-        "running_alarm": False,
+        **running("Comparison of two doses", words),
         "words": words,
         "sentence": tell_gamma(compared.found, words),
         "differ": compared.found["differ"],

@@ -18,12 +18,8 @@ def write_page(verdict: Verdict, template: Path, out: Path) -> None:
 
     Parameters
     ----------
-    verdict
-        Of the gate.
     template
         The page of that gate: `data_findings.html.j2` or `drift.html.j2` of reports/templates.
-    out
-        The page.
 
     Raises
     ------

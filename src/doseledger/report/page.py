@@ -8,11 +8,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import all_or_none, atomic_path, write_text
+from doseledger.core.template import render
 from doseledger.core.types import Tell
 from doseledger.report.figures.style import NO_METADATA, house_style, new_figure
 
@@ -30,23 +32,14 @@ class ReportOutputs:
 
 
 def render_page(templates: Path, name: str, context: dict[str, Any]) -> str:
-    """Return the page that a template makes of its content.
+    """Return the page that a template makes of its content; errors as `core.template.render`."""
+    return render(templates, name, context, is_html=True)
 
-    Raises
-    ------
-    BadInput
-        If a template is missing, or asks for something that is not there.
-    """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 
-    environment = Environment(
-        loader=FileSystemLoader(templates), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    try:
-        return environment.get_template(name).render(context)
-    except TemplateError as error:
-        raise BadInput(f"{templates}: {name} can't be filled ({type(error).__name__}: {error})") from error
+def running(left: str, right: str, *, alarm: bool = False) -> dict[str, Any]:
+    """Return what stands about every page: the program's version, and the heads of its PDF; red with an alarm."""
+    heads = {"running_left": left, "running_right": right, "running_alarm": alarm}
+    return {"version": metadata.version("doseledger"), **heads}
 
 
 def write_report(templates: Path, name: str, context: dict[str, Any], outputs: ReportOutputs, tell: Tell) -> None:
@@ -56,10 +49,6 @@ def write_report(templates: Path, name: str, context: dict[str, Any], outputs: R
     ----------
     templates, name, context
         As `render_page` takes them.
-    outputs
-        Where the two go.
-    tell
-        Called with one line a file.
 
     Raises
     ------

@@ -26,14 +26,8 @@ def write_parity(out: Path, result: ParityResult, verdict: Verdict | None, templ
 
     Parameters
     ----------
-    out
-        The folder; files of these names are replaced.
-    result
-        What was found.
     verdict
         What the gate says of it; None where it was not asked.
-    templates
-        Folder of templates.
     """
     content = result.as_dict()
     if verdict is not None:

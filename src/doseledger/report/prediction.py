@@ -44,14 +44,8 @@ def page_maker(
 
     Parameters
     ----------
-    templates
-        Folder of templates.
-    protocol
-        The one that patients are read with.
     goals
         Marked in the DVHs; None marks none.
-    dpi
-        Resolution of pictures.
     """
 
     def make(patient: PredictedPatient) -> str:

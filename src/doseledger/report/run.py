@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from doseledger.report.case_pages import CasePage, draw_case, draw_overview, loa
 from doseledger.report.contours import describe_closed_loop
 from doseledger.report.delivery import describe_plans
 from doseledger.report.figures.curves import plot_differences
-from doseledger.report.figures.style import data_uri, house_style, save_figure, structure_colours
+from doseledger.report.figures.style import saved_svg, structure_colours
 from doseledger.report.figures.viewer import make_viewer
 from doseledger.report.frame import UNSEEN, common_context, training_picture
 from doseledger.report.page import ReportOutputs, write_report
@@ -47,12 +48,8 @@ def make_report(at: ModelLayout, settings: Settings, tell: Tell) -> None:
 
     Parameters
     ----------
-    at
-        Where the run's files lie and the report goes; the model was judged before.
     settings
         Resolution of figures, and what was evaluated: its first gamma criterion is drawn.
-    tell
-        Called with one line per step.
 
     Raises
     ------
@@ -138,13 +135,11 @@ def describe_uncertainty(calibration: dict[str, Any], pages: list[CasePage], fol
 
 def _run_pictures(facts: RunFacts, folder: Path, dpi: int) -> dict[str, Picture]:
     labels, values = results.difference_rows(facts.dvh)
-    with house_style():
-        axis_label = "Prediction − plan (Gy)"
-        differences = save_figure(plot_differences(labels, values, axis_label), folder, "dvh_differences", dpi)
+    draw = partial(plot_differences, labels, values, "Prediction − plan (Gy)")
     return {
         "training": training_picture(facts, folder, dpi),
         "differences": Picture(
-            data_uri(differences["svg"]),
+            saved_svg(draw, folder, "dvh_differences", dpi),
             "DVH statistics in Gy, prediction − plan, one point per test case; the bar is their mean. Height within a "
             "row has no meaning.",
             "Differences of DVH statistics between prediction and plan, per structure",

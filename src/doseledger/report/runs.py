@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +13,13 @@ from doseledger.core.sheet import format_number, plural
 from doseledger.ledger.runs.rows import RunRow
 from doseledger.ledger.runs.tables import HEADLINE, larger_is_better, runs_table
 from doseledger.report.blocks import Alarm, Card
-from doseledger.report.page import render_page
+from doseledger.report.page import render_page, running
 
 TEMPLATE = "runs.html.j2"
 
 
 def write_index(rows: Sequence[RunRow], page: Path, templates: Path, root: Path) -> None:
     """Write the page of all runs: one table for each cohort, and what a reader must see first.
-
-    Parameters
-    ----------
-    rows
-        The runs.
-    page
-        HTML file to write.
-    templates
-        Folder of templates, with runs.html.j2.
-    root
-        The project, for links to the reports that lie there.
 
     Raises
     ------
@@ -44,7 +32,6 @@ def write_index(rows: Sequence[RunRow], page: Path, templates: Path, root: Path)
     """
     cohorts = sorted({row.cohort for row in rows})
     context: dict[str, Any] = {
-        "version": metadata.version("doseledger"),
         "count": plural(len(rows), "run"),
         "alarms": _alarms(rows),
         "cards": _cards(rows),
@@ -58,9 +45,7 @@ def write_index(rows: Sequence[RunRow], page: Path, templates: Path, root: Path)
             for cohort in cohorts
         ],
         "reports": _reports(rows, page, root),
-        "running_left": "Runs",
-        "running_right": "",
-        "running_alarm": False,
+        **running("Runs", ""),
     }
     write_text(page, render_page(templates, TEMPLATE, context))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from doseledger.ledger.runs.facts import RunFacts
 from doseledger.report.blocks import Card, Picture
 from doseledger.report.figures.curves import plot_differences
 from doseledger.report.figures.outlines import Outlines, plot_agreement, plot_outlines
-from doseledger.report.figures.style import data_uri, house_style, page_uri, save_figure
+from doseledger.report.figures.style import saved_png, saved_svg
 from doseledger.report.frame import UNSEEN, common_context, training_picture
 from doseledger.report.page import ReportOutputs, write_report
 from doseledger.report.tables import overlap_tables
@@ -49,17 +50,7 @@ class LabelPage:
 
 
 def make_segmentation_report(at: ModelLayout, facts: RunFacts, dpi: int, tell: Tell) -> None:
-    """Write the report of a segmentation: HTML, PDF, and every figure as PNG, SVG and PDF.
-
-    Parameters
-    ----------
-    at, facts
-        Where the run's files lie, and the files.
-    dpi
-        Resolution of figures.
-    tell
-        Called with one line per step.
-    """
+    """Write the report of a segmentation: HTML, PDF, and every figure as PNG, SVG and PDF."""
     context = common_context(at, facts)
     tolerance_mm = float(facts.case_metrics["surface_tolerance_mm"].iloc[0])
     context["tables"] |= {
@@ -99,17 +90,14 @@ def _pictures(facts: RunFacts, folder: Path, dpi: int) -> dict[str, Picture]:
         name: tuple(rows[f"volume_cc_{who}_{name}"].to_numpy(dtype=np.float64) for who in ("reference", "prediction"))
         for name in names
     }
-    with house_style():
-        spread = save_figure(plot_differences(names, errors, "1 − Dice"), folder, "dice", dpi)
-        agree = save_figure(plot_agreement({n: (a, b) for n, (a, b) in pairs.items()}), folder, "volumes", dpi)
     return {
         "dice": Picture(
-            data_uri(spread["svg"]),
+            saved_svg(partial(plot_differences, names, errors, "1 − Dice"), folder, "dice", dpi),
             "1 − Dice of each structure, one point per test case; the bar is their mean.",
             "Overlap errors per structure",
         ),
         "volumes": Picture(
-            data_uri(agree["svg"]),
+            saved_svg(lambda: plot_agreement({n: (a, b) for n, (a, b) in pairs.items()}), folder, "volumes", dpi),
             "Volumes, prediction − reference against the mean of both (Bland and Altman); lines are the mean "
             "difference and the limits that hold 95 % of differences.",
             "Agreement of volumes per structure",
@@ -139,10 +127,7 @@ def draw_labels(at: ModelLayout, case_id: str, folder: Path, dpi: int) -> Pictur
     found = load_labels(at.predictions / f"{case_id}.npz")
     masks = masks_of(found.labels, len(found.structure_names))
     outlines = [Outlines(name, case.mask(name), mask) for name, mask in zip(found.structure_names, masks, strict=True)]
-    with house_style():
-        figure = plot_outlines(case, outlines)
-        save_figure(figure, folder, f"case_{case_id}", dpi)
-        uri = page_uri(figure, dpi)
+    uri = saved_png(partial(plot_outlines, case, outlines), folder, f"case_{case_id}", dpi)
     caption = (
         f"{case_id}: slices through the structures' middle. Reference solid, prediction dashed. Patient's left is on "
         "the right of axial and coronal slices."

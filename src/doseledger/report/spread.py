@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from doseledger.core.npz import open_npz
 from doseledger.core.sheet import MISSING, Table, format_number, make_table
 from doseledger.report.blocks import Picture
 from doseledger.report.figures.slices import DIFFERENCE_PART, Overlay, plot_planes
-from doseledger.report.figures.style import data_uri, house_style, page_uri, save_figure
+from doseledger.report.figures.style import saved_png, saved_svg
 from doseledger.report.figures.uncertainty import calibration_figure
 from doseledger.report.figures.views import Comparison
 
@@ -64,10 +65,7 @@ def draw_spread(
 ) -> Picture:
     """Save the spread of a case's drawn doses beside its error, and return the picture for the page."""
     case_id = comparison.case.case_id
-    with house_style():
-        figure = plot_spread(comparison, spread_gy, colours)
-        save_figure(figure, folder, f"{stem}_spread", dpi)
-        uri = page_uri(figure, dpi)
+    uri = saved_png(partial(plot_spread, comparison, spread_gy, colours), folder, f"{stem}_spread", dpi)
     caption = (
         f"{case_id}: how sure the model is. Spread: standard deviation of the drawn doses. Beside it how far the "
         "predicted dose is from the plan, on one scale: where the error is large and the spread small, the model is "
@@ -126,11 +124,10 @@ def calibration_table(summary: Mapping[str, Any]) -> Table:
 
 def calibration_picture(details: dict[str, Any], folder: Path, dpi: int) -> Picture:
     """Save the picture of a calibration and return it for the page."""
-    with house_style():
-        paths = save_figure(calibration_figure(details), folder, "calibration", dpi)
+    uri = saved_svg(partial(calibration_figure, details), folder, "calibration", dpi)
     caption = (
         "Calibration on the test cases. Intervals: what they hold against what they say, best on the grey line. "
         "Ranks: flat where the plan's dose is one among the drawn ones. Spread against error of voxels; expected "
         "against found MAE of cases."
     )
-    return Picture(data_uri(paths["svg"]), caption, "Coverage of intervals, ranks, and spread against error")
+    return Picture(uri, caption, "Coverage of intervals, ranks, and spread against error")

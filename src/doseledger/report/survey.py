@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ from doseledger.ingest.survey.patient import PatientSurvey
 from doseledger.ingest.survey.record import as_words, patient_line
 from doseledger.report.blocks import Card
 from doseledger.report.figures.style import STRUCTURE_COLOURS, structure_colours
-from doseledger.report.page import render_page
+from doseledger.report.page import render_page, running
 
 if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
@@ -55,7 +54,6 @@ def survey_context(survey: Survey) -> dict[str, Any]:
     colours = _colours(survey)
     legend = [*colours.items(), ("no structure of the protocol", UNCLAIMED)]
     return {
-        "version": metadata.version("doseledger"),
         "protocol": survey.protocol.name if survey.protocol is not None else "",
         "protocol_title": survey.protocol.title if survey.protocol is not None else "no protocol given",
         "cards_items": _cards(survey),
@@ -71,9 +69,7 @@ def survey_context(survey: Survey) -> dict[str, Any]:
             "left": _left_table(survey),
         },
         "pictures": [_picture(patient, colours) for patient in survey.patients],
-        "running_left": "survey",
-        "running_right": "holds what a clinic wrote",
-        "running_alarm": False,
+        **running("survey", "holds what a clinic wrote"),
     }
 
 

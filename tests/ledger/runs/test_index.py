@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_json, write_json, write_text
 from doseledger.core.sheet import as_markdown, as_text
-from doseledger.ledger.provenance.queue import QueuedExperiment, queued_experiments
+from doseledger.ledger.provenance.dvc_project import QueuedExperiment, queued_experiments
 from doseledger.ledger.provenance.snapshot import snapshot_of
 from doseledger.ledger.runs import index as index_module
 from doseledger.ledger.runs.archive import archive_run

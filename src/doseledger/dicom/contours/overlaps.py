@@ -41,8 +41,6 @@ class Once:
 
     Parameters
     ----------
-    polygons
-        Those that are left, in their order.
     n_copies
         How many were left out, or traced over themselves.
     """

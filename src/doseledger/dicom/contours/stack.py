@@ -90,10 +90,6 @@ def stack_contours(contours: list[Contour], image_grid: Grid, case_id: str, name
     ----------
     contours
         (z in mm, points) of each closed contour; at least one.
-    image_grid
-        The image that they were drawn on.
-    case_id, name
-        Who the errors name.
 
     Raises
     ------
@@ -138,8 +134,6 @@ def stack_on_own_planes(
         (z in mm, points) of each closed contour; at least one.
     grid
         On whose pixels shapes are compared; only its y and x axes matter.
-    case_id, name
-        Who the errors name.
     lone_mm
         How thick a lone plane is, which its contours can't tell; None where nobody knows.
 

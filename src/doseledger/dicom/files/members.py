@@ -34,11 +34,6 @@ def _without_common_folder(names: list[str]) -> dict[str, str]:
 def read_members(source: Path) -> Iterator[tuple[str, bytes]]:
     """Yield (name, content) of each file of a case, sorted by name; hidden files and folders are left out.
 
-    Parameters
-    ----------
-    source
-        A folder, or a zip.
-
     Raises
     ------
     BadCase

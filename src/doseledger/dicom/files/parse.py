@@ -63,8 +63,6 @@ def read_file(path: Path, modality: str, wanted: str = "") -> pydicom.Dataset:
 
     Parameters
     ----------
-    path
-        The file.
     modality
         Which one it must be of.
     wanted

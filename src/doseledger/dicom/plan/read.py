@@ -145,10 +145,6 @@ def read_plan(dataset: pydicom.Dataset, case_id: str, fraction_group: int | None
 
     Parameters
     ----------
-    dataset
-        The RTPLAN.
-    case_id
-        Who the errors name.
     fraction_group
         Fraction Group Number; None where the plan has just one.
 

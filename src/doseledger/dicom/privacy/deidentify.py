@@ -37,10 +37,6 @@ class Pseudonymiser:
     ----------
     salt
         Secret; whoever has it can test a guess at an identifier.
-    phi
-        Pattern of pseudonyms, and attributes that keep their value.
-    patient_id
-        The patient's own identifier.
     """
 
     salt: bytes

@@ -85,13 +85,6 @@ def classify(tag: int) -> Kind:
 def scan_phi(files: Iterable[SourceFile], phi: Phi) -> list[PhiFinding]:
     """Return every attribute that may identify a patient, sorted by tag and file.
 
-    Parameters
-    ----------
-    files
-        Data sets of a case.
-    phi
-        The pattern of pseudonyms, and the attributes that may have a value.
-
     Notes
     -----
     DICOM PS3.15 Annex E, Basic Application Level Confidentiality Profile. Empty values pass; so do names and ids that

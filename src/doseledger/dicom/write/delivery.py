@@ -30,8 +30,6 @@ class RoiDvh:
     ----------
     roi_number
         Of the structure set.
-    bin_gy
-        Width of a dose bin.
     volume_cc
         Volume of at least the dose at which each bin begins, (bin,), falling.
     least_gy, mean_gy, most_gy
@@ -57,10 +55,6 @@ def make_mimicking_plan(
 
     Parameters
     ----------
-    heading
-        Identity, links, and what predicted the dose.
-    plan, device
-        The plan, and its machine's leaves and distance.
     on
         The structure set that was planned on, and the ROI number of each target.
     beam_dose_gy
@@ -90,8 +84,6 @@ def make_mimicking_dose(
     ----------
     dose_gy
         Dose in Gy, (z, y, x) on `grid`; finite and not negative.
-    on
-        The plan and the structure set.
     """
     plan, structures = on
     ds = make_dose(heading.study, dose_gy, grid, plan=plan, structures=structures, bits=DOSE_BITS)

@@ -21,16 +21,12 @@ def make_gamma_dose(reference: Dataset, gamma: Array, grid: Grid, *, label: str,
 
     Parameters
     ----------
-    reference
-        That dose's RTDOSE.
     gamma
         Gamma (z, y, x) on `grid`; NaN, where there is none, is written as 0.
     label
         The criteria in words; begins the comment and the series' description.
     key
         From which the UIDs follow: another map needs another key.
-    version
-        Of this program.
 
     Raises
     ------

@@ -36,8 +36,6 @@ class Study:
         A pseudonym, never a person.
     study_uid, frame_of_reference_uid
         Shared by all objects.
-    position
-        How the patient lies.
     key
         From which the UIDs of new objects follow: another content needs another key.
     """

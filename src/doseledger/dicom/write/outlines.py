@@ -33,8 +33,6 @@ def find_outlines(surface: NDArray[Any], grid: Grid, *, smooth: bool = False) ->
     surface
         (z, y, x) on `grid`: a bool mask, or a float field, negative inside, whose zero is the surface (a signed
         distance, say). Contours cross between pixel centres: halfway for a mask, where the field is 0 otherwise.
-    grid
-        Where the voxels are.
     smooth
         Take the steps of a mask's pixels out, and keep each contour's area that of its pixels.
 

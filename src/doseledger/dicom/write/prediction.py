@@ -66,14 +66,8 @@ def make_heading(image: Dataset, by: PredictedBy, *, key: str, case_id: str) -> 
 
     Parameters
     ----------
-    image
-        A slice of the CT series.
-    by
-        What made the dose.
     key
         From which the UIDs of new objects follow: another dose needs another key.
-    case_id
-        Who the errors name.
 
     Raises
     ------
@@ -96,8 +90,6 @@ def make_predicted_plan(
 
     Parameters
     ----------
-    heading
-        Identity, links, and what predicted it.
     structures
         The structure set that the dose was predicted on.
     prescription_gy
@@ -135,8 +127,6 @@ def make_predicted_dose(
 
     Parameters
     ----------
-    heading
-        Identity, links, and what predicted it.
     dose_gy
         Dose in Gy, (z, y, x) on `grid`; finite and not negative.
     plan
@@ -181,8 +171,6 @@ def sign(ds: Dataset, heading: Heading, title: str = "", equipment: str = f"{LAB
     ----------
     title
         Of its series; that of the predicted dose where it is empty.
-    equipment
-        What made it.
     """
     share_study(ds, heading.image)
     ds.SeriesDescription = (title or heading.by.description)[:LONG_STRING]

@@ -40,8 +40,6 @@ class Segment:
 
     Parameters
     ----------
-    described
-        Name, codes and colour.
     mask
         bool (z, y, x) on the image's grid.
     algorithm

@@ -193,8 +193,6 @@ class SampledDose(NamedTuple):
 
         Parameters
         ----------
-        statistic
-            What to measure.
         prescription_gy
             The dose that is 100 %.
         whole

@@ -15,11 +15,6 @@ from doseledger.core.case import Case
 def describe_case(case: Case) -> dict[str, Any]:
     """Return a summary of a case as JSON values: grid in mm, structures in cm³, dose in Gy, prescription, source.
 
-    Parameters
-    ----------
-    case
-        A loaded case.
-
     Returns
     -------
     dict

@@ -70,8 +70,6 @@ def dvh_of_rtdose(
 
     Parameters
     ----------
-    rtstruct, rtdose
-        The two files.
     statistics
         What to measure, in the clinic's grammar; for CI and R50 the isodose is that of the whole dose grid.
     prescription_gy
@@ -143,10 +141,6 @@ def dvh_of_case(path: Path, statistics: Sequence[str] = STATISTICS, *, dose_path
 
     Parameters
     ----------
-    path
-        NPZ of a case.
-    statistics
-        What to measure, in the clinic's grammar.
     dose_path
         NPZ of a prediction, to take its dose; None for the plan's.
 

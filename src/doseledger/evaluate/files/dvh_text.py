@@ -22,12 +22,8 @@ def describe_volume(
 
     Parameters
     ----------
-    sampled
-        Dose of the structure.
     dose
         The whole dose, for CI and R50.
-    statistics
-        In the clinic's grammar.
     prescription_gy
         What 100 % is.
 
@@ -53,8 +49,6 @@ def describe_area(
 
     Parameters
     ----------
-    sampled
-        Dose of a sheet of the structure.
     thickness_mm
         How thick that sheet is: its volume over it is the area.
     statistics

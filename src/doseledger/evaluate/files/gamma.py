@@ -51,8 +51,6 @@ class DoseFile:
     ----------
     dose_gy
         float32 (z, y, x).
-    grid
-        Where its voxels are.
     belongs_to
         What the file says of whom and where it is of, by name; what it leaves out is not there.
     """

@@ -15,13 +15,6 @@ from doseledger.dosimetry.goals import lint_goals
 def lint_goal_file(path: Path, protocol: Path) -> list[str]:
     """Return everything that is wrong with a file of goals, one sentence each; empty when it is sound.
 
-    Parameters
-    ----------
-    path
-        The file.
-    protocol
-        The protocol whose plans they judge.
-
     Notes
     -----
     A file that can't be read as goals is one sentence too: of several files the rest is still looked at.
@@ -49,8 +42,6 @@ def convert_goal_file(
     ----------
     path, out
         File to read and file to write; the new set takes the new file's name.
-    n_fractions
-        For which the goals are wanted.
     alpha_beta_gy
         α/β in Gy by structure.
     keep

@@ -31,14 +31,8 @@ class Recomputed:
 
     Parameters
     ----------
-    case_id
-        The source's name.
     n_voxels
         Voxels compared: all to which the RTDOSE gives a dose.
-    greatest_gy
-        Highest dose of the RTDOSE.
-    worst_gy, mean_gy
-        Greatest and mean absolute difference of the total dose.
     warning
         Of low density in the high dose or on the beams' way; empty where there is none to speak of.
     """
@@ -56,8 +50,6 @@ def recompute_dose(source: Path, machine: Machine | None = None) -> Recomputed:
 
     Parameters
     ----------
-    source
-        Folder or zip of one case: CT, RTPLAN and RTDOSE.
     machine
         Whose beam is computed; None for the generic one.
 

@@ -82,12 +82,6 @@ def dose_of_cut(stack: Stack, dose: Dose, plane: DosePlane, grid: Grid, n_points
 
     Parameters
     ----------
-    stack
-        The structure.
-    dose
-        One plane of dose.
-    plane
-        Where it lies.
     grid
         On whose pixels slices without contours are filled in.
     n_points

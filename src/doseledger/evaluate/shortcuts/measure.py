@@ -18,7 +18,7 @@ from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.fanout import Outcome, over_cases
 from doseledger.core.files import sha256_of_file
 from doseledger.core.layout import ModelLayout
-from doseledger.core.tables import SPLITS, read_table
+from doseledger.core.tables import SPLITS, read_table, rows_of_fold
 from doseledger.core.types import Tell
 from doseledger.evaluate.predictions import load_labels, load_prediction
 from doseledger.evaluate.refusals import refuse_seen, refuse_unfit
@@ -64,14 +64,6 @@ def measure_shortcuts(
     ----------
     at
         Where the model's predictions and the cohort's cases and splits lie.
-    model
-        The model; an opener, where other processes are to measure.
-    fold, repeat
-        Which part of the splits the model was trained and evaluated on.
-    scale
-        Where the network works.
-    tell
-        Called with one line for each step.
 
     Returns
     -------
@@ -141,8 +133,7 @@ def _thinned(names: list[str]) -> list[str]:
 
 def _test_cases(at: ModelLayout, predictor: Predictor, *, fold: int, repeat: int) -> dict[str, str]:
     """Return the test cases' SHA256 by name, after making sure that the model has seen none of them."""
-    splits = read_table(at.layout.splits, SPLITS)
-    rows = splits[(splits["split"] == "test") & (splits["fold"] == fold) & (splits["repeat"] == repeat)]
+    rows = rows_of_fold(read_table(at.layout.splits, SPLITS), fold, repeat, "test")
     if rows.empty:
         raise BadInput(
             f"{at.layout.splits}: no test case in fold {fold}, repeat {repeat}; there is nothing to judge by"

@@ -37,8 +37,6 @@ class Voxels:
 
     Parameters
     ----------
-    case_id
-        Whose.
     index
         Flat indices into the case's (z, y, x), ascending.
     offset_mm
@@ -47,8 +45,6 @@ class Voxels:
         Signed distance to each structure, clipped as in the case, (voxel, structure).
     dose_gy
         The plan's dose, (voxel,).
-    prescription_gy
-        The highest prescription of the case.
     """
 
     case_id: str

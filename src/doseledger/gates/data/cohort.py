@@ -18,7 +18,16 @@ from doseledger.core.files import sha256_of_file
 from doseledger.core.layout import Layout
 from doseledger.core.limit import keeps
 from doseledger.core.protocol import Protocol, load_protocol
-from doseledger.core.tables import CASES, SKIPPED, SPLITS, STRUCTURES, TEST_SET, read_table, with_present_digests
+from doseledger.core.tables import (
+    CASES,
+    SKIPPED,
+    SPLITS,
+    STRUCTURES,
+    TEST_SET,
+    read_table,
+    rows_of_fold,
+    with_present_digests,
+)
 from doseledger.gates import suites
 from doseledger.gates.data import distances, doses, grids, images, leakage, optional, plans, structures
 from doseledger.gates.data.fingerprints import Fingerprint, take_fingerprint
@@ -206,14 +215,10 @@ def judge_left_out(
 
     Parameters
     ----------
-    n_cases
-        Cases of the cohort.
     skipped
         skipped.csv: patients that are no cases, with `case_id` and `status`.
     accept_failed
         Failed cases that may be missing, each with its reason.
-    limits
-        How many may be.
     """
     n_all = n_cases + len(skipped)
     is_failed = skipped["status"] == "failed"
@@ -259,7 +264,7 @@ def _count(
     accept_failed: Mapping[str, str],
 ) -> dict[str, Any]:
     failed = set(skipped.loc[skipped["status"] == "failed", "case_id"])
-    first = splits[(splits["repeat"] == 0) & (splits["fold"] == 0)]
+    first = rows_of_fold(splits, 0, 0)
     return {
         "cases": len(cases),
         "patients": int(cases["pseudonym"].nunique()),

@@ -26,12 +26,8 @@ def judge_distances(case: Case, sdf_clip_mm: float, limits: SdfLimits) -> list[F
 
     Parameters
     ----------
-    case
-        A loaded case.
     sdf_clip_mm
         Where the protocol clips distances, in mm.
-    limits
-        How many samples may disagree.
     """
     findings = []
     for index, name in enumerate(case.structure_names):

@@ -24,8 +24,6 @@ def judge_dose(case: Case, protocol: Protocol, limits: DataLimits) -> list[Findi
 
     Parameters
     ----------
-    case
-        A loaded case.
     protocol
         Whether there must be a dose, and what is prescribed.
     limits

@@ -18,10 +18,6 @@ def judge_image(case: Case, protocol: Protocol, limits: ImageLimits) -> tuple[li
     ----------
     case
         A loaded case with a body; its image in HU.
-    protocol
-        Which structures are organs.
-    limits
-        Of fit and of steps from slice to slice.
     """
     places, slices = measure_placement(case, protocol), measure_slices(case)
     row: Row = {}

@@ -135,8 +135,6 @@ def judge_copies(
     ----------
     cases, splits
         The tables `tables.CASES` and `tables.SPLITS`.
-    prints
-        Fingerprint of each case that could be read.
     limits
         From which correlation on two images or doses count as one.
     """

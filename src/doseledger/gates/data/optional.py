@@ -15,8 +15,6 @@ def judge_optional(table: pd.DataFrame, limits: OptionalFoundLimits) -> list[Fin
 
     Parameters
     ----------
-    table
-        structures.csv, as ingest wrote it.
     limits
         How many of the cases in which the structure, or an unclaimed ROI that may be it, is drawn must have it.
 

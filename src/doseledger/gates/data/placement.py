@@ -103,12 +103,8 @@ def judge_placement(case: Case, found: dict[str, Placement], limits: ImageLimits
 
     Parameters
     ----------
-    case
-        A loaded case with a body.
     found
         What `measure_placement` says of it.
-    limits
-        Least fit, and least fit per the best elsewhere.
     """
     findings = []
     advice = "is this image another patient's, moved or mirrored? Look at image and contours on one slice, ingest again"
@@ -144,12 +140,8 @@ def judge_dose_place(case: Case, place: Placement, limit: SignLimit) -> list[Fin
 
     Parameters
     ----------
-    case
-        A loaded case with dose and target.
     place
         The `dose` of `measure_placement`.
-    limit
-        Least fit per the best elsewhere.
     """
     if keeps(place.share, least=limit.warning) or place.best < LEAST_BEST:
         return []

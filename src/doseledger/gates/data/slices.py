@@ -87,12 +87,8 @@ def judge_slices(case: Case, found: Slices, limits: ImageLimits) -> list[Finding
 
     Parameters
     ----------
-    case
-        A loaded case with a body.
     found
         What `measure_slices` says of it.
-    limits
-        Most of each.
     """
     jump, is_grave = limits.slice_jump, not keeps(found.jump_ratio, most=limits.slice_jump.error)
     off = "off the mean of its neighbours"

@@ -16,17 +16,7 @@ SENSE = {"x": "more to the patient's left", "y": "more posterior", "z": "nearer 
 
 
 def judge_structures(case: Case, protocol: Protocol, limits: DataLimits) -> list[Finding]:
-    """Return what is wrong with the structures of a case.
-
-    Parameters
-    ----------
-    case
-        A loaded case.
-    protocol
-        Which structures there must be, in which order.
-    limits
-        Of overlap, containment, order and what may lie outside the body.
-    """
+    """Return what is wrong with the structures of a case."""
     findings = _judge_names(case, protocol)
     if findings:
         return findings

@@ -26,8 +26,6 @@ def judge_valid_dose(
 
     Parameters
     ----------
-    case
-        A loaded case with a body.
     dose
         Its dose, finite, (z, y, x) in Gy.
     protocol

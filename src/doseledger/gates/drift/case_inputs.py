@@ -36,8 +36,6 @@ def measure_inputs(case: Case, protocol: Protocol) -> Row:
     ----------
     case
         A case, with dose or without: the dose is not looked at.
-    protocol
-        Names of structures and prescriptions.
 
     Returns
     -------
@@ -117,14 +115,6 @@ def tabulate_inputs(
     ----------
     cases_dir
         Folder of `<case>.npz`.
-    case_ids
-        Which.
-    protocol
-        Theirs.
-    scale
-        Where cases are read.
-    tell
-        Called with one line a case.
 
     Raises
     ------

@@ -20,7 +20,7 @@ from doseledger.core.files import sha256_of_file, sha256_of_json
 from doseledger.core.layout import Layout
 from doseledger.core.limit import keeps
 from doseledger.core.protocol import load_protocol
-from doseledger.core.tables import SPLITS, read_table
+from doseledger.core.tables import SPLITS, read_table, rows_of_fold
 from doseledger.core.types import Tell
 from doseledger.gates.drift.case_inputs import SHARE, tabulate_inputs
 from doseledger.gates.drift.statistics import (
@@ -60,12 +60,6 @@ def judge_drift(
         The cohort that was trained on: its cases, who of them was trained on, protocol and limits.
     new
         Folder of new cases; None looks at the cohort's own test cases.
-    fold, repeat
-        Of the splits.
-    scale
-        Where cases are read.
-    tell
-        Called with one line a case.
 
     Raises
     ------
@@ -244,8 +238,7 @@ def _tables(
 ) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, str], list[str]]:
     """Return the features of the training cases and of the new ones, the new ones' SHA256, and who was trained on."""
     protocol = load_protocol(layout.protocol)
-    splits = read_table(layout.splits, SPLITS)
-    mine = splits[(splits["fold"] == fold) & (splits["repeat"] == repeat)]
+    mine = rows_of_fold(read_table(layout.splits, SPLITS), fold, repeat)
     train = mine[mine["split"] == "train"]
     trained = dict(zip(train["case_id"], train["sha256"], strict=True))
     for case_id, sha256 in trained.items():

@@ -43,16 +43,10 @@ def judge_metadata(
     ----------
     cases_dir
         Folder of cases with `cases.csv`.
-    protocol
-        Theirs.
     limits
         From which AUC on to warn and to fail.
     rng
         Deals the folds.
-    scale
-        Where cases are read.
-    tell
-        Called with one line a case.
 
     Raises
     ------

@@ -70,8 +70,6 @@ def judge_stack(path: Path, regions: tuple[Region, ...], limits: ProbeLimits, rn
 
     Parameters
     ----------
-    path
-        NPZ of the stack.
     regions
         `core` and `border`, or one of them.
     limits

@@ -111,8 +111,6 @@ class Reference:
         Inverse of the shrunk covariance of the standardised features, (column, column).
     left_out
         Distance of each training case from the others, ascending: what a case of the cohort may have.
-    constants
-        Value of each feature that does not vary.
     complete
         Features that every training case has.
     """
@@ -208,13 +206,6 @@ def _farthest(columns: list[str], away: Floats) -> dict[str, float]:
 
 def measure_distances(reference: Reference, rows: pd.DataFrame) -> list[dict[str, Any]]:
     """Return how far each case is from a training cohort.
-
-    Parameters
-    ----------
-    reference
-        What the cohort looks like.
-    rows
-        A row per case, with the cohort's features.
 
     Returns
     -------

@@ -37,16 +37,10 @@ def drill(
     ----------
     layout
         Where cases, splits, protocol, suite and limits lie; nothing is written there.
-    n_cases
-        How many cases to copy.
     faults
         Names; all for none.
-    seed
-        Of all that is drawn.
     scale
         Where; each process holds one case at a time, two where a fault needs another patient.
-    tell
-        Called with one line a case and fault.
 
     Raises
     ------

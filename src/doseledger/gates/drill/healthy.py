@@ -14,7 +14,7 @@ from doseledger.core.errors import BadInput
 from doseledger.core.fanout import over_cases
 from doseledger.core.layout import Layout
 from doseledger.core.protocol import Protocol, load_protocol
-from doseledger.core.tables import CASES, SPLITS, read_table
+from doseledger.core.tables import CASES, SPLITS, read_table, rows_of_fold
 from doseledger.core.types import Tell
 from doseledger.gates import suites
 from doseledger.gates.data.cohort import CaseReport, judge_case, judge_far
@@ -44,7 +44,7 @@ class Healthy:
 
     def part_of(self, case_id: str) -> str | None:
         """Return the part of the first fold that a case is in."""
-        rows = self.splits[(self.splits["repeat"] == 0) & (self.splits["fold"] == 0)]
+        rows = rows_of_fold(self.splits, 0, 0)
         return dict(zip(rows["case_id"], rows["split"], strict=True)).get(case_id)
 
     def judge(self, case_id: str, copies: Mapping[str, CaseReport]) -> dict[str, list[Finding]]:
@@ -52,8 +52,6 @@ class Healthy:
 
         Parameters
         ----------
-        case_id
-            Which.
         copies
             Theirs, by a name of each copy.
         """

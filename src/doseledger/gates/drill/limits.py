@@ -24,8 +24,6 @@ def summarise_fault(fault: Fault, sights: Mapping[str, Sequence[Sight] | None]) 
 
     Parameters
     ----------
-    fault
-        Which.
     sights
         By case: one for each size; None for a case that can't have the fault.
 

@@ -14,11 +14,6 @@ from doseledger.ingest.patient.native_dvh import DIGITS, PERCENTILES
 def as_noted(before: Case, after: Case) -> Case:
     """Return a case with the DVH that ingest would have noted, had the raw data had its fault.
 
-    Parameters
-    ----------
-    before, after
-        The case without the fault and with it.
-
     Notes
     -----
     The raw data are not read again: each number moves as far as the same number of the case does,

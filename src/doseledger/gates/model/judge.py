@@ -25,8 +25,6 @@ def judge_model(at: ModelLayout, *, fold: int, repeat: int) -> Verdict:
     ----------
     at
         Where the files of the model and its cohort lie; the drift of the test cases was judged before.
-    fold, repeat
-        Which part of the splits the model was trained and evaluated on.
 
     Returns
     -------

@@ -36,8 +36,6 @@ class Machine:
         Whether `nvidia-smi` is there.
     torch_cuda
         CUDA version that torch was built for; None for a CPU build.
-    cuda_available
-        Whether torch can use a GPU now.
     """
 
     data_mount: str
@@ -107,8 +105,6 @@ def judge_machine(machine: Machine, limits: PreflightLimits, loader_workers: int
 
     Parameters
     ----------
-    machine
-        What was seen.
     limits
         Least room.
     loader_workers

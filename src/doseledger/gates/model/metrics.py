@@ -13,7 +13,7 @@ from doseledger.core.errors import BadInput
 from doseledger.core.files import read_json, sha256_of_file, sha256_of_json
 from doseledger.core.layout import ModelLayout
 from doseledger.core.limit import keeps
-from doseledger.core.tables import SPLITS, read_case_metrics, read_table
+from doseledger.core.tables import SPLITS, read_case_metrics, read_table, rows_of_fold
 from doseledger.evaluate.overlap import measure_of
 from doseledger.evaluate.summary import DETAILS
 from doseledger.gates.limits import EvaluationLimits, MetricLimit, load_thresholds
@@ -34,8 +34,6 @@ def judge_metrics(at: ModelLayout, *, fold: int, repeat: int) -> Verdict:
     ----------
     at
         Where the model's metrics, history and checkpoint and the cohort's splits and limits lie.
-    fold, repeat
-        Which part of the splits the model was trained and evaluated on.
 
     Raises
     ------
@@ -52,8 +50,7 @@ def judge_metrics(at: ModelLayout, *, fold: int, repeat: int) -> Verdict:
     if not isinstance(summary, dict):
         raise BadInput(f"{details_json}: wanted a mapping of metrics, found {type(summary).__name__}")
     seen = read_seen(at.checkpoint, at.layout.cohort)
-    splits = read_table(splits_csv, SPLITS)
-    test = splits[(splits["split"] == "test") & (splits["fold"] == fold) & (splits["repeat"] == repeat)]
+    test = rows_of_fold(read_table(splits_csv, SPLITS), fold, repeat, "test")
     of_labels = "dice" in summary
     findings = judge_limits(summary, limits, at.name)
     findings += judge_summary(summary, rows)
@@ -149,14 +146,10 @@ def judge_cases(rows: pd.DataFrame, test: pd.DataFrame, seen: Mapping[str, str],
 
     Parameters
     ----------
-    rows
-        The table of metrics, a row per case.
     test
         The test rows of the splits.
     seen
         SHA256 by case of what the model was trained or selected on.
-    checkpoint
-        SHA256 of the model's file.
     """
     findings = []
     wanted = dict(zip(test["case_id"], test["sha256"], strict=True))

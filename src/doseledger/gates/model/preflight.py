@@ -33,12 +33,8 @@ def judge_preflight(
 
     Parameters
     ----------
-    run
-        The model and all that decides its weights.
     at
         Where the cohort's cases, splits and limits lie.
-    tell
-        Called with a line for each thing seen.
     machine
         What was seen of a machine; None looks at this one.
 

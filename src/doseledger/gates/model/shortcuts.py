@@ -15,7 +15,7 @@ from doseledger.core.damage import refuse_damage
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import read_json, sha256_of_file, sha256_of_json
 from doseledger.core.layout import ModelLayout
-from doseledger.core.tables import SPLITS, read_table
+from doseledger.core.tables import SPLITS, read_table, rows_of_fold
 from doseledger.evaluate.shortcuts.ablation import ALTERATIONS
 from doseledger.evaluate.shortcuts.measure import shortcut_numbers
 from doseledger.gates.limits import ShortcutLimit, load_thresholds
@@ -32,8 +32,6 @@ def judge_shortcuts(at: ModelLayout, *, fold: int, repeat: int) -> Verdict:
     ----------
     at
         Where the model's measured shortcuts and checkpoint and the cohort's splits and limits lie.
-    fold, repeat
-        Which part of the splits the model was trained and evaluated on.
 
     Raises
     ------
@@ -47,8 +45,7 @@ def judge_shortcuts(at: ModelLayout, *, fold: int, repeat: int) -> Verdict:
     measured = read_measured(at.shortcuts)
     if not at.checkpoint.is_file():
         raise NotReady(f"{at.checkpoint}: no such checkpoint; run train first")
-    splits = read_table(at.layout.splits, SPLITS)
-    cohort = splits[(splits["fold"] == fold) & (splits["repeat"] == repeat)]
+    cohort = rows_of_fold(read_table(at.layout.splits, SPLITS), fold, repeat)
     test = cohort[cohort["split"] == "test"]
     limits = [limit for limit in limits if len(cohort) > limit.above_cases]
     findings = _judge_age(at, measured, dict(zip(test["case_id"], test["sha256"], strict=True)))
@@ -116,10 +113,6 @@ def judge_numbers(numbers: Mapping[str, float], limits: list[ShortcutLimit], mod
     ----------
     numbers
         By name; NaN where no case had the input that would be altered.
-    limits
-        What is wanted.
-    model
-        Its name, for the message.
     """
     findings = []
     for limit in limits:

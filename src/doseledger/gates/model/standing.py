@@ -23,6 +23,8 @@ BADGES: dict[State, str] = {
     "provisional": "PROVISIONAL",
     "failed": "NOT FIT FOR RELEASE",
 }
+# Colours of a badge.
+BADGE_STATES: dict[State, Literal["good", "warn", "bad"]] = {"passed": "good", "provisional": "warn", "failed": "bad"}
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,6 @@ def standing_of_run(findings: Mapping[str, Any], others: Iterable[Mapping[str, A
 
     Parameters
     ----------
-    findings
-        Of the model's verdict.
     others
         Verdicts of the gates before it, on data and machine, as JSON values.
     """

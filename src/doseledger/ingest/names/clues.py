@@ -46,8 +46,6 @@ def gather_clues(
         None where the protocol asks for none.
     protocol
         Whose names the outline has.
-    case_id
-        Whose they are.
     asked
         Names of ROIs; only their contours are read, and only where the name tells no side.
 

@@ -38,8 +38,6 @@ class Clue:
 
     Parameters
     ----------
-    name
-        ROI Name.
     kind
         RT ROI Interpreted Type; empty where none is given.
     side
@@ -91,8 +89,6 @@ def find_hints(absent: Sequence[Structure], free: Sequence[Clue], protocol: Prot
 
     Parameters
     ----------
-    absent
-        Structures without an ROI.
     free
         Drawn ROIs that no structure claims, in any order.
     protocol

@@ -272,8 +272,6 @@ def standard_name(name: str, side: Side = "", dose_gy: float | None = None) -> s
 
     Parameters
     ----------
-    name
-        As the clinic or the protocol has it.
     side
         Where it lies, for a name that doesn't say.
     dose_gy

@@ -83,8 +83,6 @@ def read_volume(content: bytes, name: str, case_id: str) -> Volume:
 
     Parameters
     ----------
-    content
-        The file's bytes.
     name
         How it is called in messages.
 

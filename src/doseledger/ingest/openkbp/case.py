@@ -90,8 +90,6 @@ def find_body(ct_hu: NDArray[np.int16], valid_dose: NDArray[np.bool_], grid: Gri
         (z, y, x).
     valid_dose
         The possible-dose mask: the challenge's own word that there is tissue.
-    grid
-        Their grid.
     """
     solid = (ct_hu > BODY_LEAST_HU) | valid_dose
     filled = np.stack([ndimage.binary_fill_holes(layer) for layer in solid])

@@ -20,16 +20,10 @@ class Absence:
 
     Parameters
     ----------
-    absent
-        Structures without an ROI.
     free
         Drawn ROIs that no structure claims.
-    hollow
-        ROIs without contours.
     chosen
         ROI by structure, of those that are there.
-    clues
-        What is known of the free ROIs, and of the plan.
     """
 
     absent: list[Structure]

@@ -30,8 +30,6 @@ class Origin:
 
     Parameters
     ----------
-    case_id
-        Its name.
     group, site
         What it is held together with in splits, and where it comes from.
     sha256

@@ -27,8 +27,6 @@ def native_statistics(stack: Stack, image_grid: Grid, dose: Dose) -> dict[str, f
         Its contours; they are filled afresh on either grid.
     image_grid
         Grid of the image that they were drawn on: the volume is taken there, as the dose grid may cut a structure.
-    dose
-        The dose as it came.
 
     Returns
     -------

@@ -23,14 +23,8 @@ class Placed:
 
     Parameters
     ----------
-    grid
-        The full grid.
-    ct_hu, body
-        Image and outline on it.
     dose_gy
         Dose on it, 0 where there is none; None where the case has no dose.
-    covered
-        Where the dose grid reaches; everywhere where the case has no dose.
     box
         The part of the grid that the case keeps.
     """

@@ -84,10 +84,6 @@ def read_patient(source: Path, protocol: Protocol, case_id: str, link: Link = "r
     ----------
     source
         Folder or zip of one patient.
-    protocol
-        Which objects and structures it needs.
-    case_id
-        Who the errors name.
     link
         How objects are told to belong together, as `gather_objects` has it.
 

@@ -25,14 +25,10 @@ class NameMatch:
 
     Parameters
     ----------
-    chosen
-        ROI name by structure, of the structures that are there.
     used
         The same with what else would have matched, where the ROI's name is not the structure's own.
     unmatched
         Names of ROIs that no structure claims, those without contours too.
-    absent
-        Structures without an ROI.
     """
 
     chosen: dict[str, str]
@@ -52,14 +48,10 @@ def match_names(
 
     Parameters
     ----------
-    rois
-        Names of all ROIs.
     empty
         Those of them that have no contours.
     protocol
         Its structures' aliases are in order of preference: the first that is drawn wins, the others are recorded.
-    case_id
-        Who the errors name.
     clues
         Called only where a structure that matters is absent, with the names of the ROIs that no structure claims:
         what is known of them, and of the plan.

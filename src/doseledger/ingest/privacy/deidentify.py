@@ -34,8 +34,6 @@ def read_salt(path: Path, out: Path | None = None) -> bytes:
 
     Parameters
     ----------
-    path
-        Its file.
     out
         Folder of the clean copies, if there is one.
 
@@ -92,8 +90,6 @@ def deidentify(
     ----------
     raw
         Folder with one folder or one zip a case.
-    out
-        Another folder.
     protocol
         Its `phi` block says what a pseudonym looks like and which attributes keep their value.
     salt

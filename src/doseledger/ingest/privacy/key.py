@@ -21,10 +21,6 @@ class KeyRow:
     ----------
     case_id, patient_id
         Name of the raw case, and the patient's own identifier.
-    pseudonym
-        Name and id that stand for the patient.
-    clean
-        Name of the clean folder or zip.
     raw_sha256, clean_sha256
         Digests of the files of both, from `source_digest`.
     rules_sha256

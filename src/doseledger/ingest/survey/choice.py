@@ -65,12 +65,8 @@ def choose(objects: PatientObjects, protocol: Protocol | None, modality: str) ->
 
     Parameters
     ----------
-    objects
-        All of the patient.
     protocol
         Which objects it asks for, and whose prescription the treated plan has; None asks for all four.
-    modality
-        Of the image.
     """
     asked = tuple(protocol.objects) if protocol is not None else ALL_OBJECTS
     complaints: list[tuple[str, str]] = []

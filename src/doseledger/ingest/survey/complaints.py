@@ -73,8 +73,6 @@ class Complaint:
         A key of `KINDS`.
     about
         The structure or object that it is about; empty where the kind says it all.
-    text
-        What was found, and what to do.
     """
 
     kind: str
@@ -115,8 +113,6 @@ def find_complaints(evidence: Evidence, protocol: Protocol | None) -> list[Compl
 
     Parameters
     ----------
-    evidence
-        What was read of the patient.
     protocol
         Without one only files, links and geometry are looked at.
     """

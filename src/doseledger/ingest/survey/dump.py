@@ -39,8 +39,6 @@ class Found:
 
     Parameters
     ----------
-    file
-        Where it lies.
     header
         Of an image what is kept of it, of an RT object its first groups.
     identifying
@@ -145,8 +143,6 @@ def read_dump(folder: Path, phi: Phi, tell: Callable[[str], None]) -> Dump:
         A raw export, as it is.
     phi
         What counts as identifying.
-    tell
-        Called now and then with how far it is; no name is in it.
 
     Raises
     ------

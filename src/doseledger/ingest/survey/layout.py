@@ -78,8 +78,6 @@ def sort_dump(dump: Path, out: Path, protocol: Protocol | None, tell: Callable[[
         PatientID, folder), `choices.csv` (how each plan was chosen) and `leftovers.csv` (every other file, and why).
     protocol
         Which objects make a case, and whose prescription the treated plan has.
-    tell
-        Called with one line a case; nobody is named.
 
     Raises
     ------

@@ -36,8 +36,6 @@ class MidSlice:
         Name of the ROI, and (n, 2) as column, row.
     aspect
         Height of a pixel per its width.
-    z_mm
-        Where it lies.
     """
 
     grey: NDArray[np.uint8]
@@ -51,10 +49,6 @@ def take_mid_slice(series: Series, grid: Grid, rois: Sequence[RoiFacts], target:
 
     Parameters
     ----------
-    series, grid
-        The image, axial, and its grid.
-    rois
-        What may be seen on it.
     target
         ROI Name of what the slice goes through; of the image's middle where it is not drawn.
     """

@@ -50,12 +50,6 @@ class PatientSurvey:
         What the case is made of. It holds headers: it is not kept in a record.
     copies
         Further files of objects that are there.
-    rois
-        By name, without their contours.
-    claims, hints
-        ROI by structure, and ROIs that may be what is absent.
-    complaints
-        Everything that ingest would refuse.
     mid_slice
         Picture through the target; None where there is none.
     """
@@ -92,16 +86,12 @@ def survey_patient(
 
     Parameters
     ----------
-    patient
-        Their files.
     case_id
         What the case is called, from `name_cases`.
     protocol
         What a case must have; None looks at files, links and geometry alone.
     phi
         What counts as identifying.
-    pictures
-        Whether a slice is read.
     """
     modality = protocol.modality if protocol is not None else "CT"
     with lenient():

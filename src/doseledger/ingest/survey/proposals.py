@@ -95,8 +95,6 @@ def with_proposals(text: str, proposals: Proposals) -> str:
     ----------
     text
         YAML of a protocol that proposes none itself.
-    proposals
-        Names by structure, and why.
     """
     if not proposals:
         return text

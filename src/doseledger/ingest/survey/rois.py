@@ -31,8 +31,6 @@ class RoiFacts:
 
     Parameters
     ----------
-    name, number, kind
-        ROI Name, ROI Number, RT ROI Interpreted Type.
     polygons
         (z in mm, points (n, 2) as x, y in mm) of each closed contour.
     volume_cc
@@ -78,8 +76,6 @@ def measure_rois(rois: Sequence[Roi], protocol: Protocol | None, slice_mm: float
 
     Parameters
     ----------
-    rois
-        All of a structure set.
     protocol
         Whose names the outline has; without one, TG-263's External and the ROI type tell it.
     slice_mm

@@ -159,12 +159,8 @@ class InputSpec:
 
     Parameters
     ----------
-    structure_names
-        Structures, in the order of their channels.
     target_names
         Those that have a prescription, in the order of their conditions.
-    recipe
-        How each is represented.
     told
         Whether the last channel is the dose that boosted trees have told.
     """

@@ -17,8 +17,6 @@ def make_variation(recipe: VariationRecipe, *, spread: float) -> Callable[[dict[
 
     Parameters
     ----------
-    recipe
-        Which variations, how often and how far.
     spread
         Width of the image's window in the network's units: amounts of noise and brightness are parts of it.
 

@@ -35,8 +35,6 @@ class DoseTask(NetworkTask):
         The model's block, and the channels and conditions that its cases have.
     lr
         The learning rate itself: base rate times the recipe's factor.
-    fit_to
-        The training cases, whose mean dose the recipe may ask for.
     boosted
         The trees that have told them; None where the recipe asks for none.
     """

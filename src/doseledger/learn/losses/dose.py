@@ -57,8 +57,6 @@ class DoseLoss:
 
     Parameters
     ----------
-    recipe, spec
-        The terms, and the structures that the cases have.
     further_weights
         Weight of the same loss for each further dose that the network gives in training.
 

@@ -23,10 +23,6 @@ class BoostedDose:
 
     Parameters
     ----------
-    model, sha256
-        Name of the trees' block, and SHA256 of their checkpoint.
-    recipe, spec
-        The block, and what they see of a case.
     weights, told_by
         Arrays of the trees of each fold and of all cases; name of the trees that have not seen a
         training case, by that case's SHA256.

@@ -81,8 +81,6 @@ def build_segment_network(
 
     Parameters
     ----------
-    n_classes
-        Structures and the background.
     mean, spread
         Of the training images, in the network's units; a checkpoint's weights bring theirs.
     """

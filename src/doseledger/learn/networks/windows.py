@@ -27,12 +27,8 @@ def predict_whole(
     ----------
     batch
         One case, at least as large as the patch, with `image` (1, C, z, y, x) and `condition` (1, K).
-    patch_zyx
-        Size of a window: what the network was trained on.
     overlap
         Share of a window that its neighbour covers too.
-    windows_at_once
-        Windows that go through the network together.
 
     Raises
     ------

@@ -181,8 +181,6 @@ def central_dose(
         (draw, z, y, x) in Gy, 0 where no dose is defined.
     defined
         bool (z, y, x).
-    spacing_mm
-        Of the voxels along z, y, x.
     """
     mean_gy: NDArray[np.float32] = draws_gy.mean(axis=0, dtype=np.float64).astype(np.float32)
     if centre == "mean":

@@ -32,8 +32,6 @@ class Predictor:
 
     Parameters
     ----------
-    checkpoint, sha256
-        What it was trained on and with, and the file's digest.
     settings
         How it predicts, as JSON values.
     predict
@@ -100,8 +98,6 @@ class Opener:
     ----------
     open
         Opens a checkpoint, with the settings of its prediction; a function of a module.
-    checkpoint, recipe
-        What it is given.
     then
         What is made of the predictor; a function of a module.
     """
@@ -129,8 +125,6 @@ def predict_part(model: Predictor | Opener, part: SplitPart, out: Path, *, scale
     ----------
     model
         An opener, where other processes are to predict.
-    scale
-        Where cases are predicted.
 
     Raises
     ------

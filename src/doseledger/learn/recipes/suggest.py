@@ -71,8 +71,6 @@ class Suggestion:
         The network's levels, as `DeepUNetRecipe` has them.
     activation_gb
         What its activations take, about.
-    reasons
-        A sentence each.
     """
 
     spacing_mm: Triple

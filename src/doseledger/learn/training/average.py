@@ -25,8 +25,6 @@ class AveragedTask(NetworkTask):
 
     Parameters
     ----------
-    network
-        What is trained.
     decay
         Of the average at most; 0 keeps none, and the network's own weights predict.
     """

@@ -57,8 +57,6 @@ class Recorder(pl.Callback):
 
     Parameters
     ----------
-    out
-        Folder of the run.
     state
         Where best.ckpt is kept too, as the run's folder may be emptied before a resume.
     make_checkpoint

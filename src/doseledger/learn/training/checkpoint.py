@@ -115,8 +115,6 @@ def make_checkpoint(  # noqa: PLR0913
     ----------
     spec
         What the model is given and says: names of structures and of targets.
-    cases
-        Training and validation cases.
     """
     return Checkpoint(
         model=run.model,

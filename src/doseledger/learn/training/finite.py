@@ -26,8 +26,6 @@ def skip_infinite_step(network: nn.Module, skipped: Tensor, case_ids: Sequence[s
         Has its gradients; all of them are taken away where one is not finite, and no weight moves.
     skipped
         How many steps were left out so far, int64 (); counted on.
-    case_ids
-        Cases of the step's batch.
 
     Raises
     ------

@@ -67,8 +67,6 @@ class StateKeeper(pl.Callback):
 
     Parameters
     ----------
-    state
-        Where it lies.
     every_steps
         As in `Kept`.
     team

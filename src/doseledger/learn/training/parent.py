@@ -22,8 +22,6 @@ def parent_of(checkpoint: Checkpoint, name: str, cohort: str, sha256: str) -> Pa
     ----------
     name, cohort
         MODEL or MODEL@VERSION, and the cohort that it was trained on.
-    sha256
-        Of its file.
     """
     itself = Ancestor(name, cohort, sha256, checkpoint.epoch, checkpoint.trained_on, checkpoint.selected_on)
     kind = str(checkpoint.recipe.kind)

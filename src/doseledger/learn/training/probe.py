@@ -27,12 +27,8 @@ class ProbeResult:
         The fixed batch's loss before each step and after the last one.
     finite
         Whether every loss and the network's first output were finite.
-    case_ids
-        Cases of the batch.
     image_shape, output_shape
         Shape of what the network saw, and of what it gave.
-    n_weights
-        How many weights the network has.
     """
 
     losses: list[float]

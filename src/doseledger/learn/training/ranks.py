@@ -33,8 +33,6 @@ class Team:
     ----------
     rank
         This one's number, from 0; 0 alone writes and speaks.
-    size
-        How many they are.
     """
 
     rank: int

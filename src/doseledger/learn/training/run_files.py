@@ -29,13 +29,7 @@ def resolved_settings(run: TrainingRun) -> dict[str, Any]:
 
 @all_or_none()
 def write_run_files(run: TrainingRun, out: Path, splits: Path, spec: Any, cases: CasesByPart) -> None:
-    """Write config_resolved.yaml, dataset_summary.json and run.json to the run's folder.
-
-    Parameters
-    ----------
-    splits
-        The table of splits, of which run.json holds the digest.
-    """
+    """Write config_resolved.yaml, dataset_summary.json and run.json to the run's folder."""
     from ruamel.yaml import YAML
 
     buffer = io.StringIO()

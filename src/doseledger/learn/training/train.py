@@ -83,8 +83,6 @@ def train(
     ----------
     fresh
         Throw an interrupted run's state away instead of going on from it.
-    tell
-        Takes each line that train.log gets.
     red_flags
         Limits of the signs that are told as it trains; None tells of none.
     kept

@@ -28,8 +28,6 @@ def diagnose(words: str, pid: int, family: Iterable[psutil.Process], folder: Pat
 
     Parameters
     ----------
-    words
-        What is wrong, in words.
     pid
         The training's main process.
     family

@@ -33,14 +33,8 @@ class Beat:
 
     Parameters
     ----------
-    pid
-        Its process.
     count
         How many beats this process has given: what changes is alive. No clock, which may be set back.
-    epoch
-        The epoch that it is in, from 1; 0 before the first.
-    step
-        Steps of the optimiser so far.
     phase
         `opens` until the first batch is done, then `trains`; `refused` when it ended with an error that a person must
         mend.

@@ -25,10 +25,6 @@ class Live:
         Folder of the run, which gets live.json; `dvc metrics show` and `dvc exp show` read it.
     limits
         Of the red flags; None looks for none.
-    tell
-        Takes a line for each new flag.
-    sink
-        Takes each epoch's row too.
     """
 
     def __init__(self, out: Path, limits: RedFlagLimits | None, tell: Tell, sink: Sink | None = None) -> None:

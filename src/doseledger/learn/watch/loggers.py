@@ -43,12 +43,6 @@ class Record:
     ----------
     folder
         Where it is kept: outside the run, as it holds clock and host.
-    model
-        Its name.
-    fingerprint
-        Of the run.
-    settings
-        The resolved settings.
     """
 
     folder: Path

@@ -45,8 +45,6 @@ class WatchRules:
         Starts in a row after which it gives up: that finished no epoch and kept no state to go on from.
     ending_s
         How long processes may take to end by themselves when they are told to.
-    poll_s
-        How often it looks.
     """
 
     silence_s: float
@@ -76,8 +74,6 @@ def watch(command: list[str], state_root: Path, rules: WatchRules, *, tell: Tell
         The training's command line; it resumes by itself.
     state_root
         Root of the resume states, below which it writes its heartbeat.
-    tell
-        Takes a line for each thing done.
 
     Raises
     ------

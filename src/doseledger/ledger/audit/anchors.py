@@ -101,8 +101,6 @@ def file_anchors(path: Path, *, is_outside: bool = False) -> list[Anchor]:
 
     Parameters
     ----------
-    path
-        The file.
     is_outside
         Whether it lies where whoever writes the log can't write.
 

@@ -60,8 +60,6 @@ class AuditCheck:
 
     Parameters
     ----------
-    head
-        The log's present head.
     findings
         In order of lines; empty where the log is what was written.
     notes
@@ -91,8 +89,6 @@ def verify(log: Path, anchors: Iterable[Anchor], given: Sequence[str] = ()) -> A
     ----------
     log
         The log; where there is none, it is one of no entries.
-    anchors
-        Heads of this log that were copied elsewhere.
     given
         SHA256 of heads that a person brought from outside, in hex; how many entries there were is not asked.
     """

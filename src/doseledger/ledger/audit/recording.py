@@ -35,10 +35,6 @@ class Footprint:
     ----------
     command
         Its name: `train`, `check data`.
-    arguments
-        All its arguments by name.
-    inputs, outputs
-        Files and folders that it reads and writes, by argument's name.
     reads
         Which cases' data it opens, in words (`train and val`); empty where none.
     """

@@ -17,14 +17,10 @@ class Filter:
 
     Parameters
     ----------
-    command
-        The command's whole name.
     who
         Part of the name or address, in any case.
     since, until
         Days, YYYY-MM-DD (UTC), both included.
-    status
-        How it ended.
     about
         Text that stands anywhere in the entry: a path, a hash, a case, a model's version.
     """

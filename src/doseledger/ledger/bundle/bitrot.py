@@ -49,10 +49,6 @@ class RotReport:
 
     Parameters
     ----------
-    findings
-        One line each, naming file and place.
-    n_files
-        Recorded files.
     n_read, n_bytes
         Copies that were read, a hard link counted once, and their size.
     absent

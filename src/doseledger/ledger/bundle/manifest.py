@@ -72,12 +72,8 @@ class Entry(Block):
 
     Parameters
     ----------
-    path
-        Its name in the bundle.
     role, stage, parameters
         As in `Source`.
-    size, sha256
-        Of its content.
     contract
         `kept` for an NPZ under the contract, else `none`.
     arrays

@@ -45,8 +45,6 @@ class PartWriter(io.RawIOBase):
 
     Parameters
     ----------
-    folder
-        Where to write.
     name
         The archive's name; parts are called NAME.001, NAME.002, …
     part_bytes

@@ -42,8 +42,6 @@ class Order:
 
     Parameters
     ----------
-    wanted
-        What goes into it.
     root
         The project: its Git repository, dvc.lock and lock of packages.
     contract
@@ -84,15 +82,7 @@ def check_scenario(scenario: str) -> str:
 
 
 def describe_bundle(name: str, order: Order, entries: list[Entry], n_dicom: int) -> dict[str, bytes]:
-    """Return the files about a bundle by their names; SHA256SUMS, the last, covers all others.
-
-    Parameters
-    ----------
-    name
-        The bundle's name, without suffix.
-    n_dicom
-        How many raw DICOM files are among them.
-    """
+    """Return the files about a bundle by their names; SHA256SUMS, the last, covers all others."""
     contract = load_contract(order.contract) if order.contract is not None and order.wanted.data else None
     manifest = Manifest.model_validate(
         {

@@ -38,10 +38,6 @@ class Wanted:
     data, runs, reports
         Folders or files; a path below the project keeps its place, so that a rehydrated bundle is laid out as the
         project is.
-    files
-        Opaque files.
-    evidence
-        Test logs.
     """
 
     data: tuple[Path, ...] = ()

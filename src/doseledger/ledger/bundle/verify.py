@@ -47,12 +47,8 @@ class BundleCheck:
 
     Parameters
     ----------
-    bundle
-        Its name.
     findings
         One line each; none where every byte is as it was packed.
-    n_files, n_bytes
-        What was read.
     """
 
     bundle: str
@@ -225,12 +221,8 @@ def compare_sums(content: bytes, wanted: str, there: set[str], is_changed: Calla
 
     Parameters
     ----------
-    content
-        Of SHA256SUMS.
     wanted
         Its own digest; empty where none is known.
-    there
-        Names of all other files.
     is_changed
         Says of a name and a digest whether the file has another.
     """

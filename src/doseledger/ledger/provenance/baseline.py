@@ -33,8 +33,6 @@ def settings_change(root: Path, commit: str | None, model: str, settings: Mappin
         The project, whose Git history is asked.
     commit
         The commit that was checked out when training began, as the run recorded it.
-    model
-        A block of params.yaml.
     settings
         The run's settings by dotted name: the model's own without its name, and seed, lr, fold and repeat.
 

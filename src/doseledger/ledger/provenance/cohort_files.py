@@ -45,13 +45,6 @@ class Lack:
 def find_lacks(layout: Layout, settings: Settings) -> list[Lack]:
     """Return everything that a cohort lacks, in the order in which the pipeline would meet it.
 
-    Parameters
-    ----------
-    layout
-        Of the cohort.
-    settings
-        Which models are trained.
-
     Raises
     ------
     BadInput

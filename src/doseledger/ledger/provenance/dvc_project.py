@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from doseledger.core.errors import BadInput, NotReady
+from doseledger.ledger.provenance.git import run_git
 
 QueueState = Literal["queued", "running", "failed"]
+# DVC makes it with the first queued experiment.
+QUEUE_FOLDER = Path(".dvc") / "tmp" / "exps" / "celery"
 
 
 def cache_folder(root: Path) -> Path | None:
@@ -61,16 +64,12 @@ class StageState:
 
     Parameters
     ----------
-    name, command
-        As in the pipeline.
     recorded
         MD5 of each dependency of its last run, by path; empty where it has not run.
     changed
         In DVC's words, what of its files is not as recorded, by path.
     settings
         Recorded and present value of each setting that differs.
-    reaches
-        Names of the stages after it.
     """
 
     name: str
@@ -175,10 +174,31 @@ def _sources(root: Path) -> list[dict[str, Any]]:
     return sources
 
 
-def queue_entries(root: Path) -> Iterator[tuple[QueueState, str, str]]:
-    """Yield state, name and commit of each experiment of DVC's queue that has no result."""
+@dataclass(frozen=True)
+class QueuedExperiment:
+    """One experiment of the queue.
+
+    Parameters
+    ----------
+    name
+        Its name; the beginning of its hash where it has none.
+    revision
+        Commit of the stash that holds its settings.
+    """
+
+    name: str
+    revision: str
+    status: QueueState
+    date: str
+
+
+def queued_experiments(root: Path) -> list[QueuedExperiment]:
+    """Return the experiments of DVC's queue that have no result; none where nothing was ever queued."""
+    if not (root / QUEUE_FOLDER).is_dir():
+        return []
     from dvc.repo import Repo
 
+    found = []
     with Repo(str(root)) as repo:
         queue = repo.experiments.celery_queue
         states: list[tuple[QueueState, Any]] = [
@@ -188,4 +208,8 @@ def queue_entries(root: Path) -> Iterator[tuple[QueueState, str, str]]:
         ]
         for state, entries in states:
             for entry in entries:
-                yield state, str(getattr(entry, "name", None) or ""), str(getattr(entry, "stash_rev", ""))
+                revision = str(getattr(entry, "stash_rev", ""))
+                name = str(getattr(entry, "name", None) or revision[:7])
+                date = run_git(root, "show", "--no-patch", "--format=%cI", revision).stdout.strip()
+                found.append(QueuedExperiment(name, revision, state, date))
+    return found

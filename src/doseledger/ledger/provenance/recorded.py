@@ -43,8 +43,6 @@ def dvc_hashes(lock_file: Path, stages: Sequence[str] | None = None) -> dict[str
 
     Parameters
     ----------
-    lock_file
-        A dvc.lock.
     stages
         Stages to return (`train@dose_unet`), those that the lock doesn't know left out; None for all.
 
@@ -72,10 +70,6 @@ def settings_of_run(config: Mapping[str, Any], predict: Mapping[str, Any], stage
     ----------
     config
         What training wrote of its settings (config_resolved.yaml); empty before a model's first training.
-    predict
-        How it predicts.
-    stages
-        dvc.lock's entries of the run's stages.
     """
     found: dict[str, Any] = {name: config[name] for name in COMMON_SETTINGS if name in config}
     recipe = config.get("recipe")

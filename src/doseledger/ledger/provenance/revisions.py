@@ -26,12 +26,6 @@ class Revision:
 
     Parameters
     ----------
-    commit
-        Its full hash.
-    date
-        When it was committed, ISO 8601.
-    subject
-        First line of its message.
     names
         Tags and branches that point at it.
     experiment

@@ -168,8 +168,6 @@ def repro_changes(path: str, outs: frozenset[str]) -> bool:
 
     Parameters
     ----------
-    path
-        The file, relative to the project.
     outs
         Outs of stages, as `stage_outs` gives them.
     """
@@ -184,8 +182,6 @@ def run_provenance(root: Path, command: Sequence[str], lock_file: Path) -> dict[
 
     Parameters
     ----------
-    root
-        The project's root.
     command
         Arguments of the command as it was called; an absolute path below `root` is made relative to it.
     lock_file

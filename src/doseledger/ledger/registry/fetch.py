@@ -38,8 +38,6 @@ def fetch_version(root: Path, version: Version, out: Path, tell: Tell) -> Fetche
     ----------
     root
         Any clone of the project; nothing of it needs to be checked out.
-    version
-        The version.
     out
         Folder to write; made where it is absent.
     tell
@@ -107,10 +105,6 @@ def check_version(
 
     Parameters
     ----------
-    root
-        The clone.
-    version, fetched
-        The version, and where it was fetched to.
     cases
         Folder of cases; those of the version's test set are predicted, the others are told.
     reproduction

@@ -22,8 +22,6 @@ def model_card(facts: RunFacts, standing: Standing, *, synthetic: bool) -> list[
 
     Parameters
     ----------
-    facts
-        The run's files.
     standing
         What its badge says, with the reasons.
     synthetic

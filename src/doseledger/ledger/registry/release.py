@@ -30,15 +30,7 @@ NO_CODE = ("docs", ".dvc")
 
 @dataclass(frozen=True)
 class Release:
-    """A model's run in the pipeline's own folders.
-
-    Parameters
-    ----------
-    at
-        Where its files lie.
-    files
-        Files of the run.
-    """
+    """A model's run in the pipeline's own folders."""
 
     at: ModelLayout
     files: RunFiles

@@ -35,8 +35,6 @@ class Comparison:
 
     Parameters
     ----------
-    case_id
-        The case.
     identical
         Whether every voxel's dose has the same bits.
     max_difference_gy
@@ -99,14 +97,8 @@ def predict_again(
 
     Parameters
     ----------
-    checkpoint
-        The model.
     cases
         Folder of `<case>.npz`.
-    recorded
-        Folder of recorded predictions.
-    case_ids
-        Which cases.
     tell
         Called with one line per case.
 

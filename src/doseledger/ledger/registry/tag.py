@@ -41,10 +41,6 @@ class Version:
     ----------
     model, version
         Its name, `dose_unet` and `v0.1.0`.
-    commit
-        The commit that its tag names.
-    by, at
-        Who registered it, and when.
     record
         What the tag's message holds: hashes, metrics, verdicts, model card; empty where another program made the tag.
     promotions

@@ -49,14 +49,8 @@ def register(files: RegistryFiles, release: Release, version: str, tell: Tell) -
 
     Parameters
     ----------
-    files
-        What the registry works with.
-    release
-        The run.
     version
         `v0.1.0`: semantic, and never used before for this model.
-    tell
-        Called with one line per step.
 
     Raises
     ------
@@ -99,8 +93,6 @@ def promote(files: RegistryFiles, name: str, stage: str, baseline: str | None) -
 
     Parameters
     ----------
-    files
-        What the registry works with.
     name
         `MODEL@VERSION`.
     stage

@@ -61,8 +61,6 @@ def archive_run(
 
     Parameters
     ----------
-    files
-        The run in the pipeline's own folders.
     verdict
         The checklist's verdict on it; it goes into the manifest, a failed one too.
     target

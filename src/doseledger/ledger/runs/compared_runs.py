@@ -39,8 +39,6 @@ class ComparedRun:
         What it is called, unlike all others.
     metrics
         Folder with `cases.csv`, `dvh.csv` and `goals.csv`.
-    cases, dvh, goals
-        Those tables.
     run
         run.json; empty where only metrics were given.
     settings

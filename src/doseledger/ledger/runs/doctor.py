@@ -51,8 +51,6 @@ def examine(root: Path, states: Path) -> list[Symptom]:
 
     Parameters
     ----------
-    root
-        The project.
     states
         Root of resume states.
     """

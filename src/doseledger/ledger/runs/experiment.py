@@ -37,8 +37,6 @@ class Plan:
     ----------
     name
         Of the note and of DVC's experiment: small letters, digits and hyphens.
-    model
-        The model that is trained.
     hypothesis
         What is expected and why; empty leaves the place to be filled in.
     criteria
@@ -56,14 +54,8 @@ def new_note(folder: Path, plan: Plan, readiness: Readiness, root: Path, today: 
 
     Parameters
     ----------
-    folder
-        Folder of notes.
-    plan
-        What it is about.
     readiness
         Code and environment that the run will have.
-    root
-        The project, whose settings are copied.
     today
         The date in its name.
 
@@ -158,13 +150,6 @@ def _yaml(value: Mapping[str, Any]) -> str:
 
 def fill_note(note: Path, row: RunRow) -> None:
     """Write a run's results into its note, in place of what stood there; twice is the same as once.
-
-    Parameters
-    ----------
-    note
-        The note.
-    row
-        The run.
 
     Raises
     ------

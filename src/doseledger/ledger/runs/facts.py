@@ -25,6 +25,7 @@ from doseledger.core.tables import (
     read_case_metrics,
     read_frame,
     read_table,
+    rows_of_fold,
 )  # fmt: skip
 from doseledger.ledger.runs.files import DETAILS
 
@@ -135,6 +136,4 @@ def _read_text(path: Path) -> str:
 
 def fold_rows(facts: CohortTables) -> pd.DataFrame:
     """Return the splits of the fold and repeat that this run was trained on."""
-    splits = facts.splits
-    fold, repeat = int(facts.run.get("fold", 0)), int(facts.run.get("repeat", 0))
-    return splits[(splits["fold"] == fold) & (splits["repeat"] == repeat)]
+    return rows_of_fold(facts.splits, int(facts.run.get("fold", 0)), int(facts.run.get("repeat", 0)))

@@ -40,20 +40,12 @@ class RunFiles:
 
     Parameters
     ----------
-    cohort, model
-        What the run is of.
-    run
-        Folder that training wrote.
     summary
         All numbers of the evaluation (JSON).
     tables
         Tables of an evaluation by name; a dose model has `cases`, `dvh` and `goals`.
     verdicts
         By gate, in the order of the pipeline; `data`, `preflight` and `model`.
-    html, pdf
-        The report.
-    splits
-        The table of splits that it was trained and tested by.
     root
         The project, whose Git repository knows the run's commit; None where there is none.
     manifest
@@ -196,17 +188,7 @@ def files_of_archive(folder: Path, root: Path | None = None) -> RunFiles:
 
 
 def run_id(cohort: str, model: str, checkpoint_sha256: str, summary: Mapping[str, Any]) -> str:
-    """Return the name by which a run is told from every other: of its weights and its numbers, wherever it is found.
-
-    Parameters
-    ----------
-    cohort, model
-        What the run is of.
-    checkpoint_sha256
-        SHA256 of best.ckpt.
-    summary
-        The metrics' summary.
-    """
+    """Return the name by which a run is told from every other: of its weights and its numbers, wherever it is found."""
     return sha256_of_json([cohort, model, checkpoint_sha256, dict(summary)])[:10]
 
 

@@ -16,8 +16,7 @@ from doseledger.core.files import read_json, read_mapping, sha256_of_file, write
 from doseledger.core.layout import Layout
 from doseledger.learn.training.resume import PARTS_FILE
 from doseledger.learn.watch.heartbeat import BEAT_FILE, read_beat
-from doseledger.ledger.provenance.dvc_project import cache_folder
-from doseledger.ledger.provenance.queue import queued_experiments
+from doseledger.ledger.provenance.dvc_project import cache_folder, queued_experiments
 from doseledger.ledger.provenance.recorded import COMMON_SETTINGS, declared_settings, flatten
 from doseledger.ledger.provenance.revisions import Revision, read_blobs, recorded_revisions
 from doseledger.ledger.provenance.snapshot import HEAD_FILES, Snapshot, snapshot_of, workspace_snapshot
@@ -35,8 +34,6 @@ def gather_runs(
 
     Parameters
     ----------
-    root
-        The project.
     archives
         Folders that hold archived runs.
     states
@@ -83,8 +80,6 @@ def rows_of_experiment_at_work(folder: Path, name: str) -> list[RunRow]:
     ----------
     folder
         Where it runs: the workspace, or a temporary folder.
-    name
-        Its name.
     """
     return [replace(row, where=(f"experiment {name}",)) for row in rows_of_workspace(folder)]
 

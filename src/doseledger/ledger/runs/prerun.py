@@ -55,8 +55,6 @@ def examine_readiness(root: Path, packages: Path) -> Readiness:
 
     Parameters
     ----------
-    root
-        The project.
     packages
         The lock of Python packages (requirements.lock).
 

@@ -41,8 +41,6 @@ def parse_condition(text: str, columns: Collection[str]) -> Condition:
     text
         The condition. A column is named as it is shown, dots and a percent sign included (`loss.dvh`,
         `dvh_PTV70_D95%`); one that a row has no value in makes a comparison false, but for `== None` and `!= None`.
-    columns
-        The names that there are.
 
     Raises
     ------

@@ -36,8 +36,6 @@ class Recompute:
     ----------
     cases, predictions
         Folders of `<case>.npz`.
-    yardsticks
-        Protocol, goals and settings of the evaluation.
     how_many
         Cases to measure again, the worst first; None for all.
     """

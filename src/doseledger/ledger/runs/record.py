@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from doseledger.core.errors import BadInput
-from doseledger.core.files import read_json, read_yaml
-from doseledger.core.tables import SPLITS, read_frame, read_table
+from doseledger.core.files import read_mapping, read_yaml
+from doseledger.core.tables import SPLITS, read_frame, read_table, rows_of_fold
 from doseledger.evaluate.predictions import read_settings
 from doseledger.learn.kinds import open_checkpoint
 from doseledger.learn.training.checkpoint import Checkpoint
@@ -36,13 +35,16 @@ class RunRecord:
     @cached_property
     def run(self) -> dict[str, Any]:
         """run.json: settings, hashes, provenance."""
-        return _mapping(self.files.run / "run.json", read_json(self.files.run / "run.json"))
+        return read_mapping(self.files.run / "run.json")
 
     @cached_property
     def config(self) -> dict[str, Any]:
         """config_resolved.yaml: every setting that decided the weights."""
         path = self.files.run / "config_resolved.yaml"
-        return _mapping(path, read_yaml(path))
+        content = read_yaml(path)
+        if not isinstance(content, dict):
+            raise BadInput(f"{path}: wanted a mapping, found {type(content).__name__}")
+        return content
 
     @cached_property
     def predict_settings(self) -> dict[str, Any]:
@@ -54,13 +56,12 @@ class RunRecord:
     @cached_property
     def dataset(self) -> dict[str, Any]:
         """dataset_summary.json: the cases of training and validation."""
-        path = self.files.run / "dataset_summary.json"
-        return _mapping(path, read_json(path))
+        return read_mapping(self.files.run / "dataset_summary.json")
 
     @cached_property
     def summary(self) -> dict[str, Any]:
         """The metrics' summary."""
-        return _mapping(self.files.summary, read_json(self.files.summary))
+        return read_mapping(self.files.summary)
 
     @cached_property
     def best(self) -> Checkpoint:
@@ -75,8 +76,7 @@ class RunRecord:
     @cached_property
     def fold(self) -> pd.DataFrame:
         """The splits of this run's fold and repeat."""
-        splits = read_table(self.files.splits, SPLITS)
-        return splits[(splits["fold"] == int(self.run["fold"])) & (splits["repeat"] == int(self.run["repeat"]))]
+        return rows_of_fold(read_table(self.files.splits, SPLITS), int(self.run["fold"]), int(self.run["repeat"]))
 
     @cached_property
     def evaluated(self) -> pd.DataFrame:
@@ -92,10 +92,4 @@ class RunRecord:
     def verdict(self, gate: str) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return a gate's token and findings."""
         place = self.files.verdicts[gate]
-        return _mapping(place.token, read_json(place.token)), _mapping(place.findings, read_json(place.findings))
-
-
-def _mapping(path: Path, value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise BadInput(f"{path}: wanted a mapping, found {type(value).__name__}")
-    return value
+        return read_mapping(place.token), read_mapping(place.findings)

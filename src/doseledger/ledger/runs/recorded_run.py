@@ -18,14 +18,8 @@ def recorded_run(root: Path, at: ModelLayout, name: str, out: Path) -> Evaluated
 
     Parameters
     ----------
-    root
-        The main repository.
-    at
-        The model, in the project.
     name
         Of a DVC experiment, a tag, a branch or a commit.
-    out
-        Folder that gets both files.
 
     Raises
     ------

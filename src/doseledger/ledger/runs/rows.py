@@ -38,8 +38,6 @@ class RunRow:
         Its name, of weights and numbers (`runs.run_id`); of its settings while there are no numbers.
     date
         ISO 8601: of the commit or experiment that holds it, of archiving, or of its summary in the workspace.
-    cohort, model
-        What it is of.
     status
         `complete` has metrics and every gate passed; `failed` has a gate that said no; `incomplete` has no metrics, or
         a gate that has not judged it; the others are of what is at work, was stopped, or waits.
@@ -53,8 +51,6 @@ class RunRow:
         Of each gate: passed, failed, or None for not judged (on these numbers).
     settings
         Flat, as recorded with the stages.
-    metrics
-        The summary.
     note
         Message of the commit, or what a person should know.
     standing
@@ -207,19 +203,7 @@ def _checkpoint(cases: bytes | None) -> str:
 
 
 def row_of_manifest(manifest: Mapping[str, Any], summary: Any, verdicts: Mapping[str, Any], name: str) -> RunRow:
-    """Return the run that an archived folder holds.
-
-    Parameters
-    ----------
-    manifest
-        Its manifest.
-    summary
-        Its metrics.
-    verdicts
-        The tokens of its gates.
-    name
-        The folder's name.
-    """
+    """Return the run that an archived folder holds."""
     judged = {gate: bool(token.get("ok")) if token else None for gate, token in verdicts.items()}
     errors = (manifest.get("check") or {}).get("errors") or []
     return RunRow(

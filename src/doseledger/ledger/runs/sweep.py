@@ -213,12 +213,6 @@ def run_trial(root: Path, at: ModelLayout, name: str, values: Mapping[str, Value
 
     Parameters
     ----------
-    root
-        The main repository; the experiment has a folder of its own.
-    at
-        The model.
-    name, message
-        Of the experiment.
     values
         Settings by dotted name.
 

@@ -38,8 +38,6 @@ class Rerun:
         Its name in DVC, `train@phantom-dose_unet`.
     changes
         In words, what of its own dependencies is not as it was; empty where only a stage before it would run.
-    reaches
-        The stages that would run after it.
     seconds
         How long it took last time, by the audit log of this machine; None where that does not know.
     """

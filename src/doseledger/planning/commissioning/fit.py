@@ -48,8 +48,6 @@ class Fit:
 
     Parameters
     ----------
-    machine
-        With the fitted beam.
     rows
         For each curve: kind, side, depth, number of points, and the greatest and the root mean square difference in
         percent of the curve's maximum (of the reference field's for output factors).

@@ -45,8 +45,6 @@ class Curve:
         Depths, or distances from the axis, rising, (point,).
     value
         What was read there, (point,).
-    source
-        The file.
     """
 
     kind: Kind

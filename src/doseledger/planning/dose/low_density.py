@@ -34,8 +34,6 @@ class LowDensity:
 
     Parameters
     ----------
-    target_percent
-        Share of the target's volume.
     way_percent
         Share of the beams' way from the skin to the target's points, over all directions of the beams.
     """
@@ -81,12 +79,8 @@ def low_density_of(density: DensityMap, where: Placed, arcs: Sequence[Arc], sour
 
     Parameters
     ----------
-    density
-        Electron density of the patient.
     where
         Outline and target. What is outside the outline, the air around the patient, counts for nothing.
-    arcs
-        The beams; their directions and isocentre count.
     source_mm
         Distance from the source to the isocentre.
     """

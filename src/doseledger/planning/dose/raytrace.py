@@ -42,8 +42,6 @@ class Fan:
 
     Parameters
     ----------
-    depth_mm
-        Depth at each node.
     frame
         The fan's own axes. The source is the beam's; along is an axis of the CT.
     start_mm

@@ -32,8 +32,6 @@ class FieldOperator:
 
     Parameters
     ----------
-    operators
-        Dose at the points, one for each field.
     bixels
         Field, row and column of each bixel, each (bixel,).
     cells

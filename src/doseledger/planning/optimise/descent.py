@@ -86,8 +86,6 @@ def descend(problem: Problem, arcs: Arcs, iterations: int, progress: Progress | 
 
     Parameters
     ----------
-    problem
-        What is asked, of which machine.
     arcs
         Where to start; feasible.
     iterations

@@ -79,10 +79,6 @@ class PointObjective:
 
     Parameters
     ----------
-    objective
-        What is asked.
-    points
-        Indices of its points.
     limit_gy
         Dose of each, (point,).
     """

@@ -149,12 +149,8 @@ class PlannedPatient:
         Discrete control points, within every limit of the machine.
     dose_gy
         Total dose of those control points, float32 (z, y, x), 0 outside the body.
-    dose_grid
-        Its grid.
     objective
         Penalty of the plan when optimised, before the final scaling to the prescription.
-    iterations
-        Steps taken.
     scale
         Final factor on all monitor units, which gives the hottest target its D95%.
     free_fluence_objective

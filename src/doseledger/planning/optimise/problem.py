@@ -23,14 +23,6 @@ class Problem:
 
     Parameters
     ----------
-    machine
-        The machine.
-    operators
-        Dose at the points, one for each arc.
-    asked
-        The objectives on the points.
-    n_fractions
-        Planned fractions.
     mu_penalty
         Penalty for each monitor unit of a fraction; 0 for none.
     """

@@ -32,8 +32,6 @@ def sampled_points(
 
     Parameters
     ----------
-    patient
-        Masks and prescription.
     objectives
         What is asked; one on a structure that is not there is left out.
     n_points

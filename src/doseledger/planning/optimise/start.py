@@ -37,8 +37,6 @@ def start_arcs(
         Points of all targets in mm, (n, 3).
     isocentre_xyz_mm
         LPS.
-    style
-        Collimator angles and jaw margin.
     """
     arcs = []
     for a, collimator in enumerate(style.collimator_deg):

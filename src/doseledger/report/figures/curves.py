@@ -152,8 +152,6 @@ def plot_dvh(
 
     Parameters
     ----------
-    structures
-        Every structure that is present.
     goals
         Clinical goals; those that are a point of a DVH are marked on it, ▼ an upper limit, ▲ a lower one.
     top_gy
@@ -236,8 +234,6 @@ def plot_differences(labels: Sequence[str], values: Sequence[NDArray[np.float64]
         What each row shows, the first at the top.
     values
         Differences of each row, (case,); NaN where a case has none.
-    axis_label
-        What is on x, with its unit.
     """
     # Many rows stand in two columns, and closer together, so that figure and caption leave room on a page.
     columns = 2 if len(labels) > ROWS_OF_ONE_COLUMN else 1

@@ -37,8 +37,6 @@ def plot_features(features: pd.DataFrame, parts: pd.Series, names: Sequence[str]
         A row per case, a column per feature; NaN where a case has none.
     parts
         train, val or test, by the same index.
-    names
-        Which features, in order.
     """
     rows = -(-len(names) // COLUMNS)
     figure = new_figure(PANEL_IN * rows)
@@ -76,8 +74,6 @@ def group_features(names: Sequence[str], targets: Sequence[str]) -> dict[str, li
 
     Parameters
     ----------
-    names
-        All features.
     targets
         Names of the targets, whose doses stand by themselves.
     """

@@ -28,8 +28,6 @@ def plot_mid_slices(case: Case, colours: Mapping[str, str]) -> Figure:
     ----------
     case
         With or without dose; the slices go through the voxel of `middle_index`.
-    colours
-        Of each structure, by name.
     """
     index = middle_index(case)
     box = box_around(case.body if case.body.any() else np.ones_like(case.body))

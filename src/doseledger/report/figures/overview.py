@@ -33,15 +33,7 @@ DVH_SIZE_IN = (4.4, 3.1)
 
 
 def plot_overview(comparison: Comparison, colours: Mapping[str, str]) -> Figure:
-    """Return the axial slice through the isocentre: plan, prediction and difference in Gy as wash, with contours.
-
-    Parameters
-    ----------
-    comparison
-        The case with its prediction.
-    colours
-        Of each structure, by name.
-    """
+    """Return the axial slice through the isocentre: plan, prediction and difference in Gy as wash, with contours."""
     import matplotlib
     from matplotlib.colors import Normalize
 
@@ -99,8 +91,6 @@ def plot_prediction(case: Case, dose_gy: GyArray, spread_gy: GyArray | None, col
         Without a plan's dose, or with one that is not looked at.
     dose_gy, spread_gy
         Predicted dose and the standard deviation of drawn doses in Gy, (z, y, x); None where none were drawn.
-    colours
-        Of each structure, by name.
 
     Raises
     ------

@@ -51,15 +51,6 @@ class _Scene:
 def plot_plan(source: Path, protocol: Protocol, out: Path) -> None:
     """Write a PNG of a case's isodoses on axial, coronal and sagittal slices, and of apertures of its first arc.
 
-    Parameters
-    ----------
-    source
-        Folder or zip of one case: CT, RTSTRUCT, RTPLAN and RTDOSE.
-    protocol
-        Names of the structures.
-    out
-        The PNG.
-
     Raises
     ------
     BadCase

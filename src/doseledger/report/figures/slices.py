@@ -50,8 +50,6 @@ def plot_slices(comparison: Comparison, colours: Mapping[str, str]) -> Figure:
 
     Parameters
     ----------
-    comparison
-        The case with its prediction.
     colours
         Of each structure's outline, by name.
     """

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -118,6 +118,20 @@ def save_figure(figure: Figure, folder: Path, stem: str, dpi: int) -> dict[str, 
             with atomic_path(paths[kind]) as part:
                 figure.savefig(part, format=kind, dpi=dpi, metadata=metadata)
     return paths
+
+
+def saved_svg(draw: Callable[[], Figure], folder: Path, stem: str, dpi: int) -> str:
+    """Draw a figure in the one look, save it in each format, and return its SVG as data URI for a page."""
+    with house_style():
+        return data_uri(save_figure(draw(), folder, stem, dpi)["svg"])
+
+
+def saved_png(draw: Callable[[], Figure], folder: Path, stem: str, dpi: int) -> str:
+    """Draw a figure in the one look, save it in each format, and return it as `page_uri` does."""
+    with house_style():
+        figure = draw()
+        save_figure(figure, folder, stem, dpi)
+        return page_uri(figure, dpi)
 
 
 def page_uri(figure: Figure, dpi: int) -> str:

@@ -51,8 +51,6 @@ def make_viewer(comparison: Comparison, colours: Mapping[str, str]) -> Viewer:
 
     Parameters
     ----------
-    comparison
-        The case with its prediction.
     colours
         Of each structure's contour, by name; one without a colour is left out.
     """

@@ -73,8 +73,6 @@ class Plane:
 
     Parameters
     ----------
-    name
-        As printed.
     axis
         Array axis that is held fixed.
     letters

@@ -78,8 +78,6 @@ def statistics_table(caption: str, found: Statistics, runs: tuple[ComparedRun, C
 
     Parameters
     ----------
-    runs
-        The baseline and the other one.
     dvh
         Which of the two.
     """
