@@ -104,7 +104,7 @@ def tell_deliverability(record: Mapping[str, Any]) -> str:
 
     Examples
     --------
-    >>> tell_deliverability({"undeliverable_gy": 1.5, "settings": {"project": False}})[32:80]
+    >>> tell_deliverability({"undeliverable_gy": 1.5, "settings": {"project": False}})[31:79]
     'On average it lies 1.50 Gy from the nearest that'
     """
     apart_gy = record["undeliverable_gy"]
