@@ -39,8 +39,16 @@ class MachineLimits:
 
     Parameters
     ----------
+    n_leaf_pairs
+        Leaf pairs of its collimator.
+    min_gap_mm
+        Least distance of opposite tips.
+    leaf_speed_mm_s, gantry_speed_deg_s
+        Greatest speeds.
     dose_rate_mu_min
         Least and greatest dose rate while the gantry turns.
+    min_gantry_speed_deg_s
+        Least speed of a turning gantry.
     """
 
     n_leaf_pairs: int
@@ -69,6 +77,8 @@ def check_rtplan(dataset: Dataset, limits: MachineLimits | None = None) -> list[
 
     Parameters
     ----------
+    dataset
+        The RTPLAN.
     limits
         The machine that it shall run on; None checks what holds for any machine.
 
