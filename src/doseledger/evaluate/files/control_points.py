@@ -56,7 +56,7 @@ def write_control_points(path: Path, out: Path, machine: Machine) -> dict[str, d
         if first is None or any(edge is None or not np.array_equal(edge, first) for edge in edges[group]):
             raise BadInput(f"{path.name}: its beams have no leaves, or of different kinds; wanted one kind for all")
         arrays = control_point_arrays(plan, first, machine)
-        said = {"plan": plan.label, "machine": plan.machine, "group": group, "sha256": sha256_of_file(path)}
+        said = {"machine": plan.machine, "group": group, "sha256": sha256_of_file(path)}
         arrays["meta"] = np.asarray(json.dumps(said, sort_keys=True))
         name = path.stem if len(groups) == 1 else f"{path.stem}_{group}"
         with atomic_path(out / f"{name}.npz") as part:
