@@ -12,7 +12,7 @@ import psutil
 
 from doseledger.core.code import code_digest
 from doseledger.core.errors import BadInput, NotReady
-from doseledger.core.files import read_json, read_mapping, sha256_of_file, write_json
+from doseledger.core.files import read_mapping, sha256_of_file, write_json
 from doseledger.core.layout import Layout
 from doseledger.learn.training.resume import PARTS_FILE
 from doseledger.learn.watch.heartbeat import BEAT_FILE, read_beat
@@ -128,7 +128,8 @@ def is_alive(pid: int, program: str) -> bool:
     """
     try:
         return any(program in word for word in psutil.Process(pid).cmdline())
-    except psutil.Error:
+    except (psutil.Error, TypeError, ValueError, OverflowError):
+        # A number that no process can have, of a damaged file.
         return False
 
 
@@ -233,9 +234,9 @@ def rows_of_archives(folder: Path) -> list[RunRow]:
     return rows
 
 
-def _json_or_none(path: Path) -> Any:
+def _json_or_none(path: Path) -> dict[str, Any] | None:
     try:
-        return read_json(path)
+        return read_mapping(path)
     except BadInput:
         return None
 
