@@ -93,6 +93,14 @@ def test_a_table_that_is_none_is_one_sentence_with_the_files_name(content: bytes
         read_table(tmp_path, CASES)
 
 
+def test_a_cell_of_any_length_is_shown_cut_short(tmp_path: Path) -> None:
+    path = tmp_path / "cases.csv"
+    path.write_text(f"case_id\n{'/' * 60_000}\n")
+    with pytest.raises(BadInput, match="not a cases table") as refused:
+        read_table(path, CASES)
+    assert len(str(refused.value)) < 10_000
+
+
 @pytest.mark.parametrize("content", [LATIN, b"", b"a\n1,2\n1,2,3,4\n", b'a,b\n"1,2'], ids=repr)
 @pytest.mark.parametrize("read", [read_frame, training.read_history, read_history], ids=lambda read: read.__name__)
 def test_every_reader_of_a_table_of_any_columns_names_the_file(read: Any, content: bytes, tmp_path: Path) -> None:

@@ -121,6 +121,8 @@ def test_a_recipe_whose_base_is_not_trained_is_refused(layout: Layout) -> None:
     [
         ("# mine\nmine: {kind: dose}\nother: {kind: dose}\n", r"mine\.yaml: wanted a block mine and, where it starts"),
         ("# mine\nmine: dose\n", r"mine\.yaml: wanted a block mine"),
+        ("# mine\ncut off\n", r"mine\.yaml: wanted a block mine"),
+        ("# mine\nmine: {kind: dose}\nbases: [mine]\n", r"mine\.yaml: wanted a block mine"),
         ("# mine\nother: {kind: dose}\n", r"mine\.yaml: wanted a block mine"),
         ("# mine\nmine: {kind: painting}\n", r"mine\.yaml: kind is 'painting', wanted one of diffusion, dose, "),
         ("# mine\nmine: {kind: dose, depth: 3}\n", "depth"),

@@ -8,6 +8,7 @@ import shutil
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
@@ -20,6 +21,7 @@ from doseledger.ledger.provenance.snapshot import snapshot_of
 from doseledger.ledger.runs import index as index_module
 from doseledger.ledger.runs.archive import archive_run
 from doseledger.ledger.runs.check import check_run
+from doseledger.ledger.runs.files import files_of_archive
 from doseledger.ledger.runs.index import gather_runs
 from doseledger.ledger.runs.rows import RunRow
 from doseledger.ledger.runs.tables import (
@@ -180,6 +182,25 @@ def test_metrics_of_an_earlier_checkpoint_are_told(project) -> None:
     (row,) = gather_runs(project.root)
     assert row.status == "incomplete"
     assert "of an earlier checkpoint" in row.note
+
+
+def test_a_table_that_is_no_text_is_of_no_checkpoint(project) -> None:
+    project.files.tables["cases"].write_bytes(b"case_id\n\xb8\xff\n")
+    (row,) = gather_runs(project.root)
+    assert row.status == "incomplete"
+
+
+@pytest.mark.parametrize("pid", ["12", -1, 2**70, 3.5])
+def test_a_number_that_no_process_has_is_of_none_alive(pid: Any) -> None:
+    assert not index_module.is_alive(pid, "python")
+
+
+@pytest.mark.parametrize("content", ["5", "[]", '"ok"', "{"])
+def test_a_verdict_of_another_form_in_an_archive_is_none(project, tmp_path: Path, content: str) -> None:
+    archived = archive_run(project.files, check_run(project.files), tmp_path / "archive", when=WHEN, examples=[])
+    files_of_archive(archived).verdicts["data"].token.write_text(content)
+    (row,) = index_module.rows_of_archives(tmp_path / "archive")
+    assert row.verdicts["data"] is None
 
 
 def test_a_training_that_was_stopped_and_one_at_work_are_told_apart(project, monkeypatch: pytest.MonkeyPatch) -> None:

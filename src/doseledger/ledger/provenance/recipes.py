@@ -112,8 +112,9 @@ def put_recipe(layout: Layout, name: str) -> list[str]:
     if not path.is_file():
         raise BadInput(f"no recipe {name!r}; there are {', '.join(describe_recipes(layout)) or 'none'}")
     settings, recipe = load_settings(layout.params), read_yaml(path)
-    block, bases = recipe.get(name), recipe.get("bases", {})
-    if not isinstance(block, dict) or set(recipe) - {name, "bases"}:
+    parts = recipe if isinstance(recipe, dict) else {}
+    block, bases = parts.get(name), parts.get("bases", {})
+    if not isinstance(block, dict) or not isinstance(bases, dict) or set(parts) - {name, "bases"}:
         raise BadInput(f"{path}: wanted a block {name} and, where it starts from a model, `bases`")
     if name in settings.blocks:
         raise BadInput(f"{layout.params} has a block {name} already; add it to `models`, or edit it there")

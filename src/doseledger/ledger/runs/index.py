@@ -88,7 +88,7 @@ def _is_one_run(checkpoint: Path, cases: Path) -> bool:
     """Whether the metrics that lie there are those of the checkpoint that lies there."""
     if not (checkpoint.is_file() and cases.is_file()):
         return True
-    return sha256_of_file(checkpoint) in cases.read_text(encoding="utf-8")
+    return sha256_of_file(checkpoint).encode() in cases.read_bytes()
 
 
 def _mixed(row: RunRow) -> RunRow:
