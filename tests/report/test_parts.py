@@ -30,7 +30,7 @@ from doseledger.report.figures.views import Comparison
 from doseledger.report.run import build_context, describe_uncertainty, make_report
 from doseledger.report.spread import NO_SPREAD, calibration_table, load_spread, plot_spread
 from doseledger.report.tables.results import dvh_table
-from doseledger.report.tables.verdict_tables import red_flags_table
+from doseledger.report.tables.verdict_tables import red_flags_table, shortcuts_table
 
 Build = Callable[[Path], Any]
 COMMIT = "a" * 40
@@ -281,3 +281,12 @@ def test_a_drawn_models_report_shows_its_spread(build_run: Build, tmp_path: Path
     text = run.at.html.read_text()
     assert "What intervals of the drawn doses hold" in text
     assert len(list(run.at.figures.glob("*_spread.pdf"))) == 3
+
+
+def test_the_ratio_to_what_a_network_adds_to_stands_below_the_limits_where_there_is_one() -> None:
+    verdict = {"digest": "d", "details": {"limits": [], "numbers": {"base_mae_ratio": 1.0024}}}
+    assert (
+        shortcuts_table(verdict).note
+        == "error ÷ error of the dose that the network adds to: 1.002; no limit stands for it."
+    )
+    assert shortcuts_table({"digest": "d", "details": {"limits": [], "numbers": {}}}).note == ""

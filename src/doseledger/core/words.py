@@ -26,9 +26,10 @@ NAMED = {
     "openkbp_dose_score": "OpenKBP dose score (Gy)",
     "openkbp_dvh_score": "OpenKBP DVH score (Gy)",
     # Of shortcuts: the model beside trivial ones, and with inputs spoiled.
-    "template_mae_ratio": "error ÷ error of the training patients' mean dose",
+    "template_mae_ratio": "error ÷ error of the training patients' mean dose about the target's centre",
     "distance_mae_ratio": "error ÷ error of a dose by distance from the targets",
-    "prior_mae_ratio": "error ÷ error of the dose that the network adds to",
+    "prior_mae_ratio": "error ÷ error of the training patients' mean dose by place and distance",
+    "base_mae_ratio": "error ÷ error of the dose that the network adds to",
     "template_error_ratio": "error ÷ error of the training patients' mean outline",
     "blank_dice": "Dice on an image without content",
     "ct_shuffle_change_gy": "change of dose with the CT's voxels shuffled (Gy)",
@@ -87,7 +88,7 @@ def in_words(text: str) -> str:
     Examples
     --------
     >>> in_words("dose_unet: prior_mae_ratio is 0.97, wanted <= 0.9")
-    'dose_unet: error ÷ error of the dose that the network adds to is 0.97, wanted ≤ 0.9'
+    "dose_unet: error ÷ error of the training patients' mean dose by place and distance is 0.97, wanted ≤ 0.9"
     """
     # Words without an underscore are English before they are a metric's name.
     found = TOKEN.sub(lambda match: spell_metric(match[0]) if "_" in match[0] else match[0], text)

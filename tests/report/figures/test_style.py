@@ -242,6 +242,17 @@ def test_a_loss_that_goes_below_zero_is_drawn_on_a_plain_axis() -> None:
         assert plot_training(history(train_loss=[1, 0, -1]), None).axes[0].get_yscale() == "linear"
 
 
+def test_a_loss_that_hardly_falls_is_drawn_on_a_plain_axis_whose_numbers_stand_apart() -> None:
+    with house_style():
+        figure = plot_training(history(train_loss=[0.01909, 0.01957, 0.01901], lr=[3e-3, 2e-3, 1e-4]), best_epoch=2)
+        figure.canvas.draw()
+    loss, rate = figure.axes
+    assert loss.get_yscale() == "linear"
+    boxes = [label.get_window_extent() for label in loss.get_yticklabels() if label.get_text()]
+    assert not any(one.overlaps(other) for i, one in enumerate(boxes) for other in boxes[i + 1 :])
+    assert all(float(tick).is_integer() for tick in rate.get_xticks())
+
+
 def test_a_history_without_losses_is_refused() -> None:
     with house_style(), pytest.raises(BadInput, match="needs `epoch` and a loss"):
         plot_training(history(seconds=[1, 2, 3]), None)

@@ -95,8 +95,11 @@ def plot_training(history: pd.DataFrame, best_epoch: int | None) -> Figure:
             marker = "o" if int(there.sum()) <= 12 else None
             axis.plot(history["epoch"][there], values[there], color=colour, label=curve.label, marker=marker, ms=4)
         # A logarithmic axis shows the slow end of training; it needs positive values throughout.
-        lowest = min(float(pd.to_numeric(history[curve.column], errors="coerce").min()) for curve in panel.curves)
-        if panel.logarithmic and lowest > 0:
+        shown = history[[curve.column for curve in panel.curves]].apply(pd.to_numeric, errors="coerce")
+        lowest, highest = float(shown.min().min()), float(shown.max().max())
+        # Within a factor of two a logarithmic axis is a straight one whose numbers stand on each other.
+        axis.locator_params(axis="y", nbins=5)
+        if panel.logarithmic and 0 < 2 * lowest <= highest:
             axis.set_yscale("log")
             _plain_log_ticks(axis)
         if best_epoch is not None:
@@ -104,6 +107,7 @@ def plot_training(history: pd.DataFrame, best_epoch: int | None) -> Figure:
         axis.set_ylabel(panel.axis_label)
         axis.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), handlelength=1.2, borderaxespad=0.0)
     axes[-1].set_xlabel("Epoch" if best_epoch is None else f"Epoch (dotted: best checkpoint, epoch {best_epoch})")
+    axes[-1].xaxis.get_major_locator().set_params(integer=True)
     figure.align_ylabels(list(axes))
     figure.tight_layout()
     return figure

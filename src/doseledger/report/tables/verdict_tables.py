@@ -11,6 +11,8 @@ from doseledger.report.blocks import Alarm
 
 # Findings that one table shows; the whole list is in the gate's own file.
 SHOWN_FINDINGS = 40
+# Of shortcuts: no limit stands for it, as a model that adds to nothing has none.
+BASE_RATIO = "base_mae_ratio"
 # Findings of the metrics gate that are of the training itself (gates/model/training.py).
 RED_FLAGS = ("score_implausible", "train_val_gap", "loss_vanishes", "diverges", "training_unseen")
 
@@ -49,7 +51,7 @@ def candidate_table(verdict: dict[str, Any]) -> Table:
     return _limit_rows("What a candidate for release must reach", verdict, "candidate", Cell("not yet", "warn"))
 
 
-def _limit_rows(title: str, verdict: dict[str, Any], key: str, missed: Cell) -> Table:
+def _limit_rows(title: str, verdict: dict[str, Any], key: str, missed: Cell, note: str = "") -> Table:
     rows = [
         (
             spell_metric(limit["metric"]),
@@ -63,7 +65,7 @@ def _limit_rows(title: str, verdict: dict[str, Any], key: str, missed: Cell) -> 
     columns = ("Metric", "#Found", "#Limit", "Verdict", "Source of the limit [its name in thresholds.yaml]")
     judged = verdict["digest"] != NOT_JUDGED
     empty = "No limits are written down for this model." if judged else "This could not be judged; see the findings."
-    return make_table(title, columns, rows, empty=empty)
+    return make_table(title, columns, rows, note=note, empty=empty)
 
 
 def red_flags_table(verdict: dict[str, Any]) -> Table:
@@ -85,7 +87,11 @@ def red_flags_table(verdict: dict[str, Any]) -> Table:
 
 def shortcuts_table(verdict: dict[str, Any]) -> Table:
     """Return how the model stands beside trivial ones and with inputs spoiled."""
-    return _limit_rows("Shortcuts: does the model look at the patient?", verdict, "limits", Cell("MISSED", "bad"))
+    base = verdict.get("details", {}).get("numbers", {}).get(BASE_RATIO)
+    # A model that adds nothing to a good dose meets every limit: this alone tells what it learned itself.
+    note = "" if base is None else f"{spell_metric(BASE_RATIO)}: {format_number(base, 3)}; no limit stands for it."
+    title = "Shortcuts: does the model look at the patient?"
+    return _limit_rows(title, verdict, "limits", Cell("MISSED", "bad"), note)
 
 
 def findings_table(verdicts: list[dict[str, Any]]) -> Table:
