@@ -190,6 +190,16 @@ def test_the_map_is_of_the_first_criterion(test_set: TestSet, yardsticks: Yardst
         write_gamma(tmp_path / "x", test_set.cases / "case_0002.npz", test_set.predictions / "case_0002.npz", none)
 
 
+def test_a_map_whose_values_rotted_is_a_bad_case(tmp_path: Path) -> None:
+    path = tmp_path / "case_0002.npz"
+    write_npz(path, {"gamma": np.ones((2, 3, 4), np.float32)})
+    content = bytearray(path.read_bytes())
+    content[content.rindex(np.float32(1).tobytes())] ^= 0x01
+    path.write_bytes(content)
+    with pytest.raises(BadCase, match=r"case_0002: its gamma map can't be read .*CRC.*evaluate again"):
+        read_gamma(path, (2, 3, 4))
+
+
 def test_a_map_that_is_absent_or_of_another_grid_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadCase, match=r"case_0002: no gamma map case_0002\.npz; run evaluate"):
         read_gamma(tmp_path / "case_0002.npz", (2, 3, 4))

@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 
 from doseledger.core.case import Case, write_npz
 from doseledger.core.cluster import HERE, Scale
+from doseledger.core.damage import refuse_damage
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.fanout import over_cases
 from doseledger.core.files import all_or_none, atomic_path, write_json, write_text
+from doseledger.core.npz import open_npz
 from doseledger.core.settings import EvaluateSettings
 from doseledger.core.tables import (
     CASE_METRICS,
@@ -173,11 +175,15 @@ def read_gamma(path: Path, shape_zyx: tuple[int, int, int]) -> NDArray[np.float3
     Raises
     ------
     BadCase
-        If there is none, or it is of another grid.
+        If there is none, it is damaged, or it is of another grid.
     """
     if not path.is_file():
         raise BadCase(path.stem, f"no gamma map {path.name}; run evaluate")
-    with np.load(path, allow_pickle=False) as npz:
+
+    def refusal(reason: str) -> BadCase:
+        return BadCase(path.stem, f"its gamma map can't be read ({reason}); evaluate again")
+
+    with refuse_damage(refusal), open_npz(path) as npz:
         gamma: NDArray[np.float32] = npz["gamma"]
     if gamma.shape != shape_zyx:
         raise BadCase(path.stem, f"its gamma map has {gamma.shape} voxels, the case {shape_zyx}; evaluate again")

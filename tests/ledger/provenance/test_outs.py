@@ -178,3 +178,21 @@ def test_dvc_has_recorded_what_a_stage_made_before_the_next_one_starts(tmp_path:
     (ref,) = [name for name in named.stdout.split() if name.endswith("/third")]
     shown = subprocess.run([*git, "show", f"{ref}:seen"], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == both
+
+
+def test_of_a_folder_the_files_are_named_that_differ_from_what_the_cache_knows(tmp_path: Path) -> None:
+    folder = "data/predictions/phantom/dose_unet"
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    subprocess.run([*DVC, "init", "-q"], cwd=tmp_path, check=True)
+    for name in ("case_0001", "case_0002", "case_0003"):
+        write_text(tmp_path / folder / f"{name}.npz", name)
+    subprocess.run([*DVC, "add", "-q", folder], cwd=tmp_path, check=True)
+    write_lock(tmp_path, {folder: md5_of(tmp_path / folder)}, "predict@phantom-dose_unet")
+    (tmp_path / folder / "case_0001.npz").unlink()
+    write_text(tmp_path / folder / "case_0003.npz", "another dose")
+    (item,) = changed_outs(tmp_path, ["predict@phantom-dose_unet"])
+    assert item.files == ("case_0001.npz", "case_0003.npz")
+    with pytest.raises(
+        NotReady, match=r"was recorded of predict@phantom-dose_unet \(in case_0001\.npz, case_0003\.npz\)"
+    ):
+        require_recorded(tmp_path, READS["evaluate"], "phantom", "dose_unet")

@@ -7,7 +7,6 @@ notices a bit that has flipped on disk. Reading everything again does.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -18,9 +17,15 @@ from typing import Any
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import read_yaml
 from doseledger.core.types import Tell
-from doseledger.ledger.provenance.dvc_files import entries, read_lock, read_pipeline
+from doseledger.ledger.provenance.dvc_files import (
+    DIR,
+    entries,
+    folder_files,
+    object_path,
+    read_lock,
+    read_pipeline,
+)
 
-DIR = ".dir"
 LOCK = "dvc.lock"
 
 
@@ -64,11 +69,6 @@ class RotReport:
     def as_dict(self) -> dict[str, Any]:
         """Return the report as JSON values."""
         return asdict(self)
-
-
-def object_path(cache: Path, md5: str) -> Path:
-    """Return where the cache keeps an object."""
-    return cache / md5[:2] / md5[2:]
 
 
 def recorded_outs(root: Path) -> list[Recorded]:
@@ -123,20 +123,10 @@ def expand_out(out: Recorded, cache: Path) -> list[Recorded] | None:
     """
     if not out.md5.endswith(DIR):
         return [out]
-    listing = object_path(cache, out.md5)
-    if not listing.is_file():
+    listed = folder_files(cache, out.md5, out.path)
+    if listed is None:
         return None
-    content = listing.read_bytes()
-    if hashlib.md5(content, usedforsecurity=False).hexdigest() + DIR != out.md5:
-        raise BadInput(
-            f"{out.path}: the cache's list of its files is damaged ({out.md5[:2]}/{out.md5[2:]}); delete it and fetch "
-            f"it again (`dvc pull {out.path}`), or run `dvc commit {out.path}` if the folder itself is right"
-        )
-    return [
-        Recorded(f"{out.path}/{item['relpath']}", str(item["md5"]), out.stage)
-        for item in json.loads(content)
-        if "md5" in item
-    ]
+    return [Recorded(f"{out.path}/{name}", md5, out.stage) for name, md5 in listed.items()]
 
 
 def recorded_files(root: Path, cache: Path) -> dict[str, Recorded]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -11,6 +13,8 @@ from doseledger.core import files
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_yaml
 
+# A folder's MD5, which is that of the list of its files, ends so.
+DIR = ".dir"
 Stages = dict[str, dict[str, Any]]
 
 
@@ -97,3 +101,35 @@ def parse_yaml(content: bytes) -> dict[str, Any]:
     """Return a file's mapping; empty where it holds none."""
     value = _yaml_text(content)
     return value if isinstance(value, dict) else {}
+
+
+def object_path(cache: Path, md5: str) -> Path:
+    """Return where the cache keeps an object."""
+    return cache / md5[:2] / md5[2:]
+
+
+def folder_files(cache: Path, md5: str, path: str) -> dict[str, str] | None:
+    """Return the MD5 of each file of a recorded folder, by its place there; None where the cache has no list of them.
+
+    Parameters
+    ----------
+    md5
+        The folder's, which ends in `.dir`.
+    path
+        The folder, for the message.
+
+    Raises
+    ------
+    BadInput
+        If the list is damaged.
+    """
+    listing = object_path(cache, md5)
+    if not listing.is_file():
+        return None
+    content = listing.read_bytes()
+    if hashlib.md5(content, usedforsecurity=False).hexdigest() + DIR != md5:
+        raise BadInput(
+            f"{path}: the cache's list of its files is damaged ({md5[:2]}/{md5[2:]}); delete it and fetch it again "
+            f"(`dvc pull {path}`), or run `dvc commit {path}` if the folder itself is right"
+        )
+    return {str(item["relpath"]): str(item["md5"]) for item in json.loads(content) if "md5" in item}

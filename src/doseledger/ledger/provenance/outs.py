@@ -11,7 +11,8 @@ from typing import Any
 
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.layout import HASHED_FOLDERS, LOCK_FILE
-from doseledger.ledger.provenance.dvc_files import lock_stages
+from doseledger.ledger.provenance.dvc_files import DIR, folder_files, lock_stages
+from doseledger.ledger.provenance.dvc_project import cache_folder
 from doseledger.ledger.provenance.recorded import MODEL_STAGES
 from doseledger.ledger.provenance.snapshot import LOCK_DEPS, parse_yaml
 
@@ -32,6 +33,8 @@ READS: dict[str, tuple[str, ...]] = {
 # All that is read of a finished run.
 OF_A_RUN = ("split", "check_data", "drift", "preflight", "train", "predict", "evaluate", "shortcuts", "judge")
 TABLES = frozenset({".csv", ".json"})
+# So many files of a folder are named.
+MOST_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -42,10 +45,14 @@ class ChangedOut:
     path: str
     found: str
     recorded: str
+    # Of a folder: the files of it that differ, as far as the cache knows what they were.
+    files: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """Return it as a clause of a message."""
-        return f"{self.path} has the MD5 {self.found[:12]}…, {self.recorded[:12]}… was recorded of {self.stage}"
+        more = f" and {len(self.files) - MOST_NAMED} more" if len(self.files) > MOST_NAMED else ""
+        which = f" (in {', '.join(self.files[:MOST_NAMED])}{more})" if self.files else ""
+        return f"{self.path} has the MD5 {self.found[:12]}…, {self.recorded[:12]}… was recorded of {self.stage}{which}"
 
 
 def full_names(stages: Sequence[str], cohort: str, model: str | None) -> list[str]:
@@ -111,8 +118,21 @@ def changed_outs(root: Path, stages: Sequence[str]) -> list[ChangedOut]:
     for path, (stage, recorded) in recorded_of(root / LOCK_FILE, stages).items():
         place = root / path
         if place.exists() and (now := md5_of(place)) != recorded:
-            found.append(ChangedOut(stage, path, now, recorded))
+            files = _changed_files(root, place, recorded) if recorded.endswith(DIR) else ()
+            found.append(ChangedOut(stage, path, now, recorded, files))
     return found
+
+
+def _changed_files(root: Path, folder: Path, recorded: str) -> tuple[str, ...]:
+    """The files of a folder that are not those that were recorded; none where the cache can't tell."""
+    cache = cache_folder(root)
+    try:
+        wanted = folder_files(cache, recorded, folder.name) if cache is not None else None
+    except BadInput:
+        return ()
+    here = {item["relpath"]: item["md5"] for item in _listed(folder)}
+    known = wanted or here
+    return tuple(sorted(name for name in known.keys() | here.keys() if known.get(name) != here.get(name)))
 
 
 def md5_of(path: Path) -> str:
@@ -127,7 +147,7 @@ def md5_of(path: Path) -> str:
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
     listed = sorted(_listed(path), key=lambda item: item["relpath"])
-    return hashlib.md5(json.dumps(listed, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
+    return hashlib.md5(json.dumps(listed, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + DIR
 
 
 def _listed(folder: Path) -> Iterator[dict[str, str]]:
