@@ -162,9 +162,7 @@ def deliver_plan(
     folders = (layout.raw, layout.cases, of_model.predictions)
     # A process of its own, with one thread: those of BLAS would only wait for one another.
     done = over_cases(deliver_named, {what: (what, folders, prediction, request, out)}, local(1), tell=tell)
-    if done.failed:
-        raise done.failed[what]
-    judged = done.done[what]
+    judged = done.complete()[what]
     lines = describe_delivery(judged)
     if robustness:
         lines += describe_robustness(read_json(out / ROBUSTNESS_FILE))

@@ -129,13 +129,13 @@ def sweep(
     Example: doseledger sweep dose_unet --space lr=1e-4:1e-2:log --space dose_unet.loss.target_weight=1.0:8.0
     """
     from doseledger.core.files import sha256_of_file
-    from doseledger.core.tables import SPLITS, read_table
+    from doseledger.core.tables import SPLITS, read_table, rows_of_fold
     from doseledger.ledger.runs.sweep import Search, describe_sweep, read_range, run_trial
     from doseledger.ledger.runs.sweep import sweep as run_sweep
 
     at, machine = project(cohort), this_machine()
     paths, ranges = at.layout.model(model), [read_range(text) for text in space]
-    fold = read_table(at.layout.splits, SPLITS).query("fold == @at.settings.fold and repeat == @at.settings.repeat")
+    fold = rows_of_fold(read_table(at.layout.splits, SPLITS), at.settings.fold, at.settings.repeat)
     counts = fold["split"].value_counts()
     message = f"{name}: a trial, chosen on {counts.get('val', 0)} validation cases"
 

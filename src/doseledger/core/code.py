@@ -90,5 +90,8 @@ def _imports(tree: ast.AST) -> Iterator[str]:
 
 
 def _named_data(file: Path, tree: ast.AST) -> Iterator[Path]:
+    # Few folders have any; a walk of the whole tree is what costs.
+    if not (there := sorted(file.parent.rglob("*.yaml"))):
+        return
     named = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
-    yield from (path for path in sorted(file.parent.rglob("*.yaml")) if path.name in named)
+    yield from (path for path in there if path.name in named)

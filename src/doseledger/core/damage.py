@@ -30,7 +30,7 @@ UNREADABLE: tuple[type[Exception], ...] = (BadInput, *DAMAGED)
 # made to fill the memory (deflate reaches 1032).
 MOST_GROWTH = 100
 ALWAYS_ALLOWED_BYTES = 1 << 28
-# So much of an error's text is shown.
+# So much of an error's text, or of a wrong value, is shown.
 MOST_SHOWN = 200
 
 
@@ -40,7 +40,11 @@ def describe(error: BaseException) -> str:
         return "no such file"
     if isinstance(error, KeyError):
         return f"no {error}"
-    text = " ".join(str(error).split()) or type(error).__name__
+    return shorten(" ".join(str(error).split()) or type(error).__name__)
+
+
+def shorten(text: str) -> str:
+    """Return a text as a message shows it: what is longer than `MOST_SHOWN` is cut, and ends in an ellipsis."""
     return text if len(text) <= MOST_SHOWN else text[:MOST_SHOWN] + "…"
 
 

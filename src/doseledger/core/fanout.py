@@ -25,6 +25,18 @@ class Outcome(Generic[Result]):
     done: dict[str, Result]
     failed: dict[str, BadCase]
 
+    def complete(self) -> dict[str, Result]:
+        """Return the result of every case.
+
+        Raises
+        ------
+        BadCase
+            That of the first case that failed.
+        """
+        for error in self.failed.values():
+            raise error
+        return self.done
+
 
 def over_cases(
     work: Callable[..., Result],

@@ -8,6 +8,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, ValidationError
 
+from doseledger.core.damage import MOST_SHOWN, shorten
 from doseledger.core.errors import BadInput
 
 # A reason or a source that is empty, or blank, gives none.
@@ -36,11 +37,10 @@ AnyBlock = TypeVar("AnyBlock", bound=BaseModel)
 
 # So many faults are spelled out.
 MOST_FAULTS = 50
-# So much of a wrong value is shown; what lies deeper, or comes after so many items, is not even written.
-MOST_FOUND = 200
+# Of a wrong value what lies deeper, or comes after so many items, is not even written.
 SHOWN = Repr()
 SHOWN.maxlevel, SHOWN.maxdict, SHOWN.maxlist, SHOWN.maxtuple, SHOWN.maxset = 4, 10, 20, 20, 20
-SHOWN.maxstring = SHOWN.maxother = SHOWN.maxlong = MOST_FOUND
+SHOWN.maxstring = SHOWN.maxother = SHOWN.maxlong = MOST_SHOWN
 
 
 def load_block(model: type[AnyBlock], value: Any, where: str) -> AnyBlock:
@@ -67,5 +67,4 @@ def _describe(item: Any) -> str:
     if item["type"] == "missing":
         # What is there instead is the whole block: pages of it would bury the one name that is asked for.
         return f"{place}: the key is missing; write it down"
-    found = SHOWN.repr(item.get("input"))
-    return f"{place}: {item['msg']}, found {found if len(found) <= MOST_FOUND else found[:MOST_FOUND] + '…'}"
+    return f"{place}: {item['msg']}, found {shorten(SHOWN.repr(item.get('input')))}"

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pandera.pandas as pa
 
-from doseledger.core.damage import DAMAGED, MOST_SHOWN, describe
+from doseledger.core.damage import DAMAGED, describe, shorten
 from doseledger.core.errors import BadInput
 from doseledger.core.files import write_text
 
@@ -275,8 +275,8 @@ def _from_text(frame: pd.DataFrame, schema: pa.DataFrameSchema, where: str) -> p
                 strange = cells[~cells.isin([*TRUTH, ""] if column.nullable else list(TRUTH))]
                 if len(strange):
                     raise BadInput(
-                        f"{where}: not a {schema.name} table: {found}: True or False, found {_shown(strange.iloc[0])} "
-                        f"in row {strange.index[0]}"
+                        f"{where}: not a {schema.name} table: {found}: True or False, found "
+                        f"{shorten(repr(strange.iloc[0]))} in row {strange.index[0]}"
                     )
                 typed[found] = pd.array([TRUTH.get(cell) for cell in cells], dtype="boolean")
             elif column.nullable:
@@ -312,7 +312,7 @@ def check_table(frame: pd.DataFrame, schema: pa.DataFrameSchema, where: str) -> 
         cases = error.failure_cases
         rows = cases.to_dict("records") if isinstance(cases, pd.DataFrame) else [{"check": str(error)}]
         found = "; ".join(
-            f"{row.get('column') or 'table'}: {row.get('check')}, found {_shown(row.get('failure_case'))}"
+            f"{row.get('column') or 'table'}: {row.get('check')}, found {shorten(repr(row.get('failure_case')))}"
             + (f" in row {row['index']}" if row.get("index") is not None else "")
             for row in rows[:10]
         )
@@ -324,9 +324,3 @@ def write_table(path: Path, frame: pd.DataFrame, schema: pa.DataFrameSchema) -> 
     """Write a table as CSV after checking it, atomically, in the schema's order of columns."""
     checked = check_table(frame, schema, str(path))
     write_text(path, checked[list(schema.columns)].to_csv(index=False, lineterminator="\n"))
-
-
-def _shown(value: Any) -> str:
-    """A cell as it is written, cut to a sensible length."""
-    text = repr(value)
-    return text if len(text) <= MOST_SHOWN else text[:MOST_SHOWN] + "…"

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
-from pydicom.multival import MultiValue
 
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.grid import Grid
-from doseledger.dicom.values import finite, value_of, what_is
+from doseledger.dicom.values import finite, listed, value_of, what_is
 
 # Largest direction cosine off an axis that still counts as parallel to it: 0.06 degrees, 0.25 mm at 250 mm.
 PARALLEL_TOLERANCE = 1e-3
@@ -72,10 +71,9 @@ def numbers(dataset: pydicom.Dataset, keyword: str, count: int, case_id: str) ->
         If the attribute is absent, or has another number of values, or one that is not finite.
     """
     try:
-        value = value_of(dataset, keyword)
+        values = listed(value_of(dataset, keyword))
     except BadInput as error:
         raise BadCase(case_id, str(error)) from error
-    values = list(value) if isinstance(value, (MultiValue, list)) else [] if value is None else [value]
     found = [item for item in map(finite, values) if item is not None]
     if len(found) != count or len(values) != count:
         kind = dataset.get("Modality", "data set")

@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
-from pydicom.multival import MultiValue
 
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.grid import Grid
 from doseledger.dicom.geometry import STEP_TOLERANCE_MM, Planes, even_step_mm, numbers, read_orientation, to_lps
 from doseledger.dicom.pixels import read_pixels
 from doseledger.dicom.source import in_file
-from doseledger.dicom.values import text_of, value_of, whole
+from doseledger.dicom.values import listed, text_of, value_of, whole
 
 PLAN = "PLAN"
 # What other values of these attributes stand for (PS3.3 C.8.8.3): whoever exported them may not know.
@@ -173,9 +172,8 @@ def read_scaling(dataset: pydicom.Dataset, case_id: str) -> float:
 
 def frames_note(dataset: pydicom.Dataset) -> str:
     """Return that a dose of several planes does not say how many, as a clause; empty where it does."""
-    offsets = value_of(dataset, "GridFrameOffsetVector")
-    n_planes = len(offsets) if isinstance(offsets, (MultiValue, list)) else 1
-    if n_planes == 1 or value_of(dataset, "NumberOfFrames") is not None:
+    n_planes = len(listed(value_of(dataset, "GridFrameOffsetVector")))
+    if n_planes < 2 or value_of(dataset, "NumberOfFrames") is not None:
         return ""
     return f"NumberOfFrames is missing, though GridFrameOffsetVector has {n_planes} values"
 
@@ -189,8 +187,7 @@ def read_dose_grid(dataset: pydicom.Dataset, case_id: str) -> Grid:
         As `read_dose` does for the geometry.
     """
     with in_file(dataset, case_id):
-        offsets = value_of(dataset, "GridFrameOffsetVector")
-        n_planes = len(offsets) if isinstance(offsets, (MultiValue, list)) else 0 if offsets is None else 1
+        n_planes = len(listed(value_of(dataset, "GridFrameOffsetVector")))
         if n_planes < 2:
             raise BadCase(case_id, f"GridFrameOffsetVector names {n_planes} planes, wanted at least 2; export it again")
         empty = np.broadcast_to(np.uint8(0), (n_planes, whole(dataset, "Rows"), whole(dataset, "Columns")))

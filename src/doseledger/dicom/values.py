@@ -48,8 +48,7 @@ def text_of(dataset: pydicom.Dataset, keyword: str) -> str:
     value = value_of(dataset, keyword)
     if value is None:
         return ""
-    parts = value if isinstance(value, (MultiValue, list)) else [value]
-    return "\\".join(str(part).strip(PADDING) for part in parts)
+    return "\\".join(str(part).strip(PADDING) for part in listed(value))
 
 
 def number_of(dataset: pydicom.Dataset, keyword: str) -> float | None:
@@ -139,6 +138,13 @@ def read_items(dataset: pydicom.Dataset, keyword: str, read: Callable[[pydicom.D
         except BadInput as error:
             raise BadInput(f"item {position} of {keyword}: {error}") from error
     return found
+
+
+def listed(value: Any) -> list[Any]:
+    """Return the values of an attribute, however many there are; none of one that is absent."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, (MultiValue, list)) else [value]
 
 
 def finite(value: Any) -> float | None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -28,6 +28,7 @@ from doseledger.planning.fields.maps import FieldCase, FieldDose, field_dose, ne
 if TYPE_CHECKING:
     from doseledger.learn.predict.predictor import Arrays, Predictor
 
+Made = TypeVar("Made")
 TABLE, KEYS = "physics.csv", "keys.json"
 # With all that it reaches it decides the maps.
 MAPS = "doseledger.planning.fields.maps"
@@ -56,14 +57,11 @@ def fields_of(case: Case, beams: Beams) -> FieldDose:
     BadCase
         If it has no target, or one that no field reaches.
     """
-    try:
-        return field_dose(field_case(case), beams)
-    except BadInput as error:
-        raise BadCase(case.case_id, str(error)) from error
+    return _of_fields(case, beams, field_dose)
 
 
-def make_physics(path: Path, beams: Beams, out: Path) -> None:
-    """Write the maps of one case of a folder.
+def make_physics(path: Path, beams: Beams, out: Path) -> str:
+    """Write the maps of one case of a folder, and return their SHA256.
 
     Raises
     ------
@@ -71,12 +69,17 @@ def make_physics(path: Path, beams: Beams, out: Path) -> None:
         If it has no target, or one that no field reaches.
     """
     case = Case.load(path)
-    fields = field_case(case)
+    maps_gy = _of_fields(case, beams, physics_maps)
+    write_physics(out, maps_gy, case_sha256=sha256_of_file(path), beams=beams)
+    return sha256_of_file(out)
+
+
+def _of_fields(case: Case, beams: Beams, make: Callable[[FieldCase, Beams], Made]) -> Made:
+    """What is made of a case's fields; of one that can't be the case is named."""
     try:
-        maps_gy = physics_maps(fields, beams)
+        return make(field_case(case), beams)
     except BadInput as error:
         raise BadCase(case.case_id, str(error)) from error
-    write_physics(out, maps_gy, case_sha256=sha256_of_file(path), beams=beams)
 
 
 def with_physics(file: CaseFile, beams: Mapping[str, Any] | None, folder: Path) -> CaseFile:
@@ -149,12 +152,10 @@ def make_cohort_physics(cases: Path, beams: Beams | None, out: Path, *, scale: S
     paths = sorted(cases.glob("*.npz")) if beams is not None else []
     digests = {path.stem: known_sha256(path) for path in paths}
     keys = {name: sha256_of_json([digest, *made_of]) for name, digest in digests.items()}
-    wanted = {
-        path.stem: (path, beams, out / path.name)
-        for path in paths
-        if not _stands(out / path.name, known.get(path.stem), keys[path.stem])
-    }
+    made = {name: _standing(out / f"{name}.npz", known.get(name), key) for name, key in keys.items()}
+    wanted = {path.stem: (path, beams, out / path.name) for path in paths if not made[path.stem]}
     outcome = over_cases(make_physics, wanted, scale, tell=tell)
+    made |= outcome.done
     reasons = {name: error.reason for name, error in outcome.failed.items()}
     for path in out.glob("*.npz"):
         if path.stem not in keys or path.stem in reasons:
@@ -163,7 +164,7 @@ def make_cohort_physics(cases: Path, beams: Beams | None, out: Path, *, scale: S
         {
             "case_id": name,
             "case_sha256": digest,
-            "sha256": "" if name in reasons else sha256_of_file(out / f"{name}.npz"),
+            "sha256": made[name],
             "reason": reasons.get(name, ""),
         }
         for name, digest in digests.items()
@@ -174,6 +175,8 @@ def make_cohort_physics(cases: Path, beams: Beams | None, out: Path, *, scale: S
     return table
 
 
-def _stands(path: Path, known: list[str] | None, key: str) -> bool:
-    """Whether a case's maps are there as they were made, of the same case, code and beams."""
-    return known is not None and known[0] == key and path.is_file() and sha256_of_file(path) == known[1]
+def _standing(path: Path, known: list[str] | None, key: str) -> str:
+    """SHA256 of a case's maps that are there as they were made, of the same case, code and beams; else empty."""
+    if known is None or known[0] != key or not path.is_file() or sha256_of_file(path) != known[1]:
+        return ""
+    return known[1]

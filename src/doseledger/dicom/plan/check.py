@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
-from pydicom.multival import MultiValue
 
 from doseledger.core.limit import breaks, keeps
 from doseledger.core.plan import MOST_BEAM_MU
 from doseledger.dicom.plan.beams import control_points, couch_moves, plan_kind, treatment_beams
 from doseledger.dicom.plan.brachy import brachy_faults
-from doseledger.dicom.values import finite, number_of, value_of, what_is, whole_of
+from doseledger.dicom.values import finite, listed, number_of, value_of, what_is, whole_of
 
 LEAF_DEVICES = ("MLCX", "MLCY")
 # Files carry positions to 0.01 mm, and weights to nine digits or so.
@@ -140,8 +139,7 @@ def _unreadable(item: Dataset, where: str) -> Iterator[str]:
             for number, inner in enumerate(element.value or []):
                 yield from _unreadable(inner, _place(element.keyword, inner, number, where))
         elif element.VR in NUMBERS and not element.is_empty:
-            values = list(element.value) if isinstance(element.value, (MultiValue, list)) else [element.value]
-            odd = next((_what_is(value) for value in values if finite(value) is None), "")
+            odd = next((_what_is(value) for value in listed(element.value) if finite(value) is None), "")
             if odd:
                 yield f"{where}: {element.keyword or element.tag} holds {odd}, wanted a number."
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
-from pydicom.multival import MultiValue
 
 from doseledger.core.errors import BadCase
 from doseledger.core.limit import breaks
@@ -27,6 +26,7 @@ from doseledger.dicom.source import in_file
 from doseledger.dicom.values import (
     finite,
     items_of,
+    listed,
     number_of,
     read_items,
     text_of,
@@ -294,9 +294,7 @@ def _filled_points(beam: pydicom.Dataset) -> Iterator[dict[str, Any]]:
 
 def _floats(item: pydicom.Dataset, keyword: str) -> NDArray[np.float64]:
     """All numbers of an attribute; NaN where one is none."""
-    value = value_of(item, keyword)
-    values = list(value) if isinstance(value, (MultiValue, list)) else [] if value is None else [value]
-    return np.asarray([finite(v) for v in values], dtype=np.float64)
+    return np.asarray([finite(v) for v in listed(value_of(item, keyword))], dtype=np.float64)
 
 
 def _each(points: list[dict[str, Any]], keyword: str, count: int, who: str, case_id: str) -> NDArray[np.float64]:
@@ -306,7 +304,7 @@ def _each(points: list[dict[str, Any]], keyword: str, count: int, who: str, case
         value = point.get(keyword)
         if value is None:
             raise BadCase(case_id, f"{who}: no {keyword}")
-        row = [finite(v) for v in value] if isinstance(value, (MultiValue, list)) else [finite(value)]
+        row = [finite(v) for v in listed(value)]
         if len(row) != count or None in row:
             odd = f" but {what_is(value)}" if None in row else f" but {len(row)}"
             wanted = "a finite number" if count == 1 else f"{count} finite numbers"

@@ -9,7 +9,7 @@ from doseledger.core.errors import BadInput
 from doseledger.core.grid import Grid
 from doseledger.core.types import Array
 from doseledger.dicom.values import text_of
-from doseledger.dicom.write.objects import Study, refer_to
+from doseledger.dicom.write.objects import Study, reference_item
 from doseledger.dicom.write.prediction import LONG_STRING, share_study
 from doseledger.dicom.write.volumes import make_dose
 
@@ -49,17 +49,11 @@ def make_gamma_dose(reference: Dataset, gamma: Array, grid: Grid, *, label: str,
     ds.DoseSummationType = text_of(reference, "DoseSummationType") or "PLAN"
     for keyword in ("ReferencedRTPlanSequence", "ReferencedStructureSetSequence"):
         if items := reference.get(keyword):
-            setattr(ds, keyword, [refer_to(_named(item)) for item in items])
+            links = [(item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID) for item in items]
+            setattr(ds, keyword, [reference_item(*link) for link in links])
     del ds.TissueHeterogeneityCorrection
     ds.DoseComment = f"{label}; 0 also where there is none"[:LONG_STRING]
     ds.SeriesDescription = label[:LONG_STRING]
     ds.Manufacturer, ds.ManufacturerModelName = "doseledger", "GAMMA (research)"
     ds.SoftwareVersions = version[:LONG_STRING]
     return ds
-
-
-def _named(item: Dataset) -> Dataset:
-    """What an item of a reference sequence refers to, as far as `refer_to` asks."""
-    named = Dataset()
-    named.SOPClassUID, named.SOPInstanceUID = item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID
-    return named

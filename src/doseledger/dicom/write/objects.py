@@ -130,9 +130,13 @@ def new_object(study: Study, sop_class: str, modality: str, series: str, instanc
 
 def refer_to(dataset: Dataset) -> Dataset:
     """Return a reference item to an object."""
+    return reference_item(dataset.SOPClassUID, dataset.SOPInstanceUID)
+
+
+def reference_item(class_uid: str, instance_uid: str) -> Dataset:
+    """Return a reference item to the object of a SOP class and instance."""
     item = Dataset()
-    item.ReferencedSOPClassUID = dataset.SOPClassUID
-    item.ReferencedSOPInstanceUID = dataset.SOPInstanceUID
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = class_uid, instance_uid
     return item
 
 

@@ -18,7 +18,7 @@ from doseledger.core.errors import BadInput
 from doseledger.core.grid import Grid
 from doseledger.dicom.frames import Plane, is_localizer, planes_of
 from doseledger.dicom.structure_names import Code, Colour, InterpretedType
-from doseledger.dicom.write.objects import Study, decimal, new_object, refer_to
+from doseledger.dicom.write.objects import Study, decimal, new_object, refer_to, reference_item
 from doseledger.dicom.write.outlines import DECIMALS, Polygon, find_outlines
 
 # Detached Study Management SOP class, retired: the value that PS3.3 C.8.8.5 asks for in RT Referenced Study Sequence.
@@ -102,10 +102,10 @@ def make_structure_set(
     ds = new_object(study, RTStructureSetStorage, "RTSTRUCT", "rtstruct")
     ds.StructureSetLabel, ds.StructureSetDate, ds.StructureSetTime = label[:SHORT_STRING], "", ""
     ds.InstanceNumber = 1
-    frame, rt_study, series = Dataset(), Dataset(), Dataset()
+    frame, series = Dataset(), Dataset()
+    rt_study = reference_item(DETACHED_STUDY, study.study_uid)
     series.SeriesInstanceUID = images[0].SeriesInstanceUID
     series.ContourImageSequence = [refer_to(image) for image in images if not is_localizer(image)]
-    rt_study.ReferencedSOPClassUID, rt_study.ReferencedSOPInstanceUID = DETACHED_STUDY, study.study_uid
     rt_study.RTReferencedSeriesSequence = [series]
     frame.FrameOfReferenceUID, frame.RTReferencedStudySequence = study.frame_of_reference_uid, [rt_study]
     ds.ReferencedFrameOfReferenceSequence = [frame]

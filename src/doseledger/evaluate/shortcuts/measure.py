@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from doseledger.core.case import Case
 from doseledger.core.cluster import HERE, Scale
 from doseledger.core.errors import BadCase, BadInput
-from doseledger.core.fanout import Outcome, over_cases
+from doseledger.core.fanout import over_cases
 from doseledger.core.files import sha256_of_file
 from doseledger.core.layout import ModelLayout
 from doseledger.core.tables import SPLITS, read_table, rows_of_fold
@@ -39,7 +39,6 @@ from doseledger.learn.predict.predictor import Opener, Predictor, predictor_of
 if TYPE_CHECKING:
     from doseledger.learn.data.inputs import OpenCase
 
-Row = TypeVar("Row")
 Rival = Callable[["OpenCase"], Dose]
 # The voxels and the shuffled image are drawn with this: the same model always gives the same numbers.
 DRAW_SEED = 20250601
@@ -92,9 +91,9 @@ def measure_shortcuts(
         known = {"template": template.predict(voxels), "distance": regression.predict(voxels)}
         prior_gy = mean_dose(_opened(at, case_id, sha256)).ravel()[voxels.index]
         rivals[case_id] = (case_id, sha256, voxels, {**known, "prior": prior_gy})
-    trivial = _all_done(over_cases(partial(_compare, at, model), rivals, scale, tell=tell)).values()
+    trivial = over_cases(partial(_compare, at, model), rivals, scale, tell=tell).complete().values()
     altered = {case_id: (case_id, number) for number, case_id in enumerate(list(test)[:MOST_ALTERED_CASES])}
-    answers = _all_done(over_cases(partial(_ablate, at, model), altered, scale, tell=tell, note=_listed))
+    answers = over_cases(partial(_ablate, at, model), altered, scale, tell=tell, note=_listed).complete()
     return {
         "checkpoint_sha256": predictor.sha256,
         "test_cases": test,
@@ -247,13 +246,6 @@ def _ablate(at: ModelLayout, model: Predictor | Opener, case_id: str, number: in
 
 def _listed(answers: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:.2f}" for name, value in answers.items())
-
-
-def _all_done(outcome: Outcome[Row]) -> dict[str, Row]:
-    """Return the rows of all cases; a case that can't be measured is an error."""
-    for error in outcome.failed.values():
-        raise error
-    return outcome.done
 
 
 def predict_by(predictor: Predictor) -> Predict:

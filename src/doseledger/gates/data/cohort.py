@@ -125,13 +125,12 @@ def judge_case(path: Path, row: Mapping[str, object], protocol: Protocol, limits
     findings = []
     with _named(case_id):
         found, wanted = sha256_of_file(path), str(row["sha256"])
-    if found != wanted:
-        message = (
-            f"{case_id}: the file's SHA256 is {found[:12]}…, cases.csv says {wanted[:12]}…: it was changed or damaged "
-            "after ingest. Ingest it again"
-        )
-        findings.append(Finding("hash", case_id, "error", message))
-    with _named(case_id):
+        if found != wanted:
+            message = (
+                f"{case_id}: the file's SHA256 is {found[:12]}…, cases.csv says {wanted[:12]}…: it was changed or "
+                "damaged after ingest. Ingest it again"
+            )
+            findings.append(Finding("hash", case_id, "error", message))
         report = judge_loaded(Case.load(path), row, protocol, limits)
     return replace(report, findings=(*findings, *report.findings))
 

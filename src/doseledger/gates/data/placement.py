@@ -92,9 +92,9 @@ def measure_placement(case: Case, protocol: Protocol) -> dict[str, Placement]:
     targets = {name: gy for name, gy in case.prescription_gy.items() if name in case.present_names}
     main = max(targets, key=lambda name: targets[name], default="")
     if case.dose_gy is not None and main and case.mask(main).any():
-        target, window = _find_band(case.mask(main), case.body, case.grid.spacing_mm), DOSE_SHARES
-        window = (window[0] * targets[main], window[1] * targets[main])
-        found["dose"] = _place(case.dose_gy, [target], window, steps, case.grid.spacing_mm)
+        target = _find_band(case.mask(main), case.body, case.grid.spacing_mm)
+        window_gy = DOSE_SHARES[0] * targets[main], DOSE_SHARES[1] * targets[main]
+        found["dose"] = _place(case.dose_gy, [target], window_gy, steps, case.grid.spacing_mm, is_dose=True)
     return found
 
 
@@ -198,6 +198,8 @@ def _place(
     window: tuple[float, float],
     steps: list[IntTriple],
     spacing_mm: Triple,
+    *,
+    is_dose: bool = False,
 ) -> Placement:
     places = [(step, values, _in_words(step, spacing_mm)) for step in steps]
     places.append(((0, 0, 0), values[..., ::-1], "mirrored left to right"))
@@ -205,7 +207,7 @@ def _place(
     best = max(range(len(fits)), key=lambda k: -1.0 if math.isnan(fits[k]) else fits[k])
     step, volume, where = places[best]
     covered = math.nan
-    if window[0] > 0 and math.isfinite(fits[best]):
+    if is_dose and math.isfinite(fits[best]):
         here, there = _inside(values, bands, (0, 0, 0), window), _inside(volume, bands, step, window)
         covered = here / there
     return Placement(_fit(values, bands, (0, 0, 0), window), fits[best], where, covered)

@@ -208,10 +208,8 @@ def survey_dump(folder: Path, protocol: Protocol | None, *, pictures: bool, scal
     names = name_cases(dump.patients, phi)
     look = partial(survey_patient, pictures=pictures)
     arguments = {name: (patient, name, protocol, phi) for name, patient in zip(names, dump.patients, strict=True)}
-    outcome = over_cases(look, arguments, scale, tell=tell, note=lambda patient: patient.state)
-    for error in outcome.failed.values():
-        raise error
-    patients = [outcome.done[name] for name in names]
+    seen = over_cases(look, arguments, scale, tell=tell, note=lambda patient: patient.state).complete()
+    patients = [seen[name] for name in names]
     return Survey(
         protocol=protocol,
         patients=patients,

@@ -92,6 +92,11 @@ def experiments(root: Path) -> list[Revision]:
     return found
 
 
+def experiment_commits(root: Path) -> dict[str, str]:
+    """Return the commit of each of DVC's finished experiments, by its name."""
+    return {revision.experiment: revision.commit for revision in experiments(root)}
+
+
 def read_blobs(root: Path, wanted: Iterable[tuple[str, str]]) -> dict[tuple[str, str], bytes]:
     """Return the content of files by (commit, path from the project's root); files that are not there are left out.
 

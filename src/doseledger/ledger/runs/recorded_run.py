@@ -10,7 +10,7 @@ from doseledger.core.layout import ModelLayout
 from doseledger.evaluate.pooling import EvaluatedRun
 from doseledger.ledger.provenance.dvc_project import fetch_file
 from doseledger.ledger.provenance.git import run_git
-from doseledger.ledger.provenance.revisions import experiments, read_blobs
+from doseledger.ledger.provenance.revisions import experiment_commits, read_blobs
 
 
 def recorded_run(root: Path, at: ModelLayout, name: str, out: Path) -> EvaluatedRun:
@@ -38,7 +38,7 @@ def recorded_run(root: Path, at: ModelLayout, name: str, out: Path) -> Evaluated
 
 
 def _commit_of(root: Path, name: str) -> str:
-    known = {revision.experiment: revision.commit for revision in experiments(root)}
+    known = experiment_commits(root)
     if name in known:
         return known[name]
     answer = run_git(root, "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")

@@ -19,7 +19,7 @@ from doseledger.core.layout import ModelLayout
 from doseledger.core.types import Tell
 from doseledger.learn.run import monitored_in
 from doseledger.ledger.provenance.dvc_project import fetch_file
-from doseledger.ledger.provenance.revisions import experiments
+from doseledger.ledger.provenance.revisions import experiment_commits
 from doseledger.ledger.runs.training_check import read_history
 
 Value = float | int | str
@@ -230,7 +230,7 @@ def run_trial(root: Path, at: ModelLayout, name: str, values: Mapping[str, Value
     if done.returncode != 0:
         said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
         raise NotReady(f"its experiment failed: {' / '.join(said[-3:])}")
-    known = {revision.experiment: revision.commit for revision in experiments(root)}
+    known = experiment_commits(root)
     if name not in known:
         raise NotReady(f"DVC ran {name} and kept no experiment of that name; `dvc exp show`")
     with TemporaryDirectory() as folder:
