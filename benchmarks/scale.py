@@ -200,36 +200,35 @@ write_table(Path("data/raw/{COHORT}.csv"), rows, RAW)
     project.measure("list of raw cases", sys.executable, "-c", code)
 
 
-def converted(text: str) -> str:
-    """Return the line of an ingest that counts its cases."""
-    return next((line for line in text.splitlines() if " converted, " in line), "no ingest ran")
+def convert_changed(project: Project, change: str, *, raw: bool = True) -> None:
+    """Convert what a change asks for, up to the data gate; where raw cases changed, list and add them first."""
+    if raw:
+        list_raw(project)
+        project.measure(f"{change}: dvc add", "dvc", "add", f"data/raw/{COHORT}")
+    step = f"{change}: repro to the gate"
+    lines = project.measure(step, "dvc", "repro", GATE).splitlines()
+    # The line of an ingest that counts its cases.
+    project.figures[step]["note"] = next((line for line in lines if " converted, " in line), "no ingest ran")
 
 
 def add_one(project: Project, factory: ModuleType) -> None:
     """Add a case, to the cohort and to DVC, and convert what that asks for."""
     write_case(project.root / f"data/raw/{COHORT}/case_{project.n_cases + 1:04d}.zip", factory, project.n_cases + 1)
-    list_raw(project)
-    project.measure("one case more: dvc add", "dvc", "add", f"data/raw/{COHORT}")
-    text = project.measure("one case more: repro to the gate", "dvc", "repro", GATE)
-    project.figures["one case more: repro to the gate"]["note"] = converted(text)
+    convert_changed(project, "one case more")
 
 
 def rename_one(project: Project, factory: ModuleType) -> None:
     """Give one case another name."""
     raw = project.root / f"data/raw/{COHORT}"
     (raw / "case_0002.zip").rename(raw / "case_9002.zip")
-    list_raw(project)
-    project.measure("one case renamed: dvc add", "dvc", "add", f"data/raw/{COHORT}")
-    text = project.measure("one case renamed: repro to the gate", "dvc", "repro", GATE)
-    project.figures["one case renamed: repro to the gate"]["note"] = converted(text)
+    convert_changed(project, "one case renamed")
 
 
 def add_alias(project: Project, factory: ModuleType) -> None:
     """Add an alias of a structure that no case uses."""
     path = project.root / f"validation/cohorts/{COHORT}/protocol.yaml"
     path.write_text(path.read_text().replace('"Rectum_P"', '"Rectum_P", "Enddarm"'))
-    text = project.measure("an alias more: repro to the gate", "dvc", "repro", GATE)
-    project.figures["an alias more: repro to the gate"]["note"] = converted(text)
+    convert_changed(project, "an alias more", raw=False)
 
 
 def start_training(project: Project, factory: ModuleType) -> None:

@@ -26,7 +26,7 @@ from doseledger.core.case import Case
 from doseledger.core.cluster import local
 from doseledger.core.protocol import Beams, load_protocol
 from doseledger.dosimetry.openkbp_scores import PatientScore, combine_scores, score_patient
-from doseledger.ingest.physics import field_case, make_cohort_physics
+from doseledger.ingest.physics import fields_of, make_cohort_physics
 from doseledger.learn.data.inputs import (
     CaseFile,
     OpenCase,
@@ -41,7 +41,7 @@ from doseledger.learn.kinds import make_family, open_predictor
 from doseledger.learn.networks.mean_dose import MeanDose
 from doseledger.learn.run import TrainingRun
 from doseledger.learn.training.train import Places, train
-from doseledger.planning.fields.maps import field_dose, nearest_dose
+from doseledger.planning.fields.maps import nearest_dose
 
 # Trees without and with the maps of the beams.
 VARIANTS = ("anatomy", "physics")
@@ -64,7 +64,7 @@ def measure(name: str, predict: Callable[[OpenCase], np.ndarray], files: list[Ca
         began, case = time.process_time(), Case.load(file.path)
         dose_gy = predict(open_case(file))
         between = time.process_time()
-        nearest_gy = nearest_dose(field_dose(field_case(case), beams), dose_gy)
+        nearest_gy = nearest_dose(fields_of(case, beams), dose_gy)
         seconds.append((between - began, time.process_time() - between))
         told.append(score_case(case, dose_gy))
         projected.append(score_case(case, nearest_gy))

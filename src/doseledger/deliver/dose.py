@@ -27,7 +27,6 @@ from doseledger.core.files import (
     all_or_none,
     atomic_path,
     sha256_of_bytes,
-    sha256_of_file,
     sha256_of_json,
     write_json,
     write_text,
@@ -48,7 +47,7 @@ from doseledger.dicom.write.prediction import PredictedBy, make_heading, make_pr
 from doseledger.ingest.patient.case import Origin, convert_case
 from doseledger.ingest.physics import with_physics
 from doseledger.ingest.raw import find_sources
-from doseledger.learn.data.inputs import CaseFile, open_case
+from doseledger.learn.data.inputs import open_case, save_case
 from doseledger.learn.predict.predictor import Predictor
 
 RECORD_FILE, PAGE_FILE = "prediction.json", "report.html"
@@ -188,9 +187,7 @@ def predict_patient(
         seen = request.seen.matches(case, patient_id)
         for note in seen:
             tell(f"WARNING: {name}: {note}")
-        path = Path(folder) / f"{name}.npz"
-        case.save(path)
-        placed = CaseFile(name, path, sha256_of_file(path))
+        placed = save_case(case, Path(folder))
         opened = open_case(with_physics(placed, request.predictor.checkpoint.beams, Path(folder)))
         arrays = request.predictor.predict(opened)
         arrays = _with_distance(case, arrays, request.protocol.beams)

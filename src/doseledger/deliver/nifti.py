@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from doseledger.core.case import Case
-from doseledger.core.errors import BadCase, BadInput
+from doseledger.core.cluster import HERE
+from doseledger.core.errors import BadInput
+from doseledger.core.fanout import over_cases
 from doseledger.core.files import atomic_path, sha256_of_bytes, sha256_of_file, write_json
 from doseledger.core.grid import Grid, resample_linear
 from doseledger.core.protocol import Protocol
@@ -19,7 +21,7 @@ from doseledger.ingest.nifti.case import assemble
 from doseledger.ingest.nifti.files import find_images, read_file
 from doseledger.ingest.nifti.volume import Volume, read_volume
 from doseledger.ingest.patient.case import Origin
-from doseledger.learn.data.inputs import CaseFile, open_case
+from doseledger.learn.data.inputs import open_case, save_case
 from doseledger.learn.predict.predictor import Predictor
 
 RECORD = "segmentations.json"
@@ -48,27 +50,34 @@ def segment_images(predictor: Predictor, protocol: Protocol, source: Path, out: 
     _refuse_other_scale(protocol)
     images = find_images(source)
     (out / RECORD).unlink(missing_ok=True)
-    done: dict[str, dict[str, Any]] = {}
-    failed: dict[str, str] = {}
-    for count, (name, path) in enumerate(images.items(), start=1):
-        try:
-            content = read_file(path)
-            volume = read_volume(content, path.name, name)
-            labels = segment_volume(predictor, protocol, volume, Origin(name))
-            write_labels(out / f"{name}.nii.gz", labels, volume)
-        except BadCase as error:
-            failed[name] = error.reason
-            tell(f"[{count}/{len(images)}] {error}")
-            continue
-        voxels = {int(value): int(n) for value, n in zip(*np.unique(labels, return_counts=True), strict=True) if value}
-        digests = {"image_sha256": sha256_of_bytes(content), "label_sha256": sha256_of_file(out / f"{name}.nii.gz")}
-        done[name] = {"voxels": {str(value): n for value, n in voxels.items()}, **digests}
-        found = f"{sum(voxels.values())} voxels labelled" if voxels else "nothing was found on it"
-        tell(f"[{count}/{len(images)}] {name}: {found}")
-    record = record_of(predictor, done, failed)
+    arguments = {name: (path, name, predictor, protocol, out / f"{name}.nii.gz") for name, path in images.items()}
+    outcome = over_cases(segment_image, arguments, HERE, tell=tell, note=_found)
+    failed = {name: error.reason for name, error in outcome.failed.items()}
+    record = record_of(predictor, outcome.done, failed)
     record["labels"] = label_values(predictor.checkpoint.structure_names, protocol)
     write_json(out / RECORD, record)
     return record
+
+
+def segment_image(path: Path, name: str, predictor: Predictor, protocol: Protocol, out: Path) -> dict[str, Any]:
+    """Return how many voxels each label of an image has, and the digests of both files, after writing its labels.
+
+    Raises
+    ------
+    BadCase
+        If the file is no image, or as `segment_volume`.
+    """
+    content = read_file(path)
+    volume = read_volume(content, path.name, name)
+    labels = segment_volume(predictor, protocol, volume, Origin(name))
+    write_labels(out, labels, volume)
+    voxels = {str(value): int(n) for value, n in zip(*np.unique(labels, return_counts=True), strict=True) if value}
+    return {"voxels": voxels, "image_sha256": sha256_of_bytes(content), "label_sha256": sha256_of_file(out)}
+
+
+def _found(labelled: Mapping[str, Any]) -> str:
+    n_voxels = sum(labelled["voxels"].values())
+    return f"{n_voxels} voxels labelled" if n_voxels else "nothing was found on it"
 
 
 def refuse_dose_model(predictor: Predictor) -> None:
@@ -122,9 +131,7 @@ def segment_volume(predictor: Predictor, protocol: Protocol, volume: Volume, ori
     rules = protocol.model_copy(update={"patient": None})
     case = assemble(volume, {}, origin, rules, {"source_sha256": "0" * 64})
     with tempfile.TemporaryDirectory(prefix="segment_") as folder:
-        path = Path(folder) / f"{case.case_id}.npz"
-        case.save(path)
-        arrays = predictor.predict(open_case(CaseFile(case.case_id, path, sha256_of_file(path))))
+        arrays = predictor.predict(open_case(save_case(case, Path(folder))))
     names = tuple(str(name) for name in arrays["structure_names"])
     labels = on_image_grid(arrays["labels"], case, volume.grid, rules)
     values = label_values(names, protocol)

@@ -25,7 +25,7 @@ from doseledger.dicom.source import lenient, malformed_as_bad_case, read_source,
 from doseledger.ingest.nifti.case import assemble
 from doseledger.ingest.nifti.volume import Volume
 from doseledger.ingest.patient.case import Origin, convert_case
-from doseledger.learn.data.inputs import CaseFile, open_case
+from doseledger.learn.data.inputs import open_case, save_case
 from doseledger.learn.predict.predictor import Predictor
 
 OBJECTS = ("rtstruct.dcm", "seg.dcm", "structures.json")
@@ -87,9 +87,7 @@ def segment_patient(source: Path, name: str, request: SeriesRequest, out: Path) 
     digest = source_digest(source)
     case = case_of_series(source, Origin(name, sha256=digest), request.protocol)
     with tempfile.TemporaryDirectory(prefix="doseledger_") as folder:
-        path, prediction = Path(folder) / f"{name}.npz", Path(folder) / "prediction.npz"
-        case.save(path)
-        opened = open_case(CaseFile(name, path, sha256_of_file(path)))
+        opened, prediction = open_case(save_case(case, Path(folder))), Path(folder) / "prediction.npz"
         request.predictor.save(prediction, opened, request.predictor.predict(opened))
         sha256, modality = sha256_of_file(prediction), request.protocol.modality
         found = replace(read_masks(prediction), knows_image=True, modality=modality)

@@ -21,9 +21,9 @@ from doseledger.dosimetry.dvh.grammar import parse_statistic
 from doseledger.dosimetry.dvh.statistics import reached_dose
 from doseledger.dosimetry.goals import GoalResult, evaluate_goals
 from doseledger.evaluate.case import ABOVE_FRACTION, plan_dose
-from doseledger.evaluate.overlap import measure_overlap
 from doseledger.evaluate.predictions import LabelPrediction, load_labels, load_prediction
-from doseledger.evaluate.refusals import load_unseen, refuse_unfit
+from doseledger.evaluate.refusals import load_unseen, refuse_unfit, require_unseen
+from doseledger.evaluate.shortcuts.labels import mean_dice
 from doseledger.evaluate.shortcuts.measure import predict_by
 
 if TYPE_CHECKING:
@@ -85,10 +85,9 @@ def measure_contours(loop: Loop, predictor: Predictor, tell: Tell) -> dict[str, 
         altered = with_contours(case, found, loop.clip_mm)
         moved_gy = predict_by(predictor)(altered)
         refuse_unfit(case, moved_gy, case.grid)
-        rows[case.case_id] = compare_case(case, altered, dose_gy, moved_gy, loop.goals) | {
-            "dice": _dice(case, altered, structures)
-        }
-        row = rows[case.case_id]
+        dice = mean_dice(found.labels, case, structures)
+        row = compare_case(case, altered, dose_gy, moved_gy, loop.goals)
+        rows[case.case_id] = row | {"dice": dice if math.isfinite(dice) else None}
         tell(f"{case_id}: {row['mae_body_gy']:.2f} Gy in the body, {row['n_flipped']} of {row['n_goals']} goals flip")
     if len(seen) > 1:
         raise BadInput(f"the contours of {loop.segmentation.name} come from different checkpoints; predict them again")
@@ -108,7 +107,7 @@ def _load(loop: Loop, case_id: str, sha256: str, checkpoint: str) -> tuple[Case,
     path = loop.dose.layout.cases / f"{case_id}.npz"
     prediction = load_prediction(loop.dose.predictions / f"{case_id}.npz")
     found = load_labels(loop.segmentation.predictions / f"{case_id}.npz")
-    load_unseen(path, sha256, found)
+    require_unseen(path, sha256, found)
     case = load_unseen(path, sha256, prediction)
     if prediction.checkpoint_sha256 != checkpoint:
         raise BadCase(case_id, f"{loop.dose.name} predicted it with another checkpoint; predict it again")
@@ -141,14 +140,6 @@ def with_contours(case: Case, found: LabelPrediction, clip_mm: float) -> Case:
         whole[case.crop] = masks[place]
         sdf_mm[place] = signed_distance(whole, case.full_grid, clip_mm)[case.crop]
     return replace(case, masks=masks, sdf_mm=sdf_mm, present=np.asarray(masks.any(axis=(1, 2, 3))))
-
-
-def _dice(case: Case, altered: Case, structures: Sequence[str]) -> float | None:
-    """Mean Dice of the structures that were put in; None where neither contour has any."""
-    pairs = [(altered.mask(name), case.mask(name)) for name in structures]
-    values = [measure_overlap(ours, theirs, case.grid.spacing_mm, 1.0)["dice"] for ours, theirs in pairs]
-    known = [value for value in values if not math.isnan(value)]
-    return float(np.mean(known)) if known else None
 
 
 def compare_case(case: Case, altered: Case, drawn_gy: GyArray, moved_gy: GyArray, goals: GoalSet) -> dict[str, Any]:

@@ -35,6 +35,20 @@ def load_unseen(
 ) -> Case:
     """Return the case that a prediction is of, one that its model has not seen.
 
+    Raises
+    ------
+    BadCase
+        As `require_unseen`.
+    """
+    require_unseen(path, sha256, prediction, may_be_selected=may_be_selected)
+    return Case.load(path)
+
+
+def require_unseen(
+    path: Path, sha256: str, prediction: Prediction | LabelPrediction, *, may_be_selected: bool = False
+) -> None:
+    """Do nothing if a prediction is of a case, as it is in the splits, that its model has not seen.
+
     Parameters
     ----------
     path, sha256
@@ -56,7 +70,6 @@ def load_unseen(
             case_id, f"the prediction is of the case as it was ({prediction.case_sha256[:12]}…); predict it again"
         )
     refuse_seen(case_id, sha256, prediction.trained_on, () if may_be_selected else prediction.selected_on)
-    return Case.load(path)
 
 
 def refuse_unfit(case: Case, prediction_gy: NDArray[Any], grid: Grid) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from doseledger.core.files import read_mapping
 from doseledger.core.sheet import Table, format_number, make_table, plural
+from doseledger.report.optional import optional_section
 
 STALE = "The doses on predicted contours are of another checkpoint, and are not shown; run `doseledger contours` again."
 
@@ -29,18 +29,17 @@ def describe_closed_loop(path: Path, case_metrics: pd.DataFrame) -> dict[str, An
     BadInput
         If the file is no JSON mapping.
     """
-    if not path.is_file():
-        return None
-    found = read_mapping(path)
-    if {found.get("checkpoint_sha256")} != set(case_metrics["checkpoint_sha256"]):
-        return {"text": STALE, "tables": ()}
+    return optional_section(path, case_metrics, STALE, _tell)
+
+
+def _tell(found: Mapping[str, Any]) -> tuple[str, tuple[Table, ...]]:
     text = (
         f"The dose of each test case was predicted again with {', '.join(found['structures'])} as the model "
         f"{found['contours_by']} draws them (mean Dice {format_number(found['dice'], 3)}, "
         f"{format_number(found['dice_worst'], 3)} in the worst case); all else is as drawn. Both doses are judged on "
         f"the drawn contours. {_flips(found)}"
     )
-    return {"text": text, "tables": (changes_table(found), cases_table(found))}
+    return text, (changes_table(found), cases_table(found))
 
 
 def _flips(found: Mapping[str, Any]) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from doseledger.core.files import read_mapping
 from doseledger.core.sheet import Table, format_number, make_table, plural
+from doseledger.report.optional import optional_section
 
 STALE = "The plans on record are of another checkpoint's doses, and are not shown; run `doseledger deliver plan` again."
 DOSES = ("predicted", "delivered", "original")
@@ -30,12 +30,9 @@ def describe_plans(path: Path, case_metrics: pd.DataFrame) -> dict[str, Any] | N
     BadInput
         If the file is no JSON mapping.
     """
-    if not path.is_file():
-        return None
-    found = read_mapping(path)
-    if found.get("checkpoint_sha256") != sorted(set(case_metrics["checkpoint_sha256"])):
-        return {"text": STALE, "table": None}
-    return {"text": str(found.get("note", "")), "table": plans_table(found)}
+    return optional_section(
+        path, case_metrics, STALE, lambda found: (str(found.get("note", "")), (plans_table(found),))
+    )
 
 
 def plans_table(found: Mapping[str, Any]) -> Table:

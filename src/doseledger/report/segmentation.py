@@ -11,7 +11,7 @@ import numpy as np
 from doseledger.core.case import Case
 from doseledger.core.layout import ModelLayout
 from doseledger.core.sheet import format_number, plural
-from doseledger.core.types import Tell
+from doseledger.core.types import Floats, Tell
 from doseledger.evaluate.overlap import masks_of
 from doseledger.evaluate.predictions import load_labels
 from doseledger.evaluate.segmentation import RANKED_BY_OVERLAP, structures_of
@@ -86,10 +86,11 @@ def headline_cards(facts: RunFacts, tolerance_mm: float) -> list[Card]:
 def _pictures(facts: RunFacts, folder: Path, dpi: int) -> dict[str, Picture]:
     rows, names = facts.case_metrics, structures_of(facts.case_metrics.columns)
     errors = [1.0 - rows[f"dice_{name}"].to_numpy(dtype=np.float64) for name in names]
-    pairs = {
-        name: tuple(rows[f"volume_cc_{who}_{name}"].to_numpy(dtype=np.float64) for who in ("reference", "prediction"))
-        for name in names
-    }
+
+    def volumes_cc(who: str, name: str) -> Floats:
+        return rows[f"volume_cc_{who}_{name}"].to_numpy(dtype=np.float64)
+
+    pairs = {name: (volumes_cc("reference", name), volumes_cc("prediction", name)) for name in names}
     return {
         "dice": Picture(
             saved_svg(partial(plot_differences, names, errors, "1 − Dice"), folder, "dice", dpi),
@@ -97,7 +98,7 @@ def _pictures(facts: RunFacts, folder: Path, dpi: int) -> dict[str, Picture]:
             "Overlap errors per structure",
         ),
         "volumes": Picture(
-            saved_svg(lambda: plot_agreement({n: (a, b) for n, (a, b) in pairs.items()}), folder, "volumes", dpi),
+            saved_svg(partial(plot_agreement, pairs), folder, "volumes", dpi),
             "Volumes, prediction − reference against the mean of both (Bland and Altman); lines are the mean "
             "difference and the limits that hold 95 % of differences.",
             "Agreement of volumes per structure",

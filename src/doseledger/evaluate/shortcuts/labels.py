@@ -6,20 +6,18 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from doseledger.core.case import Case
 from doseledger.core.errors import BadCase
-from doseledger.core.files import sha256_of_file
 from doseledger.core.layout import ModelLayout
 from doseledger.core.types import Array, IntTriple, Singles
 from doseledger.evaluate.overlap import masks_of
 from doseledger.evaluate.predictions import load_labels
-
-if TYPE_CHECKING:
-    from doseledger.learn.predict.predictor import Predictor
+from doseledger.learn.data.inputs import open_case, save_case
+from doseledger.learn.predict.predictor import Predictor
 
 # A voxel belongs to the template where this share of the training cases has the structure.
 TEMPLATE_SHARE = 0.5
@@ -91,13 +89,9 @@ def compare_with_template(at: ModelLayout, template: LabelTemplate, case: Case) 
 
 def blank_dice(predictor: Predictor, case: Case) -> float:
     """Return the Dice of a model's answer to an image that is one value everywhere, against what is drawn."""
-    from doseledger.learn.data.inputs import CaseFile, open_case
-
     blank = replace(case, ct_hu=np.full_like(case.ct_hu, int(np.median(case.ct_hu[case.body]))))
     with tempfile.TemporaryDirectory(prefix="blank_") as folder:
-        path = Path(folder) / f"{case.case_id}.npz"
-        blank.save(path)
-        arrays = predictor.predict(open_case(CaseFile(case.case_id, path, sha256_of_file(path))))
+        arrays = predictor.predict(open_case(save_case(blank, Path(folder))))
     return mean_dice(arrays["labels"], case, tuple(str(name) for name in arrays["structure_names"]))
 
 

@@ -7,9 +7,10 @@ import tempfile
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from doseledger.core.case import Case
@@ -34,12 +35,12 @@ from doseledger.evaluate.shortcuts.trivial import (
     fit_distances,
     mae_ratios,
 )
+from doseledger.learn.data.inputs import CaseFile, InputSpec, OpenCase, open_case, save_case, whole_box
+from doseledger.learn.data.patches import as_tensors, read_inputs
+from doseledger.learn.networks.mean_dose import MeanDose
 from doseledger.learn.predict.predictor import Opener, Predictor, predictor_of
 
-if TYPE_CHECKING:
-    from doseledger.learn.data.inputs import OpenCase
-
-Rival = Callable[["OpenCase"], Dose]
+Rival = Callable[[OpenCase], Dose]
 # The voxels and the shuffled image are drawn with this: the same model always gives the same numbers.
 DRAW_SEED = 20250601
 # Of a large cohort so many cases, evenly spread, tell a mean dose and a regression well enough.
@@ -89,7 +90,8 @@ def measure_shortcuts(
         # Drawn one case after the other, wherever it is then compared.
         voxels = draw_voxels(_load(at, case_id, sha256), TEST_VOXELS, rng)
         known = {"template": template.predict(voxels), "distance": regression.predict(voxels)}
-        prior_gy = mean_dose(_opened(at, case_id, sha256)).ravel()[voxels.index]
+        # Without physics maps: a mean dose sees none.
+        prior_gy = mean_dose(open_case(_file(at, case_id, sha256))).ravel()[voxels.index]
         rivals[case_id] = (case_id, sha256, voxels, {**known, "prior": prior_gy})
     trivial = over_cases(partial(_compare, at, model), rivals, scale, tell=tell).complete().values()
     altered = {case_id: (case_id, number) for number, case_id in enumerate(list(test)[:MOST_ALTERED_CASES])}
@@ -149,8 +151,12 @@ def _test_cases(at: ModelLayout, predictor: Predictor, *, fold: int, repeat: int
     return dict(sorted(test.items()))
 
 
+def _file(at: ModelLayout, case_id: str, sha256: str) -> CaseFile:
+    return CaseFile(case_id, at.layout.cases / f"{case_id}.npz", sha256)
+
+
 def _load(at: ModelLayout, case_id: str, sha256: str) -> Case:
-    path = at.layout.cases / f"{case_id}.npz"
+    path = _file(at, case_id, sha256).path
     found = sha256_of_file(path) if path.is_file() else "absent"
     if found != sha256:
         raise BadCase(
@@ -174,17 +180,11 @@ def _fit(
 
 def _mean_dose(at: ModelLayout, predictor: Predictor, names: list[str]) -> Rival:
     """Return the mean dose of training cases as a model: what is known of a patient before any model says a word."""
-    import torch
-
-    from doseledger.learn.data.inputs import CaseFile, InputSpec, open_case, whole_box
-    from doseledger.learn.data.patches import as_tensors, read_inputs
-    from doseledger.learn.networks.mean_dose import MeanDose
-
     checkpoint = predictor.checkpoint
     seen = checkpoint.spec.recipe.model_copy(update=MEAN_SEES)
     spec = InputSpec(checkpoint.structure_names, checkpoint.target_names, seen)
     mean = MeanDose(spec)
-    mean.fit([open_case(CaseFile(n, at.layout.cases / f"{n}.npz", checkpoint.trained_on[n])) for n in names])
+    mean.fit([open_case(_file(at, name, checkpoint.trained_on[name])) for name in names])
 
     def tell(case: OpenCase) -> Dose:
         sample = as_tensors(read_inputs(case, spec, whole_box(case, (1, 1, 1))))
@@ -195,23 +195,20 @@ def _mean_dose(at: ModelLayout, predictor: Predictor, names: list[str]) -> Rival
     return tell
 
 
-def _opened(at: ModelLayout, case_id: str, sha256: str) -> OpenCase:
-    """Return a test case, without physics maps: a mean dose sees none."""
-    from doseledger.learn.data.inputs import CaseFile, open_case
+def _opened(file: CaseFile, predictor: Predictor, folder: Path) -> OpenCase:
+    """Return a case with the physics maps that a model sees, made into a folder."""
+    # It loads numba, which whoever judges a model's numbers has no use for.
+    from doseledger.ingest.physics import with_physics
 
-    return open_case(CaseFile(case_id, at.layout.cases / f"{case_id}.npz", sha256))
+    return open_case(with_physics(file, predictor.checkpoint.beams, folder))
 
 
 def _base_dose(at: ModelLayout, predictor: Predictor, case_id: str, sha256: str) -> dict[str, Dose]:
     """Return the dose of a case that the model's network adds to, if it adds to something."""
-    from doseledger.ingest.physics import with_physics
-    from doseledger.learn.data.inputs import CaseFile, open_case
-
     if predictor.prior is None:
         return {}
     with tempfile.TemporaryDirectory(prefix="prior_") as folder:
-        file = CaseFile(case_id, at.layout.cases / f"{case_id}.npz", sha256)
-        return {"base": predictor.prior(open_case(with_physics(file, predictor.checkpoint.beams, Path(folder))))}
+        return {"base": predictor.prior(_opened(_file(at, case_id, sha256), predictor, Path(folder)))}
 
 
 def _compare(
@@ -250,16 +247,10 @@ def _listed(answers: Mapping[str, float]) -> str:
 
 def predict_by(predictor: Predictor) -> Predict:
     """Return a model as a function from a case to its dose; the case goes through a file, as any other does."""
-    from doseledger.ingest.physics import with_physics
-    from doseledger.learn.data.inputs import CaseFile, open_case
 
     def predict(case: Case) -> Dose:
         with tempfile.TemporaryDirectory(prefix="ablation_") as folder:
-            path = Path(folder) / f"{case.case_id}.npz"
-            case.save(path)
-            file = CaseFile(case.case_id, path, sha256_of_file(path))
-            opened = open_case(with_physics(file, predictor.checkpoint.beams, Path(folder)))
-            return predictor.predict(opened)["dose_gy"]
+            return predictor.predict(_opened(save_case(case, Path(folder)), predictor, Path(folder)))["dose_gy"]
 
     return predict
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from doseledger.core.case import Case, map_member
 from doseledger.core.digests import known_sha256
 from doseledger.core.errors import BadCase, BadInput, NotReady
+from doseledger.core.files import sha256_of_file
 from doseledger.core.physics import MAP_STEP_GY, PhysicsFile, open_physics
 from doseledger.core.types import IntTriple, Singles, Triple
 from doseledger.learn.data.place import TargetPlace, find_place
@@ -118,6 +119,13 @@ def case_files(
         )
         for row in rows.sort_values("case_id").itertuples()
     ]
+
+
+def save_case(case: Case, folder: Path) -> CaseFile:
+    """Return the file of a case in memory, after writing it into a folder: models read a case by its one road."""
+    path = folder / f"{case.case_id}.npz"
+    case.save(path)
+    return CaseFile(case.case_id, path, sha256_of_file(path))
 
 
 def open_case(file: CaseFile) -> OpenCase:
