@@ -18,7 +18,7 @@ help:
 	@echo "make fuzz   read 12,000 damaged files; FUZZ_COUNT (inputs a kind), FUZZ_SEED and FUZZ_KINDS choose others"
 	@echo "make faults kill each stage and damage each kind of file of a tiny project; FAULTS_POINTS, FAULTS_SEED"
 	@echo "make mutate plant small faults in the code, and print how many of them the tests find (COUNT, SEED)"
-	@echo "make env    make .venv from the lock file (both of the above do it when needed)"
+	@echo "make env    make .venv from the lock file (the others do it when needed)"
 	@echo "make check  ruff, mypy and the import floors"
 	@echo "make site   the documentation as a site, in docs/_build"
 	@echo "make lock   resolve pyproject.toml into requirements.lock again (needs the network)"

@@ -104,7 +104,8 @@ def _settings() -> Iterator[str]:
 def _comments(below: str) -> dict[str, str]:
     """What comments of params.yaml say of the keys under a prefix."""
     found, above, path = {}, list[str](), list[tuple[int, str]]()
-    for line in (HERE.parent / "params.yaml").read_text(encoding="utf-8").splitlines():
+    # The first line is about the file, not about its first key.
+    for line in (HERE.parent / "params.yaml").read_text(encoding="utf-8").splitlines()[1:]:
         if comment := re.match(r" *# (.*)", line):
             above.append(comment[1])
             continue

@@ -98,9 +98,9 @@ def checks(root: Path) -> list[Check]:
     for suite in sorted((root / "validation/cohorts").glob("*/suite.json")):
         for wanted in json.loads(suite.read_text(encoding="utf-8"))["expectations"]:
             meta, of = wanted["meta"], wanted["kwargs"].get("column", "")
-            judges[meta["gate"]].append(
-                f"Suite of {suite.parent.name}, {of}: {meta.get('notes', '')} What to do: {meta.get('advice', '')}"
-            )
+            place = ", ".join(filter(None, (f"Suite of {suite.parent.name}", of)))
+            advice = f" What to do: {meta['advice']}" if meta.get("advice") else ""
+            judges[meta["gate"]].append(f"{place}: {meta['notes']}{advice}")
     caught = defaultdict(list)
     for path in sorted((root / "tests/gates").rglob("test_*.py")):
         place = path.relative_to(root).as_posix()

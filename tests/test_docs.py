@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import inspect
 import re
 import shlex
 from collections.abc import Callable, Iterator
@@ -256,6 +259,38 @@ def test_modules_on_pages_exist() -> None:
     assert faults_of(wrong_modules) == []
 
 
+def wrong_dotted_names(page: str) -> Iterator[str]:
+    """Names of Python below our packages: `planning.machine.check.check_plan(plan, machine)`."""
+    rooms = "|".join(path.name for path in (ROOT / "src/doseledger").iterdir() if (path / "__init__.py").is_file())
+    for span in spans(page):
+        named = re.match(rf"(?:doseledger\.)?((?:{rooms})(?:\.\w+)+)(?=$|\()", span)
+        if not named or re.search(r"\.(?:csv|html|json|md|pdf)$", span):
+            continue
+        found: Any = importlib.import_module("doseledger")
+        for name in named[1].split("."):
+            with contextlib.suppress(ImportError):
+                importlib.import_module(f"{found.__name__}.{name}") if inspect.ismodule(found) else None
+            if (found := getattr(found, name, None)) is None:
+                break
+        # A key of the settings may begin as a package does: phantom.seed.
+        if found is None and not has(settings(), named[1]):
+            yield span
+
+
+def test_names_of_python_on_pages_exist() -> None:
+    assert faults_of(wrong_dotted_names) == []
+
+
+def wrong_globs(page: str) -> Iterator[str]:
+    for span in spans(page):
+        if re.fullmatch(r"(?:[\w-]+/)+[\w-]*\*[\w-]*\.py", span) and not list((ROOT / "src/doseledger").glob(span)):
+            yield span
+
+
+def test_groups_of_modules_on_pages_exist() -> None:
+    assert faults_of(wrong_globs) == []
+
+
 @cache
 def names_of_tests() -> set[str]:
     files = [path.read_text() for path in (ROOT / "tests").rglob("test_*.py")]
@@ -359,6 +394,22 @@ def wrong_links(page: str) -> Iterator[str]:
 
 def test_links_on_pages_resolve() -> None:
     assert faults_of(wrong_links) == []
+
+
+def open_places(page: str) -> Iterator[str]:
+    prose = re.sub(r"^ *```.*?^ *```", "", text_of(page), flags=re.M | re.S)
+    yield from re.findall(r"^[A-Z_ ]{4,}$|\b(?:TODO|FIXME|TBD|XXX)\b", prose, re.M)
+
+
+def test_no_page_has_a_place_that_was_to_be_filled() -> None:
+    assert faults_of(open_places) == []
+
+
+def test_every_point_of_the_checklist_of_a_run_is_told(repository: Path) -> None:
+    points = re.findall(r'Check\(\s*"(\w+)"', (repository / "src/doseledger/ledger/runs/check.py").read_text())
+    told = re.findall(r"^\| `(\w+)` \|", text_of("docs/reference/runs.md").partition("## The archive")[0], re.M)
+    assert len(points) > 10
+    assert sorted(set(points) - set(told)) == []
 
 
 def greedy_adds(page: str) -> Iterator[str]:

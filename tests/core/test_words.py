@@ -10,6 +10,7 @@ import pytest
 from doseledger.core.files import read_yaml
 from doseledger.core.words import in_words, spell_metric
 from doseledger.evaluate.shortcuts.ablation import ALTERATIONS
+from doseledger.evaluate.shortcuts.trivial import RIVALS, mae_ratios
 from doseledger.learn.run import DOSE_SCORES, SEGMENT_SCORES, trained_name
 
 
@@ -25,6 +26,14 @@ def test_every_metric_of_every_limit_has_words(repository: Path) -> None:
     names = set().union(*(metrics_in(read_yaml(path)) for path in files))
     assert len(names) > 12
     assert [name for name in sorted(names) if spell_metric(name) == name] == []
+
+
+def test_every_ratio_of_errors_has_words_of_its_own() -> None:
+    row = {f"{rival}_mae{mask}_gy": 1.0 for rival in ("model", *RIVALS) for mask in ("", "_above_10_percent")}
+    words = {name: spell_metric(name) for name in mae_ratios([row])}
+    assert [name for name, told in words.items() if told == name] == []
+    assert len(set(words.values())) == len(words) == 2 * len(RIVALS)
+    assert "mean dose by place and distance" in words["prior_mae_ratio"]
 
 
 def test_every_answer_and_every_score_has_words() -> None:

@@ -27,7 +27,7 @@ NAMED = {
     "openkbp_dvh_score": "OpenKBP DVH score (Gy)",
     # Of shortcuts: the model beside trivial ones, and with inputs spoiled.
     "template_mae_ratio": "error ÷ error of the training patients' mean dose about the target's centre",
-    "distance_mae_ratio": "error ÷ error of a dose by distance from the targets",
+    "distance_mae_ratio": "error ÷ error of a dose by distances to all structures",
     "prior_mae_ratio": "error ÷ error of the training patients' mean dose by place and distance",
     "base_mae_ratio": "error ÷ error of the dose that the network adds to",
     "template_error_ratio": "error ÷ error of the training patients' mean outline",
@@ -70,6 +70,8 @@ def spell_metric(name: str) -> str:
     before, _, end = name.rpartition("_")
     if end in ENDS and spell_metric(before) != before:
         return f"{spell_metric(before)}, {ENDS[end]}"
+    if (ratio := name.removesuffix("_above_10_percent")) != name and ratio in NAMED:
+        return f"{NAMED[ratio]}, where the {_masked('above_10_percent')}"
     if found := MAE.fullmatch(name):
         mask = found["mask"]
         return f"MAE {'where the ' if mask == 'above_10_percent' else 'in '}{_masked(mask)} (Gy)"
@@ -87,8 +89,8 @@ def in_words(text: str) -> str:
 
     Examples
     --------
-    >>> in_words("dose_unet: prior_mae_ratio is 0.97, wanted <= 0.9")
-    "dose_unet: error ÷ error of the training patients' mean dose by place and distance is 0.97, wanted ≤ 0.9"
+    >>> in_words("dose_unet: base_mae_ratio is 0.97, wanted <= 0.9")
+    'dose_unet: error ÷ error of the dose that the network adds to is 0.97, wanted ≤ 0.9'
     """
     # Words without an underscore are English before they are a metric's name.
     found = TOKEN.sub(lambda match: spell_metric(match[0]) if "_" in match[0] else match[0], text)
