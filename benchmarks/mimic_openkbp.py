@@ -20,7 +20,7 @@ from openkbp_cases import PROTOCOL, read_case
 from scipy import ndimage
 
 from doseledger.core.case import Case
-from doseledger.core.protocol import load_protocol
+from doseledger.core.project.protocol import load_protocol
 from doseledger.core.types import GyArray
 from doseledger.dosimetry.gamma.criteria import GammaCriteria
 from doseledger.dosimetry.gamma.grids import DosePair

@@ -19,11 +19,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from doseledger.core.case import Case
-from doseledger.core.cluster import local
-from doseledger.core.fanout import over_cases
 from doseledger.core.files import sha256_of_file
 from doseledger.core.grid import Grid
-from doseledger.core.protocol import Protocol, load_protocol
+from doseledger.core.pool.cluster import local
+from doseledger.core.pool.fanout import over_cases
+from doseledger.core.project.protocol import Protocol, load_protocol
 from doseledger.core.tables import SPLITS, write_table
 from doseledger.dicom.distance import signed_distance
 from doseledger.ingest.openkbp.files import SIDE, to_zyx

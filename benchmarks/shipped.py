@@ -8,7 +8,7 @@ from typing import Any
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_yaml
-from doseledger.core.layout import Layout
+from doseledger.core.project.layout import Layout
 from doseledger.core.settings import load_settings
 from doseledger.learn.kinds import full_block, load_recipe, merge_block
 from doseledger.learn.recipes.dose import ModelRecipe, Recipe

@@ -11,8 +11,8 @@ import time
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
-from doseledger.core.layout import Layout
-from doseledger.core.protocol import load_protocol
+from doseledger.core.project.layout import Layout
+from doseledger.core.project.protocol import load_protocol
 from doseledger.ingest.survey.cohort import survey_dump
 from doseledger.ingest.survey.record import write_survey
 from doseledger.report.survey import write_survey_page

@@ -23,8 +23,8 @@ from openkbp_cases import PROTOCOL
 from shipped import shipped_recipe
 
 from doseledger.core.case import Case
-from doseledger.core.cluster import local
-from doseledger.core.protocol import Beams, load_protocol
+from doseledger.core.pool.cluster import local
+from doseledger.core.project.protocol import Beams, load_protocol
 from doseledger.dosimetry.openkbp_scores import PatientScore, combine_scores, score_patient
 from doseledger.ingest.physics import fields_of, make_cohort_physics
 from doseledger.learn.data.inputs import (

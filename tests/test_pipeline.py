@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from doseledger.core.files import read_yaml
-from doseledger.core.layout import Layout
+from doseledger.core.project.layout import Layout
 from doseledger.core.settings import load_settings
 from doseledger.ledger.provenance.stages import MODEL_STAGES, STAGES, code_of, model_files
 
@@ -25,7 +25,7 @@ FIRST = {"code", "settings", "model_settings", "base"}
 AROUND = (
     "doseledger.cli",
     "doseledger.core.errors",
-    "doseledger.core.layout",
+    "doseledger.core.project.layout",
     "doseledger.gates.digests",
     "doseledger.gates.limits",
     "doseledger.gates.run_digest",
@@ -147,7 +147,7 @@ def test_no_path_of_the_pipeline_stands_in_the_package() -> None:
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and "\n" not in node.value:
                 assert not node.value.startswith(("data/", "models/", "reports/metrics", "reports/verdicts")), (
-                    f"{file}:{node.lineno}: {node.value!r} belongs into core/layout.py"
+                    f"{file}:{node.lineno}: {node.value!r} belongs into core/project/layout.py"
                 )
 
 

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from doseledger.cli.app import app
 from doseledger.core.files import read_json, read_yaml, write_json
-from doseledger.core.layout import Layout
+from doseledger.core.project.layout import Layout
 from doseledger.core.tables import SEGMENT_METRICS, SPLITS, read_table
 from doseledger.evaluate.predictions import load_labels
 from doseledger.ledger.registry.reproduce import predict_again

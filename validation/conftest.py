@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from doseledger.core.errors import DoseledgerError
-from doseledger.core.layout import Layout, ModelLayout
+from doseledger.core.project.layout import Layout, ModelLayout
 from doseledger.core.settings import Settings, load_settings
 
 ROOT = Path(__file__).resolve().parents[1]

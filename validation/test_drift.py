@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from doseledger.core.layout import Layout
+from doseledger.core.project.layout import Layout
 from doseledger.core.settings import Settings
 from doseledger.gates.drift.judge import judge_drift
 from doseledger.gates.verdict import enforce, require_token

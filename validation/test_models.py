@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from doseledger.core.layout import ModelLayout
+from doseledger.core.project.layout import ModelLayout
 from doseledger.core.settings import Settings
 from doseledger.gates.model.judge import judge_model
 from doseledger.gates.model.preflight import judge_preflight

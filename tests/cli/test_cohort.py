@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from doseledger.cli.app import app
 from doseledger.cli.audited import this_machine
 from doseledger.core.errors import BadInput, NotReady
-from doseledger.core.protocol import load_protocol
+from doseledger.core.project.protocol import load_protocol
 from doseledger.ledger.audit.log import read_entries
 
 

@@ -12,7 +12,7 @@ from doseledger.cli.shared import Project
 from doseledger.cli.train import training_run
 from doseledger.core.errors import BadInput
 from doseledger.core.files import write_text
-from doseledger.core.layout import Layout
+from doseledger.core.project.layout import Layout
 from doseledger.core.settings import load_settings
 
 

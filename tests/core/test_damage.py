@@ -21,9 +21,9 @@ from doseledger.core.schema import Block, load_block
 from doseledger.core.tables import CASES, read_frame, read_table
 from doseledger.evaluate.predictions import load_prediction, read_seen
 from doseledger.gates.model import training
-from doseledger.ledger.runs.rows import _checkpoint
+from doseledger.ledger.runs.listing.rows import _checkpoint
 from doseledger.ledger.runs.training_check import read_history
-from doseledger.report.spread import load_spread
+from doseledger.report.model.spread import load_spread
 
 LATIN = "größe: 3\n".encode("latin-1")
 

@@ -14,7 +14,7 @@ from doseledger.cli import app as cli
 from doseledger.core import files
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import all_or_none, atomic_path, write_json, write_text
-from doseledger.core.layout import VerdictPaths
+from doseledger.core.project.layout import VerdictPaths
 from doseledger.gates.verdict import make_verdict, write_verdict
 
 FAULTS = {

@@ -9,7 +9,6 @@ import pytest
 
 from doseledger.core import tables
 from doseledger.core.errors import BadInput
-from doseledger.core.fanout import take_shard
 from doseledger.core.files import (
     atomic_path,
     read_json,
@@ -19,6 +18,7 @@ from doseledger.core.files import (
     sha256_of_file,
     write_json,
 )
+from doseledger.core.pool.fanout import take_shard
 
 DIGEST = sha256_of_bytes(b"")
 

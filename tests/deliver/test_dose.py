@@ -21,7 +21,7 @@ from doseledger.core.case import Case
 from doseledger.core.errors import BadCase, BadInput, LostCases, NotReady
 from doseledger.core.files import read_yaml, sha256_of_file
 from doseledger.core.grid import Grid
-from doseledger.core.protocol import Protocol, load_protocol
+from doseledger.core.project.protocol import Protocol, load_protocol
 from doseledger.core.settings import Settings, load_settings
 from doseledger.deliver.deliverable import refuse_undeliverable
 from doseledger.deliver.dose import (

@@ -11,7 +11,7 @@ import pytest
 
 from doseledger.core.errors import BadCase
 from doseledger.core.grid import Grid
-from doseledger.core.protocol import Goal
+from doseledger.core.project.protocol import Goal
 from doseledger.deliver import masks, structure_objects
 from doseledger.deliver.masks import MaskSet, check_image, mask_on_image
 from doseledger.deliver.wishes import objective_of

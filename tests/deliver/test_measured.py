@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from doseledger.core.case import Case
-from doseledger.core.protocol import GoalSet, Protocol, load_goals, load_protocol
+from doseledger.core.project.protocol import GoalSet, Protocol, load_goals, load_protocol
 from doseledger.deliver.measured import Yardstick, drawn_doses, measure_dose
 
 STATISTICS = {"target": ["D95%", "mean"], "organ": ["mean"]}

@@ -14,7 +14,7 @@ import pytest
 
 from doseledger.core.case import map_member
 from doseledger.core.errors import BadInput, NotReady
-from doseledger.core.protocol import Protocol
+from doseledger.core.project.protocol import Protocol
 from doseledger.core.schema import load_block
 from doseledger.deliver.nifti import label_values, segment_images
 from doseledger.learn.data.inputs import OpenCase

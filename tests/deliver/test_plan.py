@@ -22,11 +22,11 @@ from typer.testing import CliRunner
 
 from doseledger.cli.app import app
 from doseledger.core.case import Case, write_npz
-from doseledger.core.cluster import HERE
 from doseledger.core.errors import BadCase, BadInput, NotReady
 from doseledger.core.files import sha256_of_file
-from doseledger.core.layout import Layout
-from doseledger.core.protocol import load_goals, load_protocol
+from doseledger.core.pool.cluster import HERE
+from doseledger.core.project.layout import Layout
+from doseledger.core.project.protocol import load_goals, load_protocol
 from doseledger.core.settings import DeliverSettings, PhantomSettings
 from doseledger.deliver.cohort import Delivered, deliver_cohort
 from doseledger.deliver.gap import describe_delivery

@@ -17,7 +17,7 @@ from doseledger.cli.app import app
 from doseledger.core.case import map_member
 from doseledger.core.cleaning import Cleaning, clean_labels
 from doseledger.core.errors import BadInput
-from doseledger.core.protocol import Protocol, load_protocol
+from doseledger.core.project.protocol import Protocol, load_protocol
 from doseledger.deliver.series import SeriesRequest, describe_structures, segment_patients
 from doseledger.deliver.structure_objects import read_back
 from doseledger.deliver.structures import StructuresRequest

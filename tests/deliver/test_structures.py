@@ -20,7 +20,7 @@ from doseledger.cli.app import app
 from doseledger.core.case import Case, write_npz
 from doseledger.core.errors import BadCase, BadInput, NotReady
 from doseledger.core.grid import Grid
-from doseledger.core.protocol import Protocol, load_protocol
+from doseledger.core.project.protocol import Protocol, load_protocol
 from doseledger.deliver.masks import read_masks
 from doseledger.deliver.structure_objects import read_back
 from doseledger.deliver.structures import StructuresRequest, check_formats, write_structures

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from doseledger.core.errors import BadInput
-from doseledger.core.layout import Layout
-from doseledger.core.protocol import GoalSet, Protocol, load_goals, load_protocol
+from doseledger.core.project.layout import Layout
+from doseledger.core.project.protocol import GoalSet, Protocol, load_goals, load_protocol
 from doseledger.deliver.wishes import ROOM, objective_of, read_wishes, with_wishes
 
 

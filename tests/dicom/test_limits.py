@@ -16,7 +16,7 @@ from pydicom.uid import RTStructureSetStorage
 
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.plan import Arc, Plan
-from doseledger.core.protocol import Phi
+from doseledger.core.project.protocol import Phi
 from doseledger.dicom.files.members import check_size
 from doseledger.dicom.geometry import Planes, even_step_mm, read_orientation, to_lps
 from doseledger.dicom.plan.beams import _is_helix

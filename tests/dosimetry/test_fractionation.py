@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from doseledger.core.errors import BadInput
-from doseledger.core.protocol import Goal, GoalSet, load_goals, load_protocol
+from doseledger.core.project.protocol import Goal, GoalSet, load_goals, load_protocol
 from doseledger.dosimetry.fractionation import convert_goal, convert_goals, dose_of_eqd2_gy, eqd2_gy, parse_alpha_beta
 from doseledger.dosimetry.goals import lint_goals
 

@@ -10,7 +10,7 @@ import pytest
 from scipy.ndimage import distance_transform_edt
 
 from doseledger.core.errors import BadInput
-from doseledger.core.protocol import Goal, GoalSet, Protocol, load_protocol
+from doseledger.core.project.protocol import Goal, GoalSet, Protocol, load_protocol
 from doseledger.dosimetry.goals import GoalResult, evaluate_goals, lint_goals
 
 SPACING = (3.0, 2.0, 1.0)

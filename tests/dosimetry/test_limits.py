@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from doseledger.core.errors import BadInput
-from doseledger.core.protocol import Goal, GoalSet, load_protocol
+from doseledger.core.project.protocol import Goal, GoalSet, load_protocol
 from doseledger.dosimetry.dvh.grammar import Measure
 from doseledger.dosimetry.gamma.grids import _checked_axis, whole_stride
 from doseledger.dosimetry.goals import _judge, evaluate_goals, lint_goals

@@ -18,7 +18,7 @@ from doseledger.core.files import sha256_of_file, to_json
 from doseledger.core.tables import SPLITS, read_table, write_table
 from doseledger.evaluate.calibration import DrawnSets, calibrate_cohort
 from doseledger.evaluate.predictions import load_samples
-from doseledger.report.spread import calibration_picture
+from doseledger.report.model.spread import calibration_picture
 
 CHECKPOINT, STEP_GY, N_SAMPLES, SAID = "c" * 64, 0.002, 8, 0.5
 PARTS = {1: "train", 2: "val", 3: "val", 4: "test", 5: "test", 6: "test"}

@@ -14,7 +14,7 @@ import pytest
 from doseledger.core.case import Case
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.grid import Grid
-from doseledger.core.protocol import load_goals, load_protocol
+from doseledger.core.project.protocol import load_goals, load_protocol
 from doseledger.core.settings import EvaluateSettings, GammaSettings
 from doseledger.core.tables import DVH_METRICS, GOAL_METRICS, check_table
 from doseledger.evaluate import case as metrics

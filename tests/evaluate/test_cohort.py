@@ -17,11 +17,11 @@ from typer.testing import CliRunner
 
 from doseledger.cli.evaluate import app
 from doseledger.core.case import Case, write_npz
-from doseledger.core.cluster import local
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.files import read_json, sha256_of_file, write_text
-from doseledger.core.layout import ModelLayout
-from doseledger.core.protocol import load_goals, load_protocol
+from doseledger.core.pool.cluster import local
+from doseledger.core.project.layout import ModelLayout
+from doseledger.core.project.protocol import load_goals, load_protocol
 from doseledger.core.settings import EvaluateSettings, GammaSettings
 from doseledger.core.tables import SPLITS, read_table, write_table
 from doseledger.evaluate.calibration import DrawnSets

@@ -16,8 +16,8 @@ import pytest
 from doseledger.core.case import Case, map_member, write_npz
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.files import sha256_of_file
-from doseledger.core.layout import Layout
-from doseledger.core.protocol import Goal, GoalSet
+from doseledger.core.project.layout import Layout
+from doseledger.core.project.protocol import Goal, GoalSet
 from doseledger.core.tables import SPLITS, write_table
 from doseledger.evaluate.contours import Loop, describe_contours, measure_contours, with_contours
 from doseledger.evaluate.predictions import LabelPrediction

@@ -14,7 +14,7 @@ import pytest
 from doseledger.core.case import Case, write_npz
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.files import sha256_of_file
-from doseledger.core.protocol import load_protocol
+from doseledger.core.project.protocol import load_protocol
 from doseledger.evaluate.openkbp import score_openkbp
 from doseledger.ingest.openkbp.case import convert_case
 from doseledger.ingest.patient.case import Origin

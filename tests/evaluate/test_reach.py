@@ -14,7 +14,7 @@ import pytest
 
 from doseledger.core.case import Case
 from doseledger.core.errors import BadCase
-from doseledger.core.protocol import Goal, GoalSet, Protocol, load_goals, load_protocol
+from doseledger.core.project.protocol import Goal, GoalSet, Protocol, load_goals, load_protocol
 from doseledger.core.settings import EvaluateSettings
 from doseledger.evaluate.case import Yardsticks, absolute_errors, evaluate_case
 from doseledger.evaluate.files.case import describe_case

@@ -16,7 +16,7 @@ from fuzz.damage import damage_bytes, damage_csv
 from fuzz.kinds import Kind, Reader, Spoilt, Told, rewrite, silent
 from pydicom.dataelem import RawDataElement
 
-from doseledger.core.protocol import Protocol
+from doseledger.core.project.protocol import Protocol
 from doseledger.evaluate.files.dvh import dvh_of_rtdose
 from doseledger.evaluate.files.gamma import read_dose_file
 from doseledger.evaluate.files.plan_dose import recompute_dose

@@ -24,7 +24,7 @@ from fuzz.volumes import nifti_kind
 from fuzz.watch import read_watched
 from fuzz.words import log_kind, project_kind
 
-from doseledger.core.protocol import load_protocol
+from doseledger.core.project.protocol import load_protocol
 
 KINDS = ("dicom", "openkbp", "npz", "checkpoint", "bundle", "project", "log", "nifti")
 # As many a kind, in slices that a process takes one after the other.

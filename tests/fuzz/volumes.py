@@ -19,7 +19,7 @@ from fuzz.damage import ODD, damage_bytes, damage_json
 from fuzz.kinds import Kind, Reader, Spoilt, Told, rewrite, silent
 
 from doseledger.core.case import map_member
-from doseledger.core.protocol import Protocol
+from doseledger.core.project.protocol import Protocol
 from doseledger.deliver.nifti import segment_images
 from doseledger.ingest.nifti.case import convert_case
 from doseledger.ingest.nifti.files import digest_volumes, find_volumes, members_to_pack, read_label_names

@@ -15,8 +15,8 @@ from fuzz.kinds import Kind, Reader, Spoilt, Told, rewrite, silent
 
 from doseledger.core import tables
 from doseledger.core.files import write_json, write_text
-from doseledger.core.layout import Layout
-from doseledger.core.protocol import load_goals, load_protocol
+from doseledger.core.project.layout import Layout
+from doseledger.core.project.protocol import load_goals, load_protocol
 from doseledger.core.settings import load_settings
 from doseledger.evaluate.compare import compare_models
 from doseledger.gates.data.leakage import judge_splits
@@ -44,7 +44,7 @@ from doseledger.ledger.runs.doctor import dvc_at_work
 from doseledger.ledger.runs.experiment import BEGIN, END, fill_note
 from doseledger.ledger.runs.facts import load_facts
 from doseledger.ledger.runs.files import files_of_model, files_of_pipeline
-from doseledger.ledger.runs.index import gather_runs, rows_of_archives, rows_of_states, rows_of_workspace
+from doseledger.ledger.runs.listing.index import gather_runs, rows_of_archives, rows_of_states, rows_of_workspace
 from doseledger.parity.contract import load_contract
 from doseledger.planning.machine.linac import load_machine
 

@@ -15,8 +15,8 @@ from scipy.ndimage import gaussian_filter
 
 from doseledger.core.case import Case
 from doseledger.core.files import sha256_of_file, write_json
-from doseledger.core.layout import Layout
-from doseledger.core.protocol import Protocol, load_protocol
+from doseledger.core.project.layout import Layout
+from doseledger.core.project.protocol import Protocol, load_protocol
 from doseledger.core.tables import CASES, SKIPPED, SPLITS, STRUCTURES, TEST_SET, write_table
 from doseledger.gates.data.cohort import CaseReport, judge_case
 from doseledger.gates.limits import DataLimits, load_thresholds

@@ -12,7 +12,7 @@ import pytest
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_yaml, write_json
-from doseledger.core.layout import Layout
+from doseledger.core.project.layout import Layout
 from doseledger.gates.limits import MetricLimit, ShortcutLimit, Thresholds, load_thresholds
 from doseledger.gates.model.metrics import judge_gamma, judge_summary
 from doseledger.ledger.runs.recompute import differs

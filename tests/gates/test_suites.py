@@ -16,8 +16,8 @@ from doseledger.core.case import Case
 from doseledger.core.errors import BadInput
 from doseledger.core.files import write_text
 from doseledger.core.grid import Grid
-from doseledger.core.layout import Layout
-from doseledger.core.protocol import Protocol, load_protocol
+from doseledger.core.project.layout import Layout
+from doseledger.core.project.protocol import Protocol, load_protocol
 from doseledger.gates.features import describe_source, measure_case
 from doseledger.gates.suites import judge_features, read_suite
 from doseledger.gates.verdict import Finding, make_verdict

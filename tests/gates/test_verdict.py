@@ -9,7 +9,7 @@ import pytest
 
 from doseledger.core.errors import BadInput, GateFailed, NotReady
 from doseledger.core.files import write_json, write_text
-from doseledger.core.layout import VerdictPaths
+from doseledger.core.project.layout import VerdictPaths
 from doseledger.gates.verdict import (
     Finding,
     enforce,

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 from doseledger.core.case import Case, read_meta
-from doseledger.core.cluster import local
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import sha256_of_file
-from doseledger.core.protocol import Protocol
+from doseledger.core.pool.cluster import local
+from doseledger.core.project.protocol import Protocol
 from doseledger.core.tables import CASES, RAW, SKIPPED, read_table
 from doseledger.dicom.source import source_digest
 from doseledger.ingest.cohort import IngestCount, IngestRun, ingest

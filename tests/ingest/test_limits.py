@@ -16,7 +16,7 @@ from pydicom import Dataset
 from doseledger.core.case import Case
 from doseledger.core.errors import BadCase
 from doseledger.core.grid import Grid
-from doseledger.core.protocol import Protocol
+from doseledger.core.project.protocol import Protocol
 from doseledger.dicom.plan.read import TargetDose
 from doseledger.ingest.body import fill_body
 from doseledger.ingest.cohort import IngestCount, IngestRun, ingest

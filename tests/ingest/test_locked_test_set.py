@@ -9,7 +9,7 @@ import pytest
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import sha256_of_bytes
-from doseledger.core.layout import Layout
+from doseledger.core.project.layout import Layout
 from doseledger.core.settings import SplitSettings
 from doseledger.core.tables import CASES, SPLITS, TEST_SET, UNLOCKED, read_table, write_table
 from doseledger.ingest.locked_test_set import lock, unlock

@@ -9,8 +9,8 @@ from fixtures.projects import copy_cohorts
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_yaml, write_json, write_text
-from doseledger.core.layout import Layout
-from doseledger.core.protocol import Protocol, load_goals, load_protocol
+from doseledger.core.project.layout import Layout
+from doseledger.core.project.protocol import Protocol, load_goals, load_protocol
 from doseledger.core.tables import RAW, TEST_SET, read_table
 from doseledger.gates.limits import load_thresholds
 from doseledger.gates.suites import read_suite

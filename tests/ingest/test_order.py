@@ -15,7 +15,7 @@ import pydicom
 import pytest
 
 from doseledger.core.case import Case
-from doseledger.core.protocol import Protocol
+from doseledger.core.project.protocol import Protocol
 from doseledger.core.settings import load_settings
 from doseledger.core.tables import TEST_SET
 from doseledger.ingest.patient.case import Origin, convert_case

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from doseledger.cli.app import app
 from doseledger.core.errors import NotReady
 from doseledger.core.files import read_json, write_json
-from doseledger.core.protocol import Protocol
+from doseledger.core.project.protocol import Protocol
 from doseledger.core.tables import STRUCTURES, read_table
 from doseledger.ingest import cohort
 from doseledger.ingest.cohort import IngestRun, ingest

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from doseledger.core.case import Case
-from doseledger.core.cluster import HERE
 from doseledger.core.errors import BadCase, BadInput, NotReady
 from doseledger.core.files import sha256_of_file
 from doseledger.core.physics import MAP_STEP_GY, as_steps, open_physics
-from doseledger.core.protocol import Beams
+from doseledger.core.pool.cluster import HERE
+from doseledger.core.project.protocol import Beams
 from doseledger.ingest.physics import field_case, make_cohort_physics, make_physics, projected, with_physics
 from doseledger.learn.data.inputs import CaseFile, InputSpec, open_case, read_channels, spec_of, whole_box
 from doseledger.learn.predict.predictor import Predictor

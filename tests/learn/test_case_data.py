@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 
 from doseledger.core.errors import BadInput, GateFailed, NotReady
 from doseledger.core.files import read_yaml, write_json
-from doseledger.core.layout import Layout
+from doseledger.core.project.layout import Layout
 from doseledger.learn import CaseDataModule
 from doseledger.learn.data.patches import patch_loader
 from doseledger.learn.kinds import merge_block

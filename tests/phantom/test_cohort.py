@@ -16,11 +16,11 @@ import pytest
 from typer.testing import CliRunner
 
 from doseledger.cli.app import app
-from doseledger.core.cluster import HERE
 from doseledger.core.errors import BadCase, BadInput, SkippedCase
 from doseledger.core.files import write_stored_zip
-from doseledger.core.layout import Layout
-from doseledger.core.protocol import GoalSet, Protocol, load_goals, load_protocol
+from doseledger.core.pool.cluster import HERE
+from doseledger.core.project.layout import Layout
+from doseledger.core.project.protocol import GoalSet, Protocol, load_goals, load_protocol
 from doseledger.core.settings import PhantomSettings
 from doseledger.core.tables import RAW, read_table
 from doseledger.dicom.plan.check import MachineLimits, check_rtplan

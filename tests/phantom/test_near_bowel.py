@@ -13,7 +13,7 @@ import pydicom
 import pytest
 from scipy.ndimage import distance_transform_edt
 
-from doseledger.core.protocol import load_goals
+from doseledger.core.project.protocol import load_goals
 from doseledger.core.settings import PhantomSettings, load_settings
 from doseledger.phantom.anatomy import draw_anatomy
 from doseledger.phantom.cohort import make_case

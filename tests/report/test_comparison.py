@@ -18,8 +18,8 @@ from doseledger.cli.app import app
 from doseledger.core.case import write_npz
 from doseledger.core.errors import BadCase, BadInput, NotReady
 from doseledger.core.files import read_json, write_json
-from doseledger.core.layout import ModelLayout, VerdictPaths
-from doseledger.core.protocol import load_goals, load_protocol
+from doseledger.core.project.layout import ModelLayout, VerdictPaths
+from doseledger.core.project.protocol import load_goals, load_protocol
 from doseledger.evaluate.compare import compare_models
 from doseledger.ledger.runs.compared_runs import (  # fmt: skip
     ComparedRun,

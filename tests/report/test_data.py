@@ -12,11 +12,11 @@ import pandas as pd
 import pytest
 
 from doseledger.core.case import Case
-from doseledger.core.cluster import local
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import read_json, write_json, write_text
-from doseledger.core.layout import Layout
-from doseledger.core.protocol import load_protocol
+from doseledger.core.pool.cluster import local
+from doseledger.core.project.layout import Layout
+from doseledger.core.project.protocol import load_protocol
 from doseledger.core.settings import Settings
 from doseledger.gates.drill.faults import choose_faults
 from doseledger.gates.drill.limits import summarise_fault

@@ -27,8 +27,8 @@ from doseledger.report.figures.feature_figures import plot_features
 from doseledger.report.figures.slices import ISODOSE_COLOURS
 from doseledger.report.figures.style import COLOURS, FONT_PT, STRUCTURE_COLOURS, house_style
 from doseledger.report.figures.views import Comparison
-from doseledger.report.run import build_context, describe_uncertainty, make_report
-from doseledger.report.spread import NO_SPREAD, calibration_table, load_spread, plot_spread
+from doseledger.report.model.run import build_context, describe_uncertainty, make_report
+from doseledger.report.model.spread import NO_SPREAD, calibration_table, load_spread, plot_spread
 from doseledger.report.tables.results import dvh_table
 from doseledger.report.tables.verdict_tables import red_flags_table, shortcuts_table
 

@@ -13,8 +13,8 @@ from fixtures.browser import open_browser
 
 from doseledger.core.case import Case
 from doseledger.core.errors import BadCase
-from doseledger.core.protocol import load_goals, load_protocol
-from doseledger.core.sheet import as_text
+from doseledger.core.project.protocol import load_goals, load_protocol
+from doseledger.core.text.sheet import as_text
 from doseledger.deliver.dose import PredictedPatient
 from doseledger.deliver.measured import Yardstick, measure_dose
 from doseledger.report.figures.overview import plot_prediction

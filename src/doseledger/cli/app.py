@@ -13,8 +13,6 @@ from typing import NoReturn
 import typer
 
 from doseledger.cli import (
-    audit,
-    bundle,
     check,
     cohort,
     compare,
@@ -22,17 +20,15 @@ from doseledger.cli import (
     deliver,
     dose,
     evaluate,
-    experiments,
     project,
-    registry,
     reports,
-    runs,
     segment,
     structures,
     survey,
     train,
     watchdog,
 )
+from doseledger.cli.record import audit, bundle, experiments, registry, runs
 from doseledger.core.errors import DoseledgerError
 
 app = typer.Typer(

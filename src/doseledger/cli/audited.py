@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from doseledger.cli.shared import project
 from doseledger.core.errors import DoseledgerError
-from doseledger.core.layout import Machine, VerdictPaths, main_root
+from doseledger.core.project.layout import Machine, VerdictPaths, main_root
 
 if TYPE_CHECKING:
     from doseledger.ledger.audit.recording import Footprint

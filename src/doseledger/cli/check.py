@@ -119,7 +119,7 @@ def drill(
     Example: doseledger drill
     """
     from doseledger.core.files import write_json
-    from doseledger.core.sheet import as_markdown
+    from doseledger.core.text.sheet import as_markdown
     from doseledger.gates.drill.cohort import drill as drill_cohort
     from doseledger.report.tables.drill_tables import drill_table
 
@@ -259,7 +259,7 @@ def check_metadata(
     """
     import numpy as np
 
-    from doseledger.core.protocol import load_protocol
+    from doseledger.core.project.protocol import load_protocol
     from doseledger.gates.drift.metadata import judge_metadata
     from doseledger.gates.limits import load_thresholds
 

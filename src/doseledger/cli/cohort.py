@@ -12,7 +12,7 @@ from doseledger.cli.audited import recorded_as
 from doseledger.cli.shared import DATA, Json, complete_cohorts, project, show, tell
 
 if TYPE_CHECKING:
-    from doseledger.core.layout import Layout
+    from doseledger.core.project.layout import Layout
     from doseledger.ingest.survey.proposals import Proposals
 
 app = typer.Typer()
@@ -39,8 +39,8 @@ def init(
 
     Example: doseledger cohort init clinic --from prostate --raw /export/dump
     """
-    from doseledger.core.layout import Layout
-    from doseledger.core.sheet import plural
+    from doseledger.core.project.layout import Layout
+    from doseledger.core.text.sheet import plural
     from doseledger.ingest.new_cohort import make_cohort, refuse_taken
     from doseledger.ledger.audit.recording import Footprint
 
@@ -69,7 +69,7 @@ def init(
 def _findings(raw: Path | None, like: Layout) -> tuple[Proposals, list[str]]:
     """The names that a survey proposes, and what it doubts of the protocol: one that was made, or one made now."""
     from doseledger.core.files import read_json
-    from doseledger.core.protocol import load_protocol
+    from doseledger.core.project.protocol import load_protocol
     from doseledger.ingest.survey.cohort import survey_dump
     from doseledger.ingest.survey.proposals import read_doubts, read_proposals
 
@@ -88,7 +88,7 @@ def check(name: Name, as_json: Json = False) -> None:
     Example: doseledger cohort check clinic
     """
     from doseledger.core.errors import NotReady
-    from doseledger.core.sheet import plural
+    from doseledger.core.text.sheet import plural
     from doseledger.ledger.provenance.cohort_files import describe_lacks, find_lacks, find_notes
 
     at = project(name)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from doseledger.cli.audited import this_machine
-from doseledger.cli.runs import metrics_of
+from doseledger.cli.record.runs import metrics_of
 from doseledger.cli.shared import JUDGE, Cohort, Json, Protocol, project, show
 from doseledger.core.errors import BadInput, GateFailed
 

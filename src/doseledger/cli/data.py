@@ -12,7 +12,7 @@ import typer
 from doseledger.cli.audited import audited, this_machine
 from doseledger.cli.shared import DATA, Cohort, Json, ScaleAt, project, show, stage, tell
 from doseledger.core.errors import BadInput
-from doseledger.core.layout import SYNTHETIC_COHORT
+from doseledger.core.project.layout import SYNTHETIC_COHORT
 
 if TYPE_CHECKING:
     from doseledger.ingest.cohort import IngestCount
@@ -33,7 +33,7 @@ def phantom(scale: ScaleAt = None, as_json: Json = False) -> None:
 
     Example: doseledger phantom
     """
-    from doseledger.core.protocol import load_goals
+    from doseledger.core.project.protocol import load_goals
     from doseledger.phantom.cohort import make_cohort, tabulate_goals
 
     at = stage("phantom", SYNTHETIC_COHORT)
@@ -57,7 +57,7 @@ def pack(
 
     Example: doseledger raw pack raw/ --cohort prostate
     """
-    from doseledger.core.protocol import load_protocol
+    from doseledger.core.project.protocol import load_protocol
     from doseledger.ingest.pack import pack as pack_cases
 
     layout = project(cohort).layout if out is None or cohort else None
@@ -86,8 +86,8 @@ def ingest(
 
     Example: doseledger ingest raw/ cases/ --protocol validation/cohorts/prostate/protocol.yaml
     """
-    from doseledger.core.cluster import HERE
-    from doseledger.core.protocol import load_protocol
+    from doseledger.core.pool.cluster import HERE
+    from doseledger.core.project.protocol import load_protocol
     from doseledger.dicom.read import check_link
     from doseledger.ingest.cohort import IngestRun
     from doseledger.ingest.cohort import ingest as ingest_cohort
@@ -148,7 +148,7 @@ def deidentify(
 
     Example: doseledger raw deidentify raw/ clean/ --salt ~/prostate.salt --cohort prostate
     """
-    from doseledger.core.protocol import load_protocol
+    from doseledger.core.project.protocol import load_protocol
     from doseledger.ingest.privacy.deidentify import deidentify as deidentify_cases
     from doseledger.ingest.privacy.deidentify import read_salt
     from doseledger.ingest.privacy.key import key_beside
@@ -224,7 +224,7 @@ def physics_of_cases(cohort: Cohort = None, scale: ScaleAt = None, as_json: Json
 
     Example: doseledger physics
     """
-    from doseledger.core.protocol import load_protocol
+    from doseledger.core.project.protocol import load_protocol
     from doseledger.ingest.physics import make_cohort_physics
 
     at = stage("physics", cohort)

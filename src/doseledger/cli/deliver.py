@@ -51,7 +51,7 @@ def predict_dicom(
 
     Example: doseledger deliver dose models/phantom/dose_unet/checkpoints/best.ckpt patient/ predicted/
     """
-    from doseledger.core.protocol import load_goals, load_protocol
+    from doseledger.core.project.protocol import load_goals, load_protocol
     from doseledger.deliver.dose import (
         DicomRequest,
         find_patients,
@@ -128,10 +128,10 @@ def deliver_plan(
 
     Example: doseledger deliver plan case_0011 --out delivered/case_0011
     """
-    from doseledger.core.cluster import local
-    from doseledger.core.fanout import over_cases
     from doseledger.core.files import read_json
-    from doseledger.core.protocol import load_goals, load_protocol
+    from doseledger.core.pool.cluster import local
+    from doseledger.core.pool.fanout import over_cases
+    from doseledger.core.project.protocol import load_goals, load_protocol
     from doseledger.deliver.cohort import Delivered, deliver_cohort
     from doseledger.deliver.gap import describe_delivery
     from doseledger.deliver.plan import ROBUSTNESS_FILE, PlanRequest, deliver_named

@@ -243,7 +243,7 @@ def plan_figure(
 
     Example: doseledger plan figure data/raw/phantom/case_0001.zip case_0001.png
     """
-    from doseledger.core.protocol import load_protocol
+    from doseledger.core.project.protocol import load_protocol
     from doseledger.report.figures.plan_figure import plot_plan
 
     rules = load_protocol(protocol or project(cohort).layout.protocol)

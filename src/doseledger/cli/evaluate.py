@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from doseledger.cli.audited import audited
-from doseledger.cli.runs import refresh_runs
+from doseledger.cli.record.runs import refresh_runs
 from doseledger.cli.shared import (
     GATES,
     JUDGE,
@@ -50,8 +50,8 @@ def evaluate(
     Example: doseledger evaluate dose_unet
     """
     from doseledger.core.files import to_json, write_json
-    from doseledger.core.layout import VALIDATION
-    from doseledger.core.protocol import load_goals, load_protocol
+    from doseledger.core.project.layout import VALIDATION
+    from doseledger.core.project.protocol import load_goals, load_protocol
     from doseledger.evaluate.calibration import DrawnSets, calibrate_cohort
     from doseledger.evaluate.case import Yardsticks
     from doseledger.evaluate.cohort import TestSet, evaluate_cohort
@@ -131,7 +131,7 @@ def contours(
     Example: doseledger contours dose_unet --by seg_organs
     """
     from doseledger.core.files import write_json
-    from doseledger.core.protocol import load_goals, load_protocol
+    from doseledger.core.project.protocol import load_goals, load_protocol
     from doseledger.evaluate.contours import Loop, describe_contours, measure_contours
     from doseledger.ingest.physics import projected
     from doseledger.learn.kinds import open_predictor, recipe_of

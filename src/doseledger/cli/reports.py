@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from doseledger.cli.audited import audited
-from doseledger.cli.runs import run_files_of
+from doseledger.cli.record.runs import run_files_of
 from doseledger.cli.shared import REPORT, Cohort, Json, Model, ScaleAt, project, show, stage, tell
 from doseledger.core.errors import BadInput
 
@@ -30,7 +30,7 @@ def report(model: Model, cohort: Cohort = None) -> None:
 
     Example: doseledger report dose_unet
     """
-    from doseledger.report.run import make_report
+    from doseledger.report.model.run import make_report
 
     at = stage("report", cohort, model)
     make_report(at.layout.model(model), at.settings, tell)
@@ -73,7 +73,7 @@ def report_compare(
 
     Example: doseledger report-compare dose_unet dose_unet_large --out compare/
     """
-    from doseledger.core.protocol import load_goals, load_protocol
+    from doseledger.core.project.protocol import load_goals, load_protocol
     from doseledger.report.comparison import DrawnFrom, make_comparison
     from doseledger.report.page import ReportOutputs
 

@@ -44,7 +44,7 @@ def segment(
 
     Example: doseledger segment seg_organs patients/anon_1 structures/
     """
-    from doseledger.core.protocol import load_protocol
+    from doseledger.core.project.protocol import load_protocol
     from doseledger.deliver.dose import find_patients
     from doseledger.deliver.nifti import describe_failures, segment_images
     from doseledger.deliver.series import SeriesRequest, describe_structures, segment_patients

@@ -15,10 +15,10 @@ from doseledger.cli.progress import tell as tell
 from doseledger.core.errors import DoseledgerError
 
 if TYPE_CHECKING:
-    from doseledger.core.cluster import Scale
-    from doseledger.core.layout import Layout, VerdictPaths
+    from doseledger.core.pool.cluster import Scale
+    from doseledger.core.project.layout import Layout, VerdictPaths
     from doseledger.core.settings import Settings
-    from doseledger.core.sheet import State, Table
+    from doseledger.core.text.sheet import State, Table
     from doseledger.gates.verdict import Verdict
 
 # Groups of commands in --help.
@@ -40,7 +40,7 @@ def complete_versions(incomplete: str) -> list[str]:
     """Registered versions of the project at work, for the shell's completion."""
 
     def names() -> list[str]:
-        from doseledger.core.layout import find_root
+        from doseledger.core.project.layout import find_root
         from doseledger.ledger.registry.tag import read_versions
 
         return [version.name for version in read_versions(find_root())]
@@ -84,7 +84,7 @@ def project(cohort: str | None = None) -> Project:
     BadInput
         If its settings can't be read.
     """
-    from doseledger.core.layout import Layout, find_root
+    from doseledger.core.project.layout import Layout, find_root
     from doseledger.core.settings import load_settings
 
     layout = Layout(find_root(), cohort or "")
@@ -127,21 +127,21 @@ def in_colour() -> bool:
 
 def painted(word: str, state: State) -> str:
     """Return a word in the colour of its state on a terminal; it says the same without."""
-    from doseledger.core.sheet import coloured
+    from doseledger.core.text.sheet import coloured
 
     return coloured(word, state, colour=in_colour())
 
 
 def show_table(value: Any, as_json: bool, table: Table, last: str = "") -> None:
     """Print a result, as JSON or as a table with a last line; states are coloured on a terminal, and words always."""
-    from doseledger.core.sheet import as_text
+    from doseledger.core.text.sheet import as_text
 
     show(value, as_json, f"{as_text(table, colour=in_colour())}{last}".rstrip())
 
 
 def network_scale(settings: Settings, words: str | None) -> Scale:
     """Return where a network works: in this process for `local`, unless asked for, as torch takes all cores itself."""
-    from doseledger.core.cluster import HERE
+    from doseledger.core.pool.cluster import HERE
 
     chosen = settings.scale.asked(words)
     return HERE if words is None and chosen.pool == "local" else chosen

@@ -12,8 +12,8 @@ from doseledger.cli.shared import DATA, Cohort, Json, ScaleAt, project, show, te
 from doseledger.core.errors import NotReady
 
 if TYPE_CHECKING:
-    from doseledger.core.cluster import Scale
-    from doseledger.core.protocol import Protocol
+    from doseledger.core.pool.cluster import Scale
+    from doseledger.core.project.protocol import Protocol
     from doseledger.ledger.audit.recording import Footprint
 
 app = typer.Typer()
@@ -94,7 +94,7 @@ def sort(
 
 def _protocol(protocol: Path | None, cohort: str | None) -> Protocol | None:
     """The protocol that is named, else the one of the cohort that is worked on; None outside a project."""
-    from doseledger.core.protocol import load_protocol
+    from doseledger.core.project.protocol import load_protocol
 
     if protocol is not None:
         return load_protocol(protocol)
@@ -112,7 +112,7 @@ def _protocol(protocol: Path | None, cohort: str | None) -> Protocol | None:
 
 def _scale(words: str | None) -> Scale:
     """Return where patients are looked at: as asked for, by the settings of the project at work; here outside one."""
-    from doseledger.core.cluster import HERE
+    from doseledger.core.pool.cluster import HERE
 
     try:
         return project().settings.scale.asked(words)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from doseledger.cli.audited import audited, this_machine
-from doseledger.cli.registry import kept_version
+from doseledger.cli.record.registry import kept_version
 from doseledger.cli.shared import (
     GATES,
     MODEL,
@@ -195,7 +195,7 @@ def predict(
 
     Example: doseledger predict dose_unet
     """
-    from doseledger.core.layout import VALIDATION
+    from doseledger.core.project.layout import VALIDATION
     from doseledger.ingest.physics import projected
     from doseledger.learn.kinds import open_predictor, recipe_of
     from doseledger.learn.predict.predictor import Opener, SplitPart, predict_part

@@ -5,8 +5,8 @@ from doseledger.core.exports import lazy_names
 __getattr__, __dir__ = lazy_names(
     __name__,
     case="Case write_npz",
-    protocol="Protocol load_goals load_protocol",
-    layout="Layout",
+    project__protocol="Protocol load_goals load_protocol",
+    project__layout="Layout",
     settings="Settings load_settings",
     tables="read_table write_table",
 )

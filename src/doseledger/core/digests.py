@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 from doseledger.core.files import sha256_of_file
-from doseledger.core.layout import Machine, main_root
+from doseledger.core.project.layout import Machine, main_root
 
 TABLE = "CREATE TABLE IF NOT EXISTS digests (path TEXT PRIMARY KEY, state TEXT NOT NULL, sha256 TEXT NOT NULL)"
 # How long one process waits for another that writes, in seconds.

@@ -14,7 +14,7 @@ from doseledger.core.case import write_npz
 from doseledger.core.errors import NotReady
 from doseledger.core.files import atomic_path
 from doseledger.core.npz import damage_as_bad_input, open_npz
-from doseledger.core.protocol import Beams
+from doseledger.core.project.protocol import Beams
 from doseledger.core.types import GyArray
 
 # One step of the 8-bit maps: to 76.5 Gy, which only hot spots of a generic plan pass.

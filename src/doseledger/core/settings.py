@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from doseledger.core.cluster import Scale
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_yaml
+from doseledger.core.pool.cluster import Scale
 from doseledger.core.schema import Block, Reason, load_block
 
 Count = Annotated[int, Field(ge=1)]

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from doseledger.core.cluster import Scale
 from doseledger.core.errors import BadCase, BadInput
-from doseledger.core.fanout import over_cases
 from doseledger.core.files import write_json
+from doseledger.core.pool.cluster import Scale
+from doseledger.core.pool.fanout import over_cases
 from doseledger.core.tables import SPLITS, read_table, rows_of_fold
 from doseledger.core.types import Tell
 from doseledger.deliver.gap import describe_delivery, summarise_deliveries

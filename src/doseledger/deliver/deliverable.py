@@ -7,7 +7,7 @@ import numpy as np
 from doseledger.core.case import Case
 from doseledger.core.errors import BadCase
 from doseledger.core.limit import keeps
-from doseledger.core.protocol import Beams
+from doseledger.core.project.protocol import Beams
 from doseledger.core.types import GyArray
 from doseledger.ingest.physics import fields_of
 from doseledger.planning.fields.maps import nearest_dose

@@ -19,10 +19,8 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 
 from doseledger.core.case import Case
-from doseledger.core.cluster import HERE
 from doseledger.core.code import code_digest
 from doseledger.core.errors import BadCase, BadInput
-from doseledger.core.fanout import over_cases
 from doseledger.core.files import (
     all_or_none,
     atomic_path,
@@ -32,7 +30,9 @@ from doseledger.core.files import (
     write_text,
 )
 from doseledger.core.grid import Grid, resample_linear
-from doseledger.core.protocol import Beams, Protocol
+from doseledger.core.pool.cluster import HERE
+from doseledger.core.pool.fanout import over_cases
+from doseledger.core.project.protocol import Beams, Protocol
 from doseledger.core.types import Array, Tell
 from doseledger.deliver.deliverable import refuse_undeliverable, undeliverable_gy
 from doseledger.deliver.measured import Yardstick, measure_dose

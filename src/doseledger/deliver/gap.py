@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from doseledger.core.case import Case
-from doseledger.core.protocol import GoalSet
+from doseledger.core.project.protocol import GoalSet
 from doseledger.core.types import GyArray
 from doseledger.dosimetry.dvh.grammar import parse_statistic
 from doseledger.dosimetry.dvh.statistics import structure_dose

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from doseledger.core.case import Case
-from doseledger.core.protocol import GoalSet, Protocol
+from doseledger.core.project.protocol import GoalSet, Protocol
 from doseledger.core.types import Array, GyArray
 from doseledger.dosimetry.dvh.grammar import parse_statistic
 from doseledger.dosimetry.dvh.statistics import reached_dose

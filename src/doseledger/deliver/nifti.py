@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from doseledger.core.case import Case
-from doseledger.core.cluster import HERE
 from doseledger.core.errors import BadInput
-from doseledger.core.fanout import over_cases
 from doseledger.core.files import atomic_path, sha256_of_bytes, sha256_of_file, write_json
 from doseledger.core.grid import Grid, resample_linear
-from doseledger.core.protocol import Protocol
+from doseledger.core.pool.cluster import HERE
+from doseledger.core.pool.fanout import over_cases
+from doseledger.core.project.protocol import Protocol
 from doseledger.core.types import Array, Tell
 from doseledger.ingest.nifti.case import assemble
 from doseledger.ingest.nifti.files import find_images, read_file

@@ -8,7 +8,7 @@ from typing import Any
 from pydicom import Dataset
 
 from doseledger.core.errors import BadInput
-from doseledger.core.protocol import Protocol
+from doseledger.core.project.protocol import Protocol
 from doseledger.core.schema import load_block
 from doseledger.dicom.read_structures import read_rois
 from doseledger.ingest.patient.roi_names import match_names

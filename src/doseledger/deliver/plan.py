@@ -13,7 +13,7 @@ from pydicom import Dataset
 from doseledger.core.case import Case
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.files import all_or_none, atomic_path, sha256_of_bytes, sha256_of_file, write_json
-from doseledger.core.protocol import Goal, GoalSet, Protocol
+from doseledger.core.project.protocol import Goal, GoalSet, Protocol
 from doseledger.core.settings import DeliverSettings
 from doseledger.core.types import Mask
 from doseledger.deliver.gap import Doses, judge_delivery

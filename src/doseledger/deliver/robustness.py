@@ -11,7 +11,7 @@ import numpy as np
 from doseledger.core.case import Case
 from doseledger.core.limit import meets
 from doseledger.core.plan import Plan
-from doseledger.core.protocol import GoalSet
+from doseledger.core.project.protocol import GoalSet
 from doseledger.core.types import Floats, Singles
 from doseledger.dosimetry.dvh.grammar import parse_statistic
 from doseledger.dosimetry.dvh.statistics import StructureDose

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from doseledger.core.case import Case
-from doseledger.core.cluster import HERE
 from doseledger.core.errors import BadCase
-from doseledger.core.fanout import over_cases
 from doseledger.core.files import sha256_of_file, write_json
-from doseledger.core.protocol import Protocol
+from doseledger.core.pool.cluster import HERE
+from doseledger.core.pool.fanout import over_cases
+from doseledger.core.project.protocol import Protocol
 from doseledger.deliver.masks import read_masks
 from doseledger.deliver.nifti import RECORD, record_of, refuse_dose_model
 from doseledger.deliver.structures import StructuresRequest, write_masks

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from doseledger.core.errors import BadInput
-from doseledger.core.protocol import Goal, GoalSet, Protocol
+from doseledger.core.project.protocol import Goal, GoalSet, Protocol
 from doseledger.dosimetry.dvh.grammar import parse_statistic
 from doseledger.dosimetry.goals import lint_goals
 from doseledger.planning.optimise.objectives import Kind, Objective

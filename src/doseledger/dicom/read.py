@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import pydicom
 
 from doseledger.core.errors import BadCase, BadInput
-from doseledger.core.protocol import DicomObject
+from doseledger.core.project.protocol import DicomObject
 from doseledger.dicom.dose_parts import choose_parts
 from doseledger.dicom.frames import has_place
 from doseledger.dicom.read_structures import referenced_frames, referenced_image_uids, referenced_series_uids

@@ -9,7 +9,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Literal, NamedTuple
 
-from doseledger.core.protocol import folded
+from doseledger.core.project.protocol import folded
 
 InterpretedType = Literal["EXTERNAL", "PTV", "CTV", "GTV", "ORGAN"]
 Colour = tuple[int, int, int]

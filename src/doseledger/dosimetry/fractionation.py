@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 
 from doseledger.core.errors import BadInput
-from doseledger.core.protocol import Goal, GoalSet
+from doseledger.core.project.protocol import Goal, GoalSet
 from doseledger.dosimetry.dvh.grammar import parse_statistic
 
 STANDARD_FRACTION_GY = 2.0

@@ -13,7 +13,7 @@ import numpy as np
 from doseledger.core.errors import BadInput
 from doseledger.core.grid import box_around
 from doseledger.core.limit import keeps
-from doseledger.core.protocol import Goal, GoalSet, Protocol
+from doseledger.core.project.protocol import Goal, GoalSet, Protocol
 from doseledger.core.types import Array, Box, Mask, Triple
 from doseledger.dosimetry.dvh.grammar import Measure, Statistic, parse_statistic
 from doseledger.dosimetry.dvh.statistics import SampledDose, reached_dose

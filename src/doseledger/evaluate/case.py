@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from doseledger.core.case import Case
 from doseledger.core.errors import BadCase, BadInput
-from doseledger.core.protocol import GoalSet, Protocol
+from doseledger.core.project.protocol import GoalSet, Protocol
 from doseledger.core.settings import EvaluateSettings, GammaSettings
 from doseledger.dosimetry.dvh.grammar import Measure, Statistic, parse_statistic
 from doseledger.dosimetry.dvh.statistics import reached_dose

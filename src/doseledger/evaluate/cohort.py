@@ -13,12 +13,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from doseledger.core.case import Case, write_npz
-from doseledger.core.cluster import HERE, Scale
 from doseledger.core.damage import refuse_damage
 from doseledger.core.errors import BadCase, BadInput
-from doseledger.core.fanout import over_cases
 from doseledger.core.files import all_or_none, atomic_path, write_json, write_text
 from doseledger.core.npz import open_npz
+from doseledger.core.pool.cluster import HERE, Scale
+from doseledger.core.pool.fanout import over_cases
 from doseledger.core.settings import EvaluateSettings
 from doseledger.core.tables import (
     CASE_METRICS,

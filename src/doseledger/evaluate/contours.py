@@ -12,8 +12,8 @@ import numpy as np
 
 from doseledger.core.case import Case
 from doseledger.core.errors import BadCase, BadInput
-from doseledger.core.layout import ModelLayout
-from doseledger.core.protocol import GoalSet
+from doseledger.core.project.layout import ModelLayout
+from doseledger.core.project.protocol import GoalSet
 from doseledger.core.tables import SPLITS, read_table, rows_of_fold
 from doseledger.core.types import Array, GyArray, Mask
 from doseledger.dicom.distance import signed_distance

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from doseledger.core.case import Case
-from doseledger.core.cluster import HERE, Scale
 from doseledger.core.errors import BadCase
 from doseledger.core.files import write_json, write_text
+from doseledger.core.pool.cluster import HERE, Scale
 from doseledger.core.settings import EvaluateSettings
 from doseledger.core.tables import DVH_METRICS, GOAL_METRICS, SEGMENT_METRICS, write_table
 from doseledger.core.types import Tell

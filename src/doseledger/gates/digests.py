@@ -7,8 +7,8 @@ from pathlib import Path
 from doseledger.core.code import code_digest
 from doseledger.core.errors import BadInput
 from doseledger.core.files import sha256_of_file, sha256_of_json
-from doseledger.core.layout import Layout
-from doseledger.core.protocol import load_protocol
+from doseledger.core.project.layout import Layout
+from doseledger.core.project.protocol import load_protocol
 from doseledger.gates.limits import load_thresholds
 from doseledger.gates.suites import read_suite
 from doseledger.gates.verdict import without_explanations

@@ -8,7 +8,7 @@ from scipy.ndimage import label
 
 from doseledger.core.case import Case
 from doseledger.core.grid import box_around
-from doseledger.core.protocol import Protocol
+from doseledger.core.project.protocol import Protocol
 
 Row = dict[str, float | str]
 # Below this an image shows air or lung, in HU.

@@ -9,8 +9,8 @@ from pydantic import Field
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_yaml
-from doseledger.core.layout import Layout
 from doseledger.core.limit import meets
+from doseledger.core.project.layout import Layout
 from doseledger.core.schema import Block, Reason, load_block
 
 THRESHOLDS_FILE = "thresholds.yaml"

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from doseledger.core.damage import refuse_damage
 from doseledger.core.errors import GateFailed, NotReady
 from doseledger.core.files import all_or_none, read_json, read_mapping, write_json
-from doseledger.core.layout import VerdictPaths
+from doseledger.core.project.layout import VerdictPaths
 
 Severity = Literal["error", "warning"]
 # Words that explain a limit and judge nothing: to mend one must not make a verdict stale.

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from doseledger.core.errors import BadCase
-from doseledger.core.protocol import Protocol, folded
+from doseledger.core.project.protocol import Protocol, folded
 from doseledger.dicom.read_structures import Roi
 
 # Between air (-1000 HU) and fat (about -100 HU): half-way in a partial volume of skin and air.

@@ -15,12 +15,12 @@ import pandas as pd
 import pandera.pandas as pa
 
 from doseledger.core.case import read_meta
-from doseledger.core.cluster import HERE, Scale
 from doseledger.core.code import reached_code
 from doseledger.core.errors import BadInput, NotReady, SkippedCase
-from doseledger.core.fanout import over_cases, take_shard
 from doseledger.core.files import all_or_none, atomic_path, read_json, sha256_of_file, sha256_of_json, write_json
-from doseledger.core.protocol import Protocol
+from doseledger.core.pool.cluster import HERE, Scale
+from doseledger.core.pool.fanout import over_cases, take_shard
+from doseledger.core.project.protocol import Protocol
 from doseledger.core.tables import CASE_ID, CASES, RAW, SKIPPED, STRUCTURES, read_table, write_table
 from doseledger.dicom.read import Link
 from doseledger.ingest.found import count_structures

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from doseledger.core.case import map_member, read_meta
-from doseledger.core.protocol import Protocol
+from doseledger.core.project.protocol import Protocol
 from doseledger.core.tables import STRUCTURES
 from doseledger.ingest.names.hints import Clue, find_hints
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_yaml, write_text
-from doseledger.core.layout import Layout
-from doseledger.core.protocol import load_protocol
+from doseledger.core.project.layout import Layout
+from doseledger.core.project.protocol import load_protocol
 from doseledger.core.tables import RAW, TEST_SET
 from doseledger.ingest.survey.proposals import Proposals, with_doubts, with_proposals
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from textwrap import wrap
 
 from doseledger.core.errors import NotReady
-from doseledger.core.sheet import Cell, State, Table, as_text, make_table, plural
 from doseledger.core.tables import CASES, SKIPPED, STRUCTURES, read_table
+from doseledger.core.text.sheet import Cell, State, Table, as_text, make_table, plural
 from doseledger.ingest.found import describe_lost
 
 STATES: dict[str, State] = {"failed": "bad", "skipped": "warn", "converted": "good"}

@@ -11,14 +11,14 @@ import numpy as np
 import pandas as pd
 
 from doseledger.core.case import Case
-from doseledger.core.cluster import Scale
 from doseledger.core.code import code_digest
 from doseledger.core.digests import known_sha256
 from doseledger.core.errors import BadCase, BadInput
-from doseledger.core.fanout import over_cases
 from doseledger.core.files import read_json, sha256_of_file, sha256_of_json, write_json
 from doseledger.core.physics import write_physics
-from doseledger.core.protocol import Beams
+from doseledger.core.pool.cluster import Scale
+from doseledger.core.pool.fanout import over_cases
+from doseledger.core.project.protocol import Beams
 from doseledger.core.schema import load_block
 from doseledger.core.tables import PHYSICS, write_table
 from doseledger.core.types import Tell

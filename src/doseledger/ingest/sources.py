@@ -8,7 +8,7 @@ from pathlib import Path
 
 from doseledger.core.case import Case
 from doseledger.core.errors import BadCase
-from doseledger.core.protocol import Protocol
+from doseledger.core.project.protocol import Protocol
 from doseledger.dicom.source import read_members, source_digest
 from doseledger.ingest.nifti import case as nifti
 from doseledger.ingest.nifti.files import digest_volumes, find_volumes, label_names, members_to_pack

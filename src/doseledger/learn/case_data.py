@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from doseledger.core.errors import BadInput, GateFailed, NotReady
 from doseledger.core.files import read_json
-from doseledger.core.layout import Layout, find_root
+from doseledger.core.project.layout import Layout, find_root
 from doseledger.core.settings import Settings, load_settings
 from doseledger.core.tables import SPLITS, read_table
 from doseledger.learn.data.inputs import OpenCase, case_files, open_case

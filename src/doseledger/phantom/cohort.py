@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from doseledger.core.cluster import Scale
 from doseledger.core.errors import BadCase
-from doseledger.core.fanout import over_cases
 from doseledger.core.files import write_stored_zip
 from doseledger.core.grid import box_around, resample_linear
-from doseledger.core.protocol import GoalSet
+from doseledger.core.pool.cluster import Scale
+from doseledger.core.pool.fanout import over_cases
+from doseledger.core.project.protocol import GoalSet
 from doseledger.core.settings import PhantomSettings
 from doseledger.core.tables import RAW, write_table
 from doseledger.core.types import Mask, Tell

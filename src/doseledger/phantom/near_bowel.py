@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from doseledger.core.protocol import GoalSet
+from doseledger.core.project.protocol import GoalSet
 from doseledger.core.settings import PhantomSettings
 from doseledger.phantom.patient import Dirt, SyntheticPatient
 

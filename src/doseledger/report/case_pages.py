@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from doseledger.core.case import Case
 from doseledger.core.errors import BadCase
-from doseledger.core.layout import ModelLayout
-from doseledger.core.protocol import GoalSet, Protocol
-from doseledger.core.sheet import Table
+from doseledger.core.project.layout import ModelLayout
+from doseledger.core.project.protocol import GoalSet, Protocol
+from doseledger.core.text.sheet import Table
 from doseledger.core.types import GyArray
 from doseledger.dosimetry.dvh.curves import dvh_curves
 from doseledger.dosimetry.gamma.criteria import GammaCriteria

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from doseledger.core.errors import BadCase, BadInput
-from doseledger.core.protocol import GoalSet, Protocol
-from doseledger.core.sheet import format_number, plural
+from doseledger.core.project.protocol import GoalSet, Protocol
+from doseledger.core.text.sheet import format_number, plural
 from doseledger.core.types import Tell
 from doseledger.ledger.runs.compared_runs import ComparedRun, refuse_unlike
 from doseledger.report.blocks import Alarm, Picture

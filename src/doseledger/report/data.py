@@ -13,12 +13,12 @@ from urllib.parse import quote
 import pandas as pd
 
 from doseledger.core.case import Case
-from doseledger.core.cluster import HERE, Scale
 from doseledger.core.errors import BadCase, BadInput, NotReady
-from doseledger.core.fanout import over_cases
 from doseledger.core.files import read_json, sha256_of_file
-from doseledger.core.layout import Layout
-from doseledger.core.protocol import Protocol, load_protocol
+from doseledger.core.pool.cluster import HERE, Scale
+from doseledger.core.pool.fanout import over_cases
+from doseledger.core.project.layout import Layout
+from doseledger.core.project.protocol import Protocol, load_protocol
 from doseledger.core.settings import Settings
 from doseledger.core.tables import CASES, SKIPPED, SPLITS, TEST_SET, read_table
 from doseledger.core.types import Tell

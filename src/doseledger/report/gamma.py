@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from doseledger.core.files import sha256_of_file
-from doseledger.core.sheet import Cell, Table, format_number, make_table
+from doseledger.core.text.sheet import Cell, Table, format_number, make_table
 from doseledger.core.types import Tell
 from doseledger.dosimetry.gamma.map import PASS_GAMMA
 from doseledger.evaluate.files.gamma import ComparedDoses, gamma_words

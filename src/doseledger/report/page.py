@@ -14,7 +14,7 @@ from typing import Any
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import all_or_none, atomic_path, write_text
-from doseledger.core.template import render
+from doseledger.core.text.template import render
 from doseledger.core.types import Tell
 from doseledger.report.figures.style import NO_METADATA, house_style, new_figure
 
@@ -32,7 +32,7 @@ class ReportOutputs:
 
 
 def render_page(templates: Path, name: str, context: dict[str, Any]) -> str:
-    """Return the page that a template makes of its content; errors as `core.template.render`."""
+    """Return the page that a template makes of its content; errors as `core.text.template.render`."""
     return render(templates, name, context, is_html=True)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from doseledger.core.files import all_or_none, to_json, write_text
-from doseledger.core.template import render_markdown
+from doseledger.core.text.template import render_markdown
 from doseledger.gates.verdict import Verdict
 from doseledger.parity.compare import ALL_FILES, ParityResult
 

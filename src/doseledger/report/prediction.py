@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from doseledger.core.protocol import GoalSet, Protocol
-from doseledger.core.sheet import MISSING, Cell, State, Table, format_number, make_table, plural
+from doseledger.core.project.protocol import GoalSet, Protocol
+from doseledger.core.text.sheet import MISSING, Cell, State, Table, format_number, make_table, plural
 from doseledger.deliver.dose import PredictedPatient
 from doseledger.report.blocks import Picture
 from doseledger.report.case_pages import curves_of_doses

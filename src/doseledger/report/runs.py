@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from doseledger.core.files import write_text
-from doseledger.core.layout import Layout
-from doseledger.core.sheet import format_number, plural
-from doseledger.ledger.runs.rows import RunRow
-from doseledger.ledger.runs.tables import HEADLINE, larger_is_better, runs_table
+from doseledger.core.project.layout import Layout
+from doseledger.core.text.sheet import format_number, plural
+from doseledger.ledger.runs.listing.rows import RunRow
+from doseledger.ledger.runs.listing.tables import HEADLINE, larger_is_better, runs_table
 from doseledger.report.blocks import Alarm, Card
 from doseledger.report.page import render_page, running
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from doseledger.core.files import write_text
-from doseledger.core.sheet import MISSING, Cell, State, Table, format_number, make_table, plural
+from doseledger.core.text.sheet import MISSING, Cell, State, Table, format_number, make_table, plural
 from doseledger.ingest.survey.choice import RULE
 from doseledger.ingest.survey.cohort import Row, Survey
 from doseledger.ingest.survey.mid_slice import MidSlice

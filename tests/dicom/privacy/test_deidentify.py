@@ -8,7 +8,7 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
 
 from doseledger.core.errors import BadCase, BadInput
-from doseledger.core.protocol import Phi
+from doseledger.core.project.protocol import Phi
 from doseledger.dicom.privacy.attributes import DUMMY_ATTRIBUTES, EMPTY_ATTRIBUTES, REMOVE_ATTRIBUTES
 from doseledger.dicom.privacy.deidentify import Pseudonymiser, _clean, deidentify_dataset
 from doseledger.dicom.privacy.phi import scan_phi

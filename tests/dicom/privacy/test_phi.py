@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
 from doseledger.core.errors import BadCase
-from doseledger.core.protocol import Phi
+from doseledger.core.project.protocol import Phi
 from doseledger.dicom.privacy.attributes import LISTED
 from doseledger.dicom.privacy.phi import classify, refuse_phi, scan_phi
 from doseledger.dicom.source import SourceFile

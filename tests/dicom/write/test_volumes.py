@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter
 
 from doseledger.core.errors import BadInput
 from doseledger.core.grid import Grid
-from doseledger.core.protocol import Phi
+from doseledger.core.project.protocol import Phi
 from doseledger.dicom.contours import rasterise
 from doseledger.dicom.position import check_position
 from doseledger.dicom.privacy.phi import scan_phi

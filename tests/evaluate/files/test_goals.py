@@ -8,7 +8,7 @@ import pytest
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import write_text
-from doseledger.core.protocol import load_goals
+from doseledger.core.project.protocol import load_goals
 from doseledger.evaluate.files.goals import convert_goal_file, goals_as_yaml, lint_goal_file
 
 

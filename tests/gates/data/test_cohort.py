@@ -14,11 +14,11 @@ import pandas as pd
 import pytest
 
 from doseledger.core.case import Case
-from doseledger.core.cluster import HERE, local
 from doseledger.core.errors import BadCase, BadInput, GateFailed, NotReady
 from doseledger.core.files import read_yaml, write_json, write_text
-from doseledger.core.layout import Layout, VerdictPaths
-from doseledger.core.protocol import Protocol
+from doseledger.core.pool.cluster import HERE, local
+from doseledger.core.project.layout import Layout, VerdictPaths
+from doseledger.core.project.protocol import Protocol
 from doseledger.core.tables import CASES, SKIPPED, SPLITS, TEST_SET, read_table, write_table
 from doseledger.gates.data.cohort import judge_case, judge_cohort, judge_left_out
 from doseledger.gates.data.leakage import judge_splits

@@ -15,7 +15,7 @@ import pytest
 from doseledger.core.case import Case, write_npz
 from doseledger.core.errors import BadCase
 from doseledger.core.grid import Grid
-from doseledger.core.protocol import Protocol
+from doseledger.core.project.protocol import Protocol
 from doseledger.gates.data.cohort import CaseReport, judge_case
 from doseledger.gates.data.doses import judge_dose
 from doseledger.gates.limits import DataLimits

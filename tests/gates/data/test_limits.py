@@ -19,8 +19,8 @@ from doseledger.core.case import Case
 from doseledger.core.errors import BadInput
 from doseledger.core.files import to_json, write_text
 from doseledger.core.grid import Grid
-from doseledger.core.layout import Layout
-from doseledger.core.protocol import Protocol
+from doseledger.core.project.layout import Layout
+from doseledger.core.project.protocol import Protocol
 from doseledger.gates.data.cohort import CaseReport
 from doseledger.gates.data.distances import judge_distances
 from doseledger.gates.data.doses import judge_dose

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 
 from doseledger.core.case import Case
-from doseledger.core.cluster import HERE
 from doseledger.core.errors import BadInput
-from doseledger.core.layout import Layout
+from doseledger.core.pool.cluster import HERE
+from doseledger.core.project.layout import Layout
 from doseledger.core.tables import STRUCTURES, write_table
 from doseledger.gates.data.cohort import judge_cohort
 from doseledger.gates.data.optional import judge_optional

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from doseledger.core.case import Case
-from doseledger.core.layout import Layout
-from doseledger.core.protocol import load_goals, load_protocol
+from doseledger.core.project.layout import Layout
+from doseledger.core.project.protocol import load_goals, load_protocol
 from doseledger.core.settings import load_settings
 from doseledger.evaluate.case import Yardsticks, evaluate_case
 from doseledger.evaluate.summary import summarise

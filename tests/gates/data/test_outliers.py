@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from doseledger.core.case import Case
-from doseledger.core.protocol import Protocol
+from doseledger.core.project.protocol import Protocol
 from doseledger.gates.data.outliers import judge_outliers
 from doseledger.gates.drift.case_inputs import measure_inputs
 from doseledger.gates.limits import DataLimits

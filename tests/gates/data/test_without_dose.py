@@ -13,8 +13,8 @@ import pytest
 from doseledger.core.case import Case
 from doseledger.core.errors import BadInput
 from doseledger.core.grid import Grid
-from doseledger.core.layout import Layout
-from doseledger.core.protocol import Protocol, load_protocol
+from doseledger.core.project.layout import Layout
+from doseledger.core.project.protocol import Protocol, load_protocol
 from doseledger.gates.data.doses import judge_dose
 from doseledger.gates.data.fingerprints import take_fingerprint
 from doseledger.gates.drift.case_inputs import measure_inputs

@@ -17,11 +17,11 @@ from typer.testing import CliRunner
 
 from doseledger.cli.check import app
 from doseledger.core.case import Case
-from doseledger.core.cluster import HERE
 from doseledger.core.errors import BadCase, BadInput, GateFailed
 from doseledger.core.files import sha256_of_file, to_json
-from doseledger.core.layout import Layout
-from doseledger.core.protocol import Protocol
+from doseledger.core.pool.cluster import HERE
+from doseledger.core.project.layout import Layout
+from doseledger.core.project.protocol import Protocol
 from doseledger.core.tables import SPLITS, read_table, write_table
 from doseledger.gates.drift.case_inputs import SHARE, measure_inputs
 from doseledger.gates.drift.judge import compare_features, compare_images, judge_drift

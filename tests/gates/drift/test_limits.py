@@ -14,8 +14,8 @@ import pytest
 
 from doseledger.core.case import Case
 from doseledger.core.errors import BadCase, BadInput
-from doseledger.core.layout import Layout
-from doseledger.core.protocol import Protocol
+from doseledger.core.project.layout import Layout
+from doseledger.core.project.protocol import Protocol
 from doseledger.gates.drift.case_inputs import measure_file, measure_inputs
 from doseledger.gates.drift.judge import _judge_features, _judge_image, judge_cases
 from doseledger.gates.drift.probes import ProbeScore, judge_score

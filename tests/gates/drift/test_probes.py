@@ -15,10 +15,10 @@ from typer.testing import CliRunner
 
 from doseledger.cli.check import app
 from doseledger.core.case import Case
-from doseledger.core.cluster import HERE
 from doseledger.core.errors import BadInput, GateFailed
 from doseledger.core.files import sha256_of_file
-from doseledger.core.protocol import Protocol
+from doseledger.core.pool.cluster import HERE
+from doseledger.core.project.protocol import Protocol
 from doseledger.core.tables import CASES, write_table
 from doseledger.gates.drift import probes
 from doseledger.gates.drift.metadata import judge_metadata, read_labels

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from doseledger.core.case import Case
-from doseledger.core.cluster import HERE, local
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_yaml, sha256_of_file, write_json
-from doseledger.core.layout import Layout
+from doseledger.core.pool.cluster import HERE, local
+from doseledger.core.project.layout import Layout
 from doseledger.gates.digests import data_digest
 from doseledger.gates.drill.cohort import drill
 from doseledger.gates.drill.faults import FAULTS, choose_faults

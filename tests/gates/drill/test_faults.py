@@ -11,7 +11,7 @@ import pytest
 
 from doseledger.core.case import Case, check_form
 from doseledger.core.errors import BadInput
-from doseledger.core.protocol import Protocol
+from doseledger.core.project.protocol import Protocol
 from doseledger.gates.drill.faults import AFTER, BEFORE, FAULTS, GROUPS, Fault, choose_faults
 from doseledger.gates.drill.noted import as_noted
 from doseledger.gates.drill.trial import Trial

@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 
 from doseledger.core.files import read_yaml, sha256_of_bytes, sha256_of_file, write_json, write_text
-from doseledger.core.layout import Layout, ModelLayout
+from doseledger.core.project.layout import Layout, ModelLayout
 from doseledger.core.settings import load_settings
 from doseledger.core.tables import SPLITS, write_table
 from doseledger.learn.kinds import recipe_of

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from doseledger.cli.evaluate import app
 from doseledger.core.errors import GateFailed, NotReady
 from doseledger.core.files import read_yaml, sha256_of_file, write_json, write_text
-from doseledger.core.layout import Layout, ModelLayout
+from doseledger.core.project.layout import Layout, ModelLayout
 from doseledger.evaluate.shortcuts.ablation import ALTERATIONS
 from doseledger.gates.model.judge import NOT_JUDGED, judge_model
 from doseledger.gates.model.metrics import judge_metrics

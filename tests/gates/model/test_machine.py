@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from doseledger.core.layout import Layout
+from doseledger.core.project.layout import Layout
 from doseledger.gates.limits import PreflightLimits, load_thresholds
 from doseledger.gates.model.machine import Machine, describe_machine, judge_machine, look_at_machine, mount_type
 

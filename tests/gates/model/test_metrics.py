@@ -12,7 +12,7 @@ from gates.model.evaluated import LIMITS, digest_of, write_evaluated, write_hist
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_yaml, write_json, write_text
-from doseledger.core.layout import Layout, ModelLayout
+from doseledger.core.project.layout import Layout, ModelLayout
 from doseledger.core.tables import CASE_METRICS, SPLITS, read_table, write_table
 from doseledger.gates.limits import load_thresholds
 from doseledger.gates.model.metrics import judge_metrics

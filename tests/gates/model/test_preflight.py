@@ -14,7 +14,7 @@ import torch
 
 from doseledger.core.case import Case, write_npz
 from doseledger.core.files import read_yaml, sha256_of_file, write_json
-from doseledger.core.layout import Layout
+from doseledger.core.project.layout import Layout
 from doseledger.core.settings import load_settings
 from doseledger.core.tables import SPLITS, read_table, write_table
 from doseledger.gates.limits import PreflightLimits, load_thresholds

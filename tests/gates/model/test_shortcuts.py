@@ -16,10 +16,10 @@ from typer.testing import CliRunner
 
 from doseledger.cli.evaluate import app
 from doseledger.core.case import Case, write_npz
-from doseledger.core.cluster import HERE, local
 from doseledger.core.errors import BadCase, BadInput, NotReady
 from doseledger.core.files import read_yaml, sha256_of_file, to_json, write_json
-from doseledger.core.layout import Layout, ModelLayout
+from doseledger.core.pool.cluster import HERE, local
+from doseledger.core.project.layout import Layout, ModelLayout
 from doseledger.core.settings import load_settings
 from doseledger.core.tables import SPLITS, write_table
 from doseledger.evaluate.shortcuts.ablation import ALTERATIONS, Dose, ablate_case, cut_window, without_nearest_organ

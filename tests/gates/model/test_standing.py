@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from doseledger.core.files import write_json, write_text
-from doseledger.core.layout import Layout
+from doseledger.core.project.layout import Layout
 from doseledger.gates.limits import BadgeLimits, borrowed_limits
 from doseledger.gates.model.standing import find_standing, read_standing, standing_of_run, tell_results
 from doseledger.gates.verdict import Finding, make_verdict, verdict_as_json

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from doseledger.core.case import Case
 from doseledger.core.errors import BadCase, BadInput, SkippedCase
-from doseledger.core.protocol import Protocol, SkipWhen
+from doseledger.core.project.protocol import Protocol, SkipWhen
 from doseledger.core.schema import load_block
 from doseledger.core.tables import CASES, SKIPPED, read_table
 from doseledger.ingest.cohort import IngestCount, IngestRun, ingest

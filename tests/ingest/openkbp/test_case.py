@@ -13,7 +13,7 @@ import pytest
 from doseledger.core.case import Case
 from doseledger.core.errors import BadCase, BadInput, SkippedCase
 from doseledger.core.grid import Grid
-from doseledger.core.protocol import Protocol, SkipWhen, load_protocol
+from doseledger.core.project.protocol import Protocol, SkipWhen, load_protocol
 from doseledger.core.tables import CASES, read_table
 from doseledger.ingest.cohort import IngestCount, IngestRun, ingest
 from doseledger.ingest.openkbp.case import convert_case, find_body

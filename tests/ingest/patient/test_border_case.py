@@ -10,7 +10,7 @@ import pytest
 from pydicom import Dataset
 
 from doseledger.core.errors import BadCase, BadInput
-from doseledger.core.protocol import Protocol
+from doseledger.core.project.protocol import Protocol
 from doseledger.dicom.source import lenient
 from doseledger.evaluate.files.dvh import dvh_of_rtdose
 from doseledger.evaluate.files.gamma import read_dose_file

@@ -9,7 +9,7 @@ import pytest
 
 from doseledger.core.case import Case
 from doseledger.core.errors import BadCase, SkippedCase
-from doseledger.core.protocol import Protocol
+from doseledger.core.project.protocol import Protocol
 from doseledger.ingest.patient.case import Origin, convert_case
 
 POSITIONS = ["HFP", "FFS", "FFP", "HFDL", "HFDR", "FFDL", "FFDR"]

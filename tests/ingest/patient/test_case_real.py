@@ -9,7 +9,7 @@ import pytest
 
 from doseledger.core.errors import BadCase
 from doseledger.core.grid import Grid
-from doseledger.core.protocol import load_protocol
+from doseledger.core.project.protocol import load_protocol
 from doseledger.dicom.contours import stack_contours
 from doseledger.dicom.read_dose import read_dose
 from doseledger.dicom.read_structures import read_contours, read_rois
@@ -113,7 +113,7 @@ def test_a_sarcoma_ingests_without_dose_on_the_cts_own_grid(shared_data):
 
 
 def test_a_tiny_plan_case_is_read_with_its_dicom_links(shared_data, factory, tmp_path):
-    from doseledger.core.protocol import Protocol
+    from doseledger.core.project.protocol import Protocol
 
     files = sorted((shared_data / "dicom" / "rtplans").glob("TinyVMAT*"))
     (tmp_path / "tiny").mkdir()

@@ -15,7 +15,7 @@ from pydicom.tag import Tag
 
 from doseledger.core.case import Case
 from doseledger.core.errors import BadCase
-from doseledger.core.protocol import Protocol
+from doseledger.core.project.protocol import Protocol
 from doseledger.dicom.read_structures import read_contours, read_rois
 from doseledger.ingest.patient.case import Origin, convert_case
 

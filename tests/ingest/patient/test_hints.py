@@ -7,7 +7,7 @@ import random
 import pytest
 
 from doseledger.core.errors import BadCase, SkippedCase
-from doseledger.core.protocol import Protocol, load_protocol
+from doseledger.core.project.protocol import Protocol, load_protocol
 from doseledger.dicom.plan.read import TargetDose
 from doseledger.ingest.names.clues import Clues
 from doseledger.ingest.names.hints import Clue, find_hints

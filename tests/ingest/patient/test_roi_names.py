@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from doseledger.core.errors import BadCase
-from doseledger.core.protocol import Protocol, load_protocol
+from doseledger.core.project.protocol import Protocol, load_protocol
 from doseledger.ingest.patient.roi_names import match_names
 
 PLAIN = ["PTV70", "PTV56", "Prostate", "Rectum", "Bladder", "Femur_L", "Femur_R"]

@@ -7,7 +7,7 @@ import pydicom
 import pytest
 
 from doseledger.core.errors import BadCase, BadInput
-from doseledger.core.protocol import Protocol
+from doseledger.core.project.protocol import Protocol
 from doseledger.dicom.write.objects import to_bytes
 from doseledger.ingest.pack import pack
 from doseledger.ingest.patient.case import Origin, convert_case

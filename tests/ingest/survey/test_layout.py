@@ -11,7 +11,7 @@ import pytest
 from fixtures.dump import GERMAN, SPANISH, DumpedPatient
 
 from doseledger.core.errors import BadInput
-from doseledger.core.protocol import Protocol, load_protocol
+from doseledger.core.project.protocol import Protocol, load_protocol
 from doseledger.dicom.source import read_source
 from doseledger.ingest.cohort import IngestRun, ingest
 from doseledger.ingest.privacy.deidentify import deidentify

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from fixtures.dump import GERMAN, DumpedPatient, fill_dump
 
-from doseledger.core.cluster import local
 from doseledger.core.errors import BadInput
 from doseledger.core.files import to_json
-from doseledger.core.protocol import Protocol, load_protocol
+from doseledger.core.pool.cluster import local
+from doseledger.core.project.protocol import Protocol, load_protocol
 from doseledger.ingest.survey.cohort import Survey, describe_survey, survey_dump
 from doseledger.ingest.survey.record import leftover_rows, write_survey
 

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from doseledger.core.case import Case
-from doseledger.core.cluster import local
 from doseledger.core.errors import BadCase, NotReady
 from doseledger.core.files import sha256_of_file
 from doseledger.core.grid import Grid
+from doseledger.core.pool.cluster import local
 from doseledger.learn.data.inputs import CaseFile, OpenCase, open_case, spec_of
 from doseledger.learn.networks.with_prior import dose_network
 from doseledger.learn.predict.cases import Model, load_model, open_predictor, predict_case

@@ -22,7 +22,7 @@ from doseledger.cli.app import app
 from doseledger.cli.audited import this_machine
 from doseledger.core.errors import BadInput, GateFailed
 from doseledger.core.files import sha256_of_bytes, sha256_of_file, write_json, write_text
-from doseledger.core.layout import Layout
+from doseledger.core.project.layout import Layout
 from doseledger.core.tables import CASES, TEST_SET, write_table
 from doseledger.ledger.audit.anchors import anchor_line, anchor_values, file_anchors, keep_head, ref_anchors
 from doseledger.ledger.audit.check import verify

@@ -19,7 +19,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 
 from doseledger.core.errors import BadCase, BadInput
-from doseledger.core.protocol import Protocol, load_protocol
+from doseledger.core.project.protocol import Protocol, load_protocol
 from doseledger.ledger.bundle import pack as bundle
 from doseledger.ledger.bundle.bitrot import Recorded
 from doseledger.ledger.bundle.manifest import Entry, Source

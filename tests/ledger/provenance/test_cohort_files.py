@@ -11,7 +11,7 @@ from fixtures.projects import copy_cohorts
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_json, read_yaml, write_json, write_text
-from doseledger.core.layout import Layout
+from doseledger.core.project.layout import Layout
 from doseledger.core.settings import Settings, load_settings
 from doseledger.ingest.new_cohort import make_cohort
 from doseledger.ingest.pack import list_sources

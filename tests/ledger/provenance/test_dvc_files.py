@@ -16,7 +16,7 @@ from doseledger.ledger.provenance.outs import recorded_of
 from doseledger.ledger.provenance.recorded import dvc_hashes, settings_of_run, stages_of_model
 from doseledger.ledger.provenance.snapshot import cached_file, workspace_snapshot
 from doseledger.ledger.provenance.stamp import stage_outs
-from doseledger.ledger.runs.rows import rows_of_snapshot
+from doseledger.ledger.runs.listing.rows import rows_of_snapshot
 
 OUT = {"path": "a.csv", "hash": "md5", "md5": "0" * 32}
 NO_LOCKS: list[Any] = [

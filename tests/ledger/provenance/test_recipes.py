@@ -14,7 +14,7 @@ import pytest
 from doseledger.core.case import Case
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_yaml, sha256_of_file, write_text
-from doseledger.core.layout import Layout
+from doseledger.core.project.layout import Layout
 from doseledger.core.settings import load_settings
 from doseledger.core.tables import SPLITS, write_table
 from doseledger.learn.kinds import recipe_of

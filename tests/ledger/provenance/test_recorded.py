@@ -11,7 +11,7 @@ import pytest
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_yaml, write_json, write_text
-from doseledger.core.layout import Layout
+from doseledger.core.project.layout import Layout
 from doseledger.core.settings import load_settings
 from doseledger.learn.kinds import recipe_of
 from doseledger.ledger.provenance.baseline import settings_change

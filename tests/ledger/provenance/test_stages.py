@@ -12,7 +12,7 @@ from fixtures.pipeline import COHORT, MODELS, Resolved, resolve_pipeline
 
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import read_json, sha256_of_bytes, write_json, write_text
-from doseledger.core.layout import Layout
+from doseledger.core.project.layout import Layout
 from doseledger.core.settings import Settings, load_settings
 from doseledger.ledger.provenance import stages as module
 from doseledger.ledger.provenance.recipes import put_recipe

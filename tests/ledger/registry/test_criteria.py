@@ -10,7 +10,7 @@ import pytest
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_yaml, write_json
-from doseledger.core.layout import Layout
+from doseledger.core.project.layout import Layout
 from doseledger.gates.limits import load_thresholds
 from doseledger.ledger.registry.criteria import CHECKS, Criterion, Evidence, judge_phase, load_criteria
 from doseledger.ledger.registry.tag import Promotion, Version

@@ -26,8 +26,8 @@ from doseledger.cli.train import parent_in
 from doseledger.core.case import Case, write_npz
 from doseledger.core.errors import BadInput, DoseledgerError, NotReady
 from doseledger.core.files import read_json, read_yaml, sha256_of_file, write_json, write_text
-from doseledger.core.layout import Layout
-from doseledger.core.protocol import load_goals, load_protocol
+from doseledger.core.project.layout import Layout
+from doseledger.core.project.protocol import load_goals, load_protocol
 from doseledger.core.settings import load_settings
 from doseledger.core.tables import CASES, SKIPPED, SPLITS, TEST_SET, write_table
 from doseledger.evaluate.case import Yardsticks

@@ -18,8 +18,8 @@ import pytest
 
 from doseledger.core.case import write_npz
 from doseledger.core.files import read_json, sha256_of_file, sha256_of_json, write_json, write_text
-from doseledger.core.layout import Layout, ModelLayout
-from doseledger.core.protocol import load_goals, load_protocol
+from doseledger.core.project.layout import Layout, ModelLayout
+from doseledger.core.project.protocol import load_goals, load_protocol
 from doseledger.core.tables import SPLITS, read_table
 from doseledger.evaluate.case import Yardsticks
 from doseledger.gates.verdict import make_verdict, verdict_as_json, write_verdict

@@ -11,9 +11,9 @@ import pytest
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import write_text
 from doseledger.ledger.runs.experiment import Plan, fill_note, new_note
-from doseledger.ledger.runs.index import gather_runs
+from doseledger.ledger.runs.listing.index import gather_runs
+from doseledger.ledger.runs.listing.rows import RunRow
 from doseledger.ledger.runs.prerun import Readiness, examine_readiness
-from doseledger.ledger.runs.rows import RunRow
 
 TODAY = date(2026, 3, 1)
 PLAN = Plan("dvh-term", "dose_unet", "a DVH term lowers the error", ("mae_gy < 100", "gamma_3_3_global_percent >= 101"))

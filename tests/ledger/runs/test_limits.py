@@ -14,7 +14,7 @@ import pytest
 from doseledger.core.errors import BadInput
 from doseledger.core.files import write_json
 from doseledger.ledger.runs.files import files_of_archive
-from doseledger.ledger.runs.query import parse_condition
+from doseledger.ledger.runs.listing.query import parse_condition
 from doseledger.ledger.runs.recompute import differs
 from doseledger.ledger.runs.training_check import _end, history
 

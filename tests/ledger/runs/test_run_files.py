@@ -8,7 +8,7 @@ import pytest
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_yaml, write_text
-from doseledger.core.layout import Layout
+from doseledger.core.project.layout import Layout
 from doseledger.ledger.runs.files import files_of_model, files_of_pipeline, trained_models
 
 

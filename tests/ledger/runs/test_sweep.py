@@ -12,8 +12,7 @@ import pandas as pd
 import pytest
 
 from doseledger.core.errors import BadInput, NotReady
-from doseledger.core.layout import Layout
-from doseledger.ledger.provenance.revisions import Revision
+from doseledger.core.project.layout import Layout
 from doseledger.ledger.runs import sweep as module
 from doseledger.ledger.runs.sweep import Range, Search, describe_sweep, read_range, run_trial, sweep
 
@@ -127,7 +126,7 @@ def test_a_trial_is_an_experiment_that_ends_with_training(
 
     monkeypatch.setattr(module.subprocess, "run", run)
     monkeypatch.setattr(module, "fetch_file", fetch)
-    monkeypatch.setattr(module, "experiments", lambda root: [Revision("c" * 40, "", "", experiment="s-0")])
+    monkeypatch.setattr(module, "experiment_commits", lambda root: {"s-0": "c" * 40})
     at = Layout(repository, "phantom").model("dose_unet")
     values = {"lr": 0.003, "dose_unet.loss.dvh": 0.1}
     assert run_trial(tmp_path, at, "s-0", values, message="a trial") == 2.5

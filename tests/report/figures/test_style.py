@@ -15,7 +15,7 @@ from matplotlib.text import Text
 
 from doseledger.core.case import Case
 from doseledger.core.errors import BadCase, BadInput
-from doseledger.core.protocol import Goal
+from doseledger.core.project.protocol import Goal
 from doseledger.report.figures.curves import (  # fmt: skip
     StructureCurves,
     plot_differences,

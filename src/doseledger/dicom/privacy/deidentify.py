@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID_dictionary
 
 from doseledger.core.errors import BadCase, BadInput
-from doseledger.core.protocol import Phi
+from doseledger.core.project.protocol import Phi
 from doseledger.dicom.privacy.attributes import DUMMY_ATTRIBUTES, DUMMY_TEXT, EMPTY_ATTRIBUTES
 from doseledger.dicom.privacy.phi import PRIVATE_PREFIX, kind_of_element
 

@@ -20,7 +20,7 @@ from pydicom.datadict import dictionary_VR, keyword_for_tag
 from pydicom.tag import BaseTag, Tag
 
 from doseledger.core.errors import BadCase
-from doseledger.core.protocol import Phi
+from doseledger.core.project.protocol import Phi
 from doseledger.dicom.privacy.attributes import (
     CURVE_GROUPS,
     DATE_VRS,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import to_yaml, write_text
-from doseledger.core.protocol import GoalSet, load_goals, load_protocol
+from doseledger.core.project.protocol import GoalSet, load_goals, load_protocol
 from doseledger.dosimetry.fractionation import convert_goals
 from doseledger.dosimetry.goals import lint_goals
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from doseledger.core.case import Case
 from doseledger.core.errors import BadCase
-from doseledger.core.layout import ModelLayout
+from doseledger.core.project.layout import ModelLayout
 from doseledger.core.types import Array, IntTriple, Singles
 from doseledger.evaluate.overlap import masks_of
 from doseledger.evaluate.predictions import load_labels

@@ -14,11 +14,11 @@ import torch
 from numpy.typing import NDArray
 
 from doseledger.core.case import Case
-from doseledger.core.cluster import HERE, Scale
 from doseledger.core.errors import BadCase, BadInput
-from doseledger.core.fanout import over_cases
 from doseledger.core.files import sha256_of_file
-from doseledger.core.layout import ModelLayout
+from doseledger.core.pool.cluster import HERE, Scale
+from doseledger.core.pool.fanout import over_cases
+from doseledger.core.project.layout import ModelLayout
 from doseledger.core.tables import SPLITS, read_table, rows_of_fold
 from doseledger.core.types import Tell
 from doseledger.evaluate.predictions import load_labels, load_prediction

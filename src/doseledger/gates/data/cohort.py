@@ -11,13 +11,13 @@ from typing import Any
 import pandas as pd
 
 from doseledger.core.case import Case
-from doseledger.core.cluster import Scale
 from doseledger.core.errors import BadCase, BadInput
-from doseledger.core.fanout import over_cases
 from doseledger.core.files import sha256_of_file
-from doseledger.core.layout import Layout
 from doseledger.core.limit import keeps
-from doseledger.core.protocol import Protocol, load_protocol
+from doseledger.core.pool.cluster import Scale
+from doseledger.core.pool.fanout import over_cases
+from doseledger.core.project.layout import Layout
+from doseledger.core.project.protocol import Protocol, load_protocol
 from doseledger.core.tables import (
     CASES,
     SKIPPED,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from doseledger.core.case import Case
 from doseledger.core.errors import BadInput
 from doseledger.core.limit import keeps
-from doseledger.core.protocol import Protocol
+from doseledger.core.project.protocol import Protocol
 from doseledger.gates.data.validity import judge_valid_dose
 from doseledger.gates.limits import DataLimits, DoseUnitLimits, ParityLimits
 from doseledger.gates.verdict import Finding

@@ -10,7 +10,7 @@ import numpy as np
 from doseledger.core.case import Case
 from doseledger.core.grid import Grid
 from doseledger.core.limit import breaks
-from doseledger.core.protocol import Protocol
+from doseledger.core.project.protocol import Protocol
 from doseledger.gates.verdict import Finding
 
 # DICOM decimal strings carry about this much; a grid that is further off is another grid.

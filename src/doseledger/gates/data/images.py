@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from doseledger.core.case import Case
-from doseledger.core.protocol import Protocol
+from doseledger.core.project.protocol import Protocol
 from doseledger.gates.data.placement import judge_dose_place, judge_placement, measure_placement
 from doseledger.gates.data.slices import judge_slices, measure_slices
 from doseledger.gates.features import Row

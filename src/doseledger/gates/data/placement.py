@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from doseledger.core.case import Case
 from doseledger.core.grid import IntTriple, Triple, box_around
 from doseledger.core.limit import keeps
-from doseledger.core.protocol import Protocol
+from doseledger.core.project.protocol import Protocol
 from doseledger.gates.limits import ImageLimits, SignLimit
 from doseledger.gates.verdict import Finding, Severity
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from doseledger.core.case import Case
-from doseledger.core.protocol import Protocol
+from doseledger.core.project.protocol import Protocol
 from doseledger.gates.verdict import Finding
 
 

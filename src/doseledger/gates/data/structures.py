@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from doseledger.core.case import Case
 from doseledger.core.limit import keeps
-from doseledger.core.protocol import Protocol
+from doseledger.core.project.protocol import Protocol
 from doseledger.gates.limits import BodyLimits, DataLimits, Order
 from doseledger.gates.verdict import Finding
 

@@ -11,7 +11,7 @@ from scipy.ndimage import binary_fill_holes
 from doseledger.core.case import Case
 from doseledger.core.grid import Grid
 from doseledger.core.limit import keeps
-from doseledger.core.protocol import Protocol
+from doseledger.core.project.protocol import Protocol
 from doseledger.gates.limits import ValidDoseLimits
 from doseledger.gates.verdict import Finding
 

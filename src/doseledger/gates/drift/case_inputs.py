@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 
 from doseledger.core.case import Case
-from doseledger.core.cluster import Scale
 from doseledger.core.errors import BadCase, BadInput
-from doseledger.core.fanout import over_cases
 from doseledger.core.grid import box_around
-from doseledger.core.protocol import Protocol
+from doseledger.core.pool.cluster import Scale
+from doseledger.core.pool.fanout import over_cases
+from doseledger.core.project.protocol import Protocol
 from doseledger.core.types import Tell
 from doseledger.gates.features import Row, is_mr, measure_anatomy, measure_image
 

@@ -13,13 +13,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from doseledger.core.cluster import Scale
 from doseledger.core.code import code_digest
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.files import sha256_of_file, sha256_of_json
-from doseledger.core.layout import Layout
 from doseledger.core.limit import keeps
-from doseledger.core.protocol import load_protocol
+from doseledger.core.pool.cluster import Scale
+from doseledger.core.project.layout import Layout
+from doseledger.core.project.protocol import load_protocol
 from doseledger.core.tables import SPLITS, read_table, rows_of_fold
 from doseledger.core.types import Tell
 from doseledger.gates.drift.case_inputs import SHARE, tabulate_inputs

@@ -15,11 +15,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from doseledger.core.case import read_meta
-from doseledger.core.cluster import Scale
 from doseledger.core.code import code_digest
 from doseledger.core.errors import BadInput
 from doseledger.core.files import sha256_of_file, sha256_of_json
-from doseledger.core.protocol import Protocol
+from doseledger.core.pool.cluster import Scale
+from doseledger.core.project.protocol import Protocol
 from doseledger.core.tables import CASES, read_table
 from doseledger.core.types import Tell
 from doseledger.gates.drift.case_inputs import tabulate_inputs

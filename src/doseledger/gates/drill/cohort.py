@@ -10,10 +10,10 @@ from zlib import crc32
 import numpy as np
 
 from doseledger.core.case import Case, check_form
-from doseledger.core.cluster import Scale
 from doseledger.core.errors import BadCase, BadInput
-from doseledger.core.fanout import over_cases
-from doseledger.core.layout import Layout
+from doseledger.core.pool.cluster import Scale
+from doseledger.core.pool.fanout import over_cases
+from doseledger.core.project.layout import Layout
 from doseledger.core.types import Tell
 from doseledger.gates.data.cohort import CaseReport, judge_loaded
 from doseledger.gates.digests import data_digest

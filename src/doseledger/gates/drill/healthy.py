@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from doseledger.core.cluster import Scale
 from doseledger.core.errors import BadInput
-from doseledger.core.fanout import over_cases
-from doseledger.core.layout import Layout
-from doseledger.core.protocol import Protocol, load_protocol
+from doseledger.core.pool.cluster import Scale
+from doseledger.core.pool.fanout import over_cases
+from doseledger.core.project.layout import Layout
+from doseledger.core.project.protocol import Protocol, load_protocol
 from doseledger.core.tables import CASES, SPLITS, read_table, rows_of_fold
 from doseledger.core.types import Tell
 from doseledger.gates import suites

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from doseledger.core.case import Case
-from doseledger.core.protocol import Protocol
+from doseledger.core.project.protocol import Protocol
 from doseledger.core.types import Array, Mask
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from doseledger.core.errors import BadInput, DoseledgerError
 from doseledger.core.files import read_json, sha256_of_json
-from doseledger.core.layout import ModelLayout
+from doseledger.core.project.layout import ModelLayout
 from doseledger.gates.limits import borrowed_limits, load_thresholds
 from doseledger.gates.model.metrics import judge_metrics
 from doseledger.gates.model.shortcuts import judge_shortcuts

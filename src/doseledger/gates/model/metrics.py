@@ -11,8 +11,8 @@ import pandas as pd
 from doseledger.core.code import code_digest
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_json, sha256_of_file, sha256_of_json
-from doseledger.core.layout import ModelLayout
 from doseledger.core.limit import keeps
+from doseledger.core.project.layout import ModelLayout
 from doseledger.core.tables import SPLITS, read_case_metrics, read_table, rows_of_fold
 from doseledger.evaluate.overlap import measure_of
 from doseledger.evaluate.summary import DETAILS

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from doseledger.core.errors import BadCase, BadInput, NotReady
-from doseledger.core.layout import ModelLayout
+from doseledger.core.project.layout import ModelLayout
 from doseledger.gates.limits import PreflightLimits, load_thresholds
 from doseledger.gates.model.machine import Machine, describe_machine, judge_machine, look_at_machine
 from doseledger.gates.run_digest import run_digest

@@ -14,7 +14,7 @@ from doseledger.core.code import code_digest
 from doseledger.core.damage import refuse_damage
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import read_json, sha256_of_file, sha256_of_json
-from doseledger.core.layout import ModelLayout
+from doseledger.core.project.layout import ModelLayout
 from doseledger.core.tables import SPLITS, read_table, rows_of_fold
 from doseledger.evaluate.shortcuts.ablation import ALTERATIONS
 from doseledger.evaluate.shortcuts.measure import shortcut_numbers

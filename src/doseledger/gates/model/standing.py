@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from doseledger.core.sheet import format_number, plural
-from doseledger.core.words import GAMMA, in_words, spell_metric
+from doseledger.core.text.sheet import format_number, plural
+from doseledger.core.text.words import GAMMA, in_words, spell_metric
 
 if TYPE_CHECKING:
     from doseledger.gates.limits import BadgeLimits

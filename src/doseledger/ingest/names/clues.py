@@ -9,7 +9,7 @@ import numpy as np
 import pydicom
 
 from doseledger.core.errors import BadCase, BadInput
-from doseledger.core.protocol import Protocol
+from doseledger.core.project.protocol import Protocol
 from doseledger.dicom.plan.read import TargetDose, read_prescription
 from doseledger.dicom.read_structures import Roi, read_contours
 from doseledger.dicom.values import MALFORMED

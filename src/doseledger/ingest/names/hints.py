@@ -13,7 +13,7 @@ from difflib import SequenceMatcher
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from doseledger.core.protocol import Protocol, Structure, folded
+from doseledger.core.project.protocol import Protocol, Structure, folded
 from doseledger.ingest.names.nomenclature import NameParts, Side, load_organs, read_name
 
 # Prescriptions are round numbers; 0.1 Gy allows for a fraction dose that was rounded to 1 cGy.

@@ -13,7 +13,7 @@ from doseledger.core.errors import BadCase, BadInput, SkippedCase
 from doseledger.core.files import sha256_of_json
 from doseledger.core.grid import Grid, box_around, resample_linear
 from doseledger.core.limit import keeps
-from doseledger.core.protocol import Crop, Protocol
+from doseledger.core.project.protocol import Crop, Protocol
 from doseledger.core.types import Array, HuArray, Mask, Singles
 from doseledger.dicom.distance import signed_distance
 from doseledger.dicom.read_image import AIR_HU

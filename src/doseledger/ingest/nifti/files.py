@@ -13,7 +13,7 @@ from typing import Any
 from doseledger.core.damage import DAMAGED, describe
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.files import read_json, sha256_of_bytes, sha256_of_json
-from doseledger.core.protocol import Protocol, folded
+from doseledger.core.project.protocol import Protocol, folded
 from doseledger.dicom.source import read_members
 from doseledger.ingest.nifti.volume import unpack
 from doseledger.ingest.raw import find_sources, name_each

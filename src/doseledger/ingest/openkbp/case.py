@@ -12,7 +12,7 @@ from scipy import ndimage
 from doseledger.core.case import Case
 from doseledger.core.errors import BadCase
 from doseledger.core.grid import Grid
-from doseledger.core.protocol import Protocol
+from doseledger.core.project.protocol import Protocol
 from doseledger.dicom.distance import signed_distance
 from doseledger.dicom.source import source_digest
 from doseledger.ingest.openkbp.files import Patient, read_patient

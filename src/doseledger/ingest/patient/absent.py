@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from doseledger.core.errors import BadCase, SkippedCase
-from doseledger.core.protocol import Protocol, Structure, folded
+from doseledger.core.project.protocol import Protocol, Structure, folded
 from doseledger.ingest.names.clues import Clues
 from doseledger.ingest.names.hints import DOSE_TOLERANCE_GY, Clue, Hint, find_hints
 

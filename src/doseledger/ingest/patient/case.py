@@ -13,7 +13,7 @@ from doseledger.core.case import Case
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.grid import MOST_OUTSIDE_PERCENT, Grid
 from doseledger.core.limit import keeps
-from doseledger.core.protocol import Protocol
+from doseledger.core.project.protocol import Protocol
 from doseledger.dicom.read import Link
 from doseledger.dicom.source import source_digest
 from doseledger.ingest.patient.native_dvh import native_statistics

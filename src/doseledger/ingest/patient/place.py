@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from doseledger.core.errors import BadCase
 from doseledger.core.grid import Grid, box_around, resample_linear
-from doseledger.core.protocol import Crop, Protocol
+from doseledger.core.project.protocol import Crop, Protocol
 from doseledger.dicom.contours import Stack, fill
 from doseledger.dicom.distance import signed_distance
 from doseledger.dicom.read_dose import Dose

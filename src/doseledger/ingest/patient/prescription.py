@@ -5,7 +5,7 @@ from __future__ import annotations
 import pydicom
 
 from doseledger.core.errors import BadCase
-from doseledger.core.protocol import Protocol, folded
+from doseledger.core.project.protocol import Protocol, folded
 from doseledger.dicom.plan.read import TargetDose, read_prescription
 from doseledger.dicom.read_structures import Roi
 from doseledger.ingest.names.hints import DOSE_TOLERANCE_GY

@@ -11,7 +11,7 @@ from pydicom import Dataset
 
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.grid import Grid
-from doseledger.core.protocol import Protocol
+from doseledger.core.project.protocol import Protocol
 from doseledger.dicom.contours import Contour, Stack, beyond_image, stack_contours
 from doseledger.dicom.dose_parts import read_parts
 from doseledger.dicom.plan.check import check_rtplan

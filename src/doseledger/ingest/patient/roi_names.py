@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypedDict
 
 from doseledger.core.errors import BadCase
-from doseledger.core.protocol import Protocol, Structure, folded
+from doseledger.core.project.protocol import Protocol, Structure, folded
 from doseledger.ingest.names.clues import NO_CLUES, Clues
 from doseledger.ingest.patient.absent import Absence, refuse_absent
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from doseledger.core.code import code_digest
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.files import atomic_path, sha256_of_json
-from doseledger.core.protocol import Phi, Protocol
+from doseledger.core.project.protocol import Phi, Protocol
 from doseledger.dicom.privacy.deidentify import Pseudonymiser, deidentify_dataset
 from doseledger.dicom.privacy.phi import refuse_phi
 from doseledger.dicom.source import SourceFile, in_file, lenient, read_source, scan_source, source_digest

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from doseledger.core.protocol import DicomObject, Protocol
+from doseledger.core.project.protocol import DicomObject, Protocol
 from doseledger.dicom.files.headers import DumpFile
 from doseledger.ingest.survey.objects import NOT_TREATING, Dose, PatientObjects, Plan, Series, StructureSet
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from doseledger.core.cluster import HERE, Scale
-from doseledger.core.fanout import over_cases
-from doseledger.core.protocol import Phi, Protocol
+from doseledger.core.pool.cluster import HERE, Scale
+from doseledger.core.pool.fanout import over_cases
+from doseledger.core.project.protocol import Phi, Protocol
 from doseledger.core.types import Tell
 from doseledger.ingest.names.nomenclature import Side, read_name, standard_name
 from doseledger.ingest.survey.choice import RULE

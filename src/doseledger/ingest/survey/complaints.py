@@ -11,7 +11,7 @@ import pydicom
 
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.grid import Grid
-from doseledger.core.protocol import Protocol, Structure, folded
+from doseledger.core.project.protocol import Protocol, Structure, folded
 from doseledger.dicom.frames import is_localizer, planes_of
 from doseledger.dicom.pixels import check_header
 from doseledger.dicom.read_dose import frames_note, read_dose_grid, read_scaling

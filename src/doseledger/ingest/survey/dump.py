@@ -9,7 +9,7 @@ from pathlib import Path
 import pydicom
 
 from doseledger.core.errors import BadCase, BadInput
-from doseledger.core.protocol import Phi
+from doseledger.core.project.protocol import Phi
 from doseledger.dicom.files.headers import DumpFile, is_dicom, read_header, read_whole, unfollowed, walk_dump
 from doseledger.dicom.privacy.phi import scan_phi
 from doseledger.dicom.source import SourceFile, lenient

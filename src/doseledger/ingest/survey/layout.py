@@ -9,7 +9,7 @@ from pathlib import Path
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import atomic_path
-from doseledger.core.protocol import Protocol
+from doseledger.core.project.protocol import Protocol
 from doseledger.ingest.survey.choice import RULE
 from doseledger.ingest.survey.cohort import Row, survey_dump
 from doseledger.ingest.survey.dump import check_dump

@@ -9,7 +9,7 @@ from typing import Any
 
 import pydicom
 
-from doseledger.core.protocol import Protocol
+from doseledger.core.project.protocol import Protocol
 from doseledger.dicom.files.headers import read_whole
 from doseledger.dicom.plan.beams import treatment_beams
 from doseledger.dicom.plan.read import Prescription, read_prescription, summarise_plan

@@ -11,7 +11,7 @@ from typing import Any
 
 from doseledger.core.errors import BadCase, BadInput, SkippedCase
 from doseledger.core.grid import Grid
-from doseledger.core.protocol import Phi, Protocol
+from doseledger.core.project.protocol import Phi, Protocol
 from doseledger.dicom.files.headers import DumpFile
 from doseledger.dicom.read_image import read_image_grid
 from doseledger.dicom.read_structures import Roi, read_rois

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from doseledger.core.errors import BadInput
-from doseledger.core.protocol import Protocol
+from doseledger.core.project.protocol import Protocol
 
 # Names of ROIs by structure, each with why it may be it.
 Proposals = dict[str, dict[str, str]]

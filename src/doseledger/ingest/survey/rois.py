@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from doseledger.core.errors import BadCase
-from doseledger.core.protocol import Protocol
+from doseledger.core.project.protocol import Protocol
 from doseledger.dicom.read_structures import Roi, read_contours
 from doseledger.dicom.values import MALFORMED
 from doseledger.ingest.body import find_body_roi

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from doseledger.core.case import write_npz
-from doseledger.core.cluster import HERE, Scale
 from doseledger.core.errors import BadCase
-from doseledger.core.fanout import over_cases
 from doseledger.core.files import atomic_path
+from doseledger.core.pool.cluster import HERE, Scale
+from doseledger.core.pool.fanout import over_cases
 from doseledger.core.tables import SPLITS, read_table
 from doseledger.core.types import IntTriple, Tell
 from doseledger.learn.data.inputs import CaseFile, OpenCase, Window, case_files, defined_voxels, open_case

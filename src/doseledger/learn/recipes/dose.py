@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from doseledger.core.errors import BadInput
-from doseledger.core.protocol import PhysicsMap
+from doseledger.core.project.protocol import PhysicsMap
 from doseledger.core.schema import Block
 from doseledger.learn.recipes.network import AnyNetwork, CascadeRecipe, NetworkRecipe
 

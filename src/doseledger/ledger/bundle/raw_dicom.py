@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from doseledger.core.damage import DAMAGED, refuse_bomb
 from doseledger.core.errors import BadCase, BadInput
-from doseledger.core.protocol import Protocol
+from doseledger.core.project.protocol import Protocol
 from doseledger.dicom.privacy.phi import refuse_phi
 from doseledger.dicom.source import PREAMBLE_BYTES, SourceFile, parse_dataset
 from doseledger.parity.check import NPZ

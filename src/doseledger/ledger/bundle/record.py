@@ -11,8 +11,8 @@ from typing import Any
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_mapping, sha256_of_bytes, sha256_of_file, to_json
-from doseledger.core.protocol import Protocol
-from doseledger.core.template import render_markdown
+from doseledger.core.project.protocol import Protocol
+from doseledger.core.text.template import render_markdown
 from doseledger.ledger.bundle.bitrot import LOCK
 from doseledger.ledger.bundle.manifest import (
     CONTRACT,

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from doseledger.core.errors import BadInput
-from doseledger.core.layout import SYNTHETIC_COHORT, Layout
-from doseledger.core.protocol import Protocol, load_goals, load_protocol
+from doseledger.core.project.layout import SYNTHETIC_COHORT, Layout
+from doseledger.core.project.protocol import Protocol, load_goals, load_protocol
 from doseledger.core.settings import Settings
-from doseledger.core.sheet import plural
 from doseledger.core.tables import RAW, TEST_SET, read_table
+from doseledger.core.text.sheet import plural
 from doseledger.dosimetry.goals import lint_goals
 from doseledger.gates.limits import Thresholds, load_thresholds
 from doseledger.gates.suites import read_suite

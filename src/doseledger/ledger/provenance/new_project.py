@@ -8,7 +8,7 @@ from pathlib import Path
 from doseledger.core.code import SOURCE
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import write_text
-from doseledger.core.layout import PIPELINE_FILE, PROJECT_FILES, PROJECT_FOLDERS
+from doseledger.core.project.layout import PIPELINE_FILE, PROJECT_FILES, PROJECT_FOLDERS
 from doseledger.ledger.provenance.git import run_git
 
 # In a clone what a project is laid out with lies at the root, in a wheel in this folder.

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from doseledger.core.errors import BadInput, NotReady
-from doseledger.core.layout import HASHED_FOLDERS, LOCK_FILE
+from doseledger.core.project.layout import HASHED_FOLDERS, LOCK_FILE
 from doseledger.ledger.provenance.dvc_files import DIR, folder_files, lock_stages
 from doseledger.ledger.provenance.dvc_project import cache_folder
 from doseledger.ledger.provenance.recorded import MODEL_STAGES

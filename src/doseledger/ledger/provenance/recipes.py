@@ -9,7 +9,7 @@ from typing import Any
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_yaml, write_text
-from doseledger.core.layout import Layout
+from doseledger.core.project.layout import Layout
 from doseledger.core.settings import load_settings
 from doseledger.core.tables import SPLITS, read_table
 from doseledger.learn.data.fingerprint import fingerprint

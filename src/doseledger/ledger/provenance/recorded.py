@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from doseledger.core.errors import BadInput
-from doseledger.core.layout import PARAMS_FILE
+from doseledger.core.project.layout import PARAMS_FILE
 from doseledger.learn.kinds import full_block
 from doseledger.ledger.provenance.dvc_files import read_lock
 

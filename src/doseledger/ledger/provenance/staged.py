@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from doseledger.core.errors import NotReady
-from doseledger.core.layout import PROJECT_FOLDERS
+from doseledger.core.project.layout import PROJECT_FOLDERS
 from doseledger.ledger.provenance.git import ask_git
 from doseledger.ledger.provenance.revisions import read_blobs
 from doseledger.ledger.provenance.stamp import cached_outs

@@ -13,8 +13,8 @@ from typing import Any
 from doseledger.core.code import reached_code
 from doseledger.core.errors import NotReady
 from doseledger.core.files import all_or_none, read_json, sha256_of_file, write_json
-from doseledger.core.layout import Layout, ModelLayout
-from doseledger.core.protocol import load_goals, load_protocol
+from doseledger.core.project.layout import Layout, ModelLayout
+from doseledger.core.project.protocol import load_goals, load_protocol
 from doseledger.core.settings import Settings
 from doseledger.gates.digests import DATA_JUDGE
 from doseledger.gates.limits import DEFAULT, borrowed_limits, load_thresholds
@@ -35,7 +35,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "drift": ("doseledger.gates.drift.judge", "doseledger.report.gate_pages"),
     "deliver": ("doseledger.deliver.cohort",),
     "judge": ("doseledger.gates.model.judge",),
-    "report": ("doseledger.report.run",),
+    "report": ("doseledger.report.model.run",),
     "report_data": ("doseledger.report.data",),
     "gate": ("doseledger.gates.verdict",),
 }

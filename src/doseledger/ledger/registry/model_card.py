@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from doseledger.core.sheet import plural
+from doseledger.core.text.sheet import plural
 from doseledger.gates.model.standing import Standing
 from doseledger.ledger.runs.facts import RunFacts, fold_rows
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from doseledger.core.errors import DoseledgerError, NotReady
 from doseledger.core.files import sha256_of_file, sha256_of_json
-from doseledger.core.layout import SYNTHETIC_COHORT, Layout, ModelLayout
+from doseledger.core.project.layout import SYNTHETIC_COHORT, Layout, ModelLayout
 from doseledger.core.tables import CASES, TEST_SET, read_table
 from doseledger.gates.model.standing import standing_of_run
 from doseledger.ledger.provenance.dvc_project import changed_stages

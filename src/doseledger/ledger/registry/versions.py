@@ -9,7 +9,7 @@ from typing import Any
 
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import sha256_of_file, sha256_of_json
-from doseledger.core.layout import Layout
+from doseledger.core.project.layout import Layout
 from doseledger.gates.limits import MetricLimit, load_thresholds
 from doseledger.ledger.audit.anchors import anchor_line, anchor_values, ref_anchors, tag_anchors
 from doseledger.ledger.audit.check import verify
@@ -26,7 +26,7 @@ from doseledger.ledger.registry.criteria import (
 from doseledger.ledger.registry.release import Release, first_test_case, missing_for_version, version_record
 from doseledger.ledger.registry.reproduce import predict_again, this_machine
 from doseledger.ledger.registry.tag import FORMAT_VERSION, NAME, Version, compose_message, find_version, read_versions
-from doseledger.ledger.runs.tables import HEADLINE
+from doseledger.ledger.runs.listing.tables import HEADLINE
 
 Tell = Callable[[str], None]
 

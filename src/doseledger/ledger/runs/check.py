@@ -8,7 +8,7 @@ from pathlib import Path
 
 from doseledger.core.errors import DoseledgerError
 from doseledger.core.files import sha256_of_file, sha256_of_json
-from doseledger.core.layout import LOCK_FILE
+from doseledger.core.project.layout import LOCK_FILE
 from doseledger.gates.model.metrics import judge_cases
 from doseledger.gates.verdict import Finding, Verdict, make_verdict
 from doseledger.ledger.provenance.outs import OF_A_RUN, changed_outs, cure, full_names, recorded_of

@@ -15,7 +15,7 @@ from doseledger.core.damage import DAMAGED
 from doseledger.ledger.provenance.git import run_git
 from doseledger.ledger.provenance.staged import data_in_git
 from doseledger.ledger.provenance.stamp import PARAMS_FILE
-from doseledger.ledger.runs.index import is_alive, rows_of_states
+from doseledger.ledger.runs.listing.index import is_alive, rows_of_states
 
 DVC_TEMPORARY = Path(".dvc") / "tmp"
 # Refs that DVC sets while an experiment runs, and takes away when it ends; the one of the last result it keeps.

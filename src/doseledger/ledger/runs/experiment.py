@@ -13,14 +13,14 @@ from typing import Any
 from doseledger.core.damage import refuse_damage
 from doseledger.core.errors import BadInput
 from doseledger.core.files import parse_yaml, read_yaml, write_text
-from doseledger.core.sheet import MISSING, format_number
+from doseledger.core.text.sheet import MISSING, format_number
 from doseledger.ledger.provenance.recorded import declared_settings
 from doseledger.ledger.provenance.stamp import PARAMS_FILE
 from doseledger.ledger.runs.files import GATES
+from doseledger.ledger.runs.listing.query import columns_in, parse_condition
+from doseledger.ledger.runs.listing.rows import SHORT_NAMES, RunRow
+from doseledger.ledger.runs.listing.tables import HEADLINE
 from doseledger.ledger.runs.prerun import Readiness
-from doseledger.ledger.runs.query import columns_in, parse_condition
-from doseledger.ledger.runs.rows import SHORT_NAMES, RunRow
-from doseledger.ledger.runs.tables import HEADLINE
 
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 CRITERION = re.compile(r"^- `(?P<text>[^`]+)`\s*$", re.MULTILINE)

@@ -13,8 +13,8 @@ import pandas as pd
 from doseledger.core.damage import refuse_damage
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import read_json
-from doseledger.core.layout import ModelLayout
-from doseledger.core.protocol import GoalSet, Protocol, load_goals, load_protocol
+from doseledger.core.project.layout import ModelLayout
+from doseledger.core.project.protocol import GoalSet, Protocol, load_goals, load_protocol
 from doseledger.core.tables import (
     CASES,
     DVH_METRICS,

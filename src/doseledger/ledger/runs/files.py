@@ -9,7 +9,7 @@ from typing import Any
 
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import read_json, read_yaml, sha256_of_json
-from doseledger.core.layout import PARAMS_FILE, Layout, ModelLayout, VerdictPaths
+from doseledger.core.project.layout import PARAMS_FILE, Layout, ModelLayout, VerdictPaths
 
 # As `evaluate` calls it, whose import would cost a second.
 DETAILS = "details.json"

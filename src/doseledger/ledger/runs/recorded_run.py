@@ -6,7 +6,7 @@ from pathlib import Path
 
 from doseledger.core.errors import NotReady
 from doseledger.core.files import write_text
-from doseledger.core.layout import ModelLayout
+from doseledger.core.project.layout import ModelLayout
 from doseledger.evaluate.pooling import EvaluatedRun
 from doseledger.ledger.provenance.dvc_project import fetch_file
 from doseledger.ledger.provenance.git import run_git

@@ -15,7 +15,7 @@ import numpy as np
 
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import read_yaml
-from doseledger.core.layout import ModelLayout
+from doseledger.core.project.layout import ModelLayout
 from doseledger.core.types import Tell
 from doseledger.learn.run import monitored_in
 from doseledger.ledger.provenance.dvc_project import fetch_file

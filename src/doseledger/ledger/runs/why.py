@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from doseledger.core.errors import BadInput
-from doseledger.core.layout import LOCK_FILE, PARAMS_FILE, PIPELINE_FILE, Layout, Machine
+from doseledger.core.project.layout import LOCK_FILE, PARAMS_FILE, PIPELINE_FILE, Layout, Machine
 from doseledger.core.settings import Settings
-from doseledger.core.sheet import as_text, make_table, plural
+from doseledger.core.text.sheet import as_text, make_table, plural
 from doseledger.ledger.audit.log import read_entries
 from doseledger.ledger.provenance.dvc_files import entries, read_lock, read_pipeline
 from doseledger.ledger.provenance.dvc_project import StageState, pipeline_state

@@ -18,7 +18,7 @@ import numpy as np
 from scipy import ndimage
 
 from doseledger.core.grid import Grid, resample_linear
-from doseledger.core.protocol import Beams, GenericPlan
+from doseledger.core.project.protocol import Beams, GenericPlan
 from doseledger.core.types import Floats, GyArray, HuArray, Mask, Singles
 from doseledger.planning.dose.engine import voxel_points_xyz
 from doseledger.planning.fields.fluence import Penalty, fit_fluence, mean_square

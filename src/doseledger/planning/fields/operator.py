@@ -15,7 +15,7 @@ from scipy import ndimage
 from doseledger.core.errors import BadInput
 from doseledger.core.grid import Grid
 from doseledger.core.plan import Arc
-from doseledger.core.protocol import Beams
+from doseledger.core.project.protocol import Beams
 from doseledger.core.types import Floats, HuArray, Indices, Mask, Singles
 from doseledger.planning.dose.operator import MAP_MM, ArcOperator, arc_operators
 from doseledger.planning.dose.raytrace import DensityMap, density_map

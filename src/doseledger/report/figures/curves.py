@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from doseledger.core.errors import BadInput
-from doseledger.core.protocol import Goal
-from doseledger.core.words import spell_metric
+from doseledger.core.project.protocol import Goal
+from doseledger.core.text.words import spell_metric
 from doseledger.dosimetry.dvh.grammar import parse_statistic
 from doseledger.report.figures.style import COLOURS, DASHED, FONT_PT, new_figure, point_style
 

@@ -14,7 +14,7 @@ from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.files import atomic_path
 from doseledger.core.grid import resample_linear
 from doseledger.core.plan import Arc, Plan
-from doseledger.core.protocol import Protocol
+from doseledger.core.project.protocol import Protocol
 from doseledger.dicom.contours import fill
 from doseledger.dicom.plan.read import read_plan
 from doseledger.dicom.read import gather_objects

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from doseledger.core.sheet import MISSING, Cell, Table, format_number, make_table, plural
-from doseledger.core.words import spell_mask
+from doseledger.core.text.sheet import MISSING, Cell, Table, format_number, make_table, plural
+from doseledger.core.text.words import spell_mask
 from doseledger.dosimetry.intervals import CONFIDENCE, holm
 from doseledger.evaluate.compare import compare_models
 from doseledger.evaluate.summary import DRAW_SEED, RANKED_BY

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from doseledger.core.protocol import Protocol
-from doseledger.core.sheet import MISSING, Cell, Table, format_number, make_table
+from doseledger.core.project.protocol import Protocol
+from doseledger.core.text.sheet import MISSING, Cell, Table, format_number, make_table
 from doseledger.report.gate_pages import most_changed
 from doseledger.report.tables.sections import PARTS
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from doseledger.core.sheet import MISSING, Cell, Table, make_table, plural
+from doseledger.core.text.sheet import MISSING, Cell, Table, make_table, plural
 
 Result = Mapping[str, Any]
 NOTHING: Result = {"cases": [], "n_others": 0, "seed": 0, "faults": []}

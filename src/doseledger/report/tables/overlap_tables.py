@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from doseledger.core.sheet import MISSING, Table, format_number, make_table
+from doseledger.core.text.sheet import MISSING, Table, format_number, make_table
 from doseledger.evaluate.overlap import MORE_IS_BETTER
 from doseledger.evaluate.segmentation import RANKED_BY_OVERLAP, structures_of
 from doseledger.ledger.runs.facts import RunFacts

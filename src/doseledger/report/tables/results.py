@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from doseledger.core.errors import BadInput
 from doseledger.core.settings import EvaluateSettings
-from doseledger.core.sheet import MISSING, Cell, State, Table, format_number, make_table, plural
-from doseledger.core.words import spell_mask
+from doseledger.core.text.sheet import MISSING, Cell, State, Table, format_number, make_table, plural
+from doseledger.core.text.words import spell_mask
 from doseledger.dosimetry.intervals import bootstrap_interval
 from doseledger.evaluate.case import gamma_column, gamma_name
 from doseledger.evaluate.summary import DRAW_SEED, RANKED_BY

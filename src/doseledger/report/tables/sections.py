@@ -10,9 +10,9 @@ import pandas as pd
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import parse_yaml
-from doseledger.core.sheet import Cell, Table, make_table, plural
-from doseledger.core.words import PARTS as PARTS_IN_WORDS
-from doseledger.core.words import spell_metric
+from doseledger.core.text.sheet import Cell, Table, make_table, plural
+from doseledger.core.text.words import PARTS as PARTS_IN_WORDS
+from doseledger.core.text.words import spell_metric
 from doseledger.evaluate.predictions import read_settings
 from doseledger.ledger.provenance.baseline import SettingsChange
 from doseledger.ledger.provenance.recorded import flatten

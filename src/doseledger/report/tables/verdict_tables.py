@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from doseledger.core.sheet import Cell, Table, format_number, make_table, plural
-from doseledger.core.words import in_words, spell_metric
+from doseledger.core.text.sheet import Cell, Table, format_number, make_table, plural
+from doseledger.core.text.words import in_words, spell_metric
 from doseledger.gates.model.judge import NOT_JUDGED
 from doseledger.report.blocks import Alarm
 

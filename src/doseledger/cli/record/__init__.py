@@ -1,0 +1,1 @@
+"""Commands for what is kept: log, bundles, registry, runs, experiments."""

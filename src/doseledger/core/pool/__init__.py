@@ -1,0 +1,1 @@
+"""Pools that work on cases, and the work dealt out to them."""

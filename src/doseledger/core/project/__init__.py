@@ -1,0 +1,1 @@
+"""A project: its paths, and the protocol of a cohort."""

@@ -1,0 +1,1 @@
+"""Tables of a report, Markdown pages and names of metrics as text."""

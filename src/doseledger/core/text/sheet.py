@@ -1,0 +1,134 @@
+"""Tables of a report: cells, columns, numbers as text; Markdown and terminal."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from doseledger.core.text.template import cell
+
+State = Literal["", "good", "bad", "warn", "muted", "hash"]
+MISSING = "–"
+RED, GREEN, YELLOW, PLAIN = "\033[31m", "\033[32m", "\033[33m", "\033[0m"
+COLOURS: dict[State, str] = {"bad": RED, "good": GREEN, "warn": YELLOW}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A table's cell; its state colours it, and its text says the same in words.
+
+    `link` is where its text leads to, `swatch` the colour of the structure that it names.
+    """
+
+    text: str
+    state: State = ""
+    link: str = ""
+    swatch: str = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A table's column: its heading, with the unit, and what stands in it."""
+
+    label: str
+    kind: Literal["", "number", "hash"] = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with its caption; `note` explains it, `empty` is said in place of a table without rows."""
+
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    note: str = ""
+    empty: str = ""
+
+    @property
+    def is_list(self) -> bool:
+        """Whether it is a list of names and values, which needs no more width than they have."""
+        return len(self.columns) == 2 and not self.columns[0].label
+
+
+def make_table(
+    caption: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, note: str = "", empty: str = ""
+) -> Table:
+    """Return a table; a heading that begins with `#` is one of numbers, with `@` one of hashes.
+
+    Parameters
+    ----------
+    rows
+        Cells, or plain values that become text.
+    """
+    kinds: dict[str, Literal["number", "hash"]] = {"#": "number", "@": "hash"}
+    heads = tuple(Column(name.lstrip("#@"), kinds.get(name[:1], "")) for name in columns)
+    cells = tuple(tuple(value if isinstance(value, Cell) else Cell(str(value)) for value in row) for row in rows)
+    return Table(caption, heads, cells, note, empty)
+
+
+def format_number(value: float | None, digits: int, *, sign: bool = False) -> str:
+    """Return a number with a fixed number of decimals and a true minus sign; a dash where there is none.
+
+    Examples
+    --------
+    >>> format_number(-0.5, 2), format_number(2, 1, sign=True), format_number(None, 1)
+    ('−0.50', '+2.0', '–')
+    """
+    if value is None or not math.isfinite(value):
+        return MISSING
+    text = f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
+    # A rounded zero has no sign.
+    if float(text) == 0:
+        text = f"{0:.{digits}f}"
+    return text.replace("-", "−")
+
+
+def plural(count: int, noun: str) -> str:
+    """Return a count with its noun: `1 case`, `3 cases`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def as_markdown(table: Table) -> str:
+    """Return a table as Markdown; what is bad is bold, as colour is lost."""
+    if not table.rows:
+        return f"{table.empty}\n"
+    marks = ["---:" if column.kind == "number" else "---" for column in table.columns]
+    lines = [[column.label for column in table.columns], marks]
+    lines += [[f"**{cell(c.text)}**" if c.state == "bad" else cell(c.text) for c in row] for row in table.rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def as_text(table: Table, *, colour: bool) -> str:
+    """Return a table in columns of even width; a column that is empty everywhere is left out."""
+    if not table.rows:
+        return f"{table.empty}\n"
+    kept = [at for at in range(len(table.columns)) if any(row[at].text not in ("", MISSING) for row in table.rows)]
+    heads = [table.columns[at].label for at in kept]
+    widths = [
+        max(_width(head), *(_width(row[at].text) for row in table.rows)) for at, head in zip(kept, heads, strict=True)
+    ]
+    lines = ["  ".join(_padded(head, width, "") for head, width in zip(heads, widths, strict=True)).rstrip()]
+    for row in table.rows:
+        cells = [
+            coloured(_padded(row[at].text, width, table.columns[at].kind), row[at].state, colour=colour)
+            for at, width in zip(kept, widths, strict=True)
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines) + "\n"
+
+
+def _width(text: str) -> int:
+    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
+
+
+def _padded(text: str, width: int, kind: str) -> str:
+    space = " " * (width - _width(text))
+    return space + text if kind == "number" else text + space
+
+
+def coloured(text: str, state: State, *, colour: bool) -> str:
+    """Return a text in the colour of its state for a terminal, where colour is wanted; the text says the same."""
+    return f"{COLOURS[state]}{text}{PLAIN}" if colour and state in COLOURS else text

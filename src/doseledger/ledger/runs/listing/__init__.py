@@ -1,0 +1,1 @@
+"""Runs as rows: read from revisions, searched, and shown."""

@@ -1,0 +1,55 @@
+"""The deliverable plans of a model's predicted doses, as a section of its report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from doseledger.core.text.sheet import Table, format_number, make_table, plural
+from doseledger.report.model.optional import optional_section
+
+STALE = "The plans on record are of another checkpoint's doses, and are not shown; run `doseledger deliver plan` again."
+DOSES = ("predicted", "delivered", "original")
+
+
+def describe_plans(path: Path, case_metrics: pd.DataFrame) -> dict[str, Any] | None:
+    """Return what is to be said of the plans that were made of the predicted doses; None where none were made.
+
+    Parameters
+    ----------
+    path
+        `deliver.json`, which only a stage writes that is off as it ships.
+    case_metrics
+        Of the evaluated predictions; plans of another checkpoint's doses say nothing of these.
+
+    Raises
+    ------
+    BadInput
+        If the file is no JSON mapping.
+    """
+    return optional_section(
+        path, case_metrics, STALE, lambda found: (str(found.get("note", "")), (plans_table(found),))
+    )
+
+
+def plans_table(found: Mapping[str, Any]) -> Table:
+    """Return the means over the plans of the test cases: gap, goals, monitor units, modulation."""
+    gap, met = found["gap"], found["goals_met_percent"]
+    worst = format_number(found["worst_gamma_3_3_percent"], 1)
+    rows = [
+        ("Gamma 3 %/3 mm (%), in brackets the worst case", f"{format_number(gap['gamma_3_3_percent'], 1)} ({worst})"),
+        ("Gamma 3 %/2 mm (%)", format_number(gap["gamma_3_2_percent"], 1)),
+        ("Gamma 2 %/2 mm (%)", format_number(gap["gamma_2_2_percent"], 1)),
+        ("MAE above 10 % of the prescription (Gy)", format_number(gap["mae_above_10_percent_gy"], 2)),
+        ("MAE in the body (Gy)", format_number(gap["mae_body_gy"], 2)),
+        *((f"Goals met by the {who} dose (%)", format_number(met[who], 1)) for who in DOSES if who in met),
+        ("Monitor units per Gy", format_number(found["mu_per_gy"], 0)),
+        ("Modulation score (1 is an open field)", format_number(found["modulation_score"], 3)),
+    ]
+    caption = f"Plans of {plural(found['n_cases'], 'test case')}: delivered dose against the predicted one"
+    failed = "; ".join(f"{name}: {why}" for name, why in sorted(found["failed"].items()))
+    note = f"Without a plan: {failed}." if failed else ""
+    return make_table(caption, ("Mean over the cases", "#Value"), rows, note=note)
