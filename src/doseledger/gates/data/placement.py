@@ -34,7 +34,7 @@ LEAST_BEST = 0.05
 COVERED_SHARE = 0.999
 # At the skin a dose falls to nothing or to little: its share of the prescription there. Pelvis and plan may be alike to
 # the left and right, the skin is not: it fits the dose 1.37 times as well as the mirrored one at least, 0.73 times at
-# most where the dose is mirrored (23 synthetic patients; 3.1 times and more in public ones).
+# most where the dose is mirrored (23 synthetic patients; 1.02 and 0.73 in 202 public ones).
 SKIN_DOSE_SHARES = (0.0, 0.05)
 LEAST_MIRRORED_SHARE = 0.9
 
@@ -177,7 +177,7 @@ def judge_dose_mirrored(case: Case, place: Placement) -> list[Finding]:
         return []
     message = (
         f"{case.case_id}: the skin fits the dose better {place.where} ({100 * place.best:.0f} % of the dose near it "
-        f"explained) than in place ({100 * place.fit:.0f} %): look at dose and body on one slice, export the RTDOSE again"
+        f"explained) than in place ({100 * place.fit:.0f} %): look at both on one slice, export the RTDOSE again"
     )
     return [Finding("dose_place", case.case_id, "error", message, {"fit": place.fit, "best": place.best})]
 
