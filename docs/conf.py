@@ -18,7 +18,9 @@ from doseledger.cli.app import app as command_line
 from doseledger.core.project.protocol import GoalSet, Protocol
 from doseledger.core.settings import Settings
 from doseledger.gates.limits import Thresholds
+from doseledger.learn import networks
 from doseledger.learn.kinds import KINDS
+from doseledger.ledger import audit, bundle
 from doseledger.ledger.registry.criteria import ExitCriteria
 from doseledger.parity.contract import Contract
 from doseledger.planning.machine.linac import Machine
@@ -30,7 +32,9 @@ from from_files import limits_page, tables_page  # noqa: E402
 from from_tests import behaviour_page, checks_page, refusals_page  # noqa: E402
 
 MADE = HERE / "generated"
-PACKAGES = (core, dicom, dosimetry, evaluate, gates, ingest, learn, parity, phantom, planning)
+PACKAGES = (
+    core, dicom, dosimetry, evaluate, gates, ingest, learn, networks, parity, phantom, planning, audit, bundle,
+)  # fmt: skip
 
 project = "doseledger"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "numpydoc"]
