@@ -287,15 +287,16 @@ def read_scale(place: pydicom.Dataset) -> tuple[float, float]:
     Raises
     ------
     BadInput
-        If one is missing or no number, or the slope is 0.
+        If one is missing or no number, or the slope is not above 0.
     """
     if text_of(place, "Modality") == "CT":
         slope, intercept = number(place, "RescaleSlope"), number(place, "RescaleIntercept")
     else:
         given = number_of(place, "RescaleSlope"), number_of(place, "RescaleIntercept")
         slope, intercept = 1.0 if given[0] is None else given[0], given[1] or 0.0
-    if slope == 0:
-        raise BadInput("RescaleSlope is 0: every pixel would be the same; export it again")
+    if slope <= 0:
+        what = "be the same" if slope == 0 else "be turned over, air above bone"
+        raise BadInput(f"RescaleSlope is {slope:g}: every pixel would {what}; wanted more than 0, export it again")
     return slope, intercept
 
 
