@@ -195,18 +195,20 @@ def draw(count: int, rng: random.Random, only: str) -> list[Mutant]:
 
 
 def tests_of(path: Path, tests: Path) -> Iterator[list[str]]:
-    """Yield the test files of a module's package: those that name the module first, then the rest."""
+    """Yield a module's tests by how near they are: its own and the limits, those that name it, its package."""
     inside = path.relative_to(SOURCE)
     folder = tests / inside.parent
+    own = [folder / name for name in (f"test_{inside.stem}.py", "test_limits.py") if (folder / name).is_file()]
     while not folder.is_dir():
         folder = folder.parent
     top = tests / inside.parts[0] if len(inside.parts) > 1 else tests / "core"
     named = ".".join(("doseledger", *inside.with_suffix("").parts))
-    near = [file for file in sorted(top.rglob("test_*.py")) if named in file.read_text()]
+    near = [file for file in top.rglob("test_*.py") if named in file.read_text() and file not in own]
+    near.sort(key=lambda file: (file.stat().st_size, file))
     if inside.parts[0] == "cli":
         near += sorted(tests.glob("test_*cli*.py"))
-    rest = [file for file in sorted(folder.rglob("test_*.py")) if file not in near]
-    for files in (near, rest):
+    rest = [file for file in sorted(folder.rglob("test_*.py")) if file not in (*own, *near)]
+    for files in (own, near, rest):
         if files:
             yield [file.relative_to(tests.parent).as_posix() for file in files]
 
