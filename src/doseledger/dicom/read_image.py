@@ -12,6 +12,7 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom.multival import MultiValue
 
+from doseledger.core.damage import shorten
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.grid import Grid
 from doseledger.dicom.frames import Plane, is_localizer, planes_of
@@ -273,7 +274,7 @@ class _PixelsOfOneFile:
         if self.file is not plane.file:
             kind = text_of(plane.file, "PhotometricInterpretation")
             if kind not in ("", "MONOCHROME2"):
-                raise BadInput(f"pixels are {kind}, wanted MONOCHROME2")
+                raise BadInput(f"pixels are {shorten(kind)}, wanted MONOCHROME2")
             self.file, self.frames = plane.file, read_pixels(plane.file)
         if plane.index >= len(self.frames):
             raise BadInput(f"frame {plane.index + 1} is described, but there are pixels of {len(self.frames)} frames")
