@@ -1,4 +1,4 @@
-"""Skin and organs against the image, the main target and the skin against the dose."""
+"""Skin and organs against the image, main target and skin against the dose."""
 
 from __future__ import annotations
 
