@@ -38,7 +38,8 @@ def test_targets_and_tissue_are_held_to_the_dose_and_organs_not_above_it(wanting
     # Gamma counts a voxel of tissue as much as one of a target, and there are thirty times as many.
     weight = {(one.structure, one.kind): one.weight for one in found}
     held = [weight[NORMAL_TISSUE, "mimic"], weight["PTV70", "mimic"], weight["Rectum", "mimic_max"]]
-    assert held == sorted(held, reverse=True) and held[0] > 4 * held[1]
+    assert held == sorted(held, reverse=True)
+    assert held[0] > 4 * held[1]
     cover = {one.structure: one.dose_gy for one in found if one.kind == "min_dose"}
     # The hottest is held to its prescription, which the plan is scaled to, the other to what it shall have.
     assert cover == {"PTV70": pytest.approx(COVER_SHARE * 70.0), "PTV56": pytest.approx(56.0)}
@@ -76,7 +77,8 @@ def test_tissue_has_most_points_where_a_dose_is_wanted_and_all_of_them_are_about
         points, asked = sampled_points(patient, objectives, n_points, np.random.default_rng(1))
         counts = {one.objective.structure: len(one.points) for one in asked}
         wanted = {one.structure: int(n_points * shares.of(one.structure, patient)) for one in objectives}
-        assert counts == wanted and len(points) == sum(wanted.values())
+        assert counts == wanted
+        assert len(points) == sum(wanted.values())
     assert WANTED.normal > 2 * (WANTED.hottest + WANTED.target + 6 * WANTED.organ)
 
 
