@@ -181,6 +181,15 @@ def checks_page(root: Path) -> Iterator[str]:
         yield "\n\n".join(_plain(line) for line in check.judges if line) + "\n"
         yield from (f"- {_plain(what)} ({place})" for what, place in check.caught)
         yield "" if check.caught else "No test seeds it alone.\n"
+    yield "## The checklist of a run\n"
+    yield "Points of `doseledger runs check`.\n"
+    yield from (f"- `{name}`: {title}" for name, title in checklist(root))
+
+
+def checklist(root: Path) -> Iterator[tuple[str, str]]:
+    """Return the points of the checklist of a run, and what each makes sure of."""
+    text = (root / "src/doseledger/ledger/runs/check.py").read_text(encoding="utf-8")
+    yield from re.findall(r'Check\(\s*"(\w+)", "([^"]+)"', text)
 
 
 def _plain(text: str) -> str:

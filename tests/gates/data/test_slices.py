@@ -89,3 +89,11 @@ def test_where_most_slices_share_more_than_half_of_their_values_none_is_called_a
     found = measured(ct_hu=image)
     assert math.isfinite(found.same_percent) is is_told
     assert not is_told or found.same_percent == 100.0
+
+
+def test_a_slice_without_neighbours_says_nothing(measured: Callable[..., Slices]) -> None:
+    body = np.zeros(SHAPE, bool)
+    body[10] = True
+    found = measured(ct_hu=slices_of(40), body=body)
+    assert math.isnan(found.jump_ratio)
+    assert math.isnan(found.same_percent)
