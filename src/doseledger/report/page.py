@@ -55,12 +55,16 @@ def write_report(templates: Path, name: str, context: dict[str, Any], outputs: R
     BadInput
         As `render_page` and `write_pdf`.
     """
-    page = render_page(templates, name, context)
-    with all_or_none():
-        write_text(outputs.html, page)
-        note = write_pdf(page, outputs.pdf)
+    note = write_page(render_page(templates, name, context), outputs.html, outputs.pdf)
     tell(f"wrote {outputs.html}")
     tell(note or f"wrote {outputs.pdf}")
+
+
+def write_page(page: str, html: Path, pdf: Path) -> str:
+    """Write a page and the same as PDF, both or neither; return and errors as `write_pdf`."""
+    with all_or_none():
+        write_text(html, page)
+        return write_pdf(page, pdf)
 
 
 def write_pdf(page: str, target: Path) -> str:
