@@ -26,7 +26,7 @@ def test_a_machine_given_by_path_is_the_packaged_one_when_the_file_is(machine: M
 
 
 def test_the_machine_for_patients_is_the_generic_one_with_density_and_electrons(machine: Machine) -> None:
-    tissue = load_machine("tissue")
+    tissue = load_machine(Path("tissue"))
     assert tissue.name != machine.name
     assert tissue.beam.follows_density
     assert not machine.beam.follows_density
