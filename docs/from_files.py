@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pandera.pandas as pa
+from numpydoc.docscrape import NumpyDocString
 
 from doseledger.core import tables
 from doseledger.core.files import read_yaml
 from doseledger.core.text.words import NAMED, REGIONS
+from doseledger.gates.features import measure_case
+from doseledger.ledger.registry.criteria import CHECKS
 
 PANDERA = {
     r"^greater_than_or_equal_to\((.*)\)$": r"≥ \1",
@@ -39,12 +42,23 @@ def tables_page(root: Path) -> Iterator[str]:
                 kind = str(column.dtype).partition("[")[0]
                 yield f"| `{_pipes(key)}` | {kind} | {_held_to(column)} |"
             yield ""
+    yield "## Features of a case\n"
+    yield "Columns that the suites of Great Expectations judge.\n"
+    yield "| column | meaning |\n|---|---|"
+    yield from (f"| {', '.join(f'`{name}`' for name in names)} | {told} |" for names, told in features())
+    yield ""
     yield "## Names of numbers\n"
     yield "What metrics and answers to spoiled inputs are called on pages.\n"
     yield "| name | in words |\n|---|---|"
     yield from (f"| `{name}` | {words} |" for name, words in NAMED.items())
     yield from (f"| `mae_{name}_gy` | MAE in Gy: {words} |" for name, words in REGIONS.items())
     yield ""
+
+
+def features() -> Iterator[tuple[list[str], str]]:
+    """Return the columns of the features of a case, and what they are."""
+    for _, names, lines in NumpyDocString(measure_case.__doc__ or "")["Returns"]:
+        yield re.split(r", (?![^{]*})", names), " ".join(lines)
 
 
 def _held_to(column: pa.Column) -> str:
@@ -74,6 +88,9 @@ def limits_page(root: Path) -> Iterator[str]:
             yield from _sourced(read_yaml(path))
     yield "## exit_criteria.yaml\n"
     yield from _sourced(read_yaml(root / "validation/exit_criteria.yaml"))
+    yield "| check | needs | met when |\n|---|---|---|"
+    for name, (find, needs) in sorted(CHECKS.items()):
+        yield f"| `{name}` | {', '.join(sorted(needs))} | {find.__doc__} |"
 
 
 def _sourced(content: Any) -> Iterator[str]:
