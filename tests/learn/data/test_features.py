@@ -63,14 +63,14 @@ def test_a_told_ramp_smoothed_is_the_ramp_and_its_slice_mean_the_mean_over_the_b
     inner = np.zeros(case.shape_zyx, dtype=bool)
     inner[:, 15:25, 20:28] = True
     index = np.flatnonzero(inner & whole.body)
-    share, narrow, wide, mean = dose_features(case, [told_gy], index, [8.0, 20.0]).T
+    share, narrow, wide, mean = dose_features(case, told_gy, index, [8.0, 20.0]).T
     np.testing.assert_allclose(share, told_gy.reshape(-1)[index] / 70.0, rtol=1e-6)
     np.testing.assert_allclose(narrow, share, rtol=1e-5)
     np.testing.assert_allclose(wide, share, rtol=1e-5)
     z = np.unravel_index(index, case.shape_zyx)[0]
     expected = np.array([told_gy[k][whole.body[k]].mean() for k in range(case.shape_zyx[0])]) / 70.0
     np.testing.assert_allclose(mean, expected[z], rtol=1e-5)
-    assert dose_features(case, [told_gy, told_gy], index, []).shape == (len(index), 2)
+    assert dose_features(case, told_gy, index, []).shape == (len(index), 1)
 
 
 def test_the_draw_hangs_on_seed_and_name_alone(case: OpenCase) -> None:

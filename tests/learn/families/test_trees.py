@@ -28,7 +28,7 @@ from doseledger.learn.training.probe import probe_steps
 from doseledger.learn.training.train import Places, train
 
 SMALL = BoostingRecipe(
-    n_trees=12, leaves=8, leaf_voxels=5, rate=0.3, voxels_per_case=400, folds=2, context_mm=[8.0], second="none"
+    n_trees=12, leaves=8, leaf_voxels=5, rate=0.3, voxels_per_case=400, folds=2, context_mm=[8.0], stages=1
 )
 
 
@@ -157,7 +157,7 @@ def test_the_dose_answers_a_raised_prescription_by_as_much(
 @pytest.fixture
 def second_run(run: TrainingRun, recipe: TreesRecipe) -> TrainingRun:
     """A run of second trees: three folds of one patient each."""
-    boosting = BoostingRecipe.model_validate({**SMALL.model_dump(), "folds": 3, "second": "told"})
+    boosting = BoostingRecipe.model_validate({**SMALL.model_dump(), "folds": 3, "stages": 2})
     return replace(run, recipe=recipe.model_copy(update={"boosting": boosting}))
 
 
@@ -201,8 +201,8 @@ def test_the_order_of_cases_changes_no_tree(second_run: TrainingRun, places: Pla
 
 
 def test_second_trees_of_two_folds_are_refused_and_so_are_two_patients(second_run: TrainingRun, places: Places) -> None:
-    with pytest.raises(ValueError, match="second: told needs at least 3 folds, found 2"):
-        BoostingRecipe.model_validate({**SMALL.model_dump(), "second": "told"})
+    with pytest.raises(ValueError, match="stages: 2 needs at least 3 folds, found 2"):
+        BoostingRecipe.model_validate({**SMALL.model_dump(), "stages": 2})
     table = pd.read_csv(places.splits)
     table.loc[table["case_id"] == "case_0003", "pseudonym"] = "phantom_case_0001"
     table.to_csv(places.splits, index=False)

@@ -42,23 +42,17 @@ def voxel_features(case: OpenCase, spec: InputSpec, index: Indices, context_mm: 
     return _columns(_volumes(case, spec, context_mm), index)
 
 
-def dose_features(case: OpenCase, doses_gy: Sequence[GyArray], index: Indices, context_mm: Sequence[float]) -> Singles:
-    """Return what doses (z, y, x) that were told of a case say of some of its voxels, float32 (voxel, feature).
+def dose_features(case: OpenCase, dose_gy: GyArray, index: Indices, context_mm: Sequence[float]) -> Singles:
+    """Return what a dose (z, y, x) that was told of a case says of some of its voxels, float32 (voxel, feature).
 
     Parameters
     ----------
     index, context_mm
         As of `voxel_features`.
     """
-    body, shares = _body(case), [dose_gy / np.float32(case.main_prescription_gy) for dose_gy in doses_gy]
-
-    def volumes() -> Iterator[Singles]:
-        for share in shares:
-            yield from _in_context(share, case.spacing_mm, context_mm)
-            if context_mm:
-                yield _slice_mean(share, body)
-
-    return _columns(volumes(), index)
+    share = dose_gy / np.float32(case.main_prescription_gy)
+    volumes = [*_in_context(share, case.spacing_mm, context_mm)]
+    return _columns([*volumes, _slice_mean(share, _body(case))] if context_mm else volumes, index)
 
 
 def _columns(volumes: Iterable[Singles], index: Indices) -> Singles:

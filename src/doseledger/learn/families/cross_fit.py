@@ -12,7 +12,7 @@ from doseledger.core.errors import BadInput
 from doseledger.core.types import Floats, Indices, Singles, Tell
 from doseledger.learn.data.features import dose_shares, drawn_voxels, voxel_features
 from doseledger.learn.data.inputs import InputSpec, OpenCase
-from doseledger.learn.networks.boosted import Projector, told_features
+from doseledger.learn.networks.boosted import told_features
 from doseledger.learn.networks.trees import FINAL, Trees, fold_name, grow_trees, second_name
 from doseledger.learn.recipes.trees import LEAST_FOLDS_OF_SECOND, BoostingRecipe
 
@@ -85,9 +85,7 @@ class CrossFit:
         return tuple(self.trees[name] for name in (FINAL, second_name(FINAL)) if name in self.trees)
 
 
-def grow_cross_fitted(
-    drawn: Sequence[Drawn], spec: InputSpec, boosting: BoostingRecipe, project: Projector | None, log: Tell
-) -> CrossFit:
+def grow_cross_fitted(drawn: Sequence[Drawn], spec: InputSpec, boosting: BoostingRecipe, log: Tell) -> CrossFit:
     """Return trees that have seen all cases, and for each fold those that have not seen it.
 
     Raises
@@ -104,13 +102,12 @@ def grow_cross_fitted(
         log(f"fold {fold + 1}/{len(folds)}: {_mean_error_gy(drawn, told):.2f} Gy on voxels of cases not seen")
     trees[FINAL] = final = _grow(drawn, (), boosting)
     first = CrossFit(trees, told, _loss(final, [(one.features, one.dose) for one in drawn]))
-    return first if boosting.second == "none" else _with_second(drawn, first, spec, boosting, project, log)
+    return first if boosting.stages == 1 else _with_second(drawn, first, spec, boosting, log)
 
 
 def _with_second(
-    drawn: Sequence[Drawn], first: CrossFit, spec: InputSpec, boosting: BoostingRecipe, project: Projector | None,
-    log: Tell,
-) -> CrossFit:  # fmt: skip
+    drawn: Sequence[Drawn], first: CrossFit, spec: InputSpec, boosting: BoostingRecipe, log: Tell
+) -> CrossFit:
     """The same and second trees, which see what the first ones tell.
 
     Second trees that shall tell a fold must not have met it by way of the first either: what they are grown on is told
@@ -120,11 +117,11 @@ def _with_second(
     if len(folds) < LEAST_FOLDS_OF_SECOND:
         raise BadInput(
             f"second trees leave two folds out, and the training cases are of {len(folds)} patients; "
-            f"give at least {LEAST_FOLDS_OF_SECOND}, or set boosting.second to none"
+            f"give at least {LEAST_FOLDS_OF_SECOND}, or set boosting.stages to 1"
         )
 
     def seeing(one: Drawn, trees: Trees) -> Singles:
-        more = told_features(one.case, spec, boosting, trees, one.index, project)
+        more = told_features(one.case, spec, boosting, trees, one.index)
         return np.concatenate([one.features, more], axis=1)
 
     # 1. each case as trees tell it that have not seen its fold: what the final second trees are grown on

@@ -66,7 +66,7 @@ def fit_trees(run: TrainingRun, places: Places, *, tell: Tell, red_flags: RedFla
     ]
     n_voxels = sum(len(one.dose) for one in drawn)
     log(f"{run.model}: {boosting.n_trees} trees on {n_voxels} voxels of {len(drawn)} cases, {boosting.folds} folds")
-    grown = grow_cross_fitted(drawn, spec, boosting, None, log)
+    grown = grow_cross_fitted(drawn, spec, boosting, log)
     errors = [error_gy(one.case, grown.told[one.case.case_id], one.dose) for one in drawn]
     scores = _scores(grown, cases, spec, boosting)
     row = {"epoch": 1, "steps": boosting.n_trees, "lr": boosting.rate, "train_loss": grown.loss}
@@ -112,7 +112,7 @@ def _scores(grown: CrossFit, cases: CasesByPart, spec: InputSpec, boosting: Boos
     found = []
     for case in cases["val"]:
         index = drawn_voxels(case, boosting.voxels_per_case, 0)
-        told = tell_voxels(case, spec, boosting, grown.final, index, None)
+        told = tell_voxels(case, spec, boosting, grown.final, index)
         found.append(error_gy(case, told, dose_shares(case, index)))
     return dict.fromkeys(DOSE_SCORES, float(np.mean(found)))
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 
-from doseledger.core.errors import NotReady
 from doseledger.core.schema import load_block
 from doseledger.core.types import Floats, GyArray, Indices, Singles
 from doseledger.learn.data.features import dose_features, voxel_features
@@ -17,55 +16,29 @@ from doseledger.learn.data.inputs import TOLD_STEP_GY, InputSpec, OpenCase, chec
 from doseledger.learn.networks.trees import FINAL, Trees, second_name, trees_named
 from doseledger.learn.recipes.trees import BoostingRecipe, TrainedTrees
 
-# From a case and a dose in Gy (z, y, x) to the nearest one that its beams can give.
-Projector = Callable[[OpenCase, GyArray], GyArray]
-
 
 def stages_named(name: str, weights: Mapping[str, Tensor], boosting: BoostingRecipe) -> tuple[Trees, ...]:
-    """Return the first trees of a name among a checkpoint's weights, and the second where there are any."""
-    names = (name,) if boosting.second == "none" else (name, second_name(name))
-    return tuple(trees_named(stage, weights) for stage in names)
+    """Return the trees of a name among a checkpoint's weights, stage by stage."""
+    return tuple(trees_named(stage, weights) for stage in (name, second_name(name))[: boosting.stages])
 
 
 def tell_voxels(
-    case: OpenCase,
-    spec: InputSpec,
-    boosting: BoostingRecipe,
-    stages: Sequence[Trees],
-    index: Indices,
-    project: Projector | None,
+    case: OpenCase, spec: InputSpec, boosting: BoostingRecipe, stages: Sequence[Trees], index: Indices
 ) -> Floats:
-    """Return what one stage of trees or two tell of voxels of a case, shares of the main prescription, (voxel,)."""
+    """Return what trees of one stage or two tell of voxels of a case, shares of the main prescription, (voxel,)."""
     features = voxel_features(case, spec, index, boosting.context_mm)
     first, *second = stages
     if not second:
         return first.predict(features)
-    more = told_features(case, spec, boosting, first, index, project)
+    more = told_features(case, spec, boosting, first, index)
     return second[0].predict(np.concatenate([features, more], axis=1))
 
 
-def told_features(
-    case: OpenCase,
-    spec: InputSpec,
-    boosting: BoostingRecipe,
-    first: Trees,
-    index: Indices,
-    project: Projector | None,
-) -> Singles:
-    """Return what second trees see besides of voxels of a case that first trees tell, float32 (voxel, feature).
-
-    Raises
-    ------
-    NotReady
-        If a projected dose is wanted and nobody projects.
-    """
+def told_features(case: OpenCase, spec: InputSpec, boosting: BoostingRecipe, first: Trees, index: Indices) -> Singles:
+    """Return what a second stage sees besides of voxels of a case that first trees tell, float32 (voxel, feature)."""
     whole = np.flatnonzero(defined_voxels(case))
-    doses_gy = [_on_case(case, whole, tell_voxels(case, spec, boosting, [first], whole, project))]
-    if boosting.second == "projected":
-        if project is None:
-            raise NotReady(f"{case.case_id}: boosting.second is projected, but no beams are at hand to project onto")
-        doses_gy.append(project(case, doses_gy[0]))
-    return dose_features(case, doses_gy, index, boosting.context_mm)
+    dose_gy = _on_case(case, whole, tell_voxels(case, spec, boosting, [first], whole))
+    return dose_features(case, dose_gy, index, boosting.context_mm)
 
 
 def _on_case(case: OpenCase, index: Indices, shares: Floats) -> GyArray:
@@ -86,8 +59,6 @@ class BoostedDose:
         training case, by that case's SHA256.
     beams
         What the physics maps that they see were made of; None where they see none.
-    project
-        What projects between two stages; None where nothing is at hand that can.
     """
 
     model: str
@@ -97,7 +68,6 @@ class BoostedDose:
     weights: Mapping[str, Tensor]
     told_by: Mapping[str, str]
     beams: Mapping[str, Any] | None = None
-    project: Projector | None = None
 
     def tell(self, case: OpenCase) -> GyArray:
         """Return a case's dose in Gy, float32 (z, y, x); never negative, 0 where none is defined.
@@ -112,7 +82,7 @@ class BoostedDose:
         check_fits(case, self.spec)
         name, index = self.told_by.get(case.file.sha256, FINAL), np.flatnonzero(defined_voxels(case))
         stages = stages_named(name, self.weights, self.recipe.boosting)
-        return _on_case(case, index, tell_voxels(case, self.spec, self.recipe.boosting, stages, index, self.project))
+        return _on_case(case, index, tell_voxels(case, self.spec, self.recipe.boosting, stages, index))
 
     def told(self, case: OpenCase) -> OpenCase:
         """Return a case with its told dose, which its channels then hold."""

@@ -22,8 +22,8 @@ class BoostingRecipe(Block):
     before it leave over. `voxels_per_case` are drawn of each case's body. `folds` parts of the
     training patients are each told by trees that were grown on the others: no training case is told by itself.
     `context_mm` are the widths of the Gaussians by which CT, prescription and maps tell a voxel's surroundings; with
-    any, the means of its slice are told too. `second` trees see besides what the first ones tell of a case: its
-    dose, or that one and the nearest dose that the beams can give (`projected`).
+    any, the means of its slice are told too. The trees of a second of two `stages` see besides what those of the first
+    tell of the case.
     """
 
     n_trees: Count
@@ -33,14 +33,14 @@ class BoostingRecipe(Block):
     voxels_per_case: Count
     folds: Annotated[int, Field(ge=2)]
     context_mm: list[Positive]
-    second: Literal["none", "told", "projected"]
+    stages: Literal[1, 2]
 
     @model_validator(mode="after")
-    def _second_leaves_two_out(self) -> Self:
-        if self.second != "none" and self.folds < LEAST_FOLDS_OF_SECOND:
+    def _second_stage_leaves_two_folds_out(self) -> Self:
+        if self.stages == 2 and self.folds < LEAST_FOLDS_OF_SECOND:
             raise ValueError(
-                f"second: {self.second} needs at least {LEAST_FOLDS_OF_SECOND} folds, found {self.folds}: what it is "
-                "grown on is told by trees that have seen neither that case nor those it will tell"
+                f"stages: 2 needs at least {LEAST_FOLDS_OF_SECOND} folds, found {self.folds}: what the second is grown "
+                "on is told by trees that have seen neither that case nor those that it shall tell"
             )
         return self
 
