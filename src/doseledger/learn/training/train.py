@@ -121,8 +121,13 @@ def train(
         live = Live(places.out, red_flags, log)
         if team.is_main:
             # Beside the resume states, not among them: it outlives the run.
-            folder = places.state_root.parent / kept.logger
-            record = Record(folder, run.model, state.folder.name, resolved_settings(run))
+            record = Record(
+                places.state_root.parent / kept.logger,
+                places.out / "checkpoints" / "best.ckpt",
+                run.model,
+                state.folder.name,
+                resolved_settings(run),
+            )
             live.sink = stack.enter_context(open_logger(kept.logger, record))
         task = make_task(run, spec, cases)
         validated, trained = ([case.case_id for case in part] for part in (cases["val"], measured_cases(run, cases)))
@@ -132,8 +137,8 @@ def train(
         recorder = Recorder(places.out, state, _checkpoint_maker(run, spec, cases), live, team, groups)
         keeper = StateKeeper(state, kept.every_steps, team)
         _fit(run, task, [Alive(pulse), StepSeeds(run.seed, team), recorder, keeper], state, cases, team)
-        seconds, best = time.perf_counter() - began, recorder.best["epoch"]
-        log(f"trained in {seconds:.0f} s on {device_name()}; best epoch {best:.0f}")
+        seconds, epoch = time.perf_counter() - began, recorder.best["epoch"]
+        log(f"trained in {seconds:.0f} s on {device_name()}; best epoch {epoch:.0f}")
         if team.is_main:
             shutil.rmtree(state.folder)
 
