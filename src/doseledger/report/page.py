@@ -21,7 +21,7 @@ from doseledger.report.figures.style import NO_METADATA, house_style, new_figure
 
 # Any fixed moment: a PDF and the fonts in it would else carry the clock.
 FIXED_EPOCH = "315532800"
-# Rows of a table in print, some four pages; laying out a thousand takes a PDF ten seconds, and nobody leafs through them.
+# Rows of a table in print, some four pages: laying out a thousand takes ten seconds, and nobody leafs through them.
 MOST_PRINTED = 200
 
 
