@@ -310,9 +310,8 @@ def test_a_slice_that_was_removed_is_named_by_case(project: Project) -> None:
     # 2. so does the image, where the list was made anew
     raw_list = project.root / "data/raw/phantom.csv"
     listed = raw_list.read_text()
-    pack_list = [
-        row if not row.startswith(path.stem) else f"{path.stem},{source_digest(path)}" for row in listed.split()
-    ]
+    mine = f"{path.stem},{source_digest(path)}"
+    rows = [mine if row.startswith(path.stem) else row for row in listed.split()]
     raw_list.write_text("\n".join([*rows, ""]))
     project.run("doseledger", "ingest", "--cohort", "phantom", ok=False)
     said = (project.root / "data/cases/phantom/skipped.csv").read_text()

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from doseledger.core.errors import BadInput
 from doseledger.core.files import all_or_none, atomic_path
 
@@ -130,13 +132,13 @@ def _few_elements(figure: Figure, kind: str) -> Iterator[None]:
     rows = [
         line
         for line in figure.findobj(Line2D)
-        if kind == "svg" and line.get_marker() != "None" and len(line.get_xdata()) > MOST_ELEMENTS
+        if kind == "svg" and line.get_marker() != "None" and np.size(line.get_xdata()) > MOST_ELEMENTS
     ]
     for row in rows:
         row.set_rasterized(True)
     yield
     for row in rows:
-        row.set_rasterized(None)
+        row.set_rasterized(False)
 
 
 def saved_svg(draw: Callable[[], Figure], folder: Path, stem: str, dpi: int) -> str:
