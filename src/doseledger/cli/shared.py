@@ -63,7 +63,7 @@ ScaleAt = Annotated[
     str | None, typer.Option("--scale", help="here, local:4, dask:ADDRESS, slurm:20; else the settings'.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
-Machine = Annotated[Path | None, typer.Option(help="YAML of a machine; else the generic one.")]
+Machine = Annotated[Path | None, typer.Option(help="Machine: generic, tissue, or its YAML.")]
 Protocol = Annotated[Path | None, typer.Option(help="Another protocol than the cohort's.")]
 
 
