@@ -121,7 +121,7 @@ def write_case(path: Path, factory: ModuleType, number: int) -> None:
         # The dose grid starts at the CT's corner.
         z, y, x = (given + start - given.flat[0] for given, start in zip((z_mm, y_mm, x_mm), origin, strict=True))
         away = np.sqrt((x - at_x) ** 2 + (y - at_y + 6.0) ** 2 + (z - at_z) ** 2)
-        return np.interp(away, [0, high + 8, low + 8, 120, 200], [71, 70.5, 57, 25, 1])
+        return np.interp(away, [0, high + 8, low + 8, 120, 200, 400], [71, 70.5, 57, 25, 1, 0])
 
     ct = factory.make_ct(ct_hu, SPACING_MM, origin)
     rtstruct = factory.make_rtstruct(rois, ct, {"BODY": "EXTERNAL", "PTV_70": "PTV", "PTV56": "PTV"})
@@ -164,6 +164,7 @@ def lay_out(project: Project, factory: ModuleType) -> None:
     (folder / "cohort.yaml").write_text("like: phantom\n")
     limits = read_yaml(REPOSITORY / "validation/cohorts/phantom/thresholds.yaml")["data"]
     # Made of circles, they are more alike than patients.
+    limits["image"] |= {"least_organ_share": 0.5}
     limits["near_copy"] |= {"ct_correlation": 0.9999, "dose_correlation": 0.99999}
     limits["outliers"] |= {"warning_ratio": 1000.0, "error_ratio": 1000.0}
     limits["parity"] |= {"target_d95_gy": 5.0, "organ_mean_gy": 5.0, "volume_percent": 50.0}

@@ -15,17 +15,26 @@ from numpydoc.docscrape import NumpyDocString
 
 from doseledger import core, dicom, dosimetry, evaluate, gates, ingest, learn, parity, phantom, planning
 from doseledger.cli.app import app as command_line
+from doseledger.core.project.protocol import GoalSet, Protocol
 from doseledger.core.settings import Settings
 from doseledger.gates.limits import Thresholds
+from doseledger.learn import networks
 from doseledger.learn.kinds import KINDS
+from doseledger.ledger import audit, bundle
+from doseledger.ledger.registry.criteria import ExitCriteria
+from doseledger.parity.contract import Contract
+from doseledger.planning.machine.linac import Machine
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
-from from_tests import checks_page, refusals_page  # noqa: E402
+from from_files import limits_page, tables_page  # noqa: E402
+from from_tests import behaviour_page, checks_page, refusals_page  # noqa: E402
 
 MADE = HERE / "generated"
-PACKAGES = (core, dicom, dosimetry, evaluate, gates, ingest, learn, parity, phantom, planning)
+PACKAGES = (
+    core, dicom, dosimetry, evaluate, gates, ingest, learn, networks, parity, phantom, planning, audit, bundle,
+)  # fmt: skip
 
 project = "doseledger"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "numpydoc"]
@@ -51,8 +60,9 @@ def setup(sphinx: Any) -> None:
     (MADE / "commands.md").write_text("\n".join(_commands()), encoding="utf-8")
     (MADE / "settings.md").write_text("\n".join(_settings()), encoding="utf-8")
     (MADE / "api.md").write_text("\n".join(_api()), encoding="utf-8")
-    (MADE / "checks.md").write_text("\n".join(checks_page(HERE.parent)), encoding="utf-8")
-    (MADE / "refusals.md").write_text("\n".join(refusals_page(HERE.parent)), encoding="utf-8")
+    for made in (behaviour_page, checks_page, limits_page, refusals_page, tables_page):
+        name = made.__name__.removesuffix("_page")
+        (MADE / f"{name}.md").write_text("\n".join(made(HERE.parent)), encoding="utf-8")
     (MADE / "detection-limits.md").write_text("\n".join(_detection_limits()), encoding="utf-8")
     sphinx.connect("source-read", _add_contents)
 
@@ -97,8 +107,29 @@ def _settings() -> Iterator[str]:
     for kind, row in sorted(KINDS.items()):
         yield f"## A model of kind {kind}\n"
         yield from _keys(row.recipe.model_json_schema(), _comments("model_base.") if kind == "dose" else {})
+    yield from _recipes()
     yield "## thresholds.yaml\n"
     yield from _keys(Thresholds.model_json_schema())
+    others = {
+        "protocol.yaml": Protocol, "goals.yaml": GoalSet, "A contract of NPZ files": Contract,
+        "A machine": Machine, "exit_criteria.yaml": ExitCriteria,
+    }  # fmt: skip
+    for title, block in others.items():
+        yield f"## {title}\n"
+        yield f"{_doc(block.model_json_schema())}\n"
+        yield from _keys(block.model_json_schema())
+
+
+def _recipes() -> Iterator[str]:
+    """The ready-made blocks, each with what its file says of it."""
+    yield "## Ready-made models\n"
+    yield "`doseledger recipe use NAME` puts one into `params.yaml`.\n"
+    for path in sorted((HERE.parent / "models/recipes").glob("*.yaml")):
+        text = path.read_text(encoding="utf-8")
+        said = re.match(r"(?:# .*\n)*", text)[0]  # type: ignore[index]
+        yield f"### {path.stem}\n"
+        yield " ".join(said.replace("# ", "").split()) + "\n"
+        yield f"```yaml\n{text.removeprefix(said).strip()}\n```\n"
 
 
 def _comments(below: str) -> dict[str, str]:
@@ -130,24 +161,37 @@ def _keys(schema: dict[str, Any], comments: dict[str, str] | None = None) -> Ite
 def _rows(block: dict[str, Any], blocks: dict[str, Any], prefix: str, comments: dict[str, str]) -> Iterator[str]:
     told = _told(block)
     for key, value in block.get("properties", {}).items():
-        inner = blocks.get(str(value.get("$ref", "")).rpartition("/")[2])
+        below, inner = _inner(value, blocks)
         if inner is not None and "properties" in inner and prefix.count(".") < 3:
-            yield from _rows(inner, blocks, f"{prefix}{key}.", comments)
+            yield from _rows(inner, blocks, f"{prefix}{key}{below}.", comments)
             continue
         default = f"`{value['default']}`" if "default" in value else ""
         what = told.get(key) or comments.get(f"{prefix}{key}", "")
         yield f"| `{prefix}{key}` | {what} | {_type_of(value, inner)} | {default} |"
 
 
+def _inner(value: dict[str, Any], blocks: dict[str, Any]) -> tuple[str, dict[str, Any] | None]:
+    """The block that a key holds, and what a path says between both: of a list, or of a mapping by name."""
+    for below, of in (("", value), ("[]", value.get("items", {})), (".NAME", value.get("additionalProperties", {}))):
+        if isinstance(of, dict) and "$ref" in of:
+            return below, blocks.get(str(of["$ref"]).rpartition("/")[2])
+    return "", None
+
+
+def _doc(block: dict[str, Any]) -> str:
+    """What a block's docstring says, without its parameters."""
+    doc = NumpyDocString(block.get("description", ""))
+    return " ".join(line.strip() for part in ("Summary", "Extended Summary", "Notes") for line in doc[part]).strip()
+
+
 def _notes(block: dict[str, Any], blocks: dict[str, Any], name: str) -> Iterator[str]:
     """What the docstrings of a block and of those inside it say, a line each."""
-    doc = NumpyDocString(block.get("description", ""))
-    text = " ".join(line.strip() for part in ("Summary", "Extended Summary", "Notes") for line in doc[part])
-    if name and text.strip():
-        yield f"- {name}: {text.strip()}"
+    text = _doc(block)
+    if name and text:
+        yield f"- {name}: {text}"
     for key, value in block.get("properties", {}).items():
         for option in [value, *value.get("anyOf", []), *value.get("oneOf", [])]:
-            inner = blocks.get(str(option.get("$ref", "")).rpartition("/")[2])
+            _, inner = _inner(option, blocks)
             if inner is not None and "properties" in inner and name.count(".") < 3:
                 variant = inner["properties"].get("name", {}).get("const", "")
                 # Of two networks within one the line is that of the network itself.

@@ -143,6 +143,19 @@ def _caught(tree: ast.Module, names: frozenset[str]) -> Iterator[tuple[str, str]
             yield from ((name, _sentence(node.name)) for name in dict.fromkeys(_words(node)) if name in names)
 
 
+def behaviour_page(root: Path) -> Iterator[str]:
+    """Return the page of what reading does with what a clinic's data may hold, test by test."""
+    yield "# Intake, test by test\n"
+    yield "What reading and writing DICOM, NIfTI and OpenKBP was seen to do, in the words of the tests.\n"
+    for folder in ("ingest", "dicom"):
+        yield f"## {TITLES[folder]}\n"
+        for path in sorted((root / "tests" / folder).rglob("test_*.py")):
+            caption = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or path.stem).partition("\n")[0]
+            yield f"**{_plain(caption)}** ({path.relative_to(root).as_posix()})\n"
+            yield from (f"- {_plain(_sentence(test.name))}" for test in _tests(path))
+            yield ""
+
+
 def refusals_page(root: Path) -> Iterator[str]:
     """Return the page of refusals."""
     yield "# Refusals\n"
@@ -168,6 +181,15 @@ def checks_page(root: Path) -> Iterator[str]:
         yield "\n\n".join(_plain(line) for line in check.judges if line) + "\n"
         yield from (f"- {_plain(what)} ({place})" for what, place in check.caught)
         yield "" if check.caught else "No test seeds it alone.\n"
+    yield "## The checklist of a run\n"
+    yield "Points of `doseledger runs check`.\n"
+    yield from (f"- `{name}`: {title}" for name, title in checklist(root))
+
+
+def checklist(root: Path) -> Iterator[tuple[str, str]]:
+    """Return the points of the checklist of a run, and what each makes sure of."""
+    text = (root / "src/doseledger/ledger/runs/check.py").read_text(encoding="utf-8")
+    yield from re.findall(r'Check\(\s*"(\w+)", "([^"]+)"', text)
 
 
 def _plain(text: str) -> str:

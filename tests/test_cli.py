@@ -43,6 +43,11 @@ def test_every_command_has_help_with_an_example(command: tuple[str, ...]) -> Non
     assert f"{example} ".startswith(f"doseledger {' '.join(command)} ")
 
 
+def test_every_command_and_group_stands_in_a_panel() -> None:
+    groups = typer.main.get_command(app).commands.items()  # type: ignore[attr-defined]
+    assert [name for name, command in groups if not getattr(command, "rich_help_panel", None)] == []
+
+
 def test_help_loads_no_heavy_library() -> None:
     code = (
         "import sys, contextlib\n"

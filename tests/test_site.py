@@ -32,12 +32,13 @@ def test_every_page_hangs_below_the_first_and_loads_nothing_from_elsewhere(site:
         assert loaded == [], page
 
 
-def test_commands_settings_and_the_public_names_come_from_the_code(site: Path) -> None:
+def test_commands_settings_tables_limits_and_the_public_names_come_from_the_code(site: Path) -> None:
     commands = (site / "generated/commands.html").read_text()
     assert 'id="doseledger-train"' in commands
     assert 'id="doseledger-registry-promote"' in commands
     settings = (site / "generated/settings.html").read_text()
     assert "splits.group_column" in settings
+    assert 'id="dose-mednext"' in settings
     assert 'id="a-model-of-kind-dose"' in settings
     # What keys mean: from comments of params.yaml and from docstrings of blocks.
     assert "a failed case that the gate shall let pass" in settings
@@ -48,6 +49,15 @@ def test_commands_settings_and_the_public_names_come_from_the_code(site: Path) -
     assert "an SDF with its sign turned round" in checks
     refused = (site / "generated/refusals.html").read_text()
     assert "an array of objects is refused before its pickle is read" in refused
+    assert "Regular expression that a whole path below the folder matches" in settings
+    tables = (site / "generated/tables.html").read_text()
+    assert "gamma_points_verified" in tables
+    assert "margin is the room left" in tables
+    limits = (site / "generated/limits.html").read_text()
+    assert "no organ or pelvic target leaves the skin" in limits
+    assert "four eyes" in limits
+    behaviour = (site / "generated/behaviour.html").read_text()
+    assert "an roi without contours is not there" in behaviour
     api = (site / "generated/api.html").read_text()
     assert "gamma_map" in api
     assert "Raises" in api

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 import re
 import zipfile
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from doseledger.core.case import Case, map_member, read_meta, write_npz
 from doseledger.core.damage import MOST_SHOWN, describe, refuse_bomb
-from doseledger.core.errors import BadCase, BadInput
+from doseledger.core.errors import MOST_CHARACTERS, BadCase, BadInput
 from doseledger.core.files import read_json, read_yaml
 from doseledger.core.grid import Grid
 from doseledger.core.npz import open_npz
@@ -244,3 +245,12 @@ def test_a_single_file_is_named_once() -> None:
     assert str(BadCase("case_1", "case_1.npz is another")) == "case_1: case_1.npz is another"
     assert str(BadCase("case_1", "case_10.npz: no dose")) == "case_1: case_10.npz: no dose"
     assert BadCase("rd", "rd.dcm: Rows is missing").reason == "rd.dcm: Rows is missing"
+
+
+def test_a_message_without_end_is_cut() -> None:
+    endless = "9" * 1_000_000
+    for error in (BadInput(endless), BadCase("case_1", endless)):
+        assert len(str(error)) == MOST_CHARACTERS + 1
+        assert str(error).endswith("9…")
+        assert str(pickle.loads(pickle.dumps(error))) == str(error)
+    assert str(BadInput("as it is")) == "as it is"

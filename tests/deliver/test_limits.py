@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
@@ -9,12 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from doseledger.core.case import Case
 from doseledger.core.errors import BadCase
 from doseledger.core.grid import Grid
 from doseledger.core.project.protocol import Goal
-from doseledger.deliver import masks, structure_objects
+from doseledger.deliver import deliverable, masks, structure_objects
+from doseledger.deliver.gap import dose_gap
 from doseledger.deliver.masks import MaskSet, check_image, mask_on_image
+from doseledger.deliver.robustness import scenarios
 from doseledger.deliver.wishes import objective_of
+from doseledger.planning.dose.raytrace import DensityMap
+from doseledger.planning.machine.linac import load_machine
 
 GRID = Grid((10, 12, 14), (3.0, 2.0, 2.0), (-13.5, -11.0, -13.0))
 
@@ -88,3 +94,59 @@ def test_contours_may_hold_one_percent_more_or_less_than_their_mask(
     kept, _, _ = structure_objects.contoured(named, study, image, masks_of(), reasons)
     assert [each.name for each in kept] == (["PTV", "Rectum"] if is_written else ["Rectum"])
     assert list(reasons) == ([] if is_written else ["PTV"])
+
+
+BEAMS: Any = SimpleNamespace(gantry_deg=[0.0, 90.0])
+
+
+@pytest.mark.parametrize(("apart_gy", "is_given"), [(4.54, True), (4.56, False), (float("nan"), False)])
+def test_a_dose_lies_at_most_six_and_a_half_percent_from_what_beams_give(
+    apart_gy: float, is_given: bool, make_case: Callable[..., Case]
+) -> None:
+    # 6.5 % of 70 Gy is 4.55 Gy.
+    with nullcontext() if is_given else pytest.raises(BadCase, match="from the nearest that 2 beams can give, at most"):
+        deliverable.refuse_undeliverable(make_case(), apart_gy, BEAMS)
+
+
+@pytest.mark.parametrize(("gy", "apart_gy"), [(6.99, 0.0), (7.01, 1.0)])
+def test_voxels_of_a_tenth_of_the_highest_dose_are_held_against_what_beams_give(
+    gy: float, apart_gy: float, make_case: Callable[..., Case], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dose = np.array([[[70.0, gy]]], np.float32)
+    monkeypatch.setattr(deliverable, "fields_of", lambda *_: None)
+    monkeypatch.setattr(deliverable, "nearest_dose", lambda *_: dose + np.array([[[0.0, 2.0]]], np.float32))
+    assert deliverable.undeliverable_gy(make_case(), dose, BEAMS) == pytest.approx(apart_gy)
+
+
+@pytest.mark.parametrize(("gy", "percent"), [(9.9, 100.0), (10.1, 52.5)])
+def test_the_gap_is_judged_from_a_tenth_of_the_predicted_maximum_on(
+    gy: float, percent: float, make_case: Callable[..., Case]
+) -> None:
+    # One half is delivered as predicted; of the other the one row of twenty that lies beside it agrees.
+    case = make_case()
+    predicted = np.full(case.grid.shape_zyx, 100.0, np.float32)
+    predicted[:, 20:] = gy
+    delivered = np.where(predicted == 100.0, predicted, 0.0).astype(np.float32)
+    found = dose_gap(case, predicted, delivered, [(1.0, 1.0)])
+    assert found["gamma_1_1_percent"] == pytest.approx(percent)
+
+
+def test_a_plan_is_moved_by_three_and_five_mm_and_made_denser_wider_and_weaker() -> None:
+    machine = load_machine()
+    plan: Any = SimpleNamespace(arcs=())
+    density = DensityMap(np.ones((2, 2, 2), np.float32), Grid((2, 2, 2), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0)))
+    plain = "doseledger.deliver.robustness._moved"
+    moved: list[tuple[int, float]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plain, lambda plan, axis, by_mm: moved.append((axis, by_mm)) or plan)
+        found = {each.name: each for each in scenarios(plan, density, machine)}
+    assert moved == [(axis, sign * mm) for mm in (3.0, 5.0) for axis in range(3) for sign in (1.0, -1.0)]
+    assert [found[f"density {by} %"].density.relative.max() for by in ("+3", "-3")] == pytest.approx([1.03, 0.97])
+    for what, by in (("width", 10), ("attenuation", 2)):
+        for sign in (1, -1):
+            beam = found[f"beam {what} {sign * by:+d} %"].machine.beam
+            share = {
+                "width": beam.sigma_mm[0] / machine.beam.sigma_mm[0],
+                "attenuation": beam.attenuation_per_mm / machine.beam.attenuation_per_mm,
+            }
+            assert share == pytest.approx({"width": 1.0, "attenuation": 1.0} | {what: 1.0 + sign * by / 100.0})

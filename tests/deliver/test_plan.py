@@ -129,6 +129,10 @@ def test_a_case_that_can_not_be_planned_is_listed_and_the_others_are_planned(mad
     assert "no folder or zip of its DICOM" in made.summary["failed"]["case_0099"]
     assert json.loads((made.root / "deliver.json").read_text()) == made.summary
     assert made.summary["gap"] == made.judged()["gap"]
+    own = made.summary["cases"][CASE]
+    assert list(made.summary["cases"]) == [CASE]
+    assert own["gamma_2_2_percent"] == made.judged()["gap"]["gamma_2_2_percent"]
+    assert own["d95_before_scaling_gy"] == made.judged()["normalisation"]["before"]["d95_gy"]
     assert made.summary["checkpoint_sha256"] == ["ab" * 32]
 
 

@@ -115,6 +115,7 @@ def put(dataset: pydicom.Dataset, keyword: str, text: bytes) -> pydicom.Dataset:
         ("RescaleIntercept", b"1\\2 ", "RescaleIntercept is 2 values"),
         ("RescaleSlope", b"NaN ", "RescaleSlope is no number"),
         ("RescaleSlope", b"0 ", "RescaleSlope is 0"),
+        ("RescaleSlope", b"-1", "RescaleSlope is -1.*turned over"),
         ("PixelSpacing", b"2,5\\2,0 ", "PixelSpacing of the CT has 0 finite values .*'2,5', with a decimal comma"),
         ("ImagePositionPatient", b"1\\2\\x ", "ImagePositionPatient of the CT has 2 finite values .one is no number"),
         ("RescaleIntercept", b"1e300 ", "after rescaling are no HU"),

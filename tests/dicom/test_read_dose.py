@@ -62,6 +62,9 @@ def test_falling_offsets_are_read_downwards(factory):
         ("GridFrameOffsetVector", [50, 53, 56, 59, 62], "begins at 50, neither 0 nor the first plane's -12 mm"),
         ("DoseGridScaling", None, "DoseGridScaling of the RTDOSE is empty, wanted"),
         ("DoseGridScaling", 0, "DoseGridScaling 0.0; wanted"),
+        ("DoseGridScaling", -1e-6, "DoseGridScaling -1e-06; wanted"),
+        ("RescaleSlope", -1, "RescaleSlope -1 beside DoseGridScaling"),
+        ("RescaleIntercept", 10, "RescaleIntercept 10 beside DoseGridScaling"),
         ("ImageOrientationPatient", [0.6, 0.8, 0, -0.8, 0.6, 0], "the RTDOSE is tilted by"),
     ],
 )

@@ -99,6 +99,11 @@ def test_missing_slices_inside_the_stack_are_counted(factory, volume):
             "ImagePositionPatient of the CT is missing, wanted 3 numbers",
         ),
         (lambda s: setattr(s[2], "PhotometricInterpretation", "RGB"), "wanted MONOCHROME2"),
+        pytest.param(
+            lambda s: setattr(s[2], "PhotometricInterpretation", "9" * 9999),
+            "pixels are 9{200}…, wanted MONOCHROME2",
+            marks=pytest.mark.filterwarnings("ignore:The value length"),
+        ),
     ],
 )
 def test_a_stack_that_is_no_even_stack_is_refused(factory, volume, change, message):

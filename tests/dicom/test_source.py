@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 import random
 import struct
 import tracemalloc
@@ -194,6 +195,14 @@ def test_a_deflated_file_that_fills_the_memory_has_no_header(factory, tmp_path, 
     monkeypatch.setattr(parse, "ALWAYS_ALLOWED_BYTES", 100)
     monkeypatch.setattr(parse, "MOST_GROWTH", 0)
     assert headers.read_header(file) == (None, False)
+
+
+def test_the_header_of_a_file_in_a_zip_goes_to_another_process(factory, tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a.dcm", as_file(factory.make_patient().rtplan))
+    (file,) = headers.walk_dump(tmp_path)
+    header, _ = headers.read_header(file)
+    assert pickle.loads(pickle.dumps(header)).Modality == "RTPLAN"
 
 
 def test_a_zip_that_was_replaced_is_read_anew(factory, tmp_path):

@@ -89,7 +89,7 @@ def _spoil_dicom(rng: random.Random, folder: Path) -> Spoilt:
         change = _damage_element if rng.random() < 0.55 else lambda rng, content: damage_bytes(rng, content, head=3000)
         words.append(rewrite(path, lambda content, change=change: change(rng, content)))  # type: ignore[misc]
     # Of two files each must show: nobody can see another value in the same place of the one that doesn't.
-    shows = all(_is_other_form(content, path.read_bytes()) for path, content in before.items())
+    shows = all(_shows(content, path.read_bytes()) for path, content in before.items())
     readers: tuple[str, ...] = ()
     if rng.random() < 0.15:
         readers = ("convert", "recompute", "deidentify", "survey")
@@ -99,17 +99,24 @@ def _spoil_dicom(rng: random.Random, folder: Path) -> Spoilt:
     return Spoilt("; ".join(words), named, readers, shows and not readers)
 
 
-def _is_other_form(before: bytes, after: bytes) -> bool:
-    """Whether elements came, went or have another type, count or length: more than another value in the same place."""
+def _shows(before: bytes, after: bytes) -> bool:
+    """Whether all that was changed shows: elements came, went or have another type or count, and no other value is new.
+
+    Nobody can see another value in the same place, as of a pixel.
+    """
     try:
-        return _form(before) != _form(after)
+        old, new = _values_by_form(before), _values_by_form(after)
     except Exception:  # what pydicom can't read whole a reader can tell
         return True
+    return old.keys() != new.keys() and all(old[form] == new[form] for form in old.keys() & new.keys())
 
 
-def _form(content: bytes) -> list[tuple[Any, ...]]:
-    data = pydicom.dcmread(io.BytesIO(content), force=True)
-    return [(element.tag, element.VR, element.VM) for element in data.iterall()]
+def _values_by_form(content: bytes) -> dict[tuple[Any, ...], list[str]]:
+    found: dict[tuple[Any, ...], list[str]] = {}
+    for element in pydicom.dcmread(io.BytesIO(content), force=True).iterall():
+        text = "" if element.VR == "SQ" else repr(element.value)
+        found.setdefault((element.tag, element.VR, element.VM), []).append(text)
+    return found
 
 
 def _damage_element(rng: random.Random, content: bytes) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import sys
 from pathlib import Path
@@ -12,7 +13,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "docs"))
 
-from from_tests import Check, checks, checks_page, readable, refusals, refusals_page  # noqa: E402
+from from_files import features, limits_page  # noqa: E402
+from from_tests import Check, checklist, checks, checks_page, readable, refusals, refusals_page  # noqa: E402
 
 # Of these the suite or another check says the same, and a test of its own would seed the same fault.
 UNSEEDED = {"cohort_size", "extent", "intensity_scale", "optional_organ", "parts", "technique", "unmeasured"}
@@ -21,13 +23,6 @@ UNSEEDED = {"cohort_size", "extent", "intensity_scale", "optional_organ", "parts
 @pytest.fixture(scope="module")
 def found() -> dict[str, Check]:
     return {check.name: check for check in checks(ROOT)}
-
-
-def test_every_test_that_the_page_names_exists(repository: Path) -> None:
-    page = (repository / "docs/reference/gates.md").read_text()
-    for file, function in sorted(set(re.findall(r"`((?:\w+/)?test_\w+\.py)::(test_\w+)", page))):
-        tree = ast.parse((repository / "tests" / "gates" / file).read_text())
-        assert function in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, (file, function)
 
 
 @pytest.mark.parametrize("file", ["data/test_faults_of_cases.py", "test_suites.py"])
@@ -68,3 +63,36 @@ def test_refusals_are_told_in_the_words_of_the_tests() -> None:
     page = "\n".join(refusals_page(ROOT))
     assert "`an array of objects, which is a pickle" in page or "which is a pickle`" in page
     assert all(line.count("|") - line.count("\\|") == 4 for line in page.splitlines() if line.startswith("| "))
+
+
+def test_every_column_that_a_suite_judges_is_told() -> None:
+    told = []
+    for names, meaning in features():
+        assert meaning
+        for name in names:
+            either = re.sub(r"\\{(.*?)\\}", lambda found: f"({found[1].replace(',', '|')})", re.escape(name))
+            told.append(re.sub(r"<\w+>", r"\\w+", either))
+    columns = set()
+    for suite in sorted((ROOT / "validation/cohorts").glob("*/suite.json")):
+        for wanted in json.loads(suite.read_text())["expectations"]:
+            columns |= {value for key, value in wanted["kwargs"].items() if key.startswith("column") and value}
+    assert len(columns) > 50
+    known = re.compile("|".join([*told, "case_id", "mr_.*", "<structure>_median"]))
+    of_mr = re.compile(r"\w+_median")
+    assert sorted(name for name in columns if not known.fullmatch(name) and not of_mr.fullmatch(name)) == []
+
+
+def test_every_limit_stands_on_its_page_with_its_source() -> None:
+    page = "\n".join(limits_page(ROOT)).replace("\\", "")
+    sources = 0
+    for path in sorted((ROOT / "validation/cohorts").glob("*/thresholds.yaml")):
+        for line in re.findall(r"^ *(?:- )?source: ([^>|\"'\n]+)$", path.read_text(), re.M):
+            sources += 1
+            assert line in page
+    assert sources > 40
+
+
+def test_the_checklist_of_a_run_is_told_point_by_point() -> None:
+    text = (ROOT / "src/doseledger/ledger/runs/check.py").read_text()
+    points = re.findall(r"(?<![\w.])Check\(", text)
+    assert len(points) == len(list(checklist(ROOT))) > 10

@@ -294,7 +294,7 @@ def test_the_page_holds_the_findings_escaped_and_loads_nothing(repository: Path,
     assert "abc123" in page
     assert "http" not in page
     assert "<script" not in page
-    with pytest.raises(BadInput, match="can't be rendered"):
+    with pytest.raises(BadInput, match="can't be filled"):
         write_page(
             make_verdict("data", "d", [], {}),
             repository / "reports" / "templates" / "data_findings.html.j2",

@@ -19,6 +19,7 @@ from doseledger.core.settings import Settings, load_settings
 from doseledger.core.tables import SPLITS, write_table
 from doseledger.learn.data.inputs import OpenCase, case_files, open_case
 from doseledger.learn.families.dose import DOSE
+from doseledger.learn.families.segmentation import SEGMENTATION
 from doseledger.learn.kinds import full_block, load_recipe
 from doseledger.learn.recipes.dose import Recipe
 from doseledger.learn.run import TrainingRun
@@ -51,6 +52,22 @@ SMALL = {
     "loader.workers": 0,
     # Whatever is shipped: a network by itself.
     "prior": "mean_dose",
+}  # fmt: skip
+
+SEG: dict[str, Any] = {
+    "lr_factor": 1.0,
+    "inputs": {"window": [-1000.0, 1000.0], "structures": ["Femur_L", "Femur_R"]},
+    "sampling.patch_zyx": [16, 24, 32],
+    "sampling.patches_per_case": 2,
+    "sampling.batch_size": 1,
+    "sampling.mirrored_names": {"Femur_L": "Femur_R"},
+    "network": {
+        "name": "unet", "channels": [8, 16], "strides": [2], "residual_units": 1, "dropout": 0.3,
+        "slices": {"axis": "y", "neighbours": 1},
+    },
+    "ema_decay": 0.5,
+    "fit.max_epochs": 2,
+    "fit.validate_every": 1,
 }  # fmt: skip
 
 
@@ -153,6 +170,24 @@ def make_run(make_recipe: Callable[..., Recipe]) -> Callable[..., TrainingRun]:
         return TrainingRun(**{**values, "recipe": make_recipe(changes), "provenance": {"commit": "abc"}, **other})
 
     return make
+
+
+@pytest.fixture
+def make_segmentation_run(repository: Path, settings: Settings) -> Callable[..., TrainingRun]:
+    """Factory of runs of a small segmentation: make_segmentation_run({"fit.max_epochs": 1}, devices=2)."""
+
+    def make(changes: dict[str, Any] | None = None, **other: Any) -> TrainingRun:
+        block = read_yaml(repository / "models/recipes/seg_unet3d.yaml")["seg_unet3d"]
+        recipe = load_recipe(changed(block, {**SEG, **(changes or {})}), settings.model_base, "test")
+        return TrainingRun("seg", recipe, 0.01, 1, 0, 0, {"ok": True}, {}, SEGMENTATION, **other)
+
+    return make
+
+
+@pytest.fixture
+def segmentation(make_segmentation_run: Callable[..., TrainingRun]) -> TrainingRun:
+    """A run of a small segmentation, six steps an epoch."""
+    return make_segmentation_run()
 
 
 @pytest.fixture

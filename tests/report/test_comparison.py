@@ -35,6 +35,7 @@ from doseledger.report.page import ReportOutputs, render_page
 from doseledger.report.tables.comparison_tables import (  # fmt: skip
     least_p_note,
     measures_of,
+    origin_table,
     paired_statistics,
     statistics_table,
 )
@@ -177,6 +178,7 @@ def test_verdicts_and_a_dirty_tree_are_said_in_red(finished_run: Any, tmp_path: 
         "The runs were trained on different cases.", "DIRTY · GATE FAILED",
     ):  # fmt: skip
         assert words in text, words
+    assert [cell.text for cell in origin_table(runs).rows[2]] == ["tree when trained", "clean", "DIRTY"]
 
 
 def test_one_run_is_no_comparison(pair: list[ComparedRun]) -> None:

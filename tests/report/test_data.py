@@ -115,8 +115,8 @@ def test_the_page_holds_the_cohort_leads_to_the_gates_pages_and_is_the_same_agai
     cases = pd.read_csv(layout.cases_csv)
     for needed in (
         *cases["sha256"], *cases["pseudonym"], "not a simultaneous integrated boost", "The test set is unlocked",
-        "case_0006, case_0007, case_0008", "A prostate with a margin.", "1 beyond", "Rectum_volume_cc +3.1",
-        "n_fractions = 5", "a warning to read", "PTV70", "Of 2 kinds 1 are not seen", "sdf_not_mm (50)",
+        "case_0006, case_0007, case_0008", "A prostate with a margin.", "1 beyond", "Rectum volume +3.1",
+        "fractions = 5", "a warning to read", "PTV70", "Of 2 kinds 1 are not seen", "sdf_not_mm (50)",
         "held against 7 others", "Detection limits: Dose; the table says the same",
         "<figcaption>case_0001, ", "Axial and coronal slice of case_0008 with the contours of structures",
     ):  # fmt: skip
@@ -139,6 +139,22 @@ def test_a_page_that_was_not_written_is_not_led_to(layout: Layout, finished_run:
     assert "drift.html" not in text
 
 
+def test_the_page_has_no_raw_name_of_a_feature_no_backtick_and_no_long_text_where_lines_do_not_break(
+    layout: Layout,
+) -> None:
+    findings = read_json(layout.data_verdict.findings)
+    (expectation,) = findings["details"]["expectations"]
+    wanted = {"wanted": "at most 50, in the cases with Bladder_volume_cc >= 150"}
+    findings["details"]["expectations"] = [{**expectation, **wanted}, {**expectation, "column": ""}]
+    write_json(layout.data_verdict.findings, findings)
+    text = page_of(layout)
+    assert "in the cases with Bladder volume (cc) ≥ 150" in text
+    shown = re.sub(r"<style>.*?</style>|<[^>]*>", " ", text, flags=re.DOTALL)
+    assert not re.findall(r"\b\w+_(?:cc|hu|mm|percent|gy)\b|`", shown)
+    # Cells of numbers are not broken: a sentence in one would push the rest of the table off a printed page.
+    assert max(map(len, re.findall(r'<td class="number[^>]*>([^<]*)', text))) <= 30
+
+
 def test_without_the_drift_gate_the_page_says_so(layout: Layout) -> None:
     layout.drift_verdict.findings.unlink()
     assert "The drift gate was not asked" in page_of(layout)
@@ -148,7 +164,7 @@ def test_detection_limits_that_nobody_measured_or_of_other_data_are_not_shown(la
     assert "Nobody has measured from which size on the gates see a fault here" in page_of(layout)
     write_drill(layout, "0" * 64)
     text = page_of(layout)
-    assert "were measured on other data, limits or code; run `doseledger drill` again" in text
+    assert "were measured on other data, limits or code; run <code>doseledger drill</code> again" in text
     assert "sdf_not_mm (50)" not in text
 
 

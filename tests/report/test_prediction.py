@@ -45,7 +45,7 @@ def patient(make_case: Callable[..., Case], repository: Path) -> Callable[..., t
             **measure_dose(case, arrays, protocol, Yardstick(STATISTICS, protocol, goals)), **changes,
         }  # fmt: skip
         found = PredictedPatient(case, arrays, record)
-        return found, page_maker(repository / "reports/templates", protocol, goals, 40)(found)
+        return found, page_maker(repository / "reports/templates", protocol, goals, 40)(found).args[0]
 
     return build
 

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import re
 
+# A damaged file may hold a value of megabytes, and a cohort thousands of faults: nobody reads more than this.
+MOST_CHARACTERS = 10_000
+
 
 class DoseledgerError(Exception):
-    """Base of all errors that a person can mend; the command line prints its message and exits 1."""
+    """Base of all errors that a person can mend; the command line prints its message and exits 1.
+
+    A message without end is cut, and ends in an ellipsis.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(_cut(message))
 
 
 class BadInput(DoseledgerError):
@@ -27,7 +36,7 @@ class BadCase(DoseledgerError):
         named = re.match(rf"{re.escape(case_id)}(\.\w+)?: ", reason)
         super().__init__(reason if named else f"{case_id}: {reason}")
         self.case_id = case_id
-        self.reason = reason
+        self.reason = _cut(reason)
 
     def __reduce__(self) -> tuple[type[BadCase], tuple[str, str]]:
         # An exception with two arguments crosses a process border only when it says how to be rebuilt.
@@ -48,3 +57,7 @@ class NotReady(DoseledgerError):
 
 class LostCases(DoseledgerError):
     """Work on cases broke down, twice: a fault of program or machine, not of their data."""
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MOST_CHARACTERS else text[:MOST_CHARACTERS] + "…"

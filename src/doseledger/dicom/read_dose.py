@@ -162,11 +162,19 @@ def read_scaling(dataset: pydicom.Dataset, case_id: str) -> float:
     Raises
     ------
     BadCase
-        If it is missing, no number, or not above 0.
+        If it is missing, no number, or not above 0; or if there is another rescale beside it.
     """
     scaling = float(numbers(dataset, "DoseGridScaling", 1, case_id)[0])
     if scaling <= 0:
         raise BadCase(case_id, f"RTDOSE has DoseGridScaling {scaling}; wanted more than 0: export the dose again")
+    for keyword, neutral in (("RescaleSlope", 1.0), ("RescaleIntercept", 0.0)):
+        found = numbers(dataset, keyword, 1, case_id)[0] if value_of(dataset, keyword) is not None else neutral
+        if found != neutral:
+            raise BadCase(
+                case_id,
+                f"RTDOSE has {keyword} {found:g} beside DoseGridScaling, which alone scales a dose; nobody knows "
+                "whether both count: export the dose again",
+            )
     return scaling
 
 

@@ -12,6 +12,7 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom.multival import MultiValue
 
+from doseledger.core.damage import shorten
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.grid import Grid
 from doseledger.dicom.frames import Plane, is_localizer, planes_of
@@ -273,7 +274,7 @@ class _PixelsOfOneFile:
         if self.file is not plane.file:
             kind = text_of(plane.file, "PhotometricInterpretation")
             if kind not in ("", "MONOCHROME2"):
-                raise BadInput(f"pixels are {kind}, wanted MONOCHROME2")
+                raise BadInput(f"pixels are {shorten(kind)}, wanted MONOCHROME2")
             self.file, self.frames = plane.file, read_pixels(plane.file)
         if plane.index >= len(self.frames):
             raise BadInput(f"frame {plane.index + 1} is described, but there are pixels of {len(self.frames)} frames")
@@ -286,15 +287,16 @@ def read_scale(place: pydicom.Dataset) -> tuple[float, float]:
     Raises
     ------
     BadInput
-        If one is missing or no number, or the slope is 0.
+        If one is missing or no number, or the slope is not above 0.
     """
     if text_of(place, "Modality") == "CT":
         slope, intercept = number(place, "RescaleSlope"), number(place, "RescaleIntercept")
     else:
         given = number_of(place, "RescaleSlope"), number_of(place, "RescaleIntercept")
         slope, intercept = 1.0 if given[0] is None else given[0], given[1] or 0.0
-    if slope == 0:
-        raise BadInput("RescaleSlope is 0: every pixel would be the same; export it again")
+    if slope <= 0:
+        what = "be the same" if slope == 0 else "be turned over, air above bone"
+        raise BadInput(f"RescaleSlope is {slope:g}: every pixel would {what}; wanted more than 0, export it again")
     return slope, intercept
 
 

@@ -22,14 +22,42 @@ def measure_case(case: Case, protocol: Protocol) -> Row:
 
     Returns
     -------
-    dict
-        Column names carry their unit: `<structure>_volume_cc`, `<target>_d95_percent` (of its prescription),
-        `dose_max_percent` (of the highest prescription), `ct_median_body_hu` and so on; an MR image has no unit, and
-        its columns none: `mr_median_body`. The table in docs/reference/gates.md lists them all.
+    spacing_{z,y,x}_mm
+        Voxel size.
+    ct_min_hu, ct_max_hu
+        Of the whole image. Of MR, which has no unit, the columns are called `mr_min`, `mr_median_body` and so on.
+    ct_p01_body_hu, ct_median_body_hu, ct_p99_body_hu, ct_median_outside_hu
+        Percentiles inside the body; median outside.
+    body_air_percent
+        Share of the body below −500 HU.
+    body_volume_cc, body_extent_{z,y,x}_mm
+        Of the body.
+    <structure>_volume_cc, <structure>_median_hu
+        Of each structure; of MR `<structure>_median`.
+    <structure>_mean_gy
+        Of each structure; empty where the dose grid cuts it.
+    <target>_{d98,d95,d50,d2}_percent
+        Dose, in percent of that target's prescription.
+    <target>_v95_percent
+        Volume that gets 95 % of its prescription.
+    dose_max_percent
+        Of the highest prescription.
+    dose_body_mean_gy
+        Mean in the body.
+    dose_beyond_targets_percent
+        Least dose of the hottest 2 cc of the body beyond all targets, of the highest prescription.
+    dose_outside_valid_max_gy
+        Maximum outside `valid_dose`.
+    plan_technique, scanner_kvp
+        What the meta says of plan and tube voltage, as text (`describe_source`).
+    image_range
+        Of MR: from the 0.5th to the 99.5th percentile in the file's own numbers (`describe_source`).
+    <structure>_parts, <structure>_largest_part_percent
+        Connected parts, where there is no dose (`measure_parts`).
 
     Notes
     -----
-    Dx% is the (100 − x)th percentile of the voxels' doses (ICRU 83).
+    Dx% is the (100 − x)th percentile of the voxels' doses (ICRU 83). The site's page of tables shows this list.
     """
     row = measure_anatomy(case)
     if protocol.has_dose and case.dose_gy is not None:

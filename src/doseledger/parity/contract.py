@@ -31,7 +31,17 @@ Measure = Literal[
 
 
 class FileRules(Block):
-    """Which files a data set is made of: what a whole path below its folder matches, and how many there are."""
+    """Which files a data set is made of; any other NPZ is a finding.
+
+    Parameters
+    ----------
+    pattern
+        Regular expression that a whole path below the folder matches.
+    at_least
+        How many files there must be.
+    required
+        Files that must be there.
+    """
 
     pattern: Regex
     at_least: Annotated[int, Field(ge=1)] = 1
@@ -71,7 +81,21 @@ class Groups(Block):
 
 
 class ArrayRules(Block):
-    """One array: its meaning, types, named axes and range. Of complex values the range is that of the magnitude."""
+    """One array: its meaning, types, named axes and range. Of complex values the range is that of the magnitude.
+
+    Parameters
+    ----------
+    describes
+        Its meaning, for the README of a bundle.
+    kinds, dtypes
+        One of both: kinds of numbers, or exact types such as `int16`.
+    axes
+        Names in order; axes of one name have one size in a file. None for a single value.
+    min, max
+        Of the finite values.
+    image
+        The last two or three axes, if they are an image: parity then takes SSIM, MS-SSIM and PSNR.
+    """
 
     describes: Reason
     required: bool = True
@@ -116,7 +140,21 @@ class ParityLimit(Block):
 
 
 class Contract(Block):
-    """A whole contract; see docs/reference/contracts.md."""
+    """A data set of NPZ files (docs/reference/contracts.md).
+
+    Parameters
+    ----------
+    name
+        As the file is called.
+    title, source
+        Of the data set, and of the rules.
+    sizes
+        Fixed sizes of named axes.
+    same_in_all_files
+        Axes that have one size throughout the data set.
+    other_arrays
+        Of arrays that no rule names.
+    """
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
     title: Reason

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from doseledger.core.errors import BadInput
 from doseledger.core.files import write_text
+from doseledger.core.text.template import render
+from doseledger.core.text.words import in_words, spell_feature
 from doseledger.gates.verdict import Verdict, verdict_as_json
 
 # Features are told from the most changed on; the rest are in the findings file.
@@ -26,19 +27,8 @@ def write_page(verdict: Verdict, template: Path, out: Path) -> None:
     BadInput
         If the template is absent or asks for something that a verdict does not have.
     """
-    from jinja2 import Environment, StrictUndefined, TemplateError
-
-    try:
-        source = template.read_text(encoding="utf-8")
-    except OSError as error:
-        raise BadInput(f"{template}: can't be read ({error})") from error
     # Names of structures and reasons come from clinics: nothing of them may become markup.
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    try:
-        page = environment.from_string(source).render(verdict_as_json(verdict))
-    except TemplateError as error:
-        raise BadInput(f"{template}: can't be rendered ({error})") from error
-    write_text(out, page)
+    write_text(out, render(template.parent, template.name, verdict_as_json(verdict), is_html=True))
 
 
 def describe_drift(verdict: Verdict) -> list[str]:
@@ -49,13 +39,13 @@ def describe_drift(verdict: Verdict) -> list[str]:
         "",
         f"The gate {'passed' if verdict.ok else '**failed**'}; digest of what was judged `{verdict.digest[:12]}…`.",
         "",
-        *[f"- **{finding.severity}** [{finding.gate}] {finding.message}" for finding in verdict.findings],
+        *[f"- **{finding.severity}** [{finding.gate}] {in_words(finding.message)}" for finding in verdict.findings],
         "",
         "| case | distance | of the farthest training case | what is off, in spreads |",
         "|---|---:|---:|---|",
     ]
     for case in sorted(told["cases"], key=lambda row: -row["distance"]):
-        off = ", ".join(f"{name} {by:+.1f}" for name, by in case["features"].items())
+        off = ", ".join(f"{spell_feature(name)} {by:+.1f}" for name, by in case["features"].items())
         lines.append(f"| {case['case_id']} | {case['distance']:.2f} | {case['ratio']:.2f} | {off} |")
     image = told["image"]
     lines += [
@@ -68,7 +58,7 @@ def describe_drift(verdict: Verdict) -> list[str]:
     for row in most_changed(told["features"])[:SHOWN]:
         cells = [f"{row['reference']:.4g}", f"{row['new']:.4g}", f"{row['ks_p_adjusted']:.2g}"]
         cells += [f"{row['psi']:.2f}", f"{row['psi_limit']:.2f}"]
-        lines.append(f"| {row['feature']} | {' | '.join(cells).replace('nan', '–')} |")
+        lines.append(f"| {spell_feature(row['feature'])} | {' | '.join(cells).replace('nan', '–')} |")
     return lines
 
 

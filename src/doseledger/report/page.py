@@ -5,21 +5,24 @@ from __future__ import annotations
 import os
 import textwrap
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import all_or_none, atomic_path, write_text
+from doseledger.core.text.sheet import Table
 from doseledger.core.text.template import render
 from doseledger.core.types import Tell
 from doseledger.report.figures.style import NO_METADATA, house_style, new_figure
 
 # Any fixed moment: a PDF and the fonts in it would else carry the clock.
 FIXED_EPOCH = "315532800"
+# Rows of a table in print, some four pages: laying out a thousand takes ten seconds, and nobody leafs through them.
+MOST_PRINTED = 200
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ def running(left: str, right: str, *, alarm: bool = False) -> dict[str, Any]:
 
 
 def write_report(templates: Path, name: str, context: dict[str, Any], outputs: ReportOutputs, tell: Tell) -> None:
-    """Write the page that a template makes of its content, and the same as PDF.
+    """Write the page that a template makes of its content, and the same as PDF with its longest tables cut.
 
     Parameters
     ----------
@@ -56,11 +59,38 @@ def write_report(templates: Path, name: str, context: dict[str, Any], outputs: R
         As `render_page` and `write_pdf`.
     """
     page = render_page(templates, name, context)
-    with all_or_none():
-        write_text(outputs.html, page)
-        note = write_pdf(page, outputs.pdf)
+    printed = render_page(templates, name, shorten_tables(context, outputs.html.name))
+    note = write_page(page, outputs.html, outputs.pdf, printed=printed)
     tell(f"wrote {outputs.html}")
     tell(note or f"wrote {outputs.pdf}")
+
+
+def shorten_tables(content: Any, page: str) -> Any:
+    """Return a page's content for print: of each long table the first rows, and a note that the page has all.
+
+    Parameters
+    ----------
+    page
+        Name of the HTML file that holds every row.
+    """
+    if isinstance(content, Table):
+        n_rows = len(content.rows)
+        if n_rows <= MOST_PRINTED:
+            return content
+        note = f"{content.note} The first {MOST_PRINTED} of {n_rows} rows; all are in {page}.".lstrip()
+        return replace(content, rows=content.rows[:MOST_PRINTED], note=note)
+    if isinstance(content, Mapping):
+        return {key: shorten_tables(value, page) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [shorten_tables(value, page) for value in content]
+    return content
+
+
+def write_page(page: str, html: Path, pdf: Path, *, printed: str = "") -> str:
+    """Write a page and the same (or what shall be printed of it) as PDF, both or neither; the rest as `write_pdf`."""
+    with all_or_none():
+        write_text(html, page)
+        return write_pdf(printed or page, pdf)
 
 
 def write_pdf(page: str, target: Path) -> str:

@@ -57,6 +57,14 @@ def test_jaws_that_move_are_kept_point_by_point(plan, factory):
     np.testing.assert_array_equal(arc.moving_jaws_mm[:, 1], [40, 20, 20])
 
 
+def test_jaws_of_a_thousand_positions_are_refused_in_few_words(plan, factory):
+    beam = factory.make_beam((0.0, 1.0))
+    beam.ControlPointSequence[0].BeamLimitingDevicePositionSequence[0] = factory.make_positions("ASYMX", [1.0] * 1000)
+    plan.BeamSequence = [beam]
+    with pytest.raises(BadCase, match="jaws ASYMX have 1000 positions, wanted two rising positions"):
+        read_plan(plan, "case_1")
+
+
 def test_setup_fields_and_beams_without_meterset_are_no_part_of_the_plan(plan, factory):
     setup = factory.make_beam()
     setup.BeamNumber, setup.TreatmentDeliveryType = 2, "SETUP"

@@ -98,6 +98,15 @@ def anothers_image(case: Case) -> Case:
     return replace(case, ct_hu=image)
 
 
+def with_flank(case: Case, of_dose: int = 1) -> Case:
+    """A patient who lacks three columns of one flank in image and body; with -1 the dose lacks them on the other."""
+    columns = np.broadcast_to(np.arange(case.body.shape[2]), case.body.shape)
+    there = columns > columns[case.body].min() + 2
+    body, dosed = case.body & there, there[..., ::of_dose]
+    case = replace(case, body=body, valid_dose=body, ct_hu=np.where(body, case.ct_hu, -1000).astype(np.int16))
+    return with_dose(case, lambda dose: np.where(dosed, dose, 0.0))
+
+
 # Numbers that are told beside a sentence that needs them not.
 UNSAID = {
     ("sdf_sign", "wrong_inside"), ("sdf_sign", "wrong_outside"), ("sdf_all_positive", "wrong_outside"),
@@ -345,6 +354,11 @@ FAULTS: dict[str, tuple[Callable[[Case], Case], str, str]] = {
         "dose_place",
         r"the main target fits the dose better moved by \+6\.0 mm along x \(\d+ % of the dose near its",
     ),
+    "a mirrored dose of a plan that is alike to both sides": (
+        lambda c: with_flank(c, of_dose=-1),
+        "dose_place",
+        r"the skin fits the dose better mirrored left to right \(\d+ % of the dose near it explained\) than in place",
+    ),
     "one slice of air": (
         lambda c: replace(c, ct_hu=np.where(np.indices(c.ct_hu.shape)[0] == 11, -1000, c.ct_hu).astype(np.int16)),
         "slice_air",
@@ -416,6 +430,10 @@ def test_the_gate_names(fault: str, healthy: Callable[[int], Case], judge: Judge
     assert any(f.gate == gate and re.search(message, f.message) for f in findings), findings
     assert all(f.case_id == "case_0001" and "case_0001" in f.message for f in findings)
     assert {item for finding in findings for item in unsaid(finding)} <= UNSAID
+
+
+def test_a_patient_without_a_flank_and_his_dose_go_together(healthy: Callable[[int], Case], judge: Judge) -> None:
+    assert "dose_place" not in {finding.gate for finding in judge(with_flank(healthy(1))).findings}
 
 
 def test_numbers_beside_a_sentence_are_those_of_the_case(healthy: Callable[[int], Case], judge: Judge) -> None:

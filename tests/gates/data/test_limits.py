@@ -28,7 +28,7 @@ from doseledger.gates.data.fingerprints import Fingerprint
 from doseledger.gates.data.grids import judge_grid
 from doseledger.gates.data.leakage import judge_copies
 from doseledger.gates.data.outliers import judge_outliers
-from doseledger.gates.data.placement import Placement, judge_dose_place, judge_placement
+from doseledger.gates.data.placement import Placement, judge_dose_mirrored, judge_dose_place, judge_placement
 from doseledger.gates.data.slices import Slices, judge_slices, measure_slices
 from doseledger.gates.data.structures import judge_structures
 from doseledger.gates.limits import DataLimits, ImageLimits, load_thresholds
@@ -420,6 +420,17 @@ def test_a_dose_that_covers_the_target_in_place_is_its_own_however_wide_the_fiel
     found = replace(place(0.1, 0.5), covered=covered)
     findings = judge_dose_place(healthy(1), found, image_limits.dose_share)
     assert [finding.severity for finding in findings] == ([severity] if severity else [])
+
+
+@pytest.mark.parametrize(("fit", "best", "is_kept"), [
+    (0.451, 0.5, True), (0.449, 0.5, False), (0.01, 0.0499, True), (0.01, 0.0501, False), (math.nan, 0.5, False),
+    (math.nan, math.nan, True),
+])  # fmt: skip
+def test_the_skin_fits_the_dose_nine_tenths_as_well_as_a_mirrored_one(
+    fit: float, best: float, is_kept: bool, healthy: Healthy
+) -> None:
+    found = judge_dose_mirrored(healthy(1), Placement(fit, best, "mirrored left to right"))
+    assert (not found) is is_kept
 
 
 def test_a_dose_of_wide_fields_is_in_place(healthy: Healthy, judge: Callable[[Case], CaseReport]) -> None:

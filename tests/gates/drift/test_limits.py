@@ -17,9 +17,12 @@ from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.project.layout import Layout
 from doseledger.core.project.protocol import Protocol
 from doseledger.gates.drift.case_inputs import measure_file, measure_inputs
-from doseledger.gates.drift.judge import _judge_features, _judge_image, judge_cases
-from doseledger.gates.drift.probes import ProbeScore, judge_score
-from doseledger.gates.drift.statistics import learn_reference, measure_distances
+from doseledger.gates.drift.judge import _judge_features, _judge_image, _mean_shares, judge_cases
+from doseledger.gates.drift.metadata import _frequent
+from doseledger.gates.drift.probes import ProbeScore, images_needed, judge_score
+from doseledger.gates.drift.stacks import region_features
+from doseledger.gates.drift.statistics import ks_p_value, learn_reference, measure_distances, psi_of_values
+from doseledger.gates.features import _hottest_gy
 from doseledger.gates.limits import DriftLimits, load_thresholds
 
 NO_NUMBERS = [math.nan, math.inf, -math.inf]
@@ -142,3 +145,69 @@ def test_a_spread_below_a_hundredth_of_a_feature_counts_as_one(by: float) -> Non
     known = pd.DataFrame({"volume_cc": 100.0 + 1e-3 * rng.standard_normal(40), "x": rng.standard_normal(40)})
     (row,) = measure_distances(learn_reference(known), pd.DataFrame({"volume_cc": [100.0 * (1 + by)], "x": [0.0]}))
     assert row["features"]["volume_cc"] == pytest.approx(by / 0.01, rel=0.01)
+
+
+# From how many values on there is something to compare.
+
+
+@pytest.mark.parametrize(("n_known", "n_new", "is_told"), [(5, 5, True), (4, 5, False), (5, 4, False)])
+def test_five_values_are_a_distribution(n_known: int, n_new: int, is_told: bool) -> None:
+    assert math.isfinite(ks_p_value(np.arange(n_known) + 0.0, np.arange(n_new) + 0.0)) is is_told
+    assert math.isfinite(psi_of_values(np.arange(20.0), np.arange(n_new) + 0.0)[0]) is (n_new >= 5)
+
+
+@pytest.mark.parametrize(("n_cases", "n_bins"), [(7, 0), (8, 2), (11, 2), (12, 3), (39, 9), (40, 10), (44, 10)])
+def test_a_bin_has_four_cases_and_a_feature_ten_bins_at_most(n_cases: int, n_bins: int) -> None:
+    assert psi_of_values(np.arange(n_cases) + 0.0, np.arange(5.0))[1] == n_bins
+
+
+@pytest.mark.parametrize(("n_cases", "is_known"), [(4, False), (5, True)])
+def test_five_cases_are_a_cohort(n_cases: int, is_known: bool) -> None:
+    rows = table(n_cases)
+    if is_known:
+        assert "ct_median_body_hu" in learn_reference(rows).columns
+        return
+    with pytest.raises(BadInput, match="4 training cases are too few to know a cohort by; wanted 5 at least"):
+        learn_reference(rows)
+
+
+@pytest.mark.parametrize(("n_patients", "is_asked"), [(4, False), (5, True)])
+def test_a_label_of_five_patients_is_asked_about(n_patients: int, is_asked: bool) -> None:
+    # Twice as many cases: a patient counts once.
+    patients = np.repeat([f"patient_{i}" for i in range(n_patients)], 2)
+    assert set(_frequent(np.full(2 * n_patients, "A"), patients).tolist()) == {is_asked}
+
+
+@pytest.mark.parametrize(("auc", "share", "n"), [(0.65, 0.5, 42), (0.65, 0.1, 113), (0.8, 0.5, 11), (0.8, 0.1, 29)])
+def test_chance_exceeds_an_auc_once_in_twenty_draws(auc: float, share: float, n: int) -> None:
+    # 1.645 standard deviations of the AUC of two like distributions, from both sides.
+    def spread(images: int) -> float:
+        return math.sqrt((images + 1) / (12.0 * share * (1.0 - share))) / images
+
+    assert images_needed(auc, share) == n
+    assert 1.644 * spread(n) < auc - 0.5 < 1.646 * spread(n - 1)
+
+
+@pytest.mark.parametrize(("share", "kept"), [(0.9e-4, 1e-4), (1.1e-4, 1.1e-4)])
+def test_a_share_counts_as_a_ten_thousandth_at_the_least(share: float, kept: float) -> None:
+    found = _mean_shares(np.array([[share, 1.0 - share]] * 3))
+    assert found[0] == pytest.approx(kept, rel=1e-3)
+
+
+@pytest.mark.parametrize(("region", "place", "is_seen"), [
+    ("core", 9, False), ("core", 10, True), ("core", 29, True), ("core", 30, False),
+    ("border", 3, True), ("border", 4, False), ("border", 35, False), ("border", 36, True),
+])  # fmt: skip
+def test_the_core_is_the_middle_half_and_the_border_a_tenth_at_each_end(region: str, place: int, is_seen: bool) -> None:
+    images = np.zeros((2, 40, 40))
+    images[1, place, 15:25] = 1.0
+    described = region_features(images, region)
+    assert bool((described[0] != described[1]).any()) is is_seen
+
+
+@pytest.mark.parametrize(("hot_cc", "gy"), [(1.9, 10.0), (2.0, 70.0)])
+def test_the_hottest_two_cc_count(hot_cc: float, gy: float) -> None:
+    # Voxels of 0.1 cc.
+    dose = np.full(100, 10.0, np.float32)
+    dose[: round(hot_cc / 0.1)] = 70.0
+    assert _hottest_gy(dose, 0.1) == gy

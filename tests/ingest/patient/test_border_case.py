@@ -10,11 +10,14 @@ import pytest
 from pydicom import Dataset
 
 from doseledger.core.errors import BadCase, BadInput
+from doseledger.core.project.layout import Layout
 from doseledger.core.project.protocol import Protocol
 from doseledger.dicom.source import lenient
 from doseledger.evaluate.files.dvh import dvh_of_rtdose
 from doseledger.evaluate.files.gamma import read_dose_file
 from doseledger.evaluate.files.plan_dose import recompute_dose
+from doseledger.gates.data.doses import judge_dose
+from doseledger.gates.limits import load_thresholds
 from doseledger.ingest.cohort import IngestRun, ingest
 from doseledger.ingest.patient.case import Origin, convert_case
 
@@ -214,3 +217,16 @@ def test_a_case_whose_files_pydicom_warns_of_says_so(patient, factory, tmp_path)
     path.write_bytes(content[:at] + b"A" + content[at + 1 :])
     case = convert_case(folder, Origin("anon_1"), Protocol.model_validate(factory.PROTOCOL))
     assert "the files hold values that break the form of their type" in case.meta["warnings"]
+
+
+@pytest.mark.parametrize("kind", ["PLAN", "FRACTION"])
+def test_a_dose_of_one_fraction_is_read_as_told_and_the_data_gate_names_it(convert, patient, factory, repository, kind):
+    patient.rtdose.DoseSummationType = kind
+    patient.rtdose.DoseGridScaling = float(patient.rtdose.DoseGridScaling) / 28
+    case = convert(patient)
+    limits = load_thresholds(Layout(repository, "phantom")).data
+    (found,) = judge_dose(case, Protocol.model_validate({**factory.PROTOCOL, "n_fractions": None}), limits)
+    assert (found.gate, found.severity) == ("dose_unit", "error")
+    assert "it looks like the dose of one fraction" in found.message
+    noted = [note for note in case.meta["warnings"] if "DoseSummationType FRACTION" in note]
+    assert len(noted) == (kind == "FRACTION")

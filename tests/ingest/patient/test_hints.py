@@ -101,6 +101,12 @@ def test_every_word_for_a_side_is_known_with_every_organ_and_never_crosses(proto
         assert hints(protocol, [other], [name]) == {}
 
 
+@pytest.mark.parametrize("free", [["Femur 2", "Hüftkopf li"], ["Hüftkopf li", "Femur 2"]])
+def test_an_roi_that_shows_no_side_comes_after_one_that_does(protocol, free):
+    assert hints(protocol, ["Femur_L"], free) == {"Femur_L": "Hüftkopf li"}
+    assert hints(protocol, ["Femur_L"], ["Femur 2"]) == {"Femur_L": "Femur 2"}
+
+
 def test_an_roi_is_proposed_for_one_structure_only_and_the_sum_decides(protocol):
     # Femur_L alone could be either; the other fits one of them only.
     assert hints(protocol, ["Femur_L", "Femur_R"], ["Femur_M", "Femur li"]) == {

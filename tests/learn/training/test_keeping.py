@@ -17,14 +17,10 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from learn.conftest import changed
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from doseledger.core.errors import BadInput, NotReady
-from doseledger.core.files import read_yaml
-from doseledger.core.settings import Settings
 from doseledger.learn.data.patches import PatchSampler
-from doseledger.learn.families.segmentation import SEGMENTATION
 from doseledger.learn.kinds import load_recipe, make_family
 from doseledger.learn.recipes.dose import Recipe
 from doseledger.learn.run import TrainingRun
@@ -38,21 +34,6 @@ from doseledger.learn.training.train import Places, fingerprint_parts, open_case
 MakeRun = Callable[..., TrainingRun]
 # Six steps an epoch, and a state after every second one.
 STEPS = {"sampling.batch_size": 1, "fit.max_epochs": 3}
-SEG: dict[str, Any] = {
-    "lr_factor": 1.0,
-    "inputs": {"window": [-1000.0, 1000.0], "structures": ["Femur_L", "Femur_R"]},
-    "sampling.patch_zyx": [16, 24, 32],
-    "sampling.patches_per_case": 2,
-    "sampling.batch_size": 1,
-    "sampling.mirrored_names": {"Femur_L": "Femur_R"},
-    "network": {
-        "name": "unet", "channels": [8, 16], "strides": [2], "residual_units": 1, "dropout": 0.3,
-        "slices": {"axis": "y", "neighbours": 1},
-    },
-    "ema_decay": 0.5,
-    "fit.max_epochs": 2,
-    "fit.validate_every": 1,
-}  # fmt: skip
 NOISE: dict[str, dict[str, Any]] = {
     "sampling": {"patch_zyx": [16, 24, 32], "batch_size": 1, "patches_per_case": 2},
     "network": {"stem_stride_zyx": [2, 2, 2], "channels": [4, 8], "convolutions": [1, 1], "embedding": 8},
@@ -98,13 +79,6 @@ def assert_same_run(one: Places, other: Places) -> None:
         assert here.read_bytes() == there.read_bytes()
     wanted, found = (pd.read_csv(folder.out / "history.csv").drop(columns="seconds") for folder in (other, one))
     pd.testing.assert_frame_equal(found, wanted, check_exact=True)
-
-
-@pytest.fixture
-def segmentation(repository: Path, settings: Settings) -> TrainingRun:
-    block = read_yaml(repository / "models/recipes/seg_unet3d.yaml")["seg_unet3d"]
-    recipe = load_recipe(changed(block, SEG), settings.model_base, "test")
-    return TrainingRun("seg", recipe, 0.01, 1, 0, 0, {"ok": True}, {}, SEGMENTATION)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -29,7 +30,8 @@ class FakeWandb(ModuleType):
         super().__init__("wandb")
         self.started: dict[str, Any] = {}
         self.rows: list[tuple[int, dict[str, float]]] = []
-        self.finished = False
+        self.kept: dict[str, bytes] = {}
+        self.ended: list[int] = []
         self.mode_then = ""
 
     def Settings(self, **settings: Any) -> dict[str, Any]:
@@ -42,15 +44,23 @@ class FakeWandb(ModuleType):
     def log(self, row: dict[str, float], step: int) -> None:
         self.rows.append((step, row))
 
-    def finish(self) -> None:
-        self.finished = True
+    def log_artifact(self, path: str, *, name: str, type: str, aliases: list[str]) -> None:
+        self.kept[f"{type} {name}:{' '.join(aliases)}"] = Path(path).read_bytes()
+
+    def finish(self, exit_code: int = 0) -> None:
+        self.ended.append(exit_code)
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, logger: str) -> None:
+    """Set what a logger's library reads; given back, as it was, when the test ends."""
+    folders = ("WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR") if logger == "wandb" else ()
+    for name in (*ENVIRONMENT.get(logger, {}), *folders):
+        monkeypatch.setenv(name, "before")
 
 
 @pytest.fixture
 def wandb(monkeypatch: pytest.MonkeyPatch) -> FakeWandb:
-    for name in ENVIRONMENT["wandb"]:
-        # Given back by monkeypatch when the test ends, as they were.
-        monkeypatch.setenv(name, "before")
+    spoil(monkeypatch, "wandb")
     fake = FakeWandb()
     monkeypatch.setitem(sys.modules, "wandb", fake)
     return fake
@@ -65,7 +75,8 @@ def test_an_offline_record_holds_the_history_and_changes_nothing(
 ) -> None:
     run = make_run({"fit.max_epochs": 2})
     train(run, places, fresh=False, tell=lambda line: None, kept=Kept(logger="wandb"))
-    assert (wandb.mode_then, wandb.started["mode"], wandb.finished) == ("offline", "offline", True)
+    assert (wandb.mode_then, wandb.started["mode"], wandb.ended) == ("offline", "offline", [0])
+    assert os.environ["WANDB_DATA_DIR"] == str(places.state_root.parent / "wandb/data")
     assert os.environ["WANDB_ERROR_REPORTING"] == "false"
     assert wandb.started["dir"] == str(places.state_root.parent / "wandb")
     assert wandb.started["config"]["recipe"]["network"]["channels"] == [4, 8]
@@ -79,13 +90,20 @@ def test_an_offline_record_holds_the_history_and_changes_nothing(
     assert (places.out / "live.json").read_bytes() == (alone.out / "live.json").read_bytes()
     best, other = (folder / "checkpoints" / "best.ckpt" for folder in (places.out, alone.out))
     assert best.read_bytes() == other.read_bytes()
+    assert wandb.kept == {"model dose_unet:best": best.read_bytes()}
+
+
+def test_a_record_of_a_training_that_failed_says_so_and_keeps_no_checkpoint(tmp_path: Path, wandb: FakeWandb) -> None:
+    record = Record(tmp_path / "wandb", tmp_path / "best.ckpt", "dose_unet", "f" * 12, {})
+    with pytest.raises(KeyError), open_logger("wandb", record):
+        raise KeyError("case")
+    assert (wandb.ended, wandb.kept) == ([1], {})
 
 
 def test_a_record_without_its_library_is_refused_before_the_first_step(
     make_run: MakeRun, places: Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ENVIRONMENT["wandb"]:
-        monkeypatch.setenv(name, "before")
+    spoil(monkeypatch, "wandb")
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(NotReady, match=r"train\.logger is wandb, but wandb is absent: pip install wandb, or set"):
         train(make_run(), places, fresh=False, tell=lambda line: None, kept=Kept(logger="wandb"))
@@ -94,34 +112,42 @@ def test_a_record_without_its_library_is_refused_before_the_first_step(
 
 @pytest.mark.parametrize("name", ["tensorboard", "mlflow"])
 def test_preflight_refuses_a_logger_that_is_not_installed(name: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in ENVIRONMENT.get(name, {}):
-        monkeypatch.setenv(variable, "before")
+    spoil(monkeypatch, name)
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(NotReady, match=rf"train\.logger is {name}, but {name} is absent: pip install {name}"):
         require_logger(name)
     require_logger("csv")
 
 
-@pytest.mark.parametrize("name", ["tensorboard", "mlflow"])
-def test_a_record_of_lightnings_loggers_holds_each_epoch_and_no_case(
-    name: Any, make_run: MakeRun, places: Places, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("kind", ["dose", "segmentation"])
+@pytest.mark.parametrize("name", ["tensorboard", "mlflow", "wandb"])
+def test_a_record_of_a_library_that_is_installed_holds_each_epoch_the_best_checkpoint_and_else_no_case(
+    name: Any, kind: str, make_run: MakeRun, segmentation: TrainingRun, places: Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip(name, reason=f"{name} is not installed: its record is not written here")
-    for variable in ENVIRONMENT.get(name, {}):
-        monkeypatch.setenv(variable, "before")
-    train(make_run({"fit.max_epochs": 2}), places, fresh=False, tell=lambda line: None, kept=Kept(logger=name))
+    spoil(monkeypatch, name)
+    run = segmentation if kind == "segmentation" else make_run({"fit.max_epochs": 2})
+    train(run, places, fresh=False, tell=lambda line: None, kept=Kept(logger=name))
     written = [path for path in (places.state_root.parent / name).rglob("*") if path.is_file()]
-    assert written
-    text = b"".join(path.read_bytes() for path in written)
-    assert DOSE_SCORES[0].encode() in text
+    best = (places.out / "checkpoints/best.ckpt").read_bytes()
+    told = [content for content in (path.read_bytes() for path in written) if content != best]
+    assert len(written) - len(told) == (0 if name == "tensorboard" else 1)
+    text = b"".join(told)
+    assert run.family.scores[0].encode() in text
     assert b"case_000" not in text
     assert b"phantom_case" not in text
+    alone = replace(places, out=places.out.with_name("alone"))
+    train(run, alone, fresh=False, tell=lambda line: None)
+    assert without_seconds(places.out / "history.csv") == without_seconds(alone.out / "history.csv")
+    assert (alone.out / "checkpoints/best.ckpt").read_bytes() == best
 
 
 def test_what_loggers_are_told_names_no_case(make_run: MakeRun, tmp_path: Path, wandb: FakeWandb) -> None:
     from doseledger.learn.training.run_files import resolved_settings
 
-    record = Record(tmp_path / "wandb", "dose_unet", "f" * 12, resolved_settings(make_run()))
+    best = tmp_path / "best.ckpt"
+    best.write_bytes(b"weights")
+    record = Record(tmp_path / "wandb", best, "dose_unet", "f" * 12, resolved_settings(make_run()))
     with open_logger("wandb", record) as sink:
         assert sink is not None
         sink({"epoch": 1, "train_loss": 0.5})

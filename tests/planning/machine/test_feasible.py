@@ -35,6 +35,18 @@ def test_deliverable_leaves_are_left_as_they_are() -> None:
     assert np.allclose(feasible_leaves(tips, JAWS, np.full(11, 10.0), MACHINE), tips)
 
 
+def test_tips_keep_a_hundredth_of_a_mm_off_jaws_least_gap_and_greatest_reach() -> None:
+    wanted = np.stack([np.full((2, 3), -120.0), np.full((2, 3), 120.0)], axis=1)
+    tips = feasible_leaves(wanted, JAWS, np.array([500.0]), MACHINE)
+    assert np.allclose(tips[:, 0], -69.99)
+    assert np.allclose(tips[:, 1], 69.99)
+    closed = feasible_leaves(np.zeros((2, 2, 3)), JAWS, np.array([500.0]), MACHINE)
+    assert np.allclose(closed[:, 1] - closed[:, 0], MACHINE.leaves.min_gap_mm + 0.02)
+    wanted[1] = 0.5 * wanted[0]
+    slow = feasible_leaves(wanted, JAWS, np.array([2.0]), MACHINE)
+    assert np.allclose(np.abs(np.diff(slow, axis=0)), 1.98)
+
+
 def test_monitor_units_keep_room_for_the_final_scaling() -> None:
     turn = np.full(3, 4.0)
     mu = feasible_mu(np.array([-1.0, 3.0, 1e4]), turn, MACHINE)

@@ -43,6 +43,18 @@ def pixels_of(case: Case, colours: dict[str, str]) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))).astype(int)
 
 
+@pytest.mark.parametrize(("columns", "height_in"), [(48, 2.3125), (24, 2.4)])
+def test_two_slices_of_one_scale_fit_a_line_of_5_6_in_and_2_4_in(case: Case, columns: int, height_in: float) -> None:
+    # Of 48 voxels of 6 mm each takes half of the line but a gap of 0.05 in; of 24 they would be too tall.
+    body = np.zeros_like(case.body)
+    body[..., :columns] = True
+    figure = plot_mid_slices(replace(case, body=body), {})
+    assert tuple(figure.get_size_inches()) == pytest.approx((5.6, height_in))
+    axial, coronal = (axis.get_position() for axis in figure.axes)
+    assert axial.width == pytest.approx(coronal.width)
+    assert axial.height / coronal.height == pytest.approx(40 / 24)
+
+
 def test_the_slices_go_through_the_target_of_the_highest_prescription(case: Case) -> None:
     assert middle_index(case) == isocentre_index(case)
 

@@ -1,4 +1,4 @@
-"""Names of metrics in the field's words."""
+"""Names of metrics and features in the field's words."""
 
 from __future__ import annotations
 
@@ -40,10 +40,34 @@ NAMED = {
     "target_move_share": "way of the high dose ÷ way of the moved targets",
     "organ_drop_change_gy": "change of the main target's dose without the nearest organ (Gy)",
 }
+# Of cases, as `gates.features` names them; the unit stands apart.
+FEATURES = {
+    "ct_min": "CT, minimum",
+    "ct_max": "CT, maximum",
+    "ct_p01_body": "CT in the body, 1st percentile",
+    "ct_median_body": "CT in the body, median",
+    "ct_p99_body": "CT in the body, 99th percentile",
+    "ct_median_outside": "CT around the body, median",
+    "body_air": "air in the body",
+    "dose_max": "highest dose",
+    "dose_body_mean": "mean dose in the body",
+    "dose_beyond_targets": "D2cc beyond the targets",
+    "dose_outside_valid_max": "highest dose outside valid dose",
+    "n_fractions": "fractions",
+}
+UNITS = {"cc": "cc", "gy": "Gy", "percent": "%", "mm": "mm", "hu": "HU"}
+# Dose at a volume, volume at a dose: `PTV70_d98_percent`.
+AT_PERCENT = re.compile(r"(?P<name>.+) (?P<kind>[dv])(?P<level>\d+)")
+OF_STRUCTURE = re.compile(
+    r"(?P<name>.+)_(?P<what>volume|median|mean|d\d+|v\d+|parts|largest_part|prescription|present|(?:offset|extent)_[xyz])"
+)
+HU_SHARE = re.compile(r"hu_share_(?P<where>below|from)_(?P<hu>-?\d+)")
 PARTS = {"train": "training cases", "val": "validation cases"}
 ENDS = {"worst": "worst case", "low": "lower end of the 95 % interval", "high": "upper end of the 95 % interval"}
 MAE = re.compile(r"mae_(?P<mask>.+)_gy")
 GAMMA = re.compile(r"gamma_(?P<percent>[\d.]+)_(?P<mm>[\d.]+)_(?P<kind>global|local)_percent")
+FEATURE_TOKEN = re.compile(rf"(?<![\w./-])(?:\w+_(?:{'|'.join(UNITS)}|present)|hu_share_[a-z]+_-?\d+)(?![\w/]|\.\w)")
+DVH = re.compile(r"dvh_(?P<structure>.+)_(?P<statistic>[^_]+)")
 TOKEN = re.compile(r"(?<![\w./-])[a-z]\w*(?![\w/]|\.\w)")
 
 
@@ -75,9 +99,36 @@ def spell_metric(name: str) -> str:
     if found := MAE.fullmatch(name):
         mask = found["mask"]
         return f"MAE {'where the ' if mask == 'above_10_percent' else 'in '}{_masked(mask)} (Gy)"
+    if found := DVH.fullmatch(name):
+        return f"{found['structure']} {found['statistic']}, |prediction − plan|"
     if found := GAMMA.fullmatch(name):
         return f"gamma pass rate {found['percent']} %/{found['mm']} mm {found['kind']} (%)"
     return name
+
+
+def spell_feature(name: str) -> str:
+    """Return how a feature of a case is called, with its unit in brackets; a structure keeps its name.
+
+    Examples
+    --------
+    >>> spell_feature("Femur_L_volume_cc"), spell_feature("PTV70_d98_percent")
+    ('Femur_L volume (cc)', 'PTV70 D98% (%)')
+    >>> spell_feature("ct_p01_body_hu"), spell_feature("hu_share_below_-300")
+    ('CT in the body, 1st percentile (HU)', 'share of the body below −300 HU')
+    """
+    if share := HU_SHARE.fullmatch(name):
+        return f"share of the body {share['where']} {share['hu']} HU".replace("-", "−")
+    stem, _, end = name.rpartition("_")
+    unit = f" ({UNITS[end]})" if end in UNITS else ""
+    stem = stem if unit else name
+    if stem in FEATURES:
+        return f"{FEATURES[stem]}{unit}"
+    if not (found := OF_STRUCTURE.fullmatch(stem)):
+        return f"{stem.replace('_', ' ')}{unit}"
+    words = f"{found['name']} {found['what'].replace('_', ' ')}"
+    if at := AT_PERCENT.fullmatch(words):
+        words = f"{at['name']} {at['kind'].upper()}{at['level']}%"
+    return f"{words}{unit}"
 
 
 def _masked(mask: str) -> str:
@@ -85,13 +136,16 @@ def _masked(mask: str) -> str:
 
 
 def in_words(text: str) -> str:
-    """Return a sentence in which every metric has its words in place of its name, and limits their signs.
+    """Return a sentence in which metrics and features have their words in place of names, and limits their signs.
 
     Examples
     --------
+    >>> in_words("at most 50, in the cases with Bladder_volume_cc >= 150")
+    'at most 50, in the cases with Bladder volume (cc) ≥ 150'
     >>> in_words("dose_unet: base_mae_ratio is 0.97, wanted <= 0.9")
     'dose_unet: error ÷ error of the dose that the network adds to is 0.97, wanted ≤ 0.9'
     """
     # Words without an underscore are English before they are a metric's name.
     found = TOKEN.sub(lambda match: spell_metric(match[0]) if "_" in match[0] else match[0], text)
+    found = FEATURE_TOKEN.sub(lambda match: spell_feature(match[0]), found)
     return found.replace("<=", "≤").replace(">=", "≥")

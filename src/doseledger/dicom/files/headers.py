@@ -170,6 +170,8 @@ def read_header(file: DumpFile) -> tuple[pydicom.Dataset | None, bool]:
             dataset = read_partial(stream, stop_when=_is_bulk, force=not has_preamble)
             if "SOPClassUID" not in dataset:
                 return None, False
+            # A header goes to other processes, and a closed stream can't be pickled.
+            dataset.buffer = None
             return dataset, _lacks_pixels(stream)
     except UNREADABLE:
         return None, False

@@ -329,7 +329,8 @@ def _jaws(points: list[dict[str, Any]], names: tuple[str, ...], who: str, case_i
         given = [point["devices"][name] for name in names if name in point["devices"]]
         pair = given[0] if given else np.asarray([-WIDEST_FIELD_MM, WIDEST_FIELD_MM])
         if pair.shape != (2,) or not pair[0] <= pair[1]:
-            raise BadCase(case_id, f"{who}: jaws {names[0]} at {pair.tolist()} mm, wanted two rising positions")
+            found = f"at {pair.tolist()} mm" if pair.shape == (2,) else f"have {pair.size} positions"
+            raise BadCase(case_id, f"{who}: jaws {names[0]} {found}, wanted two rising positions")
         pairs.append(pair)
     return np.stack(pairs)
 

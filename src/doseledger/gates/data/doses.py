@@ -110,7 +110,7 @@ def _judge_unit(case: Case, protocol: Protocol, dose: NDArray[np.float32], limit
     if most > high:
         hint = "it looks like cGy: divide by 100" if most > 50.0 * highest else "check DoseUnits and DoseGridScaling"
     else:
-        fractions = protocol.n_fractions or 1
+        fractions = protocol.n_fractions or case.n_fractions or 1
         per_fraction = abs(most * fractions / highest - 1.0) < 0.3 and fractions > 1
         hint = "it looks like the dose of one fraction" if per_fraction else "it looks normalised, or of one beam only"
     message = f"{case.case_id}: the maximum dose is {most:.4g} where {highest:g} Gy are prescribed; {hint}"

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from doseledger.core.case import Case
 from doseledger.core.project.protocol import Protocol
-from doseledger.gates.data.placement import judge_dose_place, judge_placement, measure_placement
+from doseledger.gates.data.placement import (
+    judge_dose_mirrored,
+    judge_dose_place,
+    judge_placement,
+    measure_placement,
+)
 from doseledger.gates.data.slices import judge_slices, measure_slices
 from doseledger.gates.features import Row
 from doseledger.gates.limits import ImageLimits
@@ -28,4 +33,5 @@ def judge_image(case: Case, protocol: Protocol, limits: ImageLimits) -> tuple[li
     findings = [*judge_placement(case, places, limits), *judge_slices(case, slices, limits)]
     if "dose" in places:
         findings += judge_dose_place(case, places["dose"], limits.dose_share)
+        findings += judge_dose_mirrored(case, places["dose_skin"])
     return findings, row

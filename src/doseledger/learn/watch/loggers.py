@@ -1,7 +1,8 @@
 """Further records of a training by name: TensorBoard, MLflow, Weights & Biases.
 
 All stay on this machine, beside the resume states. They are told each epoch's row and the resolved settings: numbers
-and names of settings and structures, no case and no patient.
+and names of settings and structures, no case and no patient. MLflow and W&B keep the best checkpoint besides, which has
+the IDs and digests of its training cases.
 """
 
 from __future__ import annotations
@@ -43,9 +44,12 @@ class Record:
     ----------
     folder
         Where it is kept: outside the run, as it holds clock and host.
+    best
+        The run's best checkpoint, kept too once training has ended well.
     """
 
     folder: Path
+    best: Path
     model: str
     fingerprint: str
     settings: Mapping[str, Any]
@@ -95,6 +99,8 @@ def open_logger(name: LoggerName, record: Record) -> Iterator[Sink | None]:
     except BaseException:
         logger.finalize("failed")
         raise
+    if name == "mlflow":
+        logger.experiment.log_artifact(logger.run_id, str(record.best))
     logger.finalize("success")
 
 
@@ -114,6 +120,8 @@ def _lightning_logger(name: LoggerName, record: Record) -> Any:
 @contextmanager
 def _open_wandb(record: Record) -> Iterator[Sink]:
     """An offline record, which a resumed run goes on with; `wandb sync` would send it, and we never call that."""
+    # Copies of artifacts and settings would lie in the user's home.
+    os.environ.update({f"WANDB_{name}_DIR": str(record.folder / name.lower()) for name in ("CACHE", "CONFIG", "DATA")})
     wandb = importlib.import_module("wandb")
     run = wandb.init(
         mode="offline",
@@ -126,5 +134,8 @@ def _open_wandb(record: Record) -> Iterator[Sink]:
     )
     try:
         yield lambda row: run.log(dict(row), step=int(row["epoch"]))
-    finally:
-        run.finish()
+        run.log_artifact(str(record.best), name=record.model, type="model", aliases=["best"])
+    except BaseException:
+        run.finish(exit_code=1)
+        raise
+    run.finish()

@@ -118,7 +118,7 @@ def put_recipe(layout: Layout, name: str) -> list[str]:
         raise BadInput(f"{path}: wanted a block {name} and, where it starts from a model, `bases`")
     if name in settings.blocks:
         raise BadInput(f"{layout.params} has a block {name} already; add it to `models`, or edit it there")
-    load_recipe(block, settings.model_base, str(path))
+    load_recipe(block, settings.model_base, f"{path}, on the model_base of {layout.params}")
     strangers = [base for base in bases.values() if base not in settings.models]
     if strangers:
         raise BadInput(f"{name} starts from {', '.join(strangers)}, which `models` does not train; add it first")

@@ -130,6 +130,7 @@ def judge_phase(criteria: ExitCriteria, phase: str, evidence: Evidence) -> list[
 
 
 def _gates_passed(evidence: Evidence, criterion: Criterion) -> str:
+    """The version's tag records a passing verdict of each."""
     verdicts = evidence.version.record["verdicts"]
     bad = [name for name in criterion.names or [] if not verdicts.get(name, {}).get("ok")]
     return (
@@ -140,6 +141,7 @@ def _gates_passed(evidence: Evidence, criterion: Criterion) -> str:
 
 
 def _clinical_target(evidence: Evidence, criterion: Criterion) -> str:
+    """Every limit of `candidate` in the cohort's thresholds.yaml is met."""
     del criterion
     summary = evidence.version.record["metrics"]["summary"]
     missed = []
@@ -152,6 +154,7 @@ def _clinical_target(evidence: Evidence, criterion: Criterion) -> str:
 
 
 def _test_cases(evidence: Evidence, criterion: Criterion) -> str:
+    """It was tested on at least so many cases."""
     n, wanted = evidence.version.record["test_set"]["cases"], int(criterion.limit or 0)
     return (
         f"tested on {n} cases, wanted at least {wanted}; lock a larger test set and evaluate on it"
@@ -161,6 +164,7 @@ def _test_cases(evidence: Evidence, criterion: Criterion) -> str:
 
 
 def _test_set_locked(evidence: Evidence, criterion: Criterion) -> str:
+    """Every test case was locked by digest; models of synthetic patients never are."""
     del criterion
     test_set = evidence.version.record["test_set"]
     if test_set["locked_by_digest"] == test_set["cases"]:
@@ -172,6 +176,7 @@ def _test_set_locked(evidence: Evidence, criterion: Criterion) -> str:
 
 
 def _reproduced(evidence: Evidence, criterion: Criterion) -> str:
+    """The case predicted again at registration differed by no more than `reproduction`."""
     del criterion
     made, allowed = evidence.version.record["reproduced"], evidence.reproduction.max_difference_gy
     if keeps(made["max_difference_gy"], most=allowed):
@@ -183,6 +188,7 @@ def _reproduced(evidence: Evidence, criterion: Criterion) -> str:
 
 
 def _better_than_baseline(evidence: Evidence, criterion: Criterion) -> str:
+    """It is lower than that of `--baseline MODEL@VERSION`, tested on the very same cases, by the limit."""
     metric, wanted = str(criterion.metric), float(criterion.limit or 0.0)
     if evidence.baseline is None:
         return "no baseline to compare with; name a registered version with --baseline MODEL@VERSION"
@@ -203,11 +209,13 @@ def _better_than_baseline(evidence: Evidence, criterion: Criterion) -> str:
 
 
 def _holds_stage(evidence: Evidence, criterion: Criterion) -> str:
+    """It was given these stages before."""
     lacking = [name for name in criterion.names or [] if name not in evidence.version.stages]
     return f"it was never given the stage {', '.join(lacking)}; promote it to that first" if lacking else ""
 
 
 def _signed_off(evidence: Evidence, criterion: Criterion) -> str:
+    """So many persons other than the registrar ran `registry sign-off`, in this clone's audit log."""
     registrar = evidence.version.by
     signers = {str(entry["who"].get("email") or "").casefold() for entry in evidence.signatures} - {""}
     # A tagger is `name <address>`; the brackets keep a@example.org apart from ada@example.org.
@@ -222,6 +230,7 @@ def _signed_off(evidence: Evidence, criterion: Criterion) -> str:
 
 
 def _audit_log_holds(evidence: Evidence, criterion: Criterion) -> str:
+    """The chain of the audit log, and its anchors in tags and under the Git ref, hold."""
     del criterion
     if not evidence.log_findings:
         return ""

@@ -61,8 +61,8 @@ def check_run(files: RunFiles, *, recompute: Recompute | None = None) -> Verdict
     if files.manifest is not None:
         checks.append(Check("manifest", "every archived byte is as it was", partial(_manifest, files)))
     elif files.root is not None:
-        title = "tables, verdicts and weights are those that dvc.lock records"
-        checks.append(Check("recorded", title, partial(_recorded, files.root, files)))
+        recorded = partial(_recorded, files.root, files)
+        checks.append(Check("recorded", "tables, verdicts and weights are those that dvc.lock records", recorded))
     findings, points = run_checks(checks)
     details = {
         "cohort": files.cohort,

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from doseledger.core.text.words import spell_feature
 from doseledger.report.figures.style import COLOURS, new_figure, point_style
-from doseledger.report.tables.data_tables import spell_feature
 from doseledger.report.tables.sections import PARTS
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 COLUMNS = 2
 PANEL_IN = 1.25
-# Panels of one figure: with its caption it fits a page.
-MOST_PANELS = 14
+# Panels of one figure: three figures with their captions fit a page.
+MOST_PANELS = 6
 # The figures by what they show, in the order of the page.
 VOLUMES, IN_TARGETS, ELSEWHERE, GEOMETRY = TITLES = (
     "Volumes", "Dose in the targets", "Dose in structures and body", "Image and geometry",

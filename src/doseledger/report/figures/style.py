@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from doseledger.core.errors import BadInput
 from doseledger.core.files import all_or_none, atomic_path
 
@@ -69,6 +71,8 @@ NO_METADATA: dict[str, dict[str, None]] = {
 }
 # Points of a row keep their size up to so many.
 POINT_PT, FULL_SIZE_POINTS = 5.0, 60
+# A row of more points is an image in an SVG, where each is an element that browser and PDF draw by itself.
+MOST_ELEMENTS = 100
 MEDIA_TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
 
 
@@ -115,9 +119,26 @@ def save_figure(figure: Figure, folder: Path, stem: str, dpi: int) -> dict[str, 
     with all_or_none():
         for kind, metadata in NO_METADATA.items():
             paths[kind] = folder / f"{stem}.{kind}"
-            with atomic_path(paths[kind]) as part:
+            with atomic_path(paths[kind]) as part, _few_elements(figure, kind):
                 figure.savefig(part, format=kind, dpi=dpi, metadata=metadata)
     return paths
+
+
+@contextmanager
+def _few_elements(figure: Figure, kind: str) -> Iterator[None]:
+    """Make images of rows of many points while a figure is saved as SVG."""
+    from matplotlib.lines import Line2D
+
+    rows = [
+        line
+        for line in figure.findobj(Line2D)
+        if kind == "svg" and line.get_marker() != "None" and np.size(line.get_xdata()) > MOST_ELEMENTS
+    ]
+    for row in rows:
+        row.set_rasterized(True)
+    yield
+    for row in rows:
+        row.set_rasterized(False)
 
 
 def saved_svg(draw: Callable[[], Figure], folder: Path, stem: str, dpi: int) -> str:

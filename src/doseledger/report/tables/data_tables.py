@@ -10,11 +10,15 @@ import pandas as pd
 
 from doseledger.core.project.protocol import Protocol
 from doseledger.core.text.sheet import MISSING, Cell, Table, format_number, make_table
+from doseledger.core.text.words import in_words, spell_feature
 from doseledger.report.gate_pages import most_changed
 from doseledger.report.tables.sections import PARTS
 
 # Features that the drift table shows; all stand in the gate's own page.
 SHOWN_FEATURES = 20
+NOT_COMPARED = (
+    "No feature was compared: a side has fewer than five cases. Medians of both sides stand in the gate's own page."
+)
 
 
 def prescription_table(protocol: Protocol) -> Table:
@@ -62,7 +66,8 @@ def features_table(features: pd.DataFrame, parts: pd.Series) -> Table:
 
 
 def _short(value: float) -> str:
-    return f"{float(value):.4g}".replace("-", "−")
+    number = float(value)
+    return f"{number:,.0f}" if abs(number) >= 1e4 else f"{number:.4g}".replace("-", "−")
 
 
 def expectations_table(verdict: Mapping[str, Any]) -> Table:
@@ -73,14 +78,14 @@ def expectations_table(verdict: Mapping[str, Any]) -> Table:
         bad = Cell(f"{row['n_unexpected']} beyond", "bad" if row["severity"] == "error" else "warn")
         rows.append(
             (
-                row["column"] or row["type"],
-                row["wanted"],
+                in_words(row["column"]) if row["column"] else "cohort",
+                in_words(row["wanted"]).replace("-", "−"),
                 found,
                 Cell("met", "good") if row["ok"] else bad,
                 row["reason"],
             )
         )
-    columns = ("Feature", "#Wanted", "#Found", "Result", "Why")
+    columns = ("Feature", "Wanted", "#Found", "Result", "Why")
     return make_table("Expectations", columns, rows, empty="The data gate holds this cohort to no expectations.")
 
 
@@ -88,8 +93,8 @@ def drift_cases_table(drift: Mapping[str, Any]) -> Table:
     """Return how far each test case is from the training cases, the farthest first."""
     rows = []
     for case in sorted(drift.get("cases", []), key=lambda row: (-row["distance"], row["case_id"])):
-        off = ", ".join(f"{name} {by:+.1f}".replace("-", "−") for name, by in case["features"].items())
-        changed = ", ".join(f"{name} = {value:g}" for name, value in case["changed"].items())
+        off = ", ".join(f"{_unitless(name)} {format_number(by, 1, sign=True)}" for name, by in case["features"].items())
+        changed = ", ".join(f"{spell_feature(name)} = {value:g}" for name, value in case["changed"].items())
         ratio = Cell(format_number(case["ratio"], 2), "warn" if case["ratio"] > 1 else "")
         rows.append(
             (case["case_id"], format_number(case["distance"], 2), ratio, "; ".join(filter(None, (off, changed))))
@@ -100,6 +105,10 @@ def drift_cases_table(drift: Mapping[str, Any]) -> Table:
         "above 1 a case is beyond all of them."
     )
     return make_table("Test cases, the farthest first", columns, rows, note=note, empty="No test case was looked at.")
+
+
+def _unitless(name: str) -> str:
+    return spell_feature(name).partition(" (")[0]
 
 
 def drift_features_table(drift: Mapping[str, Any]) -> Table:
@@ -118,11 +127,13 @@ def drift_features_table(drift: Mapping[str, Any]) -> Table:
         )
         for row in most_changed(features)[:SHOWN_FEATURES]
     ]
+    if all(np.isnan(row["ks_p"]) and np.isnan(row["psi"]) for row in features):
+        rows = []
     columns = ("Feature", "#Median, training", "#Median, test", "#KS p (Holm)", "#PSI", "#PSI limit")
     more = len(features) - len(rows)
     note = "Kolmogorov-Smirnov test and population stability index; – where a side has fewer than five cases."
     note += f" The first {len(rows)}; {more} more stand in the gate's own page." if more > 0 else ""
-    return make_table("Features, the most changed first", columns, rows, note=note, empty="No feature was compared.")
+    return make_table("Features, the most changed first", columns, rows, note=note, empty=NOT_COMPARED)
 
 
 def _number(value: float) -> str:
@@ -137,16 +148,3 @@ def hashes_table(cases: pd.DataFrame, parts: pd.Series) -> Table:
     ]
     columns = ("Case", "Patient", "Group", "Site", "Part", "@SHA256 of the file")
     return make_table("Cases", columns, rows, note="What cases.csv says; every file was compared with its hash.")
-
-
-def spell_feature(name: str) -> str:
-    """Return a feature with its unit in brackets.
-
-    Examples
-    --------
-    >>> spell_feature("PTV70_volume_cc"), spell_feature("dose_max_percent")
-    ('PTV70 volume (cc)', 'dose max (%)')
-    """
-    stem, _, unit = name.rpartition("_")
-    units = {"cc": "cc", "gy": "Gy", "percent": "%", "mm": "mm", "hu": "HU"}
-    return f"{stem.replace('_', ' ')} ({units[unit]})" if unit in units else name.replace("_", " ")

@@ -1,0 +1,54 @@
+"""Tables of a model's report, by rows written out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from doseledger.core.text.sheet import Table
+from doseledger.report.tables.results import goals_table
+
+
+def texts(table: Table) -> list[list[str]]:
+    return [[cell.text for cell in row] for row in table.rows]
+
+
+def goal_row(case_id: str, goal: str, plan: tuple[object, bool], prediction: tuple[object, bool]) -> dict[str, object]:
+    return {
+        "case_id": case_id, "goal": goal, "structure": goal.split()[0], "gating": goal.startswith("PTV"), "unit": "Gy",
+        "plan": 68.0, "prediction": np.nan if prediction[0] is None else 67.456,
+        "plan_met": plan[0], "plan_acceptable": plan[1],
+        "prediction_met": prediction[0], "prediction_acceptable": prediction[1],
+    }  # fmt: skip
+
+
+MET, ACCEPTABLE, MISSED, NOT_JUDGED = (True, True), (False, True), (False, False), (None, False)
+ROWS = pd.DataFrame(
+    [
+        goal_row("a", "PTV70 D95%", MET, MET), goal_row("b", "PTV70 D95%", MET, ACCEPTABLE),
+        goal_row("c", "PTV70 D95%", MET, MET), goal_row("d", "PTV70 D95%", MISSED, MISSED),
+        goal_row("e", "PTV70 D95%", MET, NOT_JUDGED),
+        goal_row("a", "Rectum mean", ACCEPTABLE, MET), goal_row("b", "Rectum mean", ACCEPTABLE, MISSED),
+    ]
+)  # fmt: skip
+
+
+def test_goals_are_counted_over_the_cases_that_were_judged_on_both_sides() -> None:
+    table = goals_table(ROWS, {"PTV70": "#ff0000"})
+    assert texts(table) == [
+        ["PTV70 D95%", "gating", "4", "3", "2 (+1)", "3 of 4"],
+        ["Rectum mean", "reported", "2", "0 (+2)", "1", "0 of 2"],
+    ]
+    assert [row[0].swatch for row in table.rows] == ["#ff0000", ""]
+    assert [row[5].state for row in table.rows] == ["warn", "warn"]
+    same = goals_table(ROWS[ROWS["case_id"] == "c"], {})
+    assert same.rows[0][5].state == ""
+
+
+def test_the_goals_of_one_case_are_its_values_and_verdicts() -> None:
+    assert texts(goals_table(ROWS, {}, case_id="b")) == [
+        ["PTV70 D95%", "68.00 Gy", "met", "67.46 Gy", "acceptable"],
+        ["Rectum mean", "68.00 Gy", "acceptable", "67.46 Gy", "missed"],
+    ]
+    assert texts(goals_table(ROWS, {}, case_id="e")) == [["PTV70 D95%", "68.00 Gy", "met", "–", "not judged"]]
+    assert [cell.state for cell in goals_table(ROWS, {}, case_id="d").rows[0]] == ["", "", "bad", "", "bad"]
