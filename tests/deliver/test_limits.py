@@ -14,7 +14,7 @@ from doseledger.core.case import Case
 from doseledger.core.errors import BadCase
 from doseledger.core.grid import Grid
 from doseledger.core.project.protocol import Goal
-from doseledger.deliver import deliverable, masks, structure_objects
+from doseledger.deliver import deliverable, masks, structure_objects, structures
 from doseledger.deliver.gap import dose_gap
 from doseledger.deliver.masks import MaskSet, check_image, mask_on_image
 from doseledger.deliver.robustness import scenarios
@@ -58,6 +58,26 @@ def test_a_mask_within_the_hundredth_of_a_mm_of_the_image_is_copied(
     found = mask_on_image(mask, GRID, Grid((12, 14, 16), GRID.spacing_mm, (-16.5, -13.0, -15.0 + off_mm)))
     assert (not asked) is is_copied
     assert found.sum() == mask.sum()
+
+
+def test_a_surface_is_interpolated_within_two_voxels_of_the_coarser_grid(monkeypatch: pytest.MonkeyPatch) -> None:
+    reached: list[float] = []
+    plain = masks.signed_distance
+    monkeypatch.setattr(
+        masks, "signed_distance", lambda mask, grid, reach_mm: reached.append(reach_mm) or plain(mask, grid, reach_mm)
+    )
+    mask_on_image(masks_of().masks["PTV"], GRID, Grid((12, 14, 16), (2.0, 2.5, 2.5), (-16.5, -13.0, -15.0)))
+    assert reached == [6.0]
+
+
+@pytest.mark.parametrize(("percent", "is_told"), [(0.99, False), (-0.99, False), (1.01, True), (-1.01, True)])
+def test_a_volume_that_the_images_voxels_change_by_one_percent_is_told(percent: float, is_told: bool) -> None:
+    mask = masks_of().masks["PTV"]
+    ours = float(mask.sum()) * GRID.voxel_volume_cc / (1.0 + percent / 100.0)
+    described = SimpleNamespace(name="PTV", is_standard=True)
+    named: Any = [SimpleNamespace(name="PTV", mask=mask, volume_cc=ours, described=described, cleaned={})]
+    told = structures._summary(masks_of(ct_hu=np.zeros(GRID.shape_zyx, np.int16)), named, {}, GRID)["warnings"]
+    assert told == ([f"PTV: the image's voxels change its volume by {percent:+.1f} %"] if is_told else [])
 
 
 def goal(statistic: str, operator: str, limit: float, unit: str) -> Goal:

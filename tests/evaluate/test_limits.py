@@ -20,6 +20,7 @@ from doseledger.evaluate.shortcuts.ablation import (
     _shift_voxels,
     drop_share,
     mean_change_gy,
+    move_share,
     prescription_gain,
     with_raised_prescription,
 )
@@ -146,6 +147,14 @@ def test_a_target_that_covers_half_of_another_is_what_its_dose_should_fall_to(
     dose = dose_of(case)
     fallen = drop_share(replace(case, masks=masks), dose, dose - (70.0 - is_left))
     assert fallen == pytest.approx(1.0, abs=1e-4)
+
+
+@pytest.mark.parametrize(("gy", "share"), [(34.9, 0.0), (35.1, 2.0)])
+def test_the_high_dose_begins_at_half_of_the_highest_prescription(gy: float, share: float, case: Case) -> None:
+    # Four voxels of 6 mm, of the two by which targets are moved.
+    before, after = np.zeros((2, *case.grid.shape_zyx), np.float32)
+    before[10, 20, 20] = after[10, 20, 24] = gy
+    assert move_share(case, before, after) == pytest.approx(share)
 
 
 @pytest.mark.parametrize(("n", "more"), [(5, ""), (6, " (and 1 more)"), (20, " (and 15 more)")])
