@@ -125,18 +125,19 @@ def save_figure(figure: Figure, folder: Path, stem: str, dpi: int) -> dict[str, 
 @contextmanager
 def _few_elements(figure: Figure, kind: str) -> Iterator[None]:
     """Make images of rows of many points while a figure is saved as SVG."""
+    import numpy as np
     from matplotlib.lines import Line2D
 
     rows = [
         line
         for line in figure.findobj(Line2D)
-        if kind == "svg" and line.get_marker() != "None" and len(line.get_xdata()) > MOST_ELEMENTS
+        if kind == "svg" and line.get_marker() != "None" and np.size(line.get_xdata()) > MOST_ELEMENTS
     ]
     for row in rows:
         row.set_rasterized(True)
     yield
     for row in rows:
-        row.set_rasterized(None)
+        row.set_rasterized(False)
 
 
 def saved_svg(draw: Callable[[], Figure], folder: Path, stem: str, dpi: int) -> str:
