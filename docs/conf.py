@@ -107,6 +107,7 @@ def _settings() -> Iterator[str]:
     for kind, row in sorted(KINDS.items()):
         yield f"## A model of kind {kind}\n"
         yield from _keys(row.recipe.model_json_schema(), _comments("model_base.") if kind == "dose" else {})
+    yield from _recipes()
     yield "## thresholds.yaml\n"
     yield from _keys(Thresholds.model_json_schema())
     others = {
@@ -117,6 +118,18 @@ def _settings() -> Iterator[str]:
         yield f"## {title}\n"
         yield f"{_doc(block.model_json_schema())}\n"
         yield from _keys(block.model_json_schema())
+
+
+def _recipes() -> Iterator[str]:
+    """The ready-made blocks, each with what its file says of it."""
+    yield "## Ready-made models\n"
+    yield "`doseledger recipe use NAME` puts one into `params.yaml`.\n"
+    for path in sorted((HERE.parent / "models/recipes").glob("*.yaml")):
+        text = path.read_text(encoding="utf-8")
+        said = re.match(r"(?:# .*\n)*", text)[0]  # type: ignore[index]
+        yield f"### {path.stem}\n"
+        yield " ".join(said.replace("# ", "").split()) + "\n"
+        yield f"```yaml\n{text.removeprefix(said).strip()}\n```\n"
 
 
 def _comments(below: str) -> dict[str, str]:

@@ -146,8 +146,8 @@ def _caught(tree: ast.Module, names: frozenset[str]) -> Iterator[tuple[str, str]
 def behaviour_page(root: Path) -> Iterator[str]:
     """Return the page of what reading does with what a clinic's data may hold, test by test."""
     yield "# Intake, test by test\n"
-    yield "What readers and writers were seen to do, in the words of their tests, by the tests' files.\n"
-    for folder in ("ingest", "dicom", "deliver", "dosimetry"):
+    yield "What reading and writing DICOM, NIfTI and OpenKBP was seen to do, in the words of the tests.\n"
+    for folder in ("ingest", "dicom"):
         yield f"## {TITLES[folder]}\n"
         for path in sorted((root / "tests" / folder).rglob("test_*.py")):
             caption = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or path.stem).partition("\n")[0]

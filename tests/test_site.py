@@ -38,6 +38,7 @@ def test_commands_settings_tables_limits_and_the_public_names_come_from_the_code
     assert 'id="doseledger-registry-promote"' in commands
     settings = (site / "generated/settings.html").read_text()
     assert "splits.group_column" in settings
+    assert 'id="dose-mednext"' in settings
     assert 'id="a-model-of-kind-dose"' in settings
     # What keys mean: from comments of params.yaml and from docstrings of blocks.
     assert "a failed case that the gate shall let pass" in settings

@@ -26,6 +26,7 @@ from doseledger.core.settings import Settings, load_settings
 from doseledger.deliver.deliverable import refuse_undeliverable
 from doseledger.deliver.dose import (
     DicomRequest,
+    PageWriter,
     PredictedPatient,
     dose_on_grid,
     find_patients,
@@ -382,7 +383,7 @@ def test_a_record_of_one_patient_outlives_the_prediction_of_the_next(factory: An
 
 
 def test_a_page_that_cannot_be_drawn_does_not_cost_the_dose(factory: Any, predicted: Any) -> None:
-    def fails(patient: PredictedPatient) -> str:
+    def fails(patient: PredictedPatient) -> PageWriter:
         raise BadCase(patient.case.case_id, "no dose reaches 14.0 Gy anywhere in the body")
 
     summary, out, lines = predicted({"anon_1": factory.make_patient()}, page=fails)

@@ -48,7 +48,7 @@ POOR = PhantomSettings(
     dose_grid_mm=6.0, near_bowel_share=0.0,
 )  # fmt: skip
 QUICK = DeliverSettings(
-    models=[], seed=1, segments_per_arc=20, iterations=20, n_points=2000, mu_weight=0.0
+    models=[], machine="generic", seed=1, segments_per_arc=20, iterations=20, n_points=2000, mu_weight=0.0
 )  # fmt: skip
 WISH = "Bladder V45Gy < 30 %"
 
@@ -129,6 +129,10 @@ def test_a_case_that_can_not_be_planned_is_listed_and_the_others_are_planned(mad
     assert "no folder or zip of its DICOM" in made.summary["failed"]["case_0099"]
     assert json.loads((made.root / "deliver.json").read_text()) == made.summary
     assert made.summary["gap"] == made.judged()["gap"]
+    own = made.summary["cases"][CASE]
+    assert list(made.summary["cases"]) == [CASE]
+    assert own["gamma_2_2_percent"] == made.judged()["gap"]["gamma_2_2_percent"]
+    assert own["d95_before_scaling_gy"] == made.judged()["normalisation"]["before"]["d95_gy"]
     assert made.summary["checkpoint_sha256"] == ["ab" * 32]
 
 
@@ -321,12 +325,16 @@ def test_a_full_disk_leaves_the_old_plan_whole(
 def test_a_patient_of_lung_is_refused(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folders = (made.part.raw, made.part.cases, made.part.predictions)
     lungs = replace(made.request, machine=airy(made.request.machine))
-    with pytest.raises(BadCase, match=f"{CASE}: 100.0 % of the target .* plan this patient with another engine"):
+    with pytest.raises(BadCase, match=f"{CASE}: 100.0 % of the target .* plan this patient with .*--machine tissue"):
         deliver_named(CASE, folders, None, lungs, tmp_path)
     assert list(tmp_path.iterdir()) == []
-    monkeypatch.setattr(plan_dose, "load_machine", lambda: airy(load_machine()))
+    monkeypatch.setattr(plan_dose, "machine_named", lambda name: airy(load_machine()))
     with pytest.raises(BadCase, match=r"% of the target .* lies in low density .* recompute this plan with another"):
         plan_dose.recompute_dose(made.root / f"raw/{CASE}.zip")
+    lung = airy(load_machine())
+    follows = lung.model_copy(update={"beam": lung.beam.model_copy(update={"follows_density": True})})
+    found = plan_dose.recompute_dose(made.root / f"raw/{CASE}.zip", follows)
+    assert "within 4 % of Monte Carlo" in found.warning
 
 
 def test_a_dose_of_another_patient_or_grid_is_refused(made: Made, tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -117,6 +119,20 @@ def test_a_model_on_a_cropped_coarser_grid_gives_the_series_its_volume(
     row = found["segmented"]["anon_1"]["structures"]["Rectum"]
     assert row["written_volume_cc"] == pytest.approx(row["volume_cc"], rel=0.01)
     assert (tmp_path / "out/anon_1/seg.dcm").exists()
+
+
+@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dciodvfy is absent (Debian package dicom3tools)")
+@pytest.mark.parametrize("position", ["HFS", "FFP"])
+def test_a_validator_of_dicom_finds_no_error_in_what_a_series_gets(
+    factory: ModuleType, predictor: Predictor, tmp_path: Path, position: str
+) -> None:
+    folder, _ = patient(factory, tmp_path / "anon_1", position)
+    both = request(predictor, rules(factory, **NATIVE), replace(PLAIN, formats=("rtstruct", "seg")))
+    segment_patients({"anon_1": folder}, both, tmp_path / "out", **SILENT)
+    for name in ("rtstruct.dcm", "seg.dcm"):
+        path = tmp_path / "out/anon_1" / name
+        said = subprocess.run(["dciodvfy", "-new", path], capture_output=True, text=True)
+        assert [line for line in (said.stdout + said.stderr).splitlines() if "Error" in line] == []
 
 
 def test_the_structures_that_a_patient_came_with_change_nothing(

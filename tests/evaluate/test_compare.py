@@ -117,7 +117,7 @@ def test_two_folders_are_compared_by_their_dvh_too(tmp_path: Path) -> None:
     assert found["better"] == "second"
     lines = describe_comparison(compare_models(*folders), ("a", "b"))
     (row,) = [line for line in lines if "PTV70" in line]
-    assert row.startswith("| dvh_PTV70_D95% | 3.50 | 1.75 | -1.75 (")
+    assert row.startswith("| PTV70 D95%, \\|prediction − plan\\| | 3.50 | 1.75 | −1.75 | ")
 
 
 def test_a_model_compared_with_itself_is_neither_better_nor_worse(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_seeds_are_averaged_case_by_case(tmp_path: Path) -> None:
     assert 1.5 <= error["low"] < 2.5 < error["high"] <= 3.5
     assert "gamma_points_verified" not in found
     assert describe_pool(found)[0].startswith("2 runs (seeds on one test set), 3 cases")
-    assert describe_pool(found)[4].startswith("| mae_body_gy | 2.500 | ")
+    assert describe_pool(found)[4].startswith("| MAE in body (Gy) | 2.500 | ")
 
 
 def test_a_figure_that_is_not_known_is_a_dash_and_the_measures_name_stays_whole() -> None:
@@ -80,7 +80,7 @@ def test_a_figure_that_is_not_known_is_a_dash_and_the_measures_name_stays_whole(
     found = {"kind": "seeds", "n_runs": 2, "n_cases": 2, "not_shared": ["mae_Bowel_gy"], "mae_Membrane_nano_gy": row}
     lines = describe_pool(found)
     assert lines[-1] == "Not pooled, since only some runs have them: mae_Bowel_gy."
-    assert lines[-3] == "| mae_Membrane_nano_gy | 1.500 | – | – | 0.250 |"
+    assert lines[-3] == "| MAE in Membrane_nano (Gy) | 1.500 | – | – | 0.250 |"
 
 
 def test_folds_are_joined_though_each_model_has_seen_the_others_cases(tmp_path: Path) -> None:

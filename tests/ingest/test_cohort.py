@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 
 import pandas as pd
@@ -152,6 +153,14 @@ def test_a_partial_checkout_is_refused(raw, protocol, tmp_path):
     (raw / "anon_1" / "RTPLAN_022.dcm").unlink()
     with pytest.raises(NotReady, match=r"1 changed \(anon_1\)"):
         ingest(raw, tmp_path / "out", protocol, run, quiet)
+
+
+def test_a_packed_case_that_cant_be_read_is_not_called_changed(raw, protocol, tmp_path):
+    raw_list = tmp_path / "raw.csv"
+    pack(raw, tmp_path / "packed", raw_list, quiet)
+    os.truncate(tmp_path / "packed" / "anon_2.zip", 1000)
+    with pytest.raises(NotReady, match=r"lists: 1 that can't be read \(anon_2: .* zip.*\) of 2 cases"):
+        ingest(tmp_path / "packed", tmp_path / "out", protocol, IngestRun(raw_list=raw_list), quiet)
 
 
 def test_packing_twice_gives_the_same_bytes_and_the_folders_digests(raw, tmp_path):

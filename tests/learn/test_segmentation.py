@@ -20,13 +20,14 @@ from doseledger.core.settings import Settings
 from doseledger.evaluate.predictions import load_labels
 from doseledger.learn.data.inputs import CaseFile, open_case, whole_box
 from doseledger.learn.data.volumes import SegmentPatches, SegmentSpec, flip_sample, read_labels, read_sample, spec_of
-from doseledger.learn.families.segmentation import SEGMENTATION, dice_error, measure_image
+from doseledger.learn.families.segmentation import SEGMENTATION, SegmentationTask, dice_error, measure_image
 from doseledger.learn.kinds import load_recipe, open_as
 from doseledger.learn.losses.overlap import SupervisedLoss, make_overlap_loss
 from doseledger.learn.networks.segment import BySlice, build_segment_network
 from doseledger.learn.predict.predictor import SplitPart, predict_part
 from doseledger.learn.recipes.segmentation import DeepUNetRecipe, OverlapLossRecipe, SegmentationRecipe, SliceRecipe
-from doseledger.learn.run import TrainingRun
+from doseledger.learn.run import SEGMENT_SCORES, TrainingRun
+from doseledger.learn.training.memory import what_to_lower
 from doseledger.learn.training.probe import probe_steps
 from doseledger.learn.training.train import Places, train
 
@@ -104,6 +105,44 @@ def test_a_network_trains_and_finds_the_bones_of_its_test_case(
     bone, either = found.labels > 0, case.mask("Femur_L") | case.mask("Femur_R")
     assert 2 * (bone & either).sum() / (bone.sum() + either.sum()) > 0.5
     assert found.settings["flips"] == ["x", "z"]
+
+
+def test_a_segmentation_stops_early_where_its_overlap_no_longer_grows(
+    make_segmentation_run: Callable[..., TrainingRun], places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SegmentationTask, "validation_scores", lambda task: {SEGMENT_SCORES[0]: 0.5})
+    lines: list[str] = []
+    run = make_segmentation_run({"fit.max_epochs": 9, "fit.early_stop_epochs": 2})
+    train(run, places, fresh=False, tell=lines.append)
+    assert "no better validation for 2 epochs: stopped early" in lines
+    assert len(pd.read_csv(places.out / "history.csv")) == 3
+
+
+def test_too_little_memory_for_a_segmentation_names_patch_and_batch_and_what_to_lower(
+    make_segmentation_run: Callable[..., TrainingRun], places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_out(task: SegmentationTask, samples: dict[str, Any], index: int) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(SegmentationTask, "batch_loss", run_out)
+    wanted = r"of \[16, 24, 32\] voxels, 1 at a time: lower sampling\.patch_zyx to \[12, 20, 26\], then the network's"
+    with pytest.raises(BadInput, match=wanted):
+        train(make_segmentation_run(), places, fresh=False, tell=lambda line: None)
+
+
+def test_a_large_volumes_recipe_is_told_batch_first_then_the_next_smaller_patch(
+    repository: Path, settings: Settings
+) -> None:
+    block = read_yaml(repository / "models/recipes/seg_large.yaml")["seg_large"]
+
+    def told(batch_size: int, patch_zyx: list[int]) -> str:
+        changes = {"sampling.batch_size": batch_size, "sampling.patch_zyx": patch_zyx}
+        return what_to_lower(load_recipe(changed(block, changes), settings.model_base, "seg_large"))
+
+    batch = "lower sampling.batch_size to 1 (and raise fit.accumulate from 1 as much), then sampling.patch_zyx to "
+    assert told(2, [96, 96, 96]) == f"{batch}[80, 80, 80], then the network's width"
+    assert told(1, [96, 96, 96]) == "lower sampling.patch_zyx to [80, 80, 80], then the network's width"
+    assert told(1, [16, 16, 16]) == "lower the network's width"
 
 
 @pytest.mark.parametrize("network", [UNET_2D, {**UNET_2D, "slices": {"axis": "z", "neighbours": 0}}])

@@ -35,6 +35,10 @@ def test_two_percent_of_a_target_and_five_of_the_way_may_lie_in_low_density_and_
     found = LowDensity(target, way)
     assert bool(found.warning) is warned
     assert bool(found.refusal) is refused
+    # Kernels that follow the density: a warning in place of the refusal, unless nothing is known.
+    follows = LowDensity(target, way, follows_density=True)
+    assert bool(follows.warning) is refused
+    assert bool(follows.refusal) is bool(refused and np.isnan(target))
 
 
 @pytest.mark.parametrize(("relative", "percent"), [(0.599, 100.0), (0.601, 0.0), (0.65, 0.0), (0.21, 100.0)])

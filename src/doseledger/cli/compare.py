@@ -9,7 +9,7 @@ import typer
 
 from doseledger.cli.audited import this_machine
 from doseledger.cli.record.runs import metrics_of
-from doseledger.cli.shared import JUDGE, Cohort, Json, Protocol, project, show
+from doseledger.cli.shared import JUDGE, Cohort, Json, Protocol, drawn, project, show
 from doseledger.core.errors import BadInput, GateFailed
 
 app = typer.Typer()
@@ -40,10 +40,9 @@ def compare(
 
     tables = [metrics_of(name, cohort) for name in (first, second)]
     found = compare_models(tables[0], tables[1], np.random.default_rng(seed))
-    text = "\n".join(describe_comparison(found, (first, second)))
     if markdown is not None:
-        write_text(markdown, text + "\n")
-    show(found, as_json, text)
+        write_text(markdown, "\n".join(describe_comparison(found, (first, second))) + "\n")
+    show(found, as_json, "\n".join(describe_comparison(found, (first, second), drawn)))
 
 
 @app.command(rich_help_panel=JUDGE)
@@ -88,10 +87,9 @@ def pool(
             paths, root = at.layout.model(model or at.settings.models[0]), this_machine().root
             evaluated = [recorded_run(root, paths, name, Path(fetched) / str(n)) for n, name in enumerate(runs)]
         found = pool_runs(evaluated, np.random.default_rng(seed))
-    text = "\n".join(describe_pool(found))
     if markdown is not None:
-        write_text(markdown, text + "\n")
-    show(found, as_json, text)
+        write_text(markdown, "\n".join(describe_pool(found)) + "\n")
+    show(found, as_json, "\n".join(describe_pool(found, drawn)))
 
 
 @goals_app.command("lint")

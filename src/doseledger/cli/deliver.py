@@ -146,7 +146,7 @@ def deliver_plan(
     mu = {} if mu_weight is None else {"mu_weight": mu_weight}
     chosen = settings.deliver.model_copy(update=mu)
     goals = with_wishes(load_goals(layout.goals), wishes)
-    request = PlanRequest(rules, goals, chosen, load_machine(machine), tuple(wishes), robustness)
+    request = PlanRequest(rules, goals, chosen, load_machine(machine or chosen.machine), tuple(wishes), robustness)
     if what in settings.models:
         if goal or robustness or mu_weight is not None or out or prediction or model or protocol or machine:
             raise BadInput(f"{what} is a model, whose plans are a stage; the options are for one patient")

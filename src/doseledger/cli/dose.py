@@ -162,7 +162,7 @@ def recompute_dose(
     from doseledger.evaluate.files.plan_dose import recompute_dose as recompute
     from doseledger.planning.machine.linac import load_machine
 
-    beam = load_machine(machine)
+    beam = load_machine(machine) if machine else None
     found = [recompute(case, beam) for case in cases]
     for one in found:
         if one.warning:

@@ -20,6 +20,7 @@ from doseledger.cli.shared import (
     network_scale,
     project,
     show,
+    show_table,
     stage,
     tell,
     write_verdict_of,
@@ -49,14 +50,14 @@ def evaluate(
 
     Example: doseledger evaluate dose_unet
     """
-    from doseledger.core.files import to_json, write_json
+    from doseledger.core.files import write_json
     from doseledger.core.project.layout import VALIDATION
     from doseledger.core.project.protocol import load_goals, load_protocol
     from doseledger.evaluate.calibration import DrawnSets, calibrate_cohort
     from doseledger.evaluate.case import Yardsticks
     from doseledger.evaluate.cohort import TestSet, evaluate_cohort
     from doseledger.evaluate.segmentation import evaluate_segmentations
-    from doseledger.evaluate.summary import summary_as_text
+    from doseledger.report.tables.results import summary_table
 
     elsewhere = predictions is not None or out is not None or part != "test"
     if elsewhere and out is None:
@@ -79,8 +80,7 @@ def evaluate(
         sets = DrawnSets(layout.cases, layout.splits, source / VALIDATION, source, fold, repeat)
         found = calibrate_cohort(sets, tell=tell)
     write_json(target / "calibration.json", found)
-    as_text = to_json if settings.model(model)["kind"] == "segmentation" else summary_as_text
-    show(measured, as_json, as_text(measured))
+    show_table(measured, as_json, summary_table(measured))
 
 
 @app.command(rich_help_panel=JUDGE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ ScaleAt = Annotated[
     str | None, typer.Option("--scale", help="here, local:4, dask:ADDRESS, slurm:20; else the settings'.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
-Machine = Annotated[Path | None, typer.Option(help="YAML of a machine; else the generic one.")]
+Machine = Annotated[Path | None, typer.Option(help="Machine: generic, tissue, or its YAML.")]
 Protocol = Annotated[Path | None, typer.Option(help="Another protocol than the cohort's.")]
 
 
@@ -125,6 +126,18 @@ def in_colour() -> bool:
     return sys.stdout.isatty() and "NO_COLOR" not in os.environ
 
 
+def line_width() -> int | None:
+    """Return how many letters a line of the terminal holds; None where the output is no terminal."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def drawn(table: Table) -> str:
+    """Return a table for the terminal: as wide as its line, states in colour; plain where there is none."""
+    from doseledger.core.text.sheet import as_text
+
+    return as_text(table, colour=in_colour(), width=line_width())
+
+
 def painted(word: str, state: State) -> str:
     """Return a word in the colour of its state on a terminal; it says the same without."""
     from doseledger.core.text.sheet import coloured
@@ -134,9 +147,7 @@ def painted(word: str, state: State) -> str:
 
 def show_table(value: Any, as_json: bool, table: Table, last: str = "") -> None:
     """Print a result, as JSON or as a table with a last line; states are coloured on a terminal, and words always."""
-    from doseledger.core.text.sheet import as_text
-
-    show(value, as_json, f"{as_text(table, colour=in_colour())}{last}".rstrip())
+    show(value, as_json, f"{drawn(table)}{last}".rstrip())
 
 
 def network_scale(settings: Settings, words: str | None) -> Scale:

@@ -111,6 +111,7 @@ class DeliverSettings(Block):
     """Plans made of predicted doses; see deliver/cohort.py."""
 
     models: list[str]
+    machine: str
     seed: int
     segments_per_arc: Count
     iterations: Count

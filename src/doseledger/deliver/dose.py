@@ -27,7 +27,6 @@ from doseledger.core.files import (
     sha256_of_bytes,
     sha256_of_json,
     write_json,
-    write_text,
 )
 from doseledger.core.grid import Grid, resample_linear
 from doseledger.core.pool.cluster import HERE
@@ -50,7 +49,9 @@ from doseledger.ingest.raw import find_sources
 from doseledger.learn.data.inputs import open_case, save_case
 from doseledger.learn.predict.predictor import Predictor
 
-RECORD_FILE, PAGE_FILE = "prediction.json", "report.html"
+RECORD_FILE, PAGE_FILE, PDF_FILE = "prediction.json", "report.html", "report.pdf"
+# Writes a page and the same as PDF to two files; returns why the PDF is only a note, or nothing.
+PageWriter = Callable[[Path, Path], str]
 TARGET_DOSE = re.compile(r"^(?P<name>[^=]+)=(?P<gy>\d+(?:\.\d+)?)$")
 
 
@@ -76,7 +77,7 @@ class DicomRequest:
     yardstick
         What each dose is measured with; None measures nothing.
     page
-        From a patient to the text of a page that is written beside the dose; None writes none.
+        From a patient to what writes the page and its PDF beside the dose; None writes none.
     origin
         What else the records say of model and code, as JSON values.
     """
@@ -87,7 +88,7 @@ class DicomRequest:
     grid_mm: float | None
     bits: Literal[16, 32]
     yardstick: Yardstick | None = None
-    page: Callable[[PredictedPatient], str] | None = None
+    page: Callable[[PredictedPatient], PageWriter] | None = None
     origin: Mapping[str, Any] = field(default_factory=dict)
 
     def common(self) -> dict[str, Any]:
@@ -134,8 +135,8 @@ def predict_folder(
     Parameters
     ----------
     out
-        Gets `<name>.npz` and `<name>/`: `rtdose.dcm`, `rtplan.dcm`, `prediction.json`, `report.html`; of a patient
-        who can't be predicted the record alone, with the reason.
+        Gets `<name>.npz` and `<name>/`: `rtdose.dcm`, `rtplan.dcm`, `prediction.json`, `report.html`, `report.pdf`; of
+        a patient who can't be predicted the record alone, with the reason.
     tell
         Takes a line a patient, and a line for each that the model has seen before.
     """
@@ -201,7 +202,7 @@ def predict_patient(
             "case_sha256": placed.sha256,
         }
         npz, *places = _places(out, name)
-        record_file, page_file = _papers(out, name)
+        record_file, *pages = _papers(out, name)
         record = {"case_id": name, **request.common(), **found}
         page = _page_of(PredictedPatient(case, arrays, record), request, tell)
         with all_or_none():
@@ -210,8 +211,8 @@ def predict_patient(
                     part.write_bytes(to_bytes(dataset))
             request.predictor.save(npz, opened, arrays)
             write_json(record_file, record)
-            if page:
-                write_text(page_file, page)
+            if page and (note := page(*pages)):
+                tell(f"WARNING: {name}: {note}")
     return found
 
 
@@ -239,23 +240,23 @@ def _numbers_of(case: Case, arrays: Mapping[str, Array], request: DicomRequest) 
     }
 
 
-def _page_of(patient: PredictedPatient, request: DicomRequest, tell: Tell) -> str:
-    """The page's text; empty where none is wanted, or the patient can't be drawn: the dose is written all the same."""
+def _page_of(patient: PredictedPatient, request: DicomRequest, tell: Tell) -> PageWriter | None:
+    """None where no page is wanted, or the patient can't be drawn: the dose is written all the same."""
     if request.page is None:
-        return ""
+        return None
     try:
         return request.page(patient)
     except BadCase as error:
         tell(f"WARNING: {patient.case.case_id}: no page: {error.reason}")
-        return ""
+        return None
 
 
 def _places(out: Path, name: str) -> tuple[Path, Path, Path]:
     return out / f"{name}.npz", out / name / "rtplan.dcm", out / name / "rtdose.dcm"
 
 
-def _papers(out: Path, name: str) -> tuple[Path, Path]:
-    return out / name / RECORD_FILE, out / name / PAGE_FILE
+def _papers(out: Path, name: str) -> tuple[Path, Path, Path]:
+    return out / name / RECORD_FILE, out / name / PAGE_FILE, out / name / PDF_FILE
 
 
 def _dicom_of(

@@ -163,7 +163,7 @@ def _finite(value: float) -> float | None:
 
 
 def summarise_deliveries(found: Mapping[str, dict[str, Any]], failed: Mapping[str, str]) -> dict[str, Any]:
-    """Return the metrics of a model's plans: means over its cases, and why others have no plan."""
+    """Return the metrics of a model's plans: means over its cases, each case's own, and why others have no plan."""
     names = list(next(iter(found.values()))["gap"]) if found else []
     gap = {name: _mean([one["gap"][name] for one in found.values()]) for name in names}
     evaluable = sum(one["goals_evaluable"] for one in found.values())
@@ -182,7 +182,20 @@ def summarise_deliveries(found: Mapping[str, dict[str, Any]], failed: Mapping[st
         "normalisation_scale": _mean([one["normalisation"]["scale"] for one in found.values()]),
         "mu_per_gy": _mean([one["plan"]["mu_per_gy"] for one in found.values()]),
         "modulation_score": _mean([one["plan"]["complexity"]["modulation_score"] for one in found.values()]),
+        "cases": {name: _case_summary(one) for name, one in sorted(found.items())},
         "note": SAME_ENGINE,
+    }
+
+
+def _case_summary(one: dict[str, Any]) -> dict[str, Any]:
+    gap, plan = one["gap"], one["plan"]
+    return {
+        **{name: gap[name] for name in ("gamma_3_3_percent", "gamma_2_2_percent", "mae_above_10_percent_gy")},
+        "d95_before_scaling_gy": one["normalisation"]["before"]["d95_gy"],
+        "goals_met": one["goals_met"],
+        "goals_evaluable": one["goals_evaluable"],
+        "mu_per_gy": plan["mu_per_gy"],
+        "modulation_score": plan["complexity"]["modulation_score"],
     }
 
 

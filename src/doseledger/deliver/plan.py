@@ -258,9 +258,14 @@ def _refuse_low_density(patient: Patient, density: DensityMap, style: PlanStyle,
     targets, isocentre = _targets(patient), isocentre_of(patient)
     points = patient.grid.index_to_mm(np.argwhere(targets))[:, ::-1].astype(np.float32)
     arcs = start_arcs(points, isocentre, machine, style, N_DIRECTIONS)
-    found = low_density_of(density, Placed(patient.grid, patient.body, targets), arcs, machine.source_axis_mm)
+    where, follows = Placed(patient.grid, patient.body, targets), machine.beam.follows_density
+    found = low_density_of(density, where, arcs, machine.source_axis_mm, follows_density=follows)
     if found.refusal:
-        raise BadCase(patient.case_id, f"{found.refusal}; plan this patient with another engine")
+        raise BadCase(
+            patient.case_id,
+            f"{found.refusal}; plan this patient with a machine whose beam follows the density (--machine tissue, or "
+            "one that `doseledger machine fit` made)",
+        )
     return found.warning
 
 

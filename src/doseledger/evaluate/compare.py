@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from doseledger.core.errors import BadInput
 from doseledger.core.tables import DVH_METRICS, read_case_metrics, read_table
+from doseledger.core.text.sheet import Table, as_markdown, format_number, make_table
+from doseledger.core.text.words import spell_metric
 from doseledger.dosimetry.intervals import bootstrap_interval, holm, paired_test
 from doseledger.evaluate.overlap import MORE_IS_BETTER, measure_of
 from doseledger.evaluate.summary import is_measure
@@ -145,8 +147,10 @@ def _compare(
     }
 
 
-def describe_comparison(found: dict[str, Any], names: tuple[str, str]) -> list[str]:
-    """Return a comparison as lines of a Markdown table, which is readable as text too.
+def describe_comparison(
+    found: Mapping[str, Any], names: tuple[str, str], draw: Callable[[Table], str] = as_markdown
+) -> list[str]:
+    """Return a comparison as lines, with its table in Markdown or drawn otherwise.
 
     Parameters
     ----------
@@ -156,25 +160,18 @@ def describe_comparison(found: dict[str, Any], names: tuple[str, str]) -> list[s
         What the first and the second are called.
     """
     first, second = names
-    lines = [
-        f"{found['n_cases']} cases; first: {first}, second: {second}; difference: second − first and its 95 % interval",
-        "",
-        "| measure | first | second | difference | p (Wilcoxon) | p (Holm) | effect | better |",
-        "|---|---:|---:|---:|---:|---:|---:|---|",
-    ]
+    rows = []
     for name, row in found.items():
-        if not isinstance(row, dict):
-            continue
-        interval = f"{shown(row['mean_difference'])} ({shown(row['low'])} to {shown(row['high'])})"
-        cells = [name, shown(row["first"]), shown(row["second"]), interval]
-        cells += [shown(row[key], 3) for key in ("p_value", "p_adjusted", "effect_size")]
-        lines.append(f"| {' | '.join([*cells, row['better']])} |")
+        if isinstance(row, dict):
+            low, high = (format_number(row[end], 2) for end in ("low", "high"))
+            numbers = [format_number(row[key], 2) for key in ("first", "second", "mean_difference")]
+            tests = [format_number(row[key], 3) for key in ("p_value", "p_adjusted")]
+            rows.append((spell_metric(name), *numbers, f"{low} to {high}", *tests, row["better"]))
+    columns = ("Measure", f"#{first}", f"#{second}", "#Change", "#95 % interval", "#p", "#p (Holm)", "Better")
+    head = f"{found['n_cases']} cases; change: {second} − {first}; p of Wilcoxon's test, and with Holm's correction"
+    lines = [head, ""]
+    lines += draw(make_table("", columns, rows)).splitlines()
     for side, name in (("only_first", first), ("only_second", second)):
         if found[side]:
             lines += ["", f"Not compared, since {name} alone has them: {', '.join(found[side])}."]
     return lines
-
-
-def shown(value: float, decimals: int = 2) -> str:
-    """Return a number as a cell of a table; a dash where there is none."""
-    return "–" if math.isnan(value) else f"{value:.{decimals}f}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,10 @@ import pandas as pd
 from doseledger.core.errors import BadInput
 from doseledger.core.files import sha256_of_file
 from doseledger.core.tables import read_case_metrics
+from doseledger.core.text.sheet import Table, as_markdown, format_number, make_table
+from doseledger.core.text.words import spell_metric
 from doseledger.dosimetry.intervals import bootstrap_interval
-from doseledger.evaluate.compare import refuse_other_criteria, shown
+from doseledger.evaluate.compare import refuse_other_criteria
 from doseledger.evaluate.predictions import read_seen
 from doseledger.evaluate.summary import is_measure
 
@@ -135,19 +137,17 @@ def _seen_by(run: EvaluatedRun, table: pd.DataFrame) -> frozenset[str]:
     return frozenset(checkpoint.read_seen(run.checkpoint, "").values())
 
 
-def describe_pool(found: dict[str, Any]) -> list[str]:
-    """Return pooled figures as lines of a Markdown table, which is readable as text too."""
+def describe_pool(found: Mapping[str, Any], draw: Callable[[Table], str] = as_markdown) -> list[str]:
+    """Return pooled figures as lines, with their table in Markdown or drawn otherwise."""
     runs = "seeds on one test set" if found["kind"] == "seeds" else "folds with test sets of their own"
-    lines = [
-        f"{found['n_runs']} runs ({runs}), {found['n_cases']} cases; mean over cases with its 95 % interval",
-        "",
-        "| measure | mean | low | high | sd between runs |",
-        "|---|---:|---:|---:|---:|",
+    lines = [f"{found['n_runs']} runs ({runs}), {found['n_cases']} cases; mean over cases with its 95 % interval", ""]
+    rows = [
+        (spell_metric(name), *(format_number(row[key], 3) for key in ("mean", "low", "high", "between_runs_sd")))
+        for name, row in found.items()
+        if isinstance(row, dict)
     ]
-    for name, row in found.items():
-        if isinstance(row, dict):
-            cells = (shown(row[key], 3) for key in ("mean", "low", "high", "between_runs_sd"))
-            lines.append(f"| {name} | {' | '.join(cells)} |")
+    columns = ("Measure", "#Mean", "#Low", "#High", "#SD between runs")
+    lines += draw(make_table("", columns, rows)).splitlines()
     if found["not_shared"]:
         lines += ["", f"Not pooled, since only some runs have them: {', '.join(found['not_shared'])}."]
     return lines

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from doseledger.core.errors import BadInput
 from doseledger.dosimetry.intervals import bootstrap_interval, wilson_interval
@@ -78,22 +77,6 @@ def headline(details: Mapping[str, Any]) -> dict[str, Any]:
     """Return the few numbers of a test set that are shown first: errors, goals met, and each gamma's pass rate."""
     gammas = [name for name in details if name.startswith("gamma_") and name.endswith("_percent")]
     return {name: details[name] for name in (*HEADLINE, *gammas) if details.get(name) is not None}
-
-
-def summary_as_text(details: Mapping[str, Any]) -> str:
-    """Return the first numbers of a test set as a table for people: mean over cases, 95 % interval, worst case."""
-
-    def shown(name: str) -> str:
-        return "" if details.get(name) is None else f"{details[name]:.4g}"
-
-    rows = [
-        {"metric": name, "mean": shown(name), "95 % from": shown(f"{name}_low"), "to": shown(f"{name}_high"),
-         "worst": shown(f"{name}_worst")}
-        for name in headline(details)
-        if name != "n_cases"
-    ]  # fmt: skip
-    table = pd.DataFrame(rows).to_string(index=False) if rows else "nothing was measured"
-    return f"{details['n_cases']} test cases\n{table}"
 
 
 def shown_cases(errors: Mapping[str, float]) -> list[tuple[str, str]]:

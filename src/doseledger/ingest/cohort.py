@@ -16,7 +16,7 @@ import pandera.pandas as pa
 
 from doseledger.core.case import read_meta
 from doseledger.core.code import reached_code
-from doseledger.core.errors import BadInput, NotReady, SkippedCase
+from doseledger.core.errors import BadCase, BadInput, NotReady, SkippedCase
 from doseledger.core.files import all_or_none, atomic_path, read_json, sha256_of_file, sha256_of_json, write_json
 from doseledger.core.pool.cluster import HERE, Scale
 from doseledger.core.pool.fanout import over_cases, take_shard
@@ -107,7 +107,7 @@ def ingest(raw: Path, out: Path, protocol: Protocol, run: IngestRun, tell: Calla
     sources = of.find(raw)
     digests, unreadable = of.digests(sources)
     if run.raw_list is not None:
-        _check_list(run.raw_list, digests, raw)
+        _check_list(run.raw_list, digests, unreadable, raw)
     groups = _read_groups(raw / GROUPS_FILE, list(sources))
     mine = [case_id for case_id in take_shard(list(sources), run.shard) if case_id not in unreadable]
     origins = {
@@ -147,16 +147,19 @@ def _convert_to_file(source: Path, target: Path, origin: Origin, protocol: Proto
     return {"sha256": sha256_of_file(target), "md5": md5.hexdigest()}
 
 
-def _check_list(raw_list: Path, digests: Mapping[str, str], raw: Path) -> None:
+def _check_list(raw_list: Path, digests: Mapping[str, str], unreadable: Mapping[str, BadCase], raw: Path) -> None:
     """Refuse a partial or changed checkout: converting it would record that the other cases are gone."""
     table = read_table(raw_list, RAW)
     listed = dict(zip(table["case_id"], table["sha256"], strict=True))
-    missing = [c for c in listed if c not in digests]
-    extra = [c for c in digests if c not in listed]
-    changed = [c for c, digest in digests.items() if c in listed and listed[c] != digest]
+    there = [c for c in digests if c in listed]
     complaints = [
         f"{len(cases)} {what} ({', '.join(cases[:3])}{', …' if len(cases) > 3 else ''})"
-        for cases, what in ((missing, "listed but absent"), (extra, "there but not listed"), (changed, "changed"))
+        for what, cases in {
+            "listed but absent": [c for c in listed if c not in digests],
+            "there but not listed": [c for c in digests if c not in listed],
+            "that can't be read": [str(unreadable[c]) for c in there if c in unreadable],
+            "changed": [c for c in there if c not in unreadable and listed[c] != digests[c]],
+        }.items()
         if cases
     ]
     if complaints:

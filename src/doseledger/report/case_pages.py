@@ -14,7 +14,6 @@ from doseledger.core.case import Case
 from doseledger.core.errors import BadCase
 from doseledger.core.project.layout import ModelLayout
 from doseledger.core.project.protocol import GoalSet, Protocol
-from doseledger.core.text.sheet import Table
 from doseledger.core.types import GyArray
 from doseledger.dosimetry.dvh.curves import dvh_curves
 from doseledger.dosimetry.gamma.criteria import GammaCriteria
@@ -45,7 +44,6 @@ class CasePage:
     text: str
     figures: tuple[Picture, ...]
     viewer: Viewer
-    goals: Table
     has_spread: bool = False
 
 

@@ -60,9 +60,7 @@ def write_report(templates: Path, name: str, context: dict[str, Any], outputs: R
     """
     page = render_page(templates, name, context)
     printed = render_page(templates, name, shorten_tables(context, outputs.html.name))
-    with all_or_none():
-        write_text(outputs.html, page)
-        note = write_pdf(printed, outputs.pdf)
+    note = write_page(page, outputs.html, outputs.pdf, printed=printed)
     tell(f"wrote {outputs.html}")
     tell(note or f"wrote {outputs.pdf}")
 
@@ -86,6 +84,13 @@ def shorten_tables(content: Any, page: str) -> Any:
     if isinstance(content, list | tuple):
         return [shorten_tables(value, page) for value in content]
     return content
+
+
+def write_page(page: str, html: Path, pdf: Path, *, printed: str = "") -> str:
+    """Write a page and the same (or what shall be printed of it) as PDF, both or neither; the rest as `write_pdf`."""
+    with all_or_none():
+        write_text(html, page)
+        return write_pdf(printed or page, pdf)
 
 
 def write_pdf(page: str, target: Path) -> str:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from doseledger.core.project.protocol import GoalSet, Protocol
 from doseledger.core.text.sheet import MISSING, Cell, State, Table, format_number, make_table, plural
-from doseledger.deliver.dose import PredictedPatient
+from doseledger.deliver.dose import PageWriter, PredictedPatient
 from doseledger.report.blocks import Picture
 from doseledger.report.case_pages import curves_of_doses
 from doseledger.report.figures.curves import plot_dvh
 from doseledger.report.figures.overview import WASH_PART, plot_prediction
 from doseledger.report.figures.style import house_style, page_uri, structure_colours, svg_uri
-from doseledger.report.page import render_page
+from doseledger.report.page import render_page, running, write_page
 from doseledger.report.tables.results import STATE_OF
 
 TEMPLATE = "prediction.html.j2"
@@ -39,8 +40,8 @@ PROJECTED = (
 
 def page_maker(
     templates: Path, protocol: Protocol, goals: GoalSet | None, dpi: int
-) -> Callable[[PredictedPatient], str]:
-    """Return what makes the page of a predicted patient.
+) -> Callable[[PredictedPatient], PageWriter]:
+    """Return what makes the page of a predicted patient, to be written as HTML and PDF.
 
     Parameters
     ----------
@@ -48,8 +49,8 @@ def page_maker(
         Marked in the DVHs; None marks none.
     """
 
-    def make(patient: PredictedPatient) -> str:
-        return render_page(templates, TEMPLATE, page_context(patient, protocol, goals, dpi))
+    def make(patient: PredictedPatient) -> PageWriter:
+        return partial(write_page, render_page(templates, TEMPLATE, page_context(patient, protocol, goals, dpi)))
 
     return make
 
@@ -77,6 +78,7 @@ def page_context(patient: PredictedPatient, protocol: Protocol, goals: GoalSet |
         "uncertainty": DRAWN if drawn else ONE_DOSE,
         "deliverability": tell_deliverability(record),
         "provenance": provenance_table(record),
+        **running(f"Predicted dose of {record['case_id']}", f"checkpoint {record['checkpoint_sha256'][:12]}"),
     }
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from doseledger.core.files import write_text
 from doseledger.core.project.layout import Layout
 from doseledger.core.text.sheet import format_number, plural
+from doseledger.core.text.words import spell_metric
 from doseledger.ledger.runs.listing.rows import RunRow
 from doseledger.ledger.runs.listing.tables import HEADLINE, larger_is_better, runs_table
 from doseledger.report.blocks import Alarm, Card
@@ -79,7 +80,8 @@ def _cards(rows: Sequence[RunRow]) -> list[Card]:
                 best = pick(having, key=lambda row, name=name: float(row.metrics[name]))  # type: ignore[misc]
                 unit = "%" if name.endswith("_percent") else "Gy"
                 value = format_number(float(best.metrics[name]), 2)
-                note = f"{name}, cohort {cohort}: {best.model}, run {best.id}. Only clean runs that passed every gate."
+                note = f"{spell_metric(name)}, cohort {cohort}: {best.model}, run {best.id}. "
+                note += "Only clean runs that passed every gate."
                 cards.append(Card("Best so far", value, unit, note))
     return cards
 

@@ -1,6 +1,8 @@
-"""Tables as text: each column as wide as its widest cell on a terminal."""
+"""Tables as text: columns as wide as their cells, lines no wider than the terminal, and nothing lost."""
 
 from __future__ import annotations
+
+import pytest
 
 from doseledger.core.text.sheet import Cell, as_markdown, as_text, make_table, plural
 
@@ -33,3 +35,33 @@ def test_a_table_without_rows_says_why() -> None:
     empty = make_table("Patients", ("Name",), [], empty="Nobody was there.")
     assert as_text(empty, colour=True) == as_markdown(empty) == "Nobody was there.\n"
     assert [plural(n, "case") for n in (0, 1, 2)] == ["0 cases", "1 case", "2 cases"]
+
+
+GOALS = make_table(
+    "Goals",
+    ("Goal", "#Value (Gy)", "Remark"),
+    [("PTV70 D95% ≥ 66.5 Gy", "69.81", Cell("met by every plan that was looked at", "good")), ("Rectum", "3.00", "")],
+)
+
+
+def test_without_a_terminal_nothing_breaks() -> None:
+    assert max(map(len, as_text(GOALS, colour=False).splitlines())) > 60
+
+
+@pytest.mark.parametrize("width", [30, 40, 60, 80, 200])
+def test_on_a_terminal_no_line_is_longer_than_its_width_and_no_word_is_lost(width: int) -> None:
+    text = as_text(GOALS, colour=False, width=width)
+    assert max(map(len, text.splitlines())) <= width
+    for word in ("Value", "(Gy)", "Remark", "PTV70", "D95%", "69.81", "plan", "looked", "Rectum", "3.00"):
+        assert word in text
+
+
+def test_where_no_line_holds_the_columns_each_row_is_a_block_with_its_headings() -> None:
+    lines = as_text(GOALS, colour=False, width=24).splitlines()
+    assert "Value (Gy): 69.81" in lines
+    assert lines[lines.index("") + 1] == "Goal: Rectum"
+
+
+def test_every_line_of_a_broken_cell_has_its_colour() -> None:
+    text = as_text(GOALS, colour=True, width=50)
+    assert text.count("\033[32m") == text.count("\033[0m") > 1

@@ -25,6 +25,7 @@ from doseledger.learn.data.patches import PatchSampler
 from doseledger.learn.kinds import load_recipe, make_family
 from doseledger.learn.recipes.diffusion import TrainedDiffusion
 from doseledger.learn.recipes.dose import CommonTrained, TrainedRecipe
+from doseledger.learn.recipes.segmentation import TrainedSegmentation
 from doseledger.learn.run import TrainingRun
 from doseledger.learn.training.callbacks import CaseGroups, Recorder
 from doseledger.learn.training.checkpoint import load_checkpoint
@@ -202,8 +203,8 @@ def assert_one_run_with_equal_weights(
         assert len({file.read_text() for file in files}) == 1
     history = pd.read_csv(places.out / "history.csv")
     assert list(history["epoch"]) == list(range(1, n_epochs + 1))
-    assert np.isfinite(history["val_mae_valid_dose_gy"]).all()
     best = load_checkpoint(places.out / "checkpoints" / "best.ckpt", kind)
+    assert np.isfinite(history[list(best.scores)].to_numpy()).all()
     assert all(torch.isfinite(weight).all() for weight in best.weights.values())
     log = (places.out / "train.log").read_text()
     assert log.count("epoch 1/2") == log.count("epoch 2/2") == 1
@@ -261,3 +262,14 @@ def test_two_processes_train_one_diffusion(
     family = make_family(recipe, base.out / "checkpoints" / "best.ckpt")
     finished(start(TrainingRun("dose_diffusion", recipe, 0.01, 1, 0, 0, {"ok": True}, {}, family, devices=2), places))
     assert_one_run_with_equal_weights(places, 2, kind=TrainedDiffusion)
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_segmentation(
+    make_segmentation_run: Callable[..., TrainingRun], places: Places, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    broken = start(make_segmentation_run(devices=2), places, DIE="1")
+    broken.communicate(timeout=300)
+    said = finished(start(make_segmentation_run(devices=2), places))
+    assert "resumes: settings, data and code are those of the interrupted run" in said
+    assert_one_run_with_equal_weights(places, 2, kind=TrainedSegmentation)

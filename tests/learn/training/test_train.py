@@ -28,8 +28,9 @@ from doseledger.learn.families.dose import DoseTask
 from doseledger.learn.recipes.dose import Recipe
 from doseledger.learn.run import DOSE_SCORES, TrainingRun
 from doseledger.learn.training.checkpoint import load_checkpoint
+from doseledger.learn.training.memory import explained_memory_errors
 from doseledger.learn.training.optimiser import lr_share
-from doseledger.learn.training.train import Places, explained_memory_errors, train
+from doseledger.learn.training.train import Places, train
 
 MakeRun = Callable[..., TrainingRun]
 

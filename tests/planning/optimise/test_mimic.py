@@ -14,7 +14,7 @@ from doseledger.planning.optimise.arcs import optimise_plan, optimise_to
 from doseledger.planning.optimise.mimic import COVER_SHARE, ORGAN_VOLUMES, mimic_objectives
 from doseledger.planning.optimise.objectives import NORMAL_TISSUE, Objective, PointObjective
 from doseledger.planning.optimise.patient import OptimiserSettings, Patient, PlanStyle
-from doseledger.planning.optimise.sampling import WANTED_SHARE, sampled_points
+from doseledger.planning.optimise.sampling import PLANNED, WANTED, WANTED_SHARE, sampled_points
 
 QUICK = OptimiserSettings(
     segments_per_arc=20, iterations=12, sub_angles=2, dose_spacing_mm=(8.0, 8.0, 8.0), n_points=1500
@@ -35,6 +35,11 @@ def test_targets_and_tissue_are_held_to_the_dose_and_organs_not_above_it(wanting
     kinds = {(one.structure, one.kind) for one in found}
     assert {(NORMAL_TISSUE, "mimic"), ("PTV70", "mimic"), ("PTV56", "mimic"), ("Rectum", "mimic_max")} <= kinds
     assert ("Rectum", "mimic") not in kinds
+    # Gamma counts a voxel of tissue as much as one of a target, and there are thirty times as many.
+    weight = {(one.structure, one.kind): one.weight for one in found}
+    held = [weight[NORMAL_TISSUE, "mimic"], weight["PTV70", "mimic"], weight["Rectum", "mimic_max"]]
+    assert held == sorted(held, reverse=True)
+    assert held[0] > 4 * held[1]
     cover = {one.structure: one.dose_gy for one in found if one.kind == "min_dose"}
     # The hottest is held to its prescription, which the plan is scaled to, the other to what it shall have.
     assert cover == {"PTV70": pytest.approx(COVER_SHARE * 70.0), "PTV56": pytest.approx(56.0)}
@@ -61,6 +66,20 @@ def test_tissue_is_drawn_wherever_dose_is_wanted_and_without_a_wish_only_near_ta
     dim = replace(wanting, wanted_dose_gy=0.9 * WANTED_SHARE * 70.0 * (wanting.wanted_dose_gy > 0))
     points, _ = sampled_points(dim, objective, 4000, np.random.default_rng(1))
     assert float(np.abs(points[:, 0]).max()) == far[True]
+
+
+def test_tissue_has_most_points_where_a_dose_is_wanted_and_all_of_them_are_about_as_many_as_asked_for(
+    wanting: Patient,
+) -> None:
+    n_points = 800
+    for patient, shares in ((wanting, WANTED), (replace(wanting, wanted_dose_gy=None), PLANNED)):
+        objectives = [Objective(name, "max_dose", 20.0, 1.0) for name in (NORMAL_TISSUE, "PTV70", "PTV56", "Rectum")]
+        points, asked = sampled_points(patient, objectives, n_points, np.random.default_rng(1))
+        counts = {one.objective.structure: len(one.points) for one in asked}
+        wanted = {one.structure: int(n_points * shares.of(one.structure, patient)) for one in objectives}
+        assert counts == wanted
+        assert len(points) == sum(wanted.values())
+    assert WANTED.normal > 2 * (WANTED.hottest + WANTED.target + 6 * WANTED.organ)
 
 
 def test_a_dose_that_nothing_can_be_made_of_is_refused(wanting: Patient) -> None:

@@ -211,6 +211,13 @@ def test_plans_stand_in_the_report_where_they_were_made_of_these_doses_and_chang
         },
         "worst_gamma_3_3_percent": 92.91, "goals_met_percent": {"predicted": 98.04, "delivered": 96.08},
         "mu_per_gy": 346.6, "modulation_score": 0.155, "note": "One engine.",
+        "cases": {
+            "case_0011": {
+                "gamma_3_3_percent": 91.23, "gamma_2_2_percent": 80.19, "mae_above_10_percent_gy": 1.21,
+                "d95_before_scaling_gy": None, "goals_met": {"predicted": 17, "delivered": 15}, "goals_evaluable": 17,
+                "mu_per_gy": 345.2, "modulation_score": 0.166,
+            },
+        },
     }  # fmt: skip
     write_json(at.delivery, plans)
     page = page_of(at, evaluate)
@@ -220,7 +227,11 @@ def test_plans_stand_in_the_report_where_they_were_made_of_these_doses_and_chang
     words = Page(section).words
     for needed in ("3 test cases", "96.4 (92.9)", "0.99", "–", "98.0", "96.1", "347", "0.155", "case_0009: <no> table"):
         assert needed in words, needed
-    assert "original" not in words
+    for needed in ("case_0011", "91.2", "80.2", "1.21", "17 / 15 of 17", "345", "0.166"):
+        assert needed in words, needed
+    # As a file of means alone says it.
+    write_json(at.delivery, {name: value for name, value in plans.items() if name != "cases"})
+    assert "The record holds means alone." in page_of(at, evaluate)
     write_json(at.delivery, plans | {"checkpoint_sha256": ["f" * 64]})
     page = page_of(at, evaluate)
     assert "plans on record are of another checkpoint" in page

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from doseledger.cli.audited import audited, this_machine
-from doseledger.cli.shared import RECORD, Cohort, Json, in_colour, project, show, tell
+from doseledger.cli.shared import RECORD, Cohort, Json, in_colour, line_width, project, show, tell
 from doseledger.core.errors import BadInput, DoseledgerError, GateFailed
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def compare(
         raise BadInput(f"found one run to compare ({runs[0]}), wanted two or more")
     chosen = [find_run(rows, name) for name in runs]
     table = comparison_table(chosen, every_metric=every_metric)
-    print(format_runs(chosen, table, _form(form), colour=in_colour()), end="")
+    print(format_runs(chosen, table, _form(form), colour=in_colour(), width=line_width()), end="")
 
 
 @runs_app.command("index")
@@ -281,4 +281,4 @@ def _print_runs(rows: list[RunRow], metrics: list[str] | None, form: str) -> Non
     from doseledger.ledger.runs.listing.tables import HEADLINE, format_runs, runs_table
 
     table = runs_table(rows, metrics or HEADLINE)
-    print(format_runs(rows, table, _form(form), colour=in_colour()), end="")
+    print(format_runs(rows, table, _form(form), colour=in_colour(), width=line_width()), end="")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from doseledger.core.text.template import cell
 
 State = Literal["", "good", "bad", "warn", "muted", "hash"]
 MISSING = "–"
+# Letters of a column of text that a narrow terminal leaves.
+NARROWEST = 14
 RED, GREEN, YELLOW, PLAIN = "\033[31m", "\033[32m", "\033[33m", "\033[0m"
 COLOURS: dict[State, str] = {"bad": RED, "good": GREEN, "warn": YELLOW}
 
@@ -101,8 +104,15 @@ def as_markdown(table: Table) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def as_text(table: Table, *, colour: bool) -> str:
-    """Return a table in columns of even width; a column that is empty everywhere is left out."""
+def as_text(table: Table, *, colour: bool, width: int | None = None) -> str:
+    """Return a table in columns of even width; a column that is empty everywhere is left out.
+
+    Parameters
+    ----------
+    width
+        Letters of a line of the terminal: what is wider breaks within its cells, or stands as a block a row. None
+        breaks nothing.
+    """
     if not table.rows:
         return f"{table.empty}\n"
     kept = [at for at in range(len(table.columns)) if any(row[at].text not in ("", MISSING) for row in table.rows)]
@@ -110,14 +120,53 @@ def as_text(table: Table, *, colour: bool) -> str:
     widths = [
         max(_width(head), *(_width(row[at].text) for row in table.rows)) for at, head in zip(kept, heads, strict=True)
     ]
-    lines = ["  ".join(_padded(head, width, "") for head, width in zip(heads, widths, strict=True)).rstrip()]
-    for row in table.rows:
-        cells = [
-            coloured(_padded(row[at].text, width, table.columns[at].kind), row[at].state, colour=colour)
-            for at, width in zip(kept, widths, strict=True)
-        ]
-        lines.append("  ".join(cells).rstrip())
+    kinds = [table.columns[at].kind for at in kept]
+    rows = [[Cell(head) for head in heads], *([row[at] for at in kept] for row in table.rows)]
+    if width is not None and not _narrow(widths, kinds, rows, width):
+        return _as_blocks(heads, rows[1:], width, colour=colour)
+    lines = []
+    for number, row in enumerate(rows):
+        pairs = zip(row, widths, strict=True)
+        broken = [_broken(item.text, size) if width is not None else [item.text] for item, size in pairs]
+        for step in range(max(map(len, broken))):
+            parts = [part[step] if step < len(part) else "" for part in broken]
+            cells = [
+                coloured(_padded(part, size, kind if number else ""), cell.state, colour=colour)
+                for part, size, kind, cell in zip(parts, widths, kinds, row, strict=True)
+            ]
+            lines.append("  ".join(cells).rstrip())
     return "\n".join(lines) + "\n"
+
+
+def _broken(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, width) or [""]
+
+
+def _narrow(widths: list[int], kinds: Sequence[str], rows: Sequence[Sequence[Cell]], width: int) -> bool:
+    """Take letters from the widest columns until a line holds them all; False where words would break."""
+    least = [
+        max(0 if kind else min(size, NARROWEST), *(_width(word) for row in rows for word in row[at].text.split()))
+        for at, (kind, size) in enumerate(zip(kinds, widths, strict=True))
+    ]
+    while sum(widths) + 2 * (len(widths) - 1) > width:
+        spare = [size - low for size, low in zip(widths, least, strict=True)]
+        if max(spare) <= 0:
+            return False
+        widths[max(range(len(widths)), key=lambda at: (spare[at] > 0, widths[at]))] -= 1
+    return True
+
+
+def _as_blocks(heads: Sequence[str], rows: Sequence[Sequence[Cell]], width: int, *, colour: bool) -> str:
+    """Each row as lines of heading and value, for a table that no line holds."""
+    blocks = []
+    for row in rows:
+        lines = []
+        for head, found in zip(heads, row, strict=True):
+            if found.text not in ("", MISSING):
+                said = textwrap.fill(f"{head}: {found.text}" if head else found.text, width, subsequent_indent="  ")
+                lines.append(coloured(said, found.state, colour=colour))
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks) + "\n"
 
 
 def _width(text: str) -> int:

@@ -67,6 +67,7 @@ ENDS = {"worst": "worst case", "low": "lower end of the 95 % interval", "high": 
 MAE = re.compile(r"mae_(?P<mask>.+)_gy")
 GAMMA = re.compile(r"gamma_(?P<percent>[\d.]+)_(?P<mm>[\d.]+)_(?P<kind>global|local)_percent")
 FEATURE_TOKEN = re.compile(rf"(?<![\w./-])(?:\w+_(?:{'|'.join(UNITS)}|present)|hu_share_[a-z]+_-?\d+)(?![\w/]|\.\w)")
+DVH = re.compile(r"dvh_(?P<structure>.+)_(?P<statistic>[^_]+)")
 TOKEN = re.compile(r"(?<![\w./-])[a-z]\w*(?![\w/]|\.\w)")
 
 
@@ -98,6 +99,8 @@ def spell_metric(name: str) -> str:
     if found := MAE.fullmatch(name):
         mask = found["mask"]
         return f"MAE {'where the ' if mask == 'above_10_percent' else 'in '}{_masked(mask)} (Gy)"
+    if found := DVH.fullmatch(name):
+        return f"{found['structure']} {found['statistic']}, |prediction − plan|"
     if found := GAMMA.fullmatch(name):
         return f"gamma pass rate {found['percent']} %/{found['mm']} mm {found['kind']} (%)"
     return name

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from doseledger.core.case import Case
+from doseledger.core.text.sheet import as_text, make_table
 
 
 def describe_case(case: Case) -> dict[str, Any]:
@@ -57,12 +57,12 @@ def case_as_text(found: Mapping[str, Any]) -> str:
         targets = ", ".join(f"{name} {gy:g} Gy" for name, gy in found["prescription_gy"].items())
         lines.append(f"prescribed {targets} in {found['n_fractions']} fractions")
     rows = [
-        {"structure": name, "cm³": f"{one['volume_cc']:.2f}", "dose Gy": _spread(one.get("dose", {}), "gy", "")}
+        (name, f"{one['volume_cc']:.2f}", _spread(one.get("dose", {}), "gy", ""))
         for name, one in found["structures"].items()
         if one["present"]
     ]
     if rows:
-        lines += ["", pd.DataFrame(rows).to_string(index=False), ""]
+        lines += ["", as_text(make_table("", ("Structure", "#cm³", "#Dose (Gy)"), rows), colour=False)]
     absent = [name for name, one in found["structures"].items() if not one["present"]]
     lines += [f"absent: {', '.join(absent)}"] if absent else []
     lines += [f"warning: {text}" for text in found["warnings"]]
@@ -80,7 +80,7 @@ def _spread(found: Mapping[str, Any], key: str, unit: str) -> str:
     least, mean, most = (found.get(f"{name}_{key}") for name in ("min", "mean", "max"))
     if least is None or mean is None or most is None:
         return ""
-    return f"{least:.1f} to {most:.1f}, mean {mean:.1f} {unit}".rstrip()
+    return f"{least:.1f} to {most:.1f}, mean {mean:.1f} {unit}".rstrip().replace("-", "−")
 
 
 def _describe_grid(case: Case) -> dict[str, Any]:

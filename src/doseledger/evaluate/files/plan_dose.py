@@ -19,7 +19,7 @@ from doseledger.dicom.values import items_of, text_of
 from doseledger.planning.dose.engine import SUB_ANGLES, dose_at_points, outline, voxel_points_xyz
 from doseledger.planning.dose.low_density import Placed, low_density_of
 from doseledger.planning.dose.raytrace import density_map
-from doseledger.planning.machine.linac import Machine, load_machine
+from doseledger.planning.machine.linac import Machine, machine_named
 
 # Share of the highest dose above which a voxel counts as the target's.
 HIGH_SHARE = 0.8
@@ -51,7 +51,7 @@ def recompute_dose(source: Path, machine: Machine | None = None) -> Recomputed:
     Parameters
     ----------
     machine
-        Whose beam is computed; None for the generic one.
+        Whose beam is computed; None for the one of the package that the plan names, else the generic one.
 
     Raises
     ------
@@ -78,7 +78,7 @@ def recompute_dose(source: Path, machine: Machine | None = None) -> Recomputed:
         # The file's dose is that of the whole plan: of all its fraction groups.
         plans = [read_plan(objects.rtplan, case_id, group) for group in groups]
         position = _position(objects.rtplan, case_id)
-    machine, inside = machine or load_machine(), dose.dose_gy > 0
+    machine, inside = machine or machine_named(plans[0].machine), dose.dose_gy > 0
     for plan in plans:
         if plan.machine != machine.name:
             raise BadInput(
@@ -93,7 +93,8 @@ def recompute_dose(source: Path, machine: Machine | None = None) -> Recomputed:
     target = dose.dose_gy >= HIGH_SHARE * dose.dose_gy.max()
     where = Placed(dose.grid, outline(image.values, image.grid, dose.grid), target)
     arcs = [arc for plan in turned for arc in plan.arcs]
-    low = low_density_of(density, where, arcs, machine.source_axis_mm)
+    follows = machine.beam.follows_density
+    low = low_density_of(density, where, arcs, machine.source_axis_mm, follows_density=follows)
     if low.refusal:
         raise BadCase(case_id, f"{low.refusal}; recompute this plan with another engine")
     points = voxel_points_xyz(inside, dose.grid)

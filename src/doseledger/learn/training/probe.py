@@ -13,8 +13,9 @@ from doseledger.learn.data.inputs import case_files, open_case
 from doseledger.learn.data.patches import patch_loader
 from doseledger.learn.recipes.dose import Recipe
 from doseledger.learn.run import TrainingRun
+from doseledger.learn.training.memory import explained_memory_errors
 from doseledger.learn.training.optimiser import build_optimiser
-from doseledger.learn.training.train import explained_memory_errors, make_task
+from doseledger.learn.training.train import make_task
 
 
 @dataclass(frozen=True)

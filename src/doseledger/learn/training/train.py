@@ -17,18 +17,18 @@ import torch
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from doseledger.core.code import reached_code
-from doseledger.core.errors import BadInput, NotReady
+from doseledger.core.errors import NotReady
 from doseledger.core.files import sha256_of_file
 from doseledger.core.tables import SPLITS, read_table
 from doseledger.core.types import Tell
 from doseledger.learn.data.inputs import OpenCase, case_files, open_case
 from doseledger.learn.data.patches import case_loader, patch_loader
-from doseledger.learn.recipes.dose import CommonRecipe
 from doseledger.learn.run import CasesByPart, Task, TrainingRun
 from doseledger.learn.training.callbacks import Alive, CaseGroups, Log, Recorder, copy_file
 from doseledger.learn.training.checkpoint import Checkpoint, make_checkpoint
 from doseledger.learn.training.keeping import NOTHING_MORE, Kept, StateKeeper, StepSeeds, require_whole
 from doseledger.learn.training.measured import measured_cases
+from doseledger.learn.training.memory import explained_memory_errors
 from doseledger.learn.training.parent import refuse_seen_split, require_fit
 from doseledger.learn.training.ranks import (
     BEGINNING,
@@ -246,29 +246,6 @@ def quiet_lightning() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-@contextmanager
-def explained_memory_errors(recipe: CommonRecipe) -> Iterator[None]:
-    """Say what to lower when the memory of GPU or machine does not suffice.
-
-    Raises
-    ------
-    BadInput
-        In place of torch's out-of-memory error.
-    """
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        text = str(error).lower()
-        if isinstance(error, RuntimeError) and not any(m in text for m in ("out of memory", "can't allocate memory")):
-            raise
-        sampling = recipe.sampling
-        raise BadInput(
-            f"out of memory on {device_name()} with patches of {list(sampling.patch_zyx)} voxels, "
-            f"{sampling.batch_size} at a time: lower sampling.batch_size (and raise fit.accumulate as much), then "
-            f"sampling.patch_zyx, then the network's width; or set fit.precision to bf16-mixed ({error})"
-        ) from error
 
 
 def _fit(

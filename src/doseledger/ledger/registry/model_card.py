@@ -116,7 +116,8 @@ def _limitations(facts: RunFacts, standing: Standing, *, synthetic: bool) -> tup
             f"{ancestor['epoch']}, SHA256 {ancestor['sha256'][:12]}…), trained on "
             f"{plural(ancestor['trained_on'], 'case')}, which count as seen."
         )
-    lines.append(f"Sites: {', '.join(sites)}. Nothing is known of any other.")
+    told = f"Patients of {', '.join(sites)} alone: nothing is known of other sites."
+    lines.append(told if sites != ["unknown"] else "The patients' site is not recorded: nothing is known of others.")
     if not facts.is_segmentation:
         lines.append(
             "Plans of one style are learnt with their habits; a better plan than the clinic's is not predicted."

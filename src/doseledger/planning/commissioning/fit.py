@@ -3,7 +3,8 @@
 In one square field the model gives K(d, x) = Σ_c,g A_cg · b_c(d) · G_g(x), with b_c the depth dose of a component and
 G_g what a Gaussian gathers of the primary fluence; dose is K times the inverse square. Attenuation, build-ups and
 widths are searched (Nelder-Mead), amplitudes follow by linear least squares of depth doses and profiles together; then
-the widest field's profiles tell the primary fluence by their shape within the field, and all is done again.
+the widest field's profiles tell the primary fluence by their shape within the field, and all is done again. What depth
+doses have beyond that at 2 to 15 mm is the electrons' of head and air.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize
+from scipy.optimize import minimize, nnls
 from scipy.special import erf
 
 from doseledger.core.errors import BadInput
@@ -21,12 +22,14 @@ from doseledger.core.files import to_yaml
 from doseledger.core.schema import load_block
 from doseledger.core.types import Floats
 from doseledger.planning.commissioning.scans import Curve
-from doseledger.planning.dose.kernels import CELL_MM, component_depth_dose
-from doseledger.planning.machine.linac import Beam, Machine
+from doseledger.planning.dose.kernels import CELL_MM, component_depth_dose, gaussian_depth_dose
+from doseledger.planning.machine.linac import Beam, Electrons, Machine
 
 REFERENCE_MM = 100.0
-# Shallower, electrons of head and air bring dose that the model has not.
+# Shallower, electrons of head and air bring dose. They are fitted from the first of these depths (nearer the surface a
+# chamber reads what its own volume averages) to the second, by steps of their attenuation.
 SHALLOWEST_MM = 10.0
+ELECTRONS_MM, ELECTRONS_PER_MM = (2.0, 15.0), (0.1, 0.6, 0.01)
 # Deeper, and in fields below this side (where the detector counts), points weigh less.
 DEEPEST_MM, DEEP_WEIGHT = 200.0, 0.4
 SMALL_MM, SMALL_WEIGHT = 15.0, 0.15
@@ -80,12 +83,18 @@ def fit_machine(curves: list[Curve], like: Machine, *, name: str, gy_per_mu: flo
     tables = [_as_k(curve, outputs, like.source_axis_mm) for curve in depth_curves]
     _refuse_few(tables)
     profiles = [curve for curve in curves if curve.kind == "profile"]
-    points = _points(tables, profiles, like.source_axis_mm)
-    beam = _fit_points(points, like.beam, widths_too=bool(profiles))
+    points = _points([table.deep for table in tables], profiles, like.source_axis_mm)
+    beam = _fit_points(points, like.beam.model_copy(update={"electrons": None}), widths_too=bool(profiles))
     for _ in range(ROUNDS if profiles else 0):
         beam = _fit_fluence(profiles, beam, like.source_axis_mm)
         beam = _fit_points(points, beam, widths_too=True)
-    changed = {} if gy_per_mu is None else {"reference_gy_per_mu": gy_per_mu}
+    electrons = _fit_electrons(tables, beam) or like.beam.electrons
+    changed: dict[str, Any] = {
+        "electrons": electrons and electrons.model_dump(),
+        "follows_density": True,
+    }
+    if gy_per_mu is not None:
+        changed["reference_gy_per_mu"] = gy_per_mu
     rounded = load_block(Beam, {**beam.model_dump(), **changed}, "the fitted beam")
     machine = like.model_copy(update={"name": name, "beam": rounded})
     return Fit(machine, [_judge(curve, machine) for curve in curves if curve.kind != "output"])
@@ -116,6 +125,12 @@ class _Table:
     depth_mm: Floats
     k: Floats
 
+    @property
+    def deep(self) -> _Table:
+        """The part to which electrons of head and air bring nothing."""
+        keep = self.depth_mm >= SHALLOWEST_MM
+        return _Table(self.side_mm, self.depth_mm[keep], self.k[keep])
+
 
 def _as_k(curve: Curve, outputs: tuple[float, Floats, Floats], source_axis_mm: float) -> _Table:
     """A depth curve without its inverse square, at the output depth as high as the field's output factor."""
@@ -130,8 +145,7 @@ def _as_k(curve: Curve, outputs: tuple[float, Floats, Floats], source_axis_mm: f
     square = 1.0 if curve.kind == "tpr" else ((curve.ssd_mm + curve.at_mm) / source_axis_mm) ** 2
     k = curve.value * square
     k *= np.interp(curve.side_mm, sides, factors) / np.interp(depth, curve.at_mm, k)
-    keep = curve.at_mm >= SHALLOWEST_MM
-    return _Table(curve.side_mm, curve.at_mm[keep], k[keep])
+    return _Table(curve.side_mm, curve.at_mm, k)
 
 
 def _refuse_few(tables: list[_Table]) -> None:
@@ -229,10 +243,33 @@ def _fit_points(points: _Points, beam: Beam, *, widths_too: bool) -> Beam:
     return solved(best)[0]
 
 
+def _fit_electrons(tables: list[_Table], beam: Beam) -> Electrons | None:
+    """What depth doses have beyond the photons' near the surface; None where none reaches there."""
+    reference = next(table.deep for table in tables if table.side_mm == REFERENCE_MM)
+    scale = float(np.interp(REFERENCE_MM, reference.depth_mm, reference.k))
+    rows, beyond, depths = [], [], []
+    for table in tables:
+        near = (table.depth_mm >= ELECTRONS_MM[0]) & (table.depth_mm <= ELECTRONS_MM[1])
+        field = gathered(beam, table.side_mm, np.zeros(1))[0]
+        photons = gaussian_depth_dose(beam, table.depth_mm[near]) @ field
+        rows.append(np.broadcast_to(field, (len(photons), len(field))))
+        beyond.append(table.k[near] / scale - photons)
+        depths.append(table.depth_mm[near])
+    gather, wanted, depth = np.concatenate(rows), np.concatenate(beyond), np.concatenate(depths)
+    if not (depth < SHALLOWEST_MM).any():
+        return None
+    tries = []
+    for attenuation in np.arange(*ELECTRONS_PER_MM):
+        amplitude, off = nnls(gather * np.exp(-attenuation * depth)[:, None], wanted)
+        tries.append((off, float(attenuation), amplitude.tolist()))
+    _, attenuation, amplitude = min(tries)
+    return Electrons(attenuation_per_mm=round(attenuation, 3), amplitude=amplitude)
+
+
 def profile_of(beam: Beam, curve: Curve, source_axis_mm: float, x_mm: Floats) -> Floats:
     """Return the model's profile at distances from the axis in the curve's own plane, 1 on the axis, (x,)."""
     to_isocentre = source_axis_mm / (curve.ssd_mm + curve.depth_mm)
-    by_depth = component_depth_dose(beam, np.array([curve.depth_mm]))[0] @ np.asarray(beam.amplitude)
+    by_depth = gaussian_depth_dose(beam, np.array([curve.depth_mm]))[0]
     found = gathered(beam, curve.side_mm, np.concatenate([[0.0], x_mm * to_isocentre])) @ by_depth
     return np.asarray(found[1:] / found[0])
 
@@ -261,14 +298,16 @@ def machine_as_yaml(machine: Machine, sources: Mapping[str, str]) -> str:
     """
     heading = "".join(f"#   {name} (SHA256 {sha256})\n" for name, sha256 in sources.items())
     value = machine.model_dump(mode="json")
-    value["beam"] = {key: _rounded(number) for key, number in value["beam"].items()}
+    value["beam"] = {key: _rounded(number) for key, number in value["beam"].items() if number is not None}
     return f"# The beam was fitted by `doseledger machine fit` to\n{heading}{to_yaml(value)}"
 
 
 def _rounded(value: Any) -> Any:
-    """Numbers to eight digits, within lists too."""
+    """Numbers to eight digits, within lists and blocks too."""
     if isinstance(value, list):
         return [_rounded(one) for one in value]
+    if isinstance(value, dict):
+        return {key: _rounded(one) for key, one in value.items()}
     return float(f"{value:.8g}")
 
 
@@ -280,10 +319,9 @@ def _judge(curve: Curve, machine: Machine) -> dict[str, Any]:
         off = 100.0 * (found - curve.value) / curve.value.max()
         depth: float | None = curve.depth_mm
     else:
-        keep = curve.at_mm >= SHALLOWEST_MM
+        keep = curve.at_mm >= (ELECTRONS_MM[0] if beam.electrons else SHALLOWEST_MM)
         at = curve.at_mm[keep]
-        by_depth = component_depth_dose(beam, at) @ np.asarray(beam.amplitude)
-        found = by_depth @ gathered(beam, curve.side_mm, np.zeros(1))[0]
+        found = gaussian_depth_dose(beam, at) @ gathered(beam, curve.side_mm, np.zeros(1))[0]
         if curve.kind == "depth_dose":
             found = found * (machine.source_axis_mm / (curve.ssd_mm + at)) ** 2
         measured = curve.value[keep]

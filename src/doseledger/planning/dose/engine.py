@@ -1,9 +1,9 @@
 """Photon dose of arcs on a CT: divergent pencil beams at radiological depth.
 
-Known limits: scatter and electrons travel as in water of the same radiological depth (no lateral heterogeneity, so the
-dose in and behind gas and lung is too high); the beam does not soften off the axis; the head's scatter is folded into
-the pencil beam and so follows the leaves rather than the jaws; no tongue-and-groove, no electron contamination (the
-first millimetres are too low); jaws are opaque. See docs/explanation/dose-engine.md for what was measured.
+Known limits: unless the machine's beam follows the density (`stretch`), scatter and electrons travel as in water of the
+same radiological depth, and the dose in and behind gas and lung is too high; density beside a ray counts for nothing;
+the beam does not soften off the axis; the head's scatter is part of the pencil beam and so follows leaves and not
+jaws; no tongue-and-groove; jaws are opaque. See docs/explanation/dose-engine.md for what was measured.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from doseledger.core.plan import Arc, Plan
 from doseledger.core.types import HuArray, Mask, Singles
 from doseledger.planning.dose.fluence import open_fraction
 from doseledger.planning.dose.kernels import Spread, depth_table, spread_for
-from doseledger.planning.dose.loops import add_dose
-from doseledger.planning.dose.raytrace import DensityMap, density_map, trace_fan
+from doseledger.planning.dose.loops import add_dose, add_stretched_dose
+from doseledger.planning.dose.raytrace import DensityMap, density_map, fan_step_mm, trace_fan
+from doseledger.planning.dose.stretch import ladder_of, stretch_fan
 from doseledger.planning.dose.view import reach_mm, view_of
 from doseledger.planning.machine.geometry import beam_frame, gantry_at
-from doseledger.planning.machine.linac import Machine
+from doseledger.planning.machine.linac import Machine, Range
 
 # Nodes of the blurred fluence for a reported dose: at 1.5 mm straight lines follow the penumbra to 1 % of the field.
 MAP_MM = 1.5
@@ -123,7 +124,10 @@ def dose_at_points(
     table = depth_table(machine.beam)
     box = np.stack([points_xyz.min(axis=0), points_xyz.max(axis=0)])
     rows = np.ascontiguousarray(points_xyz.T)
-    held = [spread_for(machine, arc.jaw_x_mm, arc.jaw_y_mm, MAP_MM, REACH_MM) for arc in plan.arcs]
+    ladder, step = ladder_of(machine.beam), fan_step_mm(machine.beam)
+    # The beam's own widths come first; others are needed only where they follow the density.
+    widths = ladder.groups if machine.beam.follows_density else ladder.groups[:1]
+    held = [_spreads(machine, (arc.jaw_x_mm, arc.jaw_y_mm), widths) for arc in plan.arcs]
     # Arcs that pass the same angle share its fan of depths.
     looks: dict[tuple[float, ...], list[_Look]] = defaultdict(list)
     for a, arc in enumerate(plan.arcs):
@@ -134,17 +138,31 @@ def dose_at_points(
     for key, group in looks.items():
         arcs = [plan.arcs[look.arc] for look in group]
         spreads = [
-            held[look.arc] if arc.moving_jaws_mm is None else _spread_in_motion(arc, look, sub_angles, machine)
+            held[look.arc]
+            if arc.moving_jaws_mm is None
+            else _spreads(machine, _jaws_in_motion(arc, look, sub_angles), widths)
             for arc, look in zip(arcs, group, strict=True)
         ]
         frame = beam_frame(arcs[0], key[0], machine.source_axis_mm)
-        fan = trace_fan(density, frame, box, reach_mm(spreads))
-        views = [view_of(frame, fan, s, arc.collimator_deg) for s, arc in zip(spreads, arcs, strict=True)]
-        maps = [
-            spread.maps(_part_fluence(arc, look, sub_angles, spread, machine))[0]
-            for arc, look, spread in zip(arcs, group, spreads, strict=True)
+        fan = trace_fan(density, frame, box, reach_mm([own for own, *_ in spreads]), step)
+        stretch = stretch_fan(fan, machine.beam)
+        views = np.stack(
+            [view_of(frame, fan, own, arc.collimator_deg) for (own, *_), arc in zip(spreads, arcs, strict=True)]
+        )
+        fluences = [
+            _part_fluence(arc, look, sub_angles, own, machine)
+            for arc, look, (own, *_) in zip(arcs, group, spreads, strict=True)
         ]
-        add_dose(rows, np.stack(views), fan.depth_mm, table, _stacked(maps), dose)
+        # A stack for each four widths, of the maps of each field.
+        maps = [
+            _stacked([one.maps(passed)[0] for one, passed in zip(same, fluences, strict=True)])
+            for same in zip(*([one[:1] for one in spreads] if stretch is None else spreads), strict=True)
+        ]
+        if stretch is None:
+            add_dose(rows, views, fan.depth_mm, table, maps[0], dose)
+        else:
+            how, both = (table, ladder.rule), (maps[0], np.stack(maps[1:]))
+            add_stretched_dose(rows, views, (fan.depth_mm, stretch), how, both, dose)
     return dose
 
 
@@ -166,14 +184,19 @@ def check_machine(plan: Plan, machine: Machine) -> None:
             )
 
 
-def _spread_in_motion(arc: Arc, look: _Look, parts: int, machine: Machine) -> Spread:
-    """Return the spread of jaws that move, at the middle of one part of a segment."""
+def _spreads(machine: Machine, jaws: tuple[Range, Range], widths: tuple[tuple[float, ...], ...]) -> list[Spread]:
+    """Return the spread of a jaw setting for each four widths."""
+    return [spread_for(machine, *jaws, MAP_MM, REACH_MM, four) for four in widths]
+
+
+def _jaws_in_motion(arc: Arc, look: _Look, parts: int) -> tuple[Range, Range]:
+    """Return X and Y of jaws that move, at the middle of one part of a segment."""
     jaws = arc.moving_jaws_mm
     if jaws is None:
         raise BadInput(f"beam {arc.name} has no moving jaws")
     share = (look.part + 0.5) / parts
     x1, x2, y1, y2 = (float(j) for j in (1 - share) * jaws[look.segment] + share * jaws[look.segment + 1])
-    return spread_for(machine, (x1, x2), (y1, y2), MAP_MM, REACH_MM)
+    return (x1, x2), (y1, y2)
 
 
 def _part_fluence(arc: Arc, look: _Look, parts: int, spread: Spread, machine: Machine) -> Singles:

@@ -8,6 +8,7 @@ error functions and exact whatever the grid; no influence matrix is ever made.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +37,15 @@ def component_depth_dose(beam: Beam, depth_mm: Floats) -> Floats:
     return np.asarray(beta / (beta - mu) * (np.exp(-mu * depth) - np.exp(-beta * depth)))
 
 
+def gaussian_depth_dose(beam: Beam, depth_mm: Floats) -> Floats:
+    """Return the depth dose of each Gaussian, electrons of head and air included, (depth, gaussian)."""
+    dose = component_depth_dose(beam, depth_mm) @ np.asarray(beam.amplitude)
+    if beam.electrons is not None:
+        left = np.exp(-beam.electrons.attenuation_per_mm * np.asarray(depth_mm, dtype=np.float64))
+        dose = dose + left[:, None] * np.asarray(beam.electrons.amplitude)
+    return np.asarray(dose)
+
+
 def square_field_factor(beam: Beam, side_mm: float) -> Floats:
     """Return what each Gaussian gathers at the centre of a square field, (gaussian,)."""
     edge = np.linspace(-0.5 * side_mm, 0.5 * side_mm, max(2, round(side_mm / CELL_MM)) + 1)
@@ -47,15 +57,15 @@ def square_field_factor(beam: Beam, side_mm: float) -> Floats:
 
 def calibration_gy_per_mu(beam: Beam) -> float:
     """Return the factor that makes the reference field give the reference dose per MU."""
-    depth = component_depth_dose(beam, np.array([beam.reference_depth_mm]))[0]
+    depth = gaussian_depth_dose(beam, np.array([beam.reference_depth_mm]))[0]
     field = square_field_factor(beam, beam.reference_field_mm)
-    return float(beam.reference_gy_per_mu / (depth @ np.asarray(beam.amplitude) @ field))
+    return float(beam.reference_gy_per_mu / (depth @ field))
 
 
 def depth_table(beam: Beam) -> Singles:
     """Return a_g of every `DEPTH_STEP_MM` of radiological depth in Gy/MU, float32 (depth, gaussian)."""
     depth = np.arange(0.0, DEPTH_MAX_MM + DEPTH_STEP_MM, DEPTH_STEP_MM)
-    weight = component_depth_dose(beam, depth) @ np.asarray(beam.amplitude)
+    weight = gaussian_depth_dose(beam, depth)
     return np.ascontiguousarray(calibration_gy_per_mu(beam) * weight, dtype=np.float32)
 
 
@@ -125,6 +135,7 @@ def spread_for(
     jaw_y_mm: tuple[float, float],
     spacing_mm: float,
     margin_mm: float,
+    sigma_mm: Sequence[float] | None = None,
 ) -> Spread:
     """Return the spread of a jaw setting.
 
@@ -136,6 +147,8 @@ def spread_for(
         Nodes of the maps, and cells along the leaves, are at most this far apart.
     margin_mm
         How far beyond the jaws the maps reach; further out no dose is computed.
+    sigma_mm
+        Widths of the Gaussians; None for the beam's own.
     """
     boundary = machine.leaves.boundary_mm
     inside = np.flatnonzero((boundary[1:] > jaw_y_mm[0] + 1e-6) & (boundary[:-1] < jaw_y_mm[1] - 1e-6))
@@ -149,6 +162,7 @@ def spread_for(
     at_x = low[0] + spacing_mm * np.arange(n_x, dtype=np.float64)
     at_y = low[1] + spacing_mm * np.arange(n_y, dtype=np.float64)
     pair_middle, cell_middle = 0.5 * (pair_edge[1:] + pair_edge[:-1]), 0.5 * (cell_edge[1:] + cell_edge[:-1])
+    widths = machine.beam.sigma_mm if sigma_mm is None else sigma_mm
     primary = machine.beam.primary_fluence(np.hypot(pair_middle[:, None], cell_middle[None, :]))
     return Spread(
         pairs=pairs,
@@ -157,6 +171,6 @@ def spread_for(
         spacing_mm=spacing_mm,
         shape=(n_y, n_x),
         primary=primary.astype(np.float32),
-        along_x=tuple(_strip_matrix(at_x, cell_edge, sigma) for sigma in machine.beam.sigma_mm),
-        along_y=tuple(_strip_matrix(at_y, pair_edge, sigma) for sigma in machine.beam.sigma_mm),
+        along_x=tuple(_strip_matrix(at_x, cell_edge, sigma) for sigma in widths),
+        along_y=tuple(_strip_matrix(at_y, pair_edge, sigma) for sigma in widths),
     )

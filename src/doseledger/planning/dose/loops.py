@@ -130,6 +130,56 @@ def weigh(points, view, depth, table, weight):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
+def spread_out(points, view, stretch, rule, weight, wide):  # type: ignore[no-untyped-def]
+    """Move weights, (point, gaussian), of stretched Gaussians to other widths; return how many points have any.
+
+    Stretch is (gaussian, *fan); the rule that of `stretch.Ladder`; wide is (group, point, gaussian), filled with 0.
+    """
+    variance, slot, what, counts = rule
+    own, free, stretches = what[0], what[1], what[2]
+    least, full = counts[0], counts[1]
+    n = points.shape[1]
+    held = np.empty((4, n), dtype=np.float32)
+    stretched = np.empty((N_GAUSSIANS, n), dtype=np.float32)
+    # 1. place in the fan; 2. the stretch of each Gaussian there
+    _see(points, view, stretch.shape[1:], held)
+    for g in range(N_GAUSSIANS):
+        _fill_depth(stretch[g], held[1:], stretched[g])
+    used = 0
+    moved = np.empty(N_GAUSSIANS, dtype=np.float32)
+    for p in range(n):
+        some = False
+        for g in range(N_GAUSSIANS):
+            k = stretched[g, p]
+            if k < full:
+                k = np.float32(1.0) + (k - least) * (full - np.float32(1.0)) / (full - least)
+            stretched[g, p] = k
+            moved[g] = np.float32(0.0)
+            if k > np.float32(1.0):
+                some = True
+                moved[g] = stretches[g] * weight[p, g]
+                weight[p, g] -= moved[g]
+        if not some:
+            continue
+        used += 1
+        for g in range(N_GAUSSIANS):
+            if moved[g] == np.float32(0.0):
+                continue
+            # 3. between the two widths whose variances lie about the stretched one
+            wanted = min(own[g] + free[g] * (stretched[g, p] ** 2 - np.float32(1.0)), variance[-1])
+            j = 0
+            while j < variance.shape[0] - 2 and variance[j + 1] < wanted:
+                j += 1
+            share = (wanted - variance[j]) / (variance[j + 1] - variance[j])
+            for s, part in ((slot[j], moved[g] * (np.float32(1.0) - share)), (slot[j + 1], moved[g] * share)):
+                if s < N_GAUSSIANS:
+                    weight[p, s] += part
+                else:
+                    wide[s // N_GAUSSIANS - 1, p, s % N_GAUSSIANS] += part
+    return used
+
+
+@njit(cache=True, fastmath=True, error_model="numpy")
 def _see(points, view, shape, held):  # type: ignore[no-untyped-def]
     """Fill the inverse square of points and their place in a fan of a shape in nodes: ray across, step, ray along."""
     s0, s1, s2 = view[0]
@@ -282,6 +332,30 @@ def scatter(node, share, weight, slope, chosen, blurred):  # type: ignore[no-unt
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
+def gather_some(node, share, weight, chosen, blurred, dose):  # type: ignore[no-untyped-def]
+    """Add to the chosen points their dose from the maps of one field; weights are those of the chosen ones alone."""
+    flat, weights = blurred.ravel(), weight.ravel()
+    row = np.uint64(blurred.shape[1] * N_GAUSSIANS)
+    for k in range(chosen.shape[0]):
+        p = chosen[k]
+        if node[p] >= 0:
+            place = (np.uint64(node[p]), row, share[0, p], share[1, p])
+            dose[p] += _blend(flat, place, weights, np.uint64(k * N_GAUSSIANS))
+
+
+@njit(cache=True, fastmath=True, error_model="numpy")
+def scatter_some(node, share, weight, slope, chosen, blurred):  # type: ignore[no-untyped-def]
+    """Add to the maps of one field what the slopes at the chosen points give: the transpose of `gather_some`."""
+    flat, weights = blurred.ravel(), weight.ravel()
+    row = np.uint64(blurred.shape[1] * N_GAUSSIANS)
+    for k in range(chosen.shape[0]):
+        p = chosen[k]
+        if node[p] >= 0:
+            place = (np.uint64(node[p]), row, share[0, p], share[1, p])
+            _spread(flat, place, weights, np.uint64(k * N_GAUSSIANS), slope[p])
+
+
+@njit(cache=True, fastmath=True, error_model="numpy")
 def add_dose(points, views, depth, table, maps, dose):  # type: ignore[no-untyped-def]
     """Add to each of points (3, point) in mm its dose from the fields of one direction."""
     fields = views.shape[0]
@@ -299,3 +373,35 @@ def add_dose(points, views, depth, table, maps, dose):  # type: ignore[no-untype
         for v in range(fields):
             locate(part, views[v], maps[v].shape, node[v], share[v])
         gather(node, share, weight, maps, dose[start : start + n])
+
+
+@njit(cache=True, fastmath=True, error_model="numpy")
+def add_stretched_dose(points, views, fans, how, maps, dose):  # type: ignore[no-untyped-def]
+    """Add to each of points (3, point) in mm its dose from the fields of one direction, with stretched Gaussians.
+
+    Fans are those of depth and stretch; how is the depth table and the rule of `stretch.Ladder`; maps are those of the
+    beam's own widths, (field, y, x, gaussian), and of the others, (group, field, y, x, gaussian).
+    """
+    depth, stretch = fans
+    table, rule = how
+    own_maps, wide_maps = maps
+    fields, groups = views.shape[0], wide_maps.shape[0]
+    part = np.zeros((3, BLOCK), dtype=np.float32)
+    weight = np.empty((BLOCK, N_GAUSSIANS), dtype=np.float32)
+    wide = np.empty((groups, BLOCK, N_GAUSSIANS), dtype=np.float32)
+    node = np.empty((fields, BLOCK), dtype=np.int32)
+    share = np.empty((fields, 2, BLOCK), dtype=np.float32)
+    for start in range(0, points.shape[1], BLOCK):
+        n = min(BLOCK, points.shape[1] - start)
+        for a in range(3):
+            part[a, :n] = points[a, start : start + n]
+        # 1. weights, in their own widths and in wider ones; 2. places on each field's map; 3. their doses, summed
+        weigh(part, views[0], depth, table, weight)
+        wide[:] = np.float32(0.0)
+        used = spread_out(part, views[0], stretch, rule, weight, wide)
+        for v in range(fields):
+            locate(part, views[v], own_maps[v].shape, node[v], share[v])
+        gather(node, share, weight, own_maps, dose[start : start + n])
+        if used:
+            for g in range(groups):
+                gather(node, share, wide[g], wide_maps[g], dose[start : start + n])

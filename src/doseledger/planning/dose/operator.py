@@ -16,8 +16,17 @@ from doseledger.core.plan import Arc
 from doseledger.core.types import Floats, Singles
 from doseledger.planning.dose.fluence import open_fraction, open_fraction_adjoint
 from doseledger.planning.dose.kernels import Spread, depth_table, spread_for
-from doseledger.planning.dose.loops import gather, locate, scatter, weigh
-from doseledger.planning.dose.raytrace import DensityMap, trace_fan
+from doseledger.planning.dose.loops import (
+    gather,
+    gather_some,
+    locate,
+    scatter,
+    scatter_some,
+    spread_out,
+    weigh,
+)
+from doseledger.planning.dose.raytrace import DensityMap, fan_step_mm, trace_fan
+from doseledger.planning.dose.stretch import Ladder, ladder_of, stretch_fan
 from doseledger.planning.dose.view import reach_mm, view_of
 from doseledger.planning.machine.geometry import beam_frame, gantry_at
 from doseledger.planning.machine.linac import N_GAUSSIANS, Machine
@@ -27,6 +36,29 @@ MAP_MM = 2.5
 REACH_MM = 60.0
 # Segments whose maps are held at once: as many as stay in the processor's cache.
 BATCH = 4
+
+
+@dataclass(frozen=True)
+class Wider:
+    """Gaussians of other widths, for the points whose scatter spreads farther than in water.
+
+    Parameters
+    ----------
+    spread
+        Blurring with these widths; its maps lie where the arc's own do.
+    points
+        The points that they reach on each segment, int32 (point of segment,).
+    weight
+        Their weights, float32 (point of segment, gaussian).
+    """
+
+    spread: Spread
+    points: list[NDArray[np.int32]]
+    weight: list[Singles]
+
+    def used(self, start: int, stop: int) -> list[int]:
+        """Return the segments of a range that need them."""
+        return [s for s in range(start, stop) if len(self.points[s])]
 
 
 @dataclass(frozen=True)
@@ -45,6 +77,8 @@ class ArcOperator:
         Depth dose times inverse square for each Gaussian in Gy/MU, float32 (segment, point, gaussian).
     leaf_gap_mm, transmission
         Of the machine's leaves.
+    wider
+        Other widths of Gaussians, where the machine's follow the density; none where all is water.
     """
 
     spread: Spread
@@ -53,6 +87,7 @@ class ArcOperator:
     weight: Singles
     leaf_gap_mm: float
     transmission: float
+    wider: tuple[Wider, ...] = ()
 
     @property
     def n_segments(self) -> int:
@@ -76,6 +111,10 @@ class ArcOperator:
             for k in range(len(maps)):
                 s = slice(start + k, start + k + 1)
                 gather(self.node[s], self.share[s], self.weight[start + k], maps[k : k + 1], dose)
+            for wider in self.wider:
+                used = wider.used(start, start + len(maps))
+                for k, blurred in zip(used, wider.spread.maps(fluence[used]) if used else (), strict=True):
+                    gather_some(self.node[k], self.share[k], wider.weight[k], wider.points[k], blurred, dose)
         return dose
 
     def adjoint_of_fluence(self, slope: Singles) -> Singles:
@@ -89,6 +128,12 @@ class ArcOperator:
             for s, blurred in enumerate(maps, start):
                 scatter(self.node[s], self.share[s], self.weight[s], slope, chosen, blurred)
             out[start:stop] = self.spread.adjoint(maps)
+            for wider in self.wider:
+                used = wider.used(start, stop)
+                maps = np.zeros((len(used), *self.spread.shape, N_GAUSSIANS), dtype=np.float32)
+                for s, blurred in zip(used, maps, strict=True):
+                    scatter_some(self.node[s], self.share[s], wider.weight[s], slope, wider.points[s], blurred)
+                out[used] += wider.spread.adjoint(maps)
         return out
 
     def dose(self, leaf_mm: Floats, mu: Floats) -> Singles:
@@ -126,7 +171,7 @@ def arc_operators(
         Positions in mm, LPS, (n, 3).
     """
     beam = machine.beam
-    table = depth_table(beam)
+    table, ladder = depth_table(beam), ladder_of(beam)
     n = len(points_xyz)
     operators = []
     for arc in arcs:
@@ -135,7 +180,8 @@ def arc_operators(
         node = np.empty((segments, n), dtype=np.int32)
         share = np.empty((segments, 2, n), dtype=np.float32)
         weight = np.empty((segments, n, N_GAUSSIANS), dtype=np.float32)
-        operators.append(ArcOperator(spread, node, share, weight, beam.leaf_gap_mm, beam.leaf_transmission))
+        wider = _no_wider(arc, machine, ladder) if beam.follows_density else ()
+        operators.append(ArcOperator(spread, node, share, weight, beam.leaf_gap_mm, beam.leaf_transmission, wider))
     box = np.stack([points_xyz.min(axis=0), points_xyz.max(axis=0)])
     rows = np.ascontiguousarray(points_xyz.T)
     # Arcs that pass the same angle share its fan of depths.
@@ -146,10 +192,30 @@ def arc_operators(
     for key, group in looks.items():
         frame = beam_frame(arcs[group[0][0]], key[0], machine.source_axis_mm)
         spreads = [operators[a].spread for a, _ in group]
-        fan = trace_fan(density, frame, box, reach_mm(spreads))
+        fan = trace_fan(density, frame, box, reach_mm(spreads), fan_step_mm(beam))
+        stretch = stretch_fan(fan, beam)
         for a, s in group:
             operator = operators[a]
             view = view_of(frame, fan, operator.spread, arcs[a].collimator_deg)
             locate(rows, view, operator.spread.shape, operator.node[s], operator.share[s])
             weigh(rows, view, fan.depth_mm, table, operator.weight[s])
+            if stretch is not None:
+                wide = np.zeros((len(ladder.groups) - 1, n, N_GAUSSIANS), dtype=np.float32)
+                spread_out(rows, view, stretch, ladder.rule, operator.weight[s], wide)
+                for other, weights in zip(operator.wider, wide, strict=True):
+                    chosen = np.flatnonzero(weights.any(axis=1))
+                    other.points[s], other.weight[s] = chosen.astype(np.int32), weights[chosen]
     return operators
+
+
+def _no_wider(arc: Arc, machine: Machine, ladder: Ladder) -> tuple[Wider, ...]:
+    """Return the ladder's other widths for an arc, with no point yet that needs them."""
+    n, none = arc.n_control_points - 1, np.empty((0, N_GAUSSIANS), dtype=np.float32)
+    return tuple(
+        Wider(
+            spread_for(machine, arc.jaw_x_mm, arc.jaw_y_mm, MAP_MM, REACH_MM, widths),
+            [np.empty(0, dtype=np.int32)] * n,
+            [none] * n,
+        )
+        for widths in ladder.groups[1:]
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import AfterValidator, Field, model_validator
@@ -18,6 +18,8 @@ from doseledger.core.schema import Block, load_block
 from doseledger.core.types import Array, Floats, Singles
 
 Positive = Annotated[float, Field(gt=0)]
+# The machines that come with the package, in `machines/`.
+PACKAGED = ("generic", "tissue")
 # The loops are unrolled over this many radial Gaussians.
 N_GAUSSIANS = 4
 
@@ -86,8 +88,23 @@ class DoseRate(Block):
         return self
 
 
+class Electrons(Block):
+    """Electrons of head and air, which add amplitude_g · e^(−attenuation · depth) to each Gaussian's depth dose."""
+
+    attenuation_per_mm: Annotated[float, Field(ge=0.05)]
+    amplitude: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=N_GAUSSIANS, max_length=N_GAUSSIANS)]
+
+
 class Beam(Block):
-    """The photon beam: leakage, calibration, and its pencil beam in factored form."""
+    """The photon beam: leakage, calibration, and its pencil beam in factored form.
+
+    Parameters
+    ----------
+    follows_density
+        Whether the Gaussians' widths follow the density along the ray (`planning.dose.stretch`), or are those of water.
+    electrons
+        None: the dose is 0 at the surface.
+    """
 
     energy_mv: Positive
     leaf_transmission: Annotated[float, Field(ge=0, lt=0.2)]
@@ -101,6 +118,8 @@ class Beam(Block):
     amplitude: list[list[float]]
     fluence_distance_mm: list[Annotated[float, Field(ge=0)]]
     fluence_relative: list[Positive]
+    follows_density: bool = False
+    electrons: Electrons | None = None
 
     @model_validator(mode="after")
     def _is_sound(self) -> Beam:
@@ -166,16 +185,32 @@ class Machine(Block):
         return self.leaves.max_speed_mm_s * turn_deg / self.gantry.max_speed_deg_s
 
 
-def load_machine(path: Path | None = None) -> Machine:
-    """Return a machine; the generic one that comes with the package if no path is given.
+def load_machine(where: Path | str | None = None) -> Machine:
+    """Return a machine: of a YAML file, or one that comes with the package, by its name; the generic one for None.
+
+    The machine `tissue` is the generic one for patients: its beam follows the density and holds the head's electrons.
 
     Raises
     ------
     BadInput
         Naming the key, what was found and what was wanted.
     """
-    if path is not None:
-        return load_block(Machine, read_yaml(path), str(path))
-    packaged = resources.files("doseledger.planning.machine") / "machines" / "generic.yaml"
-    with resources.as_file(packaged) as generic:
-        return load_block(Machine, read_yaml(generic), "generic machine")
+    name = str(where or "generic")
+    if name not in PACKAGED or Path(name).is_file():
+        return load_block(Machine, read_yaml(Path(name)), name)
+    value = _packaged(name)
+    if "like" in value:
+        other = _packaged(value.pop("like"))
+        value = {**other, **value, "beam": {**other["beam"], **value["beam"]}}
+    return load_block(Machine, value, f"{name} machine")
+
+
+def machine_named(name: str) -> Machine:
+    """Return the machine of the package that plans name; the generic one if none is."""
+    return next((one for one in map(load_machine, PACKAGED) if one.name == name), load_machine())
+
+
+def _packaged(name: str) -> dict[str, Any]:
+    packaged = resources.files("doseledger.planning.machine") / "machines" / f"{name}.yaml"
+    with resources.as_file(packaged) as path:
+        return dict(read_yaml(path))

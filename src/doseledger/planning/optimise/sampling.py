@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy import ndimage
 
@@ -13,12 +15,28 @@ from doseledger.planning.optimise.patient import Patient
 
 # Points are voxel centres of the CT, thinned to about this spacing.
 THIN_MM = 3.0
-# Points that a structure may have, as shares of those asked for. What is large and held everywhere to a limit has most:
-# with fewer, a plan of many steps is good at its own points and worse between them.
-HOTTEST_SHARE = 0.2
-TARGET_SHARE = 0.4
-NORMAL_SHARE = 0.6
-ORGAN_SHARE = 0.06
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Points that a structure may have, as shares of those asked for."""
+
+    hottest: float
+    target: float
+    organ: float
+    normal: float
+
+    def of(self, name: str, patient: Patient) -> float:
+        """Return the share of one structure of a patient."""
+        if name in patient.prescription_gy:
+            return self.hottest if name == patient.hottest_target else self.target
+        return self.normal if name == NORMAL_TISSUE else self.organ
+
+
+# What is large and held everywhere to a limit has most: with fewer, a plan of many steps is good at its own points and
+# worse between them. A wanted dose holds all tissue to it, which is where a plan that has too few points misses it.
+PLANNED = Shares(hottest=0.2, target=0.4, organ=0.06, normal=0.6)
+WANTED = Shares(hottest=0.06, target=0.12, organ=0.015, normal=0.75)
 # Normal tissue is sampled no farther from a target than this: what lies beyond follows from what lies nearer.
 NORMAL_REACH_MM = 60.0
 # Where a dose is wanted, also wherever it is above this share of the highest prescription.
@@ -55,6 +73,7 @@ def sampled_points(
     distance = {name: _distance_mm(masks[name], grid) for name in patient.prescription_gy}
     wanted_gy = _wanted_gy(patient, grid)
     regions = _regions(patient, masks, body, (distance, wanted_gy))
+    shares = PLANNED if wanted_gy is None else WANTED
     points: list[Singles] = []
     where: dict[str, Indices] = {}
     index: dict[str, Indices] = {}
@@ -63,7 +82,7 @@ def sampled_points(
         if name not in regions or not regions[name].any():
             continue
         found = np.flatnonzero(regions[name])
-        wanted = int(n_points * _share(name, patient))
+        wanted = int(n_points * shares.of(name, patient))
         chosen = np.sort(rng.choice(found, size=min(wanted, len(found)), replace=False))
         zyx = np.stack(np.unravel_index(chosen, body.shape), axis=-1)
         points.append(grid.index_to_mm(zyx)[:, ::-1].astype(np.float32))
@@ -104,12 +123,6 @@ def _wanted_gy(patient: Patient, grid: Grid) -> Singles | None:
     if patient.wanted_dose_gy is None:
         return None
     return resample_linear(patient.wanted_dose_gy, patient.grid, grid, outside=0.0)
-
-
-def _share(name: str, patient: Patient) -> float:
-    if name in patient.prescription_gy:
-        return HOTTEST_SHARE if name == patient.hottest_target else TARGET_SHARE
-    return NORMAL_SHARE if name == NORMAL_TISSUE else ORGAN_SHARE
 
 
 def _regions(

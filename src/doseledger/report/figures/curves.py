@@ -252,8 +252,9 @@ def plot_differences(labels: Sequence[str], values: Sequence[NDArray[np.float64]
     if columns == 1:
         axes[0].set_xlabel(axis_label)
     else:
-        figure.supxlabel(axis_label, fontsize=FONT_PT, y=0.01)
-    figure.tight_layout()
+        figure.supxlabel(axis_label, fontsize=FONT_PT)
+    axes[0].locator_params(axis="x", nbins=4, steps=[1, 2, 5, 10])
+    figure.set_layout_engine("constrained")
     return figure
 
 

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from doseledger.core.errors import BadInput
 from doseledger.core.files import all_or_none, atomic_path
 

@@ -31,7 +31,7 @@ def describe_plans(path: Path, case_metrics: pd.DataFrame) -> dict[str, Any] | N
         If the file is no JSON mapping.
     """
     return optional_section(
-        path, case_metrics, STALE, lambda found: (str(found.get("note", "")), (plans_table(found),))
+        path, case_metrics, STALE, lambda found: (str(found.get("note", "")), (plans_table(found), cases_table(found)))
     )
 
 
@@ -53,3 +53,33 @@ def plans_table(found: Mapping[str, Any]) -> Table:
     failed = "; ".join(f"{name}: {why}" for name, why in sorted(found["failed"].items()))
     note = f"Without a plan: {failed}." if failed else ""
     return make_table(caption, ("Mean over the cases", "#Value"), rows, note=note)
+
+
+def cases_table(found: Mapping[str, Any]) -> Table:
+    """Return a row for each plan: gap, D95% as it was before all MU were scaled to the prescription, goals, MU."""
+    rows = [
+        (
+            name,
+            format_number(one["gamma_3_3_percent"], 1),
+            format_number(one["gamma_2_2_percent"], 1),
+            format_number(one["mae_above_10_percent_gy"], 2),
+            format_number(one["d95_before_scaling_gy"], 2),
+            f"{' / '.join(str(one['goals_met'][who]) for who in DOSES if who in one['goals_met'])} "
+            f"of {one['goals_evaluable']}",
+            format_number(one["mu_per_gy"], 0),
+            format_number(one["modulation_score"], 3),
+        )
+        for name, one in sorted(found.get("cases", {}).items())
+    ]
+    columns = (
+        "Case",
+        "#Gamma 3 %/3 mm (%)",
+        "#2 %/2 mm (%)",
+        "#MAE (Gy)",
+        "#D95% unscaled (Gy)",
+        "#Goals met",
+        "#MU/Gy",
+        "#Modulation",
+    )
+    note = f"Goals met by the {', '.join(DOSES[:-1])} and, where there is one, the {DOSES[-1]} dose."
+    return make_table("Plans case by case", columns, rows, note=note, empty="The record holds means alone.")

@@ -106,6 +106,7 @@ def build_context(
         "closed_loop": describe_closed_loop(at.contours, facts.case_metrics),
         "figures": pictures,
         "case_views": pages,
+        "case_goals": results.goals_of_cases_table(facts.goal_results, colours, [page.case_id for page in pages]),
         "opens_on": median_case(_ranks(facts)),
     }
 
@@ -171,8 +172,7 @@ def _case_pages(at: ModelLayout, facts: RunFacts, settings: Settings, tell: Tell
             f"MAE {format_number(errors[case_id], 2)} Gy where the plan's dose is above 10 % of the highest "
             f"prescription, which cases are ranked by."
         )
-        goals = results.goals_table(facts.goal_results, colours, case_id=case_id)
         viewer = make_viewer(comparison, colours)
-        pages.append(CasePage(title, case_id, text, figures, viewer, goals, spread_gy is not None))
+        pages.append(CasePage(title, case_id, text, figures, viewer, spread_gy is not None))
         tell(f"drew {case_id} ({title.lower()})")
     return pages

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,16 +14,17 @@ from numpy.typing import NDArray
 from doseledger.core.errors import BadInput
 from doseledger.core.settings import EvaluateSettings
 from doseledger.core.text.sheet import MISSING, Cell, State, Table, format_number, make_table, plural
-from doseledger.core.text.words import spell_mask
+from doseledger.core.text.words import spell_mask, spell_metric
 from doseledger.dosimetry.intervals import bootstrap_interval
 from doseledger.evaluate.case import gamma_column, gamma_name
-from doseledger.evaluate.summary import DRAW_SEED, RANKED_BY
+from doseledger.evaluate.summary import DRAW_SEED, RANKED_BY, headline
 from doseledger.ledger.runs.facts import RunFacts
 from doseledger.report.blocks import Card
 
 MAE_COLUMN = re.compile(r"mae_(?P<mask>.+)_gy")
 # Errors that stand in the summary and in the table of cases.
-HEADLINE_MASKS = ("above_10_percent", "body")
+ERROR_TITLES = {"above_10_percent": "Mean absolute error above 10 %", "body": "Mean absolute error in the body"}
+HEADLINE_MASKS = tuple(ERROR_TITLES)
 # Patients whose goals are judged otherwise that one sentence names.
 SHOWN_OTHERS = 3
 
@@ -45,9 +46,9 @@ def headline_cards(facts: RunFacts, gammas: dict[str, str]) -> list[Card]:
     cards = []
     for mask in HEADLINE_MASKS:
         column = f"mae_{mask}_gy"
-        note = f"mask: {spell_mask(mask)}. Mean of {count}{_interval_words(summary, column, 2)}; worst case "
+        note = f"{spell_mask(mask)}. Mean of {count}{_interval_words(summary, column, 2)}; worst case "
         note += f"{format_number(summary.get(f'{column}_worst'), 2)} Gy"
-        cards.append(Card("Mean absolute error", format_number(summary.get(column), 2), "Gy", note))
+        cards.append(Card(ERROR_TITLES[mask], format_number(summary.get(column), 2), "Gy", note))
     for column, criterion in gammas.items():
         note = f"{criterion}. Mean of {count}{_interval_words(summary, column, 1)}; lowest case "
         note += f"{format_number(summary.get(f'{column}_worst'), 1)} %"
@@ -88,6 +89,23 @@ def _ends(low: float | None, high: float | None, digits: int) -> str:
     return f"{format_number(low, digits)} to {format_number(high, digits)}"
 
 
+def summary_table(details: Mapping[str, Any]) -> Table:
+    """Return the first numbers of a test set for people: mean over cases, 95 % interval, worst case."""
+
+    def shown(name: str) -> str:
+        return MISSING if details.get(name) is None else f"{details[name]:.4g}"
+
+    ends = ("", "_low", "_high", "_worst")
+    rows = [
+        (spell_metric(name), *(shown(f"{name}{end}") for end in ends))
+        for name in headline(details)
+        if name != "n_cases"
+    ]
+    caption = plural(details["n_cases"], "test case")
+    columns = (caption, "#Mean", "#95 % from", "#To", "#Worst")
+    return make_table(caption, columns, rows, empty="Nothing was measured.")
+
+
 def errors_table(facts: RunFacts, colours: Mapping[str, str]) -> Table:
     """Return the mean absolute error under each mask, over the test cases; a structure bears its colour."""
     rows = []
@@ -118,8 +136,12 @@ def gamma_table(facts: RunFacts, gammas: dict[str, str]) -> Table:
     largest = _worst(_numbers(facts.case_metrics["gamma_largest_difference"]))
     note = "A point passes at γ ≤ 1; the plan is the reference, and the cutoff is of its maximum."
     if points and largest is not None:
-        note += f" {points} random points were computed again with pymedphys: largest difference {largest:.1e}."
+        note += f" {points} random points were computed again with pymedphys: {_difference(largest)}."
     return make_table("Gamma pass rate", columns, rows, note=note, empty="Gamma was not evaluated.")
+
+
+def _difference(largest: float) -> str:
+    return f"largest difference {largest:.1e}" if largest else "no difference"
 
 
 def _spread(
@@ -205,10 +227,8 @@ def goals_sentence(goal_results: pd.DataFrame) -> str:
     return f"{goals} judged alike in {len(alike) - len(others)} of {plural(len(alike), 'patient')}{rest}."
 
 
-def goals_table(goal_results: pd.DataFrame, colours: Mapping[str, str], *, case_id: str | None = None) -> Table:
-    """Return how often plan and prediction meet each clinical goal; of one case, the values and verdicts."""
-    if case_id is not None:
-        return _goals_of_case(goal_results[goal_results["case_id"] == case_id], colours)
+def goals_table(goal_results: pd.DataFrame, colours: Mapping[str, str]) -> Table:
+    """Return how often plan and prediction meet each clinical goal."""
     rows = []
     for goal, part in goal_results.groupby("goal", sort=False):
         verdicts = [goal_states(part, who) for who in ("plan", "prediction")]
@@ -251,20 +271,27 @@ def goal_states(part: pd.DataFrame, who: str) -> list[str]:
 STATE_OF: dict[str, State] = {"met": "good", "acceptable": "warn", "missed": "bad", "not judged": "muted"}
 
 
-def _goals_of_case(part: pd.DataFrame, colours: Mapping[str, str]) -> Table:
-    verdicts = [[Cell(state, STATE_OF[state]) for state in goal_states(part, who)] for who in ("plan", "prediction")]
-    rows = []
-    for row, plan, predicted in zip(part.to_dict("records"), *verdicts, strict=True):
-        values = [_with_unit(row[name], row["unit"]) for name in ("plan", "prediction")]
-        name = Cell(str(row["goal"]), swatch=colours.get(str(row["structure"]), ""))
-        rows.append((name, values[0], plan, values[1], predicted))
-    columns = ("Goal", "#Plan", "Plan", "#Prediction", "Prediction")
-    return make_table("Clinical goals of this case", columns, rows, empty="No goal was evaluated on this case.")
+def goals_of_cases_table(goal_results: pd.DataFrame, colours: Mapping[str, str], cases: Sequence[str]) -> Table:
+    """Return what plan and prediction of single cases give for each goal; what is not met says so."""
+    columns: list[str] = ["Goal"]
+    rows: dict[str, dict[str, Any]] = {}
+    for case_id in cases:
+        columns += [f"#{case_id}, plan", f"#{case_id}, prediction"]
+        part = goal_results[goal_results["case_id"] == case_id]
+        states = {who: goal_states(part, who) for who in ("plan", "prediction")}
+        for at, row in enumerate(part.to_dict("records")):
+            name = Cell(str(row["goal"]), swatch=colours.get(str(row["structure"]), ""))
+            cells = [_judged_value(row[who], states[who][at]) for who in states]
+            rows.setdefault(row["goal"], {"": name})[case_id] = cells
+    absent = [Cell(MISSING, "muted")] * 2
+    lines = [(row[""], *(cell for case_id in cases for cell in row.get(case_id, absent))) for row in rows.values()]
+    note = "In the unit of the goal. A value without a word meets it; acceptable: missed, but within the wider limit."
+    return make_table("Clinical goals of the drawn cases", columns, lines, note=note)
 
 
-def _with_unit(value: float, unit: str) -> str:
-    number = format_number(value, 2)
-    return number if number == MISSING else f"{number} {unit}"
+def _judged_value(value: float, state: str) -> Cell:
+    word = "" if state == "met" else f" {state}"
+    return Cell(f"{format_number(value, 2)}{word}", STATE_OF[state])
 
 
 def cases_table(facts: RunFacts, gammas: dict[str, str]) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from doseledger.ledger.provenance.stamp import GitState
 from doseledger.ledger.runs.facts import CohortTables, RunFacts, fold_rows
 
 PARTS = ("train", "val", "test")
+# A list of plain values in YAML, one a line: it fits one line.
+PLAIN_LIST = re.compile(r"(?m)^( *\w+:)\n((?: *- [\w.+-]+\n)+)")
 
 
 def counts_table(facts: CohortTables) -> Table:
@@ -30,7 +33,7 @@ def counts_table(facts: CohortTables) -> Table:
     rows = [
         ("cases in the cohort", len(facts.cases)),
         ("patients", facts.cases["pseudonym"].nunique()),
-        ("groups", ", ".join(sorted({str(group) for group in facts.cases["group"]}))),
+        ("groups", ", ".join(sorted({str(group) for group in facts.cases["group"]} - {"unknown"})) or "not recorded"),
         ("cases with a warning from the import", warned),
         ("skipped (outside the protocol)", skipped),
         ("failed (could not be used)", Cell(str(failed), "bad" if failed else "")),
@@ -204,4 +207,5 @@ def settings_text(facts: RunFacts, predicted: Mapping[str, Any]) -> str:
     lines = [
         f"  {name}: {str(value).lower() if isinstance(value, bool) else value}" for name, value in predicted.items()
     ]
-    return facts.config_text.rstrip() + "\n" + "\n".join(["predict:", *sorted(lines)]) + "\n"
+    text = facts.config_text.rstrip() + "\n" + "\n".join(["predict:", *sorted(lines)]) + "\n"
+    return PLAIN_LIST.sub(lambda found: f"{found[1]} [{', '.join(found[2].replace('- ', '').split())}]\n", text)

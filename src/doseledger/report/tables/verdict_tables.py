@@ -55,7 +55,7 @@ def _limit_rows(title: str, verdict: dict[str, Any], key: str, missed: Cell, not
     rows = [
         (
             spell_metric(limit["metric"]),
-            format_number(limit["found"], 3),
+            format_number(limit["found"], 3 if abs(limit["found"] or 0.0) < 10 else 1),
             str(limit["wanted"]).replace("<=", "≤").replace(">=", "≥"),
             Cell("met", "good") if limit["ok"] else missed,
             f"{limit['source']} [{limit['metric']}]",

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from doseledger.core.errors import BadInput
 from doseledger.core.files import to_json
 from doseledger.core.text.sheet import MISSING, Cell, State, Table, as_markdown, as_text, format_number, make_table
+from doseledger.core.text.words import spell_metric
 from doseledger.ledger.runs.files import GATES
 from doseledger.ledger.runs.listing.query import parse_condition, unknown_column
 from doseledger.ledger.runs.listing.rows import SHORT_NAMES, RunRow
@@ -148,7 +149,16 @@ def runs_table(rows: Sequence[RunRow], metrics: Sequence[str] = HEADLINE, *, cap
         for row in rows
     ]
     cohort = ["Cohort"] if mixed else []
-    heads = ("@Run", "Date", *cohort, "Model", "Status", "Gates", "Tree", *(f"#{name}" for name in metrics))
+    heads = (
+        "@Run",
+        "Date",
+        *cohort,
+        "Model",
+        "Status",
+        "Gates",
+        "Tree",
+        *(f"#{spell_metric(name)}" for name in metrics),
+    )
     return make_table(caption, (*heads, "Settings that differ", "Where", "Note"), lines, empty="No run was found.")
 
 
@@ -215,7 +225,7 @@ def comparison_table(rows: Sequence[RunRow], *, every_metric: bool = False) -> T
     names = list(dict.fromkeys(name for row in rows for name in row.metrics))
     for name in names:
         if every_metric or not name.endswith(PARTS_OF_A_METRIC):
-            lines.append((name, *_steps(rows, name)))
+            lines.append((spell_metric(name), *_steps(rows, name)))
     note = "Settings are those that differ; behind each number stands the step from the first run."
     return make_table("Runs side by side", ("", *(row.id for row in rows)), lines, note=note)
 
@@ -246,7 +256,7 @@ def _number(value: float) -> str:
     return format_number(float(value), _digits(value))
 
 
-def format_runs(rows: Sequence[RunRow], table: Table, form: Format, *, colour: bool) -> str:
+def format_runs(rows: Sequence[RunRow], table: Table, form: Format, *, colour: bool, width: int | None = None) -> str:
     """Return runs as text: a table for people, CSV or JSON with every column, or a Markdown table.
 
     Parameters
@@ -255,12 +265,14 @@ def format_runs(rows: Sequence[RunRow], table: Table, form: Format, *, colour: b
         The runs as `runs_table` or `comparison_table` lays them out; CSV and JSON hold everything of `rows`.
     colour
         Whether states are coloured, for a terminal.
+    width
+        Letters of a line of the terminal, as `as_text` takes them.
     """
     if form == "json":
         return to_json([{**row.columns(), "where": list(row.where)} for row in rows])
     if form == "csv":
         return _as_csv([row.columns() for row in rows])
-    return as_markdown(table) if form == "markdown" else as_text(table, colour=colour)
+    return as_markdown(table) if form == "markdown" else as_text(table, colour=colour, width=width)
 
 
 def _as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
