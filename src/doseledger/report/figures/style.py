@@ -127,7 +127,6 @@ def save_figure(figure: Figure, folder: Path, stem: str, dpi: int) -> dict[str, 
 @contextmanager
 def _few_elements(figure: Figure, kind: str) -> Iterator[None]:
     """Make images of rows of many points while a figure is saved as SVG."""
-    import numpy as np
     from matplotlib.lines import Line2D
 
     rows = [
