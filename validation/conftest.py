@@ -30,6 +30,11 @@ def pytest_runtest_makereport(
     return report
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Show no lines of progress under a failure: what a gate found says all."""
+    config.option.showcapture = "no"
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test that asks for a model once for each of params.yaml."""
     if "at" in metafunc.fixturenames:

@@ -18,6 +18,7 @@ from doseledger.core.text.sheet import as_text
 from doseledger.deliver.dose import PredictedPatient
 from doseledger.deliver.measured import Yardstick, measure_dose
 from doseledger.report.figures.overview import plot_prediction
+from doseledger.report.page import write_page
 from doseledger.report.prediction import ONE_DOSE, page_maker, predictions_table, tell_prediction
 
 STATISTICS = {"target": ["D95%", "mean"], "organ": ["mean"]}
@@ -85,6 +86,17 @@ def test_the_page_is_the_same_in_every_byte_and_shows_spread_where_doses_were_dr
     assert page == patient(drawn=True, undeliverable_gy=0.41, settings={"project": True})[1]
     assert "Below: the spread of the drawn doses." in page
     assert "on average it lies 0.41 Gy from what the model told" in page
+
+
+def test_the_page_is_written_beside_its_pdf_and_both_are_the_same_again(patient: Any, tmp_path: Path) -> None:
+    _, page = patient()
+    written = []
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        folder.mkdir()
+        assert write_page(page, folder / "report.html", folder / "report.pdf") == ""
+        written.append([(folder / name).read_bytes() for name in ("report.html", "report.pdf")])
+    assert written[0] == written[1]
+    assert written[0][1].startswith(b"%PDF-")
 
 
 def test_a_patient_without_a_target_is_not_drawn(patient: Any, make_case: Callable[..., Case]) -> None:

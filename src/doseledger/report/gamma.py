@@ -54,7 +54,9 @@ def gamma_context(compared: ComparedDoses, files: tuple[Path, Path], dpi: int) -
             "Slices of the reference dose, of the difference and of gamma",
         ),
         "histogram": Picture(
-            histogram, "Points by their gamma; a point passes left of the dotted line.", "Histogram of gamma"
+            histogram,
+            "Points by their gamma; a point passes left of the dotted line. The last bar holds all that lie beyond.",
+            "Histogram of gamma",
         ),
         "numbers": numbers_table(compared),
         "levels": levels_table(compared),
@@ -79,11 +81,12 @@ def numbers_table(compared: ComparedDoses) -> Table:
     found, grid = compared.found, compared.reference.grid
     worst = np.unravel_index(np.nanargmax(compared.gamma), compared.gamma.shape)
     z, y, x = (float(value) for value in grid.index_to_mm(np.asarray(worst)))
-    place = f"{format_number(found['highest_gamma'], 3)} at x {x:.1f}, y {y:.1f}, z {z:.1f} mm"
+    beyond = " or more" if found["highest_gamma"] >= compared.criteria.max_gamma else ""
+    place = f"{format_number(found['highest_gamma'], 3)}{beyond} at x {x:.1f}, y {y:.1f}, z {z:.1f} mm"
     normalisation = compared.criteria.normalisation_gy or found["max_dose_reference_gy"]
     rows = [
         ("Pass rate (%)", format_number(found["pass_rate_percent"], 2)),
-        ("Points that count", str(found["n_points"])),
+        ("Points that count", f"{found['n_points']:,}"),
         ("Points without gamma", str(found["n_without"])),
         ("Mean gamma", format_number(found["mean_gamma"], 3)),
         ("Highest gamma", place.replace("-", "−")),
@@ -111,7 +114,7 @@ def levels_table(compared: ComparedDoses) -> Table:
             continue
         rate = 100.0 * float(np.mean(inside <= PASS_GAMMA))
         name = f"{low:g} % and more" if np.isinf(high) else f"{low:g} to {high:g} %"
-        rows.append((name, len(inside), format_number(rate, 2), format_number(float(inside.mean()), 3)))
+        rows.append((name, f"{len(inside):,}", format_number(rate, 2), format_number(float(inside.mean()), 3)))
     columns = ("Reference dose", "#Points", "#Pass rate (%)", "#Mean gamma")
     return make_table("Pass rate by dose", columns, rows)
 
