@@ -164,7 +164,7 @@ def lay_out(project: Project, factory: ModuleType) -> None:
     (folder / "cohort.yaml").write_text("like: phantom\n")
     limits = read_yaml(REPOSITORY / "validation/cohorts/phantom/thresholds.yaml")["data"]
     # Made of circles, they are more alike than patients.
-    limits["image"] |= {"least_organ_share": 0.5}
+    limits["image"] |= {"least_organ_fit": 0.05, "least_organ_share": 0.5}
     limits["near_copy"] |= {"ct_correlation": 0.9999, "dose_correlation": 0.99999}
     limits["outliers"] |= {"warning_ratio": 1000.0, "error_ratio": 1000.0}
     limits["parity"] |= {"target_d95_gy": 5.0, "organ_mean_gy": 5.0, "volume_percent": 50.0}

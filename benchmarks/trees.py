@@ -1,11 +1,12 @@
-"""Boosted trees on OpenKBP beside the mean dose: with and without physics maps, projected onto nine fields' doses.
+"""Boosted trees on OpenKBP, one step after another: maps, context, a second stage, projection.
 
     python benchmarks/openkbp_cases.py DATA LOW
-    python benchmarks/trees.py LOW [--rows prior anatomy physics] [--part test] [--workers 2]
+    python benchmarks/trees.py LOW [--rows prior trees physics] [--part test] [--voxels 4000]
 
-LOW gets `physics/` (the maps, from CT and contours) and a run a variant. Dose and DVH score in Gy over the patients of
+LOW gets `physics/` (the maps, from CT and contours) and a run a row. Dose and DVH score in Gy over the patients of
 one part of the splits: `val`, the default, holds 20 of the training patients, on which recipes are chosen; beside it a
-95 % interval over patients, and the dose score less the row before's, patient by patient.
+95 % interval over patients, and both scores less the row before's, patient by patient. Each row is a process of its
+own, whose CPU seconds and peak memory are told. `projection` is the row before it, projected onto the beams' doses.
 """
 
 from __future__ import annotations
@@ -14,7 +15,11 @@ import argparse
 import resource
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,6 +30,7 @@ from shipped import shipped_recipe
 from doseledger.core.case import Case
 from doseledger.core.pool.cluster import local
 from doseledger.core.project.protocol import Beams, load_protocol
+from doseledger.core.types import GyArray
 from doseledger.dosimetry.openkbp_scores import PatientScore, combine_scores, score_patient
 from doseledger.ingest.physics import fields_of, make_cohort_physics
 from doseledger.learn.data.inputs import (
@@ -43,62 +49,97 @@ from doseledger.learn.run import TrainingRun
 from doseledger.learn.training.train import Places, train
 from doseledger.planning.fields.maps import nearest_dose
 
-# Trees without and with the maps of the beams.
-VARIANTS = ("anatomy", "physics")
+Predict = Callable[[OpenCase], GyArray]
+
+# Changes of `boosting` by row, with maps but for the first; as few folds as a row takes, as none is
+# scored by its training cases.
+PLAIN: dict[str, Any] = {"context_mm": [], "folds": 2}
+TREES: dict[str, dict[str, Any]] = {
+    "trees": PLAIN,
+    "physics": PLAIN,
+    "context": {"folds": 2},
+    "second": {"folds": 3, "stages": 2},
+}
+ROWS = ("prior", *TREES, "projection")
+HEAD = "| | dose | DVH | dose less | DVH less | training, CPU s | CPU s a patient | peak GiB |\n" + "|---" * 8 + "|"
 
 
-def score_case(case: Case, dose_gy: np.ndarray) -> PatientScore:
+@dataclass(frozen=True)
+class Bench:
+    """Cases, the part that is scored, voxels drawn of a training case; what all rows share."""
+
+    low: Path
+    part: str
+    voxels: int
+
+    @property
+    def beams(self) -> Beams:
+        """The protocol's."""
+        beams = load_protocol(PROTOCOL).beams
+        if beams is None:
+            raise SystemExit(f"{PROTOCOL} has no beams")
+        return beams
+
+    def files(self, part: str) -> list[CaseFile]:
+        """Return the files of a part of the splits."""
+        table = pd.read_csv(self.low / "splits.csv")
+        return case_files(self.low / "cases", table, part, fold=0, repeat=0, physics=self.low / "physics")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a row says: scores by patient, CPU seconds of training and a patient, GiB at most."""
+
+    patients: list[PatientScore]
+    training_s: float
+    patient_s: float
+    peak_gib: float
+
+
+def measure(bench: Bench, row: str, before: str) -> Measured:
+    """Return what a row says, after training its model; `before` is the row whose doses a projection projects."""
+    began = time.process_time()
+    projects = row == "projection"
+    predict = fit_mean(bench) if "prior" in (row, before if projects else "") else fit_trees(bench, row, before)
+    told, between = [], time.process_time()
+    for file in bench.files(bench.part):
+        case, dose_gy = Case.load(file.path), predict(open_case(file))
+        told.append(score_case(case, nearest_dose(fields_of(case, bench.beams), dose_gy) if projects else dose_gy))
+    each = (time.process_time() - between) / len(told)
+    return Measured(told, between - began, each, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+
+
+def score_case(case: Case, dose_gy: GyArray) -> PatientScore:
     """Return a patient's errors where a dose is possible."""
     masks = {name: case.mask(name) for name in case.present_names}
     inside = np.where(case.valid_dose, dose_gy, np.float32(0.0))
     return score_patient(case.dose_gy, inside, masks, case.valid_dose, float(np.prod(case.grid.spacing_mm)))
 
 
-Rows = list[tuple[str, list[PatientScore]]]
+def fit_trees(bench: Bench, row: str, before: str) -> Predict:
+    """Return a row's trees, or those of the row before a projection."""
+    name = before if row == "projection" else row
+    maps = [] if name == "trees" else list(bench.beams.maps)
+    boosting = {"voxels_per_case": bench.voxels, **TREES[name]}
+    recipe = shipped_recipe("dose_trees", {"inputs": {"physics": maps}, "boosting": boosting})
+    if row != "projection":
+        run = TrainingRun("dose_trees", recipe, 1.0, 1, 0, 0, {"ok": True}, {}, make_family(recipe, None))
+        low = bench.low
+        places = Places(low / "cases", low / "splits.csv", low / name, low / "resume", low / "physics")
+        train(run, places, fresh=True, tell=print)
+    predictor = open_predictor(bench.low / name / "checkpoints/best.ckpt", recipe)
+    return lambda case: predictor.predict(case)["dose_gy"]
 
 
-def measure(name: str, predict: Callable[[OpenCase], np.ndarray], files: list[CaseFile], beams: Beams) -> Rows:
-    """Return the scores of each patient, as told and as projected; CPU seconds a patient are printed."""
-    told, projected, seconds = [], [], []
-    for file in files:
-        began, case = time.process_time(), Case.load(file.path)
-        dose_gy = predict(open_case(file))
-        between = time.process_time()
-        nearest_gy = nearest_dose(fields_of(case, beams), dose_gy)
-        seconds.append((between - began, time.process_time() - between))
-        told.append(score_case(case, dose_gy))
-        projected.append(score_case(case, nearest_gy))
-    each = np.mean(seconds, axis=0)
-    print(f"{name}: {each[0]:.2f} CPU s a patient, projected {each[1]:.2f} more", flush=True)
-    return [(name, told), (f"{name}, projected", projected)]
-
-
-def print_rows(rows: Rows) -> None:
-    """Print the table: scores, and the dose score less the row before's with an interval over patients."""
-    rng, before = np.random.default_rng(1), None
-    print("| | dose | DVH | dose less the row before |\n|---|---|---|---|")
-    for name, patients in rows:
-        score, doses = combine_scores(patients), np.array([patient.dose_gy for patient in patients])
-        cells = [f"{score.dose_score_gy:.2f} ({_interval(doses, rng)})", f"{score.dvh_score_gy:.2f}"]
-        less = "" if before is None else f"{(doses - before).mean():+.2f} ({_interval(doses - before, rng)})"
-        print(f"| {name} | {cells[0]} | {cells[1]} | {less} |", flush=True)
-        before = doses
-
-
-def _interval(values: np.ndarray, rng: np.random.Generator) -> str:
-    """95 % interval of a mean over patients, by drawing patients anew."""
-    means = values[rng.integers(len(values), size=(4000, len(values)))].mean(axis=1)
-    return " to ".join(f"{end:.2f}" for end in np.percentile(means, [2.5, 97.5]))
-
-
-def fit_mean(cases: list[OpenCase]) -> Callable[[OpenCase], np.ndarray]:
+def fit_mean(bench: Bench) -> Predict:
     """Return the training patients' mean dose as a model."""
+    cases = [open_case(file) for file in bench.files("train")]
     recipe = shipped_recipe("dose_trees", {"inputs": {"physics": []}})
     spec = spec_of(cases, recipe.inputs)
     mean = MeanDose(spec)
     mean.fit(cases)
 
-    def predict(case: OpenCase) -> np.ndarray:
+    def predict(case: OpenCase) -> GyArray:
         sample = as_tensors(read_inputs(case, spec, whole_box(case, (1, 1, 1))))
         with torch.inference_mode():
             dose = mean(sample["image"][None], sample["condition"][None])[0, 0].numpy()
@@ -107,38 +148,52 @@ def fit_mean(cases: list[OpenCase]) -> Callable[[OpenCase], np.ndarray]:
     return predict
 
 
+def print_row(name: str, row: Measured, before: Measured | None) -> None:
+    """Print a row of the table."""
+    rng, score = np.random.default_rng(1), combine_scores(row.patients)
+    doses, dvh = scores_by_patient(row)
+    cells = [name, f"{score.dose_score_gy:.2f} ({_interval(doses, rng)})", f"{score.dvh_score_gy:.2f}", "", ""]
+    if before is not None:
+        for column, (now, then) in enumerate(zip((doses, dvh), scores_by_patient(before), strict=True)):
+            cells[3 + column] = f"{(now - then).mean():+.2f} ({_interval(now - then, rng)})"
+    cells += [f"{row.training_s:.0f}", f"{row.patient_s:.1f}", f"{row.peak_gib:.1f}"]
+    print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def scores_by_patient(row: Measured) -> tuple[np.ndarray, np.ndarray]:
+    """Return each patient's dose score and mean DVH error in Gy, (patient,)."""
+    doses = np.array([patient.dose_gy for patient in row.patients])
+    dvh = np.array([combine_scores([patient]).dvh_score_gy for patient in row.patients])
+    return doses, dvh
+
+
+def _interval(values: np.ndarray, rng: np.random.Generator) -> str:
+    """95 % interval of a mean over patients, by drawing patients anew."""
+    means = values[rng.integers(len(values), size=(4000, len(values)))].mean(axis=1)
+    return " to ".join(f"{end:.2f}" for end in np.percentile(means, [2.5, 97.5]))
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("low", type=Path)
     parser.add_argument("--part", default="val", choices=("val", "test"))
     parser.add_argument("--workers", type=int, default=1, help="processes that make maps")
-    parser.add_argument("--rows", nargs="+", default=["prior", *VARIANTS], choices=("prior", *VARIANTS))
+    parser.add_argument("--voxels", type=int, default=8000, help="voxels drawn of a training patient")
+    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS)
     args = parser.parse_args()
-    beams = load_protocol(PROTOCOL).beams
-    cases, splits, physics = args.low / "cases", args.low / "splits.csv", args.low / "physics"
-    make_cohort_physics(cases, beams, physics, scale=local(args.workers), tell=print)
-    table, rows = pd.read_csv(splits), []
-
-    def files_of(part: str) -> list[CaseFile]:
-        return case_files(cases, table, part, fold=0, repeat=0, physics=physics)
-
-    for name in args.rows:
-        began = time.process_time()
-        if name == "prior":
-            predict = fit_mean([open_case(file) for file in files_of("train")])
-        else:
-            recipe = shipped_recipe(
-                "dose_trees", {"inputs": {"physics": list(beams.maps) if name == "physics" else []}}
-            )
-            run = TrainingRun("dose_trees", recipe, 1.0, 1, 0, 0, {"ok": True}, {}, make_family(recipe, None))
-            train(run, Places(cases, splits, args.low / name, args.low / "resume", physics), fresh=True, tell=print)
-            predictor = open_predictor(args.low / name / "checkpoints/best.ckpt", recipe)
-            predict = lambda case, model=predictor: model.predict(case)["dose_gy"]  # noqa: E731
-        print(f"{name}: {time.process_time() - began:.0f} CPU s of training", flush=True)
-        rows += measure(name, predict, files_of(args.part), beams)
-    print_rows(rows)
-    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB")
+    bench = Bench(args.low, args.part, args.voxels)
+    if args.rows[0] == "projection":
+        parser.error("--rows: projection projects the row before it, name that first")
+    make_cohort_physics(args.low / "cases", bench.beams, args.low / "physics", scale=local(args.workers), tell=print)
+    rows: list[Measured] = []
+    for name, before in zip(args.rows, ["", *args.rows], strict=False):
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            row = pool.submit(measure, bench, name, before).result()
+        if not rows:
+            print(HEAD)
+        print_row(name, row, rows[-1] if rows else None)
+        rows.append(row)
 
 
 if __name__ == "__main__":

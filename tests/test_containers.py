@@ -77,6 +77,8 @@ def test_a_container_runs_without_root_and_downloads_nothing() -> None:
     last = words[max(n for n, (word, _) in enumerate(words) if word == "FROM") :]
     assert ("USER", "1000:1000") in last
     assert not {word for word, _ in last} & {"RUN", "ADD", "ENTRYPOINT"}
+    # DVC asks for the name of its user, and a number given by --user has none.
+    assert "USER=doseledger" in dict(last)["ENV"].split()
     assert [rest for word, rest in last if word == "COPY"] == ["--from=built /opt/doseledger /opt/doseledger"]
     told = sections()["environment"]
     assert all(line.startswith("export ") for line in told)

@@ -75,7 +75,7 @@ def test_adding_a_case_converts_that_case_alone(factory, raw, protocol, tmp_path
     assert len(read_table(tmp_path / "out" / "cases.csv", CASES)) == 3
 
 
-def test_cases_that_dvc_took_away_come_back_from_its_store_by_hash(raw, protocol, tmp_path):
+def test_cases_that_dvc_took_away_come_back_from_its_store_by_hash(raw, protocol, tmp_path, monkeypatch):
     out, store = tmp_path / "out", tmp_path / "store"
     run = IngestRun(index=tmp_path / "index.json", cache_dir=store)
     ingest(raw, out, protocol, run, quiet)
@@ -88,6 +88,12 @@ def test_cases_that_dvc_took_away_come_back_from_its_store_by_hash(raw, protocol
     shutil.rmtree(out)
     assert ingest(raw, out, protocol, run, quiet) == IngestCount(converted=0, reused=2, skipped=0, failed=0)
     assert sorted(path.name for path in out.glob("*.npz")) == ["anon_1.npz", "anon_2.npz"]
+    # In a shared cache Linux refuses a hard link to a file that somebody else wrote.
+    shutil.rmtree(out)
+    with monkeypatch.context() as patch:
+        patch.setattr("os.link", lambda *paths: (_ for _ in ()).throw(PermissionError(1, "Operation not permitted")))
+        assert ingest(raw, out, protocol, run, quiet) == IngestCount(converted=0, reused=2, skipped=0, failed=0)
+    assert {path.stat().st_nlink for path in out.glob("*.npz")} == {1}
     # Bit rot in the store must not come back as a case.
     shutil.rmtree(out)
     hashes["anon_1.npz"].write_bytes(b"rotten")

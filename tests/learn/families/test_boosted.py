@@ -29,7 +29,9 @@ from doseledger.learn.training.probe import probe_steps
 from doseledger.learn.training.told import load_boosted, told_cases
 from doseledger.learn.training.train import Places, make_task, train
 
-FEW = BoostingRecipe(n_trees=12, leaves=8, leaf_voxels=5, rate=0.3, voxels_per_case=400, folds=2)
+FEW = BoostingRecipe(
+    n_trees=12, leaves=8, leaf_voxels=5, rate=0.3, voxels_per_case=400, folds=2, context_mm=[8.0], stages=1
+)
 
 
 def quiet(_line: str) -> None:

@@ -17,7 +17,7 @@ from doseledger.core.files import sha256_of_file
 from doseledger.core.settings import Settings
 from doseledger.learn.data.features import voxel_features
 from doseledger.learn.data.inputs import CaseFile, open_case, spec_of
-from doseledger.learn.families.trees import fold_numbers
+from doseledger.learn.families.cross_fit import fold_numbers
 from doseledger.learn.kinds import load_recipe, make_family, open_predictor
 from doseledger.learn.networks.trees import grow_trees
 from doseledger.learn.predict.predictor import SplitPart, predict_part
@@ -27,7 +27,9 @@ from doseledger.learn.training.checkpoint import load_checkpoint
 from doseledger.learn.training.probe import probe_steps
 from doseledger.learn.training.train import Places, train
 
-SMALL = BoostingRecipe(n_trees=12, leaves=8, leaf_voxels=5, rate=0.3, voxels_per_case=400, folds=2)
+SMALL = BoostingRecipe(
+    n_trees=12, leaves=8, leaf_voxels=5, rate=0.3, voxels_per_case=400, folds=2, context_mm=[8.0], stages=1
+)
 
 
 def quiet(_line: str) -> None:
@@ -87,7 +89,7 @@ def test_features_never_see_the_dose(cohort: Any, recipe: TreesRecipe, tmp_path:
         replace(case, dose_gy=dose_gy, valid_dose=case.valid_dose & (dose_gy < 1e9)).save(path)
         opened = open_case(CaseFile("case_0001", path, sha256_of_file(path)))
         index = np.flatnonzero(case.body)
-        found.append(voxel_features(opened, spec_of([opened], recipe.inputs), index))
+        found.append(voxel_features(opened, spec_of([opened], recipe.inputs), index, [8.0]))
     np.testing.assert_array_equal(*found)
     assert np.isfinite(found[0]).all()
 
@@ -120,12 +122,7 @@ def test_a_training_case_is_told_by_trees_that_have_not_seen_it(run: TrainingRun
     before = open_predictor(path, run.recipe).predict(cohort.open()[0])["dose_gy"]
     # The case's own dose spoiled: trees of its fold do not change, those of the others do.
     name = cohort.open()[0].case_id
-    case = Case.load(places.cases / f"{name}.npz")
-    assert case.dose_gy is not None
-    replace(case, dose_gy=case.dose_gy * 0.5).save(places.cases / f"{name}.npz")
-    table = pd.read_csv(places.splits)
-    table.loc[table["case_id"] == name, "sha256"] = sha256_of_file(places.cases / f"{name}.npz")
-    table.to_csv(places.splits, index=False)
+    spoil_dose(places, name)
     train(run, places, fresh=True, tell=quiet)
     again = open_predictor(path, run.recipe)
     np.testing.assert_array_equal(again.predict(cohort.open()[0])["dose_gy"], before)
@@ -155,3 +152,59 @@ def test_the_dose_answers_a_raised_prescription_by_as_much(
         replace(case, prescription_gy={n: gy * factor for n, gy in case.prescription_gy.items()}).save(path)
         found.append(predictor.predict(open_case(CaseFile("case_0009", path, sha256_of_file(path))))["dose_gy"])
     np.testing.assert_allclose(found[1], 1.1 * found[0], rtol=1e-3, atol=0.5)
+
+
+@pytest.fixture
+def second_run(run: TrainingRun, recipe: TreesRecipe) -> TrainingRun:
+    """A run of second trees: three folds of one patient each."""
+    boosting = BoostingRecipe.model_validate({**SMALL.model_dump(), "folds": 3, "stages": 2})
+    return replace(run, recipe=recipe.model_copy(update={"boosting": boosting}))
+
+
+def test_second_trees_never_meet_the_case_that_they_tell(second_run: TrainingRun, places: Places, cohort: Any) -> None:
+    train(second_run, places, fresh=False, tell=quiet)
+    path = places.out / "checkpoints/best.ckpt"
+    new, *others = cohort.open()
+    told = [open_predictor(path, second_run.recipe).predict(case)["dose_gy"] for case in (new, *others)]
+    kept = load_checkpoint(path, type(second_run.recipe.trained_part())).weights
+    assert {name.split(".")[0] for name in kept} == {
+        f"{stage}{fold}" for stage in ("", "second_") for fold in ("fold0", "fold1", "fold2", "final")
+    }
+    spoil_dose(places, new.case_id)
+    train(second_run, places, fresh=True, tell=quiet)
+    again = open_predictor(path, second_run.recipe)
+    spoiled, *others = cohort.open()
+    np.testing.assert_array_equal(again.predict(spoiled)["dose_gy"], told[0])
+    for case, before in zip(others, told[1:], strict=True):
+        assert np.abs(again.predict(case)["dose_gy"] - before).mean() > 0.1, case.case_id
+
+
+def spoil_dose(places: Places, name: str) -> None:
+    """Halve the plan's dose of a case."""
+    case = Case.load(places.cases / f"{name}.npz")
+    assert case.dose_gy is not None
+    replace(case, dose_gy=case.dose_gy * 0.5).save(places.cases / f"{name}.npz")
+    table = pd.read_csv(places.splits)
+    table.loc[table["case_id"] == name, "sha256"] = sha256_of_file(places.cases / f"{name}.npz")
+    table.to_csv(places.splits, index=False)
+
+
+def test_the_order_of_cases_changes_no_tree(second_run: TrainingRun, places: Places) -> None:
+    path, found = places.out / "checkpoints/best.ckpt", []
+    for reverse in (False, True):
+        table = pd.read_csv(places.splits).sort_values("case_id", ascending=not reverse)
+        table.to_csv(places.splits, index=False)
+        train(second_run, places, fresh=True, tell=quiet)
+        found.append(load_checkpoint(path, type(second_run.recipe.trained_part())).weights)
+    for name, weights in found[0].items():
+        np.testing.assert_array_equal(weights.numpy(), found[1][name].numpy(), err_msg=name)
+
+
+def test_second_trees_of_two_folds_are_refused_and_so_are_two_patients(second_run: TrainingRun, places: Places) -> None:
+    with pytest.raises(ValueError, match="stages: 2 needs at least 3 folds, found 2"):
+        BoostingRecipe.model_validate({**SMALL.model_dump(), "stages": 2})
+    table = pd.read_csv(places.splits)
+    table.loc[table["case_id"] == "case_0003", "pseudonym"] = "phantom_case_0001"
+    table.to_csv(places.splits, index=False)
+    with pytest.raises(BadInput, match="second trees leave two folds out, and the training cases are of 2 patients"):
+        train(second_run, places, fresh=True, tell=quiet)

@@ -16,6 +16,7 @@ from doseledger.core.plan import Arc, Plan
 from doseledger.planning.commissioning.fit import fit_machine, gathered, profile_of
 from doseledger.planning.commissioning.scans import Curve, read_scans
 from doseledger.planning.dose.engine import dose_at_points
+from doseledger.planning.dose.kernels import gaussian_depth_dose
 from doseledger.planning.dose.raytrace import DensityMap
 from doseledger.planning.machine.linac import Machine, load_machine
 
@@ -125,6 +126,33 @@ def test_another_machines_depth_doses_and_profiles_are_met(truebeam: Path, machi
         np.abs(profile_of(machine.beam, c, 1000.0, c.at_mm) - c.value).max() for c in curves if c.kind == "profile"
     )
     assert 100.0 * before > worst["profile"]
+
+
+def test_electrons_of_head_and_air_are_found_again_where_depth_doses_begin_at_2_mm(
+    machine: Machine, truebeam: Path
+) -> None:
+    tissue = load_machine("tissue").beam
+    depth = np.array([2.0, 3.0, 4.0, 5.0, 6.0, 8.0, *np.arange(10.0, 301.0, 10.0)])
+    curves = [Curve("output", 100.0, 900.0, 100.0, np.array([100.0]), np.ones(1), "engine")]
+    for side in (30.0, 60.0, 100.0, 200.0):
+        dose = gaussian_depth_dose(tissue, depth) @ gathered(tissue, side, np.zeros(1))[0]
+        curves.append(Curve("tpr", side, np.nan, np.nan, depth, dose, "engine"))
+        at_100 = np.interp(100.0, depth, dose) / np.interp(100.0, depth, curves[1].value)
+        curves.append(Curve("output", side, 900.0, 100.0, np.array([100.0]), np.array([at_100]), "engine"))
+    found = fit_machine(curves[1:], machine, name="again", gy_per_mu=None)
+    beam = found.machine.beam
+    assert beam.follows_density
+    assert beam.electrons is not None
+    for side in (30.0, 60.0, 100.0, 200.0):
+        near = depth[depth <= 15]
+        wanted, again = (gaussian_depth_dose(one, near) @ gathered(one, side, np.zeros(1))[0] for one in (tissue, beam))
+        assert again / again[-1] == pytest.approx(wanted / wanted[-1], abs=0.015)
+    assert all(row["worst_percent"] < 1.5 for row in found.rows), found.rows
+    # Scans that begin deeper tell nothing of them: what the other machine has stays.
+    deep, _ = read_scans([truebeam])
+    assert fit_machine(deep, machine, name="TrueBeam", gy_per_mu=None).machine.beam.electrons is None
+    like = machine.model_copy(update={"beam": tissue})
+    assert fit_machine(deep, like, name="TrueBeam", gy_per_mu=None).machine.beam.electrons == tissue.electrons
 
 
 def test_a_wide_gaussian_gathers_less_of_a_small_field(machine: Machine) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from doseledger.core.errors import BadInput
-from doseledger.planning.machine.linac import Machine, load_machine
+from doseledger.planning.machine.linac import Machine, load_machine, machine_named
 
 GENERIC = Path(__file__).parents[3] / "src/doseledger/planning/machine/machines/generic.yaml"
 
@@ -25,6 +25,22 @@ def test_a_machine_given_by_path_is_the_packaged_one_when_the_file_is(machine: M
     assert load_machine(GENERIC) == machine
 
 
+def test_the_machine_for_patients_is_the_generic_one_with_density_and_electrons(machine: Machine) -> None:
+    tissue = load_machine(Path("tissue"))
+    assert tissue.name != machine.name
+    assert tissue.beam.follows_density
+    assert not machine.beam.follows_density
+    assert tissue.beam.electrons is not None
+    assert machine.beam.electrons is None
+    without = tissue.beam.model_copy(update={"follows_density": False, "electrons": None})
+    assert tissue.model_copy(update={"name": machine.name, "beam": without}) == machine
+
+
+def test_a_plan_is_computed_with_the_packaged_machine_that_it_names(machine: Machine) -> None:
+    assert machine_named("Generic120T") == load_machine("tissue")
+    assert machine_named("Generic120") == machine_named("a clinic's") == machine
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -34,6 +50,13 @@ def test_a_machine_given_by_path_is_the_packaged_one_when_the_file_is(machine: M
         ("sigma_mm: [2.4, 5.4855,", "sigma_mm: [5.4855,", "4 Gaussians"),
         ("attenuation_per_mm: 0.00425655", "attenuation_per_mm: 0.00991119", "equal to the attenuation"),
         ("name: Generic120", "name: Generic120\nwedges: 4", "wedges"),
+        ("name: Generic120", "name: Generic120\nlike: generic", "like"),
+        ("  energy_mv: 6.0", "  energy_mv: 6.0\n  electrons: {attenuation_per_mm: 0.3, amplitude: [0.1]}", "amplitude"),
+        (
+            "  energy_mv: 6.0",
+            "  energy_mv: 6.0\n  electrons: {attenuation_per_mm: 0.01, amplitude: [0.1, 0, 0, 0]}",
+            "attenuation_per_mm",
+        ),
         ("hu: [-1000.0, 0.0,", "hu: [0.0, -1000.0,", "hu must rise"),
     ],
 )

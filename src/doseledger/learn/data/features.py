@@ -1,12 +1,12 @@
-"""Features of voxels for trees: anatomy, place, distances, physics maps.
+"""Features of voxels for trees: anatomy, place, distances, physics maps, told doses.
 
 Doses among them are shares of the main prescription, and so is what trees say: a plan of so much more dose has the
-same features. Nothing here reads the plan's dose.
+same features. Nothing here reads the plan's dose but `dose_shares`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import edt
 import numpy as np
@@ -14,23 +14,23 @@ from scipy.ndimage import gaussian_filter
 
 from doseledger.core.case import map_member
 from doseledger.core.errors import BadCase
-from doseledger.core.types import Indices, Mask, Singles, Triple
+from doseledger.core.types import GyArray, Indices, Mask, Singles, Triple
 from doseledger.learn.data.inputs import InputSpec, OpenCase, defined_voxels, read_map, read_offsets, whole_box
 
 SLICE_CM2 = 100.0
 # Distances to structures are told up to here: beyond the reach of any plan's dose fall-off.
 FARTHEST_MM = 150.0
-# Widths of the Gaussians by which image, prescription and maps tell a voxel's surroundings.
-SMOOTH_MM = (8.0, 20.0)
 
 
-def voxel_features(case: OpenCase, spec: InputSpec, index: Indices) -> Singles:
+def voxel_features(case: OpenCase, spec: InputSpec, index: Indices, context_mm: Sequence[float]) -> Singles:
     """Return the features of some voxels of a case, float32 (voxel, feature).
 
     Parameters
     ----------
     index
         Flat indices into the case's (z, y, x).
+    context_mm
+        As of the recipe.
 
     Raises
     ------
@@ -39,15 +39,36 @@ def voxel_features(case: OpenCase, spec: InputSpec, index: Indices) -> Singles:
     NotReady
         If the inputs ask for physics maps that the case does not have.
     """
-    columns = [volume.reshape(-1)[index] for volume in _volumes(case, spec)]
-    return np.stack(columns, axis=1).astype(np.float32)
+    return _columns(_volumes(case, spec, context_mm), index)
 
 
-def _volumes(case: OpenCase, spec: InputSpec) -> Iterator[Singles]:
+def dose_features(case: OpenCase, dose_gy: GyArray, index: Indices, context_mm: Sequence[float]) -> Singles:
+    """Return what a dose (z, y, x) that was told of a case says of some of its voxels, float32 (voxel, feature).
+
+    Parameters
+    ----------
+    index, context_mm
+        As of `voxel_features`.
+    """
+    share = dose_gy / np.float32(case.main_prescription_gy)
+    volumes = [*_in_context(share, case.spacing_mm, context_mm)]
+    return _columns([*volumes, _slice_mean(share, _body(case))] if context_mm else volumes, index)
+
+
+def _columns(volumes: Iterable[Singles], index: Indices) -> Singles:
+    return np.stack([volume.reshape(-1)[index] for volume in volumes], axis=1).astype(np.float32)
+
+
+def _body(case: OpenCase) -> Mask:
+    body: Mask = np.asarray(map_member(case.file.path, "body")) > 0
+    return body
+
+
+def _volumes(case: OpenCase, spec: InputSpec, context_mm: Sequence[float]) -> Iterator[Singles]:
     """Each feature as a volume (z, y, x), one at a time."""
     box = whole_box(case, (1, 1, 1))
     shape, spacing = case.shape_zyx, case.spacing_mm
-    body = np.asarray(map_member(case.file.path, "body")) > 0
+    body = _body(case)
     masks = np.asarray(map_member(case.file.path, "masks")) > 0
     main_gy = case.main_prescription_gy
     targets = np.zeros(shape, dtype=np.bool_)
@@ -66,11 +87,16 @@ def _volumes(case: OpenCase, spec: InputSpec) -> Iterator[Singles]:
     for mask in (targets, body):
         yield _area(mask, spacing)
     for volume in (ct_hu, prescribed, *maps):
-        yield volume
-        for width_mm in SMOOTH_MM:
-            yield gaussian_filter(volume, [width_mm / mm for mm in spacing], truncate=3.0)
-    for volume in (prescribed, *maps):
+        yield from _in_context(volume, spacing, context_mm)
+    for volume in (prescribed, *maps) if context_mm else ():
         yield _slice_mean(volume, body)
+
+
+def _in_context(volume: Singles, spacing_mm: Triple, context_mm: Sequence[float]) -> Iterator[Singles]:
+    """A volume, and smoothed by Gaussians of each width."""
+    yield volume
+    for width_mm in context_mm:
+        yield gaussian_filter(volume, [width_mm / mm for mm in spacing_mm], truncate=3.0)
 
 
 def _distance(mask: Mask, spacing_mm: Triple) -> Singles:
@@ -94,26 +120,33 @@ def _slice_mean(volume: Singles, body: Mask) -> Singles:
     return np.broadcast_to(mean[:, None, None].astype(np.float32), volume.shape)
 
 
-def training_voxels(cases: Sequence[OpenCase], spec: InputSpec, count: int, seed: int) -> list[tuple[Singles, Singles]]:
-    """Return features and dose, as a share of the main prescription, of voxels drawn of each case's body.
+def drawn_voxels(case: OpenCase, count: int, seed: int) -> Indices:
+    """Return flat indices, rising, of at most so many voxels drawn of those of a case's body that have a dose.
 
-    Each case's draw hangs on the seed and its name alone, so that a case more moves no other's.
+    The draw hangs on the seed and the case's name alone, so that a case more moves no other's.
 
     Raises
     ------
     BadCase
-        As `voxel_features`; also if a dose is not finite.
+        If there is no such voxel, or no target.
     """
-    return [_drawn(case, spec, count, seed) for case in cases]
-
-
-def _drawn(case: OpenCase, spec: InputSpec, count: int, seed: int) -> tuple[Singles, Singles]:
     known = np.flatnonzero(defined_voxels(case))
     if not len(known) or case.main_prescription_gy <= 0:
         raise BadCase(case.case_id, "no voxel of its body has a dose, or no target is there; ingest it again")
     rng = np.random.default_rng([seed, *case.case_id.encode()])
-    index = np.sort(rng.choice(known, min(count, len(known)), replace=False))
-    dose = np.asarray(map_member(case.file.path, "dose_gy")).reshape(-1)[index] / np.float32(case.main_prescription_gy)
+    return np.sort(rng.choice(known, min(count, len(known)), replace=False))
+
+
+def dose_shares(case: OpenCase, index: Indices) -> Singles:
+    """Return the plan's dose at some voxels as shares of the main prescription, float32 (voxel,).
+
+    Raises
+    ------
+    BadCase
+        If one is not finite.
+    """
+    planned_gy: GyArray = np.asarray(map_member(case.file.path, "dose_gy"), dtype=np.float32).reshape(-1)[index]
+    dose: Singles = planned_gy / np.float32(case.main_prescription_gy)
     if not np.isfinite(dose).all():
         raise BadCase(case.case_id, "its dose is not finite; no tree can be grown on it: ingest it again")
-    return voxel_features(case, spec, index), dose
+    return dose

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,11 +10,42 @@ import numpy as np
 from torch import Tensor, nn
 
 from doseledger.core.schema import load_block
-from doseledger.core.types import GyArray
-from doseledger.learn.data.features import voxel_features
+from doseledger.core.types import Floats, GyArray, Indices, Singles
+from doseledger.learn.data.features import dose_features, voxel_features
 from doseledger.learn.data.inputs import TOLD_STEP_GY, InputSpec, OpenCase, check_fits, defined_voxels
-from doseledger.learn.networks.trees import FINAL, trees_named
-from doseledger.learn.recipes.trees import TrainedTrees
+from doseledger.learn.networks.trees import FINAL, Trees, second_name, trees_named
+from doseledger.learn.recipes.trees import BoostingRecipe, TrainedTrees
+
+
+def stages_named(name: str, weights: Mapping[str, Tensor], boosting: BoostingRecipe) -> tuple[Trees, ...]:
+    """Return the trees of a name among a checkpoint's weights, stage by stage."""
+    return tuple(trees_named(stage, weights) for stage in (name, second_name(name))[: boosting.stages])
+
+
+def tell_voxels(
+    case: OpenCase, spec: InputSpec, boosting: BoostingRecipe, stages: Sequence[Trees], index: Indices
+) -> Floats:
+    """Return what trees of one stage or two tell of voxels of a case, shares of the main prescription, (voxel,)."""
+    features = voxel_features(case, spec, index, boosting.context_mm)
+    first, *second = stages
+    if not second:
+        return first.predict(features)
+    more = told_features(case, spec, boosting, first, index)
+    return second[0].predict(np.concatenate([features, more], axis=1))
+
+
+def told_features(case: OpenCase, spec: InputSpec, boosting: BoostingRecipe, first: Trees, index: Indices) -> Singles:
+    """Return what a second stage sees besides of voxels of a case that first trees tell, float32 (voxel, feature)."""
+    whole = np.flatnonzero(defined_voxels(case))
+    dose_gy = _on_case(case, whole, tell_voxels(case, spec, boosting, [first], whole))
+    return dose_features(case, dose_gy, index, boosting.context_mm)
+
+
+def _on_case(case: OpenCase, index: Indices, shares: Floats) -> GyArray:
+    """Told shares as a dose in Gy (z, y, x): never negative, 0 where nothing was told."""
+    dose_gy = np.zeros(case.shape_zyx, dtype=np.float32)
+    dose_gy.reshape(-1)[index] = np.maximum(shares * case.main_prescription_gy, 0.0)
+    return dose_gy
 
 
 @dataclass(frozen=True)
@@ -49,12 +80,9 @@ class BoostedDose:
             If the case does not fit what the trees were grown on, or no target is there.
         """
         check_fits(case, self.spec)
-        trees = trees_named(self.told_by.get(case.file.sha256, FINAL), self.weights)
-        dose_gy = np.zeros(case.shape_zyx, dtype=np.float32)
-        index = np.flatnonzero(defined_voxels(case))
-        told = trees.predict(voxel_features(case, self.spec, index)) * case.main_prescription_gy
-        dose_gy.reshape(-1)[index] = np.maximum(told, 0.0)
-        return dose_gy
+        name, index = self.told_by.get(case.file.sha256, FINAL), np.flatnonzero(defined_voxels(case))
+        stages = stages_named(name, self.weights, self.recipe.boosting)
+        return _on_case(case, index, tell_voxels(case, self.spec, self.recipe.boosting, stages, index))
 
     def told(self, case: OpenCase) -> OpenCase:
         """Return a case with its told dose, which its channels then hold."""

@@ -67,6 +67,11 @@ def fold_name(number: int) -> str:
     return f"fold{number}"
 
 
+def second_name(name: str) -> str:
+    """Return the name of the second trees that see what the trees of a name tell."""
+    return f"second_{name}"
+
+
 def trees_named(name: str, weights: Mapping[str, Tensor]) -> Trees:
     """Return the trees of a name among a checkpoint's weights."""
     prefix = f"{name}."

@@ -135,7 +135,8 @@ def spread_out(points, view, stretch, rule, weight, wide):  # type: ignore[no-un
 
     Stretch is (gaussian, *fan); the rule that of `stretch.Ladder`; wide is (group, point, gaussian), filled with 0.
     """
-    variance, slot, own, free, counts = rule
+    variance, slot, what, counts = rule
+    own, free, stretches = what[0], what[1], what[2]
     least, full = counts[0], counts[1]
     n = points.shape[1]
     held = np.empty((4, n), dtype=np.float32)
@@ -156,8 +157,8 @@ def spread_out(points, view, stretch, rule, weight, wide):  # type: ignore[no-un
             moved[g] = np.float32(0.0)
             if k > np.float32(1.0):
                 some = True
-                moved[g] = weight[p, g]
-                weight[p, g] = np.float32(0.0)
+                moved[g] = stretches[g] * weight[p, g]
+                weight[p, g] -= moved[g]
         if not some:
             continue
         used += 1

@@ -17,9 +17,9 @@ from doseledger.planning.machine.geometry import beam_frame
 
 # Electron density relative to water below which tissue is gas or lung: lung has 0.1 to 0.5, fat 0.9.
 LOW_DENSITY = 0.6
-# What the engine errs by behind and in lung of 0.25 with the widths of water is 6 % (field of 100 mm) to 14 % (40 mm) of
-# the dose; rectal gas on the way of some beams costs a plan tenths of a percent. Above the first of each pair it is
-# warned of, above the second refused. Where widths follow the density, 3 % are left: a warning above the second.
+# With kernels of water the engine errs in and behind lung of 0.25 by 6 % (field of 100 mm) to 14 % (40 mm) of the dose;
+# rectal gas on the way of some beams costs a plan tenths of a percent. Above the first of each pair it is warned of,
+# above the second refused. Where kernels follow the density 4 % are left: no refusal, a warning above the second.
 TARGET_PERCENT = (2.0, 10.0)
 WAY_PERCENT = (5.0, 12.0)
 # Points of the target and directions that are looked at, and steps along a ray.
@@ -60,7 +60,7 @@ class LowDensity:
         if not found:
             return ""
         if self.follows_density:
-            return f"{found}, where this dose is within 3 % of Monte Carlo in slabs (fields of 20 mm: 6 %)"
+            return f"{found}, where this dose is within 4 % of Monte Carlo in slabs (fields of 20 mm: 6 %)"
         return f"{found}, where this dose engine is too high by 6 to 14 % of the dose"
 
     def _beyond(self, which: int) -> str:

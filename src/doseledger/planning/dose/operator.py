@@ -113,8 +113,8 @@ class ArcOperator:
                 gather(self.node[s], self.share[s], self.weight[start + k], maps[k : k + 1], dose)
             for wider in self.wider:
                 used = wider.used(start, start + len(maps))
-                for s, blurred in zip(used, wider.spread.maps(fluence[used]) if used else (), strict=True):
-                    gather_some(self.node[s], self.share[s], wider.weight[s], wider.points[s], blurred, dose)
+                for k, blurred in zip(used, wider.spread.maps(fluence[used]) if used else (), strict=True):
+                    gather_some(self.node[k], self.share[k], wider.weight[k], wider.points[k], blurred, dose)
         return dose
 
     def adjoint_of_fluence(self, slope: Singles) -> Singles:
@@ -202,9 +202,9 @@ def arc_operators(
             if stretch is not None:
                 wide = np.zeros((len(ladder.groups) - 1, n, N_GAUSSIANS), dtype=np.float32)
                 spread_out(rows, view, stretch, ladder.rule, operator.weight[s], wide)
-                for wider, weight in zip(operator.wider, wide, strict=True):
-                    chosen = np.flatnonzero(weight.any(axis=1))
-                    wider.points[s], wider.weight[s] = chosen.astype(np.int32), weight[chosen]
+                for other, weights in zip(operator.wider, wide, strict=True):
+                    chosen = np.flatnonzero(weights.any(axis=1))
+                    other.points[s], other.weight[s] = chosen.astype(np.int32), weights[chosen]
     return operators
 
 
