@@ -1,4 +1,4 @@
-"""Boosted trees on OpenKBP, one step after another: maps, context, a second stage, projection.
+"""Boosted trees on OpenKBP, step by step: maps, context, a second stage, projection.
 
     python benchmarks/openkbp_cases.py DATA LOW
     python benchmarks/trees.py LOW [--rows prior trees physics] [--part test] [--voxels 4000]

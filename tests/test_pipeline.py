@@ -34,6 +34,7 @@ AROUND = (
     "doseledger.learn.kinds",
     "doseledger.learn.run",
     "doseledger.ledger.provenance",
+    "doseledger.report.tables.results",
 )
 
 

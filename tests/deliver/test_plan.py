@@ -334,7 +334,7 @@ def test_a_patient_of_lung_is_refused(made: Made, tmp_path: Path, monkeypatch: p
     lung = airy(load_machine())
     follows = lung.model_copy(update={"beam": lung.beam.model_copy(update={"follows_density": True})})
     found = plan_dose.recompute_dose(made.root / f"raw/{CASE}.zip", follows)
-    assert "within 4 % of Monte Carlo" in found.warning
+    assert "within 5 % of Monte Carlo" in found.warning
 
 
 def test_a_dose_of_another_patient_or_grid_is_refused(made: Made, tmp_path: Path) -> None:

@@ -277,9 +277,11 @@ def test_drawn_doses_are_calibrated_along(at: ModelLayout, monkeypatch: pytest.M
     shown = CliRunner().invoke(app, ["evaluate", "dose_unet"])
     assert shown.exit_code == 0, shown.output
     # For people: a table of the first numbers, with intervals.
-    table = [line.split() for line in shown.stdout.splitlines()]
-    assert table[0] == ["2", "test", "cases"]
-    assert [words[0] for words in table[2:]][:2] == ["mae_body_gy", "mae_above_10_percent_gy"]
+    table = shown.stdout[shown.stdout.index("2 test cases") :].splitlines()
+    assert table[0].split()[3:] == ["Mean", "95", "%", "from", "To", "Worst"]
+    assert [line.partition(" (Gy)")[0] for line in table[1:3]] == [
+        "MAE in body", "MAE where the dose is above 10 % of the highest prescription",
+    ]  # fmt: skip
     found = read_json(at.metrics / "calibration.json")
     assert found == {"summary": {"n_cases": 2}, "details": {"ranks": [0.5, 0.5]}}
     assert [(sets.val.resolve(), sets.test.resolve()) for sets in asked] == [(at.predictions / "val", at.predictions)]

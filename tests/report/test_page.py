@@ -2,6 +2,8 @@
 
 import base64
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -61,3 +63,9 @@ def test_a_row_of_many_points_is_one_image_in_an_svg_and_stays_points_in_a_pdf(t
     assert base64.b64decode(image[1]).startswith(b"\x89PNG")
     assert b"/Subtype /Image" not in pdf
     assert saved(MOST_ELEMENTS + 1) == (many, pdf)
+
+
+def test_a_cohorts_report_needs_no_torch() -> None:
+    # Each process that reads cases would load it, for two seconds.
+    code = "import sys, doseledger.report.data; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -19,6 +19,9 @@ from doseledger.dosimetry.intervals import bootstrap_interval, holm, paired_test
 from doseledger.evaluate.overlap import MORE_IS_BETTER, measure_of
 from doseledger.evaluate.summary import is_measure
 
+# Letters of a model's name that heads a column; of a path the head line tells more.
+LONGEST_NAME = 20
+
 
 def compare_models(first: Path, second: Path, rng: np.random.Generator) -> dict[str, Any]:
     """Return the paired statistics of every error and pass rate of two models, by column.
@@ -159,17 +162,21 @@ def describe_comparison(
     names
         What the first and the second are called.
     """
-    first, second = names
+    short = max(map(len, names)) <= LONGEST_NAME
+    first, second = names if short else ("first", "second")
+    better = {"first": first, "second": second}
     rows = []
     for name, row in found.items():
         if isinstance(row, dict):
             low, high = (format_number(row[end], 2) for end in ("low", "high"))
             numbers = [format_number(row[key], 2) for key in ("first", "second", "mean_difference")]
             tests = [format_number(row[key], 3) for key in ("p_value", "p_adjusted")]
-            rows.append((spell_metric(name), *numbers, f"{low} to {high}", *tests, row["better"]))
+            rows.append(
+                (spell_metric(name), *numbers, f"{low} to {high}", *tests, better.get(row["better"], row["better"]))
+            )
     columns = ("Measure", f"#{first}", f"#{second}", "#Change", "#95 % interval", "#p", "#p (Holm)", "Better")
     head = f"{found['n_cases']} cases; change: {second} − {first}; p of Wilcoxon's test, and with Holm's correction"
-    lines = [head, ""]
+    lines = [head if short else f"{head}; first: {names[0]}, second: {names[1]}", ""]
     lines += draw(make_table("", columns, rows)).splitlines()
     for side, name in (("only_first", first), ("only_second", second)):
         if found[side]:

@@ -31,9 +31,12 @@ SLABS = {
     "lung_0.15": [(50, 1.0), (100, 0.15 * LUNG), (150, 1.0)],
     "lung_0.25": [(50, 1.0), (100, 0.25 * LUNG), (150, 1.0)],
     "lung_0.40": [(50, 1.0), (100, 0.40 * LUNG), (150, 1.0)],
+    # No part of the fit.
+    "thick_0.25": [(30, 1.0), (200, 0.25 * LUNG), (70, 1.0)],
 }
 # Sides of fields in mm, and how far dose may be off in percent.
 LIMITS = {20: 6.0, 40: 3.0, 60: 3.0, 100: 3.0, 200: 4.0}
+THICK_LIMITS = {**LIMITS, 60: 4.0, 100: 4.0, 200: 5.0}
 WATER = [(300, 1.0)]
 Layers = list[tuple[float, float]]
 
@@ -99,7 +102,7 @@ def test_dose_in_and_behind_lung_is_near_that_of_monte_carlo(
     depth, ratio = np.array([(row[2], row[3]) for row in rows if row[:2] == [slab, str(side)]], dtype=float).T
     found = dose_in(follows, side, SLABS[slab], axis(depth)) / dose_in(follows, side, WATER, axis(depth))
     worst = 100 * np.abs(found / ratio - 1).max()
-    assert worst < LIMITS[side], f"{slab}, {side} mm: {worst:.1f} % off"
+    assert worst < (THICK_LIMITS if slab == "thick_0.25" else LIMITS)[side], f"{slab}, {side} mm: {worst:.1f} % off"
     # With the widths of water it would not be.
     before = dose_in(water_widths, side, SLABS[slab], axis(depth)) / dose_in(water_widths, side, WATER, axis(depth))
     assert 100 * np.abs(before / ratio - 1).max() > worst

@@ -35,7 +35,7 @@ def test_targets_and_tissue_are_held_to_the_dose_and_organs_not_above_it(wanting
     kinds = {(one.structure, one.kind) for one in found}
     assert {(NORMAL_TISSUE, "mimic"), ("PTV70", "mimic"), ("PTV56", "mimic"), ("Rectum", "mimic_max")} <= kinds
     assert ("Rectum", "mimic") not in kinds
-    # Gamma counts a voxel of tissue as much as one of a target, and there are thirty times as many.
+    # Gamma counts a voxel of tissue as much as one of a target, and there are many times as many.
     weight = {(one.structure, one.kind): one.weight for one in found}
     held = [weight[NORMAL_TISSUE, "mimic"], weight["PTV70", "mimic"], weight["Rectum", "mimic_max"]]
     assert held == sorted(held, reverse=True)
@@ -104,7 +104,8 @@ def test_a_scan_of_its_own_grid_gives_the_plan_of_the_same_patient(wanting: Pati
         tuple(o - pad * s for o, s in zip(grid.origin_mm, grid.spacing_mm, strict=True)),
     )
     scan = np.pad(wanting.ct_hu, pad, constant_values=-1000)
-    objectives = mimic_objectives(wanting)
+    # Of targets and organs: in a few steps no plan comes near to 20 Gy all round them.
+    objectives = [one for one in mimic_objectives(wanting) if one.structure != NORMAL_TISSUE]
     doses = [
         optimise_to(patient, machine, (PlanStyle(), QUICK), objectives, np.random.default_rng(1)).dose_gy
         for patient in (wanting, replace(wanting, ct_hu=scan, ct_grid=wide))

@@ -271,5 +271,8 @@ def _fit(values: NDArray[Any], bands: list[_Band], step: IntTriple, window: tupl
 
 
 def _values(values: NDArray[Any], voxels: NDArray[np.intp]) -> NDArray[np.float64]:
-    inside = np.all((voxels >= 0) & (voxels < np.asarray(values.shape)), axis=1)
-    return values[tuple(voxels[inside].T)].astype(np.float64)
+    # Axis by axis: a reduction over rows of three takes four times as long.
+    z, y, x = np.ascontiguousarray(voxels.T)
+    n_z, n_y, n_x = values.shape
+    inside = (z >= 0) & (z < n_z) & (y >= 0) & (y < n_y) & (x >= 0) & (x < n_x)
+    return values[z[inside], y[inside], x[inside]].astype(np.float64)

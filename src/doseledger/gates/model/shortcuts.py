@@ -17,7 +17,6 @@ from doseledger.core.files import read_json, sha256_of_file, sha256_of_json
 from doseledger.core.project.layout import ModelLayout
 from doseledger.core.tables import SPLITS, read_table, rows_of_fold
 from doseledger.evaluate.shortcuts.ablation import ALTERATIONS
-from doseledger.evaluate.shortcuts.measure import shortcut_numbers
 from doseledger.gates.limits import ShortcutLimit, load_thresholds
 from doseledger.gates.verdict import Finding, Verdict, make_verdict, without_explanations
 
@@ -43,6 +42,9 @@ def judge_shortcuts(at: ModelLayout, *, fold: int, repeat: int) -> Verdict:
     """
     limits = load_thresholds(at.layout).shortcuts_of(at.name)
     measured = read_measured(at.shortcuts)
+    # Here, as it brings torch, which no report of a cohort needs.
+    from doseledger.evaluate.shortcuts.measure import shortcut_numbers
+
     if not at.checkpoint.is_file():
         raise NotReady(f"{at.checkpoint}: no such checkpoint; run train first")
     cohort = rows_of_fold(read_table(at.layout.splits, SPLITS), fold, repeat)

@@ -1,4 +1,4 @@
-"""Features of voxels for trees: anatomy, place, distances, physics maps, told doses.
+"""Features of voxels for trees: anatomy, place, distances, maps, told doses.
 
 Doses among them are shares of the main prescription, and so is what trees say: a plan of so much more dose has the
 same features. Nothing here reads the plan's dose but `dose_shares`.

@@ -2,8 +2,8 @@
 
 Known limits: unless the machine's beam follows the density (`stretch`), scatter and electrons travel as in water of the
 same radiological depth, and the dose in and behind gas and lung is too high; density beside a ray counts for nothing;
-the beam does not soften off the axis; the head's scatter is part of the pencil beam and so follows leaves and not
-jaws; no tongue-and-groove; jaws are opaque. See docs/explanation/dose-engine.md for what was measured.
+the beam does not soften off the axis; the head's scatter is folded into the pencil beam and so follows the leaves
+rather than the jaws; no tongue-and-groove; jaws are opaque. See docs/explanation/dose-engine.md for what was measured.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from doseledger.planning.machine.geometry import beam_frame
 LOW_DENSITY = 0.6
 # With kernels of water the engine errs in and behind lung of 0.25 by 6 % (field of 100 mm) to 14 % (40 mm) of the dose;
 # rectal gas on the way of some beams costs a plan tenths of a percent. Above the first of each pair it is warned of,
-# above the second refused. Where kernels follow the density 4 % are left: no refusal, a warning above the second.
+# above the second refused. Where kernels follow the density 5 % are left: no refusal, a warning above the second.
 TARGET_PERCENT = (2.0, 10.0)
 WAY_PERCENT = (5.0, 12.0)
 # Points of the target and directions that are looked at, and steps along a ray.
@@ -60,7 +60,7 @@ class LowDensity:
         if not found:
             return ""
         if self.follows_density:
-            return f"{found}, where this dose is within 4 % of Monte Carlo in slabs (fields of 20 mm: 6 %)"
+            return f"{found}, where this dose is within 5 % of Monte Carlo in slabs (fields of 20 mm: 6 %)"
         return f"{found}, where this dose engine is too high by 6 to 14 % of the dose"
 
     def _beyond(self, which: int) -> str:

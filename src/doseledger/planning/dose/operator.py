@@ -130,6 +130,8 @@ class ArcOperator:
             out[start:stop] = self.spread.adjoint(maps)
             for wider in self.wider:
                 used = wider.used(start, stop)
+                if not used:
+                    continue
                 maps = np.zeros((len(used), *self.spread.shape, N_GAUSSIANS), dtype=np.float32)
                 for s, blurred in zip(used, maps, strict=True):
                     scatter_some(self.node[s], self.share[s], wider.weight[s], slope, wider.points[s], blurred)
