@@ -52,6 +52,21 @@ def test_a_model_within_its_limits_passes_and_says_by_how_much(at: ModelLayout) 
     assert judged(at) == verdict
 
 
+def test_a_segmentation_is_judged_beside_dose_models_without_a_gamma(at: ModelLayout) -> None:
+    rows = read_table(at.metrics / "cases.csv", CASE_METRICS)[["case_id", "case_sha256", "checkpoint_sha256"]]
+    rows = rows.assign(surface_tolerance_mm=1.0, dice=[0.9, 0.8], hd95_mm=2.0)
+    rows = rows.assign(volume_cc_reference_Rectum=9.0, volume_cc_prediction_Rectum=9.0)
+    write_text(at.metrics / "cases.csv", rows.to_csv(index=False))
+    write_json(at.metrics / "details.json", {"n_cases": 2, "dice": 0.85})
+    thresholds = at.layout.cohorts / "phantom/thresholds.yaml"
+    limit = {"metric": "dice", "operator": ">=", "limit": 0.8, "source": "two observers"}
+    write_json(thresholds, {**read_yaml(thresholds), "metrics": {"dose_unet": [limit]}})
+    assert load_thresholds(at.layout).evaluation is not None
+    verdict = judged(at)
+    assert (verdict.details["limits"][0]["found"], verdict.details["limits"][0]["ok"]) == (0.85, True)
+    assert "gamma_unverified" not in {finding.gate for finding in verdict.findings}
+
+
 def test_what_a_candidate_must_reach_is_told_and_not_gated(at: ModelLayout) -> None:
     verdict = judge_metrics(at, fold=0, repeat=0)
     told = {row["metric"]: row["ok"] for row in verdict.details["candidate"]}
