@@ -187,8 +187,8 @@ def test_the_page_shows_overlap_volumes_and_outlines_and_speaks_of_no_dose(story
 
 def test_both_models_are_compared_with_a_paired_test(story: Story) -> None:
     said = story.said[" ".join(("compare", *MODELS))]
-    assert "4 cases; first: seg_unet3d, second: seg_unet2d" in said
-    assert "| dice |" in said
+    assert "4 cases; change: seg_unet2d − seg_unet3d" in said
+    assert re.search(r"^Dice +0\.\d+", said, re.M), said
 
 
 def test_labels_are_predicted_again_to_the_bit_and_a_run_tells_how_they_were(story: Story) -> None:

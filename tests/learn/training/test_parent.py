@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from learn.conftest import changed
-from learn.training.test_keeping import NOISE, SEG, elsewhere
+from learn.conftest import SEG, changed
+from learn.training.test_keeping import NOISE, elsewhere
 
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.files import read_yaml, sha256_of_file

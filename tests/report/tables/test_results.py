@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from doseledger.core.text.sheet import Table
-from doseledger.report.tables.results import goals_table
+from doseledger.report.tables.results import goals_of_cases_table, goals_table
 
 
 def texts(table: Table) -> list[list[str]]:
@@ -45,10 +45,12 @@ def test_goals_are_counted_over_the_cases_that_were_judged_on_both_sides() -> No
     assert same.rows[0][5].state == ""
 
 
-def test_the_goals_of_one_case_are_its_values_and_verdicts() -> None:
-    assert texts(goals_table(ROWS, {}, case_id="b")) == [
-        ["PTV70 D95%", "68.00 Gy", "met", "67.46 Gy", "acceptable"],
-        ["Rectum mean", "68.00 Gy", "acceptable", "67.46 Gy", "missed"],
+def test_the_goals_of_single_cases_are_their_values_and_a_word_where_one_is_not_met() -> None:
+    table = goals_of_cases_table(ROWS, {"PTV70": "#ff0000"}, ["b", "e", "d"])
+    assert [column.label for column in table.columns][:3] == ["Goal", "b, plan", "b, prediction"]
+    assert texts(table) == [
+        ["PTV70 D95%", "68.00", "67.46 acceptable", "68.00", "– not judged", "68.00 missed", "67.46 missed"],
+        ["Rectum mean", "68.00 acceptable", "67.46 missed", "–", "–", "–", "–"],
     ]
-    assert texts(goals_table(ROWS, {}, case_id="e")) == [["PTV70 D95%", "68.00 Gy", "met", "–", "not judged"]]
-    assert [cell.state for cell in goals_table(ROWS, {}, case_id="d").rows[0]] == ["", "", "bad", "", "bad"]
+    assert [cell.state for cell in table.rows[0][5:]] == ["bad", "bad"]
+    assert table.rows[0][0].swatch == "#ff0000"

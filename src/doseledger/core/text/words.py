@@ -67,6 +67,7 @@ ENDS = {"worst": "worst case", "low": "lower end of the 95 % interval", "high": 
 MAE = re.compile(r"mae_(?P<mask>.+)_gy")
 GAMMA = re.compile(r"gamma_(?P<percent>[\d.]+)_(?P<mm>[\d.]+)_(?P<kind>global|local)_percent")
 FEATURE_TOKEN = re.compile(rf"(?<![\w./-])(?:\w+_(?:{'|'.join(UNITS)}|present)|hu_share_[a-z]+_-?\d+)(?![\w/]|\.\w)")
+OVERLAP = re.compile(r"(?P<measure>surface_dice|dice|iou|hd95_mm)_(?P<structure>\w+)")
 DVH = re.compile(r"dvh_(?P<structure>.+)_(?P<statistic>[^_]+)")
 TOKEN = re.compile(r"(?<![\w./-])[a-z]\w*(?![\w/]|\.\w)")
 
@@ -83,8 +84,8 @@ def spell_metric(name: str) -> str:
     --------
     >>> spell_metric("val_mae_body_gy"), spell_metric("gamma_3_2_local_percent")
     ('MAE in body (Gy), validation cases', 'gamma pass rate 3 %/2 mm local (%)')
-    >>> spell_metric("dice_worst"), spell_metric("mystery")
-    ('Dice, worst case', 'mystery')
+    >>> spell_metric("dice_worst"), spell_metric("surface_dice_Femur_L"), spell_metric("mystery")
+    ('Dice, worst case', 'surface Dice, Femur_L', 'mystery')
     """
     if name in NAMED:
         return NAMED[name]
@@ -99,6 +100,8 @@ def spell_metric(name: str) -> str:
     if found := MAE.fullmatch(name):
         mask = found["mask"]
         return f"MAE {'where the ' if mask == 'above_10_percent' else 'in '}{_masked(mask)} (Gy)"
+    if found := OVERLAP.fullmatch(name):
+        return f"{NAMED[found['measure']]}, {found['structure']}"
     if found := DVH.fullmatch(name):
         return f"{found['structure']} {found['statistic']}, |prediction − plan|"
     if found := GAMMA.fullmatch(name):
