@@ -174,3 +174,14 @@ def test_a_new_patient_gets_the_maps_of_the_models_own_beams(cases: Path, tmp_pa
     replace(alone, masks=np.zeros_like(alone.masks), present=np.zeros_like(alone.present)).save(path)
     with pytest.raises(BadCase, match="no target"):
         with_physics(file, BEAMS.model_dump(mode="json"), tmp_path)
+
+
+def test_maps_in_which_one_byte_flipped_are_refused(cases: Path, tmp_path: Path) -> None:
+    path, sha256 = tmp_path / "maps.npz", sha256_of_file(cases / "case_0001.npz")
+    make_physics(cases / "case_0001.npz", BEAMS, path)
+    open_physics(path, "case_0001", sha256)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(BadInput, match=r"maps\.npz: .*\.npy is not what was written .* run `doseledger verify`"):
+        open_physics(path, "case_0001", sha256)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from doseledger.core.case import write_npz
-from doseledger.core.errors import NotReady
+from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import atomic_path
 from doseledger.core.npz import damage_as_bad_input, open_npz
 from doseledger.core.project.protocol import Beams
@@ -69,6 +69,9 @@ def open_physics(path: Path, case_id: str, case_sha256: str) -> PhysicsFile:
     with damage_as_bad_input(path), open_npz(path) as npz:
         meta = json.loads(str(npz[META]))
         found, names, beams = str(meta["case_sha256"]), tuple(meta["names"]), meta["beams"]
+        # Maps are then read where they lie, past their checksums: a disk that rots would change a dose without a word.
+        if rotten := npz.zip.testzip():
+            raise BadInput(f"{path}: {rotten} is not what was written (its checksum differs); run `doseledger verify`")
     if found != case_sha256:
         raise NotReady(
             f"{case_id}: its physics maps were made of the case {found[:12]}…, this one is {case_sha256[:12]}…; run "
