@@ -9,7 +9,7 @@ import pytest
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_yaml, write_text
 from doseledger.core.project.layout import Layout
-from doseledger.ledger.runs.files import files_of_model, files_of_pipeline, trained_models
+from doseledger.ledger.runs.files import files_of_model, files_of_pipeline, trained_models, verdict_speaks_of
 
 
 def test_the_contract_finds_its_files_in_the_projects_own_pipeline(repository: Path) -> None:
@@ -40,3 +40,8 @@ def test_settings_that_name_no_models_are_refused(tmp_path: Path, content: str) 
     write_text(tmp_path / "params.yaml", content)
     with pytest.raises(BadInput, match=r"params\.yaml: wanted a list of `models`"):
         trained_models(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize("details", [[], "x", 3, {"metrics": []}, {"metrics": {"details": []}}])
+def test_a_verdict_of_another_form_speaks_of_no_metrics(details: object) -> None:
+    assert not verdict_speaks_of({"details": details}, {"n_cases": 3})

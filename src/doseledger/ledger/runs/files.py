@@ -194,15 +194,20 @@ def run_id(cohort: str, model: str, checkpoint_sha256: str, summary: Mapping[str
 
 def verdict_speaks_of(findings: Mapping[str, Any], summary: Mapping[str, Any]) -> bool:
     """Return whether the verdict on a model is of these metrics: the limits that it judged hold their numbers."""
-    metrics = (findings.get("details") or {}).get("metrics") or {}
+    metrics = _mapping(_mapping(findings.get("details")).get("metrics"))
     if metrics.get("digest") == NOT_JUDGED:
         # It judged what was there, and could not see it.
         return True
-    details = metrics.get("details") or {}
-    limits = [*details.get("limits", []), *details.get("candidate", [])]
+    details = _mapping(metrics.get("details"))
+    limits = [_mapping(limit) for key in ("limits", "candidate") for limit in details.get(key) or []]
     # Both were written from one number, so they are equal to the last digit.
-    same = all(limit.get("found") == summary.get(limit.get("metric")) for limit in limits)
+    same = all(limit.get("found") == summary.get(str(limit.get("metric"))) for limit in limits)
     return same and details.get("n_cases") == summary.get("n_cases")
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    """A part of a verdict; empty where the file was damaged into another form, which then speaks of no metrics."""
+    return value if isinstance(value, Mapping) else {}
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
