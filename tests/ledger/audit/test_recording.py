@@ -24,7 +24,7 @@ from doseledger.core.errors import BadInput, GateFailed
 from doseledger.core.files import sha256_of_bytes, sha256_of_file, write_json, write_text
 from doseledger.core.project.layout import Layout
 from doseledger.core.tables import CASES, TEST_SET, write_table
-from doseledger.ledger.audit.anchors import anchor_line, anchor_values, file_anchors, keep_head, ref_anchors
+from doseledger.ledger.audit.anchors import ANCHOR_KEY, anchor_line, anchor_values, file_anchors, keep_head, ref_anchors
 from doseledger.ledger.audit.check import verify
 from doseledger.ledger.audit.log import (
     NO_ENTRY,
@@ -504,6 +504,9 @@ def test_a_file_without_a_head_is_no_anchor(tmp_path: Path) -> None:
         file_anchors(tmp_path / "manifest.json")
     with pytest.raises(BadInput, match="no such file to compare"):
         file_anchors(tmp_path / "nothing.json")
+    (tmp_path / "list.json").write_text(json.dumps({ANCHOR_KEY: {"length": [3], "sha256": "0" * 64}}))
+    with pytest.raises(BadInput, match=r"list\.json: the length of the log's head is no number"):
+        file_anchors(tmp_path / "list.json")
 
 
 def test_an_anchor_survives_text_and_json(tmp_path: Path) -> None:

@@ -148,4 +148,8 @@ def _heads_in_json(path: Path, text: str) -> list[tuple[AuditHead, str]]:
     values = content.get(ANCHOR_KEY) if isinstance(content, dict) else None
     if not isinstance(values, dict) or not {"length", "sha256"} <= set(values):
         return []
-    return [(AuditHead(int(values["length"]), str(values["sha256"])), str(values.get("log_id", "")))]
+    try:
+        length = int(values["length"])
+    except (TypeError, ValueError, OverflowError) as error:
+        raise BadInput(f"{path}: the length of the log's head is no number; take the file as it was written") from error
+    return [(AuditHead(length, str(values["sha256"])), str(values.get("log_id", "")))]
