@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from doseledger.core.errors import BadInput
-from doseledger.core.tables import CASES, GOAL_METRICS, read_table, write_table
+from doseledger.core.tables import CASES, GOAL_METRICS, read_frame, read_table, write_table
 
 GOAL = {
     "case_id": "case_1", "goal": "Rectum V65Gy ≤ 15 %", "structure": "Rectum", "unit": "%", "limit": 15.0,
@@ -43,3 +44,12 @@ def test_a_case_called_007_keeps_its_zeros(tmp_path: Path) -> None:
     }  # fmt: skip
     write_table(tmp_path / "cases.csv", pd.DataFrame([case]), CASES)
     assert read_table(tmp_path / "cases.csv", CASES)["case_id"].tolist() == ["007"]
+
+
+def test_rows_with_more_cells_than_the_head_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "goals.csv"
+    pd.DataFrame([GOAL]).to_csv(path, index=False)
+    path.write_text(path.read_text().replace("case_id,goal", "case_id", 1))
+    for read in (read_frame, partial(read_table, schema=GOAL_METRICS)):
+        with pytest.raises(BadInput, match=r"goals\.csv: .*its rows have more cells than its head"):
+            read(path)

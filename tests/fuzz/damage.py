@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import io
 import json
@@ -101,9 +102,12 @@ def damage_tree(rng: random.Random, value: Any) -> Any:
         elif kind == 4:
             where[key] = str(where[key])[:200]
         elif kind == 5 and isinstance(where[key], (int, float)):
-            where[key] = where[key] * rng.choice((-1, 0, 3, 1e6, 0.5))
+            # A whole number may be too large for a float.
+            factor = rng.choice((-1, 0, 3, 1e6, 0.5))
+            where[key] *= factor if abs(where[key]) < 1e300 else -1
         else:
-            where[key] = rng.choice(ODD)
+            # Of its own: what stands in two trees, or in itself, would be damaged for all that come after.
+            where[key] = copy.deepcopy(rng.choice(ODD))
     return holder[0]
 
 

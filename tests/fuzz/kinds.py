@@ -51,7 +51,7 @@ class Told:
 def _same(one: Any, other: Any) -> bool:
     if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
         return one.dtype == other.dtype and np.array_equal(one, other, equal_nan=one.dtype.kind in "fc")
-    return bool(one == other)
+    return type(one) is type(other) and bool(one == other)
 
 
 @dataclass(frozen=True)

@@ -249,14 +249,20 @@ def read_frame(path: Path, **options: Any) -> pd.DataFrame:
     Raises
     ------
     BadInput
-        If the file is absent, or is no table.
+        If the file is absent, is no table, or its rows have more cells than its head.
     """
     try:
-        return pd.read_csv(path, **options)
+        frame = pd.read_csv(path, **options)
     except FileNotFoundError as error:
         raise BadInput(f"{path}: no such table; run the stage that writes it") from error
     except DAMAGED as error:
         raise BadInput(f"{path}: not a CSV table ({describe(error)}); run the stage that writes it again") from error
+    # Of rows with a cell too many pandas makes the first their index, and every column holds its neighbour's values.
+    if not isinstance(frame.index, pd.RangeIndex):
+        raise BadInput(
+            f"{path}: not a CSV table (its rows have more cells than its head); run the stage that writes it again"
+        )
+    return frame
 
 
 def _from_text(frame: pd.DataFrame, schema: pa.DataFrameSchema, where: str) -> pd.DataFrame:

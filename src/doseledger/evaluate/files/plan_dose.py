@@ -100,7 +100,10 @@ def recompute_dose(source: Path, machine: Machine | None = None) -> Recomputed:
     points = voxel_points_xyz(inside, dose.grid)
     again = np.zeros(len(points))
     for plan in turned:
-        again += dose_at_points(plan, density, machine, points, SUB_ANGLES) * plan.n_fractions
+        try:
+            again += dose_at_points(plan, density, machine, points, SUB_ANGLES) * plan.n_fractions
+        except BadInput as error:
+            raise BadCase(case_id, str(error)) from error
     off = np.abs(again - dose.dose_gy[inside])
     highest = float(dose.dose_gy.max())
     return Recomputed(case_id, len(off), highest, float(off.max()), float(off.mean()), low.warning)
