@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from doseledger.core.errors import BadInput, DoseledgerError
+from doseledger.core.errors import BadInput, DoseledgerError, cut
 
 # The one list, for every reader: cut short, bytes flipped, headers that lie, nested too deep, locked, another encoding.
 # RuntimeError covers RecursionError and NotImplementedError, ValueError those of JSON, Unicode and pandas, LookupError
@@ -44,8 +44,8 @@ def describe(error: BaseException) -> str:
 
 
 def shorten(text: str) -> str:
-    """Return a text as a message shows it: what is longer than `MOST_SHOWN` is cut, and ends in an ellipsis."""
-    return text if len(text) <= MOST_SHOWN else text[:MOST_SHOWN] + "…"
+    """Return a text as a message shows it, at most `MOST_SHOWN` letters."""
+    return cut(text, MOST_SHOWN)
 
 
 @contextmanager

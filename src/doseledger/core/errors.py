@@ -8,6 +8,11 @@ import re
 MOST_CHARACTERS = 10_000
 
 
+def cut(text: str, most: int) -> str:
+    """Return a text of at most so many letters: a longer one ends in an ellipsis."""
+    return text if len(text) <= most else text[:most] + "…"
+
+
 class DoseledgerError(Exception):
     """Base of all errors that a person can mend; the command line prints its message and exits 1.
 
@@ -15,7 +20,7 @@ class DoseledgerError(Exception):
     """
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(_cut(message))
+        super().__init__(cut(message, MOST_CHARACTERS))
 
 
 class BadInput(DoseledgerError):
@@ -36,7 +41,7 @@ class BadCase(DoseledgerError):
         named = re.match(rf"{re.escape(case_id)}(\.\w+)?: ", reason)
         super().__init__(reason if named else f"{case_id}: {reason}")
         self.case_id = case_id
-        self.reason = _cut(reason)
+        self.reason = cut(reason, MOST_CHARACTERS)
 
     def __reduce__(self) -> tuple[type[BadCase], tuple[str, str]]:
         # An exception with two arguments crosses a process border only when it says how to be rebuilt.
@@ -57,7 +62,3 @@ class NotReady(DoseledgerError):
 
 class LostCases(DoseledgerError):
     """Work on cases broke down, twice: a fault of program or machine, not of their data."""
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= MOST_CHARACTERS else text[:MOST_CHARACTERS] + "…"

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from doseledger.core.damage import MOST_SHOWN
+from doseledger.core.damage import shorten
 from doseledger.core.errors import BadInput
 
 # Four billion weights of four bytes; a network of ours has some millions.
@@ -53,7 +53,7 @@ def read_archive(path: Path) -> Any:
 
 
 def _refuse_packed(path: Path, members: list[zipfile.ZipInfo]) -> None:
-    packed = [info.filename[:MOST_SHOWN] for info in members if info.compress_type != zipfile.ZIP_STORED]
+    packed = [shorten(info.filename) for info in members if info.compress_type != zipfile.ZIP_STORED]
     if packed or sum(info.file_size for info in members) > path.stat().st_size:
         what = f"its member {packed[0]} is compressed" if packed else "its members say they are larger than itself"
         raise BadInput(f"{path}: {what}, which no checkpoint of ours is; it could be made to fill the memory")
@@ -66,7 +66,7 @@ def _refuse_strangers(path: Path, record: bytes) -> None:
         name = str(argument)
         if name not in NAMED and not (name.startswith(STORAGES[0]) and name.endswith(STORAGES[1])):
             raise BadInput(
-                f"{path}: names {name[:MOST_SHOWN]!r}, wanted tensors and plain values alone; it is not a checkpoint "
+                f"{path}: names {shorten(name)!r}, wanted tensors and plain values alone; it is not a checkpoint "
                 "of ours, or was made to run code: don't open it with another program"
             )
 
