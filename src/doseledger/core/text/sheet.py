@@ -37,7 +37,7 @@ class Column:
     """A table's column: its heading, with the unit, and what stands in it."""
 
     label: str
-    kind: Literal["", "number", "hash"] = ""
+    kind: Literal["", "number", "hash", "long"] = ""
 
 
 @dataclass(frozen=True)
@@ -59,15 +59,15 @@ class Table:
 def make_table(
     caption: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, note: str = "", empty: str = ""
 ) -> Table:
-    """Return a table; a heading that begins with `#` is one of numbers, with `@` one of hashes.
+    """Return a table; a heading that begins with `#` is one of numbers, with `@` of hashes, with `=` of long names.
 
     Parameters
     ----------
     rows
         Cells, or plain values that become text.
     """
-    kinds: dict[str, Literal["number", "hash"]] = {"#": "number", "@": "hash"}
-    heads = tuple(Column(name.lstrip("#@"), kinds.get(name[:1], "")) for name in columns)
+    kinds: dict[str, Literal["number", "hash", "long"]] = {"#": "number", "@": "hash", "=": "long"}
+    heads = tuple(Column(name.lstrip("#@="), kinds.get(name[:1], "")) for name in columns)
     cells = tuple(tuple(value if isinstance(value, Cell) else Cell(str(value)) for value in row) for row in rows)
     return Table(caption, heads, cells, note, empty)
 
