@@ -110,9 +110,7 @@ def _pictures(facts: RunFacts, folder: Path, dpi: int) -> dict[str, Picture]:
     }
 
 
-def _case_pages(
-    at: ModelLayout, facts: RunFacts, colours: Mapping[str, str], dpi: int, tell: Tell
-) -> list[LabelPage]:
+def _case_pages(at: ModelLayout, facts: RunFacts, colours: Mapping[str, str], dpi: int, tell: Tell) -> list[LabelPage]:
     values = facts.case_metrics.set_index("case_id")[RANKED_BY_OVERLAP]
     errors = {str(name): 1.0 - float(value) for name, value in values.items()}
     chosen = shown_cases(errors)
