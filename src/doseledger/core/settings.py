@@ -117,6 +117,7 @@ class DeliverSettings(Block):
     iterations: Count
     n_points: Count
     mu_weight: Annotated[float, Field(ge=0)]
+    edge_weight: Annotated[float, Field(ge=0)]
 
 
 class ReportSettings(Block):

@@ -9,6 +9,7 @@ import pytest
 
 from doseledger.core.errors import BadCase
 from doseledger.core.grid import Grid
+from doseledger.planning.machine.complexity import beam_complexity, plan_complexity
 from doseledger.planning.machine.linac import Machine
 from doseledger.planning.optimise.arcs import optimise_plan
 from doseledger.planning.optimise.mimic import COVER_SHARE, ORGAN_VOLUMES, mimic_objectives
@@ -119,3 +120,19 @@ def test_a_penalty_on_monitor_units_takes_some_away_and_none_changes_nothing(pel
     plain = optimise_plan(pelvis, machine, PlanStyle(), QUICK, np.random.default_rng(1))
     assert plain.dose_gy.tobytes() == plans[0].dose_gy.tobytes()
     assert plans[1].plan.total_mu < 0.9 * plans[0].plan.total_mu
+
+
+def test_a_penalty_on_edges_makes_neighbouring_leaves_more_alike_and_none_changes_nothing(
+    pelvis: Patient, machine: Machine
+) -> None:
+    plain, none, smooth = (
+        optimise_plan(pelvis, machine, PlanStyle(), settings, np.random.default_rng(1))
+        for settings in (QUICK, replace(QUICK, edge_weight=0.0), replace(QUICK, edge_weight=4.0))
+    )
+    assert plain.dose_gy.tobytes() == none.dose_gy.tobytes()
+    edges = machine.leaves.boundary_mm
+    score = [
+        plan_complexity([beam_complexity(arc, edges) for arc in made.plan.arcs]).modulation_score
+        for made in (plain, smooth)
+    ]
+    assert score[1] > 1.05 * score[0]

@@ -75,8 +75,9 @@ def optimise_to(
     points, asked = sampled_points(patient, objectives, settings.n_points, rng)
     density = density_map(patient.ct_hu, patient.image_grid, machine.density)
     operators = arc_operators(arcs, density, machine, points)
-    per_mu = settings.mu_weight * patient.n_fractions / patient.prescription_gy[patient.hottest_target]
-    problem = Problem(machine, operators, asked, patient.n_fractions, per_mu)
+    fractions_per_gy = patient.n_fractions / patient.prescription_gy[patient.hottest_target]
+    prices = settings.mu_weight * fractions_per_gy, settings.edge_weight * fractions_per_gy
+    problem = Problem(machine, operators, asked, patient.n_fractions, *prices)
     arcs, objective = descend(problem, _normalised_start(problem, arcs, patient), settings.iterations, progress)
     plan = Plan(
         label=patient.case_id[:16],
