@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from doseledger.core.errors import BadCase
-from doseledger.core.grid import Grid
+from doseledger.core.grid import Grid, resample_linear
 from doseledger.planning.machine.complexity import beam_complexity, plan_complexity
 from doseledger.planning.machine.linac import Machine
-from doseledger.planning.optimise.arcs import optimise_plan
+from doseledger.planning.optimise.arcs import optimise_plan, optimise_to
 from doseledger.planning.optimise.mimic import COVER_SHARE, ORGAN_VOLUMES, mimic_objectives
 from doseledger.planning.optimise.objectives import NORMAL_TISSUE, Objective, PointObjective
 from doseledger.planning.optimise.patient import OptimiserSettings, Patient, PlanStyle
@@ -94,6 +94,20 @@ def test_a_dose_that_nothing_can_be_made_of_is_refused(wanting: Patient) -> None
         mimic_objectives(replace(wanting, wanted_dose_gy=0.0 * wanting.wanted_dose_gy))
     with pytest.raises(BadCase, match="wanted_dose_gy has"):
         replace(wanting, wanted_dose_gy=wanting.wanted_dose_gy[1:])
+
+
+def test_a_dose_that_no_beams_give_is_refused_as_one_and_a_short_optimisation_as_that(
+    wanting: Patient, machine: Machine
+) -> None:
+    # 20 Gy in all of the body, up to the targets' edge and beyond the beams: more steps only take from the targets.
+    objectives = mimic_objectives(wanting)
+    with pytest.raises(BadCase, match=r"pelvis: PTV70 has D95% .*Gy from the plan's.*look at the prediction"):
+        optimise_to(wanting, machine, (PlanStyle(), QUICK), objectives, np.random.default_rng(1))
+    made = optimise_plan(wanting, machine, PlanStyle(), QUICK, np.random.default_rng(1))
+    own = replace(wanting, wanted_dose_gy=resample_linear(made.dose_gy, made.dose_grid, wanting.grid, outside=0.0))
+    hot = replace(own, prescription_gy={"PTV70": 90.0, "PTV56": 56.0})
+    with pytest.raises(BadCase, match="give the optimiser more iterations or points"):
+        optimise_to(hot, machine, (PlanStyle(), QUICK), mimic_objectives(own), np.random.default_rng(1))
 
 
 def test_a_scan_of_its_own_grid_gives_the_plan_of_the_same_patient(pelvis: Patient, machine: Machine) -> None:
