@@ -49,7 +49,7 @@ POOR = PhantomSettings(
 )  # fmt: skip
 QUICK = DeliverSettings(
     models=[], machine="generic", seed=1, segments_per_arc=20, iterations=20, n_points=2000, mu_weight=0.0,
-    edge_weight=0.0,
+    edge_weight=0.0, outline_margin_mm=None,
 )  # fmt: skip
 WISH = "Bladder V45Gy < 30 %"
 

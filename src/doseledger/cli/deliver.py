@@ -119,6 +119,7 @@ def deliver_plan(
     ] = False,
     mu_weight: Annotated[float | None, typer.Option(help="In place of the settings'.", min=0.0)] = None,
     edge_weight: Annotated[float | None, typer.Option(help="In place of the settings'.", min=0.0)] = None,
+    outline_margin_mm: Annotated[float | None, typer.Option(help="In place of the settings'.", min=0.0)] = None,
     machine: Machine = None,
     protocol: Protocol = None,
     cohort: Cohort = None,
@@ -144,8 +145,8 @@ def deliver_plan(
     layout, settings = at.layout, at.settings
     rules = load_protocol(protocol or layout.protocol)
     wishes = read_wishes(goal or [], rules)
-    weights = {"mu_weight": mu_weight, "edge_weight": edge_weight}
-    asked = {name: weight for name, weight in weights.items() if weight is not None}
+    options = {"mu_weight": mu_weight, "edge_weight": edge_weight, "outline_margin_mm": outline_margin_mm}
+    asked = {name: value for name, value in options.items() if value is not None}
     chosen = settings.deliver.model_copy(update=asked)
     goals = with_wishes(load_goals(layout.goals), wishes)
     request = PlanRequest(rules, goals, chosen, load_machine(machine or chosen.machine), tuple(wishes), robustness)

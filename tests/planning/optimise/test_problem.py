@@ -7,14 +7,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from doseledger.core.plan import Plan
 from doseledger.planning.dose.operator import arc_operators
 from doseledger.planning.dose.raytrace import density_map
+from doseledger.planning.machine.check import check_plan
 from doseledger.planning.machine.linac import Machine
 from doseledger.planning.optimise.objectives import NORMAL_TISSUE, sib_objectives
 from doseledger.planning.optimise.patient import Patient, PlanStyle
 from doseledger.planning.optimise.problem import Arcs, Problem
 from doseledger.planning.optimise.sampling import sampled_points
-from doseledger.planning.optimise.start import start_arcs
+from doseledger.planning.optimise.start import outline_of, start_arcs
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +110,22 @@ def test_the_slope_of_a_penalty_on_edges_agrees_with_differences(posed: tuple[Pr
         return bare.value_and_slope(tuple(moved))[0]
 
     assert slope @ where == pytest.approx((value(1e-4) - value(-1e-4)) / 2e-4, rel=1e-5)
+
+
+def test_leaves_held_to_an_outline_do_not_open_beyond_it_but_where_they_are_too_slow(
+    posed: tuple[Problem, Arcs], pelvis: Patient, machine: Machine
+) -> None:
+    problem, arcs = posed
+    targets = pelvis.grid.index_to_mm(np.argwhere(pelvis.masks["PTV56"]))[:, ::-1].astype(np.float32)
+    outlines = {arc.name: outline_of(arc, targets, machine, 8.0) for arc in arcs}
+    held = replace(problem, outlines=outlines)
+    arc = arcs[0]
+    wide = np.empty_like(arc.leaf_mm)
+    wide[:, 0], wide[:, 1] = arc.jaw_x_mm
+    for of, area in ((problem, 1.0), (held, 0.8)):
+        found = of.feasible(arc, wide, arc.segment_mu)
+        assert check_plan(Plan("held", machine.name, 6.0, (found,), 28), machine) == []
+        gap = found.leaf_mm[:, 1] - found.leaf_mm[:, 0]
+        assert gap.mean() <= area * (arc.jaw_x_mm[1] - arc.jaw_x_mm[0])
+        inside = (found.leaf_mm[:, 0] >= outlines[arc.name][:, 0] - 1.0).mean()
+        assert (inside > 0.95) == (of is held)

@@ -26,7 +26,7 @@ from doseledger.planning.optimise.objectives import Objective, sib_objectives
 from doseledger.planning.optimise.patient import OptimiserSettings, Patient, PlannedPatient, PlanStyle
 from doseledger.planning.optimise.problem import Arcs, Problem
 from doseledger.planning.optimise.sampling import sampled_points
-from doseledger.planning.optimise.start import start_arcs
+from doseledger.planning.optimise.start import outline_of, start_arcs
 
 # The hottest target's dose is normalised to its prescription at this volume.
 NORMALISED_VOLUME = 95.0
@@ -80,7 +80,11 @@ def optimise_to(
     operators = arc_operators(arcs, density, machine, points)
     fractions_per_gy = patient.n_fractions / patient.prescription_gy[patient.hottest_target]
     prices = settings.mu_weight * fractions_per_gy, settings.edge_weight * fractions_per_gy
-    problem = Problem(machine, operators, asked, patient.n_fractions, *prices)
+    outlines = {}
+    if settings.outline_margin_mm is not None:
+        seen, margin = _thinned(targets, patient.grid), settings.outline_margin_mm
+        outlines = {arc.name: outline_of(arc, seen, machine, margin) for arc in arcs}
+    problem = Problem(machine, operators, asked, patient.n_fractions, *prices, outlines)
     arcs, objective = descend(problem, _normalised_start(problem, arcs, patient), settings.iterations, progress)
     plan = Plan(
         label=patient.case_id[:16],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -28,6 +28,9 @@ class Problem:
         Penalty for each monitor unit of a fraction; 0 for none.
     edge_penalty
         Penalty for each monitor unit and each mm of the mean step between neighbouring leaves it goes through.
+    outlines
+        For an arc by its name, the least left and the greatest right tips, (control point, bank, pair). Where leaves
+        are too slow to follow, they lie somewhat farther out.
     """
 
     machine: Machine
@@ -36,6 +39,7 @@ class Problem:
     n_fractions: int
     mu_penalty: float = 0.0
     edge_penalty: float = 0.0
+    outlines: dict[str, Floats] = field(default_factory=dict)
 
     def dose(self, arcs: Arcs) -> Singles:
         """Return the total dose at the points in Gy."""
@@ -93,6 +97,9 @@ class Problem:
         """Return an arc with the leaves and monitor units that come nearest to the wanted ones."""
         turn = gantry_turn_deg(arc)
         reach = np.array([self.machine.leaf_reach_mm(abs(t)) for t in turn])
+        if arc.name in self.outlines:
+            left, right = self.outlines[arc.name][:, 0], self.outlines[arc.name][:, 1]
+            leaf = np.clip(leaf, left[:, None], right[:, None])
         leaf = feasible_leaves(leaf, arc.jaw_x_mm, reach, self.machine)
         mu = feasible_mu(mu, turn, self.machine)
         return replace(arc, leaf_mm=leaf, meterset_mu=np.concatenate([[0.0], np.cumsum(mu)]))
