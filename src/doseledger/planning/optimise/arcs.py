@@ -163,8 +163,8 @@ def _remedy(patient: Patient, dose_gy: GyArray, grid: Grid) -> str:
     off = float(np.abs(dose_gy - wanted)[high].mean()) if high.any() else np.inf
     if off > MIMICKED_GY:
         return (
-            f"the dose to mimic is {off:.1f} Gy from the plan's on average (a dose that beams can give: about 1 Gy), and "
-            "more iterations do not help; look at the prediction, and whether it is this patient's"
+            f"the dose to mimic is {off:.1f} Gy from the plan's on average (a dose that beams can give: about 1 Gy), "
+            "and more iterations do not help; look at the prediction, and whether it is this patient's"
         )
     return "give the optimiser more iterations or points (deliver.iterations, deliver.n_points)"
 
