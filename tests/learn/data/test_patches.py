@@ -238,7 +238,7 @@ def test_a_whole_case_is_cropped_to_what_counts_and_padded_to_what_the_network_h
     case, recipe = Case.load(cohort.open()[0].file.path), make_recipe(WHOLE)
     counted = np.zeros(case.grid.shape_zyx, dtype=bool)
     counted[10:13, 8:30, 20:44] = True
-    replace(case, valid_dose=counted, body=counted).save(tmp_path / "case_0001.npz")
+    replace(case, valid_dose=counted).save(tmp_path / "case_0001.npz")
     small = open_case(CaseFile("case_0001", tmp_path / "case_0001.npz", sha256_of_file(tmp_path / "case_0001.npz")))
     start, shape = seen_box(small, recipe)
     # 3 + 2·2 slices, but at least three voxels of four at the coarsest level; 22 + 4 rows and 24 + 4 columns in fours.
@@ -256,9 +256,11 @@ def test_whole_cases_train_each_once_an_epoch_and_hold_all_that_counts(cohort: A
     assert all(size % 4 == 0 for batch in batches for size in batch["image"].shape[2:])
 
 
-def test_whole_cases_in_batches_are_refused(make_recipe: MakeRecipe) -> None:
+def test_whole_cases_in_batches_or_with_a_loss_beyond_them_are_refused(make_recipe: MakeRecipe) -> None:
     with pytest.raises(BadInput, match="batch_size 2 with patch_zyx: case, whose sizes differ; set it to 1"):
         make_recipe({"sampling.patch_zyx": "case"})
+    with pytest.raises(BadInput, match=r"loss\.mask body with patch_zyx: case, which is cropped to valid_dose"):
+        make_recipe({**WHOLE, "loss.mask": "body"})
 
 
 def test_whole_cases_are_widened_to_the_patch(cohort: Any, make_recipe: MakeRecipe) -> None:

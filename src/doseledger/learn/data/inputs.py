@@ -368,7 +368,7 @@ def whole_box(case: OpenCase, least_zyx: IntTriple) -> Window:
 
 
 def counted_box(case: OpenCase, strides_zyx: IntTriple) -> Window:
-    """Return the box of a case's voxels that count in a loss or a score, with a margin as far as the case has one.
+    """Return the box of a case's voxels whose dose counts, with a margin as far as the case has one.
 
     It is widened evenly to multiples of the strides, at least `LEAST_COARSEST` of them; what it then holds of the case
     beyond the margin is the case's own.
@@ -378,9 +378,9 @@ def counted_box(case: OpenCase, strides_zyx: IntTriple) -> Window:
     BadCase
         If no voxel counts.
     """
-    counted = (map_member(case.file.path, "valid_dose") > 0) | (map_member(case.file.path, "body") > 0)
+    counted = map_member(case.file.path, "valid_dose") > 0
     if not counted.any():
-        raise BadCase(case.case_id, "neither valid_dose nor body has a voxel; ingest it again")
+        raise BadCase(case.case_id, "valid_dose has no voxel, so no dose of it counts; ingest it again")
     start, shape = [], []
     for axis, stride in enumerate(strides_zyx):
         along = np.flatnonzero(counted.any(axis=tuple({0, 1, 2} - {axis})))

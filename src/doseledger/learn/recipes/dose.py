@@ -82,8 +82,9 @@ class PatchRecipe(Block):
 
     Notes
     -----
-    `patch_zyx` is a size, or `case`: each case as a whole, cropped to what counts of it and padded to what the network
-    halves; in training and in prediction. `mirrored_names` pairs the structures that change places when x is mirrored.
+    `patch_zyx` is a size, or `case`: each case as a whole, cropped to `valid_dose` with a margin and padded to what the
+    network halves; in training, validation and prediction. `mirrored_names` pairs the structures that change places
+    when x is mirrored.
     """
 
     patch_zyx: PatchSize
@@ -342,6 +343,12 @@ class TrainedRecipe(DoseTrained):
                 f"prior {self.prior} needs structures sdf, a prescription and a place among the inputs; these are "
                 f"{seen.structures}, {seen.prescription} and {seen.place}; set prior: none for such an ablation"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _loss_lies_in_the_case(self) -> Self:
+        if self.sampling.patch_zyx == "case" and self.loss.mask != "valid_dose":
+            raise ValueError(f"loss.mask {self.loss.mask} with patch_zyx: case, which is cropped to valid_dose")
         return self
 
     @property
