@@ -240,7 +240,7 @@ def quiet_lightning() -> Iterator[None]:
             warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
             warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
             warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
-            # Processes are told apart by `ranks`, whether a cluster's programs are there or not.
+            # On a cluster's machine one process is a training too, started by hand or by a test.
             warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
             # What is behind an interrupted run is left out by the sampler.
             warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
