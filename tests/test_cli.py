@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import shutil
@@ -233,3 +234,19 @@ def test_json_stands_alone_on_stdout(shared_data: Path, repository: Path, tmp_pa
     assert [(row["case"], row["state"]) for row in told.pop("cases")] == [("becker", "converted")]
     assert told == {"converted": 1, "reused": 0, "skipped": 0, "failed": 0}
     assert "[1/1] becker" in done.stderr
+
+
+def _options_left_alone(path: Path) -> list[str]:
+    """Parameters of commands that nothing in their body reads."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef) and any("app.command" in ast.unparse(one) for one in node.decorator_list):
+            read = {name.id for line in node.body for name in ast.walk(line) if isinstance(name, ast.Name)}
+            given = [one.arg for one in (*node.args.args, *node.args.kwonlyargs)]
+            found += [f"{path.name}: {node.name} {name}" for name in given if name not in read]
+    return found
+
+
+def test_each_option_of_a_command_is_passed_on(repository: Path) -> None:
+    paths = sorted((repository / "src/doseledger/cli").rglob("*.py"))
+    assert [line for path in paths for line in _options_left_alone(path)] == []

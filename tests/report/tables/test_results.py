@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from doseledger.core.text.sheet import Table
-from doseledger.report.tables.results import goals_of_cases_table, goals_table
+from doseledger.report.tables.results import goals_of_cases_table, goals_sentence, goals_table
 
 
 def texts(table: Table) -> list[list[str]]:
@@ -54,3 +55,19 @@ def test_the_goals_of_single_cases_are_their_values_and_a_word_where_one_is_not_
     ]
     assert [cell.state for cell in table.rows[0][5:]] == ["bad", "bad"]
     assert table.rows[0][0].swatch == "#ff0000"
+
+
+def test_goals_keep_the_order_in_which_they_were_set() -> None:
+    rows = pd.concat([ROWS[ROWS["structure"] == "Rectum"], ROWS[ROWS["structure"] == "PTV70"]])
+    assert [row[0] for row in texts(goals_table(rows, {}))] == ["Rectum mean", "PTV70 D95%"]
+    assert [row[0] for row in texts(goals_of_cases_table(rows, {}, ["a"]))] == ["Rectum mean", "PTV70 D95%"]
+
+
+@pytest.mark.parametrize(("n", "rest"), [
+    (0, ""), (1, "; in d1 0 of 1"), (3, "; in d1 0 of 1, in d2 0 of 1, in d3 0 of 1"),
+    (5, "; in d1 0 of 1, in d2 0 of 1, in d3 0 of 1 and 2 more"),
+])  # fmt: skip
+def test_the_first_three_patients_judged_otherwise_are_named(n: int, rest: str) -> None:
+    alike = [goal_row("a", "PTV70 D95%", MET, MET), goal_row("b", "PTV70 D95%", MISSED, MISSED)]
+    rows = pd.DataFrame([*alike, *(goal_row(f"d{k + 1}", "PTV70 D95%", MET, MISSED) for k in range(n))])
+    assert goals_sentence(rows) == f"1 of 1 goals judged alike in 2 of {2 + n} patients{rest}."
