@@ -250,3 +250,29 @@ def _options_left_alone(path: Path) -> list[str]:
 def test_each_option_of_a_command_is_passed_on(repository: Path) -> None:
     paths = sorted((repository / "src/doseledger/cli").rglob("*.py"))
     assert [line for path in paths for line in _options_left_alone(path)] == []
+
+
+DEFAULTS = {
+    "recipe suggest --name": "seg_suggested", "survey --pictures": True, "ingest --link": "references",
+    "drill --cases": 3, "drill --seed": 20250801, "check stack --region": "both", "check stack --seed": 20250801,
+    "check metadata --seed": 20250801, "predict --part": "test", "evaluate --part": "test",
+    "dose gamma --percent": 3.0, "dose gamma --mm": 3.0, "dose gamma --cutoff": 10.0, "dose gamma --interp": 10,
+    "dose gamma --max-gamma": 2.0, "dose gamma --engine": "auto", "dose recompute --limit-gy": 0.01,
+    "compare --seed": 20250101, "pool --seed": 20250101, "deliver dose --bits": 16, "deliver dose --page": True,
+    "report-compare --dvh": True, "runs check --recompute": "0", "runs archive --examples": 3,
+    "runs list --form": "table", "runs compare --form": "table", "sweep --name": "sweep", "sweep --trials": 20,
+    "sweep --seed": 1, "verify --root": Path("."),
+}  # fmt: skip
+
+
+def test_what_is_done_where_nobody_asks_for_another_thing() -> None:
+    found = {}
+    for words in ALL:
+        command: Any = typer.main.get_command(app)
+        for word in words:
+            command = command.commands[word]
+        for option in command.params:
+            name = f"{' '.join(words)} --{option.name.replace('_', '-')}"
+            if option.default not in (None, False, "") and not getattr(command, "hidden", False):
+                found[name] = option.default
+    assert found == DEFAULTS

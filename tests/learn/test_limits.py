@@ -27,6 +27,7 @@ from doseledger.learn.training import archive
 from doseledger.learn.training.archive import digest_of, read_archive
 from doseledger.learn.training.average import _moving_average
 from doseledger.learn.training.finite import skip_infinite_step
+from doseledger.learn.training.memory import what_to_lower
 from doseledger.learn.training.optimiser import plateau_share
 from doseledger.learn.watch import heartbeat
 
@@ -157,3 +158,21 @@ def test_a_window_leaves_half_a_percent_at_either_end_and_is_told_in_tens(
 ])  # fmt: skip
 def test_maps_of_beams_are_kept_in_steps_of_0_3_gy(dose_gy: float, step: int) -> None:
     assert as_steps(np.full((1, 1, 1), dose_gy, np.float32)).tolist() == [[[step]]]
+
+
+@pytest.mark.parametrize(("patch", "batch", "precision", "words"), [
+    ([36, 48, 64], 4, "32-true", "lower sampling.batch_size to 2 (and raise fit.accumulate from 3 as much), then "
+     "sampling.patch_zyx to [30, 40, 52], then the network's width; or set fit.precision to bf16-mixed"),
+    ([36, 48, 64], 1, "bf16-mixed", "lower sampling.patch_zyx to [30, 40, 52], then the network's width"),
+    ([2, 4, 4], 3, "bf16-mixed", "lower sampling.batch_size to 1 (and raise fit.accumulate from 3 as much), then "
+     "the network's width"),
+])  # fmt: skip
+def test_what_needs_less_memory_is_told_the_cheapest_first(
+    patch: list[int], batch: int, precision: str, words: str
+) -> None:
+    recipe: Any = SimpleNamespace(
+        sampling=SimpleNamespace(patch_zyx=patch, batch_size=batch),
+        fit=SimpleNamespace(accumulate=3, precision=precision),
+        network=SimpleNamespace(total_stride_zyx=(2, 4, 4)),
+    )
+    assert what_to_lower(recipe) == words
