@@ -10,6 +10,8 @@ import pytest
 
 from doseledger.core.text.sheet import Table
 from doseledger.gates.model.judge import NOT_JUDGED
+from doseledger.report.tables.comparison_tables import least_p_note, origin_table
+from doseledger.report.tables.comparison_tables import verdicts_table as verdicts_of_runs
 from doseledger.report.tables.data_tables import drift_cases_table, drift_features_table, expectations_table
 from doseledger.report.tables.drill_tables import drill_table
 from doseledger.report.tables.overlap_tables import label_cases_table, overlap_table, volumes_table
@@ -193,3 +195,36 @@ def test_overlap_is_told_over_all_and_by_structure_with_the_worst_case() -> None
     assert texts(volumes_table(facts)) == [["Bladder", "200.00", "210.00", "+10.00", "−5.00 to +25.00"]]
     assert [row[0] for row in texts(label_cases_table(facts))] == ["b", "c", "a"]
     assert texts(label_cases_table(facts))[0][1:] == ["0.700", "0.600", "9.00", "–", "–"]
+
+
+@pytest.mark.parametrize(
+    ("n", "words"), [(5, "With 5 cases the least p that Wilcoxon's test can give is 0.0625"), (6, "")]
+)
+def test_of_five_cases_no_test_tells_runs_apart(n: int, words: str) -> None:
+    assert least_p_note({"n_cases": n}).startswith(words)
+    assert bool(least_p_note({"n_cases": n})) is bool(words)
+
+
+def compared(**changes: Any) -> Any:
+    one = {"label": "a", "run": {"model": "m", "seed": 1, "fold": 0, "repeat": 2}, "commit": "c" * 10, "dirty": False,
+           "settings": {"lr": 0.1}, "cases": pd.DataFrame({"checkpoint_sha256": ["y", "x", "y"]}),
+           "verdicts": {"metrics": {"ok": True}, "drift": {"ok": False, "counts": {"error": 2}}}}  # fmt: skip
+    return SimpleNamespace(**(one | changes))
+
+
+def test_runs_say_where_they_come_from() -> None:
+    bare = compared(label="b", run={}, commit="", dirty=None)
+    table = origin_table([compared(), compared(label="d", dirty=True), bare])
+    rows = {row[0]: row[1:] for row in texts(table)}
+    assert rows["tree when trained"] == ["clean", "DIRTY", "–"]
+    assert rows["seed, fold, repeat"] == ["1, 0, 2", "1, 0, 2", "–"]
+    assert rows["checkpoint (SHA256)"] == ["x, y"] * 3
+    assert rows["commit"] == ["c" * 10, "c" * 10, "–"]
+    assert list(rows)[:3] == ["model", "commit", "tree when trained"]
+
+
+def test_gates_of_runs_stand_side_by_side() -> None:
+    table = verdicts_of_runs([compared(), compared(verdicts={})])
+    assert texts(table) == [["metrics", "passed", "not known"], ["drift", "FAILED, 2 errors", "not known"]]
+    assert [cell.state for cell in table.rows[1][1:]] == ["bad", "muted"]
+    assert "only folders of metrics" in verdicts_of_runs([compared(verdicts={})]).empty
