@@ -162,6 +162,25 @@ def test_a_case_smaller_than_the_patch_is_predicted_whole(model: Model, cohort: 
     assert (dose_gy[cut["body"]] > 0).all()
 
 
+def test_a_model_of_whole_cases_trains_and_what_lies_beyond_its_box_changes_no_dose(
+    make_run: Callable[..., TrainingRun], places: Places, tmp_path: Path
+) -> None:
+    whole = {"sampling.patch_zyx": "case", "sampling.batch_size": 1, "fit.accumulate": 2, "prior": "none"}
+    run = make_run({**whole, "fit.max_epochs": 1})
+    train(run, places, fresh=False, tell=lambda line: None)
+    model = load_model(places.out / "checkpoints/best.ckpt")
+    case = Case.load(places.cases / "case_0005.npz")
+    inner = np.zeros(case.grid.shape_zyx, dtype=bool)
+    inner[6:18, 10:30, 10:38] = True
+    case = replace(case, valid_dose=case.valid_dose & inner, body=case.body & inner)
+    before = predict_case(model, saved(case, tmp_path), MIRRORED)
+    assert before.any()
+    beyond = ~inner
+    beyond[4:20, 8:32, 8:40] = False
+    other = replace(case, ct_hu=np.where(beyond, np.int16(1500), case.ct_hu))
+    np.testing.assert_array_equal(predict_case(model, saved(other, tmp_path), MIRRORED), before)
+
+
 def test_weights_that_are_not_numbers_never_become_a_dose(model: Model, cohort: Any) -> None:
     with pytest.raises(BadCase, match="case_0005: the prediction is not finite"):
         predict_case(with_bias(model, float("nan")), cohort.open("test")[0], PLAIN)
