@@ -32,7 +32,7 @@ PATIENCE_S = 10
 # A SLURM job works on several cases, so that its start doesn't outweigh them; so many jobs come to each worker.
 JOBS_A_WORKER = 4
 POLL_S = 1.0
-# How often SLURM's queue is asked. Whoever is not in it twice, and shows no result, was lost: a network drive is as late.
+# How often SLURM's queue is asked: who is not in it twice, and shows no result, was lost. A network drive is late too.
 QUEUE_S = 30.0
 
 

@@ -123,10 +123,10 @@ def _jumps(values: NDArray[np.float32], mask: NDArray[np.bool_], area_cm2: float
     for z in np.flatnonzero(large):
         beside = [k for k in (z - 1, z + 1) if 0 <= k < len(mask) and large[k]]
         shared = np.logical_and.reduce([mask[k] for k in (z, *beside)])
-        if beside and shared.sum() * area_cm2 >= LEAST_AREA_CM2:
-            away = np.abs(values[z] - np.mean([values[k] for k in beside], axis=0))
+        if beside and np.count_nonzero(shared) * area_cm2 >= LEAST_AREA_CM2:
+            near = values[beside[0]] if len(beside) == 1 else (values[beside[0]] + values[beside[1]]) / np.float32(2.0)
             # On a steady slope one neighbour is a whole step away, the mean of two none.
-            found[z] = float(away[shared].mean(dtype=np.float64)) * len(beside) / 2.0
+            found[z] = float(np.abs(values[z] - near)[shared].mean(dtype=np.float64)) * len(beside) / 2.0
     return found
 
 
