@@ -32,7 +32,8 @@ PATIENCE_S = 10
 # A SLURM job works on several cases, so that its start doesn't outweigh them; so many jobs come to each worker.
 JOBS_A_WORKER = 4
 POLL_S = 1.0
-# How often SLURM's queue is asked: who is not in it twice, and shows no result, was lost. A network drive is late too.
+# How often SLURM's queue is asked, in seconds. A job that is not in it twice and shows no result
+# was lost; not in it once it may have a result that a network drive is late with.
 QUEUE_S = 30.0
 
 

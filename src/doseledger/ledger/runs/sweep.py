@@ -27,7 +27,8 @@ Value = float | int | str
 Trial = Callable[[str, Mapping[str, Value]], float]
 # So many trials that fail, before any succeeds, are no bad luck.
 MOST_FAILURES = 3
-# A trial shows so often that it runs, in seconds; one that was silent for twice as long was killed, and counts as failed.
+# A trial gives a sign of life every so many seconds; one that was silent for twice as long
+# was killed, and counts as failed.
 ALIVE_S = 60
 
 
