@@ -28,9 +28,9 @@ env: .venv/.complete
 .venv/.complete: requirements.lock pyproject.toml
 	@echo "== making .venv from requirements.lock (some minutes the first time)"
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(BIN)/python -m pip install -qq --disable-pip-version-check $(TORCH)
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
 run: env
@@ -64,7 +64,7 @@ site: env
 
 # Resolved for torch's CPU and CUDA builds alike: torch and what only its CUDA wheels ask for stay out.
 lock:
-	$(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet uv
+	$(PYTHON) -m venv .venv && $(BIN)/python -m pip install -qq uv
 	echo "$(TORCH)" > .venv/torch.txt
 	$(BIN)/uv pip compile pyproject.toml --group dev --python-version 3.11 --generate-hashes --no-header \
 	  --constraint .venv/torch.txt --no-annotate --quiet --output-file .venv/all.lock

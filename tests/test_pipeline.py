@@ -13,7 +13,7 @@ import pytest
 from doseledger.core.files import read_yaml
 from doseledger.core.project.layout import Layout
 from doseledger.core.settings import load_settings
-from doseledger.ledger.provenance.stages import MODEL_STAGES, STAGES, code_of, model_files
+from doseledger.ledger.provenance.stages import MODEL_STAGES, STAGES, code_of, model_files, stale_code
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SOURCE = REPOSITORY / "src"
@@ -115,6 +115,11 @@ def test_what_a_stages_command_imports_is_in_the_file_of_its_code(name: str) -> 
         if module not in known and not module.startswith(AROUND)
     }
     assert not strangers, f"stage {name}: {strangers} are no part of its code; name them in STAGES or MODEL_STAGES"
+
+
+def test_the_hashes_of_code_that_git_keeps_are_of_this_code() -> None:
+    stale = stale_code(Layout(REPOSITORY, "phantom"), load_settings(REPOSITORY / "params.yaml"))
+    assert not stale, "the first run in a fresh clone would edit tracked files: `doseledger code`, and commit them"
 
 
 def test_another_pool_reruns_nothing() -> None:

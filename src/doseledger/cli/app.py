@@ -70,6 +70,7 @@ RENAMED = {
     "predict-dicom": "deliver dose",
     "splits lock": "test-set lock",
     "splits unlock": "test-set unlock",
+    "runs search": "runs list",
 }
 # What an option with a value is written as now: whole words where the value is this one, else with the value put in.
 FORMER_OPTIONS = {

@@ -125,9 +125,11 @@ def test_the_slice_shows_the_target_and_its_outlines_in_the_right_place(mixed):
     assert picture is not None
     assert picture.z_mm == 48.0
     outlines = dict(picture.outlines)
-    # 64 pixels of 3.75 mm: the left femur lies at x = +72 mm, to the right of the middle of 31.5.
-    assert outlines["Femur_L"].mean(axis=0) == pytest.approx([31.5 + 72 / 3.75, 31.5], abs=0.01)
-    assert picture.grey[31, 31] > 90
+    # Pixels of 3.75 mm: the left femur lies at x = +72 mm, the targets at 0.
+    middle = outlines["PTV70"].mean(axis=0)
+    assert outlines["Femur_L"].mean(axis=0) - middle == pytest.approx([72 / 3.75, 0.0], abs=0.01)
+    column, row = np.rint(middle).astype(int)
+    assert picture.grey[row, column] > 90
     assert picture.grey[0, 0] == 0
 
 

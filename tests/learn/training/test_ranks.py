@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from lightning_fabric.plugins.environments import LightningEnvironment, SLURMEnvironment
 from torch.utils.data import DataLoader
 
 from doseledger.core.errors import BadInput
@@ -33,13 +34,14 @@ from doseledger.learn.training.measured import measured_cases
 from doseledger.learn.training.ranks import (
     RankSampler,
     Team,
+    cluster_environment,
     gather,
     share_cases,
     share_patches,
     team_of,
     trainer_options,
 )
-from doseledger.learn.training.train import Places, fingerprint_parts, open_cases, train
+from doseledger.learn.training.train import Places, fingerprint_parts, open_cases, quiet_lightning, train
 
 CLUSTER = (
     "RANK",
@@ -273,3 +275,16 @@ def test_two_processes_train_one_segmentation(
     said = finished(start(make_segmentation_run(devices=2), places))
     assert "resumes: settings, data and code are those of the interrupted run" in said
     assert_one_run_with_equal_weights(places, 2, kind=TrainedSegmentation)
+
+
+def test_a_machine_of_a_cluster_says_nothing_of_a_training_of_one_process(monkeypatch, tmp_path) -> None:
+    # Warnings are errors here.
+    srun = tmp_path / "srun"
+    srun.write_text("#!/bin/sh\n")
+    srun.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    with pytest.warns(UserWarning, match="srun"):
+        SLURMEnvironment.detect()
+    assert isinstance(cluster_environment(), LightningEnvironment)
+    with quiet_lightning():
+        assert not SLURMEnvironment.detect()

@@ -68,7 +68,8 @@ def test_runs_are_listed_searched_and_compared(call, project) -> None:
     assert [row["model"] for row in listed] == ["dose_unet"]
     assert "No run was found." in call("runs", "list", "--where", "mae_gy > 100").output
     assert "mae_gy" in call("runs", "list", "--columns").output.split()
-    assert "| dose_unet |" in call("runs", "search", "lr=0.002", "--format", "markdown").output
+    assert "| dose_unet |" in call("runs", "list", "lr=0.002", "--format", "markdown").output
+    assert "No run was found." in call("runs", "list", "lr=0.002", "no such word").output
     assert "wanted two or more" in str(call("runs", "compare", "main", fails=BadInput).exception)
     assert "| lr |" not in call("runs", "compare", "main", "main", "--format", "markdown").output
     assert "wanted table" in str(call("runs", "list", "--format", "xml", fails=BadInput).exception)

@@ -22,10 +22,6 @@ app = typer.Typer()
 runs_app = typer.Typer(no_args_is_help=True, help="Runs: checked, archived, listed, compared.")
 app.add_typer(runs_app, name="runs", rich_help_panel=RECORD)
 
-Where = Annotated[str, typer.Option(help="Only runs for which this holds: \"mae_gy < 3 and model == 'dose_unet'\".")]
-Sort = Annotated[str, typer.Option(help="Column to sort by; the newest come first without it.")]
-Descending = Annotated[bool, typer.Option("--descending", help="With --sort: the largest first.")]
-Metric = Annotated[list[str] | None, typer.Option(help="Metric to show; can be given several times.")]
 Archives = Annotated[list[Path] | None, typer.Option(help="Folder of archived runs; can be given several times.")]
 Form = Annotated[str, typer.Option("--format", help="table, markdown, csv or json.")]
 
@@ -104,47 +100,40 @@ def archive(
 
 @runs_app.command("list")
 def list_all(
-    where: Where = "",
-    sort: Sort = "",
-    descending: Descending = False,
-    metric: Metric = None,
+    words: Annotated[
+        list[str] | None, typer.Argument(help="Each must occur: in id, place, note, or a setting as lr=0.001.")
+    ] = None,
+    where: Annotated[
+        str, typer.Option(help="Only runs for which this holds: \"mae_gy < 3 and model == 'dose_unet'\".")
+    ] = "",
+    sort: Annotated[str, typer.Option(help="Column to sort by; the newest come first without it.")] = "",
+    descending: Annotated[bool, typer.Option("--descending", help="With --sort: the largest first.")] = False,
+    metric: Annotated[list[str] | None, typer.Option(help="Metric to show; can be given several times.")] = None,
     archives: Archives = None,
     form: Form = "table",
     columns: Annotated[bool, typer.Option("--columns", help="Only the names that --where and --sort know.")] = False,
 ) -> None:
-    """List every run, each once.
+    """List runs, each once: all, or those of some words.
 
     Of the workspace, Git revisions, DVC experiments and archives.
 
-    Example: doseledger runs list --where "mae_gy < 3 and model == 'dose_unet'" --sort mae_gy
+    Example: doseledger runs list lr=0.001 --where "mae_gy < 3 and model == 'dose_unet'" --sort mae_gy
     """
-    from doseledger.ledger.runs.listing.tables import known_columns, select_runs
+    from doseledger.ledger.runs.listing.tables import (
+        HEADLINE,
+        format_runs,
+        known_columns,
+        runs_table,
+        select_runs,
+    )
 
     rows = gather(archives)
     if columns:
         print("\n".join(sorted(known_columns(rows))))
         return
-    _print_runs(select_runs(rows, where=where, sort=sort, descending=descending), metric, form)
-
-
-@runs_app.command("search")
-def search(
-    words: Annotated[list[str], typer.Argument(help="Each must occur: in id, place, note, or a setting as lr=0.001.")],
-    where: Where = "",
-    sort: Sort = "",
-    descending: Descending = False,
-    metric: Metric = None,
-    archives: Archives = None,
-    form: Form = "table",
-) -> None:
-    """Find runs by words.
-
-    Example: doseledger runs search lr=0.001 dose_unet
-    """
-    from doseledger.ledger.runs.listing.tables import select_runs
-
-    rows = gather(archives)
-    _print_runs(select_runs(rows, where=where, words=words, sort=sort, descending=descending), metric, form)
+    found = select_runs(rows, where=where, words=words or (), sort=sort, descending=descending)
+    table = runs_table(found, metric or HEADLINE)
+    print(format_runs(found, table, _form(form), colour=in_colour(), width=line_width()), end="")
 
 
 @runs_app.command("compare")
@@ -275,10 +264,3 @@ def _form(form: str) -> Any:
     if form not in ("table", "markdown", "csv", "json"):
         raise BadInput(f"--format {form}: wanted table, markdown, csv or json")
     return form
-
-
-def _print_runs(rows: list[RunRow], metrics: list[str] | None, form: str) -> None:
-    from doseledger.ledger.runs.listing.tables import HEADLINE, format_runs, runs_table
-
-    table = runs_table(rows, metrics or HEADLINE)
-    print(format_runs(rows, table, _form(form), colour=in_colour(), width=line_width()), end="")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -54,7 +55,11 @@ def cluster_environment() -> ClusterEnvironment:
     """
     if TorchElasticEnvironment.detect():
         return TorchElasticEnvironment()
-    if SLURMEnvironment.detect():
+    with warnings.catch_warnings():
+        # Where srun is there, but has not started this process, Lightning warns; that is a way to train too.
+        warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
+        is_slurm = SLURMEnvironment.detect()
+    if is_slurm:
         # Started again by us, not by Lightning: its handler would take the signal that asks for stacks.
         try:
             return SLURMEnvironment(auto_requeue=False)

@@ -238,6 +238,8 @@ def quiet_lightning() -> Iterator[None]:
             warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
             warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
             warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
+            # On a cluster's machine one process is a training too, started by hand or by a test.
+            warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
             # What is behind an interrupted run is left out by the sampler.
             warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
             # Torch 2.13 renames what older ones know by this name alone.
