@@ -129,3 +129,15 @@ def test_leaves_held_to_an_outline_do_not_open_beyond_it_but_where_they_are_too_
         assert gap.mean() <= area * (arc.jaw_x_mm[1] - arc.jaw_x_mm[0])
         inside = (found.leaf_mm[:, 0] >= outlines[arc.name][:, 0] - 1.0).mean()
         assert (inside > 0.95) == (of is held)
+
+
+def test_leaves_stay_within_the_outline_of_their_arc_and_keep_what_is_open(posed: tuple[Problem, Arcs]) -> None:
+    problem, arcs = posed
+    arc = arcs[0]
+    is_open = np.diff(arc.leaf_mm, axis=1)[:, 0] > 10.0
+    outline = arc.leaf_mm + np.array([1.0, -1.0])[:, None] * is_open[:, None]
+    held = replace(problem, outlines={arc.name: outline}).feasible(arc, arc.leaf_mm, arc.segment_mu)
+    closed_mm = np.diff(arc.leaf_mm, axis=1)[:, 0] - np.diff(held.leaf_mm, axis=1)[:, 0]
+    assert closed_mm[is_open] == pytest.approx(2.0, abs=0.2)
+    other = replace(problem, outlines={"another": outline}).feasible(arc, arc.leaf_mm, arc.segment_mu)
+    assert other.leaf_mm == pytest.approx(arc.leaf_mm)
