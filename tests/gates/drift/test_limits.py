@@ -21,7 +21,7 @@ from doseledger.gates.drift.judge import _judge_features, _judge_image, _mean_sh
 from doseledger.gates.drift.metadata import _frequent
 from doseledger.gates.drift.probes import ProbeScore, images_needed, judge_score
 from doseledger.gates.drift.stacks import region_features
-from doseledger.gates.drift.statistics import ks_p_value, learn_reference, measure_distances, psi_of_values
+from doseledger.gates.drift.statistics import _fit, ks_p_value, learn_reference, measure_distances, psi_of_values
 from doseledger.gates.features import _hottest_gy
 from doseledger.gates.limits import DriftLimits, load_thresholds
 
@@ -211,3 +211,10 @@ def test_the_hottest_two_cc_count(hot_cc: float, gy: float) -> None:
     dose = np.full(100, 10.0, np.float32)
     dose[: round(hot_cc / 0.1)] = 70.0
     assert _hottest_gy(dose, 0.1) == gy
+
+
+def test_a_feature_that_no_case_has_lies_at_0_with_a_spread_of_1() -> None:
+    centre, scale, _ = _fit(np.array([[1.0, np.nan, 5.0], [2.0, np.nan, 5.0], [6.0, np.nan, 5.0]]))
+    assert centre.tolist() == [2.0, 0.0, 5.0]
+    # Where all are alike the size stands for the spread.
+    assert scale[1:].tolist() == [1.0, 5.0]
