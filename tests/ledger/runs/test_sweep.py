@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pandas as pd
 import pytest
 
@@ -54,7 +55,6 @@ def test_without_optuna_it_says_what_to_install(tmp_path: Path, monkeypatch: pyt
 
 
 def test_two_trials_are_run_the_best_is_first_and_the_search_goes_on(tmp_path: Path) -> None:
-    pytest.importorskip("optuna", reason="doseledger[sweep] is not installed")
     tried: dict[str, Mapping[str, Any]] = {}
 
     def run(name: str, values: Mapping[str, Any]) -> float:
@@ -76,15 +76,12 @@ def test_two_trials_are_run_the_best_is_first_and_the_search_goes_on(tmp_path: P
 
 
 def test_a_search_of_another_model_or_cohort_does_not_go_on_under_the_same_name(tmp_path: Path) -> None:
-    pytest.importorskip("optuna", reason="doseledger[sweep] is not installed")
     search(lambda name, values: 1.0, tmp_path, 1)
     with pytest.raises(BadInput, match="the search s is of dose_unet on phantom, not of seg_organs on phantom; give"):
         search(lambda name, values: 0.1, tmp_path, 1, of="seg_organs on phantom")
 
 
 def test_a_trial_that_fails_is_told_and_the_others_go_on_unless_all_do(tmp_path: Path) -> None:
-    pytest.importorskip("optuna", reason="doseledger[sweep] is not installed")
-
     def run(name: str, values: Mapping[str, Any]) -> float:
         if name == "s-0":
             raise NotReady("its experiment failed: no memory")
@@ -104,7 +101,6 @@ def test_a_trial_that_fails_is_told_and_the_others_go_on_unless_all_do(tmp_path:
 def test_a_trial_that_was_killed_counts_as_failed_once_the_search_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    optuna = pytest.importorskip("optuna", reason="doseledger[sweep] is not installed")
     monkeypatch.setattr(module, "ALIVE_S", 1)
 
     def killed(name: str, values: Mapping[str, Any]) -> float:
