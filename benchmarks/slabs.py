@@ -2,7 +2,7 @@
 
 python benchmarks/slabs.py                          # against the recorded figures, half a minute
 python benchmarks/slabs.py --figures SLABS.csv      # against those of benchmarks/slabs_ompmc.py
-python benchmarks/slabs.py --peer PEER.csv          # and another engine's, of the same form
+python benchmarks/slabs.py --peer PEER.csv          # and another engine's, of the same form; repeat for more
 python benchmarks/slabs.py --ompmc PYTHON           # runs ompMC first, by the Python of its own environment
 """
 
@@ -65,7 +65,13 @@ def dose_on_axis(
     return dose_at_points(plan, DensityMap(relative, grid), machine, points, 1)
 
 
-def compare(figures: dict[Key, np.ndarray], peer: dict[Key, np.ndarray]) -> None:
+def difference(found: np.ndarray, wanted: np.ndarray) -> str:
+    """Return the greatest difference and the rms in percent."""
+    off = 100 * (found / wanted - 1)
+    return f"{off[np.abs(off).argmax()]:+.1f}, {np.sqrt(np.mean(off**2)):.1f}"
+
+
+def compare(figures: dict[Key, np.ndarray], peers: dict[str, dict[Key, np.ndarray]]) -> None:
     """Print for each slab and field how far each engine is off, in percent of the dose: at worst and rms."""
     generic = load_machine()
     flat = {"fluence_relative": [1.0] * len(generic.beam.fluence_relative)}
@@ -73,33 +79,29 @@ def compare(figures: dict[Key, np.ndarray], peer: dict[Key, np.ndarray]) -> None
         name: generic.model_copy(update={"beam": generic.beam.model_copy(update={**flat, "follows_density": follows})})
         for name, follows in (("kernels of water", False), ("that follow the density", True))
     }
-    print("| slab | field | " + " | ".join([*machines, *(["peer"] if peer else [])]) + " |")
-    print("|---" * (2 + len(machines) + bool(peer)) + "|")
+    print("| slab | field | " + " | ".join([*machines, *peers]) + " |")
+    print("|---" * (2 + len(machines) + len(peers)) + "|")
     for (slab, side), figure in figures.items():
         depth, ratio = figure.T
         cells = []
         for machine in machines.values():
             found = dose_on_axis(machine, side, layers_of(slab), depth)
-            off = 100 * (found / dose_on_axis(machine, side, [(300, 1.0)], depth) / ratio - 1)
-            cells.append(f"{off[np.abs(off).argmax()]:+.1f}, {np.sqrt(np.mean(off**2)):.1f}")
-        if peer:
-            off = (
-                100 * (np.interp(depth, *peer[slab, side].T) / ratio - 1)
-                if (slab, side) in peer
-                else np.array([np.nan])
-            )
-            cells.append(f"{off[np.abs(off).argmax()]:+.1f}, {np.sqrt(np.mean(off**2)):.1f}")
+            found = found / dose_on_axis(machine, side, [(300, 1.0)], depth)
+            cells.append(difference(found, ratio))
+        for peer in peers.values():
+            there = (slab, side) in peer
+            cells.append(difference(np.interp(depth, *peer[slab, side].T), ratio) if there else "")
         print(f"| {slab} | {side} mm | " + " | ".join(cells) + " |")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--figures", type=Path, default=RECORDED)
-    parser.add_argument("--peer", type=Path)
+    parser.add_argument("--peer", type=Path, action="append", default=[])
     parser.add_argument("--ompmc", type=Path, help="Python of an environment with ompMC.")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if chosen.ompmc:
             chosen.figures = Path(folder) / "slabs.csv"
             subprocess.run([chosen.ompmc, HERE / "slabs_ompmc.py", chosen.figures], check=True)
-        compare(read_figures(chosen.figures), read_figures(chosen.peer) if chosen.peer else {})
+        compare(read_figures(chosen.figures), {peer.stem: read_figures(peer) for peer in chosen.peer})

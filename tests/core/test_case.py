@@ -184,3 +184,10 @@ def test_members_are_stored_with_a_fixed_date(make_case: MakeCase, tmp_path: Pat
     with zipfile.ZipFile(tmp_path / "case_0001.npz") as archive:
         assert {info.date_time for info in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
         assert {info.compress_type for info in archive.infolist()} == {zipfile.ZIP_STORED}
+
+
+def test_raw_data_given_for_a_case_are_named_as_such(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "case_0001.zip", "w") as archive:
+        archive.writestr("CT/0001.dcm", b"DICM")
+    with pytest.raises(BadCase, match=r"case_0001\.zip is no case \(NPZ\); of raw data: `doseledger survey`"):
+        Case.load(tmp_path / "case_0001.zip")

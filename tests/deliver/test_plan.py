@@ -48,7 +48,8 @@ POOR = PhantomSettings(
     dose_grid_mm=6.0, near_bowel_share=0.0,
 )  # fmt: skip
 QUICK = DeliverSettings(
-    models=[], machine="generic", seed=1, segments_per_arc=20, iterations=20, n_points=2000, mu_weight=0.0
+    models=[], machine="generic", seed=1, segments_per_arc=20, iterations=20, n_points=2000, mu_weight=0.0,
+    edge_weight=0.0, outline_margin_mm=None,
 )  # fmt: skip
 WISH = "Bladder V45Gy < 30 %"
 

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,8 +38,30 @@ def test_the_page_holds_every_row_and_its_print_the_first_ones_and_where_the_res
 
 
 def test_a_table_that_fits_is_printed_as_it_is() -> None:
-    context = {"tables": [long_table(MOST_PRINTED)], "title": "a", "none": None}
-    assert shorten_tables(context, "page.html") == context
+    context = {"tables": [long_table(MOST_PRINTED)], "pair": (1, 2), "title": "a", "none": None}
+    assert shorten_tables(context, "page.html") is context
+
+
+@pytest.mark.parametrize(("n_rows", "renderings"), [(MOST_PRINTED, 1), (MOST_PRINTED + 1, 2)])
+def test_a_page_is_rendered_again_for_print_only_where_a_table_is_cut(
+    n_rows: int, renderings: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rendered: list[str] = []
+    written: list[str] = []
+
+    def render_page(templates: Path, name: str, context: dict[str, Any]) -> str:
+        rendered.append(" ".join(row[0].text for row in context["tables"][0].rows))
+        return rendered[-1]
+
+    monkeypatch.setattr("doseledger.report.page.render_page", render_page)
+    monkeypatch.setattr("doseledger.report.page.write_pdf", lambda page, target: written.append(page) or "")
+    outputs = ReportOutputs(tmp_path / "page.html", tmp_path / "page.pdf", tmp_path)
+    context = {"tables": (long_table(n_rows),)}
+    write_report(tmp_path, "rows.html.j2", context, outputs, lambda line: None)
+    assert len(rendered) == renderings
+    assert outputs.html.read_text() == rendered[0]
+    assert written == [rendered[-1]]
+    assert (written[0] == rendered[0]) == (renderings == 1)
 
 
 def test_a_row_of_many_points_is_one_image_in_an_svg_and_stays_points_in_a_pdf(tmp_path: Path) -> None:

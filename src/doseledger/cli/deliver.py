@@ -118,6 +118,8 @@ def deliver_plan(
         bool, typer.Option("--robustness", help="Compute it with set-up errors and other densities too.")
     ] = False,
     mu_weight: Annotated[float | None, typer.Option(help="In place of the settings'.", min=0.0)] = None,
+    edge_weight: Annotated[float | None, typer.Option(help="In place of the settings'.", min=0.0)] = None,
+    outline_margin_mm: Annotated[float | None, typer.Option(help="In place of the settings'.", min=0.0)] = None,
     machine: Machine = None,
     protocol: Protocol = None,
     cohort: Cohort = None,
@@ -143,12 +145,13 @@ def deliver_plan(
     layout, settings = at.layout, at.settings
     rules = load_protocol(protocol or layout.protocol)
     wishes = read_wishes(goal or [], rules)
-    mu = {} if mu_weight is None else {"mu_weight": mu_weight}
-    chosen = settings.deliver.model_copy(update=mu)
+    options = {"mu_weight": mu_weight, "edge_weight": edge_weight, "outline_margin_mm": outline_margin_mm}
+    asked = {name: value for name, value in options.items() if value is not None}
+    chosen = settings.deliver.model_copy(update=asked)
     goals = with_wishes(load_goals(layout.goals), wishes)
     request = PlanRequest(rules, goals, chosen, load_machine(machine or chosen.machine), tuple(wishes), robustness)
     if what in settings.models:
-        if goal or robustness or mu_weight is not None or out or prediction or model or protocol or machine:
+        if goal or robustness or asked or out or prediction or model or protocol or machine:
             raise BadInput(f"{what} is a model, whose plans are a stage; the options are for one patient")
         stage("deliver", cohort, what)
         paths = layout.model(what)

@@ -112,13 +112,15 @@ def stage(name: str, cohort: str | None, model: str | None = None) -> Project:
 
 
 def show(value: Any, as_json: bool, text: str) -> None:
-    """Print a result, as JSON or as text."""
+    """Print a result, as JSON or as text; long lines of text are folded on a terminal."""
     if as_json:
         from doseledger.core.files import to_json
 
         print(to_json(value), end="")
     else:
-        print(text)
+        from doseledger.core.text.sheet import folded
+
+        print(folded(text, line_width()))
 
 
 def in_colour() -> bool:

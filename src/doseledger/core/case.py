@@ -252,6 +252,8 @@ def _as_bad_case(path: Path) -> Iterator[None]:
         raise BadCase(path.stem, f"{path} has no key {error}; ingest it again") from error
     except UNREADABLE as error:
         reason = describe(error)
+        if path.suffix != ".npz":
+            raise BadCase(path.stem, f"{path} is no case (NPZ); of raw data: `doseledger survey`") from error
         raise BadCase(path.stem, f"{path} can't be read ({reason}); it may be cut short, ingest it again") from error
 
 

@@ -117,6 +117,8 @@ class DeliverSettings(Block):
     iterations: Count
     n_points: Count
     mu_weight: Annotated[float, Field(ge=0)]
+    edge_weight: Annotated[float, Field(ge=0)]
+    outline_margin_mm: Annotated[float, Field(ge=0)] | None
 
 
 class ReportSettings(Block):

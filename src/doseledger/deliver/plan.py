@@ -284,6 +284,8 @@ def _plan(case: Case, patient: Patient, style: PlanStyle, request: PlanRequest) 
         n_points=chosen.n_points,
         sub_angles=SUB_ANGLES,
         mu_weight=chosen.mu_weight,
+        edge_weight=chosen.edge_weight,
+        outline_margin_mm=chosen.outline_margin_mm,
     )
     return optimise_to(patient, request.machine, (style, work), objectives, np.random.default_rng(chosen.seed))
 

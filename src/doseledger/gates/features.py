@@ -17,8 +17,13 @@ AIR_HU = -500
 HOT_SPOT_CC = 2.0
 
 
-def measure_case(case: Case, protocol: Protocol) -> Row:
+def measure_case(case: Case, protocol: Protocol, anatomy: Row | None = None) -> Row:
     """Return the features of a case by name; NaN where a structure or the dose is absent.
+
+    Parameters
+    ----------
+    anatomy
+        What `measure_anatomy` says of it, if somebody asked before.
 
     Returns
     -------
@@ -59,9 +64,9 @@ def measure_case(case: Case, protocol: Protocol) -> Row:
     -----
     Dx% is the (100 − x)th percentile of the voxels' doses (ICRU 83). The site's page of tables shows this list.
     """
-    row = measure_anatomy(case)
+    row = anatomy or measure_anatomy(case)
     if protocol.has_dose and case.dose_gy is not None:
-        row |= _measure_dose(case, case.dose_gy, protocol)
+        row = row | _measure_dose(case, case.dose_gy, protocol)
     return row
 
 

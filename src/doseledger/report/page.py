@@ -59,7 +59,8 @@ def write_report(templates: Path, name: str, context: dict[str, Any], outputs: R
         As `render_page` and `write_pdf`.
     """
     page = render_page(templates, name, context)
-    printed = render_page(templates, name, shorten_tables(context, outputs.html.name))
+    short = shorten_tables(context, outputs.html.name)
+    printed = page if short is context else render_page(templates, name, short)
     note = write_page(page, outputs.html, outputs.pdf, printed=printed)
     tell(f"wrote {outputs.html}")
     tell(note or f"wrote {outputs.pdf}")
@@ -67,6 +68,8 @@ def write_report(templates: Path, name: str, context: dict[str, Any], outputs: R
 
 def shorten_tables(content: Any, page: str) -> Any:
     """Return a page's content for print: of each long table the first rows, and a note that the page has all.
+
+    Content without a long table comes back as the object that it is, so that nothing is rendered twice.
 
     Parameters
     ----------
@@ -80,9 +83,11 @@ def shorten_tables(content: Any, page: str) -> Any:
         note = f"{content.note} The first {MOST_PRINTED} of {n_rows} rows; all are in {page}.".lstrip()
         return replace(content, rows=content.rows[:MOST_PRINTED], note=note)
     if isinstance(content, Mapping):
-        return {key: shorten_tables(value, page) for key, value in content.items()}
+        parts = {key: shorten_tables(value, page) for key, value in content.items()}
+        return parts if any(part is not content[key] for key, part in parts.items()) else content
     if isinstance(content, list | tuple):
-        return [shorten_tables(value, page) for value in content]
+        short = [shorten_tables(value, page) for value in content]
+        return short if any(part is not whole for part, whole in zip(short, content, strict=True)) else content
     return content
 
 

@@ -157,7 +157,7 @@ def goals_table(rows: list[dict[str, Any]], colours: Mapping[str, str]) -> Table
         name = Cell(row["goal"], swatch=colours.get(row["structure"], ""))
         cells.append((name, "gating" if row["gating"] else "reported", _with_unit(row["value"], row["unit"]),
                       Cell(state, STATE_OF[state]), row["reason"]))  # fmt: skip
-    columns = ("Goal", "Kind", "#Value", "Verdict", "Remark")
+    columns = ("=Goal", "Kind", "#Value", "Verdict", "Remark")
     note = "Of a predicted dose, which no machine need be able to give. Acceptable: missed, but within the wider limit."
     return make_table("Clinical goals", columns, cells, note=note)
 

@@ -104,6 +104,28 @@ def test_a_dask_worker_that_is_killed_loses_no_case(dask_scale: Scale, tmp_path:
     assert outcome == over_cases(halve, cases, HERE, tell=print)
 
 
+def test_a_slurm_job_that_is_killed_is_tried_again_where_no_accounts_are_kept(
+    slurm_scale: Scale, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("doseledger.core.pool.cluster.QUEUE_S", 2.0)
+    told: list[str] = []
+    outcome = run({"a": 2, "b": 7, "c": 4}, slurm_scale, tmp_path, told)
+    assert outcome.done == {"a": b"\1\1\1", "b": b"\3\3\3", "c": b"\2\2\2"}
+    assert any("b is to be tried again: its job ended without a result" in line for line in told)
+
+
+def test_a_slurm_job_is_waited_for_where_the_queue_does_not_answer(
+    slurm_scale: Scale, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("doseledger.core.pool.cluster.QUEUE_S", 0.0)
+    squeue = tmp_path / "programs" / "squeue"
+    squeue.parent.mkdir()
+    squeue.write_text("#!/bin/bash\nexit 1\n")
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{squeue.parent}{os.pathsep}{os.environ['PATH']}")
+    assert run({"a": 2}, slurm_scale, tmp_path).done == {"a": b"\1\1\1"}
+
+
 def test_a_scheduler_that_is_not_there_is_said_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pytest.importorskip("distributed", reason="dask is not installed: pip install 'doseledger[scale]'")
     monkeypatch.setattr("doseledger.core.pool.cluster.PATIENCE_S", 1)
@@ -194,16 +216,22 @@ def _free_port() -> int:
 
 SBATCH = """#!/bin/bash
 # Takes a script as sbatch does, and runs its tasks one after the other.
-cp "$1" {folder}/submitted/$(date +%s%N).sh
+# Of a copy: submitit moves its own as soon as this ends.
+script={folder}/submitted/$(date +%s%N).sh
+cp "$1" "$script"
 number=$((100 + $(ls {folder}/submitted | wc -l)))
-last=$(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\).*/\\1/p' "$1")
+last=$(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\).*/\\1/p' "$script")
+# One job alone is no array.
+jobs=$number
+if [ -n "$last" ]; then jobs=$(seq -f "${{number}}_%g" 0 "$last"); fi
+for job in $jobs; do touch {folder}/queue/$job; done
 echo "Submitted batch job $number"
 export SLURM_JOB_ID=$number
-if [ -n "$last" ]; then
-  for task in $(seq 0 "$last"); do SLURM_ARRAY_JOB_ID=$number SLURM_ARRAY_TASK_ID=$task bash "$1"; done
-else
-  bash "$1"
-fi > /dev/null 2>&1 &
+for job in $jobs; do
+  if [ -n "$last" ]; then export SLURM_ARRAY_JOB_ID=$number SLURM_ARRAY_TASK_ID=${{job#*_}}; fi
+  bash "$script"
+  rm {folder}/queue/$job
+done > /dev/null 2>&1 &
 """
 SRUN = """#!/bin/bash
 while [[ "$1" == --* ]]; do if [[ "$1" == *=* || "$1" == --unbuffered ]]; then shift; else shift 2; fi; done
@@ -214,13 +242,14 @@ exec "$@"
 
 @pytest.fixture(scope="module")
 def slurm_scale(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scale]:
-    """Programs that stand for SLURM's: sbatch and srun run a job at once, the others say nothing."""
+    """Programs that stand for SLURM's: sbatch and srun run a job at once, sacct knows nothing, squeue who is left."""
     pytest.importorskip("submitit", reason="submitit is not installed: pip install 'doseledger[scale]'")
     folder = tmp_path_factory.getbasetemp()
     (folder / "submitted").mkdir()
+    (folder / "queue").mkdir()
     programs = folder / "slurm_programs"
     programs.mkdir()
-    texts = {"sbatch": SBATCH.format(folder=folder), "srun": SRUN}
+    texts = {"sbatch": SBATCH.format(folder=folder), "srun": SRUN, "squeue": f"#!/bin/bash\nls {folder}/queue\n"}
     for name in ("sbatch", "srun", "sacct", "squeue", "scancel"):
         (programs / name).write_text(texts.get(name, "#!/bin/bash\n"))
         (programs / name).chmod(0o755)

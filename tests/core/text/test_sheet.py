@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from doseledger.core.text.sheet import Cell, as_markdown, as_text, make_table, plural
+from doseledger.core.text.sheet import Cell, as_markdown, as_text, coloured, folded, make_table, plural
 
 TABLE = make_table(
     "Patients",
@@ -65,3 +65,18 @@ def test_where_no_line_holds_the_columns_each_row_is_a_block_with_its_headings()
 def test_every_line_of_a_broken_cell_has_its_colour() -> None:
     text = as_text(GOALS, colour=True, width=50)
     assert text.count("\033[32m") == text.count("\033[0m") > 1
+
+
+def test_a_long_line_is_folded_between_its_items_and_a_short_one_stays_as_it_is() -> None:
+    line = "  ARC1: 501 MU, modulation score 0.141, 24 % of gaps below 10 mm, leaf travel 570 mm"
+    assert folded(line, None) == line
+    assert folded(f"short\n{line}", 40) == (
+        "short\n  ARC1: 501 MU, modulation score 0.141,\n    24 % of gaps below 10 mm,\n    leaf travel 570 mm"
+    )
+    path = "/" + "a" * 60
+    assert path in folded(f"wrote {path}", 40)
+
+
+def test_colour_takes_no_room_on_a_line() -> None:
+    line = coloured("x" * 40, "bad", colour=True)
+    assert folded(line, 40) == line

@@ -20,7 +20,7 @@ from doseledger.core.pool.cluster import local
 from doseledger.learn.data.inputs import CaseFile, OpenCase, open_case, spec_of
 from doseledger.learn.networks.with_prior import dose_network
 from doseledger.learn.predict.cases import Model, load_model, open_predictor, predict_case
-from doseledger.learn.predict.predictor import Opener, SplitPart, predict_part
+from doseledger.learn.predict.predictor import Opener, SplitPart, _describe, predict_part
 from doseledger.learn.recipes.dose import PredictRecipe, Recipe
 from doseledger.learn.run import TrainingRun
 from doseledger.learn.training.checkpoint import Checkpoint, save_checkpoint
@@ -198,3 +198,13 @@ def test_voxels_of_another_size_than_in_training_are_refused(model: Model, cohor
 def test_without_a_checkpoint_there_is_nothing_to_predict_with(tmp_path: Path) -> None:
     with pytest.raises(NotReady, match="no such checkpoint; run train first"):
         open_predictor(tmp_path / "none.ckpt", PLAIN)
+
+
+@pytest.mark.parametrize(("arrays", "words"), [
+    ({"dose_gy": np.array([1.0, 71.26])}, "highest dose 71.3 Gy"),
+    ({"dose_gy": np.array([71.26]), "undeliverable_gy": np.float32(0.456)},
+     "highest dose 71.3 Gy, 0.46 Gy from what was told"),
+    ({"labels": np.array([0, 2, 0, 1, 1]), "structure_names": np.array(["a", "b"])}, "3 voxels of 2 structures"),
+])  # fmt: skip
+def test_what_was_predicted_is_told_in_a_few_words(arrays: dict[str, np.ndarray], words: str) -> None:
+    assert _describe(arrays) == words

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from doseledger.cli.app import app
 from doseledger.core.errors import GateFailed, NotReady
 from doseledger.core.files import write_text
-from doseledger.ledger.provenance.staged import staged_data
+from doseledger.ledger.provenance.staged import data_in_git, staged_data
 
 
 @pytest.fixture
@@ -115,3 +115,10 @@ def test_the_command_fails_with_each_file_and_what_to_do(root: Path, monkeypatch
     assert done.output.startswith("scan: DICOM\n")
     assert isinstance(done.exception, GateFailed)
     assert "`git restore --staged FILE`" in str(done.exception)
+
+
+def test_an_ignore_file_beside_an_out_is_no_data_in_git(root: Path) -> None:
+    stage(root, "models/phantom/.gitignore", b"/dose_unet\n")
+    assert data_in_git(root) == []
+    stage(root, "models/phantom/dose_unet/history.csv", b"epoch\n")
+    assert data_in_git(root) == ["models/phantom/dose_unet/history.csv"]

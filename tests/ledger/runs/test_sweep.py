@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,23 @@ def test_a_trial_that_fails_is_told_and_the_others_go_on_unless_all_do(tmp_path:
 
     with pytest.raises(NotReady, match="the first 3 trials of s all failed"):
         search(fail, tmp_path / "b", 9)
+
+
+def test_a_trial_that_was_killed_counts_as_failed_once_the_search_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    optuna = pytest.importorskip("optuna", reason="doseledger[sweep] is not installed")
+    monkeypatch.setattr(module, "ALIVE_S", 1)
+
+    def killed(name: str, values: Mapping[str, Any]) -> float:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        search(killed, tmp_path, 1)
+    time.sleep(3.5)
+    assert [one["name"] for one in search(lambda name, values: 1.0, tmp_path, 1)] == ["s-1"]
+    study = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path / 's.db'}")
+    assert [trial.state.name for trial in study.trials] == ["FAIL", "COMPLETE"]
 
 
 def test_the_best_is_said_to_be_chosen_on_validation_cases() -> None:

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from doseledger.core.errors import BadCase
-from doseledger.core.grid import Grid
+from doseledger.core.grid import Grid, resample_linear
+from doseledger.planning.machine.complexity import beam_complexity, plan_complexity
 from doseledger.planning.machine.linac import Machine
-from doseledger.planning.optimise.arcs import optimise_plan
+from doseledger.planning.optimise.arcs import optimise_plan, optimise_to
 from doseledger.planning.optimise.mimic import COVER_SHARE, ORGAN_VOLUMES, mimic_objectives
 from doseledger.planning.optimise.objectives import NORMAL_TISSUE, Objective, PointObjective
 from doseledger.planning.optimise.patient import OptimiserSettings, Patient, PlanStyle
@@ -95,6 +96,20 @@ def test_a_dose_that_nothing_can_be_made_of_is_refused(wanting: Patient) -> None
         replace(wanting, wanted_dose_gy=wanting.wanted_dose_gy[1:])
 
 
+def test_a_dose_that_no_beams_give_is_refused_as_one_and_a_short_optimisation_as_that(
+    wanting: Patient, machine: Machine
+) -> None:
+    # 20 Gy in all of the body, up to the targets' edge and beyond the beams: more steps only take from the targets.
+    objectives = mimic_objectives(wanting)
+    with pytest.raises(BadCase, match=r"pelvis: PTV70 has D95% .*Gy from the plan's.*look at the prediction"):
+        optimise_to(wanting, machine, (PlanStyle(), QUICK), objectives, np.random.default_rng(1))
+    made = optimise_plan(wanting, machine, PlanStyle(), QUICK, np.random.default_rng(1))
+    own = replace(wanting, wanted_dose_gy=resample_linear(made.dose_gy, made.dose_grid, wanting.grid, outside=0.0))
+    hot = replace(own, prescription_gy={"PTV70": 90.0, "PTV56": 56.0})
+    with pytest.raises(BadCase, match="give the optimiser more iterations or points"):
+        optimise_to(hot, machine, (PlanStyle(), QUICK), mimic_objectives(own), np.random.default_rng(1))
+
+
 def test_a_scan_of_its_own_grid_gives_the_plan_of_the_same_patient(pelvis: Patient, machine: Machine) -> None:
     # The CT cut out of a larger scan, whose voxels beyond are air.
     grid, pad = pelvis.grid, 3
@@ -119,3 +134,19 @@ def test_a_penalty_on_monitor_units_takes_some_away_and_none_changes_nothing(pel
     plain = optimise_plan(pelvis, machine, PlanStyle(), QUICK, np.random.default_rng(1))
     assert plain.dose_gy.tobytes() == plans[0].dose_gy.tobytes()
     assert plans[1].plan.total_mu < 0.9 * plans[0].plan.total_mu
+
+
+def test_a_penalty_on_edges_makes_neighbouring_leaves_more_alike_and_none_changes_nothing(
+    pelvis: Patient, machine: Machine
+) -> None:
+    plain, none, smooth = (
+        optimise_plan(pelvis, machine, PlanStyle(), settings, np.random.default_rng(1))
+        for settings in (QUICK, replace(QUICK, edge_weight=0.0), replace(QUICK, edge_weight=4.0))
+    )
+    assert plain.dose_gy.tobytes() == none.dose_gy.tobytes()
+    edges = machine.leaves.boundary_mm
+    score = [
+        plan_complexity([beam_complexity(arc, edges) for arc in made.plan.arcs]).modulation_score
+        for made in (plain, smooth)
+    ]
+    assert score[1] > 1.05 * score[0]

@@ -7,14 +7,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from doseledger.core.plan import Plan
 from doseledger.planning.dose.operator import arc_operators
 from doseledger.planning.dose.raytrace import density_map
+from doseledger.planning.machine.check import check_plan
 from doseledger.planning.machine.linac import Machine
 from doseledger.planning.optimise.objectives import NORMAL_TISSUE, sib_objectives
 from doseledger.planning.optimise.patient import Patient, PlanStyle
 from doseledger.planning.optimise.problem import Arcs, Problem
 from doseledger.planning.optimise.sampling import sampled_points
-from doseledger.planning.optimise.start import start_arcs
+from doseledger.planning.optimise.start import outline_of, start_arcs
 
 
 @pytest.fixture(scope="module")
@@ -73,3 +75,57 @@ def test_a_penalty_on_monitor_units_is_a_slope_of_its_own_on_each_segment(posed:
     is_mu = problem.units(arcs, 0.0, 1.0) > 0
     assert steeper[is_mu] - slope[is_mu] == pytest.approx(0.25)
     assert np.array_equal(steeper[~is_mu], slope[~is_mu])
+
+
+def test_a_penalty_on_edges_is_the_monitor_units_times_the_mean_step_they_pass(posed: tuple[Problem, Arcs]) -> None:
+    problem, arcs = posed
+    priced = replace(problem, edge_penalty=0.25)
+    more = priced.value_and_slope(arcs)[0] - problem.value_and_slope(arcs)[0]
+    wanted = 0.0
+    for arc, operator in zip(arcs, problem.operators, strict=True):
+        step = np.sqrt(np.diff(arc.leaf_mm[:, :, operator.spread.pairs], axis=2) ** 2 + 1.0) - 1.0
+        mean = step.mean(axis=(1, 2))
+        wanted += 0.25 * float((0.5 * (mean[1:] + mean[:-1]) * arc.segment_mu).sum())
+    assert more == pytest.approx(wanted)
+
+
+def test_the_slope_of_a_penalty_on_edges_agrees_with_differences(posed: tuple[Problem, Arcs]) -> None:
+    problem, arcs = posed
+    bare = replace(problem, asked=[], edge_penalty=0.25)
+    rng = np.random.default_rng(3)
+    slope = bare.value_and_slope(arcs)[1]
+    where = rng.normal(size=len(slope))
+
+    def value(by: float) -> float:
+        at, moved, start = problem.variables(arcs) + by * where, [], 0
+        for arc, operator in zip(arcs, problem.operators, strict=True):
+            leaf = arc.leaf_mm.copy()
+            tips = leaf[:, :, operator.spread.pairs]
+            stop = start + tips.size
+            end = stop + arc.n_control_points - 1
+            leaf[:, :, operator.spread.pairs] = at[start:stop].reshape(tips.shape)
+            meterset = np.append(0.0, np.cumsum(at[stop:end]))
+            moved.append(replace(arc, leaf_mm=leaf, meterset_mu=meterset))
+            start = end
+        return bare.value_and_slope(tuple(moved))[0]
+
+    assert slope @ where == pytest.approx((value(1e-4) - value(-1e-4)) / 2e-4, rel=1e-5)
+
+
+def test_leaves_held_to_an_outline_do_not_open_beyond_it_but_where_they_are_too_slow(
+    posed: tuple[Problem, Arcs], pelvis: Patient, machine: Machine
+) -> None:
+    problem, arcs = posed
+    targets = pelvis.grid.index_to_mm(np.argwhere(pelvis.masks["PTV56"]))[:, ::-1].astype(np.float32)
+    outlines = {arc.name: outline_of(arc, targets, machine, 8.0) for arc in arcs}
+    held = replace(problem, outlines=outlines)
+    arc = arcs[0]
+    wide = np.empty_like(arc.leaf_mm)
+    wide[:, 0], wide[:, 1] = arc.jaw_x_mm
+    for of, area in ((problem, 1.0), (held, 0.8)):
+        found = of.feasible(arc, wide, arc.segment_mu)
+        assert check_plan(Plan("held", machine.name, 6.0, (found,), 28), machine) == []
+        gap = found.leaf_mm[:, 1] - found.leaf_mm[:, 0]
+        assert gap.mean() <= area * (arc.jaw_x_mm[1] - arc.jaw_x_mm[0])
+        inside = (found.leaf_mm[:, 0] >= outlines[arc.name][:, 0] - 1.0).mean()
+        assert (inside > 0.95) == (of is held)

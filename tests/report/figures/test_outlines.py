@@ -9,7 +9,7 @@ import pytest
 
 from doseledger.core.case import Case
 from doseledger.report.figures.outlines import Outlines, plot_outlines
-from doseledger.report.figures.style import house_style
+from doseledger.report.figures.style import house_style, structure_colours
 
 
 @pytest.mark.parametrize("tall", [0, 1, 2])
@@ -23,7 +23,7 @@ def test_titles_and_legend_stay_on_the_figure_however_tall_a_slice_is(
     mask = np.zeros(case.grid.shape_zyx, np.bool_)
     mask[tuple(slice(2, -2) if axis == tall else cut for axis, cut in enumerate(middle))] = True
     with house_style():
-        figure = plot_outlines(case, [Outlines("Rectum", mask, mask)])
+        figure = plot_outlines(case, [Outlines("Rectum", mask, mask)], structure_colours(["Rectum"]))
         FigureCanvasAgg(figure).draw()
         shown = [*(axis.title for axis in figure.axes), *figure.legends]
         for item in shown:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import shutil
+import subprocess
 import tempfile
 import time
 from collections import deque
@@ -31,6 +32,9 @@ PATIENCE_S = 10
 # A SLURM job works on several cases, so that its start doesn't outweigh them; so many jobs come to each worker.
 JOBS_A_WORKER = 4
 POLL_S = 1.0
+# How often SLURM's queue is asked, in seconds. A job that is not in it twice and shows no result
+# was lost; not in it once it may have a result that a network drive is late with.
+QUEUE_S = 30.0
 
 
 class Scale(Block):
@@ -230,14 +234,18 @@ def _on_slurm(attempt: Attempt, tasks: Sequence[Task], scale: Scale) -> Answers:
     size = max(1, len(tasks) // (scale.workers * JOBS_A_WORKER))
     batches = [tasks[first : first + size] for first in range(0, len(tasks), size)]
     jobs = dict(enumerate(slurm_executor(scale, folder).map_array(_Batch(attempt), batches)))
-    sound = True
+    sound, absent, lost, asked_s = True, set[str](), set[str](), time.monotonic()
     try:
         while jobs:
+            if time.monotonic() >= asked_s + QUEUE_S:
+                now_absent = _absent({job.job_id for job in jobs.values()})
+                lost, absent, asked_s = absent & now_absent, now_absent, time.monotonic()
             for number, job in list(jobs.items()):
-                if not job.done():
+                is_done = job.done()
+                if not is_done and job.job_id not in lost:
                     continue
                 del jobs[number]
-                if job.exception() is None:
+                if is_done and job.exception() is None:
                     yield from job.result()
                     continue
                 sound = False
@@ -250,6 +258,19 @@ def _on_slurm(attempt: Attempt, tasks: Sequence[Task], scale: Scale) -> Answers:
             job.cancel(check=False)
     if sound:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _absent(job_ids: set[str]) -> set[str]:
+    """Return those jobs that are not in SLURM's queue; none where it does not answer.
+
+    Where no accounts are kept, `sacct` and so submitit never say that a job ended.
+    """
+    command = ("squeue", "--noheader", "--array", "--me", "--format=%i")
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, check=False, timeout=QUEUE_S)
+    except (OSError, subprocess.TimeoutExpired):
+        return set()
+    return job_ids - set(said.stdout.split()) if said.returncode == 0 else set()
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import textwrap
 import unicodedata
 from collections.abc import Sequence
@@ -16,6 +17,9 @@ MISSING = "–"
 # Letters of a column of text that a narrow terminal leaves.
 NARROWEST = 14
 RED, GREEN, YELLOW, PLAIN = "\033[31m", "\033[32m", "\033[33m", "\033[0m"
+# What is said in few letters stays whole where a line is folded.
+ANSI, ITEM_END = re.compile(r"\033\[\d*m"), re.compile(r"(?<=[,;:]) ")
+LONGEST_ITEM, NO_BREAK = 32, "\u00a0"
 COLOURS: dict[State, str] = {"bad": RED, "good": GREEN, "warn": YELLOW}
 
 
@@ -37,7 +41,7 @@ class Column:
     """A table's column: its heading, with the unit, and what stands in it."""
 
     label: str
-    kind: Literal["", "number", "hash"] = ""
+    kind: Literal["", "number", "hash", "long"] = ""
 
 
 @dataclass(frozen=True)
@@ -59,15 +63,15 @@ class Table:
 def make_table(
     caption: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, note: str = "", empty: str = ""
 ) -> Table:
-    """Return a table; a heading that begins with `#` is one of numbers, with `@` one of hashes.
+    """Return a table; a heading that begins with `#` is one of numbers, with `@` of hashes, with `=` of long names.
 
     Parameters
     ----------
     rows
         Cells, or plain values that become text.
     """
-    kinds: dict[str, Literal["number", "hash"]] = {"#": "number", "@": "hash"}
-    heads = tuple(Column(name.lstrip("#@"), kinds.get(name[:1], "")) for name in columns)
+    kinds: dict[str, Literal["number", "hash", "long"]] = {"#": "number", "@": "hash", "=": "long"}
+    heads = tuple(Column(name.lstrip("#@="), kinds.get(name[:1], "")) for name in columns)
     cells = tuple(tuple(value if isinstance(value, Cell) else Cell(str(value)) for value in row) for row in rows)
     return Table(caption, heads, cells, note, empty)
 
@@ -138,16 +142,44 @@ def as_text(table: Table, *, colour: bool, width: int | None = None) -> str:
     return "\n".join(lines) + "\n"
 
 
+def folded(text: str, width: int | None) -> str:
+    """Return lines that a terminal's line holds: longer ones go on below, indented, and break between short items.
+
+    Parameters
+    ----------
+    width
+        Letters of a line; None folds nothing. Colour takes no room.
+
+    Examples
+    --------
+    >>> print(folded("Rectum: volume 108.05 cc, mean 28.18 Gy, D2% 67.31 Gy", 40))
+    Rectum: volume 108.05 cc, mean 28.18 Gy,
+      D2% 67.31 Gy
+    """
+    return "\n".join(part for line in text.split("\n") for part in _folded(line, width))
+
+
+def _folded(line: str, width: int | None) -> list[str]:
+    if width is None or _width(ANSI.sub("", line)) <= width:
+        return [line]
+    items = (item.replace(" ", NO_BREAK) if len(item) <= LONGEST_ITEM else item for item in ITEM_END.split(line))
+    indent = " " * (len(line) - len(line.lstrip()) + 2)
+    found = textwrap.wrap(
+        " ".join(items), width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+    return [part.replace(NO_BREAK, " ") for part in found]
+
+
 def _broken(text: str, width: int) -> list[str]:
     return textwrap.wrap(text, width) or [""]
 
 
 def _narrow(widths: list[int], kinds: Sequence[str], rows: Sequence[Sequence[Cell]], width: int) -> bool:
     """Take letters from the widest columns until a line holds them all; False where words would break."""
-    least = [
-        max(0 if kind else min(size, NARROWEST), *(_width(word) for row in rows for word in row[at].text.split()))
-        for at, (kind, size) in enumerate(zip(kinds, widths, strict=True))
-    ]
+    least = []
+    for at, (kind, size) in enumerate(zip(kinds, widths, strict=True)):
+        floor = min(size, NARROWEST) if kind in ("", "long") else 0
+        least.append(max(floor, *(_width(word) for row in rows for word in row[at].text.split())))
     while sum(widths) + 2 * (len(widths) - 1) > width:
         spare = [size - low for size, low in zip(widths, least, strict=True)]
         if max(spare) <= 0:

@@ -120,10 +120,14 @@ def _line(found: dict[str, Any]) -> str:
     values = {name: "–" if found[name] is None else f"{found[name]:.3g}" for name in found if name in _SHOWN}
     small = found["small_aperture_percent"]["below_10_mm"]
     return (
-        f"{values['mu']} MU, modulation score {values['modulation_score']}, "
-        f"{'–' if small is None else f'{small:.0f}'} % of gaps below 10 mm, leaf travel {values['leaf_travel_mm']} mm, "
+        f"{_whole(found['mu'])} MU, modulation score {values['modulation_score']}, "
+        f"{_whole(small)} % of gaps below 10 mm, leaf travel {values['leaf_travel_mm']} mm, "
         f"edge over area {values['edge_per_area_mm']} 1/mm, area {values['area_cm2']} cm²"
     )
 
 
-_SHOWN = ("mu", "modulation_score", "leaf_travel_mm", "edge_per_area_mm", "area_cm2")
+def _whole(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0f}"
+
+
+_SHOWN = ("modulation_score", "leaf_travel_mm", "edge_per_area_mm", "area_cm2")

@@ -34,7 +34,7 @@ from doseledger.gates.data.fingerprints import Fingerprint, take_fingerprint
 from doseledger.gates.data.outliers import judge_outliers
 from doseledger.gates.digests import data_digest
 from doseledger.gates.drift.case_inputs import measure_inputs
-from doseledger.gates.features import Row, describe_source, measure_case, measure_parts
+from doseledger.gates.features import Row, describe_source, measure_anatomy, measure_case, measure_parts
 from doseledger.gates.limits import DataLimits, LeftOutLimits, load_thresholds
 from doseledger.gates.verdict import Finding, Verdict, make_verdict
 
@@ -153,13 +153,14 @@ def judge_loaded(case: Case, row: Mapping[str, object], protocol: Protocol, limi
         print_of_case = take_fingerprint(case)
         if any(finding.gate in UNMEASURABLE for finding in findings):
             return CaseReport(tuple(findings), None, None, print_of_case)
-        features = measure_case(case, protocol) | describe_source(case)
+        anatomy = measure_anatomy(case)
+        features = measure_case(case, protocol, anatomy) | describe_source(case)
         if not protocol.has_dose:
             features |= measure_parts(case)
         if limits.image is not None:
             image, measures = images.judge_image(case, protocol, limits.image)
             findings, features = [*findings, *image], features | measures
-        return CaseReport(tuple(findings), features, measure_inputs(case, protocol), print_of_case)
+        return CaseReport(tuple(findings), features, measure_inputs(case, protocol, anatomy), print_of_case)
 
 
 @contextmanager

@@ -144,25 +144,33 @@ def judge_copies(
     empty = np.zeros((0, 1), np.float32)
     near_ct, flip_ct = _correlate(np.stack([prints[i].ct for i in ids]) if ids else empty)
     near_dose, flip_dose = _correlate(np.stack([prints[i].dose for i in ids]) if ids else empty)
-    number = {case_id: k for k, case_id in enumerate(ids)}
+    near = ~(near_ct < limits.ct_correlation) | ~(near_dose < limits.dose_correlation)
+    near |= _alike([prints[i].ct_sha256 for i in ids]) | _alike([prints[i].dose_sha256 for i in ids])
+    ordered, number = sorted(rows), {case_id: k for k, case_id in enumerate(ids)}
+    suspect = _alike([source[case_id] for case_id in ordered])
+    known = np.flatnonzero([case_id in number for case_id in ordered])
+    suspect[np.ix_(known, known)] |= near
     findings = []
-    ordered = sorted(rows)
-    for i, one in enumerate(ordered):
-        for other in ordered[i + 1 :]:
-            reasons = ["they come from the very same files"] if source[one] == source[other] else []
-            if one in number and other in number:
-                a, b, pair = prints[one], prints[other], (number[one], number[other])
-                same_dose = bool(a.dose_sha256) and a.dose_sha256 == b.dose_sha256
-                same_image = a.ct_sha256 == b.ct_sha256
-                reasons += _compare(
-                    a.image, same_image, float(near_ct[pair]), limits.ct_correlation, FLIPS[flip_ct[pair]]
-                )
-                reasons += _compare(
-                    "dose", same_dose, float(near_dose[pair]), limits.dose_correlation, FLIPS[flip_dose[pair]]
-                )
-            if reasons:
-                findings.append(_pair_finding((rows[one], rows[other]), splits, reasons))
+    for i, j in np.argwhere(np.triu(suspect, 1)):
+        one, other = ordered[i], ordered[j]
+        reasons = ["they come from the very same files"] if source[one] == source[other] else []
+        if one in number and other in number:
+            a, b, pair = prints[one], prints[other], (number[one], number[other])
+            same_dose = bool(a.dose_sha256) and a.dose_sha256 == b.dose_sha256
+            same_image = a.ct_sha256 == b.ct_sha256
+            reasons += _compare(a.image, same_image, float(near_ct[pair]), limits.ct_correlation, FLIPS[flip_ct[pair]])
+            reasons += _compare(
+                "dose", same_dose, float(near_dose[pair]), limits.dose_correlation, FLIPS[flip_dose[pair]]
+            )
+        if reasons:
+            findings.append(_pair_finding((rows[one], rows[other]), splits, reasons))
     return findings
+
+
+def _alike(words: list[str]) -> NDArray[np.bool_]:
+    """Return which two of some words are the same, (n, n)."""
+    numbers = np.unique(words, return_inverse=True)[1] if words else np.zeros(0, np.intp)
+    return np.equal.outer(numbers, numbers)
 
 
 def _correlate(prints: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.intp]]:

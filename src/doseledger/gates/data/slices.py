@@ -59,8 +59,8 @@ def measure_slices(case: Case) -> Slices:
     """Return how far the worst slices of image and dose are from their neighbours; NaN where there is none to see."""
     area_cm2 = case.grid.spacing_mm[1] * case.grid.spacing_mm[2] / 100.0
     image = np.clip(case.ct_hu, *CUT_HU).astype(np.float32)
-    air = np.asarray([100.0 * float(np.mean(hu[body] < AIR_HU)) if body.sum() * area_cm2 >= LEAST_AREA_CM2 else 0.0
-                      for hu, body in zip(case.ct_hu, case.body, strict=True)])  # fmt: skip
+    counts, thin = case.body.sum(axis=(1, 2)), ((case.ct_hu < AIR_HU) & case.body).sum(axis=(1, 2))
+    air = np.where(counts * area_cm2 >= LEAST_AREA_CM2, 100.0 * (thin / np.maximum(counts, 1)), 0.0)
     steps = _jumps(image, case.body, area_cm2)
     known = steps[np.isfinite(steps)]
     middle_hu = max(float(np.median(known)), LEAST_JUMP_HU) if len(known) else math.nan
@@ -123,10 +123,10 @@ def _jumps(values: NDArray[np.float32], mask: NDArray[np.bool_], area_cm2: float
     for z in np.flatnonzero(large):
         beside = [k for k in (z - 1, z + 1) if 0 <= k < len(mask) and large[k]]
         shared = np.logical_and.reduce([mask[k] for k in (z, *beside)])
-        if beside and shared.sum() * area_cm2 >= LEAST_AREA_CM2:
-            away = np.abs(values[z] - np.mean([values[k] for k in beside], axis=0))
+        if beside and np.count_nonzero(shared) * area_cm2 >= LEAST_AREA_CM2:
+            near = values[beside[0]] if len(beside) == 1 else (values[beside[0]] + values[beside[1]]) / np.float32(2.0)
             # On a steady slope one neighbour is a whole step away, the mean of two none.
-            found[z] = float(away[shared].mean(dtype=np.float64)) * len(beside) / 2.0
+            found[z] = float(np.abs(values[z] - near)[shared].mean(dtype=np.float64)) * len(beside) / 2.0
     return found
 
 
@@ -135,7 +135,8 @@ def _same(values: NDArray[Any], mask: NDArray[np.bool_], area_cm2: float) -> NDA
     found = np.full(len(values), np.nan)
     for z in range(len(values) - 1):
         shared = mask[z] & mask[z + 1]
-        if shared.sum() * area_cm2 >= LEAST_AREA_CM2:
-            found[z] = 100.0 * float(np.mean(values[z][shared] == values[z + 1][shared]))
+        count = np.count_nonzero(shared)
+        if count * area_cm2 >= LEAST_AREA_CM2:
+            found[z] = 100.0 * (np.count_nonzero((values[z] == values[z + 1]) & shared) / count)
     known = found[np.isfinite(found)]
     return found if len(known) and np.median(known) <= MOST_USUAL_PERCENT else np.full(len(values), np.nan)

@@ -27,7 +27,7 @@ SHARE = re.compile(r"(hu|mr)_share_")
 SINGLE_VOXELS = ("ct_min_hu", "ct_max_hu", "mr_min", "mr_max")
 
 
-def measure_inputs(case: Case, protocol: Protocol) -> Row:
+def measure_inputs(case: Case, protocol: Protocol, anatomy: Row | None = None) -> Row:
     """Return the features of a case that a model is given; NaN where a structure is absent.
 
     Of a cohort without prescription they are the image's alone: its structures are what a model is asked for.
@@ -36,6 +36,8 @@ def measure_inputs(case: Case, protocol: Protocol) -> Row:
     ----------
     case
         A case, with dose or without: the dose is not looked at.
+    anatomy
+        What `measure_anatomy` says of it, if somebody asked before.
 
     Returns
     -------
@@ -45,7 +47,7 @@ def measure_inputs(case: Case, protocol: Protocol) -> Row:
         target and the way from the main target's centre to each structure's in mm along z, y, x; prescriptions in Gy
         and fractions.
     """
-    row = measure_anatomy(case) if protocol.prescription_gy else measure_image(case)
+    row = (anatomy or measure_anatomy(case)) if protocol.prescription_gy else measure_image(case)
     # The least and the most of a whole image are single voxels: a marker or a wire, not the cohort.
     row = {name: value for name, value in row.items() if name not in SINGLE_VOXELS}
     row |= _histogram(case)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from doseledger.core.grid import Grid
 from doseledger.dicom.source import lenient, parse_dataset
@@ -21,6 +22,8 @@ WINDOW_HU = (-160.0, 240.0)
 MR_PERCENTILES = (2.0, 98.0)
 # Pictures in a page are no larger: two hundred of them are sent as one file.
 MOST_PIXELS = 192
+# Grey values of air about the body, the least part of a picture that is a body, and what is shown about it.
+DARK, LEAST_BODY, MARGIN_PX = 25, 0.02, 6
 DECODING = (*MALFORMED, RuntimeError)
 
 
@@ -62,15 +65,37 @@ def take_mid_slice(series: Series, grid: Grid, rois: Sequence[RoiFacts], target:
     if image is None:
         return None
     z_mm, half = _z_mm(item), grid.spacing_mm[0] / 2.0
-    step = max(1, -(-max(image.shape) // MOST_PIXELS))
     origin, spacing = np.asarray(grid.origin_mm[:0:-1]), np.asarray(grid.spacing_mm[:0:-1])
     outlines = [
-        (roi.name, (points - origin) / spacing / step)
-        for roi in rois
-        for z, points in roi.polygons
-        if abs(z - z_mm) <= half
+        (roi.name, (points - origin) / spacing) for roi in rois for z, points in roi.polygons if abs(z - z_mm) <= half
     ]
-    return MidSlice(image[::step, ::step], outlines, float(spacing[1] / spacing[0]), z_mm)
+    row_cut, column_cut = body_cut(image, [points for _, points in outlines])
+    image, first = image[row_cut, column_cut], np.asarray((column_cut.start, row_cut.start))
+    step = max(1, -(-max(image.shape) // MOST_PIXELS))
+    shown = [(name, (points - first) / step) for name, points in outlines]
+    return MidSlice(image[::step, ::step], shown, float(spacing[1] / spacing[0]), z_mm)
+
+
+def body_cut(grey: NDArray[np.uint8], outlines: Sequence[Polygon]) -> tuple[slice, slice]:
+    """Return the rows and columns that hold the body, the largest part that is not dark, and every outline.
+
+    Parameters
+    ----------
+    grey
+        (row, column).
+    outlines
+        (n, 2) each, as column, row.
+    """
+    parts, n_parts = ndimage.label(grey > DARK)
+    sizes = np.bincount(parts.ravel())[1:]
+    if n_parts == 0 or sizes.max() < LEAST_BODY * grey.size:
+        return slice(0, grey.shape[0]), slice(0, grey.shape[1])
+    body = np.argwhere(parts == 1 + int(sizes.argmax()))
+    points = np.concatenate([body, *(np.asarray(outline)[:, ::-1] for outline in outlines)])
+    points = points[np.isfinite(points).all(axis=1)]
+    low = np.maximum(np.floor(points.min(axis=0)).astype(int) - MARGIN_PX, 0)
+    high = np.minimum(np.ceil(points.max(axis=0)).astype(int) + 1 + MARGIN_PX, grey.shape)
+    return slice(int(low[0]), int(high[0])), slice(int(low[1]), int(high[1]))
 
 
 def _z_mm(found: Found) -> float:

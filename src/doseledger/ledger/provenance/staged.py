@@ -62,14 +62,14 @@ class StagedFile:
 def data_in_git(root: Path) -> list[str]:
     """Return the tracked files that the ignore rules name, and those below outs of DVC, whatever became of the rules.
 
-    A file that is staged counts as tracked.
+    A file that is staged counts as tracked. A `.gitignore` that DVC wrote beside an out holds no data.
     """
     listed = ask_git(root, "ls-files", "--cached", "--ignored", "--exclude-standard", "-z") or ""
     if outs := cached_outs(root):
         # `models/*/*` is every model of every cohort, and matches the recipes, which Git keeps.
         own = (f":(exclude){folder}" for folder in PROJECT_FOLDERS)
         listed += ask_git(root, "ls-files", "--cached", "-z", "--", *outs, *own) or ""
-    return sorted({path for path in listed.split("\0") if path})
+    return sorted({path for path in listed.split("\0") if path and Path(path).name != ".gitignore"})
 
 
 def staged_data(root: Path) -> list[StagedFile]:

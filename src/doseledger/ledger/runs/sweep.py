@@ -27,6 +27,9 @@ Value = float | int | str
 Trial = Callable[[str, Mapping[str, Value]], float]
 # So many trials that fail, before any succeeds, are no bad luck.
 MOST_FAILURES = 3
+# A trial gives a sign of life every so many seconds; one that was silent for twice as long
+# was killed, and counts as failed.
+ALIVE_S = 60
 
 
 @dataclass(frozen=True)
@@ -144,8 +147,7 @@ def sweep(search: Search, run: Trial, tell: Tell) -> list[dict[str, Any]]:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     name = search.name
     search.store.mkdir(parents=True, exist_ok=True)
-    storage = f"sqlite:///{(search.store / f'{name}.db').resolve()}"
-    study = optuna.create_study(storage=storage, study_name=name, load_if_exists=True)
+    study = optuna.create_study(storage=_storage(search), study_name=name, load_if_exists=True)
     if (before := study.user_attrs.get("of", search.of)) != search.of:
         raise BadInput(f"the search {name} is of {before}, not of {search.of}; give this one another --name")
     study.set_user_attr("of", search.of)
@@ -171,6 +173,16 @@ def sweep(search: Search, run: Trial, tell: Tell) -> list[dict[str, Any]]:
     done = [one for one in study.get_trials(deepcopy=False) if one.value is not None]
     found = [{"name": f"{name}-{one.number}", "score": one.value, "settings": dict(one.params)} for one in done]
     return sorted(found, key=lambda one: (one["score"], one["name"]))
+
+
+def _storage(search: Search) -> Any:
+    import optuna
+
+    with warnings.catch_warnings():
+        # Optuna calls signs of life experimental.
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        url = f"sqlite:///{(search.store / f'{search.name}.db').resolve()}"
+        return optuna.storages.RDBStorage(url, heartbeat_interval=ALIVE_S)
 
 
 def _sampler(seed: int, number: int) -> Any:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from doseledger.core.errors import BadInput
+from doseledger.core.damage import UNREADABLE
 from doseledger.core.project.layout import LOCK_FILE, PARAMS_FILE, PIPELINE_FILE, Layout, Machine
 from doseledger.core.settings import Settings
 from doseledger.core.text.sheet import as_text, make_table, plural
@@ -23,6 +23,7 @@ from doseledger.ledger.provenance.stages import code_files, cohort_files, model_
 
 # They write the small files that the others depend on: of those is told, not of them.
 WRITERS = ("code", "settings", "model_settings")
+SMALL_FILES = {"reports/code/": "code", "reports/settings/": "settings"}
 # How many commits back a small file is looked for, and how many of its changes are told.
 COMMITS, SHOWN = 50, 6
 GB = 1e9
@@ -139,7 +140,7 @@ def _changes(root: Path, state: StageState, now: Mapping[str, Any]) -> Iterator[
             if before is None:
                 # What it held is in no commit: only that it differs can be told, by the file on disk.
                 if path in state.changed:
-                    yield f"{path}: {state.changed[path]}"
+                    yield f"{_name(path)}: {state.changed[path]}; no commit holds what it was"
             elif before != now[path]:
                 yield from _differences(path, before, now[path])
     for path, how in state.changed.items():
@@ -153,15 +154,22 @@ def _differences(path: str, before: Any, after: Any) -> Iterator[str]:
     """Words on what differs between two versions of a small file."""
     old, new = dict(flatten(before)), dict(flatten(after))
     words = []
-    is_code = path.startswith("reports/code/")
+    name = _name(path)
+    is_code = name == "code"
     for key in sorted(old.keys() | new.keys()):
         if old.get(key) == new.get(key) and (key in old) == (key in new):
             continue
         state = "is new" if key not in old else "is gone" if key not in new else "was edited"
-        words.append(f"code: {key} {state}" if is_code else f"{path}: {key}: {old.get(key)} → {new.get(key)}")
+        change = f"{old.get(key, 'not set')} → {new.get(key, 'not set')}"
+        words.append(f"code: {key} {state}" if is_code else f"{name}: {key}: {change}")
     yield from words[:SHOWN]
     if len(words) > SHOWN:
-        yield f"{path}: and {len(words) - SHOWN} more"
+        yield f"{name}: and {len(words) - SHOWN} more"
+
+
+def _name(path: str) -> str:
+    """What a small file holds, in a word; the path of any other."""
+    return next((word for folder, word in SMALL_FILES.items() if path.startswith(folder)), path)
 
 
 def _content(root: Path, path: str, md5: str) -> Any:
@@ -194,7 +202,7 @@ def _last_seconds(log: Path) -> dict[str, float]:
                 began[entry["n"]] = " ".join(word for word in words if word)
             elif entry.get("status") == "done" and entry.get("began") in began:
                 found[began[entry["began"]]] = float(entry["seconds"])
-    except (BadInput, OSError):
+    except UNREADABLE:
         return {}
     return found
 

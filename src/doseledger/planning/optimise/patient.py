@@ -128,6 +128,10 @@ class OptimiserSettings:
         Steps for the free-fluence bound; 0 for none.
     mu_weight
         Penalty for each monitor unit of a fraction per Gy of the highest prescription in it; 0 for none.
+    edge_weight
+        Penalty for each of these and each mm of the mean step between neighbouring leaves; 0 for none.
+    outline_margin_mm
+        How far leaves may open beyond the targets' outline in beam's-eye view; None for as far as the jaws.
     """
 
     segments_per_arc: int
@@ -137,6 +141,8 @@ class OptimiserSettings:
     n_points: int = 9000
     bound_iterations: int = 0
     mu_weight: float = 0.0
+    edge_weight: float = 0.0
+    outline_margin_mm: float | None = None
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from doseledger.planning.dose.operator import ArcOperator
 from doseledger.planning.machine.feasible import feasible_leaves, feasible_mu
 from doseledger.planning.machine.geometry import gantry_turn_deg
 from doseledger.planning.machine.linac import Machine
+from doseledger.planning.optimise.edge import mean_step_mm
 from doseledger.planning.optimise.objectives import PointObjective, total_value_and_slope
 
 Arcs = tuple[Arc, ...]
@@ -25,6 +26,11 @@ class Problem:
     ----------
     mu_penalty
         Penalty for each monitor unit of a fraction; 0 for none.
+    edge_penalty
+        Penalty for each monitor unit and each mm of the mean step between neighbouring leaves it goes through.
+    outlines
+        For an arc by its name, the least left and the greatest right tips, (control point, bank, pair). Where leaves
+        are too slow to follow, they lie somewhat farther out.
     """
 
     machine: Machine
@@ -32,6 +38,8 @@ class Problem:
     asked: list[PointObjective]
     n_fractions: int
     mu_penalty: float = 0.0
+    edge_penalty: float = 0.0
+    outlines: dict[str, Floats] = field(default_factory=dict)
 
     def dose(self, arcs: Arcs) -> Singles:
         """Return the total dose at the points in Gy."""
@@ -51,6 +59,10 @@ class Problem:
             if self.mu_penalty:
                 value += self.mu_penalty * float(arc.meterset_mu[-1])
                 by_mu = by_mu + self.mu_penalty
+            if self.edge_penalty:
+                more, edge_by_leaf, edge_by_mu = _edge(leaf, arc.segment_mu)
+                value += self.edge_penalty * more
+                by_leaf, by_mu = by_leaf + self.edge_penalty * edge_by_leaf, by_mu + self.edge_penalty * edge_by_mu
             parts += [by_leaf.ravel(), by_mu]
         return value, np.concatenate(parts)
 
@@ -85,6 +97,18 @@ class Problem:
         """Return an arc with the leaves and monitor units that come nearest to the wanted ones."""
         turn = gantry_turn_deg(arc)
         reach = np.array([self.machine.leaf_reach_mm(abs(t)) for t in turn])
+        if arc.name in self.outlines:
+            left, right = self.outlines[arc.name][:, 0], self.outlines[arc.name][:, 1]
+            leaf = np.clip(leaf, left[:, None], right[:, None])
         leaf = feasible_leaves(leaf, arc.jaw_x_mm, reach, self.machine)
         mu = feasible_mu(mu, turn, self.machine)
         return replace(arc, leaf_mm=leaf, meterset_mu=np.concatenate([[0.0], np.cumsum(mu)]))
+
+
+def _edge(leaf_mm: Floats, segment_mu: Floats) -> tuple[float, Floats, Floats]:
+    """Return monitor units times the mean step of the leaves they pass, and its slopes by tips and monitor units."""
+    step, by_leaf = mean_step_mm(leaf_mm)
+    between = 0.5 * (step[1:] + step[:-1])
+    # Each control point has half the monitor units of the segments beside it.
+    mu = 0.5 * (np.append(0.0, segment_mu) + np.append(segment_mu, 0.0))
+    return float(between @ segment_mu), by_leaf * mu[:, None, None], between

@@ -63,10 +63,7 @@ def start_arcs(
 
 def _opened(arc: Arc, target_xyz: Singles, machine: Machine, margin_mm: float, turn: tuple[int, int]) -> Arc:
     """Return an arc with jaws on the target and half apertures."""
-    seen = [
-        turned(beam_frame(arc, angle, machine.source_axis_mm).project(target_xyz), arc.collimator_deg)
-        for angle in arc.gantry_deg
-    ]
+    seen = _seen(arc, target_xyz, machine)
     low = np.min([s.min(axis=0) for s in seen], axis=0) - margin_mm
     high = np.max([s.max(axis=0) for s in seen], axis=0) + margin_mm
     jaw_x = _jaws(low[0], high[0], machine.jaws.x_mm, machine.leaves.max_span_mm, turn)
@@ -74,7 +71,7 @@ def _opened(arc: Arc, target_xyz: Singles, machine: Machine, margin_mm: float, t
     boundary = machine.leaves.boundary_mm
     leaf = np.empty_like(arc.leaf_mm)
     for k, s in enumerate(seen):
-        left, right = _row_extent(s, boundary, jaw_x)
+        left, right = _row_extent(s, boundary, jaw_x, APERTURE_MARGIN_MM)
         width = OPEN_SHARE * (right - left)
         # A triangle wave from 0 to 1 and back; the other arc is half a sweep behind.
         phase = SWEEPS * k / (len(seen) - 1) + turn[0]
@@ -82,6 +79,25 @@ def _opened(arc: Arc, target_xyz: Singles, machine: Machine, margin_mm: float, t
         leaf[k, 0] = left + place * (right - left - width)
         leaf[k, 1] = leaf[k, 0] + width
     return replace(arc, leaf_mm=leaf, jaw_x_mm=jaw_x, jaw_y_mm=jaw_y)
+
+
+def outline_of(arc: Arc, target_xyz: Singles, machine: Machine, margin_mm: float) -> Floats:
+    """Return between which tips each leaf pair sees the target, (control point, bank, pair), with a margin.
+
+    A pair that sees none of it, or none within the jaws, has both at one place.
+    """
+    outline = np.empty_like(arc.leaf_mm)
+    for k, seen_mm in enumerate(_seen(arc, target_xyz, machine)):
+        outline[k] = _row_extent(seen_mm, machine.leaves.boundary_mm, arc.jaw_x_mm, margin_mm)
+    return outline
+
+
+def _seen(arc: Arc, target_xyz: Singles, machine: Machine) -> list[Floats]:
+    """Return the target's points as the leaves see them at each control point, in mm, (n, 2)."""
+    return [
+        turned(beam_frame(arc, angle, machine.source_axis_mm).project(target_xyz), arc.collimator_deg)
+        for angle in arc.gantry_deg
+    ]
 
 
 def _jaws(
@@ -96,7 +112,9 @@ def _jaws(
     return max(limit[0], float(np.ceil(low))), min(limit[1], float(np.floor(high)))
 
 
-def _row_extent(seen_mm: Floats, boundary_mm: Floats, jaw_x_mm: tuple[float, float]) -> tuple[Floats, Floats]:
+def _row_extent(
+    seen_mm: Floats, boundary_mm: Floats, jaw_x_mm: tuple[float, float], margin_mm: float
+) -> tuple[Floats, Floats]:
     """Return where each leaf pair sees the target, left and right with a margin; closed at the middle elsewhere."""
     n = len(boundary_mm) - 1
     row = np.clip(np.searchsorted(boundary_mm, seen_mm[:, 1]) - 1, 0, n - 1)
@@ -105,6 +123,6 @@ def _row_extent(seen_mm: Floats, boundary_mm: Floats, jaw_x_mm: tuple[float, flo
     np.maximum.at(right, row, seen_mm[:, 0])
     middle = float(np.clip(seen_mm[:, 0].mean(), *jaw_x_mm))
     there = right >= left
-    left = np.where(there, np.clip(left - APERTURE_MARGIN_MM, *jaw_x_mm), middle)
-    right = np.where(there, np.clip(right + APERTURE_MARGIN_MM, *jaw_x_mm), middle)
+    left = np.where(there, np.clip(left - margin_mm, *jaw_x_mm), middle)
+    right = np.where(there, np.clip(right + margin_mm, *jaw_x_mm), middle)
     return left, right

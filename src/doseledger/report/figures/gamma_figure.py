@@ -46,9 +46,11 @@ def plot_gamma(compared: ComparedDoses) -> Figure:
     figure, rows, bars = _layout(grid, planes, box)
     for plane, row in zip(planes, rows, strict=True):
         view = View(grid, plane, index, box)
-        for axis, (_, _, volume, colormap, norm) in zip(row, shown, strict=True):
+        # The dose's map is dark where there is little of it, the other two are light.
+        inks = ("#FFFFFF", "#222222", "#222222")
+        for axis, ink, (_, _, volume, colormap, norm) in zip(row, inks, shown, strict=True):
             view.show(axis, np.ma.masked_invalid(view.cut(volume)), cmap=colormap, norm=norm)
-            dress(axis, view, "#222222")
+            dress(axis, view, ink)
         row[0].set_ylabel(f"{plane.name}\n{view.position}")
     for axis, bar, (title, label, _, colormap, norm) in zip(rows[0], bars, shown, strict=True):
         axis.set_title(title)

@@ -33,8 +33,14 @@ class Outlines:
     prediction: Mask
 
 
-def plot_outlines(case: Case, structures: Sequence[Outlines]) -> Figure:
-    """Return axial, coronal and sagittal slices of a case with the outlines of its structures, two to a structure."""
+def plot_outlines(case: Case, structures: Sequence[Outlines], colours: Mapping[str, str]) -> Figure:
+    """Return axial, coronal and sagittal slices of a case with the outlines of its structures, two to a structure.
+
+    Parameters
+    ----------
+    colours
+        Of each structure, as everywhere (`style.structure_colours`).
+    """
     from matplotlib.lines import Line2D
 
     whole = np.logical_or.reduce([one.reference | one.prediction for one in structures])
@@ -54,15 +60,15 @@ def plot_outlines(case: Case, structures: Sequence[Outlines]) -> Figure:
         origin = "upper" if across == 0 else "lower"
         shown = image.take(middle[across], across)
         axis.imshow(shown, cmap="gray", vmin=low, vmax=max(high, low + 1), origin=origin, aspect=row_mm / column_mm)
-        for colour, one in zip(COLOURS * 4, structures, strict=False):
+        for one in structures:
             for mask, style in ((one.reference, "-"), (one.prediction, DASHED)):
                 cut = mask[box].take(middle[across], across)
                 if cut.any() and not cut.all():
-                    lines = axis.contour(cut.astype(float), [0.5], colors=[colour], linewidths=1.6)
+                    lines = axis.contour(cut.astype(float), [0.5], colors=[colours[one.name]], linewidths=1.6)
                     lines.set_linestyle(style)
         axis.set(title=title, xticks=[], yticks=[])
         axis.grid(visible=False)
-    handles = [Line2D([], [], color=c, label=one.name) for c, one in zip(COLOURS * 4, structures, strict=False)]
+    handles = [Line2D([], [], color=colours[one.name], label=one.name) for one in structures]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(4, max(1, len(handles))))
     return figure
 

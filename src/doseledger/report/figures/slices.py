@@ -158,7 +158,8 @@ def dress(axis: Axes, view: View, ink: str) -> None:
         spine.set_color("#BBBBBB")
     x0, x1, y0, y1 = view.extent
     start, level = x0 + 0.03 * (x1 - x0), y0 + 0.06 * (y1 - y0)
-    axis.plot([start, start + SCALE_BAR_MM], [level, level], color=ink, linewidth=2.2, solid_capstyle="butt")
+    ends = [start, start + SCALE_BAR_MM]
+    axis.plot(ends, [level, level], color=ink, linewidth=2.2, solid_capstyle="butt", path_effects=halo)
     axis.set(xlim=(x0, x1), ylim=(y0, y1))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ from doseledger.ledger.runs.facts import RunFacts
 from doseledger.report.blocks import Card, Picture
 from doseledger.report.figures.curves import plot_differences
 from doseledger.report.figures.outlines import Outlines, plot_agreement, plot_outlines
-from doseledger.report.figures.style import saved_png, saved_svg
+from doseledger.report.figures.style import saved_png, saved_svg, structure_colours
 from doseledger.report.model.frame import UNSEEN, common_context, training_picture
 from doseledger.report.page import ReportOutputs, write_report
 from doseledger.report.tables import overlap_tables
@@ -53,9 +54,11 @@ def make_segmentation_report(at: ModelLayout, facts: RunFacts, dpi: int, tell: T
     """Write the report of a segmentation: HTML, PDF, and every figure as PNG, SVG and PDF."""
     context = common_context(at, facts)
     tolerance_mm = float(facts.case_metrics["surface_tolerance_mm"].iloc[0])
+    colours = structure_colours(facts.protocol.structure_names)
+    views = _case_pages(at, facts, colours, dpi, tell)
     context["tables"] |= {
-        "overlap": overlap_tables.overlap_table(facts, tolerance_mm),
-        "volumes": overlap_tables.volumes_table(facts),
+        "overlap": overlap_tables.overlap_table(facts, tolerance_mm, colours),
+        "volumes": overlap_tables.volumes_table(facts, colours),
         "cases": overlap_tables.label_cases_table(facts),
     }
     context |= {
@@ -63,7 +66,8 @@ def make_segmentation_report(at: ModelLayout, facts: RunFacts, dpi: int, tell: T
         "headline": headline_cards(facts, tolerance_mm),
         "headline_note": UNSEEN,
         "figures": {"training": training_picture(facts, at.figures, dpi), **_pictures(facts, at.figures, dpi)},
-        "case_views": _case_pages(at, facts, dpi, tell),
+        "case_views": views,
+        "overview": next((view.figure for view in views if "median" in view.title.lower()), None),
     }
     outputs = ReportOutputs(at.html, at.pdf, at.figures)
     write_report(at.layout.templates, TEMPLATE, context, outputs, tell)
@@ -106,7 +110,7 @@ def _pictures(facts: RunFacts, folder: Path, dpi: int) -> dict[str, Picture]:
     }
 
 
-def _case_pages(at: ModelLayout, facts: RunFacts, dpi: int, tell: Tell) -> list[LabelPage]:
+def _case_pages(at: ModelLayout, facts: RunFacts, colours: Mapping[str, str], dpi: int, tell: Tell) -> list[LabelPage]:
     values = facts.case_metrics.set_index("case_id")[RANKED_BY_OVERLAP]
     errors = {str(name): 1.0 - float(value) for name, value in values.items()}
     chosen = shown_cases(errors)
@@ -115,20 +119,20 @@ def _case_pages(at: ModelLayout, facts: RunFacts, dpi: int, tell: Tell) -> list[
     chosen += [(title, name) for title, name in zip(RUNNERS_UP, worst, strict=False) if name not in known]
     pages = []
     for title, case_id in chosen:
-        figure = draw_labels(at, case_id, at.figures, dpi)
+        figure = draw_labels(at, case_id, colours, at.figures, dpi)
         text = f"Mean Dice of its structures {format_number(1.0 - errors[case_id], 3)}, which cases are ranked by."
         pages.append(LabelPage(title, case_id, text, figure))
         tell(f"drew {case_id} ({title.lower()})")
     return pages
 
 
-def draw_labels(at: ModelLayout, case_id: str, folder: Path, dpi: int) -> Picture:
+def draw_labels(at: ModelLayout, case_id: str, colours: Mapping[str, str], folder: Path, dpi: int) -> Picture:
     """Save a case's slices with outlines under `folder` and return them as a picture for the page."""
     case = Case.load(at.layout.cases / f"{case_id}.npz")
     found = load_labels(at.predictions / f"{case_id}.npz")
     masks = masks_of(found.labels, len(found.structure_names))
     outlines = [Outlines(name, case.mask(name), mask) for name, mask in zip(found.structure_names, masks, strict=True)]
-    uri = saved_png(partial(plot_outlines, case, outlines), folder, f"case_{case_id}", dpi)
+    uri = saved_png(partial(plot_outlines, case, outlines, colours), folder, f"case_{case_id}", dpi)
     caption = (
         f"{case_id}: slices through the structures' middle. Reference solid, prediction dashed. Patient's left is on "
         "the right of axial and coronal slices."

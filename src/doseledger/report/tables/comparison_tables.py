@@ -216,7 +216,7 @@ def goals_table(runs: Sequence[ComparedRun]) -> Table:
         judged = sum(state != "not judged" for state in counts[0])
         kind = "gating" if bool(part["gating"].iloc[0]) else "reported"
         rows.append((goal, kind, judged, *(states.count("met") for states in counts)))
-    columns = ("Goal", "Kind", "#Cases", "#Met by plan", *(f"#Met by {run.label}" for run in runs))
+    columns = ("=Goal", "Kind", "#Cases", "#Met by plan", *(f"#Met by {run.label}" for run in runs))
     return make_table("Clinical goals over the test cases", columns, rows, empty="No clinical goals were evaluated.")
 
 

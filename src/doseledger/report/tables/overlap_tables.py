@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 
-from doseledger.core.text.sheet import MISSING, Table, format_number, make_table
+from doseledger.core.text.sheet import MISSING, Cell, Table, format_number, make_table
 from doseledger.evaluate.overlap import MORE_IS_BETTER
 from doseledger.evaluate.segmentation import RANKED_BY_OVERLAP, structures_of
 from doseledger.ledger.runs.facts import RunFacts
@@ -14,7 +16,7 @@ from doseledger.ledger.runs.facts import RunFacts
 TITLES = {"dice": ("Dice", 3), "iou": ("IoU", 3), "hd95_mm": ("HD95 (mm)", 2), "surface_dice": ("Surface Dice", 3)}
 
 
-def overlap_table(facts: RunFacts, tolerance_mm: float) -> Table:
+def overlap_table(facts: RunFacts, tolerance_mm: float, colours: Mapping[str, str]) -> Table:
     """Return each measure over all structures and of each, over the test cases."""
     rows = []
     for name in ("", *structures_of(facts.case_metrics.columns)):
@@ -29,7 +31,8 @@ def overlap_table(facts: RunFacts, tolerance_mm: float) -> Table:
             interval = MISSING if MISSING in (low, high) else f"{low} to {high}"
             numbers = [format_number(float(value), digits) for value in (known.mean(), known.median(), known.iloc[at])]
             case_id = str(facts.case_metrics.loc[known.index[at], "case_id"])
-            rows.append((name or "all", title, len(known), numbers[0], interval, numbers[1], numbers[2], case_id))
+            structure = Cell(name or "all structures", swatch=colours.get(name, ""))
+            rows.append((structure, title, len(known), numbers[0], interval, numbers[1], numbers[2], case_id))
     columns = ("Structure", "Measure", "#Cases", "#Mean", "#95 % interval", "#Median", "#Worst", "Worst case")
     note = (
         f"Surface Dice at {tolerance_mm:g} mm; HD95 is the 95 % Hausdorff distance. A structure in neither label has "
@@ -39,7 +42,7 @@ def overlap_table(facts: RunFacts, tolerance_mm: float) -> Table:
     return make_table("Overlap of prediction and reference", columns, rows, note=note)
 
 
-def volumes_table(facts: RunFacts) -> Table:
+def volumes_table(facts: RunFacts, colours: Mapping[str, str]) -> Table:
     """Return how the volumes of structures agree."""
     rows = []
     for name in structures_of(facts.case_metrics.columns):
@@ -50,7 +53,8 @@ def volumes_table(facts: RunFacts) -> Table:
             facts.summary.get(f"volume_{key}_{name}") for key in ("bias_cc", "agreement_low_cc", "agreement_high_cc")
         ]
         bias, low, high = (format_number(value, 2, sign=True) for value in said)
-        rows.append((name, format_number(drawn, 2), format_number(found, 2), bias, f"{low} to {high}"))
+        structure = Cell(name, swatch=colours.get(name, ""))
+        rows.append((structure, format_number(drawn, 2), format_number(found, 2), bias, f"{low} to {high}"))
     columns = ("Structure", "#Reference (cc)", "#Prediction (cc)", "#Bias (cc)", "#Limits of agreement (cc)")
     note = "Bias is the mean of prediction − reference; the limits hold 95 % of differences (Bland and Altman 1986)."
     return make_table("Volumes", columns, rows, note=note)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from doseledger.core.errors import BadInput
 from doseledger.core.settings import EvaluateSettings
+from doseledger.core.text.lists import first_of
 from doseledger.core.text.sheet import MISSING, Cell, State, Table, format_number, make_table, plural
 from doseledger.core.text.words import spell_mask, spell_metric
 from doseledger.dosimetry.intervals import bootstrap_interval
@@ -113,7 +114,7 @@ def errors_table(facts: RunFacts, colours: Mapping[str, str]) -> Table:
         values = _numbers(facts.case_metrics[column])
         name = Cell(spell_mask(mask), swatch=colours.get(mask, ""))
         rows.append((name, *_spread(facts, column, values, 2, worst_is_high=True)))
-    columns = ("Mask", "#Cases", "#Mean (Gy)", "#95 % interval", "#Median (Gy)", "#Worst (Gy)", "Worst case")
+    columns = ("=Mask", "#Cases", "#Mean (Gy)", "#95 % interval", "#Median (Gy)", "#Worst (Gy)", "Worst case")
     note = (
         "Mean over the mask's voxels of |prediction − plan|, then over cases. Intervals are bootstraps over patients. "
         "An absent structure has no error."
@@ -131,7 +132,7 @@ def gamma_table(facts: RunFacts, gammas: dict[str, str]) -> Table:
             )
         values = _numbers(facts.case_metrics[column])
         rows.append((criterion, *_spread(facts, column, values, 1, worst_is_high=False)))
-    columns = ("Criterion", "#Cases", "#Mean (%)", "#95 % interval", "#Median (%)", "#Lowest (%)", "Lowest case")
+    columns = ("=Criterion", "#Cases", "#Mean (%)", "#95 % interval", "#Median (%)", "#Lowest (%)", "Lowest case")
     points = int(facts.case_metrics["gamma_points_verified"].sum())
     largest = _worst(_numbers(facts.case_metrics["gamma_largest_difference"]))
     note = "A point passes at γ ≤ 1; the plan is the reference, and the cutoff is of its maximum."
@@ -221,9 +222,8 @@ def goals_sentence(goal_results: pd.DataFrame) -> str:
     others = {case_id: found for case_id, found in alike.items() if found[0] != found[1]}
     counts = {judged for _, judged in alike.values()}
     goals = f"{max(counts)} of {max(counts)} goals" if len(counts) == 1 else "All goals"
-    shown = [f"{case_id} {same} of {judged}" for case_id, (same, judged) in list(others.items())[:SHOWN_OTHERS]]
-    more = f" and {len(others) - SHOWN_OTHERS} more" if len(others) > SHOWN_OTHERS else ""
-    rest = f"; in {', in '.join(shown)}{more}" if others else ""
+    shown = [f"{case_id} {same} of {judged}" for case_id, (same, judged) in others.items()]
+    rest = f"; in {first_of(shown, SHOWN_OTHERS, ', in ')}" if others else ""
     return f"{goals} judged alike in {len(alike) - len(others)} of {plural(len(alike), 'patient')}{rest}."
 
 
@@ -245,7 +245,7 @@ def goals_table(goal_results: pd.DataFrame, colours: Mapping[str, str]) -> Table
                 Cell(f"{agree} of {len(judged)}", "" if agree == len(judged) else "warn"),
             )
         )
-    columns = ("Goal", "Kind", "#Cases", "#Met by plan", "#Met by prediction", "#Same verdict")
+    columns = ("=Goal", "Kind", "#Cases", "#Met by plan", "#Met by prediction", "#Same verdict")
     note = (
         "In brackets: missed, but within the acceptable limit. Where the verdicts differ, a planner who trusted the "
         "prediction would have been misled."
@@ -273,7 +273,7 @@ STATE_OF: dict[str, State] = {"met": "good", "acceptable": "warn", "missed": "ba
 
 def goals_of_cases_table(goal_results: pd.DataFrame, colours: Mapping[str, str], cases: Sequence[str]) -> Table:
     """Return what plan and prediction of single cases give for each goal; what is not met says so."""
-    columns: list[str] = ["Goal"]
+    columns: list[str] = ["=Goal"]
     rows: dict[str, dict[str, Any]] = {}
     for case_id in cases:
         columns += [f"#{case_id}, plan", f"#{case_id}, prediction"]
