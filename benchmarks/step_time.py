@@ -1,13 +1,15 @@
 """A training step of ours, patches and all, against a plain monai pipeline with the same network: CPU seconds, ratio.
 
     python benchmarks/step_time.py [--cases FOLDER] [--model dose_unet] [--steps N]
+    python benchmarks/step_time.py --cases FOLDER --patch case --precision bf16-mixed
 
 FOLDER holds cases as ingest writes them; without it one synthetic case of a clinic's size is made. Both sides have the
 same network, patch, batch, optimiser and clipping, on the same voxels, with no loader processes, and one thread where
 they run on a CPU. The plain pipeline is what monai's tutorials write: CacheDataset, which holds every case in memory as
 float32, RandCropByPosNegLabeld, RandFlipd, RandShiftIntensityd, a masked L1 loss and a loop. Ours is what
 `doseledger train` runs: memory-mapped patches, the recipe's own loss, Lightning's Trainer, without the end of an epoch.
-They take turns, so that whatever else the machine does falls on both; the first step of each turn is not counted.
+They take turns, so that whatever else the machine does falls on both; the first step of each turn is not counted. The
+network stands by itself, without physics maps. Whole cases (`--patch case`) are ours alone.
 """
 
 from __future__ import annotations
@@ -28,11 +30,11 @@ from loader import make_case
 from shipped import shipped_dose_recipe
 
 from doseledger.core.files import sha256_of_file
-from doseledger.learn.data.inputs import CaseFile, InputSpec, OpenCase, open_case, spec_of, whole_box
-from doseledger.learn.data.patches import PatchDataset, patch_loader, read_sample
+from doseledger.learn.data.inputs import CaseFile, InputSpec, OpenCase, open_case, spec_of
+from doseledger.learn.data.patches import PatchDataset, patch_loader, read_sample, seen_box
 from doseledger.learn.families.dose import DoseTask
 from doseledger.learn.networks.with_prior import dose_network
-from doseledger.learn.recipes.dose import Recipe
+from doseledger.learn.recipes.dose import Recipe, patch_text
 from doseledger.learn.training.optimiser import build_optimiser
 from doseledger.learn.training.train import quiet_lightning
 
@@ -89,7 +91,7 @@ def cached(cases: list[OpenCase], spec: InputSpec, recipe: Recipe) -> Any:
 
     items = []
     for case in cases:
-        sample = read_sample(case, spec, whole_box(case, recipe.sampling.patch_zyx))
+        sample = read_sample(case, spec, seen_box(case, recipe))
         targets = [spec.structure_names.index(name) for name in spec.target_names]
         items.append(
             {
@@ -143,21 +145,24 @@ def compare(cases: list[OpenCase], recipe: Recipe, n_steps: int) -> None:
     """Print the table."""
     spec = spec_of(cases, recipe.inputs)
     before = psutil.Process().memory_info().rss
-    dataset = cached(cases, spec, recipe)
+    whole = recipe.sampling.patch_zyx == "case"
+    dataset = None if whole else cached(cases, spec, recipe)
     held_gb = (psutil.Process().memory_info().rss - before) / 1e9
     ours: list[tuple[float, float]] = []
     plain: list[tuple[float, float]] = []
     for turn in range(TURNS):
         ours += our_steps(cases, spec, recipe, n_steps, turn)
-        plain += plain_steps(dataset, spec, recipe, n_steps)
+        plain += [] if whole else plain_steps(dataset, spec, recipe, n_steps)
     sampling = recipe.sampling
-    patches = f"patches of {list(sampling.patch_zyx)}, {sampling.batch_size} at a time"
-    print(f"{recipe.network.name}, {patches}; {len(cases)} cases")
+    patches = f"patches of {patch_text(sampling.patch_zyx)}, {sampling.batch_size} at a time"
+    print(f"{recipe.network.name}, {patches}, {recipe.fit.precision}; {len(cases)} cases")
     print(f"{'':28s}{'CPU s a step':>14s}{'wall s a step':>15s}   (medians of {len(ours)} steps each)")
-    rows = {"ours": ours, "plain monai loop": plain}
+    rows = {"ours": ours, **({} if whole else {"plain monai loop": plain})}
     medians = {name: np.median(np.array(steps), axis=0) for name, steps in rows.items()}
     for name, (cpu_s, wall_s) in medians.items():
         print(f"{name:28s}{cpu_s:14.3f}{wall_s:15.3f}")
+    if whole:
+        return
     ratio = medians["ours"] / medians["plain monai loop"]
     print(f"{'ours / plain':28s}{ratio[0]:14.2f}{ratio[1]:15.2f}")
     print(
@@ -170,9 +175,23 @@ def main() -> None:
     parser.add_argument("--cases", type=Path, help="folder of cases as ingest writes them")
     parser.add_argument("--model", default="dose_unet", help="a block of params.yaml or models/recipes")
     parser.add_argument("--steps", type=int, default=3, help="steps a turn")
+    parser.add_argument("--patch", nargs="+", help="three numbers, or case; the model's own")
+    parser.add_argument("--batch", type=int, help="patches at a time; the model's own")
+    parser.add_argument("--precision", help="32-true or bf16-mixed; the model's own")
     arguments = parser.parse_args()
-    loader, sampling = {"workers": 0, "persistent": False}, {"patches_per_case": 2 * (arguments.steps + 1)}
-    recipe = shipped_dose_recipe(arguments.model, {"loader": loader, "sampling": sampling})
+    sampling: dict[str, Any] = {"patches_per_case": 2 * (arguments.steps + 1)}
+    if arguments.patch:
+        sampling["patch_zyx"] = "case" if arguments.patch == ["case"] else [int(size) for size in arguments.patch]
+    if arguments.batch:
+        sampling["batch_size"] = arguments.batch
+    changes = {
+        "loader": {"workers": 0, "persistent": False},
+        "sampling": sampling,
+        "inputs": {"physics": []},
+        "prior": "none",
+        "fit": {"precision": arguments.precision} if arguments.precision else {},
+    }
+    recipe = shipped_dose_recipe(arguments.model, changes)
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", message=".*no `val_dataloader`.*")
     with tempfile.TemporaryDirectory() as name:

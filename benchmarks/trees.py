@@ -1,4 +1,4 @@
-"""Boosted trees on OpenKBP, step by step: maps, context, a second stage, projection.
+"""Dose models on OpenKBP, step by step: trees, maps, context, a second stage, projection, a network.
 
     python benchmarks/openkbp_cases.py DATA LOW
     python benchmarks/trees.py LOW [--rows prior trees physics] [--part test] [--voxels 4000]
@@ -6,7 +6,9 @@
 LOW gets `physics/` (the maps, from CT and contours) and a run a row. Dose and DVH score in Gy over the patients of
 one part of the splits: `val`, the default, holds 20 of the training patients, on which recipes are chosen; beside it a
 95 % interval over patients, and both scores less the row before's, patient by patient. Each row is a process of its
-own, whose CPU seconds and peak memory are told. `projection` is the row before it, projected onto the beams' doses.
+own, whose CPU seconds and peak memory are told. `network` is `models/recipes/dose_unet_beams.yaml`, the mean of
+`--seeds` of them; `both` the mean of its dose and that of `--with`, which must be there. `projection` is the row before
+it, projected onto the beams' doses: it may be named more than once.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import resource
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -25,11 +27,12 @@ import numpy as np
 import pandas as pd
 import torch
 from openkbp_cases import PROTOCOL
-from shipped import shipped_recipe
+from shipped import PROJECT, shipped_recipe
 
 from doseledger.core.case import Case
 from doseledger.core.pool.cluster import local
 from doseledger.core.project.protocol import Beams, load_protocol
+from doseledger.core.settings import load_settings
 from doseledger.core.types import GyArray
 from doseledger.dosimetry.openkbp_scores import PatientScore, combine_scores, score_patient
 from doseledger.ingest.physics import fields_of, make_cohort_physics
@@ -51,6 +54,8 @@ from doseledger.planning.fields.maps import nearest_dose
 
 Predict = Callable[[OpenCase], GyArray]
 
+# Seed, fold, repeat, verdict and provenance of a run.
+RUN: tuple[Any, ...] = (1, 0, 0, {"ok": True}, {})
 # Changes of `boosting` by row, with maps but for the first; as few folds as a row takes, as none is
 # scored by its training cases.
 PLAIN: dict[str, Any] = {"context_mm": [], "folds": 2}
@@ -60,17 +65,29 @@ TREES: dict[str, dict[str, Any]] = {
     "context": {"folds": 2},
     "second": {"folds": 3, "stages": 2},
 }
-ROWS = ("prior", *TREES, "projection")
+ROWS = ("prior", *TREES, "network", "both", "projection")
+NETWORK = "dose_unet_beams"
 HEAD = "| | dose | DVH | dose less | DVH less | training, CPU s | CPU s a patient | peak GiB |\n" + "|---" * 8 + "|"
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Cases, the part that is scored, voxels drawn of a training case; what all rows share."""
+    """Cases, the part that is scored, voxels drawn of a training case; what all rows share.
+
+    Parameters
+    ----------
+    epochs, seeds
+        Of networks; 0 epochs: as shipped.
+    trees
+        The row whose dose `both` has half of.
+    """
 
     low: Path
     part: str
     voxels: int
+    epochs: int = 0
+    seeds: int = 1
+    trees: str = "second"
 
     @property
     def beams(self) -> Beams:
@@ -100,7 +117,7 @@ def measure(bench: Bench, row: str, before: str) -> Measured:
     """Return what a row says, after training its model; `before` is the row whose doses a projection projects."""
     began = time.process_time()
     projects = row == "projection"
-    predict = fit_mean(bench) if "prior" in (row, before if projects else "") else fit_trees(bench, row, before)
+    predict = predict_of(bench, before if projects else row, trains=not projects)
     told, between = [], time.process_time()
     for file in bench.files(bench.part):
         case, dose_gy = Case.load(file.path), predict(open_case(file))
@@ -116,18 +133,33 @@ def score_case(case: Case, dose_gy: GyArray) -> PatientScore:
     return score_patient(case.dose_gy, inside, masks, case.valid_dose, float(np.prod(case.grid.spacing_mm)))
 
 
-def fit_trees(bench: Bench, row: str, before: str) -> Predict:
-    """Return a row's trees, or those of the row before a projection."""
-    name = before if row == "projection" else row
-    maps = [] if name == "trees" else list(bench.beams.maps)
-    boosting = {"voxels_per_case": bench.voxels, **TREES[name]}
-    recipe = shipped_recipe("dose_trees", {"inputs": {"physics": maps}, "boosting": boosting})
-    if row != "projection":
-        run = TrainingRun("dose_trees", recipe, 1.0, 1, 0, 0, {"ok": True}, {}, make_family(recipe, None))
-        low = bench.low
-        places = Places(low / "cases", low / "splits.csv", low / name, low / "resume", low / "physics")
-        train(run, places, fresh=True, tell=print)
-    predictor = open_predictor(bench.low / name / "checkpoints/best.ckpt", recipe)
+def predict_of(bench: Bench, row: str, *, trains: bool) -> Predict:
+    """Return a row's model, trained now or before."""
+    if row == "prior":
+        return fit_mean(bench)
+    if row == "both":
+        parts = [predict_of(bench, name, trains=False) for name in (bench.trees, "network")]
+        return lambda case: np.mean([part(case) for part in parts], axis=0, dtype=np.float32)
+    if row in TREES:
+        maps = [] if row == "trees" else list(bench.beams.maps)
+        boosting = {"voxels_per_case": bench.voxels, **TREES[row]}
+        recipe = shipped_recipe("dose_trees", {"inputs": {"physics": maps}, "boosting": boosting})
+        return _model(bench, row, TrainingRun("dose_trees", recipe, 1.0, *RUN, make_family(recipe, None)), trains)
+    fit = {"max_epochs": bench.epochs, "validate_every": max(1, bench.epochs // 6)} if bench.epochs else {}
+    recipe = shipped_recipe(NETWORK, {"fit": fit, "predict": {"project": False}})
+    run = TrainingRun(NETWORK, recipe, load_settings(PROJECT.params).lr, *RUN, make_family(recipe, None))
+    seeds = range(1, bench.seeds + 1)
+    models = [_model(bench, f"{row}{seed}", replace(run, seed=seed), trains) for seed in seeds]
+    return lambda case: np.mean([model(case) for model in models], axis=0, dtype=np.float32)
+
+
+def _model(bench: Bench, name: str, run: TrainingRun, trains: bool) -> Predict:
+    """Return a run's model, in a folder of its name; a training that was interrupted goes on."""
+    low = bench.low
+    if trains:
+        places = Places(low / "cases", low / "splits.csv", low / name, low / "resume" / name, low / "physics")
+        train(run, places, fresh=False, tell=print)
+    predictor = open_predictor(low / name / "checkpoints/best.ckpt", run.recipe)
     return lambda case: predictor.predict(case)["dose_gy"]
 
 
@@ -181,8 +213,11 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1, help="processes that make maps")
     parser.add_argument("--voxels", type=int, default=8000, help="voxels drawn of a training patient")
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS)
+    parser.add_argument("--epochs", type=int, default=0, help="of the network; as its recipe has them")
+    parser.add_argument("--seeds", type=int, default=1, help="networks whose doses are averaged")
+    parser.add_argument("--with", dest="trees", default="second", choices=tuple(TREES), help="the other half of `both`")
     args = parser.parse_args()
-    bench = Bench(args.low, args.part, args.voxels)
+    bench = Bench(args.low, args.part, args.voxels, args.epochs, args.seeds, args.trees)
     if args.rows[0] == "projection":
         parser.error("--rows: projection projects the row before it, name that first")
     make_cohort_physics(args.low / "cases", bench.beams, args.low / "physics", scale=local(args.workers), tell=print)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import shutil
@@ -233,3 +234,45 @@ def test_json_stands_alone_on_stdout(shared_data: Path, repository: Path, tmp_pa
     assert [(row["case"], row["state"]) for row in told.pop("cases")] == [("becker", "converted")]
     assert told == {"converted": 1, "reused": 0, "skipped": 0, "failed": 0}
     assert "[1/1] becker" in done.stderr
+
+
+def _options_left_alone(path: Path) -> list[str]:
+    """Parameters of commands that nothing in their body reads."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef) and any("app.command" in ast.unparse(one) for one in node.decorator_list):
+            read = {name.id for line in node.body for name in ast.walk(line) if isinstance(name, ast.Name)}
+            given = [one.arg for one in (*node.args.args, *node.args.kwonlyargs)]
+            found += [f"{path.name}: {node.name} {name}" for name in given if name not in read]
+    return found
+
+
+def test_each_option_of_a_command_is_passed_on(repository: Path) -> None:
+    paths = sorted((repository / "src/doseledger/cli").rglob("*.py"))
+    assert [line for path in paths for line in _options_left_alone(path)] == []
+
+
+DEFAULTS = {
+    "recipe suggest --name": "seg_suggested", "survey --pictures": True, "ingest --link": "references",
+    "drill --cases": 3, "drill --seed": 20250801, "check stack --region": "both", "check stack --seed": 20250801,
+    "check metadata --seed": 20250801, "predict --part": "test", "evaluate --part": "test",
+    "dose gamma --percent": 3.0, "dose gamma --mm": 3.0, "dose gamma --cutoff": 10.0, "dose gamma --interp": 10,
+    "dose gamma --max-gamma": 2.0, "dose gamma --engine": "auto", "dose recompute --limit-gy": 0.01,
+    "compare --seed": 20250101, "pool --seed": 20250101, "deliver dose --bits": 16, "deliver dose --page": True,
+    "report-compare --dvh": True, "runs check --recompute": "0", "runs archive --examples": 3,
+    "runs list --form": "table", "runs compare --form": "table", "sweep --name": "sweep", "sweep --trials": 20,
+    "sweep --seed": 1, "verify --root": Path("."),
+}  # fmt: skip
+
+
+def test_what_is_done_where_nobody_asks_for_another_thing() -> None:
+    found = {}
+    for words in ALL:
+        command: Any = typer.main.get_command(app)
+        for word in words:
+            command = command.commands[word]
+        for option in command.params:
+            name = f"{' '.join(words)} --{option.name.replace('_', '-')}"
+            if option.default not in (None, False, "") and not getattr(command, "hidden", False):
+                found[name] = option.default
+    assert found == DEFAULTS

@@ -13,14 +13,16 @@ import numpy as np
 import pytest
 
 from doseledger.core.case import Case, map_member, read_meta, write_npz
-from doseledger.core.damage import MOST_SHOWN, describe, refuse_bomb
+from doseledger.core.damage import MOST_SHOWN, check_zip, describe, refuse_bomb
 from doseledger.core.errors import MOST_CHARACTERS, BadCase, BadInput
 from doseledger.core.files import read_json, read_yaml
 from doseledger.core.grid import Grid
 from doseledger.core.npz import open_npz
 from doseledger.core.schema import Block, load_block
 from doseledger.core.tables import CASES, read_frame, read_table
+from doseledger.dicom.files.members import read_members
 from doseledger.evaluate.predictions import load_prediction, read_seen
+from doseledger.gates.drift.stacks import read_stack
 from doseledger.gates.model import training
 from doseledger.ledger.runs.listing.rows import _checkpoint
 from doseledger.ledger.runs.training_check import read_history
@@ -254,3 +256,55 @@ def test_a_message_without_end_is_cut() -> None:
         assert str(error).endswith("9…")
         assert str(pickle.loads(pickle.dumps(error))) == str(error)
     assert str(BadInput("as it is")) == "as it is"
+
+
+def zipped(path: Path, n: int, method: int, *, streamed: bool) -> Path:
+    """A zip of so many members; a stream that can't go back has a descriptor after each."""
+    whole = io.BytesIO()
+    if streamed:
+        whole.seekable = lambda: False  # type: ignore[method-assign]
+    with zipfile.ZipFile(whole, "w", method) as archive:
+        for number in range(n):
+            with archive.open(f"{number}.dcm", "w", force_zip64=number % 2 == 0) as member:
+                member.write(bytes([number]) * 300)
+    path.write_bytes(whole.getvalue())
+    return path
+
+
+def without_its_last(content: bytes) -> bytes:
+    """A zip in whose list the comment of the last member but one, by one byte, is as long as the last one's entry."""
+    last = content.rindex(b"PK\1\2")
+    before = content.rindex(b"PK\1\2", 0, last)
+    length = content.rindex(b"PK\5\6") - last
+    return content[: before + 32] + length.to_bytes(2, "little") + content[before + 34 :]
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2])
+def test_a_zip_whose_list_leaves_out_a_member_is_refused(method: int, streamed: bool, tmp_path: Path) -> None:
+    path = zipped(tmp_path / "case_1.zip", 4, method, streamed=streamed)
+    assert len(list(read_members(path))) == 4
+    path.write_bytes(without_its_last(path.read_bytes()))
+    with zipfile.ZipFile(path) as archive:
+        assert archive.namelist() == ["0.dcm", "1.dcm", "2.dcm"]
+        with pytest.raises(BadInput, match=r"a\.zip: its list of members leaves out \d+ bytes that it holds"):
+            check_zip(archive, "a.zip")
+    with pytest.raises(BadCase, match=r"case_1\.zip: its list of members leaves out"):
+        list(read_members(path))
+
+
+def test_a_zip_without_members_or_behind_other_bytes_is_whole(tmp_path: Path) -> None:
+    for n, before in ((0, b""), (3, b"#!/bin/sh\n")):
+        path = zipped(tmp_path / f"{n}.zip", n, zipfile.ZIP_STORED, streamed=False)
+        path.write_bytes(before + path.read_bytes())
+        with zipfile.ZipFile(path) as archive:
+            check_zip(archive, path.name)
+
+
+def test_an_array_that_may_be_absent_is_not_lost_unseen(tmp_path: Path) -> None:
+    path = tmp_path / "stack.npz"
+    write_npz(path, {"images": np.ones((4, 3, 3)), "labels": np.arange(4) % 2, "groups": np.arange(4)})
+    assert read_stack(path).groups is not None
+    path.write_bytes(without_its_last(path.read_bytes()))
+    with pytest.raises(BadInput, match=r"stack\.npz: its list of members leaves out"):
+        read_stack(path)

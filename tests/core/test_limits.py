@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -113,3 +115,11 @@ def test_an_arrays_name_has_at_most_255_characters(n: int, is_taken: bool, tmp_p
         return
     with pytest.raises(BadInput, match="has 256 characters, wanted at most 255"):
         array_heads(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize(("spacing_mm", "is_taken"), [
+    (1e-6, True), (0.9e-6, False), (1e-308, False), (0.0, False), (-1.0, False), (math.nan, False), (math.inf, False),
+])  # fmt: skip
+def test_voxels_of_a_grid_are_a_millionth_of_a_mm_apart_at_the_least(spacing_mm: float, is_taken: bool) -> None:
+    with nullcontext() if is_taken else pytest.raises(BadInput, match="needs three positive spacings in mm"):
+        Grid((1, 1, 1), (1.0, spacing_mm, 1.0), (0.0, 0.0, 0.0))

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from pydicom import Dataset
-from pydicom.uid import RTStructureSetStorage
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import RLELossless, RTStructureSetStorage
 
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.plan import Arc, Plan
 from doseledger.core.project.protocol import Phi
 from doseledger.dicom.files.members import check_size
 from doseledger.dicom.geometry import Planes, even_step_mm, read_orientation, to_lps
+from doseledger.dicom.pixels import read_pixels
 from doseledger.dicom.plan.beams import _is_helix
 from doseledger.dicom.plan.brachy import _channel_faults
 from doseledger.dicom.plan.check import MachineLimits, check_rtplan
@@ -26,7 +29,7 @@ from doseledger.dicom.plan.read import _jaws, read_plan
 from doseledger.dicom.privacy.deidentify import Pseudonymiser
 from doseledger.dicom.read_dose import read_dose
 from doseledger.dicom.read_image import _scaled
-from doseledger.dicom.read_structures import Roi, read_contours
+from doseledger.dicom.read_structures import Roi, read_contours, slab_thickness_mm
 from doseledger.dicom.write.objects import Study, make_uid
 from doseledger.dicom.write.plan import BeamDevice, make_plan
 
@@ -335,3 +338,59 @@ def test_whole_steps_stay_integers_up_to_a_shift_of_a_million(intercept: float, 
 
 def test_a_beam_without_jaws_is_open_to_20_cm() -> None:
     np.testing.assert_array_equal(_jaws([{"devices": {}}], ("ASYMX", "X"), "beam 1", "case_1"), [[-200.0, 200.0]])
+
+
+class Numbers:
+    """So many numbers, of which three are given: what a file of millions says without the millions."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __iter__(self) -> Iterator[float]:
+        return iter((0.0, 0.0, 3.0))
+
+
+@pytest.mark.parametrize(("n", "is_taken"), [(15_000_000, True), (15_000_001, False)])
+def test_a_roi_has_five_million_points(n: int, is_taken: bool) -> None:
+    data = SimpleNamespace(value=Numbers(n))
+    item: Any = SimpleNamespace(get_item=lambda keyword: data, get=lambda keyword: "CLOSED_PLANAR")
+    with nullcontext() if is_taken else pytest.raises(BadCase, match="PTV has more than 5000000 points"):
+        assert read_contours(Roi(1, "PTV", "PTV", "", [item]), "case_1").n_ignored == 1
+
+
+@pytest.mark.parametrize(("n", "is_taken"), [(50_000, True), (50_001, False)])
+def test_a_roi_has_fifty_thousand_contours(n: int, is_taken: bool) -> None:
+    roi = Roi(1, "PTV", "PTV", "", [Dataset()] * n)
+    with nullcontext() if is_taken else pytest.raises(BadCase, match="PTV has 50001 contours, wanted at most 50000"):
+        assert read_contours(roi, "case_1").n_ignored == n
+
+
+@pytest.mark.parametrize(
+    ("thick_mm", "is_told"), [("3", True), ("9999", True), ("10000", False), ("0", False), ("-1", False), ("x", False)]
+)
+def test_a_slab_is_thinner_than_ten_metres(thick_mm: str, is_told: bool) -> None:
+    item: Any = {"ContourSlabThickness": thick_mm}
+    assert slab_thickness_mm(Roi(1, "PTV", "PTV", "", [item])) == (float(thick_mm) if is_told else None)
+
+
+@pytest.mark.parametrize(("spread_mm", "is_axial"), [(0.1, True), (0.102, False)])
+def test_a_contour_lies_in_a_plane_to_the_tenth_of_a_mm(spread_mm: float, is_axial: bool, factory: ModuleType) -> None:
+    item = factory.make_contour(3.0, np.array([[0.0, 0.0], [10.0, 0.0], [10.0, 10.0]]))
+    item.ContourData = [0, 0, 3, 10, 0, 3, 10, 10, f"{3 + spread_mm:g}"]
+    with nullcontext() if is_axial else pytest.raises(BadCase, match=r"spans 0\.10 mm in z, wanted axial planes"):
+        read_contours(Roi(1, "PTV", "PTV", "", [item]), "case_1")
+
+
+@pytest.mark.parametrize(("n_bytes", "is_decoded"), [(1024, True), (1023, False)])
+def test_run_lengths_grow_64_times_at_most(n_bytes: int, is_decoded: bool, factory: ModuleType) -> None:
+    item = copy.deepcopy(factory.make_patient().ct[0])
+    item.Rows, item.Columns = 128, 256
+    item.file_meta = FileMetaDataset()
+    item.file_meta.TransferSyntaxUID = RLELossless
+    item.PixelData = b"\0" * n_bytes
+    words = "can't be decoded" if is_decoded else "too few for 65536 bytes of pixels"
+    with pytest.raises(BadInput, match=words):
+        read_pixels(item)

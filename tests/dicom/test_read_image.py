@@ -7,7 +7,7 @@ import pytest
 
 from doseledger.core.errors import BadCase
 from doseledger.core.grid import Grid
-from doseledger.dicom.read_image import read_image, read_scanner
+from doseledger.dicom.read_image import _odd_ones, read_image, read_scanner
 from doseledger.dicom.source import lenient
 
 SPACING, ORIGIN = (3.0, 2.5, 2.0), (-10.0, -20.0, 5.0)
@@ -168,3 +168,14 @@ def test_pixels_that_cannot_be_decoded_name_the_transfer_syntax(factory, volume)
     slices[2].PixelData = slices[2].PixelData[:-10]
     with pytest.raises(BadCase, match=r"pixels \(Explicit VR Little Endian\) can't be decoded"):
         read_image(slices, "case_1")
+
+
+@pytest.mark.parametrize(("said", "note"), [
+    ("aaa", []), ("aab", ["2 of 3 slices have a, but b in 2.dcm"]),
+    ("aaabc", ["3 of 5 slices have a, but b, c in 3.dcm, 4.dcm"]),
+    ("aaacb", ["3 of 5 slices have a, but b, c in 3.dcm, 4.dcm"]),
+    ("aaabcd", ["3 of 6 slices differ from a"]),
+    ("aaaaabbbb", ["5 of 9 slices have a, but b in 5.dcm, 6.dcm, 7.dcm, 1 more"]),
+])  # fmt: skip
+def test_slices_that_say_otherwise_than_most_are_told(said: str, note: list[str]) -> None:
+    assert _odd_ones(list(said), [f"{k}.dcm" for k in range(len(said))]) == note

@@ -246,6 +246,8 @@ def test_a_suite_that_ships_asks_for_what_every_case_must_have(cohort: str, repo
     [
         ({"type": "x", "kwargs": {}}, "expectation 0: wanted kwargs, meta, severity, type"),
         (expectation(severity="bad"), "severity 'bad', wanted one of critical"),
+        (expectation(severity=["info"]), "severity \\['info'\\], wanted one of critical"),
+        (expectation(meta=["volume"]), "needs its reason in meta.notes"),
         (expectation(meta={"gate": "volume"}), "needs its reason in meta.notes"),
     ],
 )

@@ -96,14 +96,16 @@ def test_a_case_whose_meta_holds_no_number_is_a_bad_case_and_no_crash(
 
 
 @pytest.mark.parametrize(
-    ("spacing_mm", "is_taken"), [("100.0", True), ("100.1", False), ("109", False), ("1e-9", True)]
-)
-def test_an_openkbp_voxel_has_at_most_100_mm(spacing_mm: str, is_taken: bool) -> None:
+    ("spacing_mm", "is_taken"),
+    [("100.0", True), ("100.1", False), ("109", False), ("0.01", True), ("0.0099", False), ("1e-308", False),
+     ("0", False), ("nan", False)],
+)  # fmt: skip
+def test_an_openkbp_voxel_has_a_hundredth_of_a_mm_to_100_mm(spacing_mm: str, is_taken: bool) -> None:
     content = f"3.5\n{spacing_mm}\n2.5\n".encode()
     if is_taken:
         assert _read_spacing(content, "pt_1") == (2.5, 3.5, float(spacing_mm))
         return
-    with pytest.raises(BadCase, match="wanted three positive sizes of at most 100 mm"):
+    with pytest.raises(BadCase, match=r"wanted three sizes of 0\.01 to 100 mm"):
         _read_spacing(content, "pt_1")
 
 

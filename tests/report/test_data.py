@@ -123,7 +123,7 @@ def test_the_page_holds_the_cohort_leads_to_the_gates_pages_and_is_the_same_agai
         assert str(needed) in text, needed
     loaded = [Case.load(layout.cases / f"{case_id}.npz") for case_id in cases["case_id"]]
     volumes = [case.mask("PTV70").sum() * case.grid.voxel_volume_cc for case in loaded]
-    row = re.search(r"<td>PTV70 volume \(cc\)</td>(.*?)</tr>", text)
+    row = re.search(r"<td class=\"long\">PTV70 volume \(cc\)</td>(.*?)</tr>", text)
     assert row is not None
     cells = re.findall(r">([^<]*)</td>", row[1])
     assert cells[:3] == ["8", f"{np.median(volumes):.4g}", f"{min(volumes):.4g} to {max(volumes):.4g}"]

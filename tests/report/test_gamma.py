@@ -22,6 +22,8 @@ from doseledger.dicom.write.objects import Study, make_uid, to_bytes
 from doseledger.dicom.write.volumes import make_dose
 from doseledger.dosimetry.gamma.criteria import GammaCriteria
 from doseledger.evaluate.files.gamma import compare_doses, require_rtdose, write_gamma_map
+from doseledger.report.figures.gamma_figure import plot_gamma
+from doseledger.report.figures.style import house_style
 
 GRID = Grid((6, 9, 12), (3.0, 2.5, 2.5), (-40.0, 12.5, -31.25))
 CRITERIA = GammaCriteria(3, 3, 10, local=False, interp_fraction=5, max_gamma=2.0)
@@ -147,3 +149,12 @@ def test_two_planes_have_a_page_of_one_row(tmp_path: Path, repository: Path) -> 
     context = gamma_context(compared, files, 60)
     assert context["slices"].uri.startswith("data:image/png")
     assert context["levels"].rows
+
+
+def test_the_scale_bar_is_light_on_the_dose_and_dark_on_the_light_maps(doses: tuple[Path, Path]) -> None:
+    compared = compare_doses(*doses, CRITERIA, engine="sampled", verify=0)
+    with house_style():
+        figure = plot_gamma(compared)
+    inks = [axis.lines[-1].get_color() for axis in figure.axes if axis.lines]
+    assert inks[:3] == ["#FFFFFF", "#222222", "#222222"]
+    assert set(inks) == {"#FFFFFF", "#222222"}

@@ -11,6 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from doseledger.core.errors import BadInput, DoseledgerError, cut
 
@@ -30,6 +31,8 @@ UNREADABLE: tuple[type[Exception], ...] = (BadInput, *DAMAGED)
 # made to fill the memory (deflate reaches 1032).
 MOST_GROWTH = 100
 ALWAYS_ALLOWED_BYTES = 1 << 28
+# PKWARE's APPNOTE 4.3: a member is a header of 30 bytes, name, extra field, content, and a descriptor of at most 24.
+HEADER_BYTES, LENGTHS_AT, MOST_DESCRIPTOR_BYTES = 30, 26, 24
 # So much of an error's text, or of a wrong value, is shown.
 MOST_SHOWN = 200
 
@@ -76,3 +79,35 @@ def refuse_bomb(unpacked_bytes: int, packed_bytes: int, where: str) -> None:
             f"{where}: {packed_bytes} bytes would unpack to {unpacked_bytes}, more than {MOST_GROWTH} times as many; "
             "it looks made to fill the memory, pack it again"
         )
+
+
+def check_zip(archive: zipfile.ZipFile, where: str) -> None:
+    """Refuse a zip that says it unpacks to far more than it holds, or holds what its list of members does not name.
+
+    Raises
+    ------
+    BadInput
+        Naming the zip.
+
+    Notes
+    -----
+    One wrong byte of the list can take members out of it, and nothing else of a zip says that they were there.
+    """
+    members = sorted(archive.infolist(), key=lambda info: info.header_offset)
+    refuse_bomb(sum(info.file_size for info in members), Path(str(archive.filename)).stat().st_size, where)
+    starts = [*(info.header_offset for info in members), archive.start_dir]
+    for info, following in zip(members, starts[1:], strict=True):
+        unnamed = following - _end_of(archive, info)
+        if unnamed > MOST_DESCRIPTOR_BYTES:
+            raise BadInput(
+                f"{where}: its list of members leaves out {unnamed} bytes that it holds, a member may be lost; copy or "
+                "pack it again"
+            )
+
+
+def _end_of(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> int:
+    stream = archive.fp
+    if stream is None:
+        raise ValueError("the zip is closed")
+    stream.seek(info.header_offset + LENGTHS_AT)
+    return info.header_offset + HEADER_BYTES + sum(struct.unpack("<HH", stream.read(4))) + info.compress_size

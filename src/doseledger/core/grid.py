@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from doseledger.core.errors import BadInput
+from doseledger.core.limit import keeps
 from doseledger.core.types import Array, Box, Floats, Mask, Singles
 from doseledger.core.types import IntTriple as IntTriple
 from doseledger.core.types import Triple as Triple
@@ -21,6 +22,8 @@ from doseledger.core.types import Triple as Triple
 SAME_GRID_MM = 1e-2
 # 1024 × 1024 × 512: more than any scan of a patient has, and about what a machine can hold as float32.
 MOST_VOXELS = 1 << 29
+# Smaller than any cell: arithmetic in voxels per mm holds from there on.
+LEAST_SPACING_MM = 1e-6
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class Grid:
                 f"a grid of {self.shape_zyx} voxels (z, y, x) is larger than any patient's, wanted at most "
                 f"{MOST_VOXELS} in all; look at the pixel spacing and the slice positions"
             )
-        if not np.all(np.isfinite(self.spacing_mm)) or min(self.spacing_mm) <= 0:
+        if not all(keeps(spacing, least=LEAST_SPACING_MM) for spacing in self.spacing_mm):
             raise BadInput(f"a grid needs three positive spacings in mm, found {self.spacing_mm}")
         if len(self.origin_mm) != 3 or not np.all(np.isfinite(self.origin_mm)):
             raise BadInput(f"a grid needs a finite origin in mm, found {self.origin_mm}")

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from doseledger.core.damage import refuse_bomb, refuse_damage
+from doseledger.core.damage import check_zip, refuse_damage
 from doseledger.core.errors import BadInput
 
 SUFFIX = ".npy"
@@ -100,7 +100,7 @@ def _heads(path: Path) -> dict[str, ArrayHead]:
                         f"{info.file_size - stream.tell()} follow; write the file again"
                     )
             heads[name] = head
-        refuse_bomb(sum(info.file_size for info in archive.infolist()), path.stat().st_size, str(path))
+        check_zip(archive, str(path))
     return heads
 
 

@@ -9,6 +9,7 @@ import pydicom
 
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.grid import Grid, resample_linear
+from doseledger.core.text.lists import first_of
 from doseledger.dicom.pixels import n_frames
 from doseledger.dicom.plan.beams import metersets, treatment_beams
 from doseledger.dicom.read_dose import PLAN, Dose, read_dose, stack_planes
@@ -18,6 +19,7 @@ from doseledger.dicom.values import items_of, text_of, whole
 BEAM, FRACTION = "BEAM", "FRACTION"
 # What is summed, the coarser first: the dose of a fraction group holds those of its beams.
 SUMMED = (FRACTION, BEAM)
+MOST_NAMED = 5
 
 
 def choose_parts(doses: list[pydicom.Dataset], plans: list[pydicom.Dataset], case_id: str) -> list[pydicom.Dataset]:
@@ -241,5 +243,4 @@ def _names(datasets: list[pydicom.Dataset], before: str, after: str = "") -> str
     labels = [label for label in map(label_of, datasets) if label]
     if not labels:
         return ""
-    more = f" and {len(labels) - 5} more" if len(labels) > 5 else ""
-    return f"{before}{', '.join(labels[:5])}{more}{after}"
+    return f"{before}{first_of(labels, MOST_NAMED)}{after}"

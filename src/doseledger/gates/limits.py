@@ -102,7 +102,7 @@ class ImageLimits(Block):
     `least_skin_fit` and `least_organ_fit` are shares of the variance of HU near the outlines that inside and outside
     explain; `least_skin_share` and `least_organ_share` are that per the best one moved by up to 12 mm or mirrored.
     `dose_share` is the same of the dose near the outline of the main target: a dose must fit it best in place, or
-    cover it there as well as where it fits best.
+    cover it there as well as where it fits best. `least_dose_skin_share` is that of the skin per the mirrored dose.
     """
 
     least_skin_fit: Annotated[float, Field(ge=0, le=1)]
@@ -110,6 +110,7 @@ class ImageLimits(Block):
     least_skin_share: NotNegative
     least_organ_share: NotNegative
     dose_share: SignLimit
+    least_dose_skin_share: NotNegative
     slice_jump: SignLimit
     most_slice_air_percent: Percent
     most_dose_jump_gy: NotNegative

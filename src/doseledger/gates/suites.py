@@ -46,9 +46,9 @@ def read_suite(path: Path) -> list[dict[str, Any]]:
         where = f"{path}: expectation {number}"
         if not isinstance(item, dict) or set(item) != NEEDED:
             raise BadInput(f"{where}: wanted {', '.join(sorted(NEEDED))}, found {item!r}")
-        if item["severity"] not in SEVERITIES:
+        if item["severity"] not in list(SEVERITIES):
             raise BadInput(f"{where}: severity {item['severity']!r}, wanted one of {', '.join(SEVERITIES)}")
-        if not item["meta"].get("notes") or not item["meta"].get("gate"):
+        if not isinstance(item["meta"], dict) or not item["meta"].get("notes") or not item["meta"].get("gate"):
             raise BadInput(f"{where} ({item['type']}): needs its reason in meta.notes and a name in meta.gate")
     return expectations
 

@@ -113,13 +113,28 @@ def read_verdict(paths: VerdictPaths) -> Verdict:
     NotReady
         If there is none, its two files say different things, or one is not of a verdict's form.
     """
-    for path in (paths.token, paths.findings):
-        if not path.is_file():
-            raise NotReady(f"no {path}: nothing has been judged yet; run `dvc repro`")
-    token, found = read_mapping(paths.token), read_mapping(paths.findings)
+    token, found = (_read_judged(path) for path in (paths.token, paths.findings))
     if any(token.get(name) != found.get(name) for name in ("ok", "digest")):
         raise NotReady(f"{paths.token} and {paths.findings} say different things; run `dvc repro`")
-    with refuse_damage(lambda reason: NotReady(f"{paths.findings}: no findings of a gate ({reason}); run `dvc repro`")):
+    return read_findings(paths.findings)
+
+
+def _read_judged(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise NotReady(f"no {path}: nothing has been judged yet; run `dvc repro`")
+    return read_mapping(path)
+
+
+def read_findings(path: Path) -> Verdict:
+    """Return the verdict that a gate's file of findings holds.
+
+    Raises
+    ------
+    NotReady
+        If there is none, or it is not of a verdict's form.
+    """
+    found = _read_judged(path)
+    with refuse_damage(lambda reason: NotReady(f"{path}: no findings of a gate ({reason}); run `dvc repro`")):
         findings = tuple(_finding(**item) for item in found["findings"])
         verdict = Verdict(found["gate"], found["digest"], findings, dict(found["details"]))
         if not isinstance(verdict.gate, str) or not isinstance(verdict.digest, str):

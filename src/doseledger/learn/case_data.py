@@ -119,7 +119,7 @@ class CaseDataModule(pl.LightningDataModule):
 
     def _whole(self, part: str) -> DataLoader[Sample]:
         read: Callable[..., Any] = self._reader.whole
-        return case_loader(read(self.cases(part), self.spec, self.recipe.sampling.patch_zyx), self.recipe.loader)
+        return case_loader(read(self.cases(part), self.spec, self.recipe), self.recipe.loader)
 
     def _require_gate(self) -> None:
         cohort, verdict = self.layout.cohort, self.layout.data_verdict

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from doseledger.core.damage import shorten
 from doseledger.core.errors import BadInput
 from doseledger.core.schema import load_block
 from doseledger.core.settings import Settings
@@ -71,9 +72,9 @@ def kind_of(block: Mapping[str, Any], where: str) -> Kind:
         If it names none that there is.
     """
     kind = block.get("kind")
-    if kind not in KINDS:
-        raise BadInput(f"{where}: kind is {kind!r}, wanted one of {', '.join(sorted(KINDS))}")
-    return KINDS[str(kind)]
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise BadInput(f"{where}: kind is {shorten(repr(kind))}, wanted one of {', '.join(sorted(KINDS))}")
+    return KINDS[kind]
 
 
 def full_block(block: Mapping[str, Any], base: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from doseledger.core.errors import BadInput
-from doseledger.core.types import IntTriple
 from doseledger.learn.data.inputs import OpenCase, spec_of
 from doseledger.learn.data.patches import PatchDataset, WholeCases
 from doseledger.learn.recipes.dose import CommonRecipe, ModelRecipe
@@ -116,12 +115,12 @@ class Reader:
     patches
         From cases, spec, recipe and seed to the patches of training.
     whole
-        From cases, spec and least size to whole cases.
+        From cases, spec and recipe to whole cases.
     """
 
     spec_of: Callable[[list[OpenCase], Any], Any]
     patches: Callable[[Sequence[OpenCase], Any, Any, int], Any]
-    whole: Callable[[Sequence[OpenCase], Any, IntTriple], Any]
+    whole: Callable[[Sequence[OpenCase], Any, Any], Any]
 
 
 DOSE_READER = Reader(spec_of, PatchDataset, WholeCases)

@@ -11,6 +11,7 @@ import numpy as np
 
 from doseledger.core.errors import BadInput
 from doseledger.core.limit import keeps
+from doseledger.core.text.lists import first_of
 from doseledger.core.types import Array, Mask
 from doseledger.parity.arrays import ArrayHead, array_heads, iterate_blocks, read_member
 from doseledger.parity.contract import LETTERS, ArrayRules, Contract, MissingRules
@@ -243,10 +244,7 @@ class _Tally:
         for what, text in texts.items():
             rows = self.rows.get(what)
             if rows:
-                shown = ", ".join(map(str, rows[:MOST_SHOWN])) + (
-                    f" and {len(rows) - MOST_SHOWN} more" if len(rows) > MOST_SHOWN else ""
-                )
-                found.append(text.format(n=self.counts[what], rows=f"{sample} {shown}"))
+                found.append(text.format(n=self.counts[what], rows=f"{sample} {first_of(rows, MOST_SHOWN)}"))
         if not np.isfinite(self.low) and (rules.min, rules.max) != (None, None):
             return [*found, "holds no finite value, so its range can't be judged"]
         if rules.min is not None and not keeps(self.low, least=rules.min):

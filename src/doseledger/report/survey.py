@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from doseledger.core.files import write_text
+from doseledger.core.text.lists import first_of
 from doseledger.core.text.sheet import MISSING, Cell, State, Table, format_number, make_table, plural
 from doseledger.ingest.survey.choice import RULE
 from doseledger.ingest.survey.cohort import Row, Survey
@@ -104,8 +105,7 @@ def _complaints_table(survey: Survey) -> Table:
 
 
 def _cases(names: Sequence[str]) -> str:
-    more = len(names) - MOST_CASES
-    return ", ".join(names[:MOST_CASES]) + (f" and {more} more" if more > 0 else "")
+    return first_of(names, MOST_CASES)
 
 
 def _structures_table(survey: Survey) -> Table:

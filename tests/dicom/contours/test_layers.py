@@ -8,6 +8,7 @@ import pytest
 from doseledger.core.errors import BadCase
 from doseledger.core.grid import Grid
 from doseledger.dicom.contours import Contour, Layer, layers_of, rasterise, stack_on_own_planes
+from doseledger.dicom.contours.interleave import _alternating
 
 GRID = Grid((1, 120, 120), (1.0, 0.25, 0.25), (0.0, -15.0, -15.0))
 
@@ -111,3 +112,40 @@ def test_one_plane_has_no_thickness_and_planes_far_apart_have_none_that_is_known
     layers([(z, square(4.0)) for z in (0.0, 9.9)])
     with pytest.raises(BadCase, match=r"contours are 10\.1 mm apart, wanted at most 10 mm"):
         layers([(z, square(4.0)) for z in (0.0, 10.1)])
+
+
+def planes_of(*rows: range) -> np.ndarray:
+    """A shape of whole rows a plane, of 1,000 pixels each."""
+    shapes = np.zeros((len(rows), 20, 1000), bool)
+    for shape, held in zip(shapes, rows, strict=True):
+        shape[list(held)] = True
+    return shapes
+
+
+@pytest.mark.parametrize(("inner", "is_hole"), [(11, True), (12, False)])
+def test_holes_have_two_fifths_less_in_common_with_the_planes_beside(inner: int, is_hole: bool) -> None:
+    found = _alternating(planes_of(*[range(20), range(inner)] * 3))
+    assert found.tolist() == [False, is_hole] * 3
+
+
+@pytest.mark.parametrize(("beyond", "is_hole"), [(1, True), (2, False)])
+def test_nine_tenths_of_a_hole_lie_within_the_planes_about_it(beyond: int, is_hole: bool) -> None:
+    # Ten rows, of which so many lie beside the eighteen of the other planes: a tenth, or two.
+    found = _alternating(planes_of(*[range(18), range(8 + beyond, 18 + beyond)] * 3))
+    assert found.tolist() == [False, is_hole] * 3
+
+
+@pytest.mark.parametrize(("n_planes", "is_hole"), [(3, False), (4, True)])
+def test_shapes_alternate_twice_before_any_is_a_hole(n_planes: int, is_hole: bool) -> None:
+    found = _alternating(planes_of(*([range(20), range(4)] * 3)[:n_planes]))
+    assert found.tolist() == ([False, is_hole] * 3)[:n_planes]
+
+
+@pytest.mark.parametrize("n_missing", [4, 5])
+def test_four_slices_are_filled_in_and_no_more(n_missing: int) -> None:
+    drawn = [(z, square(4.0)) for z in (0.0, 2.0, 4.0, 4.0 + 2.0 * (n_missing + 1))]
+    if n_missing == 4:
+        assert "has no contour on 4 slices inside it" in layers(drawn)[1][0]
+        return
+    with pytest.raises(BadCase, match=r"no contour on 5 slices between z 4\.0 and 16\.0 mm, wanted at most 4"):
+        layers(drawn)

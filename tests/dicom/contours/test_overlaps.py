@@ -167,3 +167,47 @@ def test_contours_that_take_one_another_away_are_told(others: list[np.ndarray], 
 def test_a_shift_that_neither_copies_nor_touches_crosses() -> None:
     for second in (circle(20.0, 1.0), circle(20.0, 38.0)):
         assert find_overlaps([circle(20.0), second], PLANE).is_crossing
+
+
+def rectangle(left: float, low: float, wide: float, high: float) -> np.ndarray:
+    return np.array([[left, low], [left + wide, low], [left + wide, low + high], [left, low + high]])
+
+
+@pytest.mark.parametrize(("moved_mm", "n_copies"), [(0.35, 0), (0.65, 1)])
+def test_outlines_of_which_each_sticks_out_by_a_fifth_weave_and_are_copies(moved_mm: float, n_copies: int) -> None:
+    # Two sides of a square of 40 mm lie 0.98 mm farther out, a third one farther in: 15 or 25 % of what is not shared.
+    drawn, second = rectangle(0.0, 0.0, 40.0, 40.0), rectangle(moved_mm, 0.0, 40.98 - moved_mm, 40.98)
+    assert count_once([drawn, second]).n_copies == n_copies
+
+
+@pytest.mark.parametrize(("spike_mm", "n_copies"), [(0.6, 1), (0.72, 0)])
+def test_boxes_of_copies_differ_by_a_quarter_of_the_larger_at_most(spike_mm: float, n_copies: int) -> None:
+    drawn = np.vstack([np.linspace(a, b, 8, endpoint=False) for a, b in zip(
+        rectangle(0, 0, 2, 2), np.roll(rectangle(0, 0, 2, 2), -1, axis=0), strict=True)])  # fmt: skip
+    spiked = np.array([[0.0, 0.0], [2.0, 0.0], [2.0, 1.0], [2.0 + spike_mm, 1.02], [2.0, 1.04], [2.0, 2.0], [0.0, 2.0]])
+    assert count_once([drawn, spiked]).n_copies == n_copies
+
+
+@pytest.mark.parametrize(("wide", "high", "shared", "is_crossing"), [
+    # Of 100 pixels a tenth, of 400 twenty and of 3,600 a rounding of 0.1 mm along the border, which is 48.
+    (20, 5, 2, False), (20, 5, 3, True), (20, 20, 1, False), (20, 20, 2, True), (60, 60, 0, False), (60, 60, 1, True),
+    (45, 80, 0, False), (80, 45, 1, False), (80, 45, 2, True),
+])  # fmt: skip
+def test_contours_that_share_a_few_pixels_touch(wide: int, high: int, shared: int, is_crossing: bool) -> None:
+    # In pixels of 0.5 mm whose centres lie on whole ones; so many columns are shared.
+    large = rectangle(-60.25, -60.25, 60.0, 100.0)
+    small = rectangle(-0.25 - 0.5 * shared, -20.25, 0.5 * wide, 0.5 * high)
+    assert find_overlaps([large, small], PLANE).is_crossing is is_crossing
+
+
+@pytest.mark.parametrize(("left", "is_told"), [(4, True), (5, False)])
+def test_contours_that_leave_a_tenth_of_the_largest_are_a_wall(left: int, is_told: bool) -> None:
+    # Of 50 columns of 20 pixels so many are left.
+    large, small = rectangle(0.25, 0.25, 25.0, 10.0), rectangle(0.25, 0.25, 25.0 - 0.5 * left, 10.0)
+    assert find_overlaps([large, small], PLANE).is_cancelling is is_told
+
+
+@pytest.mark.parametrize(("high", "is_told"), [(19, False), (20, True)])
+def test_of_fewer_than_twenty_pixels_nothing_is_told(high: int, is_told: bool) -> None:
+    speck = rectangle(0.25, 0.25, 0.5, 0.5 * high)
+    assert find_overlaps([speck, speck], PLANE).is_cancelling is is_told

@@ -26,6 +26,7 @@ from doseledger.gates.data.distances import judge_distances
 from doseledger.gates.data.doses import judge_dose
 from doseledger.gates.data.fingerprints import Fingerprint
 from doseledger.gates.data.grids import judge_grid
+from doseledger.gates.data.images import judge_image
 from doseledger.gates.data.leakage import judge_copies
 from doseledger.gates.data.outliers import judge_outliers
 from doseledger.gates.data.placement import Placement, judge_dose_mirrored, judge_dose_place, judge_placement
@@ -427,10 +428,23 @@ def test_a_dose_that_covers_the_target_in_place_is_its_own_however_wide_the_fiel
     (math.nan, math.nan, True),
 ])  # fmt: skip
 def test_the_skin_fits_the_dose_nine_tenths_as_well_as_a_mirrored_one(
-    fit: float, best: float, is_kept: bool, healthy: Healthy
+    fit: float, best: float, is_kept: bool, healthy: Healthy, image_limits: ImageLimits
 ) -> None:
-    found = judge_dose_mirrored(healthy(1), Placement(fit, best, "mirrored left to right"))
-    assert (not found) is is_kept
+    found = Placement(fit, best, "mirrored left to right")
+    assert (not judge_dose_mirrored(healthy(1), found, image_limits.least_dose_skin_share)) is is_kept
+
+
+@pytest.mark.parametrize("limit", ["least_skin_fit", "least_organ_fit", "least_skin_share", "least_organ_share",
+                                   "least_dose_skin_share"])  # fmt: skip
+def test_a_place_is_held_to_the_limit_of_its_cohort(
+    limit: str, healthy: Healthy, protocol: Protocol, image_limits: ImageLimits
+) -> None:
+    case = healthy(1)
+    before = judge_image(case, protocol, image_limits)[0]
+    found = judge_image(case, protocol, image_limits.model_copy(update={limit: 1e9}))[0]
+    assert before == []
+    gate = "image_fit" if limit.endswith("fit") else "dose_place" if "dose" in limit else "image_place"
+    assert gates(found) == {gate}
 
 
 def test_a_dose_of_wide_fields_is_in_place(healthy: Healthy, judge: Callable[[Case], CaseReport]) -> None:

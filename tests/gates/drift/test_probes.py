@@ -21,8 +21,8 @@ from doseledger.core.pool.cluster import HERE
 from doseledger.core.project.protocol import Protocol
 from doseledger.core.tables import CASES, write_table
 from doseledger.gates.drift import probes
-from doseledger.gates.drift.metadata import judge_metadata, read_labels
-from doseledger.gates.drift.probes import ProbeScore, cross_validate, images_needed, judge_score
+from doseledger.gates.drift.metadata import _plain, judge_metadata, read_labels
+from doseledger.gates.drift.probes import ProbeScore, _dealt, cross_validate, images_needed, judge_score
 from doseledger.gates.drift.stacks import judge_stack, read_stack, region_features
 from doseledger.gates.limits import ProbeLimits
 from doseledger.gates.verdict import Verdict
@@ -272,3 +272,36 @@ def test_the_digest_says_by_which_protocol_the_inputs_were_read(
 
     assert digest(protocol) == digest(protocol)
     assert digest(protocol) != digest(protocol.model_copy(update={"crop": "none"}))
+
+
+def test_labels_of_a_case_are_its_plain_words_numbers_and_what_plan_and_scanner_say() -> None:
+    meta = {
+        "site": "north", "n": 3, "is_ct": True, "share": 0.5, "warnings": ["x"],
+        "scanner": {"model": "A", "kvp": 120}, "plan": {"machine": "T1"}, "parity": {"PTV70": "x"},
+        "native_image_grid": {"spacing_mm": [3, 1, 1], "shape_zyx": [9, 512, 256], "origin_mm": [0, 0, 7]},
+    }  # fmt: skip
+    assert _plain(meta) == {
+        "site": "north", "n": "3", "is_ct": "True", "scanner_model": "A", "plan_machine": "T1",
+        "native_spacing_mm": "[3, 1, 1]", "native_shape_yx": "[512, 256]",
+    }  # fmt: skip
+    assert _plain({"plan": "none", "scanner": None}) == {"plan": "none"}
+
+
+@pytest.mark.parametrize(("n_independent", "is_told"), [(29, True), (30, False), (31, False)])
+def test_as_many_images_as_are_needed_are_enough(n_independent: int, is_told: bool) -> None:
+    score = ProbeScore(0.5, 0.5, 40, n_independent, 30)
+    limits = ProbeLimits(warn_auc=0.65, red_auc=0.8, source="a test's own")
+    assert [finding.gate for finding in judge_score("the core", score, limits)] == ["probe_small"] * is_told
+
+
+def test_labels_are_dealt_by_patient_where_each_has_one_and_singly_where_not() -> None:
+    rng = np.random.default_rng(3)
+    members, single = np.repeat(np.arange(6), 4), np.tile([0, 1], 12)
+    of_patients = np.repeat([0, 1, 0, 1, 0, 1], 4)
+    for _ in range(20):
+        dealt = _dealt(of_patients, members, rng)
+        assert [len(set(dealt[members == one])) for one in range(6)] == [1] * 6
+        assert dealt.sum() == of_patients.sum()
+    dealt = [_dealt(single, members, rng) for _ in range(20)]
+    assert all(one.sum() == 12 for one in dealt)
+    assert any(len(set(one[:4])) == 2 for one in dealt)

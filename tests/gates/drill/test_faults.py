@@ -149,7 +149,12 @@ def test_another_patients_dose_and_image_lie_at_the_targets_middle(healthy: Make
     middle, there = (np.argwhere(c.mask("PTV70")).mean(axis=0) for c in (case, other))
     hot, hot_there = (np.argwhere(dose > 60.0).mean(axis=0) for dose in (laid, np.asarray(other.dose_gy)))
     np.testing.assert_allclose(hot - middle, hot_there - there, atol=0.3)
-    assert not same(arrays_of(put("ct_other", case, 1.0, draw)), arrays_of(case))
+    image = put("ct_other", case, 1.0, draw).ct_hu
+    assert not np.array_equal(image, case.ct_hu)
+    # Between voxels no value is above or below those about it.
+    assert laid.min() >= 0.0
+    assert laid.max() <= np.asarray(other.dose_gy).max()
+    assert image.max() <= other.ct_hu.max()
 
 
 def test_a_copy_has_the_name_of_the_case_and_the_content_of_the_other(healthy: Make, draw: Trial) -> None:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from doseledger.cli.evaluate import app
 from doseledger.core.errors import GateFailed, NotReady
-from doseledger.core.files import read_yaml, sha256_of_file, write_json, write_text
+from doseledger.core.files import read_json, read_yaml, sha256_of_file, write_json, write_text
 from doseledger.core.project.layout import Layout, ModelLayout
 from doseledger.evaluate.shortcuts.ablation import ALTERATIONS
 from doseledger.gates.model.judge import NOT_JUDGED, judge_model
@@ -136,7 +136,7 @@ UNSEEN: dict[str, tuple[Callable[[ModelLayout], Path], str, str]] = {
     "no table of cases": (lambda at: at.metrics / "cases.csv", "metrics_unseen", "no such table"),
     "no history": (lambda at: at.run / "history.csv", "metrics_unseen", "no history of the training"),
     "no shortcuts": (lambda at: at.shortcuts, "shortcuts_unseen", "no such file"),
-    "no drift": (lambda at: at.layout.drift_verdict.findings, "drift_unseen", "no such file"),
+    "no drift": (lambda at: at.layout.drift_verdict.findings, "drift_unseen", "nothing has been judged yet"),
 }
 
 
@@ -161,6 +161,15 @@ def test_a_judge_that_can_not_see_its_files_fails_and_never_raises(
     # The other two are judged none the less.
     others = [verdict.details[name] for name in ("metrics", "shortcuts", "drift") if f"{name}_unseen" != gate]
     assert all(other["ok"] and other["digest"] != NOT_JUDGED for other in others)
+
+
+@pytest.mark.parametrize("findings", [["x"], [["x", 1]], "x", None, [{"gate": "x"}], [{}]], ids=repr)
+def test_findings_of_another_form_are_no_verdict_on_drift(findings: object, at: ModelLayout) -> None:
+    path = at.layout.drift_verdict.findings
+    write_json(path, {**read_json(path), "findings": findings})
+    (finding,) = judged(at).errors
+    assert finding.gate == "drift_unseen"
+    assert "drift_findings.json: no findings of a gate" in finding.message
 
 
 def test_without_a_checkpoint_metrics_and_shortcuts_are_unseen(at: ModelLayout) -> None:

@@ -132,7 +132,11 @@ def test_the_gates_before_it_count_too() -> None:
     assert (run.state, run.reasons) == ("failed", ("the data gate failed: c: bad",))
 
 
-@pytest.mark.parametrize("findings", [{}, {"details": {}}, {"details": {"standing": {"state": "green"}}}])
+@pytest.mark.parametrize("findings", [
+    {}, {"details": {}}, {"details": {"standing": {"state": "green"}}}, {"details": ["standing"]},
+    {"details": {"standing": {"state": ["passed"], "reasons": []}}},
+    {"details": {"standing": {"state": "passed", "reasons": 3}}}, {"details": {"standing": {"state": "passed"}}},
+])  # fmt: skip
 def test_a_verdict_without_a_standing_is_never_green(findings: dict[str, Any]) -> None:
     assert read_standing(findings) is None
     assert standing_of_run(findings, []).state == "failed"

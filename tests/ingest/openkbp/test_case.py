@@ -143,10 +143,10 @@ def test_patients_are_found_in_the_challenges_layout_and_one_by_one(tmp_path: Pa
         ("ct", ",data\n7,1.0\n7,2.0\n", "names 1 voxels twice"),
         ("ct", "hello", "no sparse volume"),
         ("PTV70", ",data\n5,0.5\n", "PTV70.csv is no mask"),
-        ("voxel_dimensions", "3.5\n4.0\n", "wanted three positive sizes"),
+        ("voxel_dimensions", "3.5\n4.0\n", "wanted three sizes"),
         ("voxel_dimensions", "3.5\n4.0\nwide\n", "no list of numbers"),
-        ("voxel_dimensions", "3.5\n4.0\n1e308\n", "wanted three positive sizes of at most 100 mm"),
-        ("voxel_dimensions", "3.5\n4.0\n100.1\n", "wanted three positive sizes of at most 100 mm"),
+        ("voxel_dimensions", "3.5\n4.0\n1e308\n", "wanted three sizes of 0.01 to 100 mm"),
+        ("voxel_dimensions", "3.5\n4.0\n100.1\n", "wanted three sizes of 0.01 to 100 mm"),
     ],
 )  # fmt: skip
 def test_a_broken_file_is_refused(

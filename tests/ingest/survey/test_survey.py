@@ -7,12 +7,13 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from fixtures.dump import GERMAN, DumpedPatient, fill_dump
+from pydicom import Dataset, dcmread
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import to_json
@@ -367,5 +368,30 @@ def test_an_odd_patient_never_stops_the_survey(look, tmp_path):
     folder.mkdir(parents=True)
     for number, ds in enumerate(objects):
         ds.save_as(folder / f"{number:04d}", enforce_file_format=True)
+    survey = look(DumpedPatient(2))
+    assert [patient.state for patient in survey.patients] == ["fails", "converts once de-identified"]
+
+
+def within(item: Dataset) -> Iterator[Dataset]:
+    """A data set and all items in it."""
+    yield item
+    for element in item:
+        for inner in element.value if element.VR == "SQ" else ():
+            yield from within(inner)
+
+
+@pytest.mark.parametrize("keyword", [
+    "ReferencedFrameOfReferenceSequence", "RTReferencedStudySequence", "RTReferencedSeriesSequence",
+    "ContourImageSequence",
+])  # fmt: skip
+def test_a_structure_set_whose_links_can_not_be_read_fails_its_patient_alone(look, tmp_path, keyword):
+    folder = DumpedPatient(1).save(tmp_path / "dump" / "p1")
+    for path in folder.iterdir():
+        ds = dcmread(path)
+        if ds.Modality == "RTSTRUCT":
+            holder = next(item for item in within(ds) if keyword in item)
+            del holder[keyword]
+            holder.add_new(keyword, "LO", "odd")
+            ds.save_as(path, enforce_file_format=True)
     survey = look(DumpedPatient(2))
     assert [patient.state for patient in survey.patients] == ["fails", "converts once de-identified"]

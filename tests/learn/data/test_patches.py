@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,17 +12,21 @@ import pytest
 import torch
 
 from doseledger.core.case import Case
-from doseledger.learn.data.inputs import OpenCase, spec_of
+from doseledger.core.errors import BadInput
+from doseledger.core.files import sha256_of_file
+from doseledger.learn.data.inputs import CaseFile, OpenCase, open_case, spec_of
 from doseledger.learn.data.patches import (
     PatchDataset,
     PatchSampler,
     WholeCases,
+    as_tensors,
     case_loader,
     find_centres,
     mirror_x,
     patch_loader,
     read_sample,
     sample_box,
+    seen_box,
 )
 from doseledger.learn.recipes.dose import Recipe
 
@@ -223,9 +229,44 @@ def test_every_case_comes_equally_often_in_another_order_each_epoch() -> None:
     assert [case for _, _, case in sampler] == orders[0]
 
 
+WHOLE = {"sampling.patch_zyx": "case", "sampling.batch_size": 1, "sampling.core_dropout.share": 0.0}
+
+
+def test_a_whole_case_is_cropped_to_what_counts_and_padded_to_what_the_network_halves(
+    cohort: Any, make_recipe: MakeRecipe, tmp_path: Path
+) -> None:
+    case, recipe = Case.load(cohort.open()[0].file.path), make_recipe(WHOLE)
+    counted = np.zeros(case.grid.shape_zyx, dtype=bool)
+    counted[10:13, 8:30, 20:44] = True
+    replace(case, valid_dose=counted).save(tmp_path / "case_0001.npz")
+    small = open_case(CaseFile("case_0001", tmp_path / "case_0001.npz", sha256_of_file(tmp_path / "case_0001.npz")))
+    start, shape = seen_box(small, recipe)
+    # 3 + 2·2 slices, but at least three voxels of four at the coarsest level; 22 + 4 rows and 24 + 4 columns in fours.
+    assert (start, shape) == ((6, 5, 18), (12, 28, 28))
+    (sample,) = (as_tensors(read_sample(small, spec_of([small], recipe.inputs), (start, shape))),)
+    assert int(sample["valid_dose"].sum()) == counted.sum()
+
+
+def test_whole_cases_train_each_once_an_epoch_and_hold_all_that_counts(cohort: Any, make_recipe: MakeRecipe) -> None:
+    recipe, cases = make_recipe({**WHOLE, "sampling.patches_per_case": 1}), cohort.open()
+    batches = list(patch_loader(make_dataset(cases, recipe), recipe))
+    assert sorted(batch["case_id"][0] for batch in batches) == [case.case_id for case in cases]
+    counted = {case.case_id: int(Case.load(case.file.path).valid_dose.sum()) for case in cases}
+    assert {batch["case_id"][0]: int(batch["valid_dose"].sum()) for batch in batches} == counted
+    assert all(size % 4 == 0 for batch in batches for size in batch["image"].shape[2:])
+
+
+def test_whole_cases_in_batches_or_with_a_loss_beyond_them_are_refused(make_recipe: MakeRecipe) -> None:
+    with pytest.raises(BadInput, match="batch_size 2 with patch_zyx: case, whose sizes differ; set it to 1"):
+        make_recipe({"sampling.patch_zyx": "case"})
+    with pytest.raises(BadInput, match=r"loss\.mask body with patch_zyx: case, which is cropped to valid_dose"):
+        make_recipe({**WHOLE, "loss.mask": "body"})
+
+
 def test_whole_cases_are_widened_to_the_patch(cohort: Any, make_recipe: MakeRecipe) -> None:
     recipe, cases = make_recipe(), cohort.open("val")
-    whole = WholeCases(cases, spec_of(cases, recipe.inputs), (32, 24, 32))
+    recipe = make_recipe({"sampling.patch_zyx": [32, 24, 32]})
+    whole = WholeCases(cases, spec_of(cases, recipe.inputs), recipe)
     (batch,) = case_loader(whole, recipe.loader)
     assert batch["image"].shape == (1, 14, 32, 40, 48)
     assert not bool(batch["body"][:, :, :4].any())

@@ -15,10 +15,11 @@ from doseledger.core.case import Case
 from doseledger.core.errors import BadInput
 from doseledger.core.files import sha256_of_file
 from doseledger.core.settings import Settings
-from doseledger.learn.data.features import voxel_features
+from doseledger.learn.data.features import drawn_voxels, voxel_features
 from doseledger.learn.data.inputs import CaseFile, open_case, spec_of
 from doseledger.learn.families.cross_fit import fold_numbers
 from doseledger.learn.kinds import load_recipe, make_family, open_predictor
+from doseledger.learn.networks.boosted import known_features
 from doseledger.learn.networks.trees import grow_trees
 from doseledger.learn.predict.predictor import SplitPart, predict_part
 from doseledger.learn.recipes.trees import BoostingRecipe, TreesRecipe
@@ -50,6 +51,15 @@ def run(recipe: TreesRecipe) -> TrainingRun:
         model="dose_trees", recipe=recipe, lr=0.1, seed=1, fold=0, repeat=0, token={"ok": True}, provenance={},
         family=make_family(recipe, None),
     )  # fmt: skip
+
+
+def test_voxels_of_a_whole_case_have_the_features_that_they_have_by_themselves(
+    cohort: Any, recipe: TreesRecipe
+) -> None:
+    (case, *_), boosting = cohort.open(), recipe.boosting
+    spec, index = spec_of([case], recipe.inputs), drawn_voxels(case, 50, 1)
+    alone = voxel_features(case, spec, index, boosting.context_mm)
+    np.testing.assert_array_equal(known_features(case, spec, boosting).at(index), alone)
 
 
 def test_trees_as_arrays_say_what_scikit_learn_says() -> None:

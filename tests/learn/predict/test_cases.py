@@ -20,7 +20,7 @@ from doseledger.core.pool.cluster import local
 from doseledger.learn.data.inputs import CaseFile, OpenCase, open_case, spec_of
 from doseledger.learn.networks.with_prior import dose_network
 from doseledger.learn.predict.cases import Model, load_model, open_predictor, predict_case
-from doseledger.learn.predict.predictor import Opener, SplitPart, predict_part
+from doseledger.learn.predict.predictor import Opener, SplitPart, _describe, predict_part
 from doseledger.learn.recipes.dose import PredictRecipe, Recipe
 from doseledger.learn.run import TrainingRun
 from doseledger.learn.training.checkpoint import Checkpoint, save_checkpoint
@@ -162,6 +162,25 @@ def test_a_case_smaller_than_the_patch_is_predicted_whole(model: Model, cohort: 
     assert (dose_gy[cut["body"]] > 0).all()
 
 
+def test_a_model_of_whole_cases_trains_and_what_lies_beyond_its_box_changes_no_dose(
+    make_run: Callable[..., TrainingRun], places: Places, tmp_path: Path
+) -> None:
+    whole = {"sampling.patch_zyx": "case", "sampling.batch_size": 1, "fit.accumulate": 2, "prior": "none"}
+    run = make_run({**whole, "fit.max_epochs": 1})
+    train(run, places, fresh=False, tell=lambda line: None)
+    model = load_model(places.out / "checkpoints/best.ckpt")
+    case = Case.load(places.cases / "case_0005.npz")
+    inner = np.zeros(case.grid.shape_zyx, dtype=bool)
+    inner[6:18, 10:30, 10:38] = True
+    case = replace(case, valid_dose=case.valid_dose & inner, body=case.body & inner)
+    before = predict_case(model, saved(case, tmp_path), MIRRORED)
+    assert before.any()
+    beyond = ~inner
+    beyond[4:20, 8:32, 8:40] = False
+    other = replace(case, ct_hu=np.where(beyond, np.int16(1500), case.ct_hu))
+    np.testing.assert_array_equal(predict_case(model, saved(other, tmp_path), MIRRORED), before)
+
+
 def test_weights_that_are_not_numbers_never_become_a_dose(model: Model, cohort: Any) -> None:
     with pytest.raises(BadCase, match="case_0005: the prediction is not finite"):
         predict_case(with_bias(model, float("nan")), cohort.open("test")[0], PLAIN)
@@ -179,3 +198,13 @@ def test_voxels_of_another_size_than_in_training_are_refused(model: Model, cohor
 def test_without_a_checkpoint_there_is_nothing_to_predict_with(tmp_path: Path) -> None:
     with pytest.raises(NotReady, match="no such checkpoint; run train first"):
         open_predictor(tmp_path / "none.ckpt", PLAIN)
+
+
+@pytest.mark.parametrize(("arrays", "words"), [
+    ({"dose_gy": np.array([1.0, 71.26])}, "highest dose 71.3 Gy"),
+    ({"dose_gy": np.array([71.26]), "undeliverable_gy": np.float32(0.456)},
+     "highest dose 71.3 Gy, 0.46 Gy from what was told"),
+    ({"labels": np.array([0, 2, 0, 1, 1]), "structure_names": np.array(["a", "b"])}, "3 voxels of 2 structures"),
+])  # fmt: skip
+def test_what_was_predicted_is_told_in_a_few_words(arrays: dict[str, np.ndarray], words: str) -> None:
+    assert _describe(arrays) == words

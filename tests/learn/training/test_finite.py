@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -11,13 +12,13 @@ import pytest
 import torch
 
 from doseledger.core.case import Case
-from doseledger.core.errors import BadCase
+from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.files import sha256_of_file
 from doseledger.learn.data.inputs import CaseFile, open_case, spec_of
 from doseledger.learn.data.patches import find_centres
 from doseledger.learn.families.diffusion import DiffusionTask
 from doseledger.learn.families.dose import DoseTask
-from doseledger.learn.training.finite import refuse_no_voxel
+from doseledger.learn.training.finite import refuse_no_voxel, refuse_wrong_gradients
 
 
 def batch(**masks: torch.Tensor) -> dict[str, Any]:
@@ -32,6 +33,21 @@ def test_a_validation_case_without_a_voxel_to_score_is_refused_and_named(task: A
     with pytest.raises(BadCase, match=f"case_0004: {name} has no voxel"):
         task.validation_step(SimpleNamespace(), empty, 0)
     refuse_no_voxel(batch())
+
+
+@pytest.mark.parametrize(
+    ("depth", "stride", "wrong"),
+    [(16, 8, True), (8, 8, True), (2, 1, True), (24, 8, False), (48, 8, False), (1, 1, False)],
+)
+def test_a_level_two_slices_deep_is_refused_in_16_bit_on_a_cpu(depth: int, stride: int, wrong: bool) -> None:
+    recipe: Any = SimpleNamespace(
+        sampling=SimpleNamespace(patch_zyx=(depth, 32, 32)),
+        network=SimpleNamespace(total_stride_zyx=(stride, 8, 8)),
+        fit=SimpleNamespace(precision="bf16-mixed"),
+    )
+    refuse_wrong_gradients(recipe, "cuda")
+    with pytest.raises(BadInput, match="two slices deep") if wrong else nullcontext():
+        refuse_wrong_gradients(recipe, "cpu")
 
 
 def test_a_training_case_without_a_valid_voxel_is_refused_and_named(cohort: Any, make_recipe: Any) -> None:

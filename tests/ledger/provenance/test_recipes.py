@@ -125,6 +125,8 @@ def test_a_recipe_whose_base_is_not_trained_is_refused(layout: Layout) -> None:
         ("# mine\nmine: {kind: dose}\nbases: [mine]\n", r"mine\.yaml: wanted a block mine"),
         ("# mine\nother: {kind: dose}\n", r"mine\.yaml: wanted a block mine"),
         ("# mine\nmine: {kind: painting}\n", r"mine\.yaml, .*: kind is 'painting', wanted one of diffusion, dose, "),
+        ("# mine\nmine: {kind: [dose]}\n", r"mine\.yaml, .*: kind is \['dose'\], wanted one of diffusion, dose, "),
+        ("# mine\nmine: {kind: dose}\nbases: {mine: [dose_unet]}\n", r"mine starts from \['dose_unet'\], which"),
         ("# mine\nmine: {kind: dose, depth: 3}\n", "depth"),
         ("# mine\nmine: {kind: dose, lr: 0.1}\n", "scale this model's rate with lr_factor"),
     ],

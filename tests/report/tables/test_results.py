@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from doseledger.core.text.sheet import Table
-from doseledger.report.tables.results import goals_of_cases_table, goals_table
+from doseledger.report.model.spread import calibration_table
+from doseledger.report.tables.drill_tables import drill_that_holds
+from doseledger.report.tables.results import goals_of_cases_table, goals_sentence, goals_table
 
 
 def texts(table: Table) -> list[list[str]]:
@@ -54,3 +57,59 @@ def test_the_goals_of_single_cases_are_their_values_and_a_word_where_one_is_not_
     ]
     assert [cell.state for cell in table.rows[0][5:]] == ["bad", "bad"]
     assert table.rows[0][0].swatch == "#ff0000"
+
+
+def test_goals_keep_the_order_in_which_they_were_set() -> None:
+    rows = pd.concat([ROWS[ROWS["structure"] == "Rectum"], ROWS[ROWS["structure"] == "PTV70"]])
+    assert [row[0] for row in texts(goals_table(rows, {}))] == ["Rectum mean", "PTV70 D95%"]
+    assert [row[0] for row in texts(goals_of_cases_table(rows, {}, ["a"]))] == ["Rectum mean", "PTV70 D95%"]
+
+
+@pytest.mark.parametrize(("n", "rest"), [
+    (0, ""), (1, "; in d1 0 of 1"), (3, "; in d1 0 of 1, in d2 0 of 1, in d3 0 of 1"),
+    (5, "; in d1 0 of 1, in d2 0 of 1, in d3 0 of 1 and 2 more"),
+])  # fmt: skip
+def test_the_first_three_patients_judged_otherwise_are_named(n: int, rest: str) -> None:
+    alike = [goal_row("a", "PTV70 D95%", MET, MET), goal_row("b", "PTV70 D95%", MISSED, MISSED)]
+    rows = pd.DataFrame([*alike, *(goal_row(f"d{k + 1}", "PTV70 D95%", MET, MISSED) for k in range(n))])
+    assert goals_sentence(rows) == f"1 of 1 goals judged alike in 2 of {2 + n} patients{rest}."
+
+
+def test_a_calibration_has_a_row_for_each_level_voxels_and_structures_as_drawn_and_stretched() -> None:
+    summary = {
+        "coverage_80_voxels_percent": 61.04, "coverage_80_voxels_percent_low": 58.26,
+        "coverage_80_voxels_percent_high": 64.0, "coverage_50_structures_stretched_percent": 49.5,
+        "coverage_80_structures_percent": 70.0, "n_cases": 7, "n_samples": 5, "expected_mae_gy": 1.234,
+        "mae_gy": 2.0, "factor_voxels": 1.5, "factor_structures": 0.8,
+    }  # fmt: skip
+    table = calibration_table(summary)
+    assert texts(table) == [
+        ["voxels", "as drawn", "50", "–", "–"], ["voxels", "stretched", "50", "–", "–"],
+        ["structures", "as drawn", "50", "–", "–"], ["structures", "stretched", "50", "49.5", "–"],
+        ["voxels", "as drawn", "80", "61.0", "58.3 to 64.0"], ["voxels", "stretched", "80", "–", "–"],
+        ["structures", "as drawn", "80", "70.0", "–"], ["structures", "stretched", "80", "–", "–"],
+    ]  # fmt: skip
+    for words in ("Over 7 test cases, 5 drawn doses each", "expected 1.23 Gy, found 2.00 Gy",
+                  "Stretched by 1.50 (voxels), 0.80 (structures)"):  # fmt: skip
+        assert words in table.note
+
+
+@pytest.mark.parametrize(("drill", "words"), [
+    (None, "Nobody has measured"), ({"digest": "b"}, "measured on other data, limits or code; run `doseledger drill`"),
+])  # fmt: skip
+def test_detection_limits_of_another_verdict_are_none(drill: dict[str, str] | None, words: str) -> None:
+    found, said = drill_that_holds(drill, {"digest": "a"})
+    assert words in said
+    assert found == {"cases": [], "n_others": 0, "seed": 0, "faults": []}
+
+
+def test_faults_that_are_not_seen_in_half_of_the_cases_are_counted() -> None:
+    faults = [
+        {"tried": [1], "seen_in_half": None},
+        {"tried": [1], "seen_in_half": 2.0},
+        {"tried": [], "seen_in_half": None},
+    ]
+    drill = {"digest": "a", "faults": faults, "cases": ["case_0001", "case_0002"]}
+    found, said = drill_that_holds(drill, {"digest": "a"})
+    assert found is drill
+    assert "copies of 2 cases, one at a time. Of 3 kinds 1 are not seen in half of them" in said

@@ -54,6 +54,8 @@ FEATURES = {
     "dose_beyond_targets": "D2cc beyond the targets",
     "dose_outside_valid_max": "highest dose outside valid dose",
     "n_fractions": "fractions",
+    "plan_technique": "plan technique",
+    "case_id": "case",
 }
 UNITS = {"cc": "cc", "gy": "Gy", "percent": "%", "mm": "mm", "hu": "HU"}
 # Dose at a volume, volume at a dose: `PTV70_d98_percent`.

@@ -20,6 +20,7 @@ from doseledger.core.planes import (
     find_planes,
     same_plane_mm,
 )
+from doseledger.core.text.lists import first_of
 from doseledger.dicom.contours.interleave import CROWDED_SHARE, Indices, split_interleaved
 from doseledger.dicom.contours.overlaps import count_once, find_overlaps
 from doseledger.dicom.contours.raster import Polygon, rasterise
@@ -268,8 +269,7 @@ def _stack(
 
 
 def _named(z_mm: NDArray[np.float64]) -> str:
-    more = f" and {len(z_mm) - MOST_NAMED} more" if len(z_mm) > MOST_NAMED else ""
-    return ", ".join(f"{z:.1f}" for z in z_mm[:MOST_NAMED]) + more
+    return first_of([f"{z:.1f}" for z in z_mm], MOST_NAMED)
 
 
 def _join(

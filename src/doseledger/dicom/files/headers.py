@@ -15,7 +15,7 @@ import pydicom
 from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag
 
-from doseledger.core.damage import refuse_bomb
+from doseledger.core.damage import check_zip
 from doseledger.core.errors import BadInput
 from doseledger.dicom.files.members import IGNORED_NAMES, check_size
 from doseledger.dicom.files.parse import DEFLATED, META_START, PREAMBLE_BYTES, check_deflated, parse_file
@@ -124,8 +124,9 @@ def unfollowed(folder: Path) -> list[str]:
 
 def _members(file: DumpFile) -> list[DumpFile] | None:
     try:
-        infos = [info for info in _zip(file.path).infolist() if not info.is_dir()]
-        refuse_bomb(sum(info.file_size for info in infos), file.path.stat().st_size, file.path.name)
+        archive = _zip(file.path)
+        check_zip(archive, file.path.name)
+        infos = [info for info in archive.infolist() if not info.is_dir()]
     except UNREADABLE:
         return None
     listed = sorted({info.filename for info in infos})

@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from doseledger.core.damage import DAMAGED, describe, refuse_bomb
+from doseledger.core.damage import DAMAGED, check_zip, describe
 from doseledger.core.errors import BadCase, BadInput
 
 # What file browsers and archivers leave behind; never part of a patient.
@@ -67,7 +67,7 @@ def _zip_members(source: Path) -> Iterator[tuple[str, bytes]]:
         with zipfile.ZipFile(source) as archive:
             infos = [info for info in archive.infolist() if not info.is_dir()]
             _check_names([info.filename for info in infos], source)
-            refuse_bomb(sum(info.file_size for info in infos), source.stat().st_size, source.name)
+            check_zip(archive, source.name)
             short = _without_common_folder([info.filename for info in infos if not _is_junk(info.filename)])
             for name in sorted(short, key=short.__getitem__):
                 check_size(archive.getinfo(name).file_size, source)

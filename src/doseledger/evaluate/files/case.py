@@ -67,7 +67,7 @@ def case_as_text(found: Mapping[str, Any]) -> str:
     lines += [f"absent: {', '.join(absent)}"] if absent else []
     lines += [f"warning: {text}" for text in found["warnings"]]
     plain = {key: value for key, value in found["meta"].items() if isinstance(value, (str, int, float)) and value != ""}
-    lines += [f"{key.replace('_', ' ')}: {value}" for key, value in plain.items()]
+    lines += [f"{key.removeprefix('n_').replace('_', ' ')}: {value}" for key, value in plain.items()]
     return "\n".join([*lines, f"source SHA256 {found['source_sha256']}; all of it: --json"])
 
 

@@ -33,5 +33,5 @@ def judge_image(case: Case, protocol: Protocol, limits: ImageLimits) -> tuple[li
     findings = [*judge_placement(case, places, limits), *judge_slices(case, slices, limits)]
     if "dose" in places:
         findings += judge_dose_place(case, places["dose"], limits.dose_share)
-        findings += judge_dose_mirrored(case, places["dose_skin"])
+        findings += judge_dose_mirrored(case, places["dose_skin"], limits.least_dose_skin_share)
     return findings, row

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 from doseledger.core.errors import BadInput, DoseledgerError
-from doseledger.core.files import read_json, sha256_of_json
+from doseledger.core.files import sha256_of_json
 from doseledger.core.project.layout import ModelLayout
 from doseledger.gates.limits import borrowed_limits, load_thresholds
 from doseledger.gates.model.metrics import judge_metrics
 from doseledger.gates.model.shortcuts import judge_shortcuts
 from doseledger.gates.model.standing import Standing, find_standing
-from doseledger.gates.verdict import Finding, Verdict, make_verdict, verdict_as_json
+from doseledger.gates.verdict import Finding, Verdict, make_verdict, read_findings, verdict_as_json
 
 # What stands for the digest of a verdict where the gate could not judge.
 NOT_JUDGED = "not judged"
@@ -39,7 +39,7 @@ def judge_model(at: ModelLayout, *, fold: int, repeat: int) -> Verdict:
     parts = {
         "metrics": _part("metrics", lambda: judge_metrics(at, fold=fold, repeat=repeat)),
         "shortcuts": _part("shortcuts", lambda: judge_shortcuts(at, fold=fold, repeat=repeat)),
-        "drift": _drift(at),
+        "drift": _part("drift", lambda: read_findings(at.layout.drift_verdict.findings)),
     }
     findings = [Finding(**item) for part in parts.values() for item in part["findings"]]
     digest = sha256_of_json({name: part["digest"] for name, part in parts.items()})
@@ -61,17 +61,6 @@ def _part(name: str, judge: Callable[[], Verdict]) -> dict[str, Any]:
         return verdict_as_json(judge())
     except DoseledgerError as error:
         return _unseen(name, error)
-
-
-def _drift(at: ModelLayout) -> dict[str, Any]:
-    path = at.layout.drift_verdict.findings
-    try:
-        found = read_json(path)
-        if not isinstance(found, dict) or set(found) != set(verdict_as_json(make_verdict("drift", "", [], {}))):
-            raise BadInput(f"{path}: no verdict of the drift gate; run `dvc repro`")
-    except BadInput as error:
-        return _unseen("drift", error)
-    return found
 
 
 def _unseen(name: str, error: DoseledgerError) -> dict[str, Any]:

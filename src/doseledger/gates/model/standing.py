@@ -47,10 +47,11 @@ class Standing:
 
 def read_standing(findings: Mapping[str, Any]) -> Standing | None:
     """Return the standing that the findings of a model's verdict hold; None where there is none."""
-    told = (findings.get("details") or {}).get("standing")
-    if not isinstance(told, dict) or told.get("state") not in BADGES:
+    details = findings.get("details")
+    told = details.get("standing") if isinstance(details, dict) else None
+    if not isinstance(told, dict) or told.get("state") not in list(BADGES) or not isinstance(told.get("reasons"), list):
         return None
-    return Standing(told["state"], str(told.get("sentence", "")), tuple(map(str, told.get("reasons", ()))))
+    return Standing(told["state"], str(told.get("sentence", "")), tuple(map(str, told["reasons"])))
 
 
 def standing_of_run(findings: Mapping[str, Any], others: Iterable[Mapping[str, Any]]) -> Standing:

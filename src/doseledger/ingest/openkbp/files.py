@@ -24,8 +24,8 @@ from doseledger.dicom.source import read_members
 from doseledger.ingest.raw import find_sources
 
 SIDE = 128
-# No voxel is larger.
-MOST_MM = 100.0
+# No voxel is smaller or larger.
+LEAST_MM, MOST_MM = 0.01, 100.0
 REQUIRED_FILES = ("ct", "possible_dose_mask", "voxel_dimensions")
 # A sparse CSV has no end mark: one that was cut at a line reads like a whole one, so its content is asked. In file
 # order at most 0.02 % of the possible-dose mask lies behind the last dose and 0.004 % behind the last CT value (202
@@ -201,8 +201,8 @@ def _read_spacing(content: bytes, case_id: str) -> Triple:
         values = np.loadtxt(io.BytesIO(content), dtype=np.float64, ndmin=1)
     except DAMAGED as error:
         raise BadCase(case_id, f"voxel_dimensions.csv is no list of numbers ({describe(error)})") from error
-    if values.shape != (3,) or not np.isfinite(values).all() or values.min() <= 0 or values.max() > MOST_MM:
-        wanted = f"wanted three positive sizes of at most {MOST_MM:g} mm"
+    if values.shape != (3,) or not all(keeps(float(value), least=LEAST_MM, most=MOST_MM) for value in values):
+        wanted = f"wanted three sizes of {LEAST_MM:g} to {MOST_MM:g} mm"
         raise BadCase(case_id, f"voxel_dimensions.csv holds {values.tolist()}; {wanted}")
     anterior_posterior, right_left, superior_inferior = (float(value) for value in values)
     return superior_inferior, anterior_posterior, right_left

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from doseledger.core.errors import BadCase, SkippedCase
 from doseledger.core.project.protocol import Protocol, Structure, folded
+from doseledger.core.text.lists import first_of
 from doseledger.ingest.names.clues import Clues
 from doseledger.ingest.names.hints import DOSE_TOLERANCE_GY, Clue, Hint, find_hints
 
@@ -120,5 +121,4 @@ def _may_be_target(clue: Clue, wanted_gy: list[float]) -> bool:
 
 
 def _quoted(names: list[str]) -> str:
-    shown = ", ".join(f'"{name}"' for name in sorted(names)[:MOST_NAMED])
-    return shown + (f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else "")
+    return first_of([f'"{name}"' for name in sorted(names)], MOST_NAMED)

@@ -224,8 +224,8 @@ def survey_dump(folder: Path, protocol: Protocol | None, *, pictures: bool, scal
 
 def describe_survey(survey: Survey) -> str:
     """Return the lines that a terminal shows: what is there, and what ingest would refuse."""
-    states = ", ".join(f"{n} {state}" for state, n in survey.states.items() if n)
-    lines = [f"{len(survey.patients)} patients in {survey.n_files} files: {states}"]
+    states = ", ".join(f"{state}: {n}" for state, n in survey.states.items() if n)
+    lines = [f"{len(survey.patients)} patients in {survey.n_files} files; {states}"]
     if survey.unfollowed:
         lines.append(f"  {len(survey.unfollowed)} links to folders or to nothing: not looked into, see files.csv")
     for row in survey.complaints():

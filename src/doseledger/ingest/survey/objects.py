@@ -84,17 +84,15 @@ class RtObject:
 
 @dataclass(frozen=True)
 class StructureSet(RtObject):
-    """An RTSTRUCT, and the images that it is drawn on."""
+    """An RTSTRUCT, and the frames of reference, series and images that it is drawn on."""
 
-    @property
-    def frames(self) -> set[str]:
-        """Frames of reference that it names."""
-        return referenced_frames(self.dataset)
+    frames: set[str]
+    series_uids: set[str]
+    image_uids: set[str]
 
     def is_drawn_on(self, series: Series) -> bool:
         """Return whether it names a series or one of its images."""
-        named = referenced_series_uids(self.dataset)
-        return series.uid in named or bool(referenced_image_uids(self.dataset) & series.image_uids)
+        return series.uid in self.series_uids or bool(self.image_uids & series.image_uids)
 
     @property
     def order(self) -> tuple[bool, str]:
@@ -273,11 +271,20 @@ def _read_rt(item: Found, objects: PatientObjects) -> None:
         if dataset is None:
             objects.broken.append(item)
         elif item.modality == "RTSTRUCT":
-            objects.structure_sets.append(StructureSet(item, dataset))
+            _read_structures(item, dataset, objects)
         elif item.modality == "RTDOSE":
             objects.doses.append(Dose(item, dataset))
         else:
             objects.plans.append(_read_plan(item, dataset))
+
+
+def _read_structures(item: Found, dataset: pydicom.Dataset, objects: PatientObjects) -> None:
+    try:
+        links = referenced_frames(dataset), referenced_series_uids(dataset), referenced_image_uids(dataset)
+    except ODD:
+        objects.broken.append(item)
+        return
+    objects.structure_sets.append(StructureSet(item, dataset, *links))
 
 
 def _read_plan(item: Found, dataset: pydicom.Dataset) -> Plan:

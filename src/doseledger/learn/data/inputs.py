@@ -37,6 +37,11 @@ OFFSET_SCALE_MM = 100.0
 # 1000 HU, the step from air to water, is one unit of the network's input.
 CT_SCALE_HU = 1000.0
 AIR_HU = -1000
+# Voxels that a network sees about those that count, of a case that is seen as a whole.
+COUNTED_MARGIN = 2
+# Voxels along each axis that such a case has at least at the coarsest level: fewer are mostly padding, and of two
+# slices torch's 16-bit gradients are wrong on a CPU, see `training.finite`.
+LEAST_COARSEST = 3
 # A dose that trees have told is kept in these steps as 16-bit numbers: up to 131 Gy.
 TOLD_STEP_GY = 0.002
 # Where the map of the prescribed dose stands among the channels, if it is one.
@@ -359,6 +364,31 @@ def whole_box(case: OpenCase, least_zyx: IntTriple) -> Window:
     """Return the box (start, shape) of the whole case, widened evenly to at least the given size."""
     shape = tuple(max(n, least) for n, least in zip(case.shape_zyx, least_zyx, strict=True))
     start = tuple(-((wide - n) // 2) for n, wide in zip(case.shape_zyx, shape, strict=True))
+    return (start[0], start[1], start[2]), (shape[0], shape[1], shape[2])
+
+
+def counted_box(case: OpenCase, strides_zyx: IntTriple) -> Window:
+    """Return the box of a case's voxels whose dose counts, with a margin as far as the case has one.
+
+    It is widened evenly to multiples of the strides, at least `LEAST_COARSEST` of them; what it then holds of the case
+    beyond the margin is the case's own.
+
+    Raises
+    ------
+    BadCase
+        If no voxel counts.
+    """
+    counted = map_member(case.file.path, "valid_dose") > 0
+    if not counted.any():
+        raise BadCase(case.case_id, "valid_dose has no voxel, so no dose of it counts; ingest it again")
+    start, shape = [], []
+    for axis, stride in enumerate(strides_zyx):
+        along = np.flatnonzero(counted.any(axis=tuple({0, 1, 2} - {axis})))
+        first = max(int(along[0]) - COUNTED_MARGIN, 0)
+        stop = min(int(along[-1]) + 1 + COUNTED_MARGIN, counted.shape[axis])
+        size = max(-(-(stop - first) // stride), LEAST_COARSEST) * stride
+        start.append(first - (size - (stop - first)) // 2)
+        shape.append(size)
     return (start[0], start[1], start[2]), (shape[0], shape[1], shape[2])
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from doseledger.core.case import map_member
-from doseledger.core.errors import BadCase
+from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.grid import IntTriple
 from doseledger.learn.data.core_dropout import drop_core
 from doseledger.learn.data.inputs import (
@@ -27,12 +27,13 @@ from doseledger.learn.data.inputs import (
     OpenCase,
     Window,
     condition_vector,
+    counted_box,
     read_box,
     read_channels,
     read_dose,
     whole_box,
 )
-from doseledger.learn.recipes.dose import CommonRecipe, DoseTrained, LoaderRecipe, SamplingRecipe
+from doseledger.learn.recipes.dose import CommonRecipe, CommonTrained, DoseTrained, LoaderRecipe, SamplingRecipe
 
 Key = tuple[int, int, int]
 Sample = dict[str, Any]
@@ -77,6 +78,8 @@ def thinned(voxels: NDArray[np.intp]) -> NDArray[np.int32]:
 
 def sample_box(case: OpenCase, centres: Centres, sampling: SamplingRecipe, rng: np.random.Generator) -> Window:
     """Return the box (start, shape) of a patch: moved into the case where it fits, centred on it where it doesn't."""
+    if sampling.patch_zyx == "case":
+        raise BadInput("patch_zyx: case has no patches to draw; see `seen_box`")
     draw = rng.random()
     if draw < sampling.target_share:
         among = centres.target
@@ -93,6 +96,12 @@ def box_about(centre: NDArray[np.int32], patch_zyx: IntTriple, shape_zyx: IntTri
     for middle, size, n in zip(centre, patch_zyx, shape_zyx, strict=True):
         start.append(-((size - n) // 2) if size >= n else int(np.clip(int(middle) - size // 2, 0, n - size)))
     return (start[0], start[1], start[2]), patch_zyx
+
+
+def seen_box(case: OpenCase, recipe: CommonTrained) -> Window:
+    """Return the box (start, shape) of a whole case that a network sees: what counts of it, or at least a patch."""
+    patch_zyx = recipe.sampling.patch_zyx
+    return counted_box(case, recipe.network.total_stride_zyx) if patch_zyx == "case" else whole_box(case, patch_zyx)
 
 
 def read_inputs(case: OpenCase, spec: InputSpec, box: Window) -> Sample:
@@ -152,13 +161,15 @@ class PatchDataset(Dataset[Sample]):
 
     def __init__(self, cases: Sequence[OpenCase], spec: InputSpec, recipe: DoseTrained, seed: int) -> None:
         self.cases, self.spec, self.sampling, self.seed = list(cases), spec, recipe.sampling, seed
-        self.centres = [find_centres(case, spec) for case in self.cases]
+        whole = recipe.sampling.patch_zyx == "case"
+        self.boxes = [seen_box(case, recipe) for case in self.cases] if whole else []
+        self.centres = [] if whole else [find_centres(case, spec) for case in self.cases]
         self.orders = spec.mirrored_orders(self.sampling.mirrored_names) if self.sampling.mirror_share else None
 
     def __getitem__(self, key: Key) -> Sample:
         case = self.cases[key[2]]
         rng = np.random.default_rng([self.seed, *key])
-        sample = read_sample(case, self.spec, sample_box(case, self.centres[key[2]], self.sampling, rng))
+        sample = read_sample(case, self.spec, self._box(key[2], rng))
         # Both numbers are drawn in any case, so that switching one variation off leaves the other as it was.
         shift_hu, mirror = self.sampling.ct_shift_hu * rng.standard_normal(), rng.random() < self.sampling.mirror_share
         # After the draws above, so that they are the same with and without it.
@@ -169,6 +180,11 @@ class PatchDataset(Dataset[Sample]):
         if mirror and self.orders is not None:
             sample = mirror_x(sample, self.orders, self.spec)
         return as_tensors(sample)
+
+    def _box(self, index: int, rng: np.random.Generator) -> Window:
+        if self.boxes:
+            return self.boxes[index]
+        return sample_box(self.cases[index], self.centres[index], self.sampling, rng)
 
 
 class PatchSampler(Sampler[Key]):
@@ -191,25 +207,27 @@ class PatchSampler(Sampler[Key]):
 
 
 class WholeCases(Dataset[Sample]):
-    """Whole cases, widened to at least the patch: what validation and prediction go through.
+    """Whole cases as a network sees them: what validation and prediction go through.
 
     Parameters
     ----------
+    recipe
+        The network's, for `seen_box`.
     read
         From a case, what is given of it and a box to what a network sees there.
     """
 
     def __init__(
-        self, cases: Sequence[OpenCase], spec: Any, least_zyx: IntTriple, read: Callable[..., Sample] = read_sample
+        self, cases: Sequence[OpenCase], spec: Any, recipe: CommonTrained, read: Callable[..., Sample] = read_sample
     ) -> None:
-        self.cases, self.spec, self.least_zyx, self.read = list(cases), spec, least_zyx, read
+        self.cases, self.spec, self.recipe, self.read = list(cases), spec, recipe, read
 
     def __len__(self) -> int:
         return len(self.cases)
 
     def __getitem__(self, index: int) -> Sample:
         case = self.cases[index]
-        return as_tensors(self.read(case, self.spec, whole_box(case, self.least_zyx)))
+        return as_tensors(self.read(case, self.spec, seen_box(case, self.recipe)))
 
 
 def patch_loader(dataset: Any, recipe: CommonRecipe) -> DataLoader[Sample]:

@@ -151,6 +151,8 @@ def _find_centres(case: OpenCase, spec: SegmentSpec) -> list[Array]:
 
 
 def _draw_box(case: OpenCase, centres: list[Array], sampling: ForegroundRecipe, rng: np.random.Generator) -> Window:
+    if sampling.patch_zyx == "case":
+        raise BadInput("patches of images have a size")
     body, *structures = centres
     draw, which = rng.random(), rng.random()
     among = structures[int(which * len(structures))] if structures and draw < sampling.foreground_share else body

@@ -13,7 +13,7 @@ from doseledger.core.files import sha256_of_file
 from doseledger.learn.data.inputs import InputSpec, beams_of
 from doseledger.learn.networks.boosted import BoostedDose, boosted_of
 from doseledger.learn.networks.with_prior import dose_network
-from doseledger.learn.recipes.dose import CommonTrained
+from doseledger.learn.recipes.dose import CommonTrained, patch_text
 from doseledger.learn.run import CasesByPart, TrainingRun
 from doseledger.learn.training.checkpoint import Checkpoint, fill, load_checkpoint
 
@@ -72,8 +72,8 @@ def check_base(run: TrainingRun, spec: InputSpec, cases: CasesByPart, base: Base
         raise BadInput(f"{run.model}: base {name} is of kind {recipe.kind}, wanted a network's")
     if recipe.sampling.patch_zyx != wanted:
         raise BadInput(
-            f"{run.model}: base {name} was trained on patches of {list(recipe.sampling.patch_zyx)} voxels, "
-            f"sampling.patch_zyx is {list(wanted)}; give both the same"
+            f"{run.model}: base {name} was trained on patches of {patch_text(recipe.sampling.patch_zyx)}, "
+            f"sampling.patch_zyx is {patch_text(wanted)}; give both the same"
         )
     known = base.checkpoint.trained_on
     strangers = [case.case_id for case in cases["train"] if known.get(case.case_id) != case.file.sha256]

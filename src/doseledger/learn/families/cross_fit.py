@@ -12,7 +12,7 @@ from doseledger.core.errors import BadInput
 from doseledger.core.types import Floats, Indices, Singles, Tell
 from doseledger.learn.data.features import dose_shares, drawn_voxels, voxel_features
 from doseledger.learn.data.inputs import InputSpec, OpenCase
-from doseledger.learn.networks.boosted import told_features
+from doseledger.learn.networks.boosted import KnownFeatures, known_features, told_features
 from doseledger.learn.networks.trees import FINAL, Trees, fold_name, grow_trees, second_name
 from doseledger.learn.recipes.trees import LEAST_FOLDS_OF_SECOND, BoostingRecipe
 
@@ -120,19 +120,18 @@ def _with_second(
             f"give at least {LEAST_FOLDS_OF_SECOND}, or set boosting.stages to 1"
         )
 
-    def seeing(one: Drawn, trees: Trees) -> Singles:
-        more = told_features(one.case, spec, boosting, trees, one.index)
-        return np.concatenate([one.features, more], axis=1)
-
-    # 1. each case as trees tell it that have not seen its fold: what the final second trees are grown on
-    own = {one.case.case_id: seeing(one, first.trees[fold_name(one.fold)]) for one in drawn}
-    # 2. the same without another fold besides, for the second trees that shall tell that one
+    # 1. trees that have seen neither of two folds
+    pairs = {frozenset(pair): _grow(drawn, pair, boosting) for pair in combinations(folds, 2)}
+    # 2. each case as trees tell it that have not seen its fold, which the final second trees are grown on; and that
+    # have not seen another fold besides, for the second trees that shall tell that one
+    own: dict[str, Singles] = {}
     without: dict[tuple[str, int], Singles] = {}
-    for pair in combinations(folds, 2):
-        trees = _grow(drawn, pair, boosting)
-        for one in drawn:
-            if one.fold in pair:
-                without[one.case.case_id, sum(pair) - one.fold] = seeing(one, trees)
+    for one in drawn:
+        known = known_features(one.case, spec, boosting)
+        own[one.case.case_id] = _seen(one, known, boosting, first.trees[fold_name(one.fold)])
+        for fold in set(folds) - {one.fold}:
+            trees = pairs[frozenset((one.fold, fold))]
+            without[one.case.case_id, fold] = _seen(one, known, boosting, trees)
     # 3. second trees of each fold, and of all
     grown, told = dict(first.trees), dict[str, Floats]()
     for fold in folds:
@@ -143,6 +142,11 @@ def _with_second(
     seen = [(own[one.case.case_id], one.dose) for one in drawn]
     grown[second_name(FINAL)] = final = _of(seen, boosting)
     return CrossFit(grown, told, _loss(final, seen))
+
+
+def _seen(one: Drawn, known: KnownFeatures, boosting: BoostingRecipe, first: Trees) -> Singles:
+    """What second trees see of a case's drawn voxels, as first trees tell it."""
+    return np.concatenate([one.features, told_features(known, boosting, first, one.index)], axis=1)
 
 
 def _grow(drawn: Sequence[Drawn], left_out: Collection[int], boosting: BoostingRecipe) -> Trees:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from doseledger.core.errors import BadInput
-from doseledger.learn.data.inputs import InputSpec, OpenCase, whole_box
-from doseledger.learn.data.patches import as_tensors, read_sample
+from doseledger.learn.data.inputs import InputSpec, OpenCase
+from doseledger.learn.data.patches import as_tensors, read_sample, seen_box
 from doseledger.learn.families.bases import Base, check_base, load_base
 from doseledger.learn.networks.denoiser import (
     DoseScale,
@@ -185,7 +185,7 @@ def measure_scale(recipe: TrainedDiffusion, spec: InputSpec, cases: list[OpenCas
     settings = DrawSettings(patch_zyx, VALIDATION_OVERLAP, 1, 1, "ddim", recipe.diffusion.parameterisation)
     squares, voxels, most = 0.0, 0, 0.0
     for case in chosen:
-        sample = as_tensors(read_sample(case, spec, whole_box(case, patch_zyx)))
+        sample = as_tensors(read_sample(case, spec, seen_box(case, recipe)))
         batch = {name: sample[name][None] for name in ("image", "condition", "dose", "valid_dose")}
         dose = batch["dose"] * batch["valid_dose"]
         most = max(most, float(dose.max()))

@@ -25,20 +25,44 @@ def stages_named(name: str, weights: Mapping[str, Tensor], boosting: BoostingRec
 def tell_voxels(
     case: OpenCase, spec: InputSpec, boosting: BoostingRecipe, stages: Sequence[Trees], index: Indices
 ) -> Floats:
-    """Return what trees of one stage or two tell of voxels of a case, shares of the main prescription, (voxel,)."""
-    features = voxel_features(case, spec, index, boosting.context_mm)
+    """Return what trees of one stage or two tell of voxels of a case, shares of the main prescription, (voxel,).
+
+    Parameters
+    ----------
+    index
+        Flat indices of voxels where a dose is defined.
+    """
     first, *second = stages
     if not second:
-        return first.predict(features)
-    more = told_features(case, spec, boosting, first, index)
-    return second[0].predict(np.concatenate([features, more], axis=1))
+        return first.predict(voxel_features(case, spec, index, boosting.context_mm))
+    known = known_features(case, spec, boosting)
+    more = told_features(known, boosting, first, index)
+    return second[0].predict(np.concatenate([known.at(index), more], axis=1))
 
 
-def told_features(case: OpenCase, spec: InputSpec, boosting: BoostingRecipe, first: Trees, index: Indices) -> Singles:
+@dataclass(frozen=True)
+class KnownFeatures:
+    """Features (voxel, feature) of all voxels of a case where a dose is defined, and their flat indices, rising."""
+
+    case: OpenCase
+    index: Indices
+    features: Singles
+
+    def at(self, index: Indices) -> Singles:
+        """Return those of some of its voxels."""
+        return self.features[np.searchsorted(self.index, index)]
+
+
+def known_features(case: OpenCase, spec: InputSpec, boosting: BoostingRecipe) -> KnownFeatures:
+    """Return the features of a whole case, which second trees take: what the first ones tell is seen in context."""
+    index = np.flatnonzero(defined_voxels(case))
+    return KnownFeatures(case, index, voxel_features(case, spec, index, boosting.context_mm))
+
+
+def told_features(known: KnownFeatures, boosting: BoostingRecipe, first: Trees, index: Indices) -> Singles:
     """Return what a second stage sees besides of voxels of a case that first trees tell, float32 (voxel, feature)."""
-    whole = np.flatnonzero(defined_voxels(case))
-    dose_gy = _on_case(case, whole, tell_voxels(case, spec, boosting, [first], whole))
-    return dose_features(case, dose_gy, index, boosting.context_mm)
+    dose_gy = _on_case(known.case, known.index, first.predict(known.features))
+    return dose_features(known.case, dose_gy, index, boosting.context_mm)
 
 
 def _on_case(case: OpenCase, index: Indices, shares: Floats) -> GyArray:

@@ -25,6 +25,7 @@ from doseledger.learn.networks.schedule import (
 from doseledger.learn.networks.unet import build_network
 from doseledger.learn.networks.windows import predict_whole
 from doseledger.learn.recipes.diffusion import TrainedDiffusion
+from doseledger.learn.recipes.dose import PatchSize
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class DoseScale:
 class DrawSettings:
     """How doses of whole cases are drawn: the windows, and the sampler's steps."""
 
-    patch_zyx: IntTriple
+    patch_zyx: PatchSize
     overlap: float
     windows_at_once: int
     steps: int

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from doseledger.core.errors import BadInput
-from doseledger.core.types import IntTriple
+from doseledger.learn.recipes.dose import PatchSize
 
 # A voxel that every window covers has weight 1 after blending; rounding in float32 is far below this.
 COVERED = 0.999
@@ -19,7 +19,7 @@ VALIDATION_OVERLAP = 0.25
 
 
 def predict_whole(
-    network: nn.Module, batch: dict[str, Any], patch_zyx: IntTriple, *, overlap: float, windows_at_once: int
+    network: nn.Module, batch: dict[str, Any], patch_zyx: PatchSize, *, overlap: float, windows_at_once: int
 ) -> Tensor:
     """Return the dose (1, 1, z, y, x) of one whole case in units of the dose scale, as the network says it.
 
@@ -29,6 +29,8 @@ def predict_whole(
         One case, at least as large as the patch, with `image` (1, C, z, y, x) and `condition` (1, K).
     overlap
         Share of a window that its neighbour covers too.
+    patch_zyx
+        Size of the windows, or `case`: one of the case's own size.
 
     Raises
     ------
@@ -44,7 +46,7 @@ def predict_whole(
 
 
 def slide(
-    network: Callable[[Tensor], Tensor], image: Tensor, patch_zyx: IntTriple, *, overlap: float, windows_at_once: int
+    network: Callable[[Tensor], Tensor], image: Tensor, patch_zyx: PatchSize, *, overlap: float, windows_at_once: int
 ) -> Tensor:
     """Return what a network says of a whole image (1, C, z, y, x), window by window, blended by Gaussian weights.
 
@@ -60,6 +62,8 @@ def slide(
     BadInput
         If a voxel was not covered by any window.
     """
+    if patch_zyx == "case":
+        return network(image).float()
     from monai.inferers.utils import sliding_window_inference
 
     def predict_windows(windows: Tensor) -> tuple[Tensor, Tensor]:

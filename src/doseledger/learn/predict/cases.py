@@ -12,8 +12,8 @@ from torch import nn
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import sha256_of_file
-from doseledger.learn.data.inputs import OpenCase, check_fits, whole_box
-from doseledger.learn.data.patches import Sample, as_tensors, mirror_inputs, read_inputs
+from doseledger.learn.data.inputs import OpenCase, check_fits
+from doseledger.learn.data.patches import Sample, as_tensors, mirror_inputs, read_inputs, seen_box
 from doseledger.learn.networks.boosted import BoostedDose, boosted_of
 from doseledger.learn.networks.windows import predict_whole
 from doseledger.learn.networks.with_prior import OverPrior, dose_network
@@ -73,14 +73,14 @@ def open_predictor(path: Path, settings: PredictRecipe) -> Predictor:
 
 def dose_predictor(model: Model, recipe: PredictRecipe) -> Predictor:
     """Return a loaded dose network as a predictor."""
-    alone = model.prior_alone()
+    alone, patch_zyx = model.prior_alone(), model.recipe.sampling.patch_zyx
     return Predictor(
         model.checkpoint,
         model.sha256,
         recipe.model_dump(mode="json"),
         lambda case: {"dose_gy": predict_case(model, case, recipe)},
         None if alone is None else lambda case: predict_case(alone, case, recipe),
-        window_zyx=model.recipe.sampling.patch_zyx,
+        window_zyx=None if patch_zyx == "case" else patch_zyx,
     )
 
 
@@ -96,8 +96,7 @@ def predict_case(model: Model, case: OpenCase, recipe: PredictRecipe) -> NDArray
     check_fits(case, checkpoint.spec)
     check_spacing(case, checkpoint, recipe.spacing_tolerance)
     case = model.boosted.told(case) if model.boosted else case
-    patch_zyx = model.recipe.sampling.patch_zyx
-    box = whole_box(case, patch_zyx)
+    box = seen_box(case, model.recipe)
     sample = read_inputs(case, checkpoint.spec, box)
     dose = _run(model, sample, recipe)
     if recipe.mirror_average:

@@ -16,8 +16,8 @@ from doseledger.core.errors import BadInput
 from doseledger.core.files import sha256_of_file
 from doseledger.core.grid import Triple
 from doseledger.core.schema import load_block
-from doseledger.learn.data.inputs import OpenCase, Window, check_fits, defined_voxels, read_box, whole_box
-from doseledger.learn.data.patches import as_tensors, read_inputs
+from doseledger.learn.data.inputs import OpenCase, Window, check_fits, defined_voxels, read_box
+from doseledger.learn.data.patches import as_tensors, read_inputs, seen_box
 from doseledger.learn.networks.boosted import BoostedDose, boosted_of
 from doseledger.learn.networks.denoiser import (
     DoseScale,
@@ -120,7 +120,8 @@ def open_predictor(path: Path, settings: DiffusionPredict) -> Predictor:
     def predict(case: OpenCase) -> Arrays:
         return pack_samples(draw_case(model, case, settings), defined_voxels(case))
 
-    window = model.recipe.sampling.patch_zyx
+    patch_zyx = model.recipe.sampling.patch_zyx
+    window = None if patch_zyx == "case" else patch_zyx
     how = settings.model_dump(mode="json")
     return Predictor(model.checkpoint, model.sha256, how, predict, draws=True, window_zyx=window)
 
@@ -139,7 +140,7 @@ def draw_case(model: DiffusionModel, case: OpenCase, recipe: DiffusionPredict) -
     check_fits(case, checkpoint.spec)
     check_spacing(case, checkpoint, recipe.spacing_tolerance)
     case = model.boosted.told(case) if model.boosted else case
-    box = whole_box(case, model.recipe.sampling.patch_zyx)
+    box = seen_box(case, model.recipe)
     batch = _whole_batch(model, case, box)
     settings = DrawSettings(
         patch_zyx=model.recipe.sampling.patch_zyx,

@@ -14,7 +14,8 @@ from doseledger.core.cleaning import Cleaning, clean_labels
 from doseledger.core.errors import BadCase
 from doseledger.core.files import sha256_of_file
 from doseledger.core.types import Array
-from doseledger.learn.data.inputs import OpenCase, whole_box
+from doseledger.learn.data.inputs import OpenCase
+from doseledger.learn.data.patches import seen_box
 from doseledger.learn.data.volumes import SegmentSpec, read_image
 from doseledger.learn.networks.segment import build_segment_network
 from doseledger.learn.networks.windows import slide
@@ -46,7 +47,7 @@ def open_predictor(path: Path, settings: SegmentPredict) -> Predictor:
 
     def predict(case: OpenCase) -> dict[str, Array]:
         check_spacing(case, checkpoint, settings.spacing_tolerance)
-        box = whole_box(case, recipe.sampling.patch_zyx)
+        box = seen_box(case, recipe)
         image = torch.from_numpy(read_image(case, spec, box))[None].to(device)
         bf16 = recipe.fit.precision == "bf16-mixed"
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):

@@ -20,7 +20,7 @@ from doseledger.core.pool.cluster import HERE, Scale
 from doseledger.core.pool.fanout import over_cases
 from doseledger.core.tables import SPLITS, read_table
 from doseledger.core.types import IntTriple, Tell
-from doseledger.learn.data.inputs import CaseFile, OpenCase, Window, case_files, defined_voxels, open_case
+from doseledger.learn.data.inputs import CaseFile, OpenCase, Window, case_files, cut_box, defined_voxels, open_case
 from doseledger.learn.training.checkpoint import Checkpoint
 
 Arrays = dict[str, NDArray[Any]]
@@ -167,21 +167,21 @@ def _describe(arrays: Arrays) -> str:
 
 
 def dose_on_case(case: OpenCase, dose: NDArray[np.float32], box: Window, scale_gy: float) -> NDArray[np.float32]:
-    """Return doses of a widened box in Gy on the case's own grid; never negative, 0 where no dose is defined.
+    """Return doses of a box in Gy on the case's own grid; never negative, 0 beyond and where no dose is defined.
 
     Parameters
     ----------
     dose
-        (…, z, y, x) of the box, in units of `scale_gy`.
+        (…, z, y, x) of the box that a network sees, in units of `scale_gy`.
 
     Raises
     ------
     BadCase
         If a dose is not finite.
     """
-    within = (slice(-start, -start + n) for start, n in zip(box[0], case.shape_zyx, strict=True))
-    inside: tuple[Any, ...] = (..., *within)
-    dose_gy = dose[inside] * np.float32(scale_gy)
+    # The case, seen from the box, which may be larger or smaller.
+    z, y, x = (-start for start in box[0])
+    dose_gy = cut_box(dose, ((z, y, x), case.shape_zyx), 0.0) * np.float32(scale_gy)
     if not np.isfinite(dose_gy).all():
         raise BadCase(
             case.case_id,

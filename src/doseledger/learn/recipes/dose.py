@@ -26,6 +26,13 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 VoxelTriple = tuple[Count, Count, Count]
+# Size of a patch, or each case as a whole.
+PatchSize = VoxelTriple | Literal["case"]
+
+
+def patch_text(patch_zyx: PatchSize) -> str:
+    """Return a patch's size in words."""
+    return "whole cases" if patch_zyx == "case" else f"{list(patch_zyx)} voxels"
 
 
 class InputRecipe(Block):
@@ -75,10 +82,12 @@ class PatchRecipe(Block):
 
     Notes
     -----
-    `mirrored_names` pairs the structures that change places when x is mirrored.
+    `patch_zyx` is a size, or `case`: each case as a whole, cropped to `valid_dose` with a margin and padded to what the
+    network halves; in training, validation and prediction. `mirrored_names` pairs the structures that change places
+    when x is mirrored.
     """
 
-    patch_zyx: VoxelTriple
+    patch_zyx: PatchSize
     batch_size: Count
     patches_per_case: Count
     mirror_share: Share
@@ -89,6 +98,15 @@ class PatchRecipe(Block):
         names = [*self.mirrored_names, *self.mirrored_names.values()]
         if len(set(names)) != len(names):
             raise ValueError(f"mirrored_names name a structure twice: {names}")
+        return self
+
+    @model_validator(mode="after")
+    def _whole_cases_come_alone(self) -> Self:
+        if self.patch_zyx == "case" and self.batch_size != 1:
+            raise ValueError(
+                f"batch_size {self.batch_size} with patch_zyx: case, whose sizes differ; set it to 1, and raise "
+                "fit.accumulate as much"
+            )
         return self
 
 
@@ -256,10 +274,12 @@ class CommonTrained(TrainedPart):
 
     @model_validator(mode="after")
     def _patch_fits_network(self) -> Self:
-        strides = self.network.total_stride_zyx
-        if any(size % stride for size, stride in zip(self.sampling.patch_zyx, strides, strict=True)):
+        strides, patch_zyx = self.network.total_stride_zyx, self.sampling.patch_zyx
+        if patch_zyx == "case":
+            return self
+        if any(size % stride for size, stride in zip(patch_zyx, strides, strict=True)):
             raise ValueError(
-                f"sampling.patch_zyx {list(self.sampling.patch_zyx)} must be multiples of {list(strides)}, which one "
+                f"sampling.patch_zyx {list(patch_zyx)} must be multiples of {list(strides)}, which one "
                 f"voxel of the coarsest level of network {self.network.name} spans"
             )
         return self
@@ -323,6 +343,12 @@ class TrainedRecipe(DoseTrained):
                 f"prior {self.prior} needs structures sdf, a prescription and a place among the inputs; these are "
                 f"{seen.structures}, {seen.prescription} and {seen.place}; set prior: none for such an ablation"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _loss_lies_in_the_case(self) -> Self:
+        if self.sampling.patch_zyx == "case" and self.loss.mask != "valid_dose":
+            raise ValueError(f"loss.mask {self.loss.mask} with patch_zyx: case, which is cropped to valid_dose")
         return self
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -82,6 +82,12 @@ class ForegroundRecipe(PatchRecipe):
 
     foreground_share: Share
     variation: VariationRecipe
+
+    @model_validator(mode="after")
+    def _patches_have_a_size(self) -> Self:
+        if self.patch_zyx == "case":
+            raise ValueError("patch_zyx: case is for doses, which count in a part of the image; give a size")
+        return self
 
 
 class SliceRecipe(Block):

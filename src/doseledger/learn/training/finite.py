@@ -1,4 +1,4 @@
-"""Steps on NaN or infinite gradients left out, and a training stopped by too many."""
+"""Gradients that are not finite or not right: steps left out, trainings refused."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from doseledger.core.errors import BadCase, BadInput
+from doseledger.learn.recipes.dose import CommonTrained
 
 # So many steps of a training may be left out; 16-bit arithmetic gives one in some hundreds.
 MOST_SKIPPED = 10
@@ -44,6 +45,30 @@ def skip_infinite_step(network: nn.Module, skipped: Tensor, case_ids: Sequence[s
         )
     # An optimiser leaves a weight without gradient as it is.
     network.zero_grad(set_to_none=True)
+
+
+def refuse_wrong_gradients(recipe: CommonTrained, device: str) -> None:
+    """Refuse patches of which a level of the network is two slices deep, in 16 bit on a CPU.
+
+    Raises
+    ------
+    BadInput
+        Saying what to set.
+
+    Notes
+    -----
+    There torch 2.13 (oneDNN 3.12) gives a 3D convolution's weights gradients of memory that nobody wrote: infinite, or
+    finite and wrong. One slice, three and more, two rows or columns, and 32 bit are right.
+    """
+    patch_zyx, deepest = recipe.sampling.patch_zyx, recipe.network.total_stride_zyx[0]
+    if patch_zyx == "case" or recipe.fit.precision != "bf16-mixed" or device != "cpu":
+        return
+    strides = [2**level for level in range(deepest.bit_length())]
+    if patch_zyx[0] in [2 * stride for stride in strides]:
+        raise BadInput(
+            f"sampling.patch_zyx {list(patch_zyx)}: a level of the network is two slices deep, where gradients in 16 "
+            f"bit are wrong on a CPU; give at least {3 * deepest} slices, or set fit.precision to 32-true"
+        )
 
 
 def refuse_no_voxel(batch: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ import math
 
 from doseledger.learn.data.inputs import OpenCase
 from doseledger.learn.networks.windows import VALIDATION_OVERLAP
+from doseledger.learn.recipes.dose import PatchSize
 from doseledger.learn.run import CasesByPart, TrainingRun
 
 # What measuring training cases too may cost, as a share of the training between two validations.
@@ -22,14 +23,17 @@ def measured_cases(run: TrainingRun, cases: CasesByPart) -> list[OpenCase]:
     """
     sampling, trained = run.network_recipe.sampling, cases["train"]
     n_steps = len(trained) * sampling.patches_per_case * run.network_recipe.fit.validate_every
-    n_passes = [
-        run.family.passes
-        * math.prod(
-            1 + math.ceil(max(0, n - size) / ((1 - VALIDATION_OVERLAP) * size))
-            for n, size in zip(case.shape_zyx, sampling.patch_zyx, strict=True)
-        )
-        for case in trained
-    ]
+    n_passes = [run.family.passes * _windows(case, sampling.patch_zyx) for case in trained]
     affordable = int(MEASURING_SHARE * STEP_COST * n_steps * len(trained) / sum(n_passes))
     n_measured = max(1, min(affordable, len(cases["val"]), len(trained)))
     return [trained[turn * len(trained) // n_measured] for turn in range(n_measured)]
+
+
+def _windows(case: OpenCase, patch_zyx: PatchSize) -> int:
+    """How many windows a case is seen through; as a whole, one."""
+    if patch_zyx == "case":
+        return 1
+    return math.prod(
+        1 + math.ceil(max(0, n - size) / ((1 - VALIDATION_OVERLAP) * size))
+        for n, size in zip(case.shape_zyx, patch_zyx, strict=True)
+    )

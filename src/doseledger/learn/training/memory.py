@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 
 from doseledger.core.errors import BadInput
-from doseledger.learn.recipes.dose import CommonRecipe
+from doseledger.learn.recipes.dose import CommonRecipe, patch_text
 from doseledger.learn.training.run_files import device_name
 
 # The CPU's allocator raises a RuntimeError like any other.
@@ -32,7 +32,7 @@ def explained_memory_errors(recipe: CommonRecipe) -> Iterator[None]:
             raise
         sampling = recipe.sampling
         raise BadInput(
-            f"out of memory on {device_name()} with patches of {list(sampling.patch_zyx)} voxels, "
+            f"out of memory on {device_name()} with patches of {patch_text(sampling.patch_zyx)}, "
             f"{sampling.batch_size} at a time: {what_to_lower(recipe)} ({error})"
         ) from error
 
@@ -43,11 +43,12 @@ def what_to_lower(recipe: CommonRecipe) -> str:
     The smaller patch is about a sixth shorter along each axis, in whole voxels of the network's coarsest level.
     """
     sampling, fit = recipe.sampling, recipe.fit
-    patch, strides = list(sampling.patch_zyx), recipe.network.total_stride_zyx
-    smaller = [max(1, 5 * n // 6 // stride) * stride for n, stride in zip(patch, strides, strict=True)]
     ways = ["the network's width"]
-    if smaller != patch:
-        ways.insert(0, f"sampling.patch_zyx to {smaller}")
+    if sampling.patch_zyx != "case":
+        patch, strides = list(sampling.patch_zyx), recipe.network.total_stride_zyx
+        smaller = [max(1, 5 * n // 6 // stride) * stride for n, stride in zip(patch, strides, strict=True)]
+        if smaller != patch:
+            ways.insert(0, f"sampling.patch_zyx to {smaller}")
     if sampling.batch_size > 1:
         fewer = sampling.batch_size // 2
         ways.insert(0, f"sampling.batch_size to {fewer} (and raise fit.accumulate from {fit.accumulate} as much)")

@@ -8,6 +8,7 @@ import pandas as pd
 from torch import Tensor
 
 from doseledger.core.errors import BadInput
+from doseledger.core.text.lists import first_of
 from doseledger.learn.run import Ancestor, Parent, TrainingRun
 from doseledger.learn.training.checkpoint import Checkpoint
 
@@ -86,7 +87,7 @@ def refuse_seen_split(run: TrainingRun, splits: pd.DataFrame) -> None:
             names = set(known) if ancestor.cohort == run.cohort else set()
             seen = rows.loc[rows["sha256"].isin(digests) | rows["case_id"].isin(names), "case_id"].tolist()
             if seen:
-                some = ", ".join(seen[:SHOWN]) + (f" and {len(seen) - SHOWN} more" if len(seen) > SHOWN else "")
+                some = first_of(seen, SHOWN)
                 raise BadInput(
                     f"{run.model}: {ancestor.name}, which it begins with, {how} {some}, now among the {part} cases: "
                     "their scores would say nothing; begin with a model of the same fold and splits"

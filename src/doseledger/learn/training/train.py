@@ -26,6 +26,7 @@ from doseledger.learn.data.patches import case_loader, patch_loader
 from doseledger.learn.run import CasesByPart, Task, TrainingRun
 from doseledger.learn.training.callbacks import Alive, CaseGroups, Log, Recorder, copy_file
 from doseledger.learn.training.checkpoint import Checkpoint, make_checkpoint
+from doseledger.learn.training.finite import refuse_wrong_gradients
 from doseledger.learn.training.keeping import NOTHING_MORE, Kept, StateKeeper, StepSeeds, require_whole
 from doseledger.learn.training.measured import measured_cases
 from doseledger.learn.training.memory import explained_memory_errors
@@ -93,11 +94,12 @@ def train(
     NotReady
         If a case is absent or its bytes are not those in the splits, or if the run is told to stop before its end.
     BadInput
-        If settings and cases do not fit, the loss is not finite, or memory does not suffice.
+        If settings and cases do not fit, gradients are not finite or would be wrong, or memory does not suffice.
     """
     if run.family.fit is not None:
         run.family.fit(run, places, tell=tell, red_flags=red_flags)
         return
+    refuse_wrong_gradients(run.network_recipe, "cuda" if torch.cuda.is_available() else "cpu")
     team = team_of(run.devices, run.nodes)
     cases = open_cases(run, places)
     refuse_seen_split(run, read_table(places.splits, SPLITS))
@@ -258,7 +260,7 @@ def _fit(
     loader = patch_loader(reader.patches(cases["train"], task.spec, recipe, run.seed), recipe)
     patches = share_patches(loader, team, start)
     validated = share_cases([*cases["val"], *measured_cases(run, cases)], team)
-    whole = case_loader(reader.whole(validated, task.spec, recipe.sampling.patch_zyx), recipe.loader)
+    whole = case_loader(reader.whole(validated, task.spec, recipe), recipe.loader)
     with (
         quiet_lightning(),
         explained_memory_errors(recipe),

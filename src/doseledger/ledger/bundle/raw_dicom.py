@@ -6,7 +6,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from doseledger.core.damage import DAMAGED, refuse_bomb
+from doseledger.core.damage import DAMAGED, check_zip
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.project.protocol import Protocol
 from doseledger.dicom.privacy.phi import refuse_phi
@@ -61,7 +61,7 @@ def _dicom_of(name: str, path: Path) -> Iterator[tuple[str, bytes]]:
     elif head.startswith(ZIP_MAGIC) and path.suffix != NPZ:
         try:
             with zipfile.ZipFile(path) as archive:
-                refuse_bomb(sum(info.file_size for info in archive.infolist()), path.stat().st_size, name)
+                check_zip(archive, name)
                 for info in archive.infolist():
                     with archive.open(info) as member:
                         is_dicom = _looks_like_dicom(info.filename, member.read(PREAMBLE_BYTES + len(MAGIC)))

@@ -18,6 +18,7 @@ from typing import Any
 from doseledger.core.errors import BadInput, GateFailed
 from doseledger.core.files import read_json, sha256_of_file
 from doseledger.core.schema import load_block
+from doseledger.core.text.lists import first_of
 from doseledger.core.types import Tell
 from doseledger.ledger.bundle.manifest import (
     CONTRACT,
@@ -197,8 +198,7 @@ def _place(start: int, stop: int, index: Index, touched: list[str]) -> str:
         if first < stop and first + part.size > start:
             parts.append(part.name)
         first += part.size
-    shown = ", ".join(touched[:3]) + (f" and {len(touched) - 3} more" if len(touched) > 3 else "")
-    where = f"; there lies {shown}" if shown else ""
+    where = f"; there lies {first_of(touched, 3)}" if touched else ""
     return f"{', '.join(parts)}: bytes {start} to {stop - 1} of the archive are not what was packed{where}"
 
 

@@ -13,6 +13,7 @@ from doseledger.core.project.layout import SYNTHETIC_COHORT, Layout
 from doseledger.core.project.protocol import Protocol, load_goals, load_protocol
 from doseledger.core.settings import Settings
 from doseledger.core.tables import RAW, TEST_SET, read_table
+from doseledger.core.text.lists import first_of
 from doseledger.core.text.sheet import plural
 from doseledger.dosimetry.goals import lint_goals
 from doseledger.gates.limits import Thresholds, load_thresholds
@@ -209,7 +210,7 @@ def _limit_lacks(layout: Layout, limits: Thresholds, protocol: Protocol | None, 
 
 
 def _list(names: list[str]) -> str:
-    return ", ".join(names[:MOST_NAMED]) + (f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else "")
+    return first_of(names, MOST_NAMED)
 
 
 def describe_lacks(layout: Layout, lacks: list[Lack], notes: list[str]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.project.layout import HASHED_FOLDERS, LOCK_FILE
+from doseledger.core.text.lists import first_of
 from doseledger.ledger.provenance.dvc_files import DIR, folder_files, lock_stages
 from doseledger.ledger.provenance.dvc_project import cache_folder
 from doseledger.ledger.provenance.recorded import MODEL_STAGES
@@ -50,8 +51,7 @@ class ChangedOut:
 
     def __str__(self) -> str:
         """Return it as a clause of a message."""
-        more = f" and {len(self.files) - MOST_NAMED} more" if len(self.files) > MOST_NAMED else ""
-        which = f" (in {', '.join(self.files[:MOST_NAMED])}{more})" if self.files else ""
+        which = f" (in {first_of(self.files, MOST_NAMED)})" if self.files else ""
         return f"{self.path} has the MD5 {self.found[:12]}…, {self.recorded[:12]}… was recorded of {self.stage}{which}"
 
 

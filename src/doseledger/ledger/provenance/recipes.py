@@ -119,7 +119,7 @@ def put_recipe(layout: Layout, name: str) -> list[str]:
     if name in settings.blocks:
         raise BadInput(f"{layout.params} has a block {name} already; add it to `models`, or edit it there")
     load_recipe(block, settings.model_base, f"{path}, on the model_base of {layout.params}")
-    strangers = [base for base in bases.values() if base not in settings.models]
+    strangers = [str(base) for base in bases.values() if base not in settings.models]
     if strangers:
         raise BadInput(f"{name} starts from {', '.join(strangers)}, which `models` does not train; add it first")
     text = _with_entries(layout.params, name, bases)

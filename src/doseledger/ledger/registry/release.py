@@ -11,6 +11,7 @@ from doseledger.core.errors import DoseledgerError, NotReady
 from doseledger.core.files import sha256_of_file, sha256_of_json
 from doseledger.core.project.layout import SYNTHETIC_COHORT, Layout, ModelLayout
 from doseledger.core.tables import CASES, TEST_SET, read_table
+from doseledger.core.text.lists import first_of
 from doseledger.gates.model.standing import standing_of_run
 from doseledger.ledger.provenance.dvc_project import changed_stages
 from doseledger.ledger.provenance.git import ask_git, changed_files, head_commit, identity
@@ -216,5 +217,4 @@ def first_test_case(release: Release) -> str:
 
 
 def _some(names: list[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+    return first_of(names, SHOWN)

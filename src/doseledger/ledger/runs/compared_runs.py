@@ -13,6 +13,7 @@ import pandas as pd
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import read_json
 from doseledger.core.tables import DVH_METRICS, GOAL_METRICS, read_case_metrics, read_table
+from doseledger.core.text.lists import first_of
 from doseledger.evaluate.compare import refuse_other_criteria
 from doseledger.evaluate.summary import is_measure
 from doseledger.ledger.provenance.outs import OF_A_RUN, require_recorded
@@ -193,8 +194,7 @@ def _refuse_unlike_measures(baseline: ComparedRun, other: ComparedRun, names: st
 
 
 def _some(names: Sequence[str]) -> str:
-    more = len(names) - SHOWN
-    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+    return first_of(names, SHOWN)
 
 
 def differing_settings(runs: Sequence[ComparedRun]) -> dict[str, list[Any]]:

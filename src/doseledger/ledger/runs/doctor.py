@@ -12,6 +12,7 @@ from typing import Any, Literal
 import psutil
 
 from doseledger.core.damage import DAMAGED
+from doseledger.core.text.lists import first_of
 from doseledger.ledger.provenance.git import run_git
 from doseledger.ledger.provenance.staged import data_in_git
 from doseledger.ledger.provenance.stamp import PARAMS_FILE
@@ -109,7 +110,7 @@ def _busy(at_work: dict[int, str]) -> Iterator[Symptom]:
 
 def _patients_in_git(root: Path) -> Iterator[Symptom]:
     if tracked := data_in_git(root):
-        some = ", ".join(tracked[:3]) + (f" and {len(tracked) - 3} more" if len(tracked) > 3 else "")
+        some = first_of(tracked, 3)
         folders = sorted({str(Path(path).parent) for path in tracked})
         yield Symptom(
             "mend",

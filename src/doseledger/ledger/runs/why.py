@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from doseledger.core.errors import BadInput
+from doseledger.core.damage import UNREADABLE
 from doseledger.core.project.layout import LOCK_FILE, PARAMS_FILE, PIPELINE_FILE, Layout, Machine
 from doseledger.core.settings import Settings
 from doseledger.core.text.sheet import as_text, make_table, plural
@@ -202,7 +202,7 @@ def _last_seconds(log: Path) -> dict[str, float]:
                 began[entry["n"]] = " ".join(word for word in words if word)
             elif entry.get("status") == "done" and entry.get("began") in began:
                 found[began[entry["began"]]] = float(entry["seconds"])
-    except (BadInput, OSError):
+    except UNREADABLE:
         return {}
     return found
 

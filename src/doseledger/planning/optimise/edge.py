@@ -1,4 +1,4 @@
-"""Steps between neighbouring leaves: the part of an aperture's edge that modulation adds."""
+"""Steps between neighbouring leaves, the edge that modulation adds."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def features_table(features: pd.DataFrame, parts: pd.Series) -> Table:
                 *(_short(part.median()) if len(part) else MISSING for part in medians),
             )
         )
-    columns = ("Feature", "#Cases", "#Median", "#Range", *(f"#{part}" for part in PARTS))
+    columns = ("=Feature", "#Cases", "#Median", "#Range", *(f"#{part}" for part in PARTS))
     note = "Medians by part on the right. A case without the structure does not count."
     return make_table("Features of the cases", columns, rows, note=note)
 
@@ -78,15 +78,20 @@ def expectations_table(verdict: Mapping[str, Any]) -> Table:
         bad = Cell(f"{row['n_unexpected']} beyond", "bad" if row["severity"] == "error" else "warn")
         rows.append(
             (
-                in_words(row["column"]) if row["column"] else "cohort",
+                _columns(row["column"]),
                 in_words(row["wanted"]).replace("-", "−"),
                 found,
                 Cell("met", "good") if row["ok"] else bad,
                 row["reason"],
             )
         )
-    columns = ("Feature", "Wanted", "#Found", "Result", "Why")
+    columns = ("=Feature", "Wanted", "#Found", "Result", "=Why")
     return make_table("Expectations", columns, rows, empty="The data gate holds this cohort to no expectations.")
+
+
+def _columns(names: str) -> str:
+    """What an expectation is about: a column, several, or none."""
+    return spell_feature(names) if names.isidentifier() else in_words(names) or "cohort"
 
 
 def drift_cases_table(drift: Mapping[str, Any]) -> Table:
@@ -99,7 +104,7 @@ def drift_cases_table(drift: Mapping[str, Any]) -> Table:
         rows.append(
             (case["case_id"], format_number(case["distance"], 2), ratio, "; ".join(filter(None, (off, changed))))
         )
-    columns = ("Case", "#Distance", "#Of the farthest", "What is off, in spreads of the training cases")
+    columns = ("Case", "#Distance", "#Of the farthest", "=What is off, in spreads of the training cases")
     note = (
         "Distance from the training cases (1 is typical), and that per the farthest training case's from the rest: "
         "above 1 a case is beyond all of them."

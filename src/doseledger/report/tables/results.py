@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from doseledger.core.errors import BadInput
 from doseledger.core.settings import EvaluateSettings
+from doseledger.core.text.lists import first_of
 from doseledger.core.text.sheet import MISSING, Cell, State, Table, format_number, make_table, plural
 from doseledger.core.text.words import spell_mask, spell_metric
 from doseledger.dosimetry.intervals import bootstrap_interval
@@ -221,9 +222,8 @@ def goals_sentence(goal_results: pd.DataFrame) -> str:
     others = {case_id: found for case_id, found in alike.items() if found[0] != found[1]}
     counts = {judged for _, judged in alike.values()}
     goals = f"{max(counts)} of {max(counts)} goals" if len(counts) == 1 else "All goals"
-    shown = [f"{case_id} {same} of {judged}" for case_id, (same, judged) in list(others.items())[:SHOWN_OTHERS]]
-    more = f" and {len(others) - SHOWN_OTHERS} more" if len(others) > SHOWN_OTHERS else ""
-    rest = f"; in {', in '.join(shown)}{more}" if others else ""
+    shown = [f"{case_id} {same} of {judged}" for case_id, (same, judged) in others.items()]
+    rest = f"; in {first_of(shown, SHOWN_OTHERS, ', in ')}" if others else ""
     return f"{goals} judged alike in {len(alike) - len(others)} of {plural(len(alike), 'patient')}{rest}."
 
 

@@ -47,7 +47,7 @@ def skipped_table(facts: CohortTables) -> Table:
         (row.case_id, Cell(str(row.status), "bad" if row.status == "failed" else "warn"), row.reason)
         for row in facts.skipped.sort_values(["status", "case_id"]).itertuples()
     ]
-    return make_table("Cases left out", ("Case", "Status", "Reason"), rows, empty="No case was left out.")
+    return make_table("Cases left out", ("Case", "Status", "=Reason"), rows, empty="No case was left out.")
 
 
 def splits_table(facts: CohortTables) -> Table:

@@ -110,7 +110,7 @@ def findings_table(verdicts: list[dict[str, Any]]) -> Table:
     ]
     more = len(found) - len(rows)
     note = f"The first {len(rows)}; {more} more stand in the gates' own files." if more else ""
-    columns = ("Gate", "Check", "Case", "Severity", "Finding")
+    columns = ("Gate", "Check", "Case", "Severity", "=Finding")
     return make_table("What the gates found", columns, rows, note=note, empty="The gates found nothing to report.")
 
 

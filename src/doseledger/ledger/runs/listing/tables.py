@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import to_json
+from doseledger.core.text.lists import first_of
 from doseledger.core.text.sheet import MISSING, Cell, State, Table, as_markdown, as_text, format_number, make_table
 from doseledger.core.text.words import spell_metric
 from doseledger.ledger.runs.files import GATES
@@ -204,8 +205,7 @@ def _best(rows: Sequence[RunRow], name: str) -> float | None:
 
 def _apart(row: RunRow, names: Sequence[str]) -> str:
     mine = [f"{name}={row.settings[name]}" for name in names if name in row.settings]
-    more = f" and {len(mine) - SHOWN_SETTINGS} more" if len(mine) > SHOWN_SETTINGS else ""
-    return " ".join(mine[:SHOWN_SETTINGS]) + more or MISSING
+    return first_of(mine, SHOWN_SETTINGS, " ") or MISSING
 
 
 def comparison_table(rows: Sequence[RunRow], *, every_metric: bool = False) -> Table:
