@@ -192,11 +192,15 @@ def _varying(rows: pd.DataFrame) -> tuple[list[str], pd.Series[bool]]:
 
 def _each_left_out(values: Floats) -> list[tuple[float, Floats]]:
     """Return of each case its distance from all others, and by how many of their spreads each feature is off."""
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped, unused-ignore]
+
     found = []
-    for index in range(len(values)):
-        centre, scale, precision = _fit(np.delete(values, index, axis=0))
-        away = _standardised(values[index : index + 1], centre, scale)
-        found.append((float(_distance(away, precision)[0]), away[0]))
+    # A thousand small matrices: threads would wait for each other, at full load, longer than they work.
+    with threadpool_limits(1):
+        for index in range(len(values)):
+            centre, scale, precision = _fit(np.delete(values, index, axis=0))
+            away = _standardised(values[index : index + 1], centre, scale)
+            found.append((float(_distance(away, precision)[0]), away[0]))
     return found
 
 
