@@ -196,7 +196,7 @@ def test_changing_how_cases_are_predicted_does_not_retrain(clone: Clone) -> None
     before = params.read_text()
     set_params(params, {"model_base.predict.overlap": 0.3, "evaluate.verify_gamma_points": 4})
     told = reasons(clone)
-    assert told["predict@phantom-dose_unet"] == ["reports/settings/phantom/dose_unet/predict.json: overlap: 0.25 → 0.3"]
+    assert told["predict@phantom-dose_unet"] == ["settings: overlap: 0.25 → 0.3"]
     assert [line for line in told["evaluate@phantom-dose_unet"] if "verify_gamma_points" in line]
     assert "train@phantom-dose_unet" not in told
     text = clone.run("doseledger", "why").stdout

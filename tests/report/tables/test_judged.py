@@ -182,17 +182,17 @@ def test_overlap_is_told_over_all_and_by_structure_with_the_worst_case() -> None
     summary = {"dice_low": 0.71, "dice_high": 0.89, "volume_bias_cc_Bladder": 10.0,
                "volume_agreement_low_cc_Bladder": -5.0, "volume_agreement_high_cc_Bladder": 25.0}  # fmt: skip
     facts: Any = SimpleNamespace(case_metrics=frame, summary=summary)
-    table = overlap_table(facts, 1.5)
+    table = overlap_table(facts, 1.5, {})
     assert texts(table) == [
-        ["all", "Dice", "3", "0.800", "0.710 to 0.890", "0.800", "0.700", "b"],
-        ["all", "IoU", "3", "0.700", "–", "0.700", "0.600", "b"],
-        ["all", "HD95 (mm)", "3", "5.00", "–", "4.00", "9.00", "b"],
+        ["all structures", "Dice", "3", "0.800", "0.710 to 0.890", "0.800", "0.700", "b"],
+        ["all structures", "IoU", "3", "0.700", "–", "0.700", "0.600", "b"],
+        ["all structures", "HD95 (mm)", "3", "5.00", "–", "4.00", "9.00", "b"],
         ["Bladder", "Dice", "2", "0.700", "–", "0.700", "0.500", "c"],
         ["Bladder", "HD95 (mm)", "2", "4.00", "–", "4.00", "7.00", "c"],
         ["Bladder", "Surface Dice", "3", "0.500", "–", "0.500", "0.500", "a"],
     ]
     assert table.note.startswith("Surface Dice at 1.5 mm;")
-    assert texts(volumes_table(facts)) == [["Bladder", "200.00", "210.00", "+10.00", "−5.00 to +25.00"]]
+    assert texts(volumes_table(facts, {})) == [["Bladder", "200.00", "210.00", "+10.00", "−5.00 to +25.00"]]
     assert [row[0] for row in texts(label_cases_table(facts))] == ["b", "c", "a"]
     assert texts(label_cases_table(facts))[0][1:] == ["0.700", "0.600", "9.00", "–", "–"]
 
