@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +18,27 @@ QueueState = Literal["queued", "running", "failed"]
 QUEUE_FOLDER = Path(".dvc") / "tmp" / "exps" / "celery"
 
 
+@contextmanager
+def _opened(root: Path) -> Iterator[Any]:
+    """Open DVC's repository.
+
+    Raises
+    ------
+    NotReady
+        If DVC's own databases can't be read or written.
+    """
+    from dvc.repo import Repo
+
+    try:
+        with Repo(str(root)) as repo:
+            yield repo
+    except sqlite3.Error as error:
+        raise NotReady(
+            f"{root}: DVC's own databases can't be read or written ({error}): the disk is full, a file may not grow so "
+            "large, or one is damaged; make room, or remove .dvc/tmp, and run the command again"
+        ) from error
+
+
 def cache_folder(root: Path) -> Path | None:
     """Return the folder of DVC's cache that holds objects by MD5, as the configuration says; None without a project.
 
@@ -26,10 +49,9 @@ def cache_folder(root: Path) -> Path | None:
     """
     from dvc.config import ConfigError
     from dvc.exceptions import NotDvcRepoError
-    from dvc.repo import Repo
 
     try:
-        with Repo(str(root)) as repo:
+        with _opened(root) as repo:
             return Path(repo.cache.local.path)
     except NotDvcRepoError:
         return None
@@ -40,10 +62,9 @@ def cache_folder(root: Path) -> Path | None:
 def changed_stages(root: Path, stages: list[str]) -> list[str]:
     """Return what `dvc status` says of some stages, in words; empty where nothing changed."""
     from dvc.exceptions import DvcException
-    from dvc.repo import Repo
 
     try:
-        with Repo(str(root)) as repo:
+        with _opened(root) as repo:
             status = repo.status(targets=stages)
     except DvcException as error:
         return [f"DVC can't tell ({error})"]
@@ -89,11 +110,10 @@ def pipeline_state(root: Path) -> list[StageState]:
         If DVC can't read the pipeline.
     """
     from dvc.exceptions import DvcException
-    from dvc.repo import Repo
     from networkx import ancestors, topological_sort
 
     try:
-        with Repo(str(root)) as repo:
+        with _opened(root) as repo:
             status, graph = repo.status(), repo.index.graph
             # An edge leads from a stage to what it depends on.
             ordered = [stage for stage in reversed(list(topological_sort(graph))) if stage.cmd]
@@ -142,7 +162,7 @@ def fetch_file(root: Path, path: str, revision: str, out: Path) -> None:
     from dvc.scm import SCMError
     from dvc_data.index import DataIndexDirError
 
-    unfetched = (DvcException, SCMError, DataIndexDirError, OSError)
+    unfetched = (DvcException, SCMError, DataIndexDirError, OSError, sqlite3.Error)
     found: Exception | None = None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -163,10 +183,8 @@ def fetch_file(root: Path, path: str, revision: str, out: Path) -> None:
 
 def _sources(root: Path) -> list[dict[str, Any]]:
     """The cache, and the default remote where there is one, as `dvc get` takes them."""
-    from dvc.repo import Repo
-
     # The configuration of the tag's commit may not name the remote, or name one that has moved since.
-    with Repo(str(root)) as repo:
+    with _opened(root) as repo:
         name = repo.config["core"].get("remote")
         sources = [{"remote": "this-cache", "remote_config": {"url": repo.cache.local_cache_dir}}]
         if name:
@@ -196,10 +214,9 @@ def queued_experiments(root: Path) -> list[QueuedExperiment]:
     """Return the experiments of DVC's queue that have no result; none where nothing was ever queued."""
     if not (root / QUEUE_FOLDER).is_dir():
         return []
-    from dvc.repo import Repo
 
     found = []
-    with Repo(str(root)) as repo:
+    with _opened(root) as repo:
         queue = repo.experiments.celery_queue
         states: list[tuple[QueueState, Any]] = [
             ("queued", queue.iter_queued()),
