@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from doseledger.cli.audited import audited
-from doseledger.cli.shared import JUDGE, Cohort, Json, Machine, Protocol, project, show, tell
+from doseledger.cli.shared import JUDGE, Cohort, Json, Machine, Protocol, in_colour, line_width, project, show, tell
 from doseledger.core.errors import BadInput
 
 if TYPE_CHECKING:
+    from doseledger.core.text.sheet import Table
     from doseledger.evaluate.files.gamma import Engine
 
 # Resolution of a page's pictures.
@@ -124,7 +125,15 @@ def dvh(
         raise BadInput("an RTSTRUCT needs an RTDOSE beside it: doseledger dose dvh RS.dcm RD.dcm")
     else:
         found = dvh_of_rtdose(structures, dose, wanted, prescription_gy=prescription_gy)
-    show(found, as_json, "\n".join(describe_lines(found)))
+    show(found, as_json, "\n".join(describe_lines(found, _where_it_fits)))
+
+
+def _where_it_fits(table: Table) -> str:
+    """Return a table for a terminal that is wide enough; nothing for another, and for a log."""
+    from doseledger.core.text.sheet import as_text
+
+    text, width = as_text(table, colour=in_colour()), line_width() or 0
+    return text if max(map(len, text.splitlines()), default=0) <= width else ""
 
 
 @dose_app.command("score")

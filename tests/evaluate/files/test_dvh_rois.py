@@ -15,6 +15,7 @@ import pytest
 
 from doseledger.core.case import Case
 from doseledger.core.errors import BadCase, BadInput
+from doseledger.core.text.sheet import as_text
 from doseledger.evaluate.files.dvh import describe_lines, dvh_of_case, dvh_of_rtdose
 
 Rois = dict[str, list[tuple[float, np.ndarray]]]
@@ -283,6 +284,15 @@ def test_an_roi_that_the_dose_grid_cuts_has_its_own_volume_and_no_statistics_of_
     lines = describe_lines(found)
     assert lines[1].startswith("Disc: volume 21.17 cc, no min or mean or max or D95% or D2cc (40.0 % of it lies beyond")
     assert lines[2].startswith("  its part that the dose covers, 60.0 %: volume 12.70 cc, min")
+    # On a terminal values stand in a table, and below it what it can't hold.
+    table = describe_lines(found, lambda table: as_text(table, colour=False))
+    row = next(line.split() for line in table if line.startswith("Disc "))
+    assert row[:4] == ["Disc", "21.17", "cc", "–"]
+    assert [line[:45] for line in table if line.startswith("Disc:")] == [
+        "Disc: no min or mean or max or D95% or D2cc ("
+    ]
+    assert not [line for line in table if line.startswith("Low:")]
+    assert describe_lines(found, lambda table: "") == lines
 
 
 def test_an_roi_that_the_dose_grid_does_not_reach_has_its_volume_and_nothing_else(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from doseledger.core.text.sheet import MISSING, Table, make_table
 from doseledger.dicom.read_dose import Dose
 from doseledger.dosimetry.dvh.grammar import Measure, Statistic, parse_statistic
 from doseledger.dosimetry.dvh.statistics import SampledDose, StructureDose
@@ -121,29 +122,53 @@ def describe_dose(dose: Dose) -> dict[str, Any]:
     }
 
 
-def describe_lines(found: dict[str, Any]) -> list[str]:
-    """Return a DVH of `dvh_of_rtdose` as lines to read: a structure a line, or why it has none."""
+def describe_lines(found: dict[str, Any], draw: Callable[[Table], str] | None = None) -> list[str]:
+    """Return a DVH of `dvh_of_rtdose` as lines to read: a structure a line, or why it has none.
+
+    With `draw` the values stand in a table, and lines below it say what is not in it; not where it draws nothing, as of
+    a table that is too wide.
+    """
     lines = [f"dose up to {found['dose']['max_gy']:.3f} Gy"]
     lines += [f"warning: {warning}" for warning in found["dose"].get("warnings", [])]
     if found.get("plane"):
         lines.append(describe_plane(found["plane"]))
+    table = draw(_table(found["structures"])) if draw else ""
+    lines += table.splitlines()
     for name, structure in found["structures"].items():
-        lines.append(f"{name}: {_in_words(structure) or structure['reason']}")
+        text = ", ".join(_missing(structure)) if table else _in_words(structure)
+        if text or not table or structure.get("reason"):
+            lines.append(f"{name}: {text or structure['reason']}")
         if part := structure.get("covered_part"):
             lines.append(f"  its part that the dose covers, {structure['covered_percent']:.1f} %: {_in_words(part)}")
         lines += [f"  warning: {warning}" for warning in structure.get("warnings", [])]
     return lines
 
 
-def _in_words(structure: dict[str, Any]) -> str:
-    """Return area and statistics in words; reasons that several statistics share, once at the end."""
-    words = [f"area {structure['area_cm2']:.2f} cm²"] if "area_cm2" in structure else []
+def _table(structures: Mapping[str, Mapping[str, Any]]) -> Table:
+    values = {name: _values(structure) for name, structure in structures.items()}
+    columns = list(dict.fromkeys(column for row in values.values() for column in row))
+    rows = [[name, *(row.get(column, MISSING) for column in columns)] for name, row in values.items()]
+    return make_table("", ["Structure", *(f"#{column}" for column in columns)], rows)
+
+
+def _in_words(structure: Mapping[str, Any]) -> str:
+    return ", ".join([*(" ".join(value) for value in _values(structure).items()), *_missing(structure)])
+
+
+def _values(structure: Mapping[str, Any]) -> dict[str, str]:
+    """Return area and statistics that have a value, with their unit, by name."""
+    values = {"area": f"{structure['area_cm2']:.2f} cm²"} if "area_cm2" in structure else {}
+    for text, entry in structure.get("statistics", {}).items():
+        if not entry["reason"]:
+            values[text] = f"{entry['value']:.2f} {entry['unit']}".removesuffix(" 1")
+    return values
+
+
+def _missing(structure: Mapping[str, Any]) -> list[str]:
+    """Return why statistics have no value: reasons that several share, once."""
     without: dict[str, list[str]] = {}
     for text, entry in structure.get("statistics", {}).items():
         # What a plane can't have is said once, at the head.
         if entry["reason"] and entry["reason"] != NO_VOLUME:
             without.setdefault(entry["reason"], []).append(text)
-        elif not entry["reason"]:
-            words.append(f"{text} {entry['value']:.2f} {entry['unit']}".removesuffix(" 1"))
-    words += [f"no {' or '.join(texts)} ({reason})" for reason, texts in without.items()]
-    return ", ".join(words)
+    return [f"no {' or '.join(texts)} ({reason})" for reason, texts in without.items()]
