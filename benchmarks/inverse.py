@@ -1,6 +1,6 @@
 """Inverse optimisation on OpenKBP: objective weights of our own plan fitted to each patient's true dose.
 
-    python benchmarks/inverse.py LOW [--patients 8]
+    python benchmarks/inverse.py LOW [--patients 8] [--trees second]
 
 Our nine-field plan of 18 weights (those of the protocol's map `plan`, and more of its kind) is brought as near to the
 true dose as they allow: Gauss-Newton on their logarithms, by the mean absolute error, with slopes of the optimal plan
@@ -32,18 +32,19 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from openkbp_cases import PROTOCOL
 from scipy import ndimage
 from scipy.optimize import nnls
 from scipy.sparse.linalg import LinearOperator, cg
-from trees import HEAD, Measured, print_row, score_case
+from trees import HEAD, Bench, Measured, print_row, score_case
 
 from doseledger.core.case import Case
-from doseledger.core.project.protocol import Beams, GenericPlan, load_protocol
+from doseledger.core.project.protocol import Beams, GenericPlan
 from doseledger.core.types import Floats, GyArray, Mask, Singles
 from doseledger.dosimetry.openkbp_scores import combine_scores
 from doseledger.ingest.physics import field_case, fields_of
+from doseledger.learn.data.inputs import open_case
+from doseledger.learn.training.told import load_boosted
 from doseledger.planning.fields.fluence import Penalty, fit_fluence, mean_square
 from doseledger.planning.fields.maps import OVERDOSE, FieldDose, physics_maps
 from doseledger.planning.optimise.objectives import (
@@ -276,38 +277,34 @@ def balanced(planner: Planner) -> Floats:
     return planner.fluence(logs)
 
 
-def print_measured(
-    name: str, planners: list[Planner], make: Callable[[Planner], GyArray], before: Measured | None
-) -> Measured:
-    """Print a row of the table, and return it."""
-    began = time.process_time()
-    told = [score_case(planner.case, make(planner)) for planner in planners]
-    each = (time.process_time() - began) / len(told)
-    row = Measured(told, 0.0, each, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
-    print_row(name, row, before)
-    return row
-
-
 def main() -> None:
     """Print the table and the verdict."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("low", type=Path)
     parser.add_argument("--patients", type=int, default=8, help="training patients, evenly spaced")
     parser.add_argument("--rounds", type=int, default=12, help="of the fit of weights")
+    parser.add_argument("--trees", default="", help="row of benchmarks/trees.py, there already: trees of other folds")
     args = parser.parse_args()
-    beams = load_protocol(PROTOCOL).beams
-    if beams is None or beams.plan is None:
-        raise SystemExit(f"{PROTOCOL} has no beams, or no plan of them")
-    splits = pd.read_csv(args.low / "splits.csv")
-    names = sorted(splits.loc[splits["split"] == "train", "case_id"], key=lambda name: int(name[3:]))
-    chosen = [names[place] for place in np.linspace(0, len(names) - 1, args.patients).round().astype(int)]
-    planners = [Planner(Case.load(args.low / f"cases/{name}.npz"), beams, beams.plan) for name in chosen]
+    bench = Bench(args.low, "train", 0)
+    plan = bench.beams.plan
+    if plan is None:
+        raise SystemExit(f"{PROTOCOL} has no plan of its beams")
+    files = sorted(bench.files(bench.part), key=lambda file: int(file.case_id[3:]))
+    chosen = [files[place] for place in np.linspace(0, len(files) - 1, args.patients).round().astype(int)]
+    planners = {file.case_id: Planner(Case.load(file.path), bench.beams, plan) for file in chosen}
+
+    def measured(name: str, make: Callable[[Planner], GyArray], before: Measured | None) -> Measured:
+        began = time.process_time()
+        told = [score_case(planner.case, make(planner)) for planner in planners.values()]
+        each = (time.process_time() - began) / len(told)
+        row = Measured(told, 0.0, each, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+        print_row(name, row, before)
+        return row
+
     print(HEAD)
-    shipped = print_measured(
-        "the map `plan`", planners, lambda p: physics_maps(field_case(p.case), beams)["plan"], None
-    )
-    print_measured("18 weights, none fitted", planners, lambda p: p.told(p.fluence(LOGS)), shipped)
-    print_measured("balanced", planners, lambda p: p.told(balanced(p)), shipped)
+    shipped = measured("the map `plan`", lambda p: physics_maps(field_case(p.case), p.beams)["plan"], None)
+    measured("18 weights, none fitted", lambda p: p.told(p.fluence(LOGS)), shipped)
+    measured("balanced", lambda p: p.told(balanced(p)), shipped)
     logs: dict[str, Floats] = {}
 
     def fit(planner: Planner) -> GyArray:
@@ -318,8 +315,12 @@ def main() -> None:
         others = [found for name, found in logs.items() if name != planner.case.case_id]
         return planner.told(planner.fluence(np.mean(others, axis=0) if others else LOGS))
 
-    oracle = print_measured("fitted to the truth", planners, fit, shipped)
-    print_measured("others' weights", planners, borrow, shipped)
+    oracle = measured("fitted to the truth", fit, shipped)
+    measured("others' weights", borrow, shipped)
+    if args.trees:
+        trees = load_boosted(args.low / args.trees / "checkpoints/best.ckpt")
+        opened = {file.case_id: open_case(file) for file in chosen}
+        measured("trees of other folds", lambda p: trees.tell(opened[p.case.case_id]), shipped)
     error = combine_scores(oracle.patients).dose_score_gy
     print(f"oracle {error:.2f} Gy: {'go on' if error < LIMIT_GY else 'stop'}")
 
