@@ -245,6 +245,23 @@ def test_a_packed_case_that_cant_be_read_is_not_called_changed(raw, protocol, tm
         ingest(tmp_path / "packed", tmp_path / "out", protocol, IngestRun(raw_list=raw_list), quiet)
 
 
+def test_packing_a_case_more_does_not_drop_those_that_were_not_fetched(factory, raw, tmp_path):
+    more, packed, raw_list = tmp_path / "more", tmp_path / "packed", tmp_path / "packed.csv"
+    pack(raw, packed, raw_list, quiet)
+    factory.make_patient().save(more / "anon_3")
+    (packed / "anon_2.zip").unlink()
+    before = raw_list.read_bytes()
+    with pytest.raises(NotReady, match=r"lists 1 cases that are not in \S+ \(anon_2\): .*dvc pull \S+packed\.dvc"):
+        pack(more, packed, raw_list, quiet)
+    assert raw_list.read_bytes() == before
+    assert [path.name for path in packed.iterdir()] == ["anon_1.zip"]
+    # Both ways out: what is missing is there again, or the folder as it is, is meant.
+    pack(packed, packed, raw_list, quiet)
+    assert pack(more, packed, raw_list, quiet) == 1
+    assert read_table(raw_list, RAW)["case_id"].tolist() == ["anon_1", "anon_3"]
+    assert pack(raw, packed, raw_list, quiet) == 2
+
+
 def test_packing_twice_gives_the_same_bytes_and_the_folders_digests(raw, tmp_path):
     for name in ("first", "second"):
         pack(raw, tmp_path / name, tmp_path / f"{name}.csv", quiet)

@@ -170,7 +170,7 @@ def _check_list(raw_list: Path, digests: Mapping[str, str], unreadable: Mapping[
     if complaints:
         raise NotReady(
             f"{raw} is not what {raw_list} lists: {', '.join(complaints)} of {len(listed)} cases. "
-            "Fetch the whole cohort (dvc pull), or run `doseledger raw pack` if the change is meant"
+            f"Fetch the whole cohort (dvc pull), or run `doseledger raw pack {raw}` if the change is meant"
         )
 
 
