@@ -319,6 +319,33 @@ def test_a_base_that_was_trained_again_makes_what_starts_from_it_stale(ready: La
     require_stage(ready, settings, "predict", "dose_diffusion")
 
 
+@pytest.fixture
+def meaned(ready: Layout) -> Layout:
+    """The same, with a mean of the trees and another network, whose files of code and settings are there."""
+    put_recipe(ready, "dose_unet_beams")
+    put_recipe(ready, "dose_mean")
+    write_text(ready.model("dose_unet_beams").checkpoint, "weights")
+    settings, at = settings_of(ready), ready.model("dose_mean")
+    write_files(code_files(ready, settings) | model_files(at, settings) | base_files(at, settings))
+    return ready
+
+
+@pytest.mark.parametrize("part", ["dose_trees", "dose_unet_beams"])
+def test_a_part_that_was_trained_again_makes_its_mean_stale_and_an_absent_one_is_told(
+    meaned: Layout, part: str
+) -> None:
+    settings = settings_of(meaned)
+    require_stage(meaned, settings, "train", "dose_mean")
+    write_text(meaned.model(part).checkpoint, "other weights")
+    for stage in ("preflight", "train"):
+        with pytest.raises(NotReady, match=rf"part_{part}\.json is not what code and settings say now"):
+            require_stage(meaned, settings, stage, "dose_mean")
+    require_stage(meaned, settings, "predict", "dose_mean")
+    meaned.model(part).checkpoint.unlink()
+    with pytest.raises(NotReady, match=f"dose_mean starts from {part}, which is not trained"):
+        require_stage(meaned, settings, "train", "dose_mean")
+
+
 def test_a_model_without_a_block_is_told(layout: Layout) -> None:
     with pytest.raises(BadInput, match=r"params\.yaml has no block 'nobody'; model blocks there: dose_diffusion"):
         require_stage(layout, settings_of(layout), "train", "nobody")
