@@ -122,10 +122,8 @@ def base(
     if part is not None:
         files = {path: value for path, value in files.items() if path == part_file(paths, part)}
     if not files:
-        raise BadInput(
-            f"{model} starts from {part or 'nothing'}" + (" not" if part else "") + f"; `bases` and `part_of` in "
-            f"{at.layout.params} name what starts from a model"
-        )
+        found = f"{part} is no part of {model}" if part else f"{model} starts from nothing"
+        raise BadInput(f"{found}; `bases` and `part_of` in {at.layout.params} name what starts from a model")
     write_files(files)
     print("\n".join(str(path) for path in files))
 

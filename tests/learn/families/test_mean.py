@@ -28,7 +28,15 @@ from doseledger.learn.training.probe import probe_steps
 from doseledger.learn.training.train import Places, train
 
 FEW = BoostingRecipe(
-    n_trees=12, leaves=8, leaf_voxels=5, rate=0.3, voxels_per_case=400, folds=2, context_mm=[8.0], stages=1
+    n_trees=12,
+    leaves=8,
+    leaf_voxels=5,
+    rate=0.3,
+    voxels_per_case=400,
+    structure_weight=0.0,
+    folds=2,
+    context_mm=[8.0],
+    stages=1,
 )
 SHORT = {"fit.max_epochs": 1}
 

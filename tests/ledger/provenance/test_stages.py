@@ -32,6 +32,9 @@ OF_COHORT = ("ingest", "split", "check_data", "drift", "report_data", "phantom")
 OF_MODEL = ("preflight", "train", "predict", "evaluate", "shortcuts", "deliver", "judge", "report", "gate")
 
 
+MEANED = ("dose_trees_beams", "dose_unet_beams")
+
+
 @pytest.fixture(scope="module")
 def resolved(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Resolved]:
     return resolve_pipeline(repository, tmp_path_factory.mktemp("pipeline"))
@@ -321,16 +324,16 @@ def test_a_base_that_was_trained_again_makes_what_starts_from_it_stale(ready: La
 
 @pytest.fixture
 def meaned(ready: Layout) -> Layout:
-    """The same, with a mean of the trees and another network, whose files of code and settings are there."""
-    put_recipe(ready, "dose_unet_beams")
-    put_recipe(ready, "dose_mean")
-    write_text(ready.model("dose_unet_beams").checkpoint, "weights")
+    """The same, with a mean of trees and a network, whose files of code and settings are there."""
+    for name in (*MEANED, "dose_mean"):
+        put_recipe(ready, name)
+        write_text(ready.model(name).checkpoint, "weights")
     settings, at = settings_of(ready), ready.model("dose_mean")
     write_files(code_files(ready, settings) | model_files(at, settings) | base_files(at, settings))
     return ready
 
 
-@pytest.mark.parametrize("part", ["dose_trees", "dose_unet_beams"])
+@pytest.mark.parametrize("part", MEANED)
 def test_a_part_that_was_trained_again_makes_its_mean_stale_and_an_absent_one_is_told(
     meaned: Layout, part: str
 ) -> None:
