@@ -118,7 +118,7 @@ class DeliverSettings(Block):
     n_points: Count
     mu_weight: Annotated[float, Field(ge=0)]
     edge_weight: Annotated[float, Field(ge=0)]
-    outline_margin_mm: Annotated[float, Field(ge=0)] | None
+    outline_margin_mm: Annotated[float, Field(ge=0)]
 
 
 class ReportSettings(Block):

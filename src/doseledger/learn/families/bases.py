@@ -10,6 +10,7 @@ from torch import nn
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import sha256_of_file
+from doseledger.core.text.lists import first_of
 from doseledger.learn.data.inputs import InputSpec, beams_of
 from doseledger.learn.networks.boosted import BoostedDose, boosted_of
 from doseledger.learn.networks.with_prior import dose_network
@@ -85,8 +86,8 @@ def _refuse_other_cases(run: TrainingRun, told: str, known: dict[str, str], case
     surplus = sorted(set(known) - {case.case_id for case in cases[part]}) if "val" in cases else []
     if strangers or surplus:
         raise BadInput(
-            f"{run.model}: {told} other cases: without {', '.join(strangers[:3]) or 'none'}, with "
-            f"{', '.join(surplus[:3]) or 'none'} besides; train it on this fold and these cases first"
+            f"{run.model}: {told} other cases: without {first_of(strangers, 3) or 'none'}, with "
+            f"{first_of(surplus, 3) or 'none'} besides; train it on this fold and these cases first"
         )
 
 
@@ -142,7 +143,7 @@ def check_told(run: TrainingRun, cases: CasesByPart, trees: BoostedDose) -> None
     surplus = set(trees.told_by) - {case.file.sha256 for case in cases["train"]} if "val" in cases else set()
     if strangers or surplus:
         raise BadInput(
-            f"{run.model}: base {trees.model} was trained on other cases: without {', '.join(strangers[:3]) or 'none'}"
+            f"{run.model}: base {trees.model} was trained on other cases: without {first_of(strangers, 3) or 'none'}"
             f", with {len(surplus)} besides; train the base on this fold and these cases first"
         )
 
