@@ -298,7 +298,7 @@ class Judge:
         return os.waitstatus_to_exitcode(status) in (0, 5), failed, seconds
 
     def _child(self, words: list[str], cache: Path, note: Path, log: Path) -> None:
-        os.setsid()
+        os.setpgid(0, 0)
         os.chdir(self.copy)
         paths = {"PYTHONPATH": str(self.copy / "src"), "NUMBA_CACHE_DIR": str(cache), "PYTHONDONTWRITEBYTECODE": "1"}
         os.environ.update(paths)
