@@ -28,7 +28,9 @@ def test_a_failed_gate_tells_its_first_errors_and_counts_the_rest(n: int, tmp_pa
     left = n - len(shown)
     assert ([line for line in lines if "more" in line] == [f"  - and {left} more"]) is (left > 0)
     assert len(lines) == 2 + len(shown) + (left > 0)
-    assert "All findings" not in str(pytest.raises(GateFailed, enforce, verdict).value)
+    with pytest.raises(GateFailed) as told:
+        enforce(verdict)
+    assert "All findings" not in str(told.value)
 
 
 def test_only_a_token_that_says_yes_lets_a_stage_run(tmp_path: Path) -> None:
