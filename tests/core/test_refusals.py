@@ -30,7 +30,7 @@ def test_a_case_names_the_structures_that_it_knows(make_case: Callable[..., Case
 
 
 def test_a_protocol_names_the_structures_that_it_has(protocol: Protocol) -> None:
-    with pytest.raises(BadInput, match="has no structure Liver; it has .*Rectum"):
+    with pytest.raises(BadInput, match=r"has no structure Liver; it has .*Rectum"):
         protocol.structure("Liver")
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.case import write_npz
+from doseledger.core.errors import BadCase, BadInput
 from doseledger.deliver import masks
 from doseledger.deliver.nifti import _refuse_other_scale
 from doseledger.deliver.patient import protocol_of_prediction

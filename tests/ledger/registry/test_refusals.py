@@ -28,7 +28,7 @@ def test_a_criterion_is_given_what_its_check_needs_and_nothing_else(check: str) 
 
 
 def test_a_criterion_that_no_code_checks_is_refused() -> None:
-    with pytest.raises(BadInput, match="here: no check 'luck'; there are .*gates_passed"):
+    with pytest.raises(BadInput, match=r"here: no check 'luck'; there are .*gates_passed"):
         _refuse_unknown(criterion(check="luck"), "here")
 
 
