@@ -233,7 +233,7 @@ def tests_of(path: Path, tests: Path) -> Iterator[list[str]]:
     while not folder.is_dir():
         folder = folder.parent
     top = tests / inside.parts[0] if len(inside.parts) > 1 else tests / "core"
-    named = ".".join(("doseledger", *inside.with_suffix("").parts))
+    named = ".".join(("doseledger", *inside.with_suffix("").parts)).removesuffix(".__init__")
     near = [file for file in top.rglob("test_*.py") if named in file.read_text() and file not in own]
     near.sort(key=lambda file: (file.stat().st_size, file))
     if inside.parts[0] == "cli":
