@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from doseledger.core.text.sheet import Table
+from doseledger.core.text.sheet import MISSING, Table
 from doseledger.report import survey as page
 
 
@@ -37,12 +37,12 @@ def test_rois_are_told_with_volume_side_and_structure() -> None:
     ])  # fmt: skip
     first, second, third = cells(table)
     assert first[:3] == [("Rect", ""), ("3", ""), ("0", "")]
-    assert first[4:] == [("50.0 (40.0 to 61.0)", ""), ("—", ""), ("Rectum", "good"), ("Rectum", "")]
-    assert second[2:5] == [("1", "warn"), ("—", ""), ("—", "")]
+    assert first[4:] == [("50.0 (40.0 to 61.0)", ""), (MISSING, ""), ("Rectum", "good"), ("Rectum", "")]
+    assert second[2:5] == [("1", "warn"), (MISSING, ""), (MISSING, "")]
     assert second[5][0].endswith(": 1 on the other side than the name says")
     assert second[5][1] == "bad"
-    assert second[6:] == [("may be Femur_L, may be Femur_R", "warn"), ("—", "")]
-    assert (third[4], third[6]) == (("5.0", ""), ("—", "muted"))
+    assert second[6:] == [("may be Femur_L, may be Femur_R", "warn"), (MISSING, "")]
+    assert (third[4], third[6]) == (("5.0", ""), (MISSING, "muted"))
 
 
 def test_structures_are_good_where_all_have_them_and_bad_where_a_required_one_is_absent() -> None:
@@ -57,9 +57,9 @@ def test_structures_are_good_where_all_have_them_and_bad_where_a_required_one_is
     found = cells(page._structures_table(survey))
     assert [line[1] for line in found] == [("4 of 4", "good"), ("3 of 4", "bad"), ("0 of 4", "warn")]
     assert [line[0][0] for line in found] == ["Rectum", "Rectum", "Rectum (optional)"]
-    assert [line[2][0] for line in found] == ["Rect (4)", "Rect (4)", "—"]
-    assert [line[3][0] for line in found] == ["—", "RECTM (1): spelt alike; rc (2): place", "—"]
-    assert [line[4][0] for line in found] == ["Rectum", "Rectum", "—"]
+    assert [line[2][0] for line in found] == ["Rect (4)", "Rect (4)", MISSING]
+    assert [line[3][0] for line in found] == [MISSING, "RECTM (1): spelt alike; rc (2): place", MISSING]
+    assert [line[4][0] for line in found] == ["Rectum", "Rectum", MISSING]
 
 
 def patient(**objects: Any) -> Any:
@@ -71,22 +71,23 @@ def patient(**objects: Any) -> Any:
 
 def test_plans_are_told_with_the_doses_that_are_theirs() -> None:
     plan = {"label": "P1", "date": "2024", "approval": "APPROVED", "intent": "CURATIVE", "fractions": 28,
-            "prescription_gy": {"PTV70": 70.0}, "technique": "VMAT", "planning_system": "TPS", "chosen": True}  # fmt: skip
+            "prescription_gy": {"PTV70": 70.0}, "technique": "VMAT", "planning_system": "TPS",
+            "chosen": True}  # fmt: skip
     bare = {**dict.fromkeys(plan, ""), "prescription_gy": {}, "chosen": False}
     doses = [{"plan": "P1", "sums": "PLAN"}, {"plan": "P1", "sums": "BEAM"}, {"plan": "P2", "sums": "FRACTION"}]
     first, second = cells(page._plans_table([patient(plans=[plan, bare], doses=doses)]))
     assert [text for text, _ in first[:5]] == ["anon_1", "P1", "2024", "APPROVED CURATIVE", "28"]
     assert [text for text, _ in first[6:9]] == ["VMAT", "TPS", "PLAN, BEAM"]
     assert (first[9], second[9]) == (("yes", "good"), ("no", "muted"))
-    assert [text for text, _ in second[1:9]] == ["—", "—", "", "—", "—", "—", "—", "none"]
+    assert [text for text, _ in second[1:9]] == [MISSING, MISSING, "", MISSING, MISSING, MISSING, MISSING, "none"]
 
 
 def test_series_and_what_is_left_over_are_counted() -> None:
     series = {"modality": "CT", "images": 86, "rows": 512, "columns": 256, "pixel_mm": "0.98", "scanner": "ACME",
               "looks_like": "", "chosen": False}  # fmt: skip
-    assert texts(page._series_table([patient(series=[series, {**series, "scanner": ""}])])) == [
-        ["anon_1", "CT", "86", "512 × 256", "0.98", "ACME", "no"], ["anon_1", "CT", "86", "512 × 256", "0.98", "—", "no"],
-    ]  # fmt: skip
+    first, second = texts(page._series_table([patient(series=[series, {**series, "scanner": ""}])]))
+    assert first == ["anon_1", "CT", "86", "512 × 256", "0.98", "ACME", "no"]
+    assert second == [*first[:5], MISSING, "no"]
     one = patient()
     one.leftovers = [("a", "twice"), ("b", "broken"), ("c", "twice")]
     survey: Any = SimpleNamespace(patients=[one, patient()])
@@ -96,9 +97,10 @@ def test_series_and_what_is_left_over_are_counted() -> None:
 def test_proposed_rois_are_dashed_and_without_a_protocol_all_have_one_colour() -> None:
     colours = {"Rectum": "#111111", "Femur_L": "#222222"}
     assert page._roi_colours(patient(), colours) == {"Rect": ("#111111", False), "FL": ("#222222", True)}
-    assert page._roi_colours(
-        patient().__class__(**{**vars(patient()), "claims": {}, "hints": {}}), {}
-    ) == dict.fromkeys(("Rect", "q"), (page.STRUCTURE_COLOURS[0], False))
+    nobody = patient()
+    nobody.claims, nobody.hints = {}, {}
+    plain = (page.STRUCTURE_COLOURS[0], False)
+    assert page._roi_colours(nobody, {}) == {"Rect": plain, "q": plain}
 
 
 @pytest.mark.parametrize(("aspect", "size"), [(1.0, (240, 120)), (2.0, (240, 240))])
