@@ -239,6 +239,7 @@ def tests_of(path: Path, tests: Path) -> Iterator[list[str]]:
     if inside.parts[0] == "cli":
         near += sorted(tests.glob("test_*cli*.py"))
     rest = [file for file in sorted(folder.rglob("test_*.py")) if file not in (*own, *near)]
+    rest += [file for file in sorted(top.rglob("test_*.py")) if file not in (*own, *near, *rest)]
     others = [file for file in tests.glob("*/**/test_*.py") if top not in file.parents and named in file.read_text()]
     others.sort(key=lambda file: (file.stat().st_size, file))
     for files in (own, near, rest, others[:MOST_OTHERS]):
