@@ -80,8 +80,8 @@ def loaded(cohort: Any) -> Case:
     """A case whose dose counts in a box of even sizes, off the middle."""
     case = Case.load(cohort.cases / "case_0005.npz")
     inner = np.zeros(case.grid.shape_zyx, dtype=bool)
-    inner[4:20, 6:32, 10:44] = True
-    return replace(case, valid_dose=case.valid_dose | inner)
+    inner[6:18, 10:26, 15:35] = True
+    return replace(case, valid_dose=inner)
 
 
 def seen_turned(case: OpenCase, recipe: Recipe, degrees: float) -> dict[str, Any]:
@@ -155,15 +155,16 @@ def test_of_many_patches_the_shares_that_the_recipe_asks_for_are_turned_and_mirr
 ) -> None:
     case = saved(loaded, tmp_path)
     for size in ({}, {"sampling.patch_zyx": "case", "sampling.batch_size": 1}):
+
         def patches(turn: float, mirror: float, size: dict[str, Any] = size) -> PatchDataset:
             changes = {**SEEN, **STILL, **size, "sampling.turn_share": turn, "sampling.mirror_z_share": mirror}
             recipe = make_recipe(changes)
             return PatchDataset([case], spec_of([case], recipe.inputs), recipe, seed=1)
 
         plain, turned, mirrored = patches(0.0, 0.0), patches(1.0, 0.0), patches(0.0, 0.4)
-        keys = [(0, position, 0) for position in range(40)]
+        keys = [(0, position, 0) for position in range(30)]
         same = [torch.equal(plain[key]["image"], mirrored[key]["image"]) for key in keys]
-        assert 15 <= sum(same) <= 33
+        assert 11 <= sum(same) <= 25
         for key, is_same in zip(keys, same, strict=True):
             if not is_same:
                 assert torch.equal(plain[key]["dose"].flip(1), mirrored[key]["dose"])
@@ -196,7 +197,7 @@ def model(loaded: Case, make_recipe: MakeRecipe, tmp_path: Path) -> Model:
     return load_model(path)
 
 
-@pytest.mark.parametrize(("how", "average"), [(quarter, "beams"), (upside_down, "beams"), (upside_down, "xz")])
+@pytest.mark.parametrize(("how", "average"), [(quarter, "beams"), (upside_down, "xz")])
 def test_a_moved_patient_gets_the_moved_dose_when_all_symmetries_are_averaged(
     how: Callable[[np.ndarray], np.ndarray], average: str, model: Model, loaded: Case, tmp_path: Path
 ) -> None:
@@ -211,16 +212,12 @@ def test_a_moved_patient_gets_the_moved_dose_when_all_symmetries_are_averaged(
 def test_the_mean_over_turns_is_the_mean_of_the_doses_of_turned_cases(
     model: Model, loaded: Case, tmp_path: Path
 ) -> None:
-    plain = ALL.model_copy(update={"mirror_average": False})
+    plain = ALL.model_copy(update={"mirror_average": "xz"})
     found, doses = predict_case(model, saved(loaded, tmp_path / "a"), ALL), []
     case = loaded
     for turn in range(4):
-        for mirror_z in (False, True):
-            here = moved(case, upside_down) if mirror_z else case
-            sides = [predict_case(model, saved(here, tmp_path / "b"), plain.model_copy(update={"mirror_average": True}))]
-            dose = np.mean(sides, axis=0)
-            dose = upside_down(dose) if mirror_z else dose
-            doses.append(np.rot90(dose, turn, axes=(-2, -1)))
+        dose = predict_case(model, saved(case, tmp_path / "b"), plain)
+        doses.append(np.rot90(dose, turn, axes=(-2, -1)))
         case = moved(case, quarter)
     np.testing.assert_allclose(found, np.mean(doses, axis=0), atol=1e-3)
 

@@ -73,7 +73,8 @@ def turned_shape(case: OpenCase, box: Window, degrees: float, least: IntTriple, 
     y_mm, x_mm = ((counted - middle) * spacing_yx).T
     sizes = [box[1][0]]
     for axis, (along, mm) in enumerate(zip(_turned(y_mm, x_mm, degrees), spacing_yx, strict=True), start=1):
-        wanted = 2 * (float(np.abs(along).max()) / mm + COUNTED_MARGIN) + 1
+        # Less a trifle, that a quarter turn needs no voxel more for its rounding.
+        wanted = 2 * (float(np.abs(along).max()) / mm + COUNTED_MARGIN) + 1 - 1e-6
         size = max(math.ceil(wanted / steps[axis]) * steps[axis], least[axis])
         # The centre stays on the case's own half voxels.
         sizes.append(size + steps[axis] * ((size - box[1][axis]) % 2))
