@@ -20,7 +20,7 @@ from doseledger.core.project.protocol import Beams
 from doseledger.learn.data.inputs import CaseFile, OpenCase, open_case, spec_of, whole_box
 from doseledger.learn.data.patches import PatchDataset, read_inputs, read_sample, step_of, turned_box
 from doseledger.learn.data.turns import (
-    VOLUMES,
+    MASKS,
     mirror_z,
     mirror_z_image,
     source_box,
@@ -128,6 +128,14 @@ def test_all_that_counts_of_a_turned_case_is_seen_and_no_more_is_read_than_it_ne
         assert sample["dose"].min() >= 0.0
 
 
+def test_a_dose_that_ends_with_what_counts_is_turned_without_its_edge(
+    loaded: Case, make_recipe: MakeRecipe, tmp_path: Path
+) -> None:
+    even = replace(loaded, dose_gy=np.where(loaded.valid_dose, np.float32(35.0), np.float32(0.0)))
+    sample = seen_turned(saved(even, tmp_path), make_recipe(WHOLE), 40.0)
+    np.testing.assert_allclose(sample["dose"][sample["valid_dose"]], 0.5, atol=1e-5)
+
+
 def test_a_dose_changes_no_channel_of_a_turned_case(loaded: Case, make_recipe: MakeRecipe, tmp_path: Path) -> None:
     recipe = make_recipe(WHOLE)
     other = replace(loaded, dose_gy=loaded.dose_gy[:, ::-1].copy() + np.float32(3.0))
@@ -144,7 +152,7 @@ def test_mirroring_z_twice_gives_the_sample_back_and_once_the_mirrored_cases(
         spec = spec_of([a], make_recipe({**SEEN, "inputs.place": place}).inputs)
         sample, mirrored = (read_sample(case, spec, whole_box(case, (1, 1, 1))) for case in (a, b))
         once = mirror_z(sample, spec)
-        for name in ("image", *VOLUMES):
+        for name in ("image", "dose", *MASKS):
             np.testing.assert_allclose(once[name], mirrored[name], atol=1e-5)
             np.testing.assert_array_equal(mirror_z(once, spec)[name], sample[name])
         np.testing.assert_array_equal(mirror_z_image(sample["image"], spec), once["image"])

@@ -24,7 +24,7 @@ from doseledger.learn.data.inputs import COUNTED_MARGIN, InputSpec, OpenCase, Wi
 REACH = 2
 # Beams lie at equal angles when no angle between neighbours is further from it, in degrees.
 EQUAL_DEG = 1e-3
-VOLUMES = ("dose", "valid_dose", "body", "masks")
+MASKS = ("valid_dose", "body", "masks")
 BODY_CHANNEL = 1
 
 
@@ -127,11 +127,13 @@ def turn_sample(sample: dict[str, Any], spec: InputSpec, degrees: float, shape_y
     """Return a sample of training as of a patient turned from +x towards +y, the dose with the channels."""
     mm = float(sample["spacing_mm"][1]), float(sample["spacing_mm"][2])
     image = turn_inputs(sample["image"], spec, degrees, mm, shape_yx)
-    sizes = np.cumsum([len(sample[name]) for name in VOLUMES])[:-1]
-    stacked = np.concatenate([sample[name].astype(np.float32) for name in VOLUMES])
-    turned = dict(zip(VOLUMES, np.split(turn_volume(stacked, degrees, mm, shape_yx), sizes), strict=True))
-    dose = np.maximum(turned.pop("dose"), 0.0)
-    return {**sample, "image": image, "dose": dose, **{name: volume > 0.5 for name, volume in turned.items()}}
+    counted = [sample["dose"] * sample["valid_dose"], sample["dose"]]
+    stacked = np.concatenate([*counted, *(sample[name].astype(np.float32) for name in MASKS)])
+    (inside, dose, valid), (body, *masks) = np.split(turn_volume(stacked, degrees, mm, shape_yx), [3])
+    # Of voxels that count alone: beyond them there may be none, and a dose that falls there to 0 at once.
+    dose = np.where(valid > 0.5, inside / np.maximum(valid, np.float32(0.5)), dose)
+    moved = {"dose": np.maximum(dose, 0.0)[None], "valid_dose": valid[None] > 0.5, "body": body[None] > 0.5}
+    return {**sample, **moved, "image": image, "masks": np.stack(masks) > 0.5}
 
 
 def mirror_z_image(image: Singles, spec: InputSpec) -> Singles:
@@ -145,7 +147,7 @@ def mirror_z_image(image: Singles, spec: InputSpec) -> Singles:
 
 def mirror_z(sample: dict[str, Any], spec: InputSpec) -> dict[str, Any]:
     """Return the whole sample as of a patient mirrored head to feet."""
-    volumes = {name: sample[name][:, ::-1] for name in VOLUMES}
+    volumes = {name: sample[name][:, ::-1] for name in ("dose", *MASKS)}
     return {**sample, "image": mirror_z_image(sample["image"], spec), **volumes}
 
 
