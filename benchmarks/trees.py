@@ -8,7 +8,8 @@ one part of the splits: `val`, the default, holds 20 of the training patients, o
 95 % interval over patients, and both scores less the row before's, patient by patient. Each row is a process of its
 own, whose CPU seconds and peak memory are told. `network` is `models/recipes/dose_unet_beams.yaml`, the mean of
 `--seeds` of them; `both` the mean of its dose and that of `--with`, which must be there. `projection` is the row before
-it, projected onto the beams' doses: it may be named more than once.
+it, projected onto the beams' doses: it may be named more than once. With `--trained` models that are there are told as
+they are.
 """
 
 from __future__ import annotations
@@ -80,6 +81,8 @@ class Bench:
         Of networks; 0 epochs: as shipped.
     trees
         The row whose dose `both` has half of.
+    trained
+        Whether models that are there are not trained again.
     """
 
     low: Path
@@ -88,6 +91,7 @@ class Bench:
     epochs: int = 0
     seeds: int = 1
     trees: str = "second"
+    trained: bool = False
 
     @property
     def beams(self) -> Beams:
@@ -156,7 +160,7 @@ def predict_of(bench: Bench, row: str, *, trains: bool) -> Predict:
 def _model(bench: Bench, name: str, run: TrainingRun, trains: bool) -> Predict:
     """Return a run's model, in a folder of its name; a training that was interrupted goes on."""
     low = bench.low
-    if trains:
+    if trains and not (bench.trained and (low / name / "checkpoints/best.ckpt").is_file()):
         places = Places(low / "cases", low / "splits.csv", low / name, low / "resume" / name, low / "physics")
         train(run, places, fresh=False, tell=print)
     predictor = open_predictor(low / name / "checkpoints/best.ckpt", run.recipe)
@@ -216,8 +220,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=0, help="of the network; as its recipe has them")
     parser.add_argument("--seeds", type=int, default=1, help="networks whose doses are averaged")
     parser.add_argument("--with", dest="trees", default="second", choices=tuple(TREES), help="the other half of `both`")
+    parser.add_argument("--trained", action="store_true", help="models that are there are not trained again")
     args = parser.parse_args()
-    bench = Bench(args.low, args.part, args.voxels, args.epochs, args.seeds, args.trees)
+    bench = Bench(args.low, args.part, args.voxels, args.epochs, args.seeds, args.trees, args.trained)
     if args.rows[0] == "projection":
         parser.error("--rows: projection projects the row before it, name that first")
     make_cohort_physics(args.low / "cases", bench.beams, args.low / "physics", scale=local(args.workers), tell=print)
