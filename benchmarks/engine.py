@@ -4,7 +4,7 @@
     python benchmarks/engine.py --patients 3 --segments 90 --iterations 100
 
 The peer is pyRadPlan's photon pencil-beam engine, on one open field and on ten segments in water. It needs an
-environment of its own: benchmarks/pyradplan_field.py computes both there. Give its files with --peer and
+environment of its own: benchmarks/peers/field_pyradplan.py computes both there. Give its files with --peer and
 --peer-segments, else that part says "not measured"; with --peer-only nothing else is measured.
 """
 
@@ -98,7 +98,7 @@ def print_finer_steps(patient: Patient, machine: Machine, made: PlannedPatient, 
 def against_pyradplan(machine: Machine, path: Path | None) -> None:
     """Print how one open field compares with the peer's, or that there is nothing to compare with."""
     if path is None:
-        print("against pyRadPlan: not measured (no --peer file; see benchmarks/pyradplan_field.py)")
+        print("against pyRadPlan: not measured (no --peer file; see benchmarks/peers/field_pyradplan.py)")
         return
     peer = np.load(path)
     theirs, ct = peer["dose"], peer["ct_hu"]

@@ -4,8 +4,8 @@
 
 Phantom, voxels, objectives, beams and bixels are the peer's; each side has its own engine. Ours goes down by the
 peer's own solver, so that the engines are compared, and by the descent that plans are made with. The peer needs an
-environment of its own: benchmarks/pyradplan_fluence.py makes THEIRS.npz there and can judge OURS.npz; without it this
-says "not measured". Beside them stand two arcs that a machine can deliver, planned for the same objectives.
+environment of its own: benchmarks/peers/fluence_pyradplan.py makes THEIRS.npz there and can judge OURS.npz; without
+it this says "not measured". Beside them stand two arcs that a machine can deliver, planned for the same objectives.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from engine import flat_beam
 from numpy.typing import NDArray
-from pyradplan_fluence import BIXEL_MM, penalty
+from peers.fluence_pyradplan import BIXEL_MM, penalty
 from scipy.optimize import Bounds, minimize
 
 from doseledger.core.grid import Grid, resample_linear
@@ -246,7 +246,7 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=500)
     chosen = parser.parse_args()
     if chosen.peer is None:
-        print("fluence against pyRadPlan: not measured (no --peer file; see benchmarks/pyradplan_fluence.py)")
+        print("fluence against pyRadPlan: not measured (no --peer file; see benchmarks/peers/fluence_pyradplan.py)")
     else:
         with np.load(chosen.peer) as file:
             loaded = dict(file)

@@ -6,10 +6,10 @@
 LOW gets `physics/` (the maps, from CT and contours) and a run a row. Dose and DVH score in Gy over the patients of
 one part of the splits: `val`, the default, holds 20 of the training patients, on which recipes are chosen; beside it a
 95 % interval over patients, and both scores less the row before's, patient by patient. Each row is a process of its
-own, whose CPU seconds and peak memory are told. `network` is `models/recipes/dose_unet_beams.yaml`, the mean of
-`--seeds` of them; `both` the mean of its dose and that of `--with`, which must be there. `projection` is the row before
-it, projected onto the beams' doses: it may be named more than once. With `--trained` models that are there are told as
-they are.
+own, whose CPU seconds and peak memory are told. `weighted` and `second` are the recipe
+`dose_trees_beams` in one stage and two; `network` is `dose_unet_beams`, the mean of `--seeds` of them; `mean` is
+`dose_mean` of these and of the trees of `--with`, which must be there. `projection` is the row before it, projected
+onto the beams' doses: it may be named more than once. With `--trained` models that are there are told as they are.
 """
 
 from __future__ import annotations
@@ -59,15 +59,18 @@ Predict = Callable[[OpenCase], GyArray]
 RUN: tuple[Any, ...] = (1, 0, 0, {"ok": True}, {})
 # Changes of `boosting` by row, with maps but for the first; as few folds as a row takes, as none is
 # scored by its training cases.
-PLAIN: dict[str, Any] = {"context_mm": [], "folds": 2}
+NARROW: dict[str, Any] = {"leaves": 63, "leaf_voxels": 40, "structure_weight": 0.0, "folds": 2}
+PLAIN: dict[str, Any] = NARROW | {"context_mm": []}
 TREES: dict[str, dict[str, Any]] = {
     "trees": PLAIN,
     "physics": PLAIN,
-    "context": {"folds": 2},
+    "context": NARROW,
+    "leaves": {"structure_weight": 0.0, "folds": 2},
+    "weighted": {"folds": 2},
     "second": {"folds": 3, "stages": 2},
 }
-ROWS = ("prior", *TREES, "network", "both", "projection")
-NETWORK = "dose_unet_beams"
+ROWS = ("prior", *TREES, "network", "mean", "projection")
+WIDE, NETWORK, MEAN = "dose_trees_beams", "dose_unet_beams", "dose_mean"
 HEAD = "| | dose | DVH | dose less | DVH less | training, CPU s | CPU s a patient | peak GiB |\n" + "|---" * 8 + "|"
 
 
@@ -80,7 +83,7 @@ class Bench:
     epochs, seeds
         Of networks; 0 epochs: as shipped.
     trees
-        The row whose dose `both` has half of.
+        The row whose dose `mean` has half of.
     trained
         Whether models that are there are not trained again.
     """
@@ -92,6 +95,11 @@ class Bench:
     seeds: int = 1
     trees: str = "second"
     trained: bool = False
+
+    @property
+    def numbers(self) -> range:
+        """The networks' seeds."""
+        return range(1, self.seeds + 1)
 
     @property
     def beams(self) -> Beams:
@@ -141,20 +149,31 @@ def predict_of(bench: Bench, row: str, *, trains: bool) -> Predict:
     """Return a row's model, trained now or before."""
     if row == "prior":
         return fit_mean(bench)
-    if row == "both":
-        parts = [predict_of(bench, name, trains=False) for name in (bench.trees, "network")]
-        return lambda case: np.mean([part(case) for part in parts], axis=0, dtype=np.float32)
+    if row == "mean":
+        return _mean(bench, trains)
     if row in TREES:
         maps = [] if row == "trees" else list(bench.beams.maps)
         boosting = {"voxels_per_case": bench.voxels, **TREES[row]}
-        recipe = shipped_recipe("dose_trees", {"inputs": {"physics": maps}, "boosting": boosting})
-        return _model(bench, row, TrainingRun("dose_trees", recipe, 1.0, *RUN, make_family(recipe, None)), trains)
+        changes = {"inputs": {"physics": maps}, "boosting": boosting, "predict": {"project": False}}
+        recipe = shipped_recipe(WIDE, changes)
+        return _model(bench, row, TrainingRun(WIDE, recipe, 1.0, *RUN, make_family(recipe, None)), trains)
     fit = {"max_epochs": bench.epochs, "validate_every": max(1, bench.epochs // 6)} if bench.epochs else {}
     recipe = shipped_recipe(NETWORK, {"fit": fit, "predict": {"project": False}})
     run = TrainingRun(NETWORK, recipe, load_settings(PROJECT.params).lr, *RUN, make_family(recipe, None))
-    seeds = range(1, bench.seeds + 1)
-    models = [_model(bench, f"{row}{seed}", replace(run, seed=seed), trains) for seed in seeds]
+    models = [_model(bench, f"{row}{seed}", replace(run, seed=seed), trains) for seed in bench.numbers]
     return lambda case: np.mean([model(case) for model in models], axis=0, dtype=np.float32)
+
+
+def _mean(bench: Bench, trains: bool) -> Predict:
+    """Return the mean of a row of trees and of all networks together."""
+    weights = {bench.trees: float(bench.seeds), **{f"network{seed}": 1.0 for seed in bench.numbers}}
+    recipe = shipped_recipe(MEAN, {"predict": {"project": False}}).model_copy(update={"weights": weights})
+    files = {name: _checkpoint(bench, name) for name in weights}
+    return _model(bench, "mean", TrainingRun(MEAN, recipe, 1.0, *RUN, make_family(recipe, None, files)), trains)
+
+
+def _checkpoint(bench: Bench, name: str) -> Path:
+    return bench.low / name / "checkpoints/best.ckpt"
 
 
 def _model(bench: Bench, name: str, run: TrainingRun, trains: bool) -> Predict:
@@ -163,7 +182,7 @@ def _model(bench: Bench, name: str, run: TrainingRun, trains: bool) -> Predict:
     if trains and not (bench.trained and (low / name / "checkpoints/best.ckpt").is_file()):
         places = Places(low / "cases", low / "splits.csv", low / name, low / "resume" / name, low / "physics")
         train(run, places, fresh=False, tell=print)
-    predictor = open_predictor(low / name / "checkpoints/best.ckpt", run.recipe)
+    predictor = open_predictor(_checkpoint(bench, name), run.recipe)
     return lambda case: predictor.predict(case)["dose_gy"]
 
 
@@ -219,7 +238,7 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS)
     parser.add_argument("--epochs", type=int, default=0, help="of the network; as its recipe has them")
     parser.add_argument("--seeds", type=int, default=1, help="networks whose doses are averaged")
-    parser.add_argument("--with", dest="trees", default="second", choices=tuple(TREES), help="the other half of `both`")
+    parser.add_argument("--with", dest="trees", default="second", choices=tuple(TREES), help="the other half of `mean`")
     parser.add_argument("--trained", action="store_true", help="models that are there are not trained again")
     args = parser.parse_args()
     bench = Bench(args.low, args.part, args.voxels, args.epochs, args.seeds, args.trees, args.trained)

@@ -19,7 +19,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 SOURCE = REPOSITORY / "src"
 PACKAGE = "doseledger"
 # They write what the others depend on.
-FIRST = {"code", "settings", "model_settings", "base"}
+FIRST = {"code", "settings", "model_settings", "base", "part"}
 # What a command does besides its stage's work, and no result hangs on: it finds files and settings (which the stage
 # depends on, resolved), asks whether gates have passed, and records.
 AROUND = (

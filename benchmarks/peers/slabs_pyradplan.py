@@ -11,14 +11,20 @@ from __future__ import annotations
 
 import numpy as np
 from layers import SLABS, fill, write_ratios
+from pyradplan_scene import SPACING_MM, dose_of, influence, positions_mm
 
 # Bixels along a field's side: an odd number, as one lies on the axis.
 BIXELS = {20: 5, 40: 9, 60: 13, 100: 21, 200: 41}
-SPACING_MM, SHAPE, AIR = 3.0, (85, 110, 85), 8
+SHAPE, AIR = (85, 110, 85), 8
 # The surface is 100 mm before the isocentre; depth of each plane below it.
 DEPTH_MM = SPACING_MM * (np.arange(SHAPE[1]) - AIR + 0.5)
-ORIGIN_MM = (-126.0, DEPTH_MM[0] - 100.0, -126.0)
+ORIGIN_ZYX_MM = (-126.0, DEPTH_MM[0] - 100.0, -126.0)
 AIR_DENSITY = 0.001
+# Kernels as wide as they are tabulated.
+WIDE = {
+    "ignore_outside_densities": False, "enable_dij_sampling": False,
+    "geometric_lateral_cutoff": 160.0, "kernel_cutoff": 180.0,
+}  # fmt: skip
 
 
 def doses_on_axis(side_mm: int) -> dict[str, np.ndarray]:
@@ -28,51 +34,23 @@ def doses_on_axis(side_mm: int) -> dict[str, np.ndarray]:
 
 def dose_on_axis(side_mm: int, slab: str) -> np.ndarray:
     """Return the dose on the axis of a square field in one slab."""
-    import SimpleITK as sitk
-    from pyRadPlan import PhotonPlan, calc_dose_influence, generate_stf, validate_cst, validate_ct
-    from pyRadPlan.cst import create_voi
     from pyRadPlan.ct import default_hlut
 
     table, density = default_hlut(), np.full(SHAPE, AIR_DENSITY)
     fill(density, DEPTH_MM, slab)
-    image = sitk.GetImageFromArray(np.interp(density, table[1:, 1], table[1:, 0]).astype(np.float32))
-    image.SetSpacing((SPACING_MM,) * 3)
-    image.SetOrigin(ORIGIN_MM)
-    ct = validate_ct(cube_hu=image)
-    axes = [start + SPACING_MM * np.arange(n) for start, n in zip(ORIGIN_MM, SHAPE, strict=True)]
-    z, y, x = np.meshgrid(*axes, indexing="ij")
+    ct_hu = np.interp(density, table[1:, 1], table[1:, 0])
+    z, y, x = positions_mm(SHAPE, ORIGIN_ZYX_MM)
     width = side_mm / BIXELS[side_mm]
     reach = max((side_mm - width) / 2, SPACING_MM)
     target = (np.abs(x) <= reach) & (np.abs(z) <= reach) & (np.abs(y) <= SPACING_MM)
     beside = (np.abs(x) < 4) & (np.abs(z) < 4) & (DEPTH_MM > 0)[None, :, None]
-    regions = []
-    for kind, name, mask in (("TARGET", "PTV", target), ("EXTERNAL", "BODY", beside | target)):
-        drawn = sitk.GetImageFromArray(mask.astype(np.uint8))
-        drawn.CopyInformation(image)
-        regions.append(create_voi(voi_type=kind, name=name, ct_image=ct, mask=drawn))
-    cst = validate_cst(regions, ct=ct)
-    plan = PhotonPlan(machine="Generic")
-    plan.prop_stf = {
-        "gantry_angles": [0.0],
-        "couch_angles": [0.0],
-        "bixel_width": width,
-        "iso_center": [0.0, 0.0, 0.0],
-    }
-    plan.prop_dose_calc = {
-        "dose_grid": {"resolution": dict.fromkeys("xyz", SPACING_MM)},
-        "ignore_outside_densities": False,
-        "enable_dij_sampling": False,
-        "geometric_lateral_cutoff": 160.0,
-        "kernel_cutoff": 180.0,
-    }
-    stf = generate_stf(ct, cst, plan)
-    influence = calc_dose_influence(ct, cst, stf, plan)
+    scene, regions = (ct_hu, ORIGIN_ZYX_MM), (target, beside | target)
+    dij, stf, _ = influence(scene, regions, (0.0,), width, WIDE)
     rays = np.array([ray.ray_pos_bev for beam in stf.beams for ray in beam.rays])
     used = (np.abs(rays[:, 0]) < side_mm / 2) & (np.abs(rays[:, 2]) < side_mm / 2)
     if used.sum() != BIXELS[side_mm] ** 2:
         raise SystemExit(f"{side_mm} mm: {used.sum()} bixels, wanted {BIXELS[side_mm] ** 2}")
-    dose = sitk.GetArrayFromImage(influence.compute_result_ct_grid(used.astype(np.float64))["physical_dose"])
-    return dose[SHAPE[0] // 2, :, SHAPE[2] // 2]
+    return dose_of(dij, used.astype(np.float64))[SHAPE[0] // 2, :, SHAPE[2] // 2]
 
 
 if __name__ == "__main__":

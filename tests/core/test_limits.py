@@ -73,7 +73,7 @@ def test_a_plane_may_lie_a_quarter_of_a_mm_off_its_even_place_and_on_thin_slices
     assert (even_planes(planes_mm, step_mm) is not None) is is_even
 
 
-@pytest.mark.parametrize(("n_faults", "more"), [(50, ""), (51, "; and 1 faults more"), (57, "; and 7 faults more")])
+@pytest.mark.parametrize(("n_faults", "more"), [(50, ""), (51, "; and 1 more"), (57, "; and 7 more")])
 def test_fifty_faults_of_a_block_are_spelled_out(n_faults: int, more: str) -> None:
     with pytest.raises(BadInput) as refused:
         load_block(Numbers, {"numbers": ["x"] * n_faults}, "a.yaml")

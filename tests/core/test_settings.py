@@ -109,6 +109,36 @@ def test_models_that_start_from_each_other_are_refused_and_a_line_of_them_is_not
         load(with_child(models, "{dose_fine: dose_finer, dose_finer: dose_fine}", third), tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("parts", "weights", "message"),
+    [
+        ("{dose_dream: dose_mean}", "{}", "dose_dream is a part of dose_mean; wanted a model of kind mean, both among"),
+        ("{dose_trees: dose_unet}", "{}", "dose_trees is a part of dose_unet; wanted a model of kind mean"),
+        ("{dose_mean: dose_mean}", "{}", "dose_mean must not start from dose_mean"),
+        ("{dose_trees: dose_mean}", "{dose_unet: 1}", "weights names dose_unet, part_of dose_trees; name the same"),
+    ],
+)
+def test_a_mean_waits_for_the_very_models_that_it_weighs(
+    params: str, tmp_path: Path, parts: str, weights: str, message: str
+) -> None:
+    wide = params.replace("models:\n", "models:\n- dose_mean\n")
+    block = "\ndose_mean:\n  kind: mean\n  weights: "
+    both = "{dose_trees: dose_mean, dose_unet: dose_mean}"
+    fine = wide.replace("part_of: {}", f"part_of: {both}") + block + "{dose_unet: 2, dose_trees: 1}"
+    assert load(fine, tmp_path).parts_of("dose_mean") == ["dose_trees", "dose_unet"]
+    with pytest.raises(BadInput, match=message):
+        load(wide.replace("part_of: {}", f"part_of: {parts}") + block + weights, tmp_path)
+
+
+def test_a_model_that_starts_from_the_mean_of_it_is_refused(params: str, tmp_path: Path) -> None:
+    text = params.replace("models:\n", "models:\n- dose_mean\n").replace(
+        "part_of: {}", "part_of: {dose_unet: dose_mean}"
+    )
+    text = text.replace(SHIPPED_BASES, "bases:\n  dose_unet: dose_mean") + "\ndose_mean:\n  kind: mean\n"
+    with pytest.raises(BadInput, match="dose_mean must not start from dose_unet"):
+        load(text, tmp_path)
+
+
 def test_a_model_without_its_block_is_told_where_to_get_one(params: str, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"\['dose_dream'\] have no block .*`doseledger recipe use NAME`"):
         load(params.replace("models:\n- dose_trees", "models:\n- dose_dream"), tmp_path)

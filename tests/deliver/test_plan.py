@@ -49,7 +49,7 @@ POOR = PhantomSettings(
 )  # fmt: skip
 QUICK = DeliverSettings(
     models=[], machine="generic", seed=1, segments_per_arc=20, iterations=20, n_points=2000, mu_weight=0.0,
-    edge_weight=0.0, outline_margin_mm=None,
+    edge_weight=0.0, outline_margin_mm=0.0,
 )  # fmt: skip
 WISH = "Bladder V45Gy < 30 %"
 
@@ -381,3 +381,35 @@ def test_options_for_one_patient_are_none_for_a_model(repository: Path, monkeypa
     assert "dose_unet is a model, whose plans are a stage" in str(both.exception)
     nowhere = runner.invoke(app, ["deliver", "plan", "case_0001"])
     assert "name the folder of the patient's files with --out" in str(nowhere.exception)
+
+
+def test_what_the_settings_switch_on_zero_switches_off(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(repository / name, tmp_path / name)
+    params = tmp_path / "params.yaml"
+    shutil.copytree(repository / "validation", tmp_path / "validation")
+    options = ("mu_weight", "edge_weight", "outline_margin_mm")
+    text = params.read_text()
+    for name in options:
+        assert f"  {name}: 0.0\n" in text
+        text = text.replace(f"  {name}: 0.0\n", f"  {name}: 8.0\n")
+    params.write_text(text)
+    monkeypatch.chdir(tmp_path)
+    seen: list[DeliverSettings] = []
+
+    def noted(work: object, cases: dict[str, tuple[object, ...]], *_: object, **__: object) -> None:
+        request = cases["case_0001"][3]
+        assert isinstance(request, PlanRequest)
+        seen.append(request.settings)
+        raise BadInput("seen")
+
+    monkeypatch.setattr("doseledger.core.pool.fanout.over_cases", noted)
+    command = ["deliver", "plan", "case_0001", "--out", str(tmp_path / "out")]
+    for name in (None, *options):
+        off = [] if name is None else [f"--{name.replace('_', '-')}", "0"]
+        assert str(CliRunner().invoke(app, command + off).exception) == "seen"
+        assert {each: getattr(seen[-1], each) for each in options} == {
+            each: 0.0 if each == name else 8.0 for each in options
+        }

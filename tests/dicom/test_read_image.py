@@ -175,7 +175,7 @@ def test_pixels_that_cannot_be_decoded_name_the_transfer_syntax(factory, volume)
     ("aaabc", ["3 of 5 slices have a, but b, c in 3.dcm, 4.dcm"]),
     ("aaacb", ["3 of 5 slices have a, but b, c in 3.dcm, 4.dcm"]),
     ("aaabcd", ["3 of 6 slices differ from a"]),
-    ("aaaaabbbb", ["5 of 9 slices have a, but b in 5.dcm, 6.dcm, 7.dcm, 1 more"]),
+    ("aaaaabbbb", ["5 of 9 slices have a, but b in 5.dcm, 6.dcm, 7.dcm and 1 more"]),
 ])  # fmt: skip
 def test_slices_that_say_otherwise_than_most_are_told(said: str, note: list[str]) -> None:
     assert _odd_ones(list(said), [f"{k}.dcm" for k in range(len(said))]) == note

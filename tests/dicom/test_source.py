@@ -214,3 +214,19 @@ def test_a_zip_that_was_replaced_is_read_anew(factory, tmp_path):
         (tmp_path / "new.zip").replace(tmp_path / "case.zip")
         files = list(headers.walk_dump(tmp_path))
         assert {file.member: file.read() for file in files} == held
+
+
+@pytest.mark.parametrize(
+    ("names", "advice"),
+    [
+        (["a.txt"], "export the patient again"),
+        (["b.zip"], "name the zip itself (b.zip)"),
+        (["a.txt", "b.ZIP", "c.zip"], "name the zip itself (b.ZIP and 1 more)"),
+    ],
+)
+def test_a_folder_of_zips_where_a_patient_is_wanted_is_told_to_name_the_zip(names, advice, tmp_path):
+    for name in names:
+        (tmp_path / name).write_bytes(name.encode())
+    with pytest.raises(BadCase) as refused:
+        scan_source(tmp_path)
+    assert refused.value.reason == f"none of the {len(names)} files is DICOM; {advice}"

@@ -157,7 +157,7 @@ def test_the_high_dose_begins_at_half_of_the_highest_prescription(gy: float, sha
     assert move_share(case, before, after) == pytest.approx(share)
 
 
-@pytest.mark.parametrize(("n", "more"), [(5, ""), (6, " (and 1 more)"), (20, " (and 15 more)")])
+@pytest.mark.parametrize(("n", "more"), [(5, ""), (6, "; and 1 more"), (20, "; and 15 more")])
 def test_five_reasons_are_told(n: int, more: str) -> None:
     text = _nothing_measured({f"r{k}": {"reason": "no contour"} for k in range(n)}, "a", "b", None)
     assert text.count("no contour") == 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 import shutil
@@ -116,6 +117,87 @@ def test_a_changed_file_protocol_or_group_converts_again_and_a_title_does_not(fa
     assert ingest(raw, out, finer, run, quiet).converted == 2
 
 
+def drawn_again(patient, name, *, hollow=False):
+    """Draw the rectum once more, under another name."""
+    structures, number = patient.rtstruct, 90 + len(name)
+    old = patient.roi("Rect").ROINumber
+    parts = (structures.StructureSetROISequence, "ROINumber"), (structures.ROIContourSequence, "ReferencedROINumber")
+    for items, keyword in (*parts, (structures.RTROIObservationsSequence, "ReferencedROINumber")):
+        item = copy.deepcopy(next(item for item in items if item[keyword].value == old))
+        item[keyword].value = number
+        items.append(item)
+    structures.StructureSetROISequence[-1].ROIName = name
+    if hollow:
+        del structures.ROIContourSequence[-1].ContourSequence
+
+
+@pytest.fixture(scope="module")
+def named(factory, tmp_path_factory):
+    """Cases that call things differently: as usual, an unknown name, further ROIs, a target named by the plan alone."""
+    folder = tmp_path_factory.mktemp("named") / "raw"
+    usual, lost, more, planned = (factory.make_patient() for _ in range(4))
+    lost.roi("Rect").ROIName = "Enddarm"
+    drawn_again(more, "Loops")
+    drawn_again(more, "Darm", hollow=True)
+    planned.rtplan.DoseReferenceSequence[0].DoseReferenceDescription = "Boost"
+    del planned.rtplan.DoseReferenceSequence[0].ReferencedROINumber
+    for number, patient in enumerate((usual, lost, more, planned), start=1):
+        patient.save(folder / f"anon_{number}")
+    return folder
+
+
+def renamed(protocol, aliases):
+    """Return the protocol with other aliases of some structures; the plan may name its targets."""
+    block = protocol.model_dump(mode="json")
+    block["phi"]["allow"].append({"keyword": "DoseReferenceDescription", "reason": "names targets"})
+    for structure in block["structures"]:
+        structure["aliases"] = aliases.get(structure["name"], structure["aliases"])
+    return Protocol.model_validate(block)
+
+
+def files_in(folder):
+    return {path.name: sha256_of_file(path) for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("aliases", "converted"),
+    [
+        ({"Bowel": ["Nowhere"]}, 0),
+        ({"Rectum": ["Rect", "Rectum_P", "Enddar"]}, 0),
+        ({"Rectum": ["Rectum_P", "RECT", "Rectum"], "PTV56": ["PTV 5600"]}, 0),
+        ({"Bowel": ["Loops"]}, 1),
+        ({"Bowel": ["darm"]}, 1),
+        ({"Rectum": ["Rect", "Loops"]}, 1),
+        ({"Rectum": ["Loops", "Rect"]}, 1),
+        ({"Rectum": ["Rect", "Enddarm"]}, 1),
+        ({"PTV70": ["PTV 70", "Boost"]}, 1),
+        ({"Bowel": ["body"]}, 3),
+    ],
+)
+def test_an_alias_converts_the_cases_that_have_its_name_and_all_is_as_if_converted_anew(
+    named, protocol, tmp_path, aliases, converted
+):
+    out, run = tmp_path / "out", IngestRun(index=tmp_path / "index.json")
+    usual, changed = renamed(protocol, {}), renamed(protocol, aliases)
+    assert ingest(named, out, usual, run, quiet) == IngestCount(converted=3, reused=0, skipped=0, failed=1)
+    before = files_in(out)
+    found = ingest(named, out, changed, run, quiet)
+    assert (found.converted, found.converted + found.reused + found.failed) == (converted, 4)
+    ingest(named, tmp_path / "fresh", changed, IngestRun(), quiet)
+    assert files_in(out) == files_in(tmp_path / "fresh")
+    # And back again.
+    ingest(named, out, usual, run, quiet)
+    assert files_in(out) == before
+
+
+def test_an_alias_that_is_taken_away_is_missed(named, protocol, tmp_path):
+    out, run = tmp_path / "out", IngestRun(index=tmp_path / "index.json")
+    ingest(named, out, renamed(protocol, {}), run, quiet)
+    found = ingest(named, out, renamed(protocol, {"Rectum": ["Rectum_P"]}), run, quiet)
+    assert found == IngestCount(converted=0, reused=0, skipped=0, failed=4)
+    assert list(out.glob("*.npz")) == []
+
+
 def test_a_tampered_case_is_not_reused(raw, protocol, tmp_path):
     run = IngestRun(index=tmp_path / "index.json")
     out = tmp_path / "out"
@@ -161,6 +243,23 @@ def test_a_packed_case_that_cant_be_read_is_not_called_changed(raw, protocol, tm
     os.truncate(tmp_path / "packed" / "anon_2.zip", 1000)
     with pytest.raises(NotReady, match=r"lists: 1 that can't be read \(anon_2: .* zip.*\) of 2 cases"):
         ingest(tmp_path / "packed", tmp_path / "out", protocol, IngestRun(raw_list=raw_list), quiet)
+
+
+def test_packing_a_case_more_does_not_drop_those_that_were_not_fetched(factory, raw, tmp_path):
+    more, packed, raw_list = tmp_path / "more", tmp_path / "packed", tmp_path / "packed.csv"
+    pack(raw, packed, raw_list, quiet)
+    factory.make_patient().save(more / "anon_3")
+    (packed / "anon_2.zip").unlink()
+    before = raw_list.read_bytes()
+    with pytest.raises(NotReady, match=r"lists 1 cases that are not in \S+ \(anon_2\): .*dvc pull \S+packed\.dvc"):
+        pack(more, packed, raw_list, quiet)
+    assert raw_list.read_bytes() == before
+    assert [path.name for path in packed.iterdir()] == ["anon_1.zip"]
+    # Both ways out: what is missing is there again, or the folder as it is, is meant.
+    pack(packed, packed, raw_list, quiet)
+    assert pack(more, packed, raw_list, quiet) == 1
+    assert read_table(raw_list, RAW)["case_id"].tolist() == ["anon_1", "anon_3"]
+    assert pack(raw, packed, raw_list, quiet) == 2
 
 
 def test_packing_twice_gives_the_same_bytes_and_the_folders_digests(raw, tmp_path):

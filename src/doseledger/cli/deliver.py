@@ -117,9 +117,9 @@ def deliver_plan(
     robustness: Annotated[
         bool, typer.Option("--robustness", help="Compute it with set-up errors and other densities too.")
     ] = False,
-    mu_weight: Annotated[float | None, typer.Option(help="In place of the settings'.", min=0.0)] = None,
-    edge_weight: Annotated[float | None, typer.Option(help="In place of the settings'.", min=0.0)] = None,
-    outline_margin_mm: Annotated[float | None, typer.Option(help="In place of the settings'.", min=0.0)] = None,
+    mu_weight: Annotated[float | None, typer.Option(help="In place of the settings'; 0: off.", min=0.0)] = None,
+    edge_weight: Annotated[float | None, typer.Option(help="In place of the settings'; 0: off.", min=0.0)] = None,
+    outline_margin_mm: Annotated[float | None, typer.Option(help="In place of the settings'; 0: off.", min=0.0)] = None,
     machine: Machine = None,
     protocol: Protocol = None,
     cohort: Cohort = None,

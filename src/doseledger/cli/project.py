@@ -63,7 +63,7 @@ def settings(
 
     Example: doseledger settings dose_unet
     """
-    from doseledger.ledger.provenance.stages import cohort_files, model_files, write_files
+    from doseledger.ledger.provenance.stages import cohort_files, model_files, part_file, write_files
 
     at = project(cohort)
     if model is None:
@@ -71,8 +71,11 @@ def settings(
     else:
         paths = at.layout.model(model)
         files = model_files(paths, at.settings)
-        if model not in at.settings.bases:
-            (paths.start / "base.json").unlink(missing_ok=True)
+        # Of what it no longer starts from nothing shall stay.
+        kept = {part_file(paths, part) for part in at.settings.parts_of(model)} | set(files)
+        kept |= {paths.start / "base.json"} if model in at.settings.bases else set()
+        for path in set(paths.start.glob("*.json")) - kept:
+            path.unlink()
     write_files(files)
     show([str(path) for path in files], as_json, "\n".join(str(path) for path in files))
 
@@ -102,7 +105,8 @@ def why(
 
 @app.command(rich_help_panel=START)
 def base(
-    model: Annotated[str, typer.Argument(help="A name of `bases` in the settings.")],
+    model: Annotated[str, typer.Argument(help="A name of `bases`, or a mean, in the settings.")],
+    part: Annotated[str | None, typer.Option(help="Only this part of a mean.")] = None,
     cohort: Cohort = None,
 ) -> None:
     """Write which checkpoint a model starts from.
@@ -110,12 +114,16 @@ def base(
     Example: doseledger base dose_diffusion
     """
     from doseledger.core.errors import BadInput
-    from doseledger.ledger.provenance.stages import base_files, write_files
+    from doseledger.ledger.provenance.stages import base_files, part_file, write_files
 
     at = project(cohort)
-    files = base_files(at.layout.model(model), at.settings)
+    paths = at.layout.model(model)
+    files = base_files(paths, at.settings)
+    if part is not None:
+        files = {path: value for path, value in files.items() if path == part_file(paths, part)}
     if not files:
-        raise BadInput(f"{model} starts from nothing; `bases` in {at.layout.params} names what starts from a model")
+        found = f"{part} is no part of {model}" if part else f"{model} starts from nothing"
+        raise BadInput(f"{found}; `bases` and `part_of` in {at.layout.params} name what starts from a model")
     write_files(files)
     print("\n".join(str(path) for path in files))
 
@@ -169,7 +177,7 @@ def use_recipe(
 ) -> None:
     """Put a ready-made model into params.yaml.
 
-    Its block is added, and its name to `models`; what it starts from to `bases`.
+    Its block is added, and its name to `models`; what it starts from to `bases` or `part_of`.
 
     Example: doseledger recipe use dose_diffusion
     """

@@ -69,6 +69,7 @@ def training_run(at: Project, model: str, devices: int | None = None, nodes: int
         tell(f"warning: {dirty}. {DIRTY}")
     token = require_token(layout.data_verdict.token, data_digest(layout), "data")
     recipe, base = recipe_of(settings, model), settings.bases.get(model)
+    parts = {part: layout.model(part).checkpoint for part in settings.parts_of(model)}
     return TrainingRun(
         model=model,
         recipe=recipe,
@@ -78,7 +79,7 @@ def training_run(at: Project, model: str, devices: int | None = None, nodes: int
         repeat=settings.repeat,
         token=token,
         provenance=run_provenance(layout.root, sys.argv, layout.packages),
-        family=make_family(recipe, layout.model(base).checkpoint if base else None),
+        family=make_family(recipe, layout.model(base).checkpoint if base else None, parts),
         devices=devices or settings.train.devices,
         nodes=nodes or settings.train.nodes,
         cohort=layout.cohort,

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, V
 
 from doseledger.core.damage import MOST_SHOWN, shorten
 from doseledger.core.errors import BadInput
+from doseledger.core.text.lists import first_of
 
 # A reason or a source that is empty, or blank, gives none.
 Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
@@ -55,9 +56,8 @@ def load_block(model: type[AnyBlock], value: Any, where: str) -> AnyBlock:
         return model.model_validate(value)
     except ValidationError as error:
         faults = error.errors(include_url=False, include_context=False)
-        more = f"; and {len(faults) - MOST_FAULTS} faults more" if len(faults) > MOST_FAULTS else ""
-        found = "; ".join(_describe(item) for item in faults[:MOST_FAULTS])
-        raise BadInput(f"{where}: {found}{more}") from error
+        found = first_of([_describe(item) for item in faults], MOST_FAULTS, "; ")
+        raise BadInput(f"{where}: {found}") from error
     except RecursionError as error:
         raise BadInput(f"{where}: nested too deep; write it flatter") from error
 

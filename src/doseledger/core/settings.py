@@ -118,7 +118,7 @@ class DeliverSettings(Block):
     n_points: Count
     mu_weight: Annotated[float, Field(ge=0)]
     edge_weight: Annotated[float, Field(ge=0)]
-    outline_margin_mm: Annotated[float, Field(ge=0)] | None
+    outline_margin_mm: Annotated[float, Field(ge=0)]
 
 
 class ReportSettings(Block):
@@ -135,6 +135,7 @@ class Settings(Block):
     cohort: str
     models: Annotated[list[str], Field(min_length=1)]
     bases: dict[str, str]
+    part_of: dict[str, str]
     contours: dict[str, str]
     fold: CountOrZero
     repeat: CountOrZero
@@ -160,11 +161,12 @@ class Settings(Block):
         if idle := [name for name in self.deliver.models if name not in self.models]:
             raise ValueError(f"deliver.models names {idle}, which are not trained; wanted some of {self.models}")
         for name, base in self.bases.items():
-            if name not in self.models or base not in self.models or name in self._line_of(base):
+            if name not in self.models or base not in self.models or name in self._behind(base):
                 raise ValueError(
                     f"bases: {name} starts from {base}; both must be among the models that are trained "
                     f"({', '.join(self.models)}), and {base} must not start from {name}"
                 )
+        self._check_parts()
         for name in self.models:
             parent = self.blocks[name].get("init_from", self.model_base.get("init_from"))
             if isinstance(parent, str) and parent in self.blocks and self.bases.get(name) != parent:
@@ -181,12 +183,36 @@ class Settings(Block):
                 )
         return self
 
-    def _line_of(self, name: str) -> list[str]:
-        """A model and what it starts from, the nearest first; a circle is gone round once."""
-        line = [name]
-        while (base := self.bases.get(line[-1])) is not None and base not in line:
-            line.append(base)
-        return line
+    def _check_parts(self) -> None:
+        """Refuse a part of no mean, one that stands on its own mean, and a mean that weighs other parts."""
+        for part, mean in self.part_of.items():
+            trained = part in self.models and mean in self.models
+            if not trained or self.blocks[mean].get("kind") != "mean" or mean in self._behind(part):
+                raise ValueError(
+                    f"part_of: {part} is a part of {mean}; wanted a model of kind mean, both among the models that are "
+                    f"trained ({', '.join(self.models)}), and {part} must not start from {mean}"
+                )
+        for name in (name for name in self.models if self.blocks[name].get("kind") == "mean"):
+            weighed, parts = sorted(self.blocks[name].get("weights") or {}), sorted(self.parts_of(name))
+            if weighed != parts:
+                raise ValueError(
+                    f"{name}: weights names {', '.join(weighed) or 'no part'}, part_of "
+                    f"{', '.join(parts) or 'none'}; name the same in both, so that {name} waits for its parts"
+                )
+
+    def parts_of(self, name: str) -> list[str]:
+        """Return the models that a mean is made of; none of any other model."""
+        return [part for part, mean in self.part_of.items() if mean == name]
+
+    def _behind(self, name: str) -> set[str]:
+        """A model, what it starts from or is made of, and so on; a circle is gone round once."""
+        found, waiting = set[str](), [name]
+        while waiting:
+            one = waiting.pop()
+            if one not in found:
+                found.add(one)
+                waiting += [*self.parts_of(one), *([self.bases[one]] if one in self.bases else [])]
+        return found
 
     def model(self, name: str) -> dict[str, Any]:
         """Return a model's block as it stands there; `learn.kinds.recipe_of` merges and types it.

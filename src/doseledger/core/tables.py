@@ -12,10 +12,13 @@ import pandera.pandas as pa
 from doseledger.core.damage import DAMAGED, describe, shorten
 from doseledger.core.errors import BadInput
 from doseledger.core.files import write_text
+from doseledger.core.text.lists import first_of
 
 SHA256 = pa.Check.str_matches(r"^[0-9a-f]{64}$", error="a SHA256 in hex")
 CASE_ID = pa.Check.str_matches(r"^[A-Za-z0-9][A-Za-z0-9._-]*$", error="letters, digits, '.', '_' and '-' only")
 TRUTH = {"True": True, "False": False}
+# Of a table that does not fit, named in one message.
+MOST_ROWS = 10
 SPLIT = pa.Check.isin(["train", "val", "test"])
 
 
@@ -317,13 +320,12 @@ def check_table(frame: pd.DataFrame, schema: pa.DataFrameSchema, where: str) -> 
     except (pa.errors.SchemaErrors, pa.errors.SchemaError) as error:
         cases = error.failure_cases
         rows = cases.to_dict("records") if isinstance(cases, pd.DataFrame) else [{"check": str(error)}]
-        found = "; ".join(
+        found = [
             f"{row.get('column') or 'table'}: {row.get('check')}, found {shorten(repr(row.get('failure_case')))}"
             + (f" in row {row['index']}" if row.get("index") is not None else "")
-            for row in rows[:10]
-        )
-        more = f"; and {len(rows) - 10} more" if len(rows) > 10 else ""
-        raise BadInput(f"{where}: not a {schema.name} table: {found}{more}") from error
+            for row in rows
+        ]
+        raise BadInput(f"{where}: not a {schema.name} table: {first_of(found, MOST_ROWS, '; ')}") from error
 
 
 def write_table(path: Path, frame: pd.DataFrame, schema: pa.DataFrameSchema) -> None:

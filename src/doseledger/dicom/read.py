@@ -10,6 +10,7 @@ import pydicom
 
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.project.protocol import DicomObject
+from doseledger.core.text.lists import first_of
 from doseledger.dicom.dose_parts import choose_parts
 from doseledger.dicom.frames import has_place
 from doseledger.dicom.read_structures import referenced_frames, referenced_image_uids, referenced_series_uids
@@ -350,7 +351,8 @@ def _dangling(
 
 
 def _some(datasets: Datasets) -> str:
-    return _names(datasets[:MOST_NAMED], ", ", f" and {len(datasets) - MOST_NAMED} more" * (len(datasets) > MOST_NAMED))
+    names = [name for item in datasets if (name := label_of(item))]
+    return f", {first_of(names, MOST_NAMED)}" if names else ""
 
 
 def _names(datasets: Datasets, before: str, after: str = "", *, labelled: bool = False) -> str:

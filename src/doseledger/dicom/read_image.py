@@ -15,6 +15,7 @@ from pydicom.multival import MultiValue
 from doseledger.core.damage import shorten
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.grid import Grid
+from doseledger.core.text.lists import first_of
 from doseledger.dicom.frames import Plane, is_localizer, planes_of
 from doseledger.dicom.geometry import Planes, even_step_mm, numbers, read_orientation, to_lps
 from doseledger.dicom.pixels import padding_of, read_pixels
@@ -222,10 +223,10 @@ def _slice_step(along: NDArray[np.float64], case_id: str) -> float:
     missing = np.rint(steps / usual) - 1
     gaps = np.flatnonzero(missing > 0)
     if len(gaps) and np.allclose(steps / usual, missing + 1, atol=0.1):
-        where = ", ".join(f"{along[i]:.2f} and {along[i + 1]:.2f}" for i in gaps[:3])
+        where = first_of([f"{along[i]:.2f} and {along[i + 1]:.2f} mm" for i in gaps], 3)
         raise BadCase(
             case_id,
-            f"{int(missing.sum())} slices of the usual {usual:g} mm are missing between positions {where} mm; "
+            f"{int(missing.sum())} slices of the usual {usual:g} mm are missing between positions {where}; "
             "export the whole series",
         )
     raise BadCase(
@@ -330,5 +331,4 @@ def _repeats(volume: NDArray[np.int16], labels: Sequence[str]) -> list[str]:
 
 def _named(labels: list[str]) -> str:
     known = [label for label in labels if label]
-    shown = known[:MOST_NAMED] + ([f"{len(labels) - MOST_NAMED} more"] if len(labels) > MOST_NAMED else [])
-    return ", ".join(shown) if known else f"{len(labels)} files"
+    return first_of(known, MOST_NAMED) if known else f"{len(labels)} files"

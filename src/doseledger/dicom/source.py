@@ -9,6 +9,7 @@ from pathlib import Path
 import pydicom
 
 from doseledger.core.errors import BadCase
+from doseledger.core.text.lists import first_of
 from doseledger.dicom.files.members import links_of, read_members, source_digest
 from doseledger.dicom.files.parse import PREAMBLE_BYTES, parse_dataset, parse_file, read_file
 from doseledger.dicom.files.refuse import in_file, label_of, malformed_as_bad_case, name_file
@@ -95,7 +96,9 @@ def scan_source(source: Path) -> Scan:
             name_file(dataset, name, number)
             found.append(SourceFile(name, dataset, fault))
     if not found:
-        raise BadCase(source.stem, f"none of the {len(strangers)} files is DICOM; export the patient again")
+        zips = [name for name in strangers if name.casefold().endswith(".zip")]
+        what = f"name the zip itself ({first_of(zips, 1)})" if zips else "export the patient again"
+        raise BadCase(source.stem, f"none of the {len(strangers)} files is DICOM; {what}")
     return Scan(found, strangers, [*links_of(source), *([_copies(copies)] if copies else [])])
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from doseledger.core.errors import BadInput
 from doseledger.core.tables import DVH_METRICS, read_case_metrics, read_table
+from doseledger.core.text.lists import first_of
 from doseledger.core.text.sheet import Table, as_markdown, format_number, make_table
 from doseledger.core.text.words import spell_metric
 from doseledger.dosimetry.intervals import bootstrap_interval, holm, paired_test
@@ -57,7 +58,7 @@ def compare_models(first: Path, second: Path, rng: np.random.Generator) -> dict[
             name for name in set(digests[0]) | set(digests[1]) if digests[0].get(name) != digests[1].get(name)
         )
         raise BadInput(
-            f"{first} and {second} are not of the same cases ({', '.join(alone[:8])} differ); evaluate both models on "
+            f"{first} and {second} are not of the same cases ({first_of(alone, 8)} differ); evaluate both models on "
             "one test set"
         )
     refuse_other_criteria({str(path): table for path, table in zip((first, second), tables, strict=True)})

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from doseledger.core.case import Case
 from doseledger.core.errors import BadInput
 from doseledger.core.files import sha256_of_file
+from doseledger.core.text.lists import first_of
 from doseledger.dosimetry.openkbp_scores import PatientScore, combine_scores, score_patient
 from doseledger.evaluate.predictions import load_prediction
 from doseledger.evaluate.refusals import refuse_seen
@@ -45,7 +46,7 @@ def score_openkbp(predictions: Path, reference: Path) -> dict[str, Any]:
     if not doses or alone:
         raise BadInput(
             f"{len(doses)} predictions in {predictions} and {len(references)} references in {reference}: "
-            + (f"{', '.join(alone[:8])} stand alone; both folders must hold the same patients" if alone else "none")
+            + (f"{first_of(alone, 8)} stand alone; both folders must hold the same patients" if alone else "none")
         )
     scores: dict[str, PatientScore] = {}
     for patient in sorted(doses):

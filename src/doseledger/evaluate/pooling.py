@@ -13,6 +13,7 @@ import pandas as pd
 from doseledger.core.errors import BadInput
 from doseledger.core.files import sha256_of_file
 from doseledger.core.tables import read_case_metrics
+from doseledger.core.text.lists import first_of
 from doseledger.core.text.sheet import Table, as_markdown, format_number, make_table
 from doseledger.core.text.words import spell_metric
 from doseledger.dosimetry.intervals import bootstrap_interval
@@ -118,7 +119,7 @@ def _refuse_seen(run: EvaluatedRun, table: pd.DataFrame, judged: pd.DataFrame) -
     stained = sorted(set(judged.loc[judged["case_sha256"].isin(seen), "case_id"]))
     if stained:
         raise BadInput(
-            f"the model of {run} was trained or selected on {', '.join(stained[:8])}, which it would be scored "
+            f"the model of {run} was trained or selected on {first_of(stained, 8)}, which it would be scored "
             "on; pool only runs whose test cases none of the models has seen (lock the test set)"
         )
 

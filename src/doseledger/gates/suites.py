@@ -13,6 +13,7 @@ import pandas as pd
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_json
+from doseledger.core.text.lists import first_of
 from doseledger.gates.verdict import Finding, Severity
 
 # Great Expectations says critical, warning or info; only what is critical stops the pipeline.
@@ -198,7 +199,7 @@ def _findings_of(expectation: dict[str, Any], outcome: dict[str, Any]) -> list[F
     rows = outcome.get("result", {}).get("unexpected_index_list") or []
     if rows and kwargs.get("mostly", 1) != 1:
         # A share is the cohort's, and no one case is to blame.
-        ids = ", ".join(str(row["case_id"]) for row in rows[:MOST_NAMED]) + (", …" if len(rows) > MOST_NAMED else "")
+        ids = first_of([row["case_id"] for row in rows], MOST_NAMED)
         message = f"{subject} is beyond in {len(rows)} of the cases ({ids}), wanted {wanted}. {why}"
         return [Finding(gate, "", severity, message, {"column": subject, "n_cases": len(rows)})]
     findings = []

@@ -11,6 +11,7 @@ from doseledger.core.damage import refuse_damage
 from doseledger.core.errors import GateFailed, NotReady
 from doseledger.core.files import all_or_none, read_json, read_mapping, write_json
 from doseledger.core.project.layout import VerdictPaths
+from doseledger.core.text.lists import bulleted
 
 Severity = Literal["error", "warning"]
 # Words that explain a limit and judge nothing: to mend one must not make a verdict stale.
@@ -159,12 +160,9 @@ def enforce(verdict: Verdict, findings_path: Path | None = None) -> None:
     """
     if verdict.ok:
         return
-    lines = [f"  - [{finding.gate}] {finding.message}" for finding in verdict.errors[:SHOWN]]
-    more = len(verdict.errors) - len(lines)
-    if more:
-        lines.append(f"  - and {more} more")
+    lines = [f"[{finding.gate}] {finding.message}" for finding in verdict.errors]
     where = f"\nAll findings: {findings_path}" if findings_path else ""
-    raise GateFailed(f"the {verdict.gate} gate found {len(verdict.errors)} error(s):\n" + "\n".join(lines) + where)
+    raise GateFailed(f"the {verdict.gate} gate found {len(verdict.errors)} error(s):{bulleted(lines, SHOWN)}{where}")
 
 
 def passed_token(token_path: Path, gate: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -22,6 +22,7 @@ from doseledger.core.pool.cluster import HERE, Scale
 from doseledger.core.pool.fanout import over_cases, take_shard
 from doseledger.core.project.protocol import Protocol
 from doseledger.core.tables import CASE_ID, CASES, RAW, SKIPPED, STRUCTURES, read_table, write_table
+from doseledger.core.text.lists import first_of
 from doseledger.dicom.read import Link
 from doseledger.ingest.found import count_structures
 from doseledger.ingest.names.nomenclature import SYNONYMS
@@ -115,20 +116,23 @@ def ingest(raw: Path, out: Path, protocol: Protocol, run: IngestRun, tell: Calla
         for case_id in mine
     }
     context = of.context(sources)
-    keys = {case_id: _key(origin, protocol, context) for case_id, origin in origins.items()}
     known = _read_index(run.index)
-    old = {case_id: known[case_id] for case_id in mine if known.get(case_id, {}).get("key") == keys[case_id]}
+
+    def key(case_id: str, entry: Mapping[str, Any]) -> str:
+        return _key(origins[case_id], protocol, context, entry.get("names"))
+
+    old = {c: entry for c in mine if (entry := known.get(c, {})) and entry.get("key") == key(c, entry)}
     entries = {case_id: entry for case_id, entry in old.items() if _restore(entry, out / f"{case_id}.npz", run)}
     reused = sum("sha256" in entry for entry in entries.values())
     todo = {c: (sources[c], out / f"{c}.npz", origin, protocol) for c, origin in origins.items() if c not in entries}
     out.mkdir(parents=True, exist_ok=True)
     outcome = over_cases(_convert_to_file, todo, run.scale, tell=tell)
     for case_id, hashes in outcome.done.items():
-        entries[case_id] = {"key": keys[case_id], **hashes}
+        entries[case_id] = {"key": key(case_id, hashes), **hashes}
     for case_id, error in {**unreadable, **outcome.failed}.items():
         verdict = "skipped" if isinstance(error, SkippedCase) else "failed"
         told = {"status": verdict, "reason": error.reason, "hints": _hints()}
-        entries[case_id] = {"key": keys.get(case_id, ""), **told}
+        entries[case_id] = {"key": "" if case_id in unreadable else key(case_id, told), **told}
     _write_index(run, known, entries)
     _remove_stale(out, set(sources) if run.shard else set(), entries)
     if run.shard is None:
@@ -137,14 +141,15 @@ def ingest(raw: Path, out: Path, protocol: Protocol, run: IngestRun, tell: Calla
     return IngestCount(len(outcome.done), reused, status.count("skipped"), status.count("failed"))
 
 
-def _convert_to_file(source: Path, target: Path, origin: Origin, protocol: Protocol) -> dict[str, str]:
-    """Convert one case, save it, and return the digests of its file."""
-    SOURCES[protocol.source].convert_case(source, origin, protocol).save(target)
+def _convert_to_file(source: Path, target: Path, origin: Origin, protocol: Protocol) -> Entry:
+    """Convert one case, save it, and return the digests of its file and the names in its source."""
+    converted = SOURCES[protocol.source].convert(source, origin, protocol)
+    converted.case.save(target)
     md5 = hashlib.md5(usedforsecurity=False)
     with target.open("rb") as stream:
         while chunk := stream.read(1 << 20):
             md5.update(chunk)
-    return {"sha256": sha256_of_file(target), "md5": md5.hexdigest()}
+    return {"sha256": sha256_of_file(target), "md5": md5.hexdigest(), "names": converted.names}
 
 
 def _check_list(raw_list: Path, digests: Mapping[str, str], unreadable: Mapping[str, BadCase], raw: Path) -> None:
@@ -153,7 +158,7 @@ def _check_list(raw_list: Path, digests: Mapping[str, str], unreadable: Mapping[
     listed = dict(zip(table["case_id"], table["sha256"], strict=True))
     there = [c for c in digests if c in listed]
     complaints = [
-        f"{len(cases)} {what} ({', '.join(cases[:3])}{', …' if len(cases) > 3 else ''})"
+        f"{len(cases)} {what} ({first_of(cases, 3)})"
         for what, cases in {
             "listed but absent": [c for c in listed if c not in digests],
             "there but not listed": [c for c in digests if c not in listed],
@@ -165,7 +170,7 @@ def _check_list(raw_list: Path, digests: Mapping[str, str], unreadable: Mapping[
     if complaints:
         raise NotReady(
             f"{raw} is not what {raw_list} lists: {', '.join(complaints)} of {len(listed)} cases. "
-            "Fetch the whole cohort (dvc pull), or run `doseledger raw pack` if the change is meant"
+            f"Fetch the whole cohort (dvc pull), or run `doseledger raw pack {raw}` if the change is meant"
         )
 
 
@@ -175,7 +180,7 @@ def _read_groups(path: Path, case_ids: list[str]) -> dict[str, tuple[str, str]]:
     table = read_table(path, GROUPS)
     strangers = [c for c in table["case_id"] if c not in case_ids]
     if strangers:
-        raise BadInput(f"{path} names {', '.join(strangers[:5])}, which are not among the raw cases")
+        raise BadInput(f"{path} names {first_of(strangers, 5)}, which are not among the raw cases")
     return dict(zip(table["case_id"], zip(table["group"], table["site"], strict=True), strict=True))
 
 
@@ -191,15 +196,23 @@ def _converter(source: str) -> dict[str, str]:
     return reached_code(SOURCES[source].converter)
 
 
-def _key(origin: Origin, protocol: Protocol, context: Mapping[str, str]) -> str:
-    """What a conversion hangs on: raw files, what is said of them, code, and protocol without its texts."""
+def _key(origin: Origin, protocol: Protocol, context: Mapping[str, str], names: Sequence[str] | None) -> str:
+    """What a conversion hangs on: raw files, what is said of them, code, and protocol without its texts.
+
+    Of a case that was converted before, the names in its files are known; only aliases that are among them count. A
+    refusal spells out the others too, so there all count.
+    """
+    rules = protocol.model_dump(mode="json", exclude=set(NOT_IN_KEY))
+    if names is not None:
+        for block, structure in zip(rules["structures"], protocol.structures, strict=True):
+            block["aliases"] = [name for name in structure.folded_names if name in names]
     return sha256_of_json(
         {
             "raw": origin.sha256,
             **({"context": dict(context)} if context else {}),
             "case": [origin.case_id, origin.group, origin.site, origin.link],
             "code": _converter(protocol.source),
-            "protocol": protocol.model_dump(mode="json", exclude=set(NOT_IN_KEY)),
+            "protocol": rules,
         }
     )
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from doseledger.core.errors import BadInput
+from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import atomic_path, write_stored_zip
-from doseledger.core.tables import RAW, write_table
+from doseledger.core.tables import RAW, read_table, write_table
+from doseledger.core.text.lists import first_of
 from doseledger.ingest.nifti.files import DATASET_FILE
 from doseledger.ingest.sources import SOURCES, RawSource
 
@@ -61,9 +62,14 @@ def pack(raw: Path, out: Path, raw_list: Path, tell: Callable[[str], None], kind
     ------
     BadInput
         If `raw` holds no case, or one can't be read.
+    NotReady
+        If cases that are listed are in neither folder: those of a colleague, not fetched yet. Packing `out` into
+        itself lists what is there.
     """
     of = SOURCES[kind]
     sources = of.find(raw)
+    if raw.resolve() != out.resolve():
+        _refuse_loss({*sources, *(path.stem for path in out.glob("*.zip"))}, out, raw_list)
     for index, (case_id, source) in enumerate(sources.items(), start=1):
         pack_case(source, out / f"{case_id}.zip", kind)
         tell(f"[{index}/{len(sources)}] {case_id}")
@@ -72,3 +78,14 @@ def pack(raw: Path, out: Path, raw_list: Path, tell: Callable[[str], None], kind
             part.write_bytes((raw / DATASET_FILE).read_bytes())
     write_table(raw_list, list_sources(of.find(out), of), RAW)
     return len(sources)
+
+
+def _refuse_loss(there: set[str], out: Path, raw_list: Path) -> None:
+    """Refuse to write a list without cases that it has: the next commit would drop them for everybody."""
+    lost = [name for name in read_table(raw_list, RAW)["case_id"] if name not in there] if raw_list.exists() else []
+    if lost:
+        raise NotReady(
+            f"{raw_list} lists {len(lost)} cases that are not in {out} ({first_of(lost, 3)}): they would be dropped. "
+            f"Fetch them first (`dvc pull {out}.dvc`); if they are meant to go, `doseledger raw pack {out}` lists what "
+            "is there"
+        )

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from doseledger.core.case import Case
 from doseledger.core.errors import BadCase
 from doseledger.core.project.protocol import Protocol
 from doseledger.dicom.source import read_members, source_digest
@@ -15,10 +14,20 @@ from doseledger.ingest.nifti.files import digest_volumes, find_volumes, label_na
 from doseledger.ingest.openkbp import case as openkbp
 from doseledger.ingest.openkbp.files import find_patients
 from doseledger.ingest.patient import case as dicom
-from doseledger.ingest.patient.case import Origin
+from doseledger.ingest.patient.case import Converted, Origin
 from doseledger.ingest.raw import find_sources
 
 Digests = tuple[dict[str, str], dict[str, BadCase]]
+
+
+def convert_openkbp(source: Path, origin: Origin, protocol: Protocol) -> Converted:
+    """Return the case of one OpenKBP patient; every alias of the protocol counts."""
+    return Converted(openkbp.convert_case(source, origin, protocol))
+
+
+def convert_nifti(source: Path, origin: Origin, protocol: Protocol) -> Converted:
+    """Return the case of one pair of image and label; every alias of the protocol counts."""
+    return Converted(nifti.convert_case(source, origin, protocol))
 
 
 def no_context(sources: Mapping[str, Path]) -> dict[str, str]:
@@ -57,7 +66,7 @@ class RawSource:
     ----------
     converter
         Name of the module that makes a case of them.
-    convert_case
+    convert
         Case of what `find` gave.
     find
         Where each case lies, by name.
@@ -70,7 +79,7 @@ class RawSource:
     """
 
     converter: str
-    convert_case: Callable[[Path, Origin, Protocol], Case]
+    convert: Callable[[Path, Origin, Protocol], Converted]
     find: Callable[[Path], dict[str, Path]]
     digests: Callable[[Mapping[str, Path]], Digests] = digest_sources
     members: Callable[[Path], dict[str, bytes]] = members_of
@@ -79,7 +88,7 @@ class RawSource:
 
 # By `Protocol.source`.
 SOURCES = {
-    "dicom": RawSource(dicom.__name__, dicom.convert_case, find_sources),
-    "openkbp": RawSource(openkbp.__name__, openkbp.convert_case, find_patients),
-    "nifti": RawSource(nifti.__name__, nifti.convert_case, find_volumes, digest_volumes, members_to_pack, labels_of),
+    "dicom": RawSource(dicom.__name__, dicom.convert, find_sources),
+    "openkbp": RawSource(openkbp.__name__, convert_openkbp, find_patients),
+    "nifti": RawSource(nifti.__name__, convert_nifti, find_volumes, digest_volumes, members_to_pack, labels_of),
 }

@@ -19,6 +19,7 @@ from doseledger.core.schema import load_block
 from doseledger.core.settings import Settings
 from doseledger.learn.recipes.diffusion import DiffusionRecipe, TrainedDiffusion
 from doseledger.learn.recipes.dose import ModelRecipe, Recipe, TrainedPart, TrainedRecipe
+from doseledger.learn.recipes.mean import MeanRecipe, TrainedMean
 from doseledger.learn.recipes.segmentation import SegmentationRecipe, TrainedSegmentation
 from doseledger.learn.recipes.trees import TrainedTrees, TreesRecipe
 
@@ -60,6 +61,7 @@ KINDS = {
         "doseledger.learn.predict.labels",
     ),
     "trees": Kind(TreesRecipe, TrainedTrees, "doseledger.learn.families.trees", "doseledger.learn.predict.trees"),
+    "mean": Kind(MeanRecipe, TrainedMean, "doseledger.learn.families.mean", "doseledger.learn.predict.mean"),
 }
 
 
@@ -163,15 +165,18 @@ def _strangers(base: Mapping[str, Any], models: list[type[BaseModel]], prefix: s
     return found
 
 
-def make_family(recipe: ModelRecipe, base: Path | None) -> Family:
+def make_family(recipe: ModelRecipe, base: Path | None, parts: Mapping[str, Path] | None = None) -> Family:
     """Return what training a model of a recipe's kind is.
 
     Parameters
     ----------
     base
         Checkpoint that it starts from; None where it starts from nothing.
+    parts
+        Checkpoint of each part of a mean, by name.
     """
-    family: Family = import_module(KINDS[str(recipe.kind)].family).make_family(recipe, base)
+    known = (base, parts) if parts else (base,)
+    family: Family = import_module(KINDS[str(recipe.kind)].family).make_family(recipe, *known)
     return family
 
 

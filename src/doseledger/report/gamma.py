@@ -70,10 +70,10 @@ def tell_gamma(found: dict[str, Any], words: str) -> str:
     Examples
     --------
     >>> tell_gamma({"pass_rate_percent": 98.456, "n_points": 1200, "n_without": 3}, "gamma 3 %/3 mm global")
-    '98.46 % of 1200 points pass gamma 3 %/3 mm global; 3 more have no gamma and are not counted.'
+    '98.46 % of 1,200 points pass gamma 3 %/3 mm global; 3 more have no gamma and are not counted.'
     """
     rest = f"; {found['n_without']} more have no gamma and are not counted" if found["n_without"] else ""
-    return f"{found['pass_rate_percent']:.2f} % of {found['n_points']} points pass {words}{rest}."
+    return f"{found['pass_rate_percent']:.2f} % of {found['n_points']:,} points pass {words}{rest}."
 
 
 def numbers_table(compared: ComparedDoses) -> Table:

@@ -94,6 +94,19 @@ def test_what_starts_from_a_model_waits_for_its_checkpoint(stages: dict[str, Res
     assert "base@dose_trees" not in stages
 
 
+def test_a_mean_waits_for_the_checkpoint_of_each_of_its_parts(repository: Path, tmp_path: Path) -> None:
+    parts = ("dose_trees", "dose_unet")
+    more = {"models": [*MODELS, "dose_mean"], "part_of": dict.fromkeys(parts, "dose_mean")}
+    stages = resolve_pipeline(repository, tmp_path, dose_mean={"kind": "mean"}, **more)
+    layout = Layout(Path(), COHORT)
+    at = layout.model("dose_mean")
+    for part in parts:
+        assert stages[f"part@{part}"].deps == {layout.model(part).checkpoint.as_posix()}
+        assert stages[f"part@{part}"].outs == {(at.start / f"part_{part}.json").as_posix()}
+    for stage in ("preflight", "train"):
+        assert at.start.as_posix() in stages[f"{stage}@{COHORT}-dose_mean"].deps
+
+
 def test_doses_on_predicted_contours_wait_for_both_models(stages: dict[str, Resolved]) -> None:
     layout = Layout(Path(), COHORT)
     dose, drawer = layout.model("dose_unet"), layout.model("dose_diffusion")

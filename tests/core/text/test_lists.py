@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from doseledger.core.text.lists import first_of
+from doseledger.core.text.lists import bulleted, first_of
 
 
 @pytest.mark.parametrize(("n", "words"), [
@@ -16,3 +16,12 @@ def test_the_first_names_are_told_and_how_many_more_there_are(n: int, words: str
 
 def test_names_keep_their_order_and_their_joint() -> None:
     assert first_of(["c", "a", "b"], 2, " then ") == "c then a and 1 more"
+
+
+def test_what_commas_can_not_part_is_parted_before_the_rest_too() -> None:
+    assert first_of(["a: no", "b: no", "c: no"], 2, "; ") == "a: no; b: no; and 1 more"
+
+
+@pytest.mark.parametrize(("n", "lines"), [(0, []), (2, ["0", "1"]), (3, ["0", "1", "and 1 more"])])
+def test_lines_stand_below_one_another_and_say_how_many_more_there_are(n: int, lines: list[str]) -> None:
+    assert bulleted(range(n), 2) == "".join(f"\n  - {line}" for line in lines)

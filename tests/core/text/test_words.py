@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from doseledger.core.files import read_yaml
-from doseledger.core.text.words import in_words, spell_metric
+from doseledger.core.text.words import in_words, short_metric, spell_metric
 from doseledger.evaluate.shortcuts.ablation import ALTERATIONS
 from doseledger.evaluate.shortcuts.trivial import RIVALS, mae_ratios
 from doseledger.learn.run import DOSE_SCORES, SEGMENT_SCORES, trained_name
@@ -26,6 +26,17 @@ def test_every_metric_of_every_limit_has_words(repository: Path) -> None:
     names = set().union(*(metrics_in(read_yaml(path)) for path in files))
     assert len(names) > 12
     assert [name for name in sorted(names) if spell_metric(name) == name] == []
+
+
+def test_every_metric_of_a_run_has_words_and_a_short_heading_of_its_own(repository: Path) -> None:
+    files = [*repository.glob("validation/cohorts/*/thresholds.yaml"), repository / "validation/exit_criteria.yaml"]
+    names = set().union(*(metrics_in(read_yaml(path)) for path in files))
+    row = {f"{rival}_mae{mask}_gy": 1.0 for rival in ("model", *RIVALS) for mask in ("", "_above_10_percent")}
+    names |= {*mae_ratios([row]), *(one.name for one in ALTERATIONS), *map(trained_name, DOSE_SCORES)}
+    names |= {"gamma_3_3_global_percent", "gamma_3_3_local_percent", "gamma_2_2_global_percent", "mae_body_gy_worst"}
+    heads = {name: short_metric(name) for name in names}
+    assert len(set(heads.values())) == len(heads)
+    assert {name: head for name, head in heads.items() if len(head) > 26 or (name == head and name != "dice")} == {}
 
 
 def test_every_ratio_of_errors_has_words_of_its_own() -> None:

@@ -30,7 +30,15 @@ from doseledger.learn.training.told import load_boosted, told_cases
 from doseledger.learn.training.train import Places, make_task, train
 
 FEW = BoostingRecipe(
-    n_trees=12, leaves=8, leaf_voxels=5, rate=0.3, voxels_per_case=400, folds=2, context_mm=[8.0], stages=1
+    n_trees=12,
+    leaves=8,
+    leaf_voxels=5,
+    rate=0.3,
+    voxels_per_case=400,
+    structure_weight=0.0,
+    folds=2,
+    context_mm=[8.0],
+    stages=1,
 )
 
 

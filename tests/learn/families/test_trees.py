@@ -15,9 +15,9 @@ from doseledger.core.case import Case
 from doseledger.core.errors import BadInput
 from doseledger.core.files import sha256_of_file
 from doseledger.core.settings import Settings
-from doseledger.learn.data.features import drawn_voxels, voxel_features
+from doseledger.learn.data.features import drawn_voxels, structure_weights, voxel_features
 from doseledger.learn.data.inputs import CaseFile, open_case, spec_of
-from doseledger.learn.families.cross_fit import fold_numbers
+from doseledger.learn.families.cross_fit import draw_voxels, fold_numbers
 from doseledger.learn.kinds import load_recipe, make_family, open_predictor
 from doseledger.learn.networks.boosted import known_features
 from doseledger.learn.networks.trees import grow_trees
@@ -29,7 +29,15 @@ from doseledger.learn.training.probe import probe_steps
 from doseledger.learn.training.train import Places, train
 
 SMALL = BoostingRecipe(
-    n_trees=12, leaves=8, leaf_voxels=5, rate=0.3, voxels_per_case=400, folds=2, context_mm=[8.0], stages=1
+    n_trees=12,
+    leaves=8,
+    leaf_voxels=5,
+    rate=0.3,
+    voxels_per_case=400,
+    structure_weight=0.0,
+    folds=2,
+    context_mm=[8.0],
+    stages=1,
 )
 
 
@@ -60,6 +68,36 @@ def test_voxels_of_a_whole_case_have_the_features_that_they_have_by_themselves(
     spec, index = spec_of([case], recipe.inputs), drawn_voxels(case, 50, 1)
     alone = voxel_features(case, spec, index, boosting.context_mm)
     np.testing.assert_array_equal(known_features(case, spec, boosting).at(index), alone)
+
+
+def test_a_structure_weighs_alike_whatever_its_size(cohort: Any, recipe: TreesRecipe) -> None:
+    (case, *_), index = cohort.open(), drawn_voxels(cohort.open()[0], 400, 1)
+    weight = structure_weights(case, index, 0.1) - 1.0
+    masks = [mask.ravel()[index] > 0 for mask in Case.load(case.file.path).masks]
+    alone = [mask & (np.sum(masks, axis=0) == 1) for mask in masks]
+    for mask, single in zip(masks, alone, strict=True):
+        if single.any():
+            np.testing.assert_allclose(weight[single], 0.1 * len(index) / mask.sum(), rtol=1e-5)
+    assert weight.sum() == pytest.approx(0.1 * len(index) * sum(mask.any() for mask in masks), rel=1e-5)
+    assert (weight[~np.any(masks, axis=0)] == 0).all()
+    spec = spec_of([case], recipe.inputs)
+    assert (draw_voxels(case, spec, recipe.boosting, 1).weight == 1.0).all()
+
+
+def test_trees_err_less_where_voxels_count_more() -> None:
+    rng = np.random.default_rng(1)
+    features = rng.normal(size=(4000, 2)).astype(np.float32)
+    few = rng.random(4000) < 0.03
+    dose = np.where(few, features[:, 0] * 0.5, features[:, 1]).astype(np.float32)
+    weight = np.where(few, 30.0, 1.0).astype(np.float32)
+    plain, heavy = (
+        np.abs(grow_trees(features, dose, SMALL, w).predict(features) - dose)[few].mean() for w in (None, weight)
+    )
+    assert heavy < 0.8 * plain
+    np.testing.assert_array_equal(
+        grow_trees(features, dose, SMALL, np.ones(4000, dtype=np.float32)).predict(features),
+        grow_trees(features, dose, SMALL).predict(features),
+    )
 
 
 def test_trees_as_arrays_say_what_scikit_learn_says() -> None:

@@ -20,7 +20,7 @@ from doseledger.core.tables import SPLITS, write_table
 from doseledger.learn.kinds import recipe_of
 from doseledger.learn.recipes.budget import Budget, of_cpu, of_gpu
 from doseledger.learn.recipes.segmentation import SegmentationRecipe
-from doseledger.ledger.provenance.recipes import describe_recipes, put_recipe, suggest_recipe
+from doseledger.ledger.provenance.recipes import STARTS, describe_recipes, put_recipe, suggest_recipe
 
 RECIPES = tuple(sorted(path.stem for path in (Path(__file__).parents[3] / "models/recipes").glob("*.yaml")))
 
@@ -60,27 +60,33 @@ def test_every_recipe_that_ships_is_told_by_its_first_comment(layout: Layout) ->
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_is_put_in_and_all_else_stays_as_it_was(layout: Layout, name: str) -> None:
+    first = [part for part in read_yaml(layout.recipes / f"{name}.yaml").get("part_of", {}) if part in RECIPES]
+    for part in first:
+        put_recipe(layout, part)
     before, kept = read_yaml(layout.params), comments(layout.params)
     recipe = layout.recipes / f"{name}.yaml"
     done = put_recipe(layout, name)
     assert done[:2] == [f"block {name} added", f"{name} added to models"]
     settings = load_settings(layout.params)
-    assert settings.models == ["dose_trees", "dose_unet", name]
-    assert settings.bases == before["bases"] | read_yaml(recipe).get("bases", {})
+    assert settings.models == ["dose_trees", "dose_unet", *first, name]
+    starts = {key: before[key] | read_yaml(recipe).get(key, {}) for key in STARTS}
+    assert {"bases": settings.bases, "part_of": settings.part_of} == starts
     assert settings.model(name) == read_yaml(recipe)[name]
     recipe_of(settings, name)
     after = read_yaml(layout.params)
     changed = {key for key in after if key not in before or after[key] != before[key]}
-    assert changed == {name, "models", *(["bases"] if "bases" in read_yaml(recipe) else [])}
+    assert changed == {name, "models", *(key for key in STARTS if key in read_yaml(recipe))}
     assert comments(layout.params) == kept + comments(recipe)
     assert as_dvc_writes(layout.params) == layout.params.read_text()
 
 
 def test_recipes_are_put_in_one_after_the_other(layout: Layout) -> None:
-    for name in RECIPES:
+    # A mean comes after its parts.
+    names = sorted(RECIPES, key=lambda name: "part_of" in read_yaml(layout.recipes / f"{name}.yaml"))
+    for name in names:
         put_recipe(layout, name)
     settings = load_settings(layout.params)
-    assert settings.models == ["dose_trees", "dose_unet", *RECIPES]
+    assert settings.models == ["dose_trees", "dose_unet", *names]
     assert settings.bases == {"dose_diffusion": "dose_unet", "dose_unet": "dose_trees"}
     assert as_dvc_writes(layout.params) == layout.params.read_text()
 
@@ -88,6 +94,11 @@ def test_recipes_are_put_in_one_after_the_other(layout: Layout) -> None:
 def test_what_a_recipe_starts_from_is_told(layout: Layout) -> None:
     assert put_recipe(layout, "dose_diffusion")[2:] == ["dose_diffusion starts from dose_unet"]
     assert put_recipe(layout, "dose_cascade")[2:] == []
+    parts = ("dose_trees_beams", "dose_unet_beams")
+    refused(layout, "dose_mean", "dose_mean starts from dose_trees_beams, dose_unet_beams, which `models` does not")
+    for part in parts:
+        put_recipe(layout, part)
+    assert put_recipe(layout, "dose_mean")[2:] == [f"dose_mean starts from {part}" for part in parts]
 
 
 def refused(layout: Layout, name: str, told: str) -> None:
@@ -99,7 +110,7 @@ def refused(layout: Layout, name: str, told: str) -> None:
 
 
 def test_a_recipe_that_is_not_there_is_told_with_those_that_are(layout: Layout) -> None:
-    refused(layout, "dose_nothing", "no recipe 'dose_nothing'; there are dose_cascade, dose_diffusion, dose_mednext")
+    refused(layout, "dose_nothing", "no recipe 'dose_nothing'; there are dose_cascade, dose_diffusion, dose_mean, ")
     shutil.rmtree(layout.recipes)
     refused(layout, "dose_cascade", "no recipe 'dose_cascade'; there are none")
 

@@ -32,6 +32,9 @@ OF_COHORT = ("ingest", "split", "check_data", "drift", "report_data", "phantom")
 OF_MODEL = ("preflight", "train", "predict", "evaluate", "shortcuts", "deliver", "judge", "report", "gate")
 
 
+MEANED = ("dose_trees_beams", "dose_unet_beams")
+
+
 @pytest.fixture(scope="module")
 def resolved(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Resolved]:
     return resolve_pipeline(repository, tmp_path_factory.mktemp("pipeline"))
@@ -317,6 +320,33 @@ def test_a_base_that_was_trained_again_makes_what_starts_from_it_stale(ready: La
         require_stage(ready, settings, stage, "dose_unet")
     # Its prediction rests on its own checkpoint alone.
     require_stage(ready, settings, "predict", "dose_diffusion")
+
+
+@pytest.fixture
+def meaned(ready: Layout) -> Layout:
+    """The same, with a mean of trees and a network, whose files of code and settings are there."""
+    for name in (*MEANED, "dose_mean"):
+        put_recipe(ready, name)
+        write_text(ready.model(name).checkpoint, "weights")
+    settings, at = settings_of(ready), ready.model("dose_mean")
+    write_files(code_files(ready, settings) | model_files(at, settings) | base_files(at, settings))
+    return ready
+
+
+@pytest.mark.parametrize("part", MEANED)
+def test_a_part_that_was_trained_again_makes_its_mean_stale_and_an_absent_one_is_told(
+    meaned: Layout, part: str
+) -> None:
+    settings = settings_of(meaned)
+    require_stage(meaned, settings, "train", "dose_mean")
+    write_text(meaned.model(part).checkpoint, "other weights")
+    for stage in ("preflight", "train"):
+        with pytest.raises(NotReady, match=rf"part_{part}\.json is not what code and settings say now"):
+            require_stage(meaned, settings, stage, "dose_mean")
+    require_stage(meaned, settings, "predict", "dose_mean")
+    meaned.model(part).checkpoint.unlink()
+    with pytest.raises(NotReady, match=f"dose_mean starts from {part}, which is not trained"):
+        require_stage(meaned, settings, "train", "dose_mean")
 
 
 def test_a_model_without_a_block_is_told(layout: Layout) -> None:

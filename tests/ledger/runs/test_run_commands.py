@@ -73,6 +73,8 @@ def test_runs_are_listed_searched_and_compared(call, project) -> None:
     assert "wanted two or more" in str(call("runs", "compare", "main", fails=BadInput).exception)
     assert "| lr |" not in call("runs", "compare", "main", "main", "--format", "markdown").output
     assert "wanted table" in str(call("runs", "list", "--format", "xml", fails=BadInput).exception)
+    unknown = str(call("runs", "list", "--metric", "mae_bdy_gy", fails=BadInput).exception)
+    assert "--metric: no run has a column 'mae_bdy_gy'; nearest: mae_body_gy" in unknown
 
 
 def test_the_page_names_the_experiment_that_is_at_work(call, project, monkeypatch: pytest.MonkeyPatch) -> None:

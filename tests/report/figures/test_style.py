@@ -208,6 +208,18 @@ def test_a_goal_is_marked_where_its_dose_and_volume_are() -> None:
     assert (mark.get_xdata()[0], mark.get_ydata()[0], mark.get_marker()) == (45.0, 45, "v")
 
 
+def test_goals_of_several_structures_at_one_point_are_all_seen() -> None:
+    names = ["Rectum", "Bladder", "Bowel"]
+    goals = [RECTUM.model_copy(update={"structure": name}) for name in names]
+    goals.append(RECTUM.model_copy(update={"structure": "Bowel", "limit": 20.0}))
+    with house_style():
+        figure = plot_dvh([curves(name, is_target=False) for name in names], goals, 80.0)
+    marks = figure.axes[0].lines[-4:]
+    assert [mark.get_markersize() for mark in marks] == [8, 14, 20, 8]
+    # The smaller ones lie on the larger.
+    assert marks[0].get_zorder() > marks[1].get_zorder() > marks[2].get_zorder() > figure.axes[0].lines[0].get_zorder()
+
+
 def test_a_cohort_without_targets_has_one_panel() -> None:
     with house_style():
         assert len(plot_dvh([curves("Rectum", is_target=False)], [], 80.0).axes) == 1

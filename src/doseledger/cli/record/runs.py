@@ -119,6 +119,7 @@ def list_all(
 
     Example: doseledger runs list lr=0.001 --where "mae_gy < 3 and model == 'dose_unet'" --sort mae_gy
     """
+    from doseledger.ledger.runs.listing.query import unknown_column
     from doseledger.ledger.runs.listing.tables import (
         HEADLINE,
         format_runs,
@@ -132,6 +133,8 @@ def list_all(
         print("\n".join(sorted(known_columns(rows))))
         return
     found = select_runs(rows, where=where, words=words or (), sort=sort, descending=descending)
+    for name in sorted(set(metric or ()) - known_columns(rows)):
+        raise BadInput(f"--metric: {unknown_column(name, known_columns(rows))}")
     table = runs_table(found, metric or HEADLINE)
     print(format_runs(found, table, _form(form), colour=in_colour(), width=line_width()), end="")
 

@@ -25,6 +25,11 @@ NAMED = {
     "plan_goals_met_percent": "goals met by the plan (%)",
     "openkbp_dose_score": "OpenKBP dose score (Gy)",
     "openkbp_dvh_score": "OpenKBP DVH score (Gy)",
+    "n_cases": "cases",
+    "worst_case": "worst case",
+    "worst_decile": "worst tenth of the cases",
+    "gamma_points_verified": "gamma points calculated again",
+    "gamma_largest_difference": "largest difference of a gamma calculated again",
     # Of shortcuts: the model beside trivial ones, and with inputs spoiled.
     "template_mae_ratio": "error ÷ error of the training patients' mean dose about the target's centre",
     "distance_mae_ratio": "error ÷ error of a dose by distances to all structures",
@@ -39,6 +44,30 @@ NAMED = {
     "target_drop_share": "fall of dose without the main target ÷ expected fall",
     "target_move_share": "way of the high dose ÷ way of the moved targets",
     "organ_drop_change_gy": "change of the main target's dose without the nearest organ (Gy)",
+}
+# Where a table has one column a metric.
+SHORT = {
+    "hd95_mm": "HD95 (mm)",
+    "iou": "IoU",
+    "prediction_acceptable_percent": "acceptable (%)",
+    "plan_acceptable_percent": "plan acceptable (%)",
+    "prediction_goals_met_percent": "goals met (%)",
+    "plan_goals_met_percent": "plan goals met (%)",
+    "openkbp_dose_score": "OpenKBP dose (Gy)",
+    "openkbp_dvh_score": "OpenKBP DVH (Gy)",
+    "template_mae_ratio": "error ÷ template",
+    "distance_mae_ratio": "error ÷ distances",
+    "prior_mae_ratio": "error ÷ prior",
+    "base_mae_ratio": "error ÷ base",
+    "template_error_ratio": "error ÷ outline",
+    "blank_dice": "Dice, blank",
+    "ct_shuffle_change_gy": "CT shuffled (Gy)",
+    "prescription_gain": "prescription gain",
+    "prescription_swap_share": "prescription swap",
+    "target_swap_share": "target swap",
+    "target_drop_share": "target drop",
+    "target_move_share": "target move",
+    "organ_drop_change_gy": "organ drop (Gy)",
 }
 # Of cases, as `gates.features` names them; the unit stands apart.
 FEATURES = {
@@ -109,6 +138,39 @@ def spell_metric(name: str) -> str:
     if found := GAMMA.fullmatch(name):
         return f"gamma pass rate {found['percent']} %/{found['mm']} mm {found['kind']} (%)"
     return name
+
+
+def short_metric(name: str) -> str:
+    """Return what heads a narrow column of a metric; `spell_metric` says it in full.
+
+    Examples
+    --------
+    >>> short_metric("mae_above_10_percent_gy"), short_metric("gamma_3_2_local_percent")
+    ('MAE >10 % (Gy)', 'γ 3 %/2 mm local (%)')
+    >>> short_metric("dice_worst"), short_metric("dvh_PTV70_D95%"), short_metric("mystery")
+    ('Dice, worst', 'PTV70 D95% error', 'mystery')
+    """
+    if name in SHORT:
+        return SHORT[name]
+    part, _, rest = name.partition("_")
+    if part in PARTS and spell_metric(rest) != rest:
+        return f"{part} {short_metric(rest)}"
+    before, _, end = name.rpartition("_")
+    if end in ENDS and spell_metric(before) != before:
+        return f"{short_metric(before)}, {end}"
+    if (ratio := name.removesuffix("_above_10_percent")) != name and ratio in SHORT:
+        return f"{SHORT[ratio]}, >10 %"
+    if found := MAE.fullmatch(name):
+        mask = found["mask"]
+        return f"MAE {'>10 %' if mask == 'above_10_percent' else spell_mask(mask)} (Gy)"
+    if found := OVERLAP.fullmatch(name):
+        return f"{SHORT.get(found['measure'], spell_metric(found['measure']))} {found['structure']}"
+    if found := DVH.fullmatch(name):
+        return f"{found['structure']} {found['statistic']} error"
+    if found := GAMMA.fullmatch(name):
+        kind = "" if found["kind"] == "global" else " local"
+        return f"γ {found['percent']} %/{found['mm']} mm{kind} (%)"
+    return spell_metric(name)
 
 
 def spell_feature(name: str) -> str:

@@ -21,6 +21,7 @@ from pydicom.tag import BaseTag, Tag
 
 from doseledger.core.errors import BadCase
 from doseledger.core.project.protocol import Phi
+from doseledger.core.text.lists import first_of
 from doseledger.dicom.privacy.attributes import (
     CURVE_GROUPS,
     DATE_VRS,
@@ -192,13 +193,9 @@ def refuse_phi(files: list[SourceFile], phi: Phi | None, case_id: str) -> None:
     by_attribute: dict[tuple[str, str], list[str]] = {}
     for finding in sorted(findings):
         by_attribute.setdefault((finding.tag, finding.keyword), []).append(finding.file)
-    shown = [
-        f"{keyword or 'attribute'} {tag} in {names[0]}" + (f" (and {len(names) - 1} more)" if len(names) > 1 else "")
-        for (tag, keyword), names in list(by_attribute.items())[:MOST_SHOWN]
-    ]
-    more = f", and {len(by_attribute) - MOST_SHOWN} more attributes" if len(by_attribute) > MOST_SHOWN else ""
+    shown = [f"{word or 'attribute'} {tag} in {first_of(names, 1)}" for (tag, word), names in by_attribute.items()]
     raise BadCase(
         case_id,
-        f"may identify the patient: {', '.join(shown)}{more}. Run `doseledger raw deidentify`, or name the keyword "
-        "with a reason in the protocol's phi.allow",
+        f"may identify the patient: {first_of(shown, MOST_SHOWN, '; ')}. Run `doseledger raw deidentify`, or name "
+        "the keyword with a reason in the protocol's phi.allow",
     )

@@ -17,6 +17,7 @@ from doseledger.core.case import Case
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.grid import Grid
 from doseledger.core.planes import ROUNDED_MM, find_planes
+from doseledger.core.text.lists import first_of
 from doseledger.dicom.contours import Contour, stack_on_own_planes
 from doseledger.dicom.pixels import n_frames
 from doseledger.dicom.read_dose import Dose, read_dose, read_dose_plane
@@ -204,13 +205,12 @@ def _labelled(rois: list[Roi]) -> dict[str, Roi]:
 
 def _nothing_measured(found: dict[str, Any], structures: str, dose: str, plane: DosePlane | None) -> str:
     """Return what is wrong where no ROI has a DVH."""
-    reasons = "; ".join(f"{label}: {entry['reason']}" for label, entry in list(found.items())[:MOST_REASONS])
-    more = f" (and {len(found) - MOST_REASONS} more)" if len(found) > MOST_REASONS else ""
+    reasons = first_of([f"{label}: {entry['reason']}" for label, entry in found.items()], MOST_REASONS, "; ")
     if plane is None:
-        return f"no structure of {structures} has a DVH on {dose}: {reasons}{more}"
+        return f"no structure of {structures} has a DVH on {dose}: {reasons}"
     return (
         f"{dose} is a plane at {'zyx'[plane.axis]} = {plane.position_mm:.1f} mm, which no structure of {structures} "
-        f"meets; give the structure set of the same patient and position. {reasons}{more}"
+        f"meets; give the structure set of the same patient and position. {reasons}"
     )
 
 

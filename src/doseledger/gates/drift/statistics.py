@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from doseledger.core.errors import BadInput
+from doseledger.core.text.lists import first_of
 
 Floats = NDArray[np.float64]
 # With fewer values on a side there is no distribution to compare.
@@ -222,9 +223,7 @@ def measure_distances(reference: Reference, rows: pd.DataFrame) -> list[dict[str
     """
     missing = [name for name in (*reference.columns, *reference.constants) if name not in rows]
     if missing:
-        raise BadInput(
-            f"the new cases have no {', '.join(missing[:8])}; ingest them with the training cohort's protocol"
-        )
+        raise BadInput(f"the new cases have no {first_of(missing, 8)}; ingest them with the training cohort's protocol")
     away = _standardised(rows[reference.columns].to_numpy(dtype=np.float64), reference.centre, reference.scale)
     distances = _distance(away, reference.precision)
     n = len(reference.left_out)

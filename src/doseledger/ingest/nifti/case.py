@@ -14,6 +14,7 @@ from doseledger.core.files import sha256_of_json
 from doseledger.core.grid import Grid, box_around, resample_linear
 from doseledger.core.limit import keeps
 from doseledger.core.project.protocol import Crop, Protocol
+from doseledger.core.text.lists import first_of
 from doseledger.core.types import Array, HuArray, Mask, Singles
 from doseledger.dicom.distance import signed_distance
 from doseledger.dicom.read_image import AIR_HU
@@ -132,7 +133,7 @@ def read_labels(label: Volume, values: dict[str, int], known: dict[int, str] | N
     if strangers:
         raise BadCase(
             case_id,
-            f"the label holds {', '.join(map(str, strangers[:5]))}; wanted 0 (background) and "
+            f"the label holds {first_of(strangers, 5)}; wanted 0 (background) and "
             f"{', '.join(map(str, sorted(allowed)))}. Add it to dataset.json or the protocol, or draw it again",
         )
     if not found:

@@ -45,8 +45,28 @@ class Origin:
     link: Link = "references"
 
 
+@dataclass(frozen=True)
+class Converted:
+    """A case, and what its files call things.
+
+    Parameters
+    ----------
+    names
+        Each name that an alias could match, folded: an alias that is none of them changes nothing of the case. None
+        where that is not known.
+    """
+
+    case: Case
+    names: tuple[str, ...] | None = None
+
+
 def convert_case(source: Path, origin: Origin, protocol: Protocol) -> Case:
-    """Return the case of one folder or zip of DICOM.
+    """Return the case of one folder or zip of DICOM; see `convert`."""
+    return convert(source, origin, protocol).case
+
+
+def convert(source: Path, origin: Origin, protocol: Protocol) -> Converted:
+    """Return the case of one folder or zip of DICOM, and the names in its files.
 
     Parameters
     ----------
@@ -68,7 +88,7 @@ def convert_case(source: Path, origin: Origin, protocol: Protocol) -> Case:
         patient = read_patient(source, protocol, origin.case_id, origin.link)
         meta = _meta(origin, protocol, patient, origin.sha256 or source_digest(source))
         placed = place(patient.image, patient.body, patient.dose, protocol, origin.case_id)
-        return _assemble(placed, patient, protocol, meta)
+        return Converted(_assemble(placed, patient, protocol, meta), patient.names)
     except BadInput as error:
         # A grid that no patient has: a spacing or a gap that can't be.
         raise BadCase(origin.case_id, str(error)) from error

@@ -11,11 +11,11 @@ from pydicom import Dataset
 
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.grid import Grid
-from doseledger.core.project.protocol import Protocol
+from doseledger.core.project.protocol import Protocol, folded
 from doseledger.dicom.contours import Contour, Stack, beyond_image, stack_contours
 from doseledger.dicom.dose_parts import read_parts
 from doseledger.dicom.plan.check import check_rtplan
-from doseledger.dicom.plan.read import summarise_plan
+from doseledger.dicom.plan.read import read_prescription, summarise_plan
 from doseledger.dicom.privacy.phi import refuse_phi
 from doseledger.dicom.read import CaseObjects, Link, gather_objects
 from doseledger.dicom.read_dose import Dose
@@ -60,6 +60,8 @@ class Patient:
         Drawn or not, the ROIs that no structure claims: `roi`, and `type` where the structure set gives one.
     warnings
         Everything odd that is no reason to refuse.
+    names
+        What ROIs and the plan's targets are called, folded: all that aliases are compared with.
     """
 
     patient_id: str
@@ -75,6 +77,7 @@ class Patient:
     aliases_used: dict[str, AliasUse]
     unmatched_rois: list[dict[str, str]]
     warnings: list[str]
+    names: tuple[str, ...]
 
 
 def read_patient(source: Path, protocol: Protocol, case_id: str, link: Link = "references") -> Patient:
@@ -166,7 +169,14 @@ def _read_checked(files: list[SourceFile], protocol: Protocol, case_id: str, lin
         aliases_used=match.used,
         unmatched_rois=_describe_unmatched(rois, match, body_roi),
         warnings=warnings,
+        names=_names(rois, objects.rtplan, case_id),
     )
+
+
+def _names(rois: list[Roi], rtplan: Dataset | None, case_id: str) -> tuple[str, ...]:
+    targets = read_prescription(rtplan, case_id).targets if rtplan is not None else ()
+    said = [*(roi.name for roi in rois), *(target.description for target in targets)]
+    return tuple(sorted({folded(name) for name in said}))
 
 
 def match_rois(rois: list[Roi], rtplan: Dataset | None, protocol: Protocol, case_id: str) -> NameMatch:

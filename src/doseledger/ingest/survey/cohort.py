@@ -13,6 +13,7 @@ from typing import Any
 from doseledger.core.pool.cluster import HERE, Scale
 from doseledger.core.pool.fanout import over_cases
 from doseledger.core.project.protocol import Phi, Protocol
+from doseledger.core.text.lists import first_of
 from doseledger.core.types import Tell
 from doseledger.ingest.names.nomenclature import Side, read_name, standard_name
 from doseledger.ingest.survey.choice import RULE
@@ -229,7 +230,7 @@ def describe_survey(survey: Survey) -> str:
     if survey.unfollowed:
         lines.append(f"  {len(survey.unfollowed)} links to folders or to nothing: not looked into, see files.csv")
     for row in survey.complaints():
-        found = "; ".join(f"{item['text']} ({item['count']})" for item in row["found"][:MOST_FOUND])
+        found = first_of([f"{item['text']} ({item['count']})" for item in row["found"]], MOST_FOUND, "; ")
         lines.append(f"  {row['sentence']}" + (f": {found}" if found else ""))
     aliases = survey.proposed_aliases()
     if aliases:

@@ -137,6 +137,22 @@ def drawn_voxels(case: OpenCase, count: int, seed: int) -> Indices:
     return np.sort(rng.choice(known, min(count, len(known)), replace=False))
 
 
+def structure_weights(case: OpenCase, index: Indices, share: float) -> Singles:
+    """Return how much each of some voxels counts, float32 (voxel,): 1, and more in each structure that it lies in.
+
+    Parameters
+    ----------
+    share
+        What the voxels of a structure count together besides, in shares of all of them.
+    """
+    weight = np.ones(len(index), dtype=np.float32)
+    for mask in np.asarray(map_member(case.file.path, "masks")):
+        inside = mask.reshape(-1)[index] > 0
+        if inside.any():
+            weight[inside] += np.float32(share * len(index) / np.count_nonzero(inside))
+    return weight
+
+
 def dose_shares(case: OpenCase, index: Indices) -> Singles:
     """Return the plan's dose at some voxels as shares of the main prescription, float32 (voxel,).
 

@@ -1,4 +1,4 @@
-"""Models that others start from: a diffusion's dose network, a network's trees."""
+"""Models that others start from: of a diffusion, a network on trees, a mean."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import nn
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import sha256_of_file
+from doseledger.core.text.lists import first_of
 from doseledger.learn.data.inputs import InputSpec, beams_of
 from doseledger.learn.networks.boosted import BoostedDose, boosted_of
 from doseledger.learn.networks.with_prior import dose_network
@@ -75,15 +76,39 @@ def check_base(run: TrainingRun, spec: InputSpec, cases: CasesByPart, base: Base
             f"{run.model}: base {name} was trained on patches of {patch_text(recipe.sampling.patch_zyx)}, "
             f"sampling.patch_zyx is {patch_text(wanted)}; give both the same"
         )
-    known = base.checkpoint.trained_on
-    strangers = [case.case_id for case in cases["train"] if known.get(case.case_id) != case.file.sha256]
+    _refuse_other_cases(run, f"base {name} was trained on", base.checkpoint.trained_on, cases, "train")
+
+
+def _refuse_other_cases(run: TrainingRun, told: str, known: dict[str, str], cases: CasesByPart, part: str) -> None:
+    """Refuse a model that knows other cases of a part of the splits than those that are there now."""
+    strangers = [case.case_id for case in cases[part] if known.get(case.case_id) != case.file.sha256]
     # Preflight opens a few training cases only, and no others.
-    surplus = sorted(set(known) - {case.case_id for case in cases["train"]}) if "val" in cases else []
+    surplus = sorted(set(known) - {case.case_id for case in cases[part]}) if "val" in cases else []
     if strangers or surplus:
         raise BadInput(
-            f"{run.model}: base {name} was trained on other cases: without {', '.join(strangers[:3]) or 'none'}, with "
-            f"{', '.join(surplus[:3]) or 'none'} besides; train the base on this fold and these cases first"
+            f"{run.model}: {told} other cases: without {first_of(strangers, 3) or 'none'}, with "
+            f"{first_of(surplus, 3) or 'none'} besides; train it on this fold and these cases first"
         )
+
+
+def check_part(run: TrainingRun, spec: InputSpec, cases: CasesByPart, part: Checkpoint) -> None:
+    """Refuse a part of a mean that sees what its cases don't have, or was trained on other cases.
+
+    Raises
+    ------
+    BadInput
+        Naming what differs. The mean has seen what its parts have: all of them the training cases of this fold.
+    """
+    name = f"{run.model}: its part {part.model}"
+    if part.structure_names != spec.structure_names or not set(spec.target_names) <= set(part.target_names):
+        raise BadInput(f"{name} knows other structures or targets; train it again")
+    if unseen := set(part.recipe.physics) - set(run.recipe.physics):
+        raise BadInput(f"{name} sees the maps {', '.join(sorted(unseen))}; name them in inputs.physics of the mean too")
+    if part.beams is not None and part.beams != beams_of(cases["train"]):
+        raise BadInput(f"{name} was trained with maps of other beams; train it again")
+    _refuse_other_cases(run, f"its part {part.model} was trained on", part.trained_on, cases, "train")
+    if "val" in cases:
+        _refuse_other_cases(run, f"its part {part.model} was selected on", part.selected_on, cases, "val")
 
 
 def check_trees(run: TrainingRun, spec: InputSpec, cases: CasesByPart, trees: BoostedDose) -> None:
@@ -118,7 +143,7 @@ def check_told(run: TrainingRun, cases: CasesByPart, trees: BoostedDose) -> None
     surplus = set(trees.told_by) - {case.file.sha256 for case in cases["train"]} if "val" in cases else set()
     if strangers or surplus:
         raise BadInput(
-            f"{run.model}: base {trees.model} was trained on other cases: without {', '.join(strangers[:3]) or 'none'}"
+            f"{run.model}: base {trees.model} was trained on other cases: without {first_of(strangers, 3) or 'none'}"
             f", with {len(surplus)} besides; train the base on this fold and these cases first"
         )
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from doseledger.core.errors import BadInput
 from doseledger.core.types import Floats, Indices, Singles, Tell
-from doseledger.learn.data.features import dose_shares, drawn_voxels, voxel_features
+from doseledger.learn.data.features import dose_shares, drawn_voxels, structure_weights, voxel_features
 from doseledger.learn.data.inputs import InputSpec, OpenCase
 from doseledger.learn.networks.boosted import KnownFeatures, known_features, told_features
 from doseledger.learn.networks.trees import FINAL, Trees, fold_name, grow_trees, second_name
@@ -34,13 +34,17 @@ def fold_numbers(patients: Sequence[str], n_folds: int, seed: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Drawn:
-    """Voxels drawn of a case: flat indices, features (voxel, feature), dose as a share of the main prescription."""
+    """Voxels drawn of a case: flat indices, features (voxel, feature), dose as a share of the main prescription.
+
+    `weight` is how much each counts, (voxel,).
+    """
 
     case: OpenCase
     fold: int
     index: Indices
     features: Singles
     dose: Singles
+    weight: Singles
 
 
 def draw_voxels(case: OpenCase, spec: InputSpec, boosting: BoostingRecipe, seed: int, fold: int = 0) -> Drawn:
@@ -53,7 +57,8 @@ def draw_voxels(case: OpenCase, spec: InputSpec, boosting: BoostingRecipe, seed:
     """
     index = drawn_voxels(case, boosting.voxels_per_case, seed)
     dose = dose_shares(case, index)
-    return Drawn(case, fold, index, voxel_features(case, spec, index, boosting.context_mm), dose)
+    weight = structure_weights(case, index, boosting.structure_weight)
+    return Drawn(case, fold, index, voxel_features(case, spec, index, boosting.context_mm), dose, weight)
 
 
 def error_gy(case: OpenCase, told: Floats, dose: Singles) -> float:
@@ -101,7 +106,7 @@ def grow_cross_fitted(drawn: Sequence[Drawn], spec: InputSpec, boosting: Boostin
         told |= {one.case.case_id: trees[fold_name(fold)].predict(one.features) for one in drawn if one.fold == fold}
         log(f"fold {fold + 1}/{len(folds)}: {_mean_error_gy(drawn, told):.2f} Gy on voxels of cases not seen")
     trees[FINAL] = final = _grow(drawn, (), boosting)
-    first = CrossFit(trees, told, _loss(final, [(one.features, one.dose) for one in drawn]))
+    first = CrossFit(trees, told, _loss(final, [(one.features, one.dose, one.weight) for one in drawn]))
     return first if boosting.stages == 1 else _with_second(drawn, first, spec, boosting, log)
 
 
@@ -135,11 +140,11 @@ def _with_second(
     # 3. second trees of each fold, and of all
     grown, told = dict(first.trees), dict[str, Floats]()
     for fold in folds:
-        seen = [(without[one.case.case_id, fold], one.dose) for one in drawn if one.fold != fold]
+        seen = [(without[one.case.case_id, fold], one.dose, one.weight) for one in drawn if one.fold != fold]
         grown[second_name(fold_name(fold))] = second = _of(seen, boosting)
         told |= {name: second.predict(own[name]) for name in (o.case.case_id for o in drawn if o.fold == fold)}
         log(f"second trees, fold {fold + 1}/{len(folds)}: {_mean_error_gy(drawn, told):.2f} Gy")
-    seen = [(own[one.case.case_id], one.dose) for one in drawn]
+    seen = [(own[one.case.case_id], one.dose, one.weight) for one in drawn]
     grown[second_name(FINAL)] = final = _of(seen, boosting)
     return CrossFit(grown, told, _loss(final, seen))
 
@@ -152,17 +157,17 @@ def _seen(one: Drawn, known: KnownFeatures, boosting: BoostingRecipe, first: Tre
 def _grow(drawn: Sequence[Drawn], left_out: Collection[int], boosting: BoostingRecipe) -> Trees:
     """First trees on all cases but those of some folds; on all where nothing else is left."""
     seen = [one for one in drawn if one.fold not in left_out] or drawn
-    return _of([(one.features, one.dose) for one in seen], boosting)
+    return _of([(one.features, one.dose, one.weight) for one in seen], boosting)
 
 
-def _of(seen: Sequence[tuple[Singles, Singles]], boosting: BoostingRecipe) -> Trees:
-    features, dose = (np.concatenate(parts) for parts in zip(*seen, strict=True))
-    return grow_trees(features, dose, boosting)
+def _of(seen: Sequence[tuple[Singles, Singles, Singles]], boosting: BoostingRecipe) -> Trees:
+    features, dose, weight = (np.concatenate(parts) for parts in zip(*seen, strict=True))
+    return grow_trees(features, dose, boosting, weight if boosting.structure_weight else None)
 
 
-def _loss(trees: Trees, seen: Sequence[tuple[Singles, Singles]]) -> float:
+def _loss(trees: Trees, seen: Sequence[tuple[Singles, Singles, Singles]]) -> float:
     """Mean over cases of the mean square error."""
-    return float(np.mean([np.mean(np.square(trees.predict(features) - dose)) for features, dose in seen]))
+    return float(np.mean([np.mean(np.square(trees.predict(features) - dose)) for features, dose, _ in seen]))
 
 
 def _mean_error_gy(drawn: Sequence[Drawn], told: dict[str, Floats]) -> float:

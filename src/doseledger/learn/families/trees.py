@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from doseledger.core.errors import BadInput, NotReady
-from doseledger.core.files import write_text
 from doseledger.core.tables import SPLITS, read_table
 from doseledger.core.types import Tell
 from doseledger.learn.data.features import dose_shares, drawn_voxels
@@ -23,12 +22,11 @@ from doseledger.learn.networks.trees import Trees, fold_name, grow_trees
 from doseledger.learn.recipes.dose import ModelRecipe
 from doseledger.learn.recipes.trees import BoostingRecipe, TreesRecipe
 from doseledger.learn.run import DOSE_SCORES, CasesByPart, Family, TrainingRun, trained_name
-from doseledger.learn.training.callbacks import history_csv
-from doseledger.learn.training.checkpoint import Checkpoint, make_checkpoint, save_checkpoint
+from doseledger.learn.training.at_once import begin_log, write_result
+from doseledger.learn.training.checkpoint import Checkpoint, make_checkpoint
 from doseledger.learn.training.probe import ProbeResult
 from doseledger.learn.training.run_files import write_run_files
 from doseledger.learn.training.train import Places, open_cases
-from doseledger.learn.watch.live import Live
 from doseledger.learn.watch.red_flags import RedFlagLimits
 
 # Trees of preflight's trial: as many as its steps, on so many voxels of one case.
@@ -51,14 +49,7 @@ def fit_trees(run: TrainingRun, places: Places, *, tell: Tell, red_flags: RedFla
     cases = open_cases(run, places)
     spec = spec_of([*cases["train"], *cases["val"]], recipe.inputs)
     write_run_files(run, places.out, places.splits, spec, cases)
-    lines: list[str] = []
-
-    def log(line: str) -> None:
-        lines.append(line)
-        tell(line)
-        write_text(places.out / "train.log", "\n".join(lines) + "\n")
-
-    boosting = recipe.boosting
+    log, boosting = begin_log(places, tell), recipe.boosting
     patients = read_table(places.splits, SPLITS).drop_duplicates("case_id").set_index("case_id")["pseudonym"]
     folds = fold_numbers([patients[case.case_id] for case in cases["train"]], boosting.folds, run.seed)
     drawn = [
@@ -71,11 +62,7 @@ def fit_trees(run: TrainingRun, places: Places, *, tell: Tell, red_flags: RedFla
     scores = _scores(grown, cases, spec, boosting)
     row = {"epoch": 1, "steps": boosting.n_trees, "lr": boosting.rate, "train_loss": grown.loss}
     row |= {trained_name(DOSE_SCORES[0]): float(np.mean(errors)), **scores, "seconds": time.perf_counter() - began}
-    write_text(places.out / "history.csv", history_csv([row], DOSE_SCORES))
-    checkpoint = _checkpoint(run, spec, cases, grown.trees, folds, scores)
-    for name in ("best", "last"):
-        save_checkpoint(places.out / "checkpoints" / f"{name}.ckpt", checkpoint)
-    Live(places.out, red_flags, log).epoch_ended([row], {"epoch": 1, **scores}, 1)
+    write_result(places, _checkpoint(run, spec, cases, grown.trees, folds, scores), row, log, red_flags)
     log(f"grown in {row['seconds']:.0f} s; MAE in valid_dose {scores[DOSE_SCORES[0]]:.2f} Gy in validation cases")
 
 

@@ -78,8 +78,13 @@ def trees_named(name: str, weights: Mapping[str, Tensor]) -> Trees:
     return Trees(**{k.removeprefix(prefix): t.numpy() for k, t in weights.items() if k.startswith(prefix)})
 
 
-def grow_trees(features: Singles, dose: Singles, recipe: BoostingRecipe) -> Trees:
+def grow_trees(features: Singles, dose: Singles, recipe: BoostingRecipe, weight: Singles | None = None) -> Trees:
     """Return trees grown to tell a dose, (voxel,), by features, (voxel, feature), in least squares.
+
+    Parameters
+    ----------
+    weight
+        How much each voxel counts, (voxel,); None for all alike.
 
     Notes
     -----
@@ -99,7 +104,7 @@ def grow_trees(features: Singles, dose: Singles, recipe: BoostingRecipe) -> Tree
     )
     # One thread: the sums of several come in another order.
     with threadpool_limits(1):
-        model.fit(features, dose)
+        model.fit(features, dose, sample_weight=weight)
     return _as_arrays(model)
 
 

@@ -21,6 +21,8 @@ class BoostingRecipe(Block):
     `n_trees` trees of at most `leaves` leaves of at least `leaf_voxels` voxels; each corrects `rate` of what the ones
     before it leave over. `voxels_per_case` are drawn of each case's body. `folds` parts of the
     training patients are each told by trees that were grown on the others: no training case is told by itself.
+    `structure_weight` of a case's weight is given to each of its structures besides, shared by that one's voxels:
+    small organs and a target's edge, which a DVH is made of, are few voxels of a body.
     `context_mm` are the widths of the Gaussians by which CT, prescription and maps tell a voxel's surroundings; with
     any, the means of its slice are told too. The trees of a second of two `stages` see besides what those of the first
     tell of the case.
@@ -31,6 +33,7 @@ class BoostingRecipe(Block):
     leaf_voxels: Count
     rate: Annotated[float, Field(gt=0, le=1)]
     voxels_per_case: Count
+    structure_weight: Annotated[float, Field(ge=0)]
     folds: Annotated[int, Field(ge=2)]
     context_mm: list[Positive]
     stages: Literal[1, 2]

@@ -15,6 +15,7 @@ from typing import Any
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import sha256_of_bytes, write_json
+from doseledger.core.text.lists import bulleted
 from doseledger.core.types import Tell
 from doseledger.ledger.bundle.bitrot import recorded_files
 from doseledger.ledger.bundle.manifest import FORMAT_VERSION, OWN, SUMS, Entry, Index, Source, measure, stamp
@@ -118,9 +119,8 @@ def _keep_contract(order: Order, tell: Tell) -> dict[str, FileCheck]:
         check = check_data_set(folder, contract)
         lines = check.lines
         if lines:
-            more = f"\n  - and {len(lines) - MOST_SHOWN} more" if len(lines) > MOST_SHOWN else ""
-            shown = "".join(f"\n  - {line}" for line in lines[:MOST_SHOWN])
-            raise BadInput(f"{folder}: breaks the contract {contract.name} in {len(lines)} place(s):{shown}{more}")
+            shown = bulleted(lines, MOST_SHOWN)
+            raise BadInput(f"{folder}: breaks the contract {contract.name} in {len(lines)} place(s):{shown}")
         tell(f"{folder}: {len(check.files)} file(s) keep the contract {contract.name}")
         place = bundle_name(folder, order.root, "data")
         found |= {f"{place}/{name}": item for name, item in check.files.items()}

@@ -18,7 +18,7 @@ from typing import Any
 from doseledger.core.errors import BadInput, GateFailed
 from doseledger.core.files import read_json, sha256_of_file
 from doseledger.core.schema import load_block
-from doseledger.core.text.lists import first_of
+from doseledger.core.text.lists import bulleted, first_of
 from doseledger.core.types import Tell
 from doseledger.ledger.bundle.manifest import (
     CONTRACT,
@@ -71,9 +71,8 @@ def enforce_whole(check: BundleCheck) -> None:
         Spelling out what was found.
     """
     if check.findings:
-        shown = "".join(f"\n  - {line}" for line in check.findings[:MOST_SHOWN])
-        more = f"\n  - and {len(check.findings) - MOST_SHOWN} more" if len(check.findings) > MOST_SHOWN else ""
-        raise GateFailed(f"{check.bundle}: not what was packed, {len(check.findings)} finding(s):{shown}{more}")
+        shown = bulleted(check.findings, MOST_SHOWN)
+        raise GateFailed(f"{check.bundle}: not what was packed, {len(check.findings)} finding(s):{shown}")
 
 
 def verify_bundle(bundle: Path, index_sha256: str, tell: Tell) -> BundleCheck:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
@@ -23,6 +24,8 @@ SMALL_TEMPLATE, LARGE_TEMPLATE = "seg_unet3d", "seg_large"
 # Mixed precision is a GPU's.
 MIXED_BYTES = 2
 COMMENT_WIDTH = 116
+# Where params.yaml names what a model starts from.
+STARTS = ("bases", "part_of")
 
 
 def suggest_recipe(layout: Layout, name: str, budget: Budget) -> str:
@@ -96,7 +99,7 @@ def describe_recipes(layout: Layout) -> dict[str, str]:
 
 
 def put_recipe(layout: Layout, name: str) -> list[str]:
-    """Put a recipe into params.yaml: its block, its name in `models`, what it starts from in `bases`.
+    """Put a recipe into params.yaml: its block, its name in `models`, what it starts from besides.
 
     Returns
     -------
@@ -113,30 +116,33 @@ def put_recipe(layout: Layout, name: str) -> list[str]:
         raise BadInput(f"no recipe {name!r}; there are {', '.join(describe_recipes(layout)) or 'none'}")
     settings, recipe = load_settings(layout.params), read_yaml(path)
     parts = recipe if isinstance(recipe, dict) else {}
-    block, bases = parts.get(name), parts.get("bases", {})
-    if not isinstance(block, dict) or not isinstance(bases, dict) or set(parts) - {name, "bases"}:
-        raise BadInput(f"{path}: wanted a block {name} and, where it starts from a model, `bases`")
+    block, starts = parts.get(name), {key: value for key, value in parts.items() if key in STARTS}
+    mappings = all(isinstance(value, dict) for value in (block, *starts.values()))
+    if not isinstance(block, dict) or not mappings or set(parts) - {name, *STARTS}:
+        raise BadInput(f"{path}: wanted a block {name} and, where it starts from models, `bases` or `part_of`")
     if name in settings.blocks:
         raise BadInput(f"{layout.params} has a block {name} already; add it to `models`, or edit it there")
     load_recipe(block, settings.model_base, f"{path}, on the model_base of {layout.params}")
-    strangers = [str(base) for base in bases.values() if base not in settings.models]
+    begun = [*starts.get("bases", {}).values(), *starts.get("part_of", {})]
+    strangers = [str(base) for base in begun if base not in settings.models]
     if strangers:
         raise BadInput(f"{name} starts from {', '.join(strangers)}, which `models` does not train; add it first")
-    text = _with_entries(layout.params, name, bases)
-    body = path.read_text(encoding="utf-8").partition("\nbases:")[0].rstrip("\n")
+    text = _with_entries(layout.params, name, starts)
+    body = re.split(rf"\n(?:{'|'.join(STARTS)}):", path.read_text(encoding="utf-8"))[0].rstrip("\n")
     write_text(layout.params, f"{text.rstrip(chr(10))}\n\n{body}\n")
     load_settings(layout.params)
     done = [f"block {name} added", f"{name} added to models"]
-    return done + [f"{name} starts from {base}" for base in bases.values()]
+    return done + [f"{name} starts from {base}" for base in begun]
 
 
-def _with_entries(params: Path, name: str, bases: dict[str, Any]) -> str:
+def _with_entries(params: Path, name: str, starts: dict[str, dict[str, Any]]) -> str:
     """The text of params.yaml with a model more, as DVC's dumper writes it."""
     from ruamel.yaml import YAML
 
     content = YAML().load(params.read_text(encoding="utf-8"))
     content["models"].append(name)
-    content["bases"].update(bases)
+    for key, entries in starts.items():
+        content[key].update(entries)
     return _as_yaml(content)
 
 

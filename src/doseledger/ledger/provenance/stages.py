@@ -146,20 +146,28 @@ def _begins_with(recipe: ModelRecipe) -> dict[str, str]:
 
 
 def base_files(at: ModelLayout, settings: Settings) -> dict[Path, Any]:
-    """Return the checkpoint that a model starts from, by file; nothing where it starts from nothing.
+    """Return the checkpoints that a model starts from, by file; nothing where it starts from nothing.
 
     Raises
     ------
     NotReady
-        If the base is not trained.
+        If one is not trained.
     """
-    base = settings.bases.get(at.name)
-    if base is None:
-        return {}
-    checkpoint = at.layout.model(base).checkpoint
-    if not checkpoint.is_file():
-        raise NotReady(f"{at.name} starts from {base}, which is not trained: no {checkpoint}; run `dvc repro`")
-    return {at.start / "base.json": {"model": base, "sha256": sha256_of_file(checkpoint)}}
+    starts = {part_file(at, part): part for part in settings.parts_of(at.name)}
+    if at.name in settings.bases:
+        starts[at.start / "base.json"] = settings.bases[at.name]
+    files = {}
+    for path, model in starts.items():
+        checkpoint = at.layout.model(model).checkpoint
+        if not checkpoint.is_file():
+            raise NotReady(f"{at.name} starts from {model}, which is not trained: no {checkpoint}; run `dvc repro`")
+        files[path] = {"model": model, "sha256": sha256_of_file(checkpoint)}
+    return files
+
+
+def part_file(at: ModelLayout, part: str) -> Path:
+    """Return the file that says which checkpoint of a part a mean is made of."""
+    return at.start / f"part_{part}.json"
 
 
 def trained_settings(settings: Settings, model: str) -> dict[str, Any]:

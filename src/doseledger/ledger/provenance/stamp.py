@@ -14,6 +14,7 @@ from typing import Any
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import sha256_of_file
+from doseledger.core.text.lists import first_of
 from doseledger.ledger.provenance.dvc_files import Stages, lock_stages, parse_yaml, read_lock, read_pipeline
 from doseledger.ledger.provenance.git import NO_GIT, run_git
 
@@ -62,8 +63,7 @@ class GitState:
         """Return what makes the tree dirty in one line, with the first files; empty when it is clean."""
         if not self.dirty:
             return ""
-        more = ", …" if len(self.dirty_paths) > MOST_NAMED else ""
-        files = ", ".join(self.dirty_paths[:MOST_NAMED]) + more
+        files = first_of(self.dirty_paths, MOST_NAMED)
         return f"DIRTY TREE: {self.note}" + (f" ({files})" if files else "")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from doseledger.core.errors import DoseledgerError
 from doseledger.core.files import sha256_of_file, sha256_of_json
 from doseledger.core.project.layout import LOCK_FILE
+from doseledger.core.text.lists import first_of
 from doseledger.gates.model.metrics import judge_cases
 from doseledger.gates.verdict import Finding, Verdict, make_verdict
 from doseledger.ledger.provenance.outs import OF_A_RUN, changed_outs, cure, full_names, recorded_of
@@ -136,7 +137,7 @@ def _verdicts(record: RunRecord) -> Iterator[Finding]:
         token, findings = record.verdict(gate)
         if token["ok"] is not True:
             errors = [item["message"] for item in findings.get("findings", []) if item.get("severity") == "error"]
-            found = "; ".join(["ok: false", *errors[:3]])
+            found = "; ".join(["ok: false", *([first_of(errors, 3, "; ")] if errors else [])])
             yield fault(f"verdicts/{gate}.json", found, "ok: true", "mend what the gate names, and run it again")
         if (token["ok"], token["digest"]) != (findings.get("ok"), findings.get("digest")):
             found = f"token {token['digest'][:12]}…, findings {str(findings.get('digest'))[:12]}…"
@@ -164,7 +165,7 @@ def _code(record: RunRecord) -> Iterator[Finding]:
         yield fault("run.json", f"no commit ({git['note']})", "the commit whose code trained it", do)
         return
     if git["dirty"]:
-        changed = ", ".join(git["dirty_paths"][:5])
+        changed = first_of(git["dirty_paths"], 5)
         yield fault("run.json", f"DIRTY TREE: {git['note']} ({changed})", "a clean tree when training began", do)
     if not provenance.get("lock_sha256"):
         yield fault("run.json", "no digest of the lock of packages", "one", "train beside requirements.lock")

@@ -10,6 +10,7 @@ from typing import Any
 
 from doseledger.core.errors import NotReady
 from doseledger.core.files import read_yaml
+from doseledger.core.text.lists import first_of
 from doseledger.gates.verdict import Finding
 from doseledger.ledger.provenance.git import run_git
 from doseledger.ledger.provenance.stamp import PARAMS_FILE, GitState, git_state, run_provenance
@@ -83,7 +84,7 @@ def _untracked_code(root: Path) -> Iterator[Finding]:
     answer = run_git(root, "ls-files", "--others", "--exclude-standard", "-z", "--", ".")
     code = sorted(path for path in answer.stdout.split("\0") if path.endswith(CODE_SUFFIX))
     if code:
-        found = f"{len(code)} untracked: {', '.join(code[:5])}"
+        found = f"{len(code)} untracked: {first_of(code, 5)}"
         yield fault("code that Git does not know", found, "none", "`git add` and commit it, or move it away")
 
 

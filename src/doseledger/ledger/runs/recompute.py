@@ -13,6 +13,7 @@ import pandas as pd
 
 from doseledger.core.errors import NotReady
 from doseledger.core.tables import DVH_METRICS, GOAL_METRICS, SPLITS, read_case_metrics, read_table
+from doseledger.core.text.lists import first_of
 from doseledger.dosimetry.openkbp_scores import ORGANS, TARGETS, PatientScore, dvh_metrics_gy
 from doseledger.evaluate.case import CaseMetrics, Yardsticks
 from doseledger.evaluate.cohort import evaluate_files
@@ -166,9 +167,7 @@ def cases_to_measure(tables: Tables, recompute: Recompute | None = None) -> list
         return order
     there = [case_id for case_id in order if (recompute.predictions / f"{case_id}.npz").is_file()]
     if not there:
-        raise NotReady(
-            f"{recompute.predictions}: no prediction of {', '.join(order[:5])}; nothing can be measured again"
-        )
+        raise NotReady(f"{recompute.predictions}: no prediction of {first_of(order, 5)}; nothing can be measured again")
     return there[: recompute.how_many]
 
 

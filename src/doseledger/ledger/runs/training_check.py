@@ -13,6 +13,7 @@ import pandas as pd
 from doseledger.core.errors import BadInput
 from doseledger.core.files import sha256_of_file, sha256_of_json
 from doseledger.core.tables import read_frame
+from doseledger.core.text.lists import first_of
 from doseledger.gates.verdict import Finding
 from doseledger.learn.run import monitored_in
 from doseledger.learn.training.resume import changed_parts
@@ -39,7 +40,7 @@ def config(record: RunRecord) -> Iterator[Finding]:
     recipe = best.recipe.model_dump(mode="json")
     changes = changed_parts(recipe, resolved["recipe"])
     if changes:
-        yield fault(name, "; ".join(changes[:5]), "the recipe that the checkpoint was trained with", AGAIN)
+        yield fault(name, first_of(changes, 5, "; "), "the recipe that the checkpoint was trained with", AGAIN)
     digest = sha256_of_json(resolved["recipe"])
     if run["recipe_sha256"] != digest:
         yield fault(f"{name}: recipe", f"{digest[:12]}…", f"{run['recipe_sha256'][:12]}…, as run.json has it", AGAIN)
@@ -82,8 +83,7 @@ def history(record: RunRecord) -> Iterator[Finding]:
     beyond = sorted({epoch for epoch in epochs if not 1 <= epoch <= last})
     for word, found in (("missing", missing), ("there twice", double), ("beyond the last checkpoint", beyond)):
         if found:
-            numbers = ", ".join(str(epoch) for epoch in found[:10])
-            yield fault("history.csv", f"epoch {numbers} {word}", f"each of 1 to {last} once", AGAIN)
+            yield fault("history.csv", f"epoch {first_of(found, 10)} {word}", f"each of 1 to {last} once", AGAIN)
     if not (missing or double or beyond) and epochs != sorted(epochs):
         yield fault("history.csv", "epochs out of order", f"1 to {last} in order", AGAIN)
     if any(later <= earlier for earlier, later in pairwise(frame["steps"])):

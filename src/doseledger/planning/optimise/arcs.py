@@ -81,7 +81,7 @@ def optimise_to(
     fractions_per_gy = patient.n_fractions / patient.prescription_gy[patient.hottest_target]
     prices = settings.mu_weight * fractions_per_gy, settings.edge_weight * fractions_per_gy
     outlines = {}
-    if settings.outline_margin_mm is not None:
+    if settings.outline_margin_mm:
         seen, margin = _thinned(targets, patient.grid), settings.outline_margin_mm
         outlines = {arc.name: outline_of(arc, seen, machine, margin) for arc in arcs}
     problem = Problem(machine, operators, asked, patient.n_fractions, *prices, outlines)

@@ -131,7 +131,7 @@ class OptimiserSettings:
     edge_weight
         Penalty for each of these and each mm of the mean step between neighbouring leaves; 0 for none.
     outline_margin_mm
-        How far leaves may open beyond the targets' outline in beam's-eye view; None for as far as the jaws.
+        How far leaves may open beyond the targets' outline in beam's-eye view; 0 for as far as the jaws.
     """
 
     segments_per_arc: int
@@ -142,7 +142,7 @@ class OptimiserSettings:
     bound_iterations: int = 0
     mu_weight: float = 0.0
     edge_weight: float = 0.0
-    outline_margin_mm: float | None = None
+    outline_margin_mm: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LEGEND_ROW_IN = 0.25
+# Marks of goals closer than this would hide one another.
+MARK_GY, MARK_PERCENT = 2.0, 3.0
 # Letters of all names of predictions that fit in one row below a figure.
 LONGEST_ROW = 32
 # Of the first prediction, of a second and a third one; the plan is solid.
@@ -183,8 +185,7 @@ def plot_dvh(
             axis.plot(item.plan_gy, item.plan_percent, color=item.colour, label=item.name)
             for style, (dose_gy, percent) in zip(LINE_STYLES[: len(labels)], item.predictions, strict=False):
                 axis.plot(dose_gy, percent, color=item.colour, linestyle=style)
-            for goal in goals:
-                _mark_goal(axis, goal, item.name, item.colour)
+        _mark_goals(axis, goals, group)
         start_gy = _shoulder_gy(group) if group[0].is_target else 0.0
         axis.set(xlim=(start_gy, top_gy), ylim=(0, 102), xlabel="Dose (Gy)")
         axis.set_title(title)
@@ -215,18 +216,30 @@ def _shoulder_gy(group: Sequence[StructureCurves]) -> float:
     return max(0.0, 10.0 * np.floor(min(falls) / 10.0) - 5.0)
 
 
-def _mark_goal(axis: Axes, goal: Goal, structure: str, colour: str) -> None:
-    if goal.structure != structure or goal.minus:
-        return
+def _mark_goals(axis: Axes, goals: Sequence[Goal], group: Sequence[StructureCurves]) -> None:
+    """Mark the goals of structures on their axis; where one's mark would hide another's, it is drawn around it."""
+    marked: list[tuple[float, float]] = []
+    for item in group:
+        for goal in goals:
+            point = _point_of(goal) if goal.structure == item.name else None
+            if point is None:
+                continue
+            near = [(gy, v) for gy, v in marked if abs(point[0] - gy) < MARK_GY and abs(point[1] - v) < MARK_PERCENT]
+            marked.append(point)
+            (mark,) = axis.plot(*point, marker="v" if goal.operator == "<=" else "^", color=item.colour)
+            mark.set(markerfacecolor="white", markersize=8 + 6 * len(near), clip_on=False, zorder=5 - 0.1 * len(near))
+
+
+def _point_of(goal: Goal) -> tuple[float, float] | None:
+    """Dose in Gy and percent of the volume where a goal stands on a DVH; None where it is no point of one."""
     statistic = parse_statistic(goal.statistic)
+    if goal.minus:
+        return None
     if statistic.kind == "volume_at_gy" and goal.unit == "%":
-        point = (statistic.level, goal.limit)
-    elif statistic.kind == "dose_at_percent" and goal.unit == "Gy":
-        point = (goal.limit, statistic.level)
-    else:
-        return
-    marker = "v" if goal.operator == "<=" else "^"
-    axis.plot(*point, marker=marker, color=colour, markerfacecolor="white", markersize=8, clip_on=False, zorder=5)
+        return statistic.level, goal.limit
+    if statistic.kind == "dose_at_percent" and goal.unit == "Gy":
+        return goal.limit, statistic.level
+    return None
 
 
 def plot_differences(labels: Sequence[str], values: Sequence[NDArray[np.float64]], axis_label: str) -> Figure:

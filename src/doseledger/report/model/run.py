@@ -170,7 +170,7 @@ def _case_pages(at: ModelLayout, facts: RunFacts, settings: Settings, tell: Tell
             figures = (*figures, draw_spread(comparison, spread_gy, colours, folder, stem, dpi))
         text = (
             f"MAE {format_number(errors[case_id], 2)} Gy where the plan's dose is above 10 % of the highest "
-            f"prescription, which cases are ranked by."
+            "prescription, by which cases are ranked."
         )
         viewer = make_viewer(comparison, colours)
         pages.append(CasePage(title, case_id, text, figures, viewer, spread_gy is not None))

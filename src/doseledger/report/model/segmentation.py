@@ -120,7 +120,7 @@ def _case_pages(at: ModelLayout, facts: RunFacts, colours: Mapping[str, str], dp
     pages = []
     for title, case_id in chosen:
         figure = draw_labels(at, case_id, colours, at.figures, dpi)
-        text = f"Mean Dice of its structures {format_number(1.0 - errors[case_id], 3)}, which cases are ranked by."
+        text = f"Mean Dice of its structures {format_number(1.0 - errors[case_id], 3)}, by which cases are ranked."
         pages.append(LabelPage(title, case_id, text, figure))
         tell(f"drew {case_id} ({title.lower()})")
     return pages

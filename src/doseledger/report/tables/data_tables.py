@@ -148,7 +148,7 @@ def _number(value: float) -> str:
 def hashes_table(cases: pd.DataFrame, parts: pd.Series) -> Table:
     """Return who each case is, in which part it is, and the hash of its file."""
     rows = [
-        (row.case_id, row.pseudonym, row.group, row.site, parts.get(row.case_id, "not dealt"), row.sha256)
+        (row.case_id, row.pseudonym, row.group, row.site, parts.get(row.case_id, "in none"), row.sha256)
         for row in cases.sort_values("case_id").itertuples()
     ]
     columns = ("Case", "Patient", "Group", "Site", "Part", "@SHA256 of the file")

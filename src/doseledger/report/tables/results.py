@@ -47,7 +47,9 @@ def headline_cards(facts: RunFacts, gammas: dict[str, str]) -> list[Card]:
     cards = []
     for mask in HEADLINE_MASKS:
         column = f"mae_{mask}_gy"
-        note = f"{spell_mask(mask)}. Mean of {count}{_interval_words(summary, column, 2)}; worst case "
+        # The title of the other says it already.
+        masked = f"{spell_mask(mask)}. " if mask == "above_10_percent" else ""
+        note = f"{masked}Mean of {count}{_interval_words(summary, column, 2)}; worst case "
         note += f"{format_number(summary.get(f'{column}_worst'), 2)} Gy"
         cards.append(Card(ERROR_TITLES[mask], format_number(summary.get(column), 2), "Gy", note))
     for column, criterion in gammas.items():

@@ -61,9 +61,7 @@ def splits_table(facts: CohortTables) -> Table:
         names = ", ".join(members["case_id"]) if len(members) <= 12 else f"{len(members)} cases, in the table of splits"
         rows.append((part, count, len(members), f"{100 * count / patients:.1f}", names))
     run = facts.run
-    note = (
-        f"Dealt by patient; repeat {run.get('repeat', 0)}, fold {run.get('fold', 0)}. Shares are of the patients dealt."
-    )
+    note = f"Patients stay whole; repeat {run.get('repeat', 0)}, fold {run.get('fold', 0)}. Shares are of patients."
     return make_table("Splits", ("Part", "#Patients", "#Cases", "#Share (%)", "Cases"), rows, note=note)
 
 

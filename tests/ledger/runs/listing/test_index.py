@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_json, write_json, write_text
 from doseledger.core.text.sheet import as_markdown, as_text
-from doseledger.core.text.words import spell_metric
+from doseledger.core.text.words import short_metric, spell_metric
 from doseledger.ledger.provenance.dvc_project import QueuedExperiment, queued_experiments
 from doseledger.ledger.provenance.snapshot import snapshot_of
 from doseledger.ledger.runs.archive import archive_run
@@ -136,8 +136,8 @@ def test_a_run_of_a_dirty_tree_is_red_everywhere(project) -> None:
     write_json(path, record)
     rows = gather_runs(project.root)
     table = runs_table(rows)
-    assert "\033[31mDIRTY" in as_text(table, colour=True)
-    assert "| **DIRTY** |" in as_markdown(table)
+    assert "\033[31mpassed, DIRTY" in as_text(table, colour=True)
+    assert "| **passed, DIRTY** |" in as_markdown(table)
     assert select_runs(rows, where="dirty") == rows
 
 
@@ -310,7 +310,7 @@ def test_a_comparison_shows_what_differs_and_the_step_from_the_first() -> None:
     assert lines["lr"] == ["0.001", "0.01"]
     assert "seed" not in lines
     assert lines[spell_metric("mae_above_10_percent_gy")] == ["3.000", "2.000 (−1.000)"]
-    assert lines["n_cases"] == ["3", "3 (0)"]
+    assert lines["cases"] == ["3", "3 (0)"]
     states = {row[0].text: row[2].state for row in table.rows}
     assert states[spell_metric("mae_above_10_percent_gy")] == "good"
 
@@ -363,7 +363,7 @@ def test_the_best_of_a_column_is_a_clean_run_that_passed() -> None:
     dirty, failed = replace(second, dirty=True), replace(second, status="failed")
     for worse in (dirty, failed):
         table = runs_table([first, third, worse], ["mae_gy"])
-        at = [column.label for column in table.columns].index(spell_metric("mae_above_10_percent_gy"))
+        at = [column.label for column in table.columns].index(short_metric("mae_above_10_percent_gy"))
         assert [row[at].state for row in table.rows] == ["", "good", ""]
 
 

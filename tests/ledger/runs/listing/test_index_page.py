@@ -35,7 +35,7 @@ def test_a_dirty_run_is_told_first_and_is_never_the_best(project, repository: Pa
     write_index(gather_runs(project.root), page, repository / "reports/templates", project.root)
     text = page.read_text()
     assert "<strong>DIRTY TREE.</strong> 1 run from a dirty tree" in text
-    assert '<td class="bad">DIRTY</td>' in text
+    assert '<td class="bad">passed, DIRTY</td>' in text
     assert "Best so far" not in text
 
 

@@ -12,7 +12,7 @@ from doseledger.core.errors import BadInput
 from doseledger.core.files import to_json
 from doseledger.core.text.lists import first_of
 from doseledger.core.text.sheet import MISSING, Cell, State, Table, as_markdown, as_text, format_number, make_table
-from doseledger.core.text.words import spell_metric
+from doseledger.core.text.words import short_metric, spell_metric
 from doseledger.ledger.runs.files import GATES
 from doseledger.ledger.runs.listing.query import parse_condition, unknown_column
 from doseledger.ledger.runs.listing.rows import SHORT_NAMES, RunRow
@@ -121,7 +121,7 @@ def differing_settings(rows: Sequence[RunRow], *, absent_differs: bool = False) 
 
 
 def runs_table(rows: Sequence[RunRow], metrics: Sequence[str] = HEADLINE, *, caption: str = "Runs") -> Table:
-    """Return one row a run: when, what, how it ended, what its gates said, how good, and what sets it apart.
+    """Return one row a run: when, what, how it ended, how good, and what sets it apart.
 
     The cohort stands there only where the runs are of more than one.
     """
@@ -139,9 +139,7 @@ def runs_table(rows: Sequence[RunRow], metrics: Sequence[str] = HEADLINE, *, cap
             row.date[:16].replace("T", " "),
             *([row.cohort or MISSING] if mixed else []),
             row.model,
-            Cell(row.status, STATUS_STATE.get(row.status, "muted")),
-            _gates(row),
-            _tree(row),
+            _state(row),
             *(_metric(row, name, best[name]) for name in metrics),
             _apart(row, apart[row.model]),
             ", ".join(row.where),
@@ -150,17 +148,24 @@ def runs_table(rows: Sequence[RunRow], metrics: Sequence[str] = HEADLINE, *, cap
         for row in rows
     ]
     cohort = ["Cohort"] if mixed else []
-    heads = (
-        "@Run",
-        "Date",
-        *cohort,
-        "Model",
-        "Status",
-        "Gates",
-        "Tree",
-        *(f"#{spell_metric(name)}" for name in metrics),
+    heads = ("@Run", "Date", *cohort, "Model", "State", *(f"#{short_metric(name)}" for name in metrics))
+    note = "; ".join(f"{short}: {spell_metric(name)}" for name in metrics if (short := short_metric(name)) != name)
+    return make_table(
+        caption, (*heads, "Settings that differ", "Where", "Note"), lines, note=note, empty="No run was found."
     )
-    return make_table(caption, (*heads, "Settings that differ", "Where", "Note"), lines, empty="No run was found.")
+
+
+def _state(row: RunRow) -> Cell:
+    """How a run ended and, where it has ended, what its gates said; code that no commit describes is red."""
+    gates, parts = _gates(row), [str(row.status)]
+    state = STATUS_STATE.get(row.status, "muted")
+    if row.status == "complete" or gates.state == "bad":
+        parts, state = [gates.text], gates.state
+    elif row.status == "incomplete" and gates.text != "passed":
+        parts.append(gates.text)
+    if row.dirty or (row.dirty is None and row.metrics):
+        parts.append("DIRTY" if row.dirty else "tree unknown")
+    return Cell(", ".join(parts), "bad" if row.dirty else state)
 
 
 def _gates(row: RunRow) -> Cell:
@@ -242,7 +247,10 @@ def _steps(rows: Sequence[RunRow], name: str) -> list[Cell]:
         else:
             step = float(value) - float(first)
             better = step > 0 if larger_is_better(name) else step < 0
-            is_judged = step != 0 and name.startswith(("mae_", "gamma_", "dvh_", "openkbp_", "prediction_"))
+            # What is shown as no step is neither better nor worse.
+            is_judged = round(step, _digits(value)) != 0 and name.startswith(
+                ("mae_", "gamma_", "dvh_", "openkbp_", "prediction_")
+            )
             state: State = ("good" if better else "bad") if is_judged else ""
             cells.append(Cell(f"{_number(value)} ({format_number(step, _digits(value), sign=True)})", state))
     return cells

@@ -1,7 +1,7 @@
-"""Optimise the fluence of nine beams on the TG-119 phantom with pyRadPlan, for benchmarks/fluence.py to compare with.
+"""Fluence of nine beams on the TG-119 phantom by pyRadPlan, for benchmarks/fluence.py --peer.
 
-    python benchmarks/pyradplan_fluence.py THEIRS.npz
-    python benchmarks/pyradplan_fluence.py THEIRS.npz --judge OURS.npz  # our fluence by its matrix; writes nothing
+    python benchmarks/peers/fluence_pyradplan.py THEIRS.npz
+    python benchmarks/peers/fluence_pyradplan.py THEIRS.npz --judge OURS.npz  # ours by its matrix; writes nothing
 
 Run it in an environment of pyRadPlan's own (pyRadPlan==0.5.0, pydantic<2.13); where that can't be imported it says
 "not measured". Phantom, structures and objectives are those that pyRadPlan ships; bixels of 5 mm and dose voxels of
