@@ -9,7 +9,7 @@ one part of the splits: `val`, the default, holds 20 of the training patients, o
 own, whose CPU seconds and peak memory are told. `weighted` and `second` are the recipe
 `dose_trees_beams` in one stage and two; `network` is `dose_unet_beams`, the mean of `--seeds` of them; `mean` is
 `dose_mean` of these and of the trees of `--with`, which must be there. `projection` is the row before it, projected
-onto the beams' doses: it may be named more than once.
+onto the beams' doses: it may be named more than once. With `--trained` models that are there are told as they are.
 """
 
 from __future__ import annotations
@@ -84,6 +84,8 @@ class Bench:
         Of networks; 0 epochs: as shipped.
     trees
         The row whose dose `mean` has half of.
+    trained
+        Whether models that are there are not trained again.
     """
 
     low: Path
@@ -92,6 +94,7 @@ class Bench:
     epochs: int = 0
     seeds: int = 1
     trees: str = "second"
+    trained: bool = False
 
     @property
     def numbers(self) -> range:
@@ -176,7 +179,7 @@ def _checkpoint(bench: Bench, name: str) -> Path:
 def _model(bench: Bench, name: str, run: TrainingRun, trains: bool) -> Predict:
     """Return a run's model, in a folder of its name; a training that was interrupted goes on."""
     low = bench.low
-    if trains:
+    if trains and not (bench.trained and (low / name / "checkpoints/best.ckpt").is_file()):
         places = Places(low / "cases", low / "splits.csv", low / name, low / "resume" / name, low / "physics")
         train(run, places, fresh=False, tell=print)
     predictor = open_predictor(_checkpoint(bench, name), run.recipe)
@@ -246,8 +249,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=0, help="of the network; as its recipe has them")
     parser.add_argument("--seeds", type=int, default=1, help="networks whose doses are averaged")
     parser.add_argument("--with", dest="trees", default="second", choices=tuple(TREES), help="the other half of `mean`")
+    parser.add_argument("--trained", action="store_true", help="models that are there are not trained again")
     args = parser.parse_args()
-    bench = Bench(args.low, args.part, args.voxels, args.epochs, args.seeds, args.trees)
+    bench = Bench(args.low, args.part, args.voxels, args.epochs, args.seeds, args.trees, args.trained)
     if args.rows[0] == "projection":
         parser.error("--rows: projection projects the row before it, name that first")
     make_cohort_physics(args.low / "cases", bench.beams, args.low / "physics", scale=local(args.workers), tell=print)

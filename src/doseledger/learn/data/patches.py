@@ -22,10 +22,12 @@ from doseledger.core.grid import IntTriple
 from doseledger.learn.data.core_dropout import drop_core
 from doseledger.learn.data.inputs import (
     CT_SCALE_HU,
+    LEAST_COARSEST,
     PRESCRIBED_CHANNEL,
     InputSpec,
     OpenCase,
     Window,
+    beams_of,
     condition_vector,
     counted_box,
     read_box,
@@ -33,6 +35,7 @@ from doseledger.learn.data.inputs import (
     read_dose,
     whole_box,
 )
+from doseledger.learn.data.turns import mirror_z, same_centre, source_box, turn_sample, turn_step, turned_shape
 from doseledger.learn.recipes.dose import CommonRecipe, CommonTrained, DoseTrained, LoaderRecipe, SamplingRecipe
 
 Key = tuple[int, int, int]
@@ -104,6 +107,15 @@ def seen_box(case: OpenCase, recipe: CommonTrained) -> Window:
     return counted_box(case, recipe.network.total_stride_zyx) if patch_zyx == "case" else whole_box(case, patch_zyx)
 
 
+def turned_box(case: OpenCase, recipe: CommonTrained, degrees: float) -> Window:
+    """Return the box (start, shape), about the centre of `seen_box`, that a network sees of a turned case."""
+    box, least, steps = seen_box(case, recipe), recipe.sampling.patch_zyx, (1, 1, 1)
+    if least == "case":
+        steps = recipe.network.total_stride_zyx
+        least = (LEAST_COARSEST * steps[0], LEAST_COARSEST * steps[1], LEAST_COARSEST * steps[2])
+    return same_centre(box, turned_shape(case, box, degrees, least, steps))
+
+
 def read_inputs(case: OpenCase, spec: InputSpec, box: Window) -> Sample:
     """Return what the network sees of a box: image (C, z, y, x) and condition (K,)."""
     return {"image": read_channels(case, spec, box), "condition": condition_vector(case, spec)}
@@ -156,11 +168,26 @@ def prescribe_anew(sample: Sample, spec: InputSpec, factor: float) -> None:
     sample["image"][spec.first_physics :] *= np.float32(factor)
 
 
+def step_of(cases: Sequence[OpenCase]) -> float:
+    """Return the angle in degrees by which a cohort's beams may be turned.
+
+    Raises
+    ------
+    BadInput
+        If the cases know no beams, or those are not at equal angles.
+    """
+    beams = beams_of(cases)
+    if beams is None:
+        raise BadInput("turns ask for the beams, which cases know by their physics maps; name some in inputs.physics")
+    return turn_step(beams["gantry_deg"])
+
+
 class PatchDataset(Dataset[Sample]):
     """Patches of the training cases, each by its key."""
 
     def __init__(self, cases: Sequence[OpenCase], spec: InputSpec, recipe: DoseTrained, seed: int) -> None:
         self.cases, self.spec, self.sampling, self.seed = list(cases), spec, recipe.sampling, seed
+        self.recipe, self.step_deg = recipe, step_of(cases) if recipe.sampling.turn_share else 0.0
         whole = recipe.sampling.patch_zyx == "case"
         self.boxes = [seen_box(case, recipe) for case in self.cases] if whole else []
         self.centres = [] if whole else [find_centres(case, spec) for case in self.cases]
@@ -169,7 +196,11 @@ class PatchDataset(Dataset[Sample]):
     def __getitem__(self, key: Key) -> Sample:
         case = self.cases[key[2]]
         rng = np.random.default_rng([self.seed, *key])
-        sample = read_sample(case, self.spec, self._box(key[2], rng))
+        box, turn_deg, mirrors_z = self._box(key[2], rng), *self._draw_symmetry(key)
+        if turn_deg:
+            box = turned_box(case, self.recipe, turn_deg) if self.boxes else box
+        source = source_box(case, box, turn_deg) if turn_deg else box
+        sample = read_sample(case, self.spec, source)
         # Both numbers are drawn in any case, so that switching one variation off leaves the other as it was.
         shift_hu, mirror = self.sampling.ct_shift_hu * rng.standard_normal(), rng.random() < self.sampling.mirror_share
         # After the draws above, so that they are the same with and without it.
@@ -179,7 +210,18 @@ class PatchDataset(Dataset[Sample]):
         prescribe_anew(sample, self.spec, 1.0 + self.sampling.prescription_jitter * rng.uniform(-1.0, 1.0))
         if mirror and self.orders is not None:
             sample = mirror_x(sample, self.orders, self.spec)
-        return as_tensors(sample)
+        if turn_deg:
+            sample = turn_sample(sample, self.spec, turn_deg, box[1][1:])
+        return as_tensors(mirror_z(sample, self.spec) if mirrors_z else sample)
+
+    def _draw_symmetry(self, key: Key) -> tuple[float, bool]:
+        """Angle to turn by, 0 for none, and whether z is mirrored; of numbers of their own, so that others stay."""
+        sampling = self.sampling
+        if not sampling.turn_share and not sampling.mirror_z_share:
+            return 0.0, False
+        rng = np.random.default_rng([self.seed, *key, 1])
+        turns, mirrors = rng.random() < sampling.turn_share, rng.random() < sampling.mirror_z_share
+        return (self.step_deg * rng.integers(1, round(360.0 / self.step_deg)) if turns else 0.0), mirrors
 
     def _box(self, index: int, rng: np.random.Generator) -> Window:
         if self.boxes:

@@ -7,13 +7,22 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from doseledger.core.errors import BadInput
 from doseledger.core.files import sha256_of_file
-from doseledger.learn.data.inputs import OpenCase, check_fits
-from doseledger.learn.data.patches import Sample, as_tensors, mirror_inputs, read_inputs, seen_box
+from doseledger.core.types import Singles
+from doseledger.learn.data.inputs import OpenCase, Window, check_fits
+from doseledger.learn.data.patches import (
+    Sample,
+    as_tensors,
+    mirror_inputs,
+    read_inputs,
+    seen_box,
+    step_of,
+    turned_box,
+)
+from doseledger.learn.data.turns import mirror_z_image, source_box, turn_inputs, turn_volume
 from doseledger.learn.networks.boosted import BoostedDose, boosted_of
 from doseledger.learn.networks.windows import predict_whole
 from doseledger.learn.networks.with_prior import OverPrior, dose_network
@@ -84,7 +93,7 @@ def dose_predictor(model: Model, recipe: PredictRecipe) -> Predictor:
     )
 
 
-def predict_case(model: Model, case: OpenCase, recipe: PredictRecipe) -> NDArray[np.float32]:
+def predict_case(model: Model, case: OpenCase, recipe: PredictRecipe) -> Singles:
     """Return the predicted dose in Gy (z, y, x) on the case's grid; never negative, 0 where no dose is defined.
 
     Raises
@@ -98,19 +107,51 @@ def predict_case(model: Model, case: OpenCase, recipe: PredictRecipe) -> NDArray
     case = model.boosted.told(case) if model.boosted else case
     box = seen_box(case, model.recipe)
     sample = read_inputs(case, checkpoint.spec, box)
-    dose = _run(model, sample, recipe)
-    if recipe.mirror_average:
-        orders = checkpoint.spec.mirrored_orders(model.recipe.sampling.mirrored_names)
-        dose = (dose + _run(model, mirror_inputs(sample, orders), recipe)[..., ::-1]) / 2.0
+    dose = _mirrored_mean(model, sample, recipe)
+    if recipe.mirror_average == "beams":
+        dose = _turned_mean(model, case, box, dose, recipe)
     return dose_on_case(case, dose, box, checkpoint.spec.recipe.dose_scale_gy)
 
 
-def _run(model: Model, sample: Sample, recipe: PredictRecipe) -> NDArray[np.float32]:
+def _mirrored_mean(model: Model, sample: Sample, recipe: PredictRecipe) -> Singles:
+    """Mean of the doses of a sample and of its mirrored ones, as far as the recipe asks for them."""
+    dose = _run(model, sample, recipe)
+    if not recipe.mirror_average:
+        return dose
+    spec = model.checkpoint.spec
+    orders = spec.mirrored_orders(model.recipe.sampling.mirrored_names)
+    dose = (dose + _run(model, mirror_inputs(sample, orders), recipe)[..., ::-1]) / 2.0
+    if recipe.mirror_average is True:
+        return dose
+    upside_down = {**sample, "image": mirror_z_image(sample["image"], spec)}
+    plain = recipe.model_copy(update={"mirror_average": True})
+    result: Singles = (dose + _mirrored_mean(model, upside_down, plain)[::-1]) / 2.0
+    return result
+
+
+def _turned_mean(model: Model, case: OpenCase, box: Window, dose: Singles, recipe: PredictRecipe) -> Singles:
+    """Mean of a box's dose and those of the case turned by each multiple of the angle between beams."""
+    if fault := model.recipe.inputs.turn_fault:
+        raise BadInput(f"{model.checkpoint.model}: predict.mirror_average beams: {fault}")
+    step_deg, spec = step_of([case]), model.checkpoint.spec
+    mm = (case.spacing_mm[1], case.spacing_mm[2])
+    turns = range(1, round(360.0 / step_deg))
+    for times in turns:
+        degrees = times * step_deg
+        seen = turned_box(case, model.recipe, degrees)
+        sample = read_inputs(case, spec, source_box(case, seen, degrees))
+        sample["image"] = turn_inputs(sample["image"], spec, degrees, mm, seen[1][1:])
+        turned = _mirrored_mean(model, sample, recipe)
+        dose = dose + turn_volume(turned[None], -degrees, mm, box[1][1:])[0]
+    return dose / np.float32(len(turns) + 1)
+
+
+def _run(model: Model, sample: Sample, recipe: PredictRecipe) -> Singles:
     patch_zyx, precision = model.recipe.sampling.patch_zyx, model.recipe.fit.precision
     batch = {name: tensor[None].to(model.device) for name, tensor in as_tensors(sample).items()}
     with torch.inference_mode(), torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
         dose = predict_whole(
             model.network, batch, patch_zyx, overlap=recipe.overlap, windows_at_once=recipe.windows_at_once
         )
-    result: NDArray[np.float32] = dose[0, 0].float().cpu().numpy()
+    result: Singles = dose[0, 0].float().cpu().numpy()
     return result

@@ -55,6 +55,13 @@ class InputRecipe(Block):
     physics: list[PhysicsMap]
     dose_scale_gy: Positive
 
+    @property
+    def turn_fault(self) -> str:
+        """Why a patient with these inputs can't be turned; empty where it can."""
+        if self.place != "none":
+            return f"inputs.place {self.place} is another after a turn; set place: none, or don't turn"
+        return "" if self.physics else "without inputs.physics no beams are known to turn by; name maps, or don't turn"
+
 
 class CoreDropoutRecipe(Block):
     """How often a patch's CT loses a core: its inside is filled with the median of what lies around it.
@@ -117,7 +124,9 @@ class SamplingRecipe(PatchRecipe):
     -----
     `target_share` of the patches are centred in a target, `gradient_share` where the dose is steep, the rest anywhere
     in the body. A patch's prescription and dose are multiplied by one factor drawn within `prescription_jitter` of 1: a
-    plan with more monitor units is the plan of so much higher a prescription.
+    plan with more monitor units is the plan of so much higher a prescription. `mirror_z_share` of the patches are
+    mirrored head to feet, and `turn_share` turned by a multiple of the angle between the protocol's equally spaced
+    beams: both leave coplanar beams as they were.
     """
 
     target_share: Share
@@ -125,6 +134,8 @@ class SamplingRecipe(PatchRecipe):
     ct_shift_hu: NotNegative
     prescription_jitter: Annotated[float, Field(ge=0, lt=1)]
     core_dropout: CoreDropoutRecipe
+    mirror_z_share: Share
+    turn_share: Share
 
     @model_validator(mode="after")
     def _shares_fit(self) -> SamplingRecipe:
@@ -227,14 +238,15 @@ class PredictRecipe(Block):
     Notes
     -----
     `overlap` is the share of a window that its neighbour covers too; `mirror_average` predicts the mirrored case as
-    well and averages the two. A case whose voxels lie further than `spacing_tolerance` (a share) outside those of
+    well and averages the two; `xz` averages over mirroring z too, `beams` over all turns by the angle between beams
+    besides. A case whose voxels lie further than `spacing_tolerance` (a share) outside those of
     training is refused: a network counts in voxels, and misjudges mm beyond what it has seen. With `project` the
     nearest dose that the beams can give takes the place of what the network tells, see `ingest.physics.projected`.
     """
 
     overlap: Annotated[float, Field(ge=0, lt=1)]
     windows_at_once: Count
-    mirror_average: bool
+    mirror_average: bool | Literal["xz", "beams"]
     project: bool
     spacing_tolerance: Annotated[float, Field(ge=0)]
 
@@ -319,6 +331,12 @@ class DoseTrained(CommonTrained):
     sampling: SamplingRecipe
     network: Annotated[NetworkRecipe, Field(discriminator="name")]
 
+    @model_validator(mode="after")
+    def _patches_can_be_turned(self) -> Self:
+        if self.sampling.turn_share and self.inputs.turn_fault:
+            raise ValueError(f"sampling.turn_share {self.sampling.turn_share:g}: {self.inputs.turn_fault}")
+        return self
+
 
 class TrainedRecipe(DoseTrained):
     """What decides a dose network's weights.
@@ -362,9 +380,16 @@ class Recipe(TrainedRecipe, CommonRecipe):
 
     predict: PredictRecipe
 
+    @model_validator(mode="after")
+    def _predictions_can_be_turned(self) -> Self:
+        if self.predict.mirror_average == "beams" and self.inputs.turn_fault:
+            raise ValueError(f"predict.mirror_average beams: {self.inputs.turn_fault}")
+        return self
+
     def quick(self) -> Self:
-        """Return the same without projection."""
-        return self.model_copy(update={"predict": self.predict.model_copy(update={"project": False})})
+        """Return the same without projection, and averaged over no more than both sides."""
+        quicker = {"project": False, "mirror_average": bool(self.predict.mirror_average)}
+        return self.model_copy(update={"predict": self.predict.model_copy(update=quicker)})
 
     def trained_part(self) -> TrainedRecipe:
         """Return what decides the weights: all but how patches are brought and how cases are predicted."""
