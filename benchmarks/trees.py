@@ -1,7 +1,7 @@
 """Dose models on OpenKBP, step by step: trees, maps, context, a second stage, projection, a network.
 
     python benchmarks/openkbp_cases.py DATA LOW --maps
-    python benchmarks/trees.py LOW [--rows prior trees physics] [--part test] [--voxels 4000]
+    python benchmarks/trees.py LOW --maps-made [--rows prior trees physics] [--part test] [--voxels 4000]
 
 LOW gets `physics/` (the maps, from CT and contours of the low cases; with `--maps-made` those that are there stay) and
 a run a row. Dose and DVH score in Gy over the patients of
