@@ -200,8 +200,17 @@ def fit_mean(bench: Bench) -> Predict:
     return predict
 
 
-def print_row(name: str, row: Measured, before: Measured | None) -> None:
-    """Print a row of the table."""
+def by_metric(patients: list[PatientScore]) -> str:
+    """Return the mean error in Gy of each DVH metric over patients and structures, in words."""
+    errors: dict[str, list[float]] = {}
+    for patient in patients:
+        for (_, metric), error_gy in patient.dvh_gy.items():
+            errors.setdefault(metric, []).append(error_gy)
+    return ", ".join(f"{metric} {np.mean(found):.2f}" for metric, found in sorted(errors.items()))
+
+
+def print_row(name: str, row: Measured, before: Measured | None) -> str:
+    """Print a row of the table, and return its errors by DVH metric."""
     rng, score = np.random.default_rng(1), combine_scores(row.patients)
     doses, dvh = scores_by_patient(row)
     cells = [name, f"{score.dose_score_gy:.2f} ({_interval(doses, rng)})", f"{score.dvh_score_gy:.2f}", "", ""]
@@ -210,6 +219,7 @@ def print_row(name: str, row: Measured, before: Measured | None) -> None:
             cells[3 + column] = f"{(now - then).mean():+.2f} ({_interval(now - then, rng)})"
     cells += [f"{row.training_s:.0f}", f"{row.patient_s:.1f}", f"{row.peak_gib:.1f}"]
     print(f"| {' | '.join(cells)} |", flush=True)
+    return by_metric(row.patients)
 
 
 def scores_by_patient(row: Measured) -> tuple[np.ndarray, np.ndarray]:
@@ -242,13 +252,15 @@ def main() -> None:
         parser.error("--rows: projection projects the row before it, name that first")
     make_cohort_physics(args.low / "cases", bench.beams, args.low / "physics", scale=local(args.workers), tell=print)
     rows: list[Measured] = []
+    metrics: list[str] = []
     for name, before in zip(args.rows, ["", *args.rows], strict=False):
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
             row = pool.submit(measure, bench, name, before).result()
         if not rows:
             print(HEAD)
-        print_row(name, row, rows[-1] if rows else None)
+        metrics.append(f"{name}: {print_row(name, row, rows[-1] if rows else None)}")
         rows.append(row)
+    print("\n".join(metrics))
 
 
 if __name__ == "__main__":

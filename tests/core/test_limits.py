@@ -19,6 +19,7 @@ from doseledger.core.grid import Grid
 from doseledger.core.npz import array_heads
 from doseledger.core.planes import common_step_mm, even_planes, find_planes
 from doseledger.core.schema import Block, load_block
+from doseledger.core.settings import SplitSettings
 
 
 class Numbers(Block):
@@ -123,3 +124,15 @@ def test_an_arrays_name_has_at_most_255_characters(n: int, is_taken: bool, tmp_p
 def test_voxels_of_a_grid_are_a_millionth_of_a_mm_apart_at_the_least(spacing_mm: float, is_taken: bool) -> None:
     with nullcontext() if is_taken else pytest.raises(BadInput, match="needs three positive spacings in mm"):
         Grid((1, 1, 1), (1.0, spacing_mm, 1.0), (0.0, 0.0, 0.0))
+
+
+@pytest.mark.parametrize(("train", "val", "test", "message"), [
+    (0.7, 0.15, 0.15, ""), (0.7, 0.15, 0.1500009, ""), (0.7, 0.15, 0.1500011, "must add up to 1"),
+    (0.4, 0.3, 0.3, ""), (0.3, 0.35, 0.35, "train must be the largest part"),
+    (0.4, 0.4, 0.2, "train must be the largest part"), (0.4, 0.2, 0.4, "train must be the largest part"),
+])  # fmt: skip
+def test_parts_of_a_split_make_one_and_most_are_trained_on(train: float, val: float, test: float, message: str) -> None:
+    value = {"seed": 1, "kind": "fractions", "fractions": {"train": train, "val": val, "test": test}, "n_folds": 2,
+             "n_repeats": 1, "group_column": "site"}  # fmt: skip
+    with pytest.raises(BadInput, match=message) if message else nullcontext():
+        load_block(SplitSettings, value, "params.yaml")

@@ -14,9 +14,11 @@ from doseledger.core.case import Case
 from doseledger.core.errors import BadCase
 from doseledger.core.grid import Grid
 from doseledger.core.project.protocol import Goal
-from doseledger.deliver import deliverable, masks, structure_objects, structures
+from doseledger.deliver import deliverable, masks, nifti, structure_objects, structures
+from doseledger.deliver.dose import dose_on_grid
 from doseledger.deliver.gap import dose_gap
 from doseledger.deliver.masks import MaskSet, check_image, mask_on_image
+from doseledger.deliver.nifti import on_image_grid
 from doseledger.deliver.robustness import scenarios
 from doseledger.deliver.wishes import objective_of
 from doseledger.planning.dose.raytrace import DensityMap
@@ -170,3 +172,39 @@ def test_a_plan_is_moved_by_three_and_five_mm_and_made_denser_wider_and_weaker()
                 "attenuation": beam.attenuation_per_mm / machine.beam.attenuation_per_mm,
             }
             assert share == pytest.approx({"width": 1.0, "attenuation": 1.0} | {what: 1.0 + sign * by / 100.0})
+
+
+@pytest.mark.parametrize(("grid_mm", "n_inside", "dose_gy"), [(None, 288, 40.0), (3.0, 2304, 40.0), (12.0, 36, 40.0)])
+def test_a_dose_on_another_grid_is_the_bodys_own_mean_where_half_of_it_is_body(
+    grid_mm: float | None, n_inside: int, dose_gy: float
+) -> None:
+    grid, body = Grid((8, 10, 12), (6.0, 6.0, 6.0), (0.0, 0.0, 0.0)), np.zeros((8, 10, 12), np.bool_)
+    body[2:6, 2:8, :] = True
+    case: Any = SimpleNamespace(full_grid=grid, crop=(slice(0, 8), slice(0, 10), slice(0, 12)), body=body)
+    found, own = dose_on_grid(case, np.where(body, np.float32(40.0), np.float32(0.0)), grid_mm)
+    assert own.spacing_mm == ((grid_mm,) * 3 if grid_mm else (6.0, 6.0, 6.0))
+    inside = found > 0
+    assert int(inside.sum()) == n_inside
+    # The zeros of the air beside it take nothing away.
+    assert found[inside].min() == found[inside].max() == pytest.approx(dose_gy, rel=1e-5)
+
+
+@pytest.mark.parametrize(("shares", "label"), [((0.6, 0.0), 1), ((0.3, 0.25), 1), ((0.25, 0.3), 2), ((0.2, 0.25), 0)])
+def test_a_voxel_is_the_structures_that_has_most_of_it_if_all_have_half(
+    shares: tuple[float, float], label: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = Grid((1, 1, 1), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
+    labels = np.array([[[1, 2]]], np.uint8)
+    case: Any = SimpleNamespace(full_shape_zyx=(1, 1, 2), crop=(slice(None),) * 3)
+    protocol: Any = SimpleNamespace(spacing_mm=(0.5, 0.5, 0.5))
+    drawn = iter(shares)
+    monkeypatch.setattr(nifti, "resample_linear", lambda *args: np.full((1, 1, 1), next(drawn), np.float32))
+    assert on_image_grid(labels, case, image, protocol).tolist() == [[[label]]]
+
+
+def test_labels_of_the_images_own_grid_stay_as_they_are() -> None:
+    image, labels = Grid((1, 1, 2), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0)), np.array([[[1, 2]]], np.uint8)
+    case: Any = SimpleNamespace(full_shape_zyx=(1, 1, 3), crop=(slice(None), slice(None), slice(1, 3)))
+    for spacing_mm in ("native", (1.0, 1.0, 1.0)):
+        protocol: Any = SimpleNamespace(spacing_mm=spacing_mm)
+        assert on_image_grid(labels, case, image, protocol).tolist() == [[[0, 1, 2]]]

@@ -28,7 +28,7 @@ from doseledger.dicom.plan.check import MachineLimits, check_rtplan
 from doseledger.dicom.plan.read import _jaws, read_plan
 from doseledger.dicom.privacy.deidentify import Pseudonymiser
 from doseledger.dicom.read_dose import read_dose
-from doseledger.dicom.read_image import _scaled
+from doseledger.dicom.read_image import _scaled, _slice_step, read_image
 from doseledger.dicom.read_structures import Roi, read_contours, slab_thickness_mm
 from doseledger.dicom.write.objects import Study, make_uid
 from doseledger.dicom.write.plan import BeamDevice, make_plan
@@ -394,3 +394,26 @@ def test_run_lengths_grow_64_times_at_most(n_bytes: int, is_decoded: bool, facto
     words = "can't be decoded" if is_decoded else "too few for 65536 bytes of pixels"
     with pytest.raises(BadInput, match=words):
         read_pixels(item)
+
+
+@pytest.mark.parametrize(("apart_mm", "is_taken"), [(0.011, True), (0.009, False), (0.0, False)])
+def test_slices_a_hundredth_of_a_mm_apart_are_two(apart_mm: float, is_taken: bool) -> None:
+    along = np.arange(4) * apart_mm
+    if is_taken:
+        assert _slice_step(along, "case_1") == pytest.approx(apart_mm)
+        return
+    with pytest.raises(BadCase, match=r"two slices at position 0\.0\d mm; keep one reconstruction"):
+        _slice_step(along, "case_1")
+
+
+@pytest.mark.parametrize(("pixel_mm", "off_mm", "is_taken"), [
+    (2.0, 0.09, True), (2.0, 0.11, False), (0.5, 0.04, True), (0.5, 0.06, False),
+])  # fmt: skip
+def test_slices_lie_above_one_another_to_a_tenth_of_a_mm_and_of_a_pixel(
+    pixel_mm: float, off_mm: float, is_taken: bool, factory: ModuleType
+) -> None:
+    slices = factory.make_ct(np.zeros((5, 6, 7)), (3.0, pixel_mm, pixel_mm), (0.0, 0.0, 0.0))
+    x, y, z = (float(v) for v in slices[2].ImagePositionPatient)
+    slices[2].ImagePositionPatient = [x, y + off_mm, z]
+    with nullcontext() if is_taken else pytest.raises(BadCase, match="slices are shifted sideways by up to 0"):
+        read_image(slices, "case_1")

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from doseledger.core.case import Case
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_yaml, write_json
 from doseledger.core.project.layout import Layout
+from doseledger.core.project.protocol import Protocol
+from doseledger.gates.features import measure_case
 from doseledger.gates.limits import MetricLimit, ShortcutLimit, Thresholds, load_thresholds
 from doseledger.gates.model.metrics import judge_gamma, judge_summary
 from doseledger.ledger.runs.recompute import differs
@@ -175,3 +180,20 @@ def test_gamma_may_be_off_by_a_millionth(difference: float, is_named: bool, layo
     row = {"case_id": "case_0001", "gamma_points_verified": 9, "gamma_largest_difference": difference}
     found = judge_gamma(pd.DataFrame([row]), limits)
     assert [finding.gate for finding in found] == (["gamma_differs"] if is_named else [])
+
+
+@pytest.mark.parametrize(("alone_cc", "percent"), [(4.9, math.nan), (5.1, 105.0)])
+def test_five_cc_beyond_hotter_targets_are_told_by_themselves(
+    alone_cc: float, percent: float, make_case: Callable[..., Case], protocol: Protocol
+) -> None:
+    case = make_case()
+    low, high = case.mask("PTV56"), case.mask("PTV70")
+    kept = np.flatnonzero(low & ~high)[: math.ceil(alone_cc / case.grid.voxel_volume_cc)]
+    masks = np.array(case.masks)
+    alone = np.zeros(low.size, np.bool_)
+    alone[kept] = True
+    masks[case.structure_names.index("PTV56")] = high | alone.reshape(low.shape)
+    dose_gy = np.where(high, 70.0, 56.0 * 1.05).astype(np.float32)
+    row = measure_case(replace(case, masks=masks, dose_gy=dose_gy), protocol)
+    assert row["PTV56_beyond_hotter_percent"] == pytest.approx(percent, nan_ok=True)
+    assert "PTV70_beyond_hotter_percent" not in row

@@ -70,6 +70,11 @@ FAULTS: dict[str, tuple[Callable[[Case], Case], str, str]] = {
     ),
     "a hot plan": (lambda c: with_dose(c, lambda dose: 1.3 * dose), "dose_range", "dose_max_percent is 13"),
     "a hot target": (lambda c: with_dose(c, lambda dose: 1.16 * dose), "hot_spot", "PTV70_d2_percent is 1[12]"),
+    "a plan of one level for both targets": (
+        lambda c: with_dose(c, lambda dose: np.where(dose > 50.0, 70.0, dose)),
+        "coverage",
+        "PTV56_beyond_hotter_percent is 125, wanted 95 to 115.*one level",
+    ),
     "a hot spot beyond the targets": (hot_beyond_targets, "hot_spot", "dose_beyond_targets_percent is 112.9"),
     "a low dose everywhere": (
         lambda c: with_dose(c, lambda dose: 0.8 * dose),
@@ -268,7 +273,7 @@ def test_every_column_of_a_suite_that_ships_is_a_feature(
     }
     shipped = load_protocol(layout.protocol)
     ends = ("volume_cc", "median_hu", "mean_gy")
-    target_ends = ("d98_percent", "d95_percent", "d50_percent", "d2_percent", "v95_percent")
+    target_ends = ("d98_percent", "d95_percent", "d50_percent", "d2_percent", "v95_percent", "beyond_hotter_percent")
     features = {
         column for column in measure_case(healthy(1), protocol) if not column.startswith(protocol.structure_names)
     }

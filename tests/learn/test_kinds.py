@@ -164,11 +164,13 @@ def test_a_models_recipe_is_its_block_over_the_settings_base(settings: Settings)
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_ready_made_recipe_loads_over_the_shipped_base(settings: Settings, name: str) -> None:
     content = read_yaml(FOLDER / f"{name}.yaml")
-    assert set(content) in ({name}, {name, "bases"})
+    assert name in content
+    assert set(content) <= {name, "bases", "part_of"}
     recipe = load_recipe(content[name], settings.model_base, name)
     assert type(recipe) is KINDS[recipe.kind].recipe
     wants_base = getattr(recipe, "diffusion", None) is not None and recipe.diffusion.residual
     assert wants_base == (name in content.get("bases", {}))
+    assert content.get("part_of", {}) == dict.fromkeys(getattr(recipe, "weights", {}), name)
 
 
 def test_a_key_of_the_base_that_no_kind_knows_is_refused(settings: Settings) -> None:

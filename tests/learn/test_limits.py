@@ -19,10 +19,11 @@ from doseledger.core.case import Case
 from doseledger.core.errors import BadInput
 from doseledger.core.files import sha256_of_file
 from doseledger.core.physics import as_steps
+from doseledger.learn.data import fingerprint as fingerprint_module
 from doseledger.learn.data.fingerprint import fingerprint
 from doseledger.learn.data.inputs import CaseFile, open_case
 from doseledger.learn.data.patches import thinned
-from doseledger.learn.networks.schedule import alpha_sigma, eps_of_x0
+from doseledger.learn.networks.schedule import alpha_sigma, embed_time, eps_of_x0, sampling_angles
 from doseledger.learn.training import archive
 from doseledger.learn.training.archive import digest_of, read_archive
 from doseledger.learn.training.average import _moving_average
@@ -151,6 +152,29 @@ def test_a_window_leaves_half_a_percent_at_either_end_and_is_told_in_tens(
     replace(case, ct_hu=image).save(path)
     # 58 and 11,542.
     assert fingerprint([open_case(CaseFile("case_0001", path, sha256_of_file(path)))]).window == (50.0, 11_550.0)
+
+
+@pytest.mark.parametrize(("n", "window"), [(39_999, (0.0, 11_000.0)), (40_000, (0.0, 0.0)), (59_999, (0.0, 0.0))])
+def test_twenty_thousand_voxels_of_a_case_tell_its_window(
+    n: int, window: tuple[float, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Every second voxel is bright: where every second is taken, none of them.
+    arrays = {"masks": np.ones((1, 1, 1, n), np.uint8), "ct_hu": np.tile([0, 11_000], n)[None, None, :n]}
+    monkeypatch.setattr(fingerprint_module, "map_member", lambda path, name: arrays[name])
+    case: Any = SimpleNamespace(structure_names=["Rectum"], file=SimpleNamespace(path=None))
+    assert fingerprint_module._window([case], ["Rectum"]) == window
+
+
+def test_the_steps_of_sampling_lie_dense_towards_both_ends() -> None:
+    wanted = [math.atan2(math.sin(x), math.exp(-1.5) * math.cos(x)) for x in
+              (math.pi / 2, math.pi / 2 * 0.75**2.5, math.pi / 2 * 0.5**2.5, math.pi / 2 * 0.25**2.5, 0.0)]  # fmt: skip
+    assert sampling_angles(4).tolist() == pytest.approx(wanted, abs=1e-6)
+
+
+def test_the_time_is_told_in_eight_octaves() -> None:
+    found = embed_time(torch.tensor([0.01], dtype=torch.float64))
+    turns = [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28]
+    assert found.tolist() == [pytest.approx([*map(math.sin, turns), *map(math.cos, turns)])]
 
 
 @pytest.mark.parametrize(("dose_gy", "step"), [

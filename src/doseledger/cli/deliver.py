@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
@@ -23,9 +23,21 @@ from doseledger.cli.shared import (
 )
 from doseledger.core.errors import BadInput
 
+if TYPE_CHECKING:
+    from doseledger.core.project.layout import Layout
+    from doseledger.core.project.protocol import GoalSet
+
 app = typer.Typer()
 deliver_app = typer.Typer(no_args_is_help=True, help="Back to the clinic: predicted doses and plans as DICOM.")
 app.add_typer(deliver_app, name="deliver", rich_help_panel=MODEL)
+
+
+def _goals_beside(layout: Layout, protocol: Path | None) -> GoalSet | None:
+    """Return the cohort's goals; none where a protocol from elsewhere comes without a cohort."""
+    from doseledger.core.project.protocol import load_goals
+
+    has_cohort = (layout.cohorts / layout.cohort).is_dir()
+    return load_goals(layout.goals) if protocol is None or has_cohort else None
 
 
 @deliver_app.command("dose")
@@ -51,7 +63,7 @@ def predict_dicom(
 
     Example: doseledger deliver dose models/phantom/dose_unet/checkpoints/best.ckpt patient/ predicted/
     """
-    from doseledger.core.project.protocol import load_goals, load_protocol
+    from doseledger.core.project.protocol import load_protocol
     from doseledger.deliver.dose import (
         DicomRequest,
         find_patients,
@@ -75,9 +87,7 @@ def predict_dicom(
     wanted = protocol_of_prediction(rules, doses, fractions)
     predictor = projected(open_predictor(checkpoint, recipe_of(at.settings, model_of(checkpoint))))
     seen = seen_cases(predictor.checkpoint.all_trained_on, predictor.checkpoint.all_selected_on, cases)
-    # A protocol from elsewhere may come without a cohort, and so without goals.
-    known = protocol is None or (at.layout.cohorts / at.layout.cohort).is_dir()
-    goals = load_goals(at.layout.goals) if known and at.layout.goals.is_file() else None
+    goals = _goals_beside(at.layout, protocol)
     make_page = page_maker(at.layout.templates, wanted, goals, at.settings.report.figure_dpi)
     if page and not at.layout.templates.is_dir():
         tell(f"WARNING: no page: {at.layout.templates} is absent; take it over from the program's own repository")

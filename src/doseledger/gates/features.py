@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import label
@@ -13,6 +15,8 @@ from doseledger.core.project.protocol import Protocol
 Row = dict[str, float | str]
 # Below this an image shows air or lung, in HU.
 AIR_HU = -500
+# Less of a target is fall-off from its hotter neighbour.
+LEAST_ALONE_CC = 5.0
 # A hot spot counts from this volume on (ICRU 83 advises against the maximum of one voxel).
 HOT_SPOT_CC = 2.0
 
@@ -45,6 +49,8 @@ def measure_case(case: Case, protocol: Protocol, anatomy: Row | None = None) -> 
         Dose, in percent of that target's prescription.
     <target>_v95_percent
         Volume that gets 95 % of its prescription.
+    <target>_beyond_hotter_percent
+        Median dose of what lies in no target of a higher prescription, in percent of its own; empty below 5 cc.
     dose_max_percent
         Of the highest prescription.
     dose_body_mean_gy
@@ -158,6 +164,7 @@ def _measure_dose(case: Case, dose: NDArray[np.float32], protocol: Protocol) -> 
         if prescribed is not None:
             targets |= mask
             row |= _measure_target(name, inside, prescribed)
+            row |= _measure_alone(case, dose, name, protocol.prescription_gy)
     beyond = case.body & ~targets
     row["dose_max_percent"] = 100.0 * float(dose.max()) / highest
     row["dose_body_mean_gy"] = float(dose[case.body].mean(dtype=np.float64)) if case.body.any() else float("nan")
@@ -176,6 +183,19 @@ def _measure_target(name: str, inside: NDArray[np.float32], prescribed_gy: float
     row: Row = {f"{name}_{column}": float(value) for column, value in zip(columns, values, strict=True)}
     row[f"{name}_v95_percent"] = 100.0 * float(np.mean(inside >= 0.95 * prescribed_gy))
     return row
+
+
+def _measure_alone(case: Case, dose: NDArray[np.float32], name: str, prescription_gy: Mapping[str, float]) -> Row:
+    """What a target gets beyond all hotter ones: where a plan has one level for all, it is theirs."""
+    hotter = [one for one, dose_gy in prescription_gy.items() if dose_gy > prescription_gy[name]]
+    if not hotter:
+        return {}
+    known = [case.mask(one) for one in hotter if one in case.structure_names]
+    alone = case.mask(name) & ~np.logical_or.reduce([np.zeros_like(case.body), *known])
+    inside = dose[case.reach][alone[case.reach]]
+    is_told = inside.size * case.grid.voxel_volume_cc >= LEAST_ALONE_CC and not case.lacks_dose(name)
+    median = 100.0 * float(np.median(inside)) / prescription_gy[name] if is_told else float("nan")
+    return {f"{name}_beyond_hotter_percent": median}
 
 
 def _hottest_gy(dose: NDArray[np.float32], voxel_cc: float) -> float:

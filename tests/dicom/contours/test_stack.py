@@ -145,6 +145,29 @@ def test_half_a_slice_beyond_the_image_is_within_it_to_a_rounding(z_mm: float, i
     assert beyond_image(np.array([z_mm]), image(3.0)).tolist() == [is_beyond]
 
 
+@pytest.mark.parametrize(("apart_mm", "is_taken"), [(10.0, True), (10.1, False), (29.0, False)])
+def test_planes_lie_ten_mm_apart_at_most(apart_mm: float, is_taken: bool) -> None:
+    contours = [(-20.0 + apart_mm * k, circle(DISC)) for k in range(3)]
+    if is_taken:
+        assert stack_on_own_planes(contours, image(3.0), "case_1", "PTV70")[0].slice_mm == 10.0
+        return
+    words = rf"case_1: contours are {apart_mm:.1f} mm apart, wanted at most 10 mm: what lies between can't be told"
+    with pytest.raises(BadCase, match=words):
+        stack_on_own_planes(contours, image(3.0), "case_1", "PTV70")
+
+
+@pytest.mark.parametrize(("n_gaps", "n_more"), [(5, 0), (6, 1), (7, 2)])
+def test_five_gaps_between_parts_are_named_and_the_others_counted(n_gaps: int, n_more: int) -> None:
+    contours = [(2.0 * k + 60.0 * i, circle(4.0, 9.0 * (-1) ** i)) for i in range(n_gaps + 1) for k in range(3)]
+    notes = stack_on_own_planes(contours, image(2.0), "case_1", "PTV70")[1]
+    more = [f"PTV70 has {n_more} more gaps between separate parts"] * bool(n_more)
+    assert notes[5:] == more
+    assert notes[:2] == [
+        "PTV70 has separate parts: nothing is drawn between z 4.0 and 60.0 mm",
+        "PTV70 has separate parts: nothing is drawn between z 64.0 and 120.0 mm",
+    ]
+
+
 def test_more_contours_on_a_plane_than_anybody_draws_are_refused() -> None:
     speck = circle(0.2, n=3)
     contours = [(-18.0, speck + 0.5 * np.array(divmod(i, 80))) for i in range(5001)]

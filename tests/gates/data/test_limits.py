@@ -563,3 +563,19 @@ def test_a_limit_that_is_no_number_is_refused(path: tuple[str, str], value: floa
     write_text(layout.folders[0] / "thresholds.yaml", to_json(thresholds).replace('"VALUE"', word))
     with pytest.raises(BadInput, match=rf"{path[0]}\.{path[1]}: Input should be"):
         load_thresholds(layout)
+
+
+@pytest.mark.parametrize(("factor", "hint"), [
+    (60.0, "it looks like cGy: divide by 100"), (50.1, "it looks like cGy: divide by 100"),
+    (49.9, "check DoseUnits and DoseGridScaling"), (1.29 / 28, "it looks like the dose of one fraction"),
+    (1.31 / 28, "it looks normalised, or of one beam only"), (0.71 / 28, "it looks like the dose of one fraction"),
+    (0.69 / 28, "it looks normalised, or of one beam only"),
+])  # fmt: skip
+def test_a_dose_of_another_unit_is_told_by_how_far_off_it_is(
+    factor: float, hint: str, make_case: Callable[..., Case], protocol: Protocol, limits: DataLimits
+) -> None:
+    case = replace(make_case(), n_fractions=28)
+    assert case.dose_gy is not None
+    scaled = case.dose_gy * np.float32(70.0 * factor / case.dose_gy.max())
+    (found,) = [f for f in judge_dose(replace(case, dose_gy=scaled), protocol, limits) if f.gate == "dose_unit"]
+    assert found.message.endswith(f"where 70 Gy are prescribed; {hint}")

@@ -23,6 +23,7 @@ from doseledger.core.pool.cluster import HERE
 from doseledger.core.project.layout import Layout
 from doseledger.core.project.protocol import Protocol
 from doseledger.core.tables import SPLITS, read_table, write_table
+from doseledger.gates.drift import judge
 from doseledger.gates.drift.case_inputs import SHARE, measure_inputs
 from doseledger.gates.drift.judge import compare_features, compare_images, judge_drift
 from doseledger.gates.drift.statistics import (
@@ -330,6 +331,27 @@ def test_a_random_split_with_one_test_patient_is_told_and_never_fails(
     assert {"drift_far", "drift_few"} <= {finding.gate for finding in verdict.findings}
     (few,) = [finding for finding in verdict.findings if finding.gate == "drift_few"]
     assert few.message.endswith("what was found of them is told, and fails nothing")
+
+
+@pytest.mark.parametrize(
+    ("n", "is_new", "fails"), [(4, True, True), (4, False, False), (5, True, True), (5, False, True)]
+)
+def test_only_few_test_cases_of_the_cohort_itself_fail_nothing(
+    n: int, is_new: bool, fails: bool, monkeypatch: pytest.MonkeyPatch, repository: Path
+) -> None:
+    rng = np.random.default_rng(5)
+    known, measured = cohort(30, rng), cohort(n, rng)
+    measured["ptv_cc"] += 400.0
+    tables = (known, measured, {str(name): "0" * 64 for name in measured.index}, [])
+    monkeypatch.setattr(judge, "_tables", lambda *args, **options: tables)
+    monkeypatch.setattr(judge, "_digest", lambda *args: "0" * 64)
+    layout, new = Layout(repository, "phantom"), repository if is_new else None
+    verdict = judge_drift(layout, new=new, fold=0, repeat=0, scale=HERE, tell=lambda line: None)
+    assert {finding.severity for finding in verdict.findings if finding.gate == "drift_far"} == {
+        "error" if fails else "warning"
+    }
+    assert verdict.ok is not fails
+    assert ("drift_few" in {finding.gate for finding in verdict.findings}) is (n < 5)
 
 
 def test_the_command_writes_page_table_and_findings_of_new_cases(

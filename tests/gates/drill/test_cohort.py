@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from doseledger.core.case import Case
@@ -16,6 +18,7 @@ from doseledger.core.files import read_yaml, sha256_of_file, write_json
 from doseledger.core.pool.cluster import HERE, local
 from doseledger.core.project.layout import Layout
 from doseledger.gates.digests import data_digest
+from doseledger.gates.drill import healthy as healthy_module
 from doseledger.gates.drill.cohort import drill
 from doseledger.gates.drill.faults import FAULTS, choose_faults
 from doseledger.gates.drill.healthy import read_healthy
@@ -204,6 +207,24 @@ def test_a_sample_stands_for_a_large_cohort_and_what_can_not_be_read_is_left_out
     assert "case_0002" not in result["cases"]
     monkeypatch.setattr("doseledger.gates.drill.healthy.MOST_CASES", 4)
     assert drilled(cohort, "sdf_sign", n_cases=6)["n_others"] in (2, 3)
+
+
+@pytest.mark.parametrize(("n", "n_drawn"), [(59, 59), (60, 60), (61, 60), (200, 60)])
+def test_sixty_cases_at_most_stand_for_a_cohort(
+    n: int, n_drawn: int, cohort: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"case_{i:04d}" for i in range(1, n + 1)]
+    asked: dict[str, Any] = {}
+
+    def over(_judge: Any, arguments: dict[str, Any], _scale: Any, *, tell: Any) -> Any:
+        asked.update(arguments)
+        return SimpleNamespace(done={})
+
+    monkeypatch.setattr(healthy_module, "read_table", lambda path, schema: pd.DataFrame({"case_id": names}))
+    monkeypatch.setattr(healthy_module, "over_cases", over)
+    found = read_healthy(cohort, 1, scale=HERE, tell=lambda line: None)
+    assert list(found.cases["case_id"]) == list(asked) == sorted(asked)
+    assert len(asked) == n_drawn
 
 
 def test_the_drift_gate_is_asked_of_a_copy_as_of_a_new_case(cohort: Layout) -> None:

@@ -398,6 +398,19 @@ def test_a_disk_without_room_is_told_before_anything_is_written(
     assert not (tmp_path / "more").exists()
 
 
+def test_room_is_wanted_for_all_files_of_a_bundle_together(
+    order: MakeOrder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    wanted: list[int] = []
+    monkeypatch.setattr("doseledger.ledger.bundle.pack.require_space", lambda folder, n_bytes: wanted.append(n_bytes))
+    out = tmp_path / "room" / "toy.tar"
+    pack(out, order(), None, silent)
+    with tarfile.open(out) as archive:
+        sizes = [member.size for member in archive.getmembers() if member.name not in OWN]
+    assert len(sizes) > 1
+    assert wanted == [sum(sizes)]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -147,9 +147,11 @@ def test_a_recipe_that_is_none_is_refused(layout: Layout, text: str, told: str) 
     refused(layout, "mine", told)
 
 
-@pytest.mark.parametrize("machine", [of_cpu(), of_gpu(24.0)], ids=["cpu", "gpu"])
+@pytest.mark.parametrize(
+    ("machine", "template"), [(of_cpu(), "seg_unet3d"), (of_gpu(24.0), "seg_large")], ids=["cpu", "gpu"]
+)
 def test_what_a_cohorts_training_cases_suggest_is_a_recipe_that_can_be_used(
-    layout: Layout, make_case: Callable[..., Case], machine: Budget
+    layout: Layout, make_case: Callable[..., Case], machine: Budget, template: str
 ) -> None:
     rows = []
     for number, part in enumerate(("train", "train", "val", "test"), start=1):
@@ -163,6 +165,7 @@ def test_what_a_cohorts_training_cases_suggest_is_a_recipe_that_can_be_used(
         rows.append((0, 0, case.case_id, f"phantom_{case.case_id}", "A", part, digest))
     write_table(layout.splits, pd.DataFrame(rows, columns=list(SPLITS.columns)), SPLITS)
     text = suggest_recipe(layout, "seg_ours", machine)
+    assert f"as its training cases suggest; the rest as in {template}" in " ".join(text.replace("#", "").split())
     assert "# 2 training cases: 24 × 40 × 48 voxels of 6 × 6 × 6 mm" in text
     assert max(map(len, text.splitlines())) <= 120
     write_text(layout.recipes / "seg_ours.yaml", text)

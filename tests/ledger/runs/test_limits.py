@@ -17,6 +17,7 @@ from doseledger.ledger.runs.files import files_of_archive
 from doseledger.ledger.runs.listing.query import parse_condition
 from doseledger.ledger.runs.recompute import differs
 from doseledger.ledger.runs.training_check import _end, history
+from doseledger.ledger.runs.why import _duration
 
 
 @pytest.mark.parametrize(("n", "is_read"), [(1000, True), (1001, False), (1099, False)])
@@ -63,3 +64,8 @@ def test_a_manifest_whose_files_are_no_list_of_paths_is_refused(files: object, t
     write_json(tmp_path / "manifest.json", {"cohort": "c", "model": "m", "files": files})
     with pytest.raises(BadInput, match=r"manifest\.json: not the manifest of a run"):
         files_of_archive(tmp_path)
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (119.4, "119 s"), (120.0, "2 min"), (600.0, "10 min")])
+def test_two_minutes_are_told_in_minutes(seconds: float, text: str) -> None:
+    assert _duration(seconds) == text

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from doseledger.core.errors import BadInput
-from doseledger.planning.commissioning.scans import read_scans
+from doseledger.planning.commissioning.scans import _curve, read_scans
 
 DEPTHS = np.arange(0.0, 301.0, 25.0)
 X = np.arange(-80.0, 80.1, 4.0)
@@ -150,3 +151,59 @@ def test_a_profile_that_ends_within_the_field_is_left_out(tmp_path: Path) -> Non
 def test_an_absent_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"none\.csv: no such file"):
         read_scans([tmp_path / "none.csv"])
+
+
+def measured(n: int, start: float = 0.0, end: float = 300.0) -> np.ndarray:
+    at = np.linspace(start, end, n)
+    return np.column_stack([at, np.exp(-0.005 * np.abs(at))])
+
+
+@pytest.mark.parametrize(
+    ("other_mm", "is_square"), [(100.0, True), (100.9, True), (101.1, False), (99.1, True), (98.9, False)]
+)
+def test_sides_differ_by_a_hundredth_at_most(other_mm: float, is_square: bool) -> None:
+    found = _curve("depth_dose", (100.0, other_mm), 1000.0, 0.0, measured(9), "scan.csv")
+    if not is_square:
+        assert found == f"scan.csv: depth_dose of 100 × {other_mm:g} mm: no square field"
+    else:
+        assert found.side_mm == pytest.approx(50.0 + other_mm / 2)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("kind", "n", "is_read"), [
+    ("depth_dose", 5, True), ("depth_dose", 4, False), ("output", 1, True), ("output", 0, False),
+])  # fmt: skip
+def test_a_curve_has_five_points_and_an_output_one(kind: Any, n: int, is_read: bool) -> None:
+    found = _curve(kind, (100.0, 100.0), 1000.0, 0.0, measured(n), "scan.csv")
+    assert isinstance(found, str) is not is_read
+    if not is_read:
+        assert found == f"scan.csv: {kind} of 100 × 100 mm: {n} points, or one that is no number"
+
+
+@pytest.mark.parametrize(("value", "end"), [(np.nan, "9 points, or one that is no number"), (0.0, "no value above 0")])
+def test_a_curve_of_no_number_or_of_nothing_is_left_out(value: float, end: str) -> None:
+    points = measured(9)
+    points[:, 1] = value
+    assert (
+        _curve("depth_dose", (50.0, 50.0), 1000.0, 0.0, points, "scan.csv")
+        == f"scan.csv: depth_dose of 50 × 50 mm: {end}"
+    )
+
+
+@pytest.mark.parametrize(("start", "end", "n_out"), [(-100.0, 100.0, 21), (-24.0, 100.0, None), (-100.0, 24.0, None)])
+def test_half_a_profile_is_taken_as_it_is_from_either_side(start: float, end: float, n_out: int | None) -> None:
+    at = np.arange(start, end + 0.1, 4.0)
+    profile = np.column_stack([at, 1.0 / (1.0 + np.exp((np.abs(at) - 50.0) / 3.0))])
+    found: Any = _curve("profile", (100.0, 100.0), 1000.0, 100.0, profile, "scan.csv")
+    assert (found.at_mm[0], found.value[0]) == (0.0, pytest.approx(1.0))
+    assert found.at_mm[-1] == pytest.approx(100.0)
+    assert np.interp(50.0, found.at_mm, found.value) == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize(("end", "is_read"), [(60.0, True), (40.0, False)])
+def test_a_profile_ends_beyond_half_its_height(end: float, is_read: bool) -> None:
+    at = np.arange(-end, end + 0.1, 4.0)
+    profile = np.column_stack([at, 1.0 / (1.0 + np.exp((np.abs(at) - 50.0) / 3.0))])
+    found = _curve("profile", (100.0, 100.0), 1000.0, 100.0, profile, "scan.csv")
+    assert isinstance(found, str) is not is_read
+    if not is_read:
+        assert str(found).endswith("it ends before half its height, so that nobody knows its middle")

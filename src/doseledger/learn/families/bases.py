@@ -1,4 +1,4 @@
-"""Models that others start from: a diffusion's network, a network's trees, a mean's parts."""
+"""Models that others start from: of a diffusion, a network on trees, a mean."""
 
 from __future__ import annotations
 

@@ -25,6 +25,7 @@ from doseledger.ledger.provenance.git import ask_git
 # Ends of the names of features that are of one structure; and what has such names and is none.
 OF_STRUCTURE = (
     "volume_cc", "median_hu", "mean_gy", "d98_percent", "d95_percent", "d50_percent", "d2_percent", "v95_percent",
+    "beyond_hotter_percent",
 )  # fmt: skip
 NO_STRUCTURE = frozenset({"body", "dose_body"})
 # What the source of a limit says that was borrowed.

@@ -24,6 +24,7 @@ MOST_PANELS = 6
 VOLUMES, IN_TARGETS, ELSEWHERE, GEOMETRY = TITLES = (
     "Volumes", "Dose in the targets", "Dose in structures and body", "Image and geometry",
 )  # fmt: skip
+OF_TARGET = ("_v95_percent", "_beyond_hotter_percent")
 # Each part has a colour and a mark, so that neither is needed alone.
 MARKS = {"train": ("o", COLOURS[0]), "val": ("s", COLOURS[1]), "test": ("D", COLOURS[2])}
 
@@ -81,7 +82,7 @@ def group_features(names: Sequence[str], targets: Sequence[str]) -> dict[str, li
     for name in names:
         if name.endswith("_volume_cc"):
             title = VOLUMES
-        elif name.startswith(tuple(f"{target}_d" for target in targets)) or name.endswith("_v95_percent"):
+        elif name.startswith(tuple(f"{target}_d" for target in targets)) or name.endswith(OF_TARGET):
             title = IN_TARGETS
         elif name.startswith("dose_") or name.endswith("_gy"):
             title = ELSEWHERE

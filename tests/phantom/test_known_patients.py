@@ -1,0 +1,53 @@
+"""Patients of three seeds as they were when a person last looked at them: sizes, places and HU, written out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from doseledger.phantom.patient import Dirt, draw_patient
+
+KNOWN = Path(__file__).parent / "known_patients.json"
+DIRT = {
+    "plain": Dirt(),
+    "prone and rolled": Dirt(position="HFP", roll_deg=6.0, extra=True),
+    "bowel near": Dirt(bowel_gap_mm=3.0, absent=("Femur_L",), odd_dose_grid=True),
+}
+
+
+def describe(name: str) -> dict[str, Any]:
+    """Return a patient in few numbers: per structure the volume, centre and spread of HU; the grids; the whole CT."""
+    patient = draw_patient(np.random.default_rng(31 + [*DIRT].index(name)), 96, 6.0, DIRT[name])
+    found: dict[str, Any] = {}
+    for structure, surface in {**patient.surfaces, "air": np.where(patient.body, 1.0, -1.0)}.items():
+        inside = surface < 0
+        hu = patient.ct_hu[inside].astype(float)
+        found[structure] = {
+            "cc": inside.sum() * patient.grid.voxel_volume_cc,
+            "centre_mm": patient.grid.index_to_mm(np.argwhere(inside)).mean(axis=0).tolist(),
+            "spread_mm": patient.grid.index_to_mm(np.argwhere(inside)).std(axis=0).tolist(),
+            "hu": [hu.mean(), hu.std(), *np.percentile(hu, [2, 25, 75, 98])],
+        }
+    for key, grid in {"image": patient.grid, "dose": patient.dose_grid}.items():
+        found[key] = {"shape": list(grid.shape_zyx), "mm": [*grid.spacing_mm, *grid.origin_mm]}
+    found["bones cc"] = (patient.ct_hu > 200).sum() * patient.grid.voxel_volume_cc
+    found["traits"] = {key: float(value) for key, value in patient.anatomy.traits.items()}
+    return found
+
+
+def flatten(value: Any, name: str = "") -> dict[str, float]:
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+    if items is None:
+        return {name: float(value)}
+    return {key: number for part, one in items for key, number in flatten(one, f"{name}/{part}").items()}
+
+
+@pytest.mark.parametrize("name", DIRT)
+def test_a_patient_of_a_seed_is_who_it_was(name: str) -> None:
+    known = flatten(json.loads(KNOWN.read_text())[name])
+    found = flatten(describe(name))
+    assert found == pytest.approx(known, rel=2e-3, abs=0.1)
