@@ -33,7 +33,7 @@ SOURCE = Path("src/doseledger")
 MOST_A_MODULE = 2
 MOST_OTHERS = 6
 # A fault that makes a loop endless is killed by the clock.
-SECONDS = 240
+SECONDS = 900
 LOGS = {"logger", "log", "logging", "LOGGER", "LOG", "_log"}
 LOOKS = {"linewidth", "lw", "alpha", "color", "colors", "figsize", "fontsize", "dpi", "zorder", "marker", "s", "pad"}
 # Found to change nothing that a caller can see, each with its reason.

@@ -1,9 +1,10 @@
 """Dose models on OpenKBP, step by step: trees, maps, context, a second stage, projection, a network.
 
-    python benchmarks/openkbp_cases.py DATA LOW
-    python benchmarks/trees.py LOW [--rows prior trees physics] [--part test] [--voxels 4000]
+    python benchmarks/openkbp_cases.py DATA LOW --maps
+    python benchmarks/trees.py LOW --maps-made [--rows prior trees physics] [--part test] [--voxels 4000]
 
-LOW gets `physics/` (the maps, from CT and contours) and a run a row. Dose and DVH score in Gy over the patients of
+LOW gets `physics/` (the maps, from CT and contours of the low cases; with `--maps-made` those that are there stay) and
+a run a row. Dose and DVH score in Gy over the patients of
 one part of the splits: `val`, the default, holds 20 of the training patients, on which recipes are chosen; beside it a
 95 % interval over patients, and both scores less the row before's, patient by patient. Each row is a process of its
 own, whose CPU seconds and peak memory are told. `weighted` and `second` are the recipe
@@ -243,6 +244,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("low", type=Path)
     parser.add_argument("--part", default="val", choices=("val", "test"))
+    parser.add_argument("--maps-made", action="store_true", help="by openkbp_cases.py --maps: of the whole CT")
     parser.add_argument("--workers", type=int, default=1, help="processes that make maps")
     parser.add_argument("--voxels", type=int, default=8000, help="voxels drawn of a training patient")
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS)
@@ -254,7 +256,10 @@ def main() -> None:
     bench = Bench(args.low, args.part, args.voxels, args.epochs, args.seeds, args.trees, args.trained)
     if args.rows[0] == "projection":
         parser.error("--rows: projection projects the row before it, name that first")
-    make_cohort_physics(args.low / "cases", bench.beams, args.low / "physics", scale=local(args.workers), tell=print)
+    if not args.maps_made:
+        make_cohort_physics(
+            args.low / "cases", bench.beams, args.low / "physics", scale=local(args.workers), tell=print
+        )
     rows: list[Measured] = []
     metrics: list[str] = []
     for name, before in zip(args.rows, ["", *args.rows], strict=False):

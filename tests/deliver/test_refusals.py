@@ -12,6 +12,7 @@ import pytest
 from doseledger.core.case import write_npz
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.deliver import masks
+from doseledger.deliver.dose import _dicom_of
 from doseledger.deliver.nifti import _refuse_other_scale
 from doseledger.deliver.patient import protocol_of_prediction
 from doseledger.deliver.structures import check_formats
@@ -63,3 +64,11 @@ def test_formats_are_named_once_and_all_are_meant_where_none_is() -> None:
     assert check_formats(["seg"]) == ("seg",)
     with pytest.raises(BadInput, match=f"--format 'stl': wanted {' or '.join(everything)}"):
         check_formats(["seg", "stl"])
+
+
+def test_a_dose_is_not_written_for_a_patient_without_structures() -> None:
+    case: Any = SimpleNamespace(case_id="case_1")
+    objects: Any = SimpleNamespace(rtstruct=None)
+    nothing: Any = None
+    with pytest.raises(BadCase, match="case_1: no RTSTRUCT among the files; export the patient whole"):
+        _dicom_of(case, np.zeros((1, 1, 1), np.float32), objects, nothing, "0")

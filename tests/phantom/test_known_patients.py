@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from doseledger.phantom.cohort import COLLIMATOR_DEG, FALLOFF_MM, FIRMER, JAW_MARGIN_MM, N_FRACTIONS, WEIGHT_SPREAD
+from doseledger.phantom.cohort import DIRT as COHORT_DIRT
 from doseledger.phantom.patient import Dirt, draw_patient
 
 KNOWN = Path(__file__).parent / "known_patients.json"
@@ -51,3 +53,19 @@ def test_a_patient_of_a_seed_is_who_it_was(name: str) -> None:
     known = flatten(json.loads(KNOWN.read_text())[name])
     found = flatten(describe(name))
     assert found == pytest.approx(known, rel=2e-3, abs=0.1)
+
+
+def test_the_cohorts_dirt_is_that_of_known_cases() -> None:
+    assert {
+        4: Dirt(names={"PTV70": "PTV_70", "PTV56": "PTV_56", "Rectum": "Rect"}, extra=True),
+        7: Dirt(absent=("Bowel",)),
+        9: Dirt(odd_dose_grid=True),
+        11: Dirt(names={"Femur_L": "FemoralHead_L", "Femur_R": "FemoralHead_R", "Bowel": "SmallBowel"}),
+        13: Dirt(absent=("PTV56",)),
+        16: Dirt(names={"PTV70": "PTVp_7000", "PTV56": "PTVn_5600", "Prostate": "CTVp", "Bladder": "Blad"}),
+        17: Dirt(position="FFP"),
+        20: Dirt(names={"Femur_L": "Femur_Head_L", "Femur_R": "Femur_Head_R", "Rectum": "Rektum"}, extra=True),
+        21: Dirt(roll_deg=5.0),
+    } == COHORT_DIRT
+    assert (N_FRACTIONS, WEIGHT_SPREAD, FIRMER) == (28, 0.25, 2.0)
+    assert (COLLIMATOR_DEG, JAW_MARGIN_MM, FALLOFF_MM) == ((8.0, 38.0), (6.0, 11.0), (11.0, 17.0))

@@ -124,8 +124,9 @@ def _slices(patient: PredictedPatient, colours: Mapping[str, str], dpi: int) -> 
     below = "" if spread_gy is None else " Below: the spread of the drawn doses."
     return Picture(
         uri,
-        f"Slices through the centre of the target of the highest prescription. The wash begins at {100 * WASH_PART:.0f} % of "
-        f"that prescription.{below} Patient's left is on the right of axial and coronal slices.",
+        "Slices through the centre of the target of the highest prescription. The wash begins at "
+        f"{100 * WASH_PART:.0f} % of that prescription.{below} Patient's left is on the right of axial and coronal "
+        "slices.",
         f"Predicted dose of {name} as wash on axial, coronal and sagittal slices with contours",
     )
 

@@ -48,3 +48,16 @@ def test_isodoses_are_of_the_plans_own_prescription(scene: Callable[..., _Scene]
     without = scene({})
     top = float(without.dose_gy.max())
     assert [dose for dose, _ in _levels(without)] == pytest.approx([0.3 * top, 0.5 * top, 0.95 * top, 1.05 * top])
+
+
+@pytest.mark.parametrize(("plane", "x", "y"), [
+    ("axial", (-170.0, 170.0), (120.0, -130.0)), ("coronal", (-170.0, 170.0), (-80.0, 140.0)),
+    ("sagittal", (-130.0, 120.0), (-80.0, 140.0)),
+])  # fmt: skip
+def test_a_slice_shows_so_much_about_the_isocentre_without_numbers(
+    plane: str, x: tuple[float, float], y: tuple[float, float], scene: Callable[..., _Scene]
+) -> None:
+    axis = new_figure(3.0).add_subplot()
+    _draw_slice(axis, scene({"CTV": 60.0}), plane)
+    assert (axis.get_xlim(), axis.get_ylim(), axis.get_title()) == (x, y, plane)
+    assert (list(axis.get_xticks()), list(axis.get_yticks()), axis.get_aspect()) == ([], [], 1.0)
