@@ -170,7 +170,8 @@ def _mean(bench: Bench, trains: bool) -> Predict:
     weights = {bench.trees: float(bench.seeds), **{f"network{seed}": 1.0 for seed in bench.numbers}}
     recipe = shipped_recipe(MEAN, {"predict": {"project": False}}).model_copy(update={"weights": weights})
     files = {name: _checkpoint(bench, name) for name in weights}
-    return _model(bench, "mean", TrainingRun(MEAN, recipe, 1.0, *RUN, make_family(recipe, None, files)), trains)
+    name = f"mean_{bench.trees}{bench.seeds}"
+    return _model(bench, name, TrainingRun(MEAN, recipe, 1.0, *RUN, make_family(recipe, None, files)), trains)
 
 
 def _checkpoint(bench: Bench, name: str) -> Path:
