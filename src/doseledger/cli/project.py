@@ -114,13 +114,10 @@ def base(
     Example: doseledger base dose_diffusion
     """
     from doseledger.core.errors import BadInput
-    from doseledger.ledger.provenance.stages import base_files, part_file, write_files
+    from doseledger.ledger.provenance.stages import base_files, write_files
 
     at = project(cohort)
-    paths = at.layout.model(model)
-    files = base_files(paths, at.settings)
-    if part is not None:
-        files = {path: value for path, value in files.items() if path == part_file(paths, part)}
+    files = base_files(at.layout.model(model), at.settings, part)
     if not files:
         found = f"{part} is no part of {model}" if part else f"{model} starts from nothing"
         raise BadInput(f"{found}; `bases` and `part_of` in {at.layout.params} name what starts from a model")

@@ -352,3 +352,13 @@ def test_a_part_that_was_trained_again_makes_its_mean_stale_and_an_absent_one_is
 def test_a_model_without_a_block_is_told(layout: Layout) -> None:
     with pytest.raises(BadInput, match=r"params\.yaml has no block 'nobody'; model blocks there: dose_diffusion"):
         require_stage(layout, settings_of(layout), "train", "nobody")
+
+
+def test_a_part_is_told_before_the_others_are_trained(meaned: Layout) -> None:
+    settings, at = settings_of(meaned), meaned.model("dose_mean")
+    first, other = MEANED
+    meaned.model(other).checkpoint.unlink()
+    assert list(base_files(at, settings, first)) == [at.start / f"part_{first}.json"]
+    assert base_files(at, settings, "dose_diffusion") == {}
+    with pytest.raises(NotReady, match=f"dose_mean starts from {other}"):
+        base_files(at, settings)

@@ -145,16 +145,21 @@ def _begins_with(recipe: ModelRecipe) -> dict[str, str]:
     return {} if name == FROM_NOTHING else {"init_from": name}
 
 
-def base_files(at: ModelLayout, settings: Settings) -> dict[Path, Any]:
+def base_files(at: ModelLayout, settings: Settings, only: str | None = None) -> dict[Path, Any]:
     """Return the checkpoints that a model starts from, by file; nothing where it starts from nothing.
+
+    Parameters
+    ----------
+    only
+        The one part of a mean that is asked for; the others may not be trained yet.
 
     Raises
     ------
     NotReady
         If one is not trained.
     """
-    starts = {part_file(at, part): part for part in settings.parts_of(at.name)}
-    if at.name in settings.bases:
+    starts = {part_file(at, part): part for part in settings.parts_of(at.name) if only in (None, part)}
+    if at.name in settings.bases and only is None:
         starts[at.start / "base.json"] = settings.bases[at.name]
     files = {}
     for path, model in starts.items():
