@@ -1,16 +1,16 @@
 """Dose models on OpenKBP, step by step: trees, maps, context, a second stage, projection, a network.
 
     python benchmarks/openkbp_cases.py DATA LOW --maps
-    python benchmarks/trees.py LOW --maps-made [--rows prior trees physics] [--part test] [--voxels 4000]
+    python benchmarks/trees.py LOW --maps-made [--rows prior trees physics] [--part test]
 
 LOW gets `physics/` (the maps, from CT and contours of the low cases; with `--maps-made` those that are there stay) and
-a run a row. Dose and DVH score in Gy over the patients of
-one part of the splits: `val`, the default, holds 20 of the training patients, on which recipes are chosen; beside it a
-95 % interval over patients, and both scores less the row before's, patient by patient. Each row is a process of its
-own, whose CPU seconds and peak memory are told. `weighted` and `second` are the recipe
-`dose_trees_beams` in one stage and two; `network` is `dose_unet_beams`, the mean of `--seeds` of them; `mean` is
-`dose_mean` of these and of the trees of `--with`, which must be there. `projection` is the row before it, projected
-onto the beams' doses: it may be named more than once. With `--trained` models that are there are told as they are.
+a run a row. Dose and DVH score in Gy over the patients of one part of the splits: `val`, the default, holds 20 of the
+training patients, on which recipes are chosen; beside it a 95 % interval over patients, and both scores less the row
+before's, patient by patient. Each row is a process of its own, whose CPU seconds and peak memory are told. `second` is
+the recipe `dose_trees_beams`, `weighted` one stage of it; `network` is `dose_unet_beams`, the mean of `--seeds` of
+them; `mean` is `dose_mean` of these and of the trees of `--with`, which must be there. `projection` is the row before
+it, projected onto the beams' doses: it may be named more than once. With `--trained` models that are there are told as
+they are.
 """
 
 from __future__ import annotations
@@ -60,15 +60,15 @@ Predict = Callable[[OpenCase], GyArray]
 RUN: tuple[Any, ...] = (1, 0, 0, {"ok": True}, {})
 # Changes of `boosting` by row, with maps but for the first; as few folds as a row takes, as none is
 # scored by its training cases.
-NARROW: dict[str, Any] = {"leaves": 63, "leaf_voxels": 40, "structure_weight": 0.0, "folds": 2}
+NARROW: dict[str, Any] = {"leaves": 63, "leaf_voxels": 40, "structure_weight": 0.0, "folds": 2, "stages": 1}
 PLAIN: dict[str, Any] = NARROW | {"context_mm": []}
 TREES: dict[str, dict[str, Any]] = {
     "trees": PLAIN,
     "physics": PLAIN,
     "context": NARROW,
-    "leaves": {"structure_weight": 0.0, "folds": 2},
-    "weighted": {"folds": 2},
-    "second": {"folds": 3, "stages": 2},
+    "leaves": {"structure_weight": 0.0, "folds": 2, "stages": 1},
+    "weighted": {"folds": 2, "stages": 1},
+    "second": {},
 }
 ROWS = ("prior", *TREES, "network", "mean", "projection")
 WIDE, NETWORK, MEAN = "dose_trees_beams", "dose_unet_beams", "dose_mean"
@@ -247,7 +247,7 @@ def main() -> None:
     parser.add_argument("--part", default="val", choices=("val", "test"))
     parser.add_argument("--maps-made", action="store_true", help="by openkbp_cases.py --maps: of the whole CT")
     parser.add_argument("--workers", type=int, default=1, help="processes that make maps")
-    parser.add_argument("--voxels", type=int, default=8000, help="voxels drawn of a training patient")
+    parser.add_argument("--voxels", type=int, default=2000, help="voxels drawn of a training patient")
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS)
     parser.add_argument("--epochs", type=int, default=0, help="of the network; as its recipe has them")
     parser.add_argument("--seeds", type=int, default=1, help="networks whose doses are averaged")
