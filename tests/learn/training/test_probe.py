@@ -50,3 +50,17 @@ def test_a_dose_that_is_not_a_number_is_seen(make_run: Callable[..., TrainingRun
         table.loc[table["case_id"] == case_id, "sha256"] = sha256_of_file(path)
     write_table(cohort.splits, table, SPLITS)
     assert not probe_steps(make_run(), cohort.cases, cohort.splits, n_steps=2).finite
+
+
+def test_the_network_that_is_tried_knows_targets_of_cases_outside_its_batch(
+    make_run: Callable[..., TrainingRun], cohort: Any
+) -> None:
+    wanted = probe_steps(make_run(), cohort.cases, cohort.splits, n_steps=1).n_weights
+    table = read_table(cohort.splits, SPLITS)
+    for case_id in table.loc[table["split"] == "train", "case_id"]:
+        path = cohort.cases / f"{case_id}.npz"
+        case = Case.load(path)
+        replace(case, prescription_gy={"PTV70": case.prescription_gy["PTV70"]}).save(path)
+        table.loc[table["case_id"] == case_id, "sha256"] = sha256_of_file(path)
+    write_table(cohort.splits, table, SPLITS)
+    assert probe_steps(make_run(), cohort.cases, cohort.splits, n_steps=1).n_weights == wanted

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -283,6 +283,19 @@ def spec_of(cases: list[OpenCase], recipe: InputRecipe) -> InputSpec:
         raise BadInput(f"none of {len(cases)} cases has a prescription; a dose model needs a protocol with one")
     told = all(case.told is not None for case in cases)
     return InputSpec(names, tuple(n for n in names if n in prescribed), recipe, told)
+
+
+def with_targets_of(spec: InputSpec, files: Sequence[CaseFile]) -> InputSpec:
+    """Return the same with every target that a case of these files has a prescription for; their heads alone are read.
+
+    Raises
+    ------
+    BadCase
+        If one breaks the NPZ contract.
+    """
+    there = [Case.mapped(file.path).prescription_gy for file in files if file.path.is_file()]
+    prescribed = {*spec.target_names}.union(*there)
+    return replace(spec, target_names=tuple(name for name in spec.structure_names if name in prescribed))
 
 
 def refuse_other_structures(cases: list[OpenCase]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from doseledger.core.tables import SPLITS, read_table
-from doseledger.learn.data.inputs import case_files, open_case
+from doseledger.learn.data.inputs import InputSpec, case_files, open_case, with_targets_of
 from doseledger.learn.data.patches import patch_loader
 from doseledger.learn.recipes.dose import Recipe
 from doseledger.learn.run import TrainingRun
@@ -55,9 +55,9 @@ def probe_steps(
 ) -> ProbeResult:
     """Return what `n_steps` on the first batch of the first epoch do to its loss, on the CPU in float32.
 
-    Only the cases that the batch can hold are opened. The rate is the recipe's own, without warm-up or schedule, so
-    that a loss that does not fall says something of data, network and rate. A network is tried without its prior, on
-    which one that learns nothing would do well too.
+    Only the cases that the batch can hold are opened; of the others the prescriptions are read. The rate is the
+    recipe's own, without warm-up or schedule, so that a loss that does not fall says something of data, network and
+    rate. A network is tried without its prior, on which one that learns nothing would do well too.
 
     Raises
     ------
@@ -77,6 +77,10 @@ def probe_steps(
     if run.family.told is not None:
         opened = [run.family.told(case) for case in opened]
     spec = reader.spec_of(opened, recipe.inputs)
+    if isinstance(spec, InputSpec):
+        # The network that will be trained: a target may be prescribed in other cases alone.
+        told = case_files(cases, table, "val", fold=run.fold, repeat=run.repeat)
+        spec = with_targets_of(spec, [*files, *told])
     with explained_memory_errors(recipe):
         if run.parent is not None:
             # Refused here where it doesn't fit. What it has learned has little to gain in a few steps.
