@@ -63,7 +63,7 @@ def settings(
 
     Example: doseledger settings dose_unet
     """
-    from doseledger.ledger.provenance.stages import cohort_files, model_files, part_file, write_files
+    from doseledger.ledger.provenance.stages import cohort_files, model_files, starts_of, write_files
 
     at = project(cohort)
     if model is None:
@@ -72,9 +72,7 @@ def settings(
         paths = at.layout.model(model)
         files = model_files(paths, at.settings)
         # Of what it no longer starts from nothing shall stay.
-        kept = {part_file(paths, part) for part in at.settings.parts_of(model)} | set(files)
-        kept |= {paths.start / "base.json"} if model in at.settings.bases else set()
-        for path in set(paths.start.glob("*.json")) - kept:
+        for path in set(paths.start.glob("*.json")) - {*files, *starts_of(paths, at.settings)}:
             path.unlink()
     write_files(files)
     show([str(path) for path in files], as_json, "\n".join(str(path) for path in files))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from fixtures.boosting import FEW, quiet
 
 from doseledger.core.case import Case
 from doseledger.core.errors import BadInput, NotReady
@@ -21,29 +22,12 @@ from doseledger.learn.kinds import load_recipe, make_family, open_predictor
 from doseledger.learn.networks.boosted import BoostedDose
 from doseledger.learn.predict.cases import load_model, predict_case
 from doseledger.learn.recipes.dose import Recipe
-from doseledger.learn.recipes.trees import BoostingRecipe
 from doseledger.learn.run import TrainingRun
 from doseledger.learn.training.checkpoint import load_checkpoint
 from doseledger.learn.training.parent import parent_of
 from doseledger.learn.training.probe import probe_steps
 from doseledger.learn.training.told import load_boosted, told_cases
 from doseledger.learn.training.train import Places, make_task, train
-
-FEW = BoostingRecipe(
-    n_trees=12,
-    leaves=8,
-    leaf_voxels=5,
-    rate=0.3,
-    voxels_per_case=400,
-    structure_weight=0.0,
-    folds=2,
-    context_mm=[8.0],
-    stages=1,
-)
-
-
-def quiet(_line: str) -> None:
-    """Tell nobody."""
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from fixtures.boosting import FEW, quiet
 from learn.training.test_parent import MakeRun, move, quietly, trained
 
 from doseledger.core.case import Case
@@ -21,28 +22,12 @@ from doseledger.learn.families.trees import make_family as make_trees
 from doseledger.learn.kinds import load_recipe, make_family, open_as, open_checkpoint, open_predictor
 from doseledger.learn.predict.predictor import SplitPart, predict_part
 from doseledger.learn.recipes.mean import MeanRecipe
-from doseledger.learn.recipes.trees import BoostingRecipe
 from doseledger.learn.run import Parent, TrainingRun
 from doseledger.learn.training.checkpoint import read_seen
 from doseledger.learn.training.probe import probe_steps
 from doseledger.learn.training.train import Places, train
 
-FEW = BoostingRecipe(
-    n_trees=12,
-    leaves=8,
-    leaf_voxels=5,
-    rate=0.3,
-    voxels_per_case=400,
-    structure_weight=0.0,
-    folds=2,
-    context_mm=[8.0],
-    stages=1,
-)
 SHORT = {"fit.max_epochs": 1}
-
-
-def quiet(_line: str) -> None:
-    """Tell nobody."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from fixtures.boosting import FEW, quiet
 
 from doseledger.core.case import Case
 from doseledger.core.errors import BadInput
@@ -28,29 +29,13 @@ from doseledger.learn.training.checkpoint import load_checkpoint
 from doseledger.learn.training.probe import probe_steps
 from doseledger.learn.training.train import Places, train
 
-SMALL = BoostingRecipe(
-    n_trees=12,
-    leaves=8,
-    leaf_voxels=5,
-    rate=0.3,
-    voxels_per_case=400,
-    structure_weight=0.0,
-    folds=2,
-    context_mm=[8.0],
-    stages=1,
-)
-
-
-def quiet(_line: str) -> None:
-    """Tell nobody."""
-
 
 @pytest.fixture
 def recipe(settings: Settings) -> TreesRecipe:
     block = settings.model("dose_trees")
     found = load_recipe(block, settings.model_base, "dose_trees")
     assert isinstance(found, TreesRecipe)
-    return found.model_copy(update={"boosting": SMALL})
+    return found.model_copy(update={"boosting": FEW})
 
 
 @pytest.fixture
@@ -91,12 +76,12 @@ def test_trees_err_less_where_voxels_count_more() -> None:
     dose = np.where(few, features[:, 0] * 0.5, features[:, 1]).astype(np.float32)
     weight = np.where(few, 30.0, 1.0).astype(np.float32)
     plain, heavy = (
-        np.abs(grow_trees(features, dose, SMALL, w).predict(features) - dose)[few].mean() for w in (None, weight)
+        np.abs(grow_trees(features, dose, FEW, w).predict(features) - dose)[few].mean() for w in (None, weight)
     )
     assert heavy < 0.8 * plain
     np.testing.assert_array_equal(
-        grow_trees(features, dose, SMALL, np.ones(4000, dtype=np.float32)).predict(features),
-        grow_trees(features, dose, SMALL).predict(features),
+        grow_trees(features, dose, FEW, np.ones(4000, dtype=np.float32)).predict(features),
+        grow_trees(features, dose, FEW).predict(features),
     )
 
 
@@ -109,7 +94,7 @@ def test_trees_as_arrays_say_what_scikit_learn_says() -> None:
     theirs = HistGradientBoostingRegressor(
         max_iter=12, max_leaf_nodes=8, min_samples_leaf=5, learning_rate=0.3, early_stopping=False, random_state=0
     ).fit(features, dose)
-    ours = grow_trees(features, dose, SMALL)
+    ours = grow_trees(features, dose, FEW)
     other = rng.normal(size=(1000, 5)).astype(np.float32) * 3.0
     np.testing.assert_allclose(ours.predict(other), theirs.predict(other), rtol=1e-12, atol=1e-12)
 
@@ -205,7 +190,7 @@ def test_the_dose_answers_a_raised_prescription_by_as_much(
 @pytest.fixture
 def second_run(run: TrainingRun, recipe: TreesRecipe) -> TrainingRun:
     """A run of second trees: three folds of one patient each."""
-    boosting = BoostingRecipe.model_validate({**SMALL.model_dump(), "folds": 3, "stages": 2})
+    boosting = BoostingRecipe.model_validate({**FEW.model_dump(), "folds": 3, "stages": 2})
     return replace(run, recipe=recipe.model_copy(update={"boosting": boosting}))
 
 
@@ -250,7 +235,7 @@ def test_the_order_of_cases_changes_no_tree(second_run: TrainingRun, places: Pla
 
 def test_second_trees_of_two_folds_are_refused_and_so_are_two_patients(second_run: TrainingRun, places: Places) -> None:
     with pytest.raises(ValueError, match="stages: 2 needs at least 3 folds, found 2"):
-        BoostingRecipe.model_validate({**SMALL.model_dump(), "stages": 2})
+        BoostingRecipe.model_validate({**FEW.model_dump(), "stages": 2})
     table = pd.read_csv(places.splits)
     table.loc[table["case_id"] == "case_0003", "pseudonym"] = "phantom_case_0001"
     table.to_csv(places.splits, index=False)

@@ -33,7 +33,7 @@ def open_predictor(path: Path, settings: PredictRecipe) -> Predictor:
         If it can't be read, or is no mean's.
     """
     checkpoint = load_checkpoint(path, TrainedMean)
-    how = settings.model_dump(mode="json")
+    how, weights = settings.model_dump(mode="json"), _weights_of(checkpoint)
     with tempfile.TemporaryDirectory(prefix="parts_") as folder:
         parts = {}
         for name, packed in checkpoint.extras["parts"].items():
@@ -42,7 +42,7 @@ def open_predictor(path: Path, settings: PredictRecipe) -> Predictor:
             parts[name] = open_part(file, settings)
 
     def predict(case: OpenCase) -> dict[str, GyArray]:
-        return {"dose_gy": mean_dose(parts, weights_of(checkpoint), case)}
+        return {"dose_gy": mean_dose(parts, weights, case)}
 
     return Predictor(checkpoint, sha256_of_file(path), how, predict)
 
@@ -76,14 +76,8 @@ def pack_part(path: Path) -> Tensor:
     return torch.from_numpy(np.fromfile(path, dtype=np.uint8))
 
 
-def weights_of(checkpoint: Checkpoint) -> dict[str, float]:
-    """Return how much each part of a mean counts, by name.
-
-    Raises
-    ------
-    BadInput
-        If it is another kind's.
-    """
+def _weights_of(checkpoint: Checkpoint) -> dict[str, float]:
+    """How much each part of a mean counts, by name."""
     if not isinstance(checkpoint.recipe, TrainedMean):
         raise BadInput(f"{checkpoint.model}: its kind is {checkpoint.recipe.kind}, wanted mean")
     return dict(checkpoint.recipe.weights)

@@ -79,8 +79,8 @@ def probe_steps(
     spec = reader.spec_of(opened, recipe.inputs)
     if isinstance(spec, InputSpec):
         # The network that will be trained: a target may be prescribed in other cases alone.
-        told = case_files(cases, table, "val", fold=run.fold, repeat=run.repeat)
-        spec = with_targets_of(spec, [*files, *told])
+        chosen_on = case_files(cases, table, "val", fold=run.fold, repeat=run.repeat)
+        spec = with_targets_of(spec, [*files, *chosen_on])
     with explained_memory_errors(recipe):
         if run.parent is not None:
             # Refused here where it doesn't fit. What it has learned has little to gain in a few steps.

@@ -158,16 +158,23 @@ def base_files(at: ModelLayout, settings: Settings, only: str | None = None) -> 
     NotReady
         If one is not trained.
     """
-    starts = {part_file(at, part): part for part in settings.parts_of(at.name) if only in (None, part)}
-    if at.name in settings.bases and only is None:
-        starts[at.start / "base.json"] = settings.bases[at.name]
     files = {}
-    for path, model in starts.items():
+    for path, model in starts_of(at, settings).items():
+        if only is not None and path != part_file(at, only):
+            continue
         checkpoint = at.layout.model(model).checkpoint
         if not checkpoint.is_file():
             raise NotReady(f"{at.name} starts from {model}, which is not trained: no {checkpoint}; run `dvc repro`")
         files[path] = {"model": model, "sha256": sha256_of_file(checkpoint)}
     return files
+
+
+def starts_of(at: ModelLayout, settings: Settings) -> dict[Path, str]:
+    """Return the models that a model starts from, by the file that says which checkpoint of each."""
+    starts = {part_file(at, part): part for part in settings.parts_of(at.name)}
+    if at.name in settings.bases:
+        starts[at.start / "base.json"] = settings.bases[at.name]
+    return starts
 
 
 def part_file(at: ModelLayout, part: str) -> Path:
