@@ -9,12 +9,22 @@ from typing import Any
 import pytest
 
 from doseledger.ledger.audit.check import Anchor, AuditCheck, AuditFinding, verify
-from doseledger.ledger.audit.log import NO_ENTRY, AuditHead, append_entry, describe_torn, hash_of, read_entries, serialise
+from doseledger.ledger.audit.log import (
+    NO_ENTRY,
+    AuditHead,
+    append_entry,
+    describe_torn,
+    hash_of,
+    read_entries,
+    serialise,
+)
 from doseledger.ledger.audit.view import Filter, describe_entry, matches
 
 ENTRY: dict[str, Any] = {
-    "n": 12, "at": "2026-03-01T10:11:12.345+00:00", "who": {"name": "Ada", "email": "ada@x.org"}, "command": "train", "event": "ended", "status": "failed",
-    "seconds": 3.5, "error": "x" * 250 + "\nmore", "inputs": {"splits": {"path": "s.csv", "sha256": "a" * 64}, "gone": {"path": "g", "sha256": None}},
+    "n": 12, "at": "2026-03-01T10:11:12.345+00:00", "who": {"name": "Ada", "email": "ada@x.org"}, "command": "train",
+    "event": "ended", "status": "failed",
+    "seconds": 3.5, "error": "x" * 250 + "\nmore", "inputs": {"splits": {"path": "s.csv", "sha256": "a" * 64},
+        "gone": {"path": "g", "sha256": None}},
     "outputs": {"run": {"path": "models/m", "sha256": "b" * 64}}, "reads": "train and val",
     "verdicts": [{"token": "t.json", "ok": True, "digest": "c" * 64}, {"token": "u.json", "ok": False, "digest": ""}],
     "registered": {"b": 1, "a": "ü"}, "signed_off": {"x": 2}, "retired": None, "other": "fact",
@@ -41,9 +51,12 @@ def test_an_entry_is_a_line_and_one_for_each_file_verdict_and_fact() -> None:
 
 
 @pytest.mark.parametrize(("wanted", "found"), [
-    ({}, True), ({"command": "train"}, True), ({"command": "trai"}, False), ({"who": "ADA"}, True), ({"who": "x.org"}, True), ({"who": "Bo"}, False),
-    ({"since": "2026-03-01"}, True), ({"since": "2026-03-02"}, False), ({"until": "2026-03-01"}, True), ({"until": "2026-02-28"}, False),
-    ({"status": "failed"}, True), ({"status": "done"}, False), ({"about": "ü"}, True), ({"about": "models/m"}, True), ({"about": "zzz"}, False),
+    ({}, True), ({"command": "train"}, True), ({"command": "trai"}, False), ({"who": "ADA"}, True), ({"who": "x.org"},
+        True), ({"who": "Bo"}, False),
+    ({"since": "2026-03-01"}, True), ({"since": "2026-03-02"}, False), ({"until": "2026-03-01"}, True),
+    ({"until": "2026-02-28"}, False),
+    ({"status": "failed"}, True), ({"status": "done"}, False), ({"about": "ü"}, True), ({"about": "models/m"}, True),
+    ({"about": "zzz"}, False),
     ({"command": "train", "status": "done"}, False), ({"who": "Ada <"}, False), ({"who": "Ada ada"}, True),
 ])  # fmt: skip
 def test_each_filter_asks_for_one_thing_and_all_must_hold(wanted: dict[str, str], found: bool) -> None:
@@ -76,8 +89,10 @@ def test_a_log_and_its_anchors_are_told_exactly(log: Path) -> None:
     note = AuditFinding(3, "6 bytes: cut short when a writer was stopped, and named by entry 3")
     assert verify(log, []) == AuditCheck(head, (), (note,), 0, 0)
     anchors = [
-        Anchor("tag a", AuditHead(2, second["sha256"]), first["sha256"]), Anchor("outside", AuditHead(1, first["sha256"]), "", is_outside=True),
-        Anchor("nothing", AuditHead(0, NO_ENTRY)), Anchor("wrong", AuditHead(2, "0" * 64), "other"), Anchor("longer", AuditHead(4, "1" * 64), first["sha256"]),
+        Anchor("tag a", AuditHead(2, second["sha256"]), first["sha256"]), Anchor("outside", AuditHead(1,
+            first["sha256"]), "", is_outside=True),
+        Anchor("nothing", AuditHead(0, NO_ENTRY)), Anchor("wrong", AuditHead(2, "0" * 64), "other"), Anchor("longer",
+            AuditHead(4, "1" * 64), first["sha256"]),
     ]  # fmt: skip
     found = verify(log, anchors, given=["f" * 64])
     assert (found.head, found.notes, found.anchored, found.outside, found.ok) == (head, (note,), 2, 1, False)
@@ -98,7 +113,9 @@ def test_each_line_that_was_touched_is_told_with_its_number(log: Path) -> None:
         (2, "entry 2 was edited: its content does not give its SHA256"),
         (3, "entry 3 names 1 line(s) cut short above it, which are gone"),
     ]
-    assert found.notes == (AuditFinding(4, "3 bytes are no entry: a writer was stopped in the midst; the next entry will name them"),)
+    assert found.notes == (
+        AuditFinding(4, "3 bytes are no entry: a writer was stopped in the midst; the next entry will name them"),
+    )
     assert found.head == AuditHead(3, hash_of(json.loads(lines[3])))
     log.write_bytes(b"\n".join([lines[1], b"slipped in", lines[0], b""]))
     assert [(one.line, one.message) for one in verify(log, []).findings] == [

@@ -42,7 +42,7 @@ def plot_features(features: pd.DataFrame, parts: pd.Series, names: Sequence[str]
     rows = -(-len(names) // COLUMNS)
     figure = new_figure(PANEL_IN * rows)
     figure.set_layout_engine("constrained")
-    panels = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
+    panels = figure.subplots(rows, COLUMNS).ravel()
     rng = np.random.default_rng(0)
     for axis, name in zip(panels, names, strict=False):
         _draw_feature(axis, features[name], parts, rng)

@@ -141,7 +141,6 @@ def _draw_slice(axis: Axes, scene: _Scene, plane: str) -> None:
     axis.set(xlim=SHOWN_MM[across], ylim=SHOWN_MM[up], xticks=[], yticks=[], aspect=1.0)
     if up == "y":
         axis.invert_yaxis()
-    axis.grid(visible=False)
     axis.set_title(f"{plane}", fontsize=10)
 
 

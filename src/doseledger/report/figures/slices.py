@@ -152,7 +152,6 @@ def dress(axis: Axes, view: View, ink: str) -> None:
         place: dict[str, Any] = {"transform": axis.transAxes, "ha": horizontal, "va": vertical}
         axis.text(x, y, letter, color=ink, path_effects=halo, **place)
     axis.set(xticks=[], yticks=[])
-    axis.grid(visible=False)
     for spine in axis.spines.values():
         spine.set_visible(True)
         spine.set_color("#BBBBBB")

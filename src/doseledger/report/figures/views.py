@@ -190,6 +190,12 @@ class View:
         bottom, top = (low, high) if self.plane.head_up else (high, low)
         return self.columns_mm[0] - half_column, self.columns_mm[-1] + half_column, bottom, top
 
+    @property
+    def size_mm(self) -> tuple[float, float]:
+        """Width and height of the picture."""
+        x0, x1, y0, y1 = self.extent
+        return x1 - x0, abs(y1 - y0)
+
     def show(self, axis: Axes, picture: NDArray[Any], **options: Any) -> None:
         """Draw a slice in mm, each pixel as large as its voxel."""
         origin: Any = "lower" if self.plane.head_up else "upper"
