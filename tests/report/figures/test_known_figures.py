@@ -141,6 +141,8 @@ def draw_all(case: Case) -> dict[str, Callable[[], Figure]]:
     # Values of 0 and 1 alone.
     image = replace(case, meta={**case.meta, "modality": "MR"}, body=nothing, ct_hu=case.body.astype(np.int16))
     spread_gy = (low_gy * 0.1).astype(np.float32)
+    # A leaf that is farther back than what is shown.
+    far = np.stack([[[-60.0, 10.0]] * 7, *([[-20.0, 15.0 + k]] * 7 for k in range(3))], axis=-1)
     moving = np.stack([np.array([-25.0 - k, 20.0 + k, -10.0, 9.0 + k]) for k in range(7)])
     return {
         "training": lambda: plot_training(history, 2),
@@ -150,6 +152,7 @@ def draw_all(case: Case) -> dict[str, Callable[[], Figure]]:
         "dvh of targets": lambda: plot_dvh(three, [], 75.0, ("first", "second", "third"), "reference"),
         "dvh of long names": lambda: plot_dvh(three, goals, 75.0, ("of the first model", "of another one"), "plan"),
         "differences": lambda: plot_differences(["PTV70 D95%", "Rectum mean", "Bowel"], values, "Difference (Gy)"),
+        "many points": lambda: plot_differences(["one row"], [np.linspace(-1, 2, 240)], "Gy"),
         "full column": lambda: plot_differences([f"row {k}" for k in range(14)], (values * 5)[:14], "Gy"),
         "many differences": lambda: plot_differences([f"row {k}" for k in range(40)], values[:2] * 20, "Gy"),
         "too many differences": lambda: plot_differences([f"row {k}" for k in range(77)], (values * 26)[:77], "Gy"),
@@ -179,7 +182,7 @@ def draw_all(case: Case) -> dict[str, Callable[[], Figure]]:
         "tall slices": lambda: plot_slices(against(tall, low_gy * 1.2), colours),
         "calibration": lambda: calibration_figure(calibration),
         "plan": lambda: _draw(scene(case), "case_0001"),
-        "plan of moving jaws": lambda: _draw(scene(tall, moving_jaws_mm=moving), "case_0002"),
+        "plan of moving jaws": lambda: _draw(scene(tall, moving_jaws_mm=moving, leaf_mm=far), "case_0002"),
     }
 
 
