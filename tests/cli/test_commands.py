@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ from fixtures.known import assert_known
 
 from doseledger.cli import app as program
 from doseledger.cli.app import app
+from doseledger.core.errors import BadInput
 
 
 def describe(command: Any, name: str) -> list[str]:
@@ -76,3 +80,86 @@ def test_a_former_option_is_replaced_and_told(
 ) -> None:
     assert program._present_options(words) == now
     assert capsys.readouterr() == ("", said)
+
+
+def run_main(failing: Exception | None, words: list[str], patch: pytest.MonkeyPatch) -> int:
+    """The exit code of the program whose command line does nothing but fail."""
+
+    def command_line(prog_name: str) -> None:
+        assert prog_name == "doseledger"
+        if failing is not None:
+            raise failing
+
+    patch.setattr(program, "_run_the_folders_own_code", lambda: None)
+    patch.setattr(program, "app", command_line)
+    patch.setattr("sys.argv", ["doseledger", *words])
+    with pytest.raises(SystemExit) as ended:
+        program.main()
+    return int(ended.value.code or 0)
+
+
+@pytest.mark.parametrize(("failing", "said"), [
+    (None, ""), (BadInput("no such case"), "error: no such case\n"),
+    (OSError(errno.ENOSPC, "No space left on device", "data/a"), "error: data/a: can't be written: "),
+    (OSError(errno.ENOSPC, "No space left on device"), "error: can't be written: "),
+    (PermissionError(errno.EACCES, "Permission denied", "data/a"),
+        "error: data/a: can't be read or written: there is no right to it; "
+     "mend the rights of the file and its folder, and run the command again\n"),
+])  # fmt: skip
+def test_what_a_person_can_mend_is_one_message_and_exit_1(
+    failing: Exception | None, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "set here, so that it is put back")
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    assert run_main(failing, ["gamma", "--workers", "0"], monkeypatch) == (failing is not None)
+    assert sys.argv == ["doseledger", "dose", "gamma", "--scale", "here"]
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "".join(told.err.splitlines(keepends=True)[2:]).startswith(said)
+    assert len(told.err.splitlines()) == 2 + (failing is not None)
+
+
+def test_another_failure_of_the_system_is_shown_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(program, "_run_the_folders_own_code", lambda: None)
+
+    def fail(prog_name: str) -> None:
+        raise OSError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr(program, "app", fail)
+    monkeypatch.setattr("sys.argv", ["doseledger"])
+    with pytest.raises(OSError, match="Broken pipe"):
+        program.main()
+
+
+@pytest.mark.parametrize(("has_code", "before", "paths"), [
+    (False, None, None), (True, None, ["(own)"]), (True, "a:b", ["(own)", "a", "b"]), (True, "(own):b", None), (True,
+        ":a", ["(own)", "a"]),
+    (True, "a:(own)", ["(own)", "a", "(own)"]),
+])  # fmt: skip
+def test_the_working_folders_own_code_runs_where_it_has_some(
+    has_code: bool, before: str | None, paths: list[str] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path.resolve() / "src"
+    if has_code:
+        (own / "doseledger/cli").mkdir(parents=True)
+        (own / "doseledger/cli/app.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["doseledger", "train", "m"])
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    if before is not None:
+        monkeypatch.setenv("PYTHONPATH", before.replace("(own)", str(own)))
+    became: list[object] = []
+    monkeypatch.setattr("os.execv", lambda *words: became.append(words))
+    program._run_the_folders_own_code()
+    if paths is None:
+        assert became == []
+        return
+    assert became == [(sys.executable, [sys.executable, "-m", "doseledger.cli.app", "train", "m"])]
+    assert os.environ["PYTHONPATH"] == ":".join(paths).replace("(own)", str(own))
+
+
+def test_the_running_programs_own_clone_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(program.__file__).parents[3])
+    monkeypatch.setattr("os.execv", lambda *words: pytest.fail(f"became {words}"))
+    program._run_the_folders_own_code()
