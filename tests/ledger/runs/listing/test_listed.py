@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from fixtures.known import assert_known, shown
 
 from doseledger.core.errors import BadInput
 from doseledger.ledger.runs.files import GATES
+from doseledger.ledger.runs.listing import rows as rows_module
 from doseledger.ledger.runs.listing.rows import RunRow, merge_rows, row_of_manifest, status_of
 from doseledger.ledger.runs.listing.tables import (  # fmt: skip
     comparison_table,
@@ -188,3 +190,50 @@ def test_an_archived_run_is_what_its_manifest_and_its_gates_say() -> None:
     assert (found.commit, found.dirty, found.note, found.settings, found.metrics) == ("abc", False, "", {}, {})
     assert (found.status, found.verdicts["data"]) == ("failed", False)
     assert row_of_manifest(clean, {"a": 1}, {gate: {"ok": True} for gate in GATES}, "r").status == "complete"
+
+
+@pytest.mark.parametrize(("gate", "token", "findings", "summary", "verdict"), [
+    ("data", None, None, None, None), ("data", {}, None, None, None), ("data", [], {}, {}, None),
+    ("data", {"ok": True}, None, None, True), ("data", {"ok": False}, None, None, False), ("data", {"ok": 1}, {}, {},
+        False),
+    ("model", {"ok": True}, None, None, True), ("model", {"ok": True}, {}, {"n_cases": 3}, None),
+    ("model", {"ok": True}, {"details": {"metrics": {"details": {"n_cases": 3}}}}, None, None),
+    ("model", {"ok": False}, {"details": {"metrics": {"details": {"n_cases": 3}}}}, {"n_cases": 3}, False),
+    ("model", {"ok": True}, {"details": {"metrics": {"details": {"limits": [{"metric": "a", "found": 1}]}}}}, None,
+        None),
+    ("model", {"ok": True}, {"details": {"metrics": {"digest": "not judged", "details": {"n_cases": 9}}}},
+        {"n_cases": 3}, True),
+])  # fmt: skip
+def test_a_gates_last_word_counts_where_it_is_about_these_numbers(
+    gate: str, token: Any, findings: Any, summary: Any, verdict: bool | None
+) -> None:
+    files: Any = SimpleNamespace(verdicts={gate: SimpleNamespace(token="token", findings="findings")})
+    assert rows_module._verdict({"token": token, "findings": findings}.get, files, gate, summary) is verdict
+
+
+def test_what_is_no_mapping_is_nothing_and_a_table_names_its_first_checkpoint() -> None:
+    assert [rows_module._json(content) for content in (None, b"", b"{", b"[1]", b'{"a": 1}')] == [None] * 4 + [{"a": 1}]
+    for content, found in (
+        (None, ""),
+        (b"case_id,checkpoint_sha256\n", ""),
+        (b"case_id,checkpoint_sha256\na,1\nb,2\n", "1"),
+    ):
+        assert rows_module._checkpoint(content) == found
+
+
+@pytest.mark.parametrize(("params", "names"), [
+    ({}, []), ({"models": None}, []), ({"models": {"a": 1}}, []), ({"models": "ab"}, []), ({"models": ["a", 2]}, ["a",
+        "2"]),
+])  # fmt: skip
+def test_models_are_those_that_the_settings_list(params: dict[str, Any], names: list[str]) -> None:
+    snapshot: Any = SimpleNamespace(params={"cohort": "toy", **params})
+    assert [(at.name, at.layout.cohort) for at in rows_module._models(snapshot)] == [(name, "toy") for name in names]
+
+
+def test_a_run_is_named_by_its_weights_and_numbers_and_by_its_settings_without_any() -> None:
+    files: Any = SimpleNamespace(cohort="toy", model="m")
+    names = [rows_module._id(files, settings, summary, checkpoint) for settings, summary, checkpoint in (
+        ({"a": 1}, {"x": 1}, "c"), ({"a": 2}, {"x": 1}, "c"), ({"a": 1}, {"x": 2}, "c"), ({"a": 1}, {"x": 1}, "d"),
+        ({"a": 1}, None, "c"), ({"a": 1}, None, "d"), ({"a": 2}, None, "c"))]  # fmt: skip
+    assert {len(name) for name in names} == {10}
+    assert [names.index(name) for name in names] == [0, 0, 2, 3, 4, 4, 6]
