@@ -11,6 +11,7 @@ import pytest
 from fixtures.known import assert_known, shown
 
 from doseledger.core.errors import BadInput
+from doseledger.ledger.provenance.snapshot import Snapshot
 from doseledger.ledger.runs.files import GATES
 from doseledger.ledger.runs.listing import rows as rows_module
 from doseledger.ledger.runs.listing.rows import RunRow, merge_rows, row_of_manifest, status_of
@@ -237,3 +238,36 @@ def test_a_run_is_named_by_its_weights_and_numbers_and_by_its_settings_without_a
         ({"a": 1}, None, "c"), ({"a": 1}, None, "d"), ({"a": 2}, None, "c"))]  # fmt: skip
     assert {len(name) for name in names} == {10}
     assert [names.index(name) for name in names] == [0, 0, 2, 3, 4, 4, 6]
+
+
+RUN_JSON = "models/toy/m/run.json"
+SUMMARY = "reports/metrics/toy/m/details.json"
+
+
+@pytest.mark.parametrize(("files", "lock", "values"), [
+    ({}, {}, None), ({}, {"stages": {"train@toy-other": {}}}, None), ({}, {"stages": None}, None), ({SUMMARY: b"{"},
+        {}, None),
+    ({}, {"stages": {"train@toy-m": {}}}, {}), ({RUN_JSON: b'{"a": 1}'}, {}, {}),
+    ({RUN_JSON: b'{"provenance": {"git": {"commit": "abc", "dirty": false}}}'}, {}, {"commit": "abc", "dirty": False}),
+    ({RUN_JSON: b'{"provenance": {"git": {"commit": null, "dirty": 1}}}'}, {}, {"dirty": True}),
+    ({RUN_JSON: b'{"provenance": null}'}, {}, {}), ({SUMMARY: b'{"n_cases": 3}'}, {}, {"metrics": {"n_cases": 3}}),
+    ({RUN_JSON: b'{"a": 1}', "models/toy/m/config_resolved.yaml": b"lr: 0.5\n",
+        "reports/settings/toy/m/predict.json": b'{"overlap": 0.5}'}, {},
+     {"settings": {"lr": 0.5, "predict.overlap": 0.5}}),
+    ({SUMMARY: b'{"n_cases": 3}'}, {"stages": {"evaluate@toy-m": {"outs": [{"path": SUMMARY, "md5": "0" * 32}]}}},
+     {"metrics": {"n_cases": 3}, "note": f"changed since the stage that made it: {SUMMARY}"}),
+])  # fmt: skip
+def test_a_run_is_what_there_is_of_it_and_nothing_where_there_is_nothing(
+    files: dict[str, bytes], lock: dict[str, Any], values: dict[str, Any] | None
+) -> None:
+    snapshot = Snapshot({}, {"cohort": "toy", "models": ["m"]}, lock, files.get)
+    rows = rows_module.rows_of_snapshot(snapshot)
+    if values is None:
+        assert rows == []
+        return
+    ((row),) = rows
+    verdicts = dict.fromkeys(("data", "preflight", "model"))
+    assert replace(row, id="") == RunRow("", "", "toy", "m", "incomplete", verdicts=verdicts, **values)
+    asked = rows_module.paths_of_rows(snapshot)
+    assert asked[:3] == [SUMMARY, "reports/metrics/toy/m/cases.csv", "reports/settings/toy/m/predict.json"]
+    assert len(asked) == 9
