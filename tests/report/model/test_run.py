@@ -327,16 +327,19 @@ def test_a_run_on_a_dirty_tree_is_red_on_every_page(build_run: Build, tmp_path: 
 
 def test_the_line_of_models_that_a_training_began_with_is_told(build_run: Build, tmp_path: Path) -> None:
     run = build_run(tmp_path)
-    assert "none: drawn from the seed" in page_of(run.at, run.evaluate)
+    text = page_of(run.at, run.evaluate)
+    assert text.count("no other model</td>") == 2
     record = read_json(run.at.run / "run.json")
     line = {"cohort": "phantom", "epoch": 12, "trained_on": 17, "selected_on": 4}
     record["ancestors"] = [
         {"name": "dose_fine", "sha256": "a" * 64, **line},
         {"name": "dose_unet@v0.1.0", "sha256": "b" * 64, **line},
     ]
+    record["base"] = {"model": "dose_trees", "sha256": "c" * 64}
     write_json(run.at.run / "run.json", record)
     text = page_of(run.at, run.evaluate)
     assert "dose_fine (SHA256 aaaaaaaaaaaa…), begun with dose_unet@v0.1.0 (SHA256 bbbbbbbbbbbb…)" in text
+    assert "It stands on the dose of dose_trees (SHA256 cccccccccccc…): what is wrong there is wrong here too." in text
     facts = load_facts(run.at)
     (limits,) = (
         part.lines

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from doseledger.core.text.sheet import plural
 from doseledger.gates.model.standing import Standing
-from doseledger.ledger.runs.facts import RunFacts, fold_rows
+from doseledger.ledger.runs.facts import RunFacts, fold_rows, stands_on
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,8 @@ def _limitations(facts: RunFacts, standing: Standing, *, synthetic: bool) -> tup
     lines.append(
         f"Trained on {plural(counts['train'], 'case')}, selected on {counts['val']}, tested on {counts['test']}."
     )
+    if models := stands_on(facts.run):
+        lines.append(f"It stands on the dose of {models}: what is wrong there is wrong here too.")
     for ancestor in facts.run.get("ancestors", []):
         lines.append(
             f"Its weights began as those of {ancestor['name']} (cohort {ancestor['cohort']}, epoch "
