@@ -77,7 +77,7 @@ SEGMENTATION_FAILURES = (
 FAILURE_MODES = (
     "A structure drawn otherwise than in training (another margin, a bowel bag in place of loops) moves the dose with "
     "it: compare volumes with those of the cohort.",
-    "A contour that is missing is told to the network as an absent organ; if it was merely forgotten, the dose goes "
+    "A contour that is missing is told to the model as an absent organ; if it was merely forgotten, the dose goes "
     "through the organ.",
     "Implants, contrast and a couch that the training images lack: look at the CT slices before the dose.",
     "Steep gradients at the targets' edge are smoothed: near-minimum and near-maximum doses (D98%, D2%) are off to "
