@@ -151,7 +151,9 @@ def training_table(facts: RunFacts) -> Table:
     """Return how long and on what the model trained, and its scores at the best epoch."""
     history, best = facts.history, best_epoch(facts.history)
     rows: list[tuple[Any, ...]] = [("epochs", len(history))]
-    if "steps" in history:
+    if facts.run.get("parts"):
+        rows = [("trained", "nothing: a mean of models is scored")]
+    elif "steps" in history:
         rows.append(("optimiser steps", int(history["steps"].iloc[-1])))
     if "seconds" in history:
         rows.append(("seconds", f"{float(history['seconds'].sum()):.0f}"))
