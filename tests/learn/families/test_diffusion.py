@@ -13,9 +13,11 @@ import pandas as pd
 import pytest
 import torch
 
+from doseledger.core.case import Case
 from doseledger.core.code import reached_code
 from doseledger.core.errors import BadCase, BadInput, NotReady
-from doseledger.learn.data.inputs import InputSpec, open_case
+from doseledger.evaluate.calibration import DrawnSets, calibrate_cohort
+from doseledger.learn.data.inputs import InputSpec, open_case, read_dose, read_told, whole_box
 from doseledger.learn.families.diffusion import DiffusionTask, make_family
 from doseledger.learn.families.dose import DOSE
 from doseledger.learn.kinds import load_recipe
@@ -32,6 +34,7 @@ from doseledger.learn.recipes.diffusion import DiffusionRecipe, TrainedDiffusion
 from doseledger.learn.run import TrainingRun
 from doseledger.learn.training.checkpoint import load_checkpoint, read_seen
 from doseledger.learn.training.probe import probe_steps
+from doseledger.learn.training.told import load_boosted
 from doseledger.learn.training.train import Places, train
 
 MakeRun = Callable[..., TrainingRun]
@@ -121,6 +124,54 @@ def test_a_diffusion_killed_between_batches_ends_as_an_unbroken_one_to_the_bit(
     for name in ("best", "last"):
         here, there = (folder.out / "checkpoints" / f"{name}.ckpt" for folder in (places, unbroken))
         assert here.read_bytes() == there.read_bytes()
+
+
+def test_a_diffusion_on_trees_learns_what_they_leave_over_of_cases_that_they_have_not_seen(
+    diffusion_block: dict[str, Any], trees: Path, places: Places, tmp_path: Path
+) -> None:
+    boosted, run = load_boosted(trees), make_diffusion(diffusion_block, trees)
+    quietly(run, places)
+    path = places.out / "checkpoints" / "last.ckpt"
+    found = load_checkpoint(path, TrainedDiffusion)
+    assert run.family.parts["base"] == {"model": "dose_trees", "sha256": boosted.sha256}
+    assert found.extras["base"] is None
+    assert found.extras["boosted"]["sha256"] == boosted.sha256
+    # The width of x0 is that of the residual by hand, of trees that have not seen the case.
+    left = []
+    for case in map(open_case, _files(places, "train")):
+        valid, box = Case.load(case.file.path).valid_dose, whole_box(case, (1, 1, 1))
+        left.append(((read_dose(case, box) - read_told(boosted.told(case), box)) / 70.0)[valid])
+    assert found.extras["scale"]["width"] == pytest.approx(float(np.sqrt(np.mean(np.concatenate(left) ** 2))), rel=1e-4)
+    # One file predicts, and its drawn doses are calibrated.
+    trees.unlink()
+    for part in ("val", "test"):
+        files = SplitPart(places.cases, places.splits, part, 0, 0)
+        predict_part(open_predictor(path, run.recipe.predict), files, tmp_path / part, tell=lambda line: None)
+    sets = DrawnSets(places.cases, places.splits, tmp_path / "val", tmp_path / "test", 0, 0)
+    summary = calibrate_cohort(sets, tell=lambda line: None)["summary"]
+    assert 0.0 < summary["coverage_80_voxels_percent"] < 100.0
+
+
+def test_a_diffusion_with_nothing_to_say_draws_what_its_trees_tell(
+    diffusion_block: dict[str, Any], trees: Path, places: Places
+) -> None:
+    run = make_diffusion(diffusion_block, trees)
+    quietly(run, places)
+    model = load_diffusion_model(places.out / "checkpoints" / "last.ckpt")
+    narrow = replace(model, scale=replace(model.scale, width=1e-6))
+    (case,) = (open_case(file) for file in _files(places, "test"))
+    drawn = draw_case(narrow, case, run.recipe.predict)
+    told_gy = load_boosted(trees).tell(case)
+    np.testing.assert_allclose(drawn.samples_gy, np.broadcast_to(told_gy, drawn.samples_gy.shape), atol=2e-3)
+
+
+def test_trees_of_other_cases_carry_no_diffusion(diffusion_block: dict[str, Any], trees: Path, places: Places) -> None:
+    table = pd.read_csv(places.splits)
+    table.loc[table["case_id"] == "case_0003", "split"] = "val"
+    table.loc[table["case_id"] == "case_0004", "split"] = "train"
+    table.to_csv(places.splits, index=False)
+    with pytest.raises(BadInput, match="base dose_trees was trained on other cases: without case_0004, with 1 besides"):
+        quietly(make_diffusion(diffusion_block, trees), places)
 
 
 def test_a_base_of_other_cases_patches_or_inputs_is_refused(

@@ -63,7 +63,7 @@ class DiffusionTask(AveragedTask):
         super().__init__(build_noise_network(recipe, spec), recipe.diffusion.ema_decay)
         self.recipe, self.spec, self.lr, self.seed, self.scale = recipe, spec, lr, seed, scale
         # Out of the modules' sight: the base is kept in the checkpoint once, and never in train mode.
-        self.kept_base, self.base = base.kept if base else None, [base.network] if base else []
+        self.kept_base, self.base = base.kept if base else None, [base.on(spec)] if base else []
         # The trees below the base: what they tell is among the channels.
         self.boosted = base.boosted if base else None
 
@@ -190,7 +190,7 @@ def measure_scale(recipe: TrainedDiffusion, spec: InputSpec, cases: list[OpenCas
         dose = batch["dose"] * batch["valid_dose"]
         most = max(most, float(dose.max()))
         with torch.no_grad():
-            residual = dose - base_of_case(base.network if base else None, batch, settings)
+            residual = dose - base_of_case(base.on(spec) if base else None, batch, settings)
         squares += float(residual[batch["valid_dose"]].double().square().sum())
         voxels += int(batch["valid_dose"].sum())
     most *= DOSE_MARGIN

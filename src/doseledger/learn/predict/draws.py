@@ -18,7 +18,7 @@ from doseledger.core.grid import Triple
 from doseledger.core.schema import load_block
 from doseledger.learn.data.inputs import OpenCase, Window, check_fits, defined_voxels, read_box
 from doseledger.learn.data.patches import as_tensors, read_inputs, seen_box
-from doseledger.learn.networks.boosted import BoostedDose, boosted_of
+from doseledger.learn.networks.boosted import BoostedDose, ToldDose, boosted_of
 from doseledger.learn.networks.denoiser import (
     DoseScale,
     DrawSettings,
@@ -86,23 +86,20 @@ def load_diffusion_model(path: Path) -> DiffusionModel:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = build_noise_network(recipe, spec)
     fill(network, checkpoint.weights, path)
-    base, kept = None, checkpoint.extras["base"]
-    if kept is not None:
-        base_recipe = load_block(TrainedRecipe, kept["recipe"], f"{path}: base")
-        base = dose_network(base_recipe, spec)
-        fill(base, kept["weights"], f"{path}: base")
-        base = base.to(device).eval()
-    scale = DoseScale(**checkpoint.extras["scale"])
-    return DiffusionModel(
-        checkpoint,
-        recipe,
-        sha256_of_file(path),
-        network.to(device).eval(),
-        base,
-        scale,
-        device,
-        boosted_of(checkpoint.extras, path),
-    )
+    scale, sha256 = DoseScale(**checkpoint.extras["scale"]), sha256_of_file(path)
+    base, boosted = _base_of(checkpoint, path), boosted_of(checkpoint.extras, path)
+    base = base.to(device).eval() if base is not None else None
+    return DiffusionModel(checkpoint, recipe, sha256, network.to(device).eval(), base, scale, device, boosted)
+
+
+def _base_of(checkpoint: Checkpoint, path: Path) -> nn.Module | None:
+    """The network whose residual was learned, or what trees have told; None of a diffusion of the dose itself."""
+    kept, spec = checkpoint.extras["base"], checkpoint.spec
+    if kept is None:
+        return ToldDose(spec) if spec.told else None
+    network = dose_network(load_block(TrainedRecipe, kept["recipe"], f"{path}: base"), spec)
+    fill(network, kept["weights"], f"{path}: base")
+    return network
 
 
 def open_predictor(path: Path, settings: DiffusionPredict) -> Predictor:
