@@ -16,6 +16,7 @@ from doseledger.core.errors import BadInput
 from doseledger.core.files import sha256_of_file
 from doseledger.core.grid import Triple
 from doseledger.core.schema import load_block
+from doseledger.core.types import Singles
 from doseledger.learn.data.inputs import OpenCase, Window, check_fits, defined_voxels, read_box
 from doseledger.learn.data.patches import as_tensors, read_inputs, seen_box
 from doseledger.learn.networks.boosted import BoostedDose, ToldDose, boosted_of
@@ -154,15 +155,25 @@ def draw_case(model: DiffusionModel, case: OpenCase, recipe: DiffusionPredict) -
         base = base_of_case(model.base, batch, settings)
         for first in range(0, recipe.samples, recipe.windows_at_once):
             numbers = range(first, min(first + recipe.windows_at_once, recipe.samples))
-            noise = noise_fields(recipe.seed, case.case_id, numbers, box[1]).to(model.device)
+            coarse = model.recipe.diffusion.coarse_noise
+            noise = noise_fields(recipe.seed, case.case_id, numbers, box[1], coarse).to(model.device)
             for sign, doses in drawn.items():
                 dose = draw_doses(model.network, model.scale, batch, base, sign * noise, settings)
                 doses.append(dose[:, 0].float().cpu())
     scale_gy = model.recipe.inputs.dose_scale_gy
     n_samples, draws = recipe.samples, torch.cat([dose for doses in drawn.values() for dose in doses])
     draws_gy = dose_on_case(case, draws.numpy(), box, scale_gy)
+    if recipe.centre == "base":
+        base_gy = dose_on_case(case, base[0, 0].float().cpu().numpy(), box, scale_gy)
+        return Drawn(base_gy, moved_onto(base_gy, draws_gy)[:n_samples])
     centre_gy = central_dose(draws_gy, defined_voxels(case), case.spacing_mm, recipe.centre)
     return Drawn(centre_gy, draws_gy[:n_samples])
+
+
+def moved_onto(base_gy: Singles, draws_gy: Singles) -> Singles:
+    """Return drawn doses (draw, z, y, x), moved voxel by voxel so that their mean is the base's; never negative."""
+    moved: Singles = np.maximum(draws_gy + (base_gy - draws_gy.mean(axis=0, dtype=np.float64)), 0.0).astype(np.float32)
+    return moved
 
 
 def central_dose(

@@ -270,6 +270,10 @@ class ModelRecipe(TrainedPart, ABC):
         """Return the same with the quickest way to predict: for answers to many altered inputs."""
         return self
 
+    def bare(self) -> Self:
+        """Return the same without what it adds to: a trial of a few steps shows what it learns by itself."""
+        return self
+
     @abstractmethod
     def trained_part(self) -> TrainedPart:
         """Return what decides the model: all but how cases are brought and predicted."""
@@ -390,6 +394,10 @@ class Recipe(TrainedRecipe, CommonRecipe):
         """Return the same without projection, and averaged over no more than both sides."""
         quicker = {"project": False, "mirror_average": bool(self.predict.mirror_average)}
         return self.model_copy(update={"predict": self.predict.model_copy(update=quicker)})
+
+    def bare(self) -> Self:
+        """Return the same without its prior."""
+        return self.model_copy(update={"prior": "none"})
 
     def trained_part(self) -> TrainedRecipe:
         """Return what decides the weights: all but how patches are brought and how cases are predicted."""
