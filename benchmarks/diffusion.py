@@ -2,13 +2,13 @@
 
     python benchmarks/openkbp_cases.py DATA LOW --maps
     python benchmarks/diffusion.py LOW --base trees
-    python benchmarks/diffusion.py LOW --base mean_dose --base-epochs 36 --epochs 24
+    python benchmarks/diffusion.py LOW --base mean_dose --epochs 24
 
 On `trees` it is `dose_diffusion_beams` on `dose_trees_beams`, whose residual of a training patient is that of trees
 which have not seen it (LOW/second, of benchmarks/trees.py, is taken where it is there); on `mean_dose` a diffusion in
 windows on a U-Net that stands on the mean dose. A training is skipped where its checkpoint lies in LOW already, so the
 parts can be run one at a time (`--only`), and several at once; predictions are made anew. `val` are the patients of LOW
-that the intervals are stretched by, `test` the validation patients of the challenge, on which they are judged.
+that intervals are stretched by, `test` the validation patients of the challenge, on which they are judged.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import resource
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,15 +51,6 @@ DIFFUSION = {
 }
 
 
-@dataclass(frozen=True)
-class Model:
-    """A model of the benchmark: the folder it lies in, what it is, its base learning rate."""
-
-    name: str
-    recipe: ModelRecipe
-    lr: float = LR
-
-
 def fit_of(n_epochs: int, validate_every: int) -> dict[str, Any]:
     """Return how long is trained, in 16-bit arithmetic; 0 epochs: as shipped."""
     if not n_epochs:
@@ -68,30 +58,29 @@ def fit_of(n_epochs: int, validate_every: int) -> dict[str, Any]:
     return {"max_epochs": n_epochs, "validate_every": validate_every, "precision": "bf16-mixed"}
 
 
-def models_of(base: str, base_epochs: int, epochs: int) -> tuple[Model, Model]:
-    """Return what is stood on, and the diffusion on it."""
+def models_of(base: str, base_epochs: int, epochs: int) -> dict[str, ModelRecipe]:
+    """Return what is stood on, and the diffusion on it, by the folder that each lies in."""
     fit = {"fit": fit_of(epochs, epochs)}
     if base == "trees":
         trees = shipped_recipe("dose_trees_beams", {"predict": {"project": False}})
-        return Model("second", trees, 1.0), Model("trees_diffusion", shipped_recipe("dose_diffusion_beams", fit))
+        return {"second": trees, "trees_diffusion": shipped_recipe("dose_diffusion_beams", fit)}
     unet = shipped_recipe("dose_unet", {**UNET, "fit": fit_of(base_epochs, 4)})
-    return Model("low_unet", unet), Model("low_diffusion", shipped_recipe("dose_diffusion", {**DIFFUSION, **fit}))
+    return {"low_unet": unet, "low_diffusion": shipped_recipe("dose_diffusion", {**DIFFUSION, **fit})}
 
 
-def physics_of(low: Path, model: Model) -> Path | None:
-    """Return the folder of the maps that a model sees, if it does."""
-    return low / "physics" if model.recipe.physics else None
-
-
-def train_once(low: Path, model: Model, base: Path | None = None) -> Path:
+def train_once(low: Path, name: str, recipe: ModelRecipe, base: Path | None = None) -> Path:
     """Train a model, from its base where it has one, unless it is there; return its checkpoint."""
-    out = low / model.name
+    out = low / name
     if not (out / "checkpoints" / "best.ckpt").is_file():
-        family = make_family(model.recipe, base)
-        run = TrainingRun(model.name, model.recipe, model.lr, SEED, 0, 0, {"ok": True}, {}, family)
-        places = Places(low / "cases", low / "splits.csv", out, low / "resume" / model.name, physics_of(low, model))
+        run = TrainingRun(name, recipe, LR, SEED, 0, 0, {"ok": True}, {}, make_family(recipe, base))
+        places = Places(low / "cases", low / "splits.csv", out, low / "resume" / name, low / "physics")
         train(run, places, fresh=False, tell=print)
     return out / "checkpoints" / "best.ckpt"
+
+
+def part_of(low: Path, which: str) -> SplitPart:
+    """Return the patients of one part of the splits."""
+    return SplitPart(low / "cases", low / "splits.csv", which, 0, 0, low / "physics")
 
 
 def score(low: Path, name: str) -> dict[str, np.ndarray]:
@@ -149,23 +138,24 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     low, only = args.low, args.only
-    base, drawn = models_of(args.base, args.base_epochs, args.epochs)
-    checkpoints = [train_once(low, base)]
-    if only == "base":
-        return
-    checkpoints.append(train_once(low, drawn, checkpoints[0]))
-    print_cost("trained")
+    models = models_of(args.base, args.base_epochs, args.epochs)
+    checkpoint, checkpoints = None, dict[str, Path]()
+    for name, recipe in models.items():
+        checkpoints[name] = checkpoint = train_once(low, name, recipe, checkpoint)
+        print_cost(f"{name} trained")
+        if only == "base":
+            return
     for part in ("val", "test"):
         if only not in (None, part):
             continue
-        for model, checkpoint in zip((base, drawn), checkpoints, strict=True):
-            files = SplitPart(low / "cases", low / "splits.csv", part, 0, 0, physics_of(low, model))
-            out = low / "predictions" / f"{model.name}_{part}"
-            predict_part(open_predictor(checkpoint, model.recipe), files, out, tell=print)
+        for name, recipe in models.items():
+            out = low / "predictions" / f"{name}_{part}"
+            predict_part(open_predictor(checkpoints[name], recipe), part_of(low, part), out, tell=print)
         print_cost(f"{part} predicted")
     if only in (None, "score"):
-        print_scores(low, (base.name, drawn.name))
-        print_calibration(low, drawn.name)
+        base, drawn = models
+        print_scores(low, (base, drawn))
+        print_calibration(low, drawn)
 
 
 def print_cost(what: str) -> None:
