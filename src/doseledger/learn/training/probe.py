@@ -82,8 +82,9 @@ def probe_steps(
         chosen_on = case_files(cases, table, "val", fold=run.fold, repeat=run.repeat)
         spec = with_targets_of(spec, [*files, *chosen_on])
     with explained_memory_errors(recipe):
-        # Refused here where parent or base don't fit. What a parent has learned has little to gain in a few steps.
-        make_task(run, spec, {"train": opened})
+        if run.parent is not None or run.family.parts:
+            # Refused here where parent or base don't fit. What a parent has learned has little to gain in a few steps.
+            make_task(run, spec, {"train": opened})
         run = replace(run, parent=None, recipe=run.recipe.bare())
         task = make_task(run, spec, {"train": opened})
         batch = next(iter(patch_loader(reader.patches(opened, spec, recipe, run.seed), recipe)))
