@@ -50,14 +50,9 @@ def plain(value: Any, root: Path) -> str:
     if isinstance(value, (Layout, ModelLayout)):
         return f"{type(value).__name__} {getattr(value, 'name', value.cohort if isinstance(value, Layout) else '')}"
     if isinstance(value, BaseModel):
+        # Long settings go by their kind alone: what they hold is no business of a command's.
         values = value.model_dump_json()
-        told = (
-            value.name
-            if hasattr(value, "name")
-            else values
-            if len(values) < MOST
-            else ", ".join(type(value).model_fields)
-        )
+        told = value.name if hasattr(value, "name") else values if len(values) < MOST else "…"
         return f"{type(value).__name__}({told})"
     if isinstance(value, Verdict):
         return f"verdict of {value.gate}"

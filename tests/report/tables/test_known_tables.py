@@ -18,7 +18,7 @@ from doseledger.core.text.sheet import Table
 from doseledger.dosimetry.gamma.criteria import GammaCriteria
 from doseledger.ledger.provenance.stamp import GitState
 from doseledger.report import gamma, prediction, survey
-from doseledger.report.model import contours, delivery, segmentation
+from doseledger.report.model import contours, delivery, frame, segmentation, spread
 from doseledger.report.tables import comparison_tables, data_tables, overlap_tables, results, sections
 
 KNOWN = Path(__file__).parents[1] / "known"
@@ -444,3 +444,25 @@ def test_the_outline_of_a_proposed_roi_is_dashed(dashed: bool) -> None:
         return
     # A dash and a gap of 12 pixels each, cut at the points of the outline.
     assert drawn == [([points[k], points[k + 1]], {"fill": "#123456", "width": 3}) for k in (0, 1, 2, 5, 6)]
+
+
+def test_what_a_model_stands_on_and_how_far_its_doses_were_projected(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    apart = {"a": 0.5, "b": None, "c": 1.25}
+    monkeypatch.setattr(delivery, "read_undeliverable", lambda path: apart[path.stem])
+    told = delivery.describe_projection(tmp_path, ["a", "b", "c"])
+    assert told == (
+        "Each dose is the nearest that the protocol's beams can give (predict.project). On average it lies 0.88 Gy "
+        "from what the model told, in c 1.25 Gy. It is no plan yet."
+    )
+    assert delivery.describe_projection(tmp_path, ["b"]) == ""
+    one: Any = SimpleNamespace(history=pd.DataFrame({"epoch": [1], "train_loss": [2.0]}))
+    assert frame.training_pictures(one, tmp_path, 40) == {}
+    summary = {
+        "coverage_80_voxels_percent": 1.0,
+        "coverage_50_structures_percent": 1.0,
+        "factor_80_voxels": 1.5,
+        "n": 1,
+    }
+    assert spread._factors(summary, "voxels") == "–, 1.50"
