@@ -700,3 +700,36 @@ class _Nothing:
 
     def __exit__(self, *_: object) -> None:
         """Do nothing."""
+
+
+def test_comparing_goals_and_interrupted_trainings(program: Program) -> None:
+    for name in ("t", "u"):
+        write_text(program.root / name / "cases.csv", "case_id\n")
+    program.stand_in(
+        evaluate__compare__compare_models={"a": 1}, evaluate__compare__describe_comparison=["compared"],
+        evaluate__pooling__pool_runs={"k": 1}, evaluate__pooling__describe_pool=["pooled"],
+        ledger__runs__recorded_run__recorded_run=lambda root, paths, name, folder: name,
+        evaluate__files__goals__lint_goal_file=lambda path, protocol: ["odd", "bad"] if path.stem == "b" else [],
+        evaluate__files__goals__convert_goal_file=SimpleNamespace(called="goals", model_dump=lambda mode: {"as": mode}),
+        evaluate__files__goals__goals_as_yaml="yaml\n", learn__training__resume__list_states=[Path("state")],
+        learn__watch__heartbeat__describe_state={"model": "m", "fingerprint": "f", "epoch": 3, "step": 4},
+        learn__training__resume__clear_states=2, learn__watch__watchdog__watch=3,
+    )  # fmt: skip
+    for words in (
+        "compare t u", "compare t u --markdown m.md --seed 3 --json", "pool t u --predictions p --predictions q",
+        "pool t u --predictions p", "pool t nobody --predictions p", "pool one two",
+        "pool one two --model dose_trees --markdown n.md --seed 2 --json", "goals lint a.yaml",
+        "goals lint a.yaml b.yaml --protocol p.yaml", "goals lint b.yaml --json",
+        "goals convert a b --fractions 20 --alpha-beta Rectum=3 --keep PTV70 --from-fractions 28",
+        "goals convert a b --fractions 20 --alpha-beta Rectum=3 --json", "resume list", "resume list dose_unet --json",
+        "resume clear dose_unet", "watchdog -- train dose_unet", "watchdog -- predict dose_unet",
+    ):  # fmt: skip
+        program.run(words)
+    program.stand_in(learn__training__resume__list_states=[])
+    program.run("resume list")
+    for name, value in (("WORLD_SIZE", "1"), ("SLURM_NTASKS", "2"), ("SLURM_NTASKS", "1")):
+        program.patch.setenv(name, value)
+        program.run("watchdog -- train dose_unet")
+        program.patch.delenv(name)
+    program.lines += [(program.root / name).read_text() for name in ("m.md", "n.md")]
+    program.check("compared")
