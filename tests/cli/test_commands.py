@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ import typer
 from fixtures.known import assert_known
 
 from doseledger.cli import app as program
+from doseledger.cli import watchdog
 from doseledger.cli.app import app
 from doseledger.core.errors import BadInput
 
@@ -163,3 +165,28 @@ def test_the_running_programs_own_clone_stays_as_it_is(monkeypatch: pytest.Monke
     monkeypatch.chdir(Path(program.__file__).parents[3])
     monkeypatch.setattr("os.execv", lambda *words: pytest.fail(f"became {words}"))
     program._run_the_folders_own_code()
+
+
+def test_a_training_under_watch_says_all_before_it_becomes_its_watchdog(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[Any] = []
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(f"sys.{name}", SimpleNamespace(flush=lambda name=name: done.append(name)))
+    monkeypatch.setattr("sys.argv", ["doseledger", "train", "m", "--fresh"])
+    monkeypatch.setattr("os.execv", lambda *words: done.append(words))
+    watchdog._become_watchdog()
+    words = ["-m", "doseledger.cli.app", "watchdog", "--", "train", "m", "--fresh"]
+    assert done == ["stdout", "stderr", (sys.executable, [sys.executable, *words])]
+
+
+@pytest.mark.parametrize(("name", "value", "is_further"), [
+    ("RANK", "0", False), ("RANK", "1", True), ("SLURM_PROCID", "2", True), ("NODE_RANK", "1", True), ("LOCAL_RANK",
+        "1", True),
+    ("OTHER", "1", False),
+])  # fmt: skip
+def test_a_rank_above_0_is_of_a_further_process(
+    name: str, value: str, is_further: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for known in watchdog.FURTHER:
+        monkeypatch.delenv(known, raising=False)
+    monkeypatch.setenv(name, value)
+    assert watchdog.is_further_process() is is_further

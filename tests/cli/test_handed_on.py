@@ -384,7 +384,7 @@ def test_cases(program: Program) -> None:
     )  # fmt: skip
     for words in (
         "phantom", "phantom --json --scale here", "raw pack r", "raw pack r --cohort prostate", "raw pack r --out z",
-        "raw pack r --out z --cohort prostate --json", "ingest", "ingest --shard 1/3", "ingest --json", "ingest r",
+        "raw pack r --out z --cohort openkbp --json", "ingest", "ingest --shard 1/3", "ingest --json", "ingest r",
         "ingest r c",
         "ingest r c --shard 2/3 --link frame-of-reference --scale local:3",
         "ingest r c --protocol validation/cohorts/prostate/protocol.yaml",
