@@ -171,6 +171,7 @@ def test_a_run_found_twice_is_one_that_knows_what_either_place_knows() -> None:
     ]
     (one,) = merge_rows([full, undated])
     assert (one.date, one.where, one.verdicts) == (full.date, ("main", "tag"), {"data": True, "model": False})
+    assert (one.commit, one.note, one.standing, one.dirty) == (full.commit, "told", "passed", False)
     (other,) = merge_rows([undated, replace(full, dirty=False, date="")])
     assert (other.date, other.dirty, other.status, other.commit) == ("", False, "failed", "a" * 40)
     assert merge_rows([replace(full, dirty=True), replace(bare, dirty=False)])[0].dirty is True
@@ -187,6 +188,8 @@ def test_an_archived_run_is_what_its_manifest_and_its_gates_say() -> None:
         metrics={"n_cases": 3}, note="checklist: no seed",
     )  # fmt: skip
     clean = {**manifest, "commit": "abc", "dirty": False, "check": {}, "settings": None}
+    unchecked = {key: value for key, value in manifest.items() if key != "check"}
+    assert row_of_manifest(unchecked, None, {}, "run_1").note == ""
     found = row_of_manifest(clean, None, {gate: {"ok": gate != "data"} for gate in GATES}, "run_2")
     assert (found.commit, found.dirty, found.note, found.settings, found.metrics) == ("abc", False, "", {}, {})
     assert (found.status, found.verdicts["data"]) == ("failed", False)
