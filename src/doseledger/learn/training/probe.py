@@ -39,6 +39,11 @@ class ProbeResult:
     n_weights: int
 
     @property
+    def n_steps(self) -> int:
+        """Steps that were taken: of a mean of models as many as it has parts."""
+        return len(self.losses) - 1
+
+    @property
     def first_loss(self) -> float:
         """Loss before the first step."""
         return self.losses[0]
