@@ -274,6 +274,10 @@ class ModelRecipe(TrainedPart, ABC):
         """Return the same with the quickest way to predict: for answers to many altered inputs."""
         return self
 
+    def bare(self) -> Self:
+        """Return the same without what it adds to: a trial of a few steps shows what it learns by itself."""
+        return self
+
     @abstractmethod
     def trained_part(self) -> TrainedPart:
         """Return what decides the model: all but how cases are brought and predicted."""
@@ -393,6 +397,10 @@ class Recipe(TrainedRecipe, CommonRecipe):
     def quick(self) -> Self:
         """Return the same with quick prediction."""
         return self.model_copy(update={"predict": self.predict.quick()})
+
+    def bare(self) -> Self:
+        """Return the same without its prior."""
+        return self.model_copy(update={"prior": "none"})
 
     def trained_part(self) -> TrainedRecipe:
         """Return what decides the weights: all but how patches are brought and how cases are predicted."""
