@@ -323,7 +323,8 @@ def test_errors_are_compared_everywhere_and_above_a_tenth_of_the_prescription() 
 
 def test_a_model_is_held_against_each_rival_that_all_cases_have() -> None:
     first = {"model_mae_gy": 1.0, "model_mae_above_10_percent_gy": 2.0, "prior_mae_gy": 4.0,
-             "prior_mae_above_10_percent_gy": 0.0, "template_mae_gy": 2.0, "template_mae_above_10_percent_gy": 8.0, "base_mae_gy": 3.0}  # fmt: skip
+             "prior_mae_above_10_percent_gy": 0.0, "template_mae_gy": 2.0,
+             "template_mae_above_10_percent_gy": 8.0, "base_mae_gy": 3.0}  # fmt: skip
     second = first | {"model_mae_gy": 3.0, "template_mae_above_10_percent_gy": math.nan}
     del second["base_mae_gy"]
     assert trivial.mae_ratios([first, second]) == {
