@@ -192,6 +192,7 @@ def test_answers_of_a_dose_are_shares_of_what_physics_says(case: Case) -> None:
     assert ablation.prescription_gain(case, np.zeros_like(before), np.full_like(before, 1e-3)) == pytest.approx(
         0.0, abs=1e-6
     )
+    assert math.isnan(ablation.swap_share(replace(case, masks=case.masks[[1, 0, 2, 3]]), before, before))
     # 7 of 14 Gy more in the lower target alone.
     rise = before + dose_of(LOW & ~HIGH, 7.0) - dose_of(HIGH, 50.0)
     assert ablation.swap_share(case, before, rise) == pytest.approx(0.5)

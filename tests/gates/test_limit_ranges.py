@@ -14,7 +14,8 @@ from doseledger.gates.model.machine import Machine, describe_machine, judge_mach
 SIGN = {"warning": 1.0, "error": 2.0, "source": "x"}
 IMAGE = {
     "least_skin_fit": 0.5, "least_organ_fit": 0.5, "least_skin_share": 1.0, "least_organ_share": 1.0,
-    "dose_share": SIGN, "least_dose_skin_share": 1.0, "slice_jump": SIGN, "most_slice_air_percent": 50.0, "most_dose_jump_gy": 5.0,
+    "dose_share": SIGN, "least_dose_skin_share": 1.0, "slice_jump": SIGN, "most_slice_air_percent": 50.0,
+    "most_dose_jump_gy": 5.0,
 }  # fmt: skip
 PREFLIGHT = {"max_loss_ratio": 0.5, "min_free_disk_gb": 2.0, "min_free_memory_gb": 1.0, "min_shared_memory_gb": 0.5}
 METRIC = {"metric": "m", "operator": "<=", "limit": 1.0, "severity": "error"}
