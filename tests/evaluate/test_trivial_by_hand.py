@@ -5,16 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from doseledger.core.case import Case
+from doseledger.core.case import Case, map_member
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.grid import Grid
 from doseledger.evaluate.shortcuts import ablation, trivial
-from doseledger.evaluate.shortcuts.labels import LabelTemplate, mean_dice, placed
+from doseledger.evaluate.shortcuts.labels import LabelTemplate, blank_dice, mean_dice, placed
+from doseledger.learn.data.inputs import OpenCase
+from doseledger.learn.predict.predictor import Predictor
 
 GRID = Grid((4, 6, 10), (3.0, 2.0, 5.0), (10.0, -5.0, 2.0))
 NAMES = ("PTV70", "PTV56", "Rectum", "Bladder")
@@ -379,3 +382,15 @@ def test_dice_is_the_mean_over_what_either_has(case: Case) -> None:
     masks[3] = False
     assert mean_dice(labels, replace(case, masks=masks), names) == pytest.approx(2 / 3)
     assert math.isnan(mean_dice(np.zeros_like(labels), replace(case, masks=np.zeros_like(masks)), names))
+
+
+def test_a_blank_image_is_the_bodys_median_everywhere(case: Case) -> None:
+    seen: list[np.ndarray] = []
+
+    def segment(one: OpenCase) -> dict[str, Any]:
+        seen.append(np.array(map_member(one.file.path, "ct_hu")))
+        return {"labels": np.where(RECTUM, 1, 0).astype(np.uint8), "structure_names": np.asarray(["Rectum"])}
+
+    checkpoint: Any = SimpleNamespace(model="seg", beams=None, trained_on={}, selected_on={})
+    assert blank_dice(Predictor(checkpoint, "d" * 64, {}, segment), case) == 1.0
+    assert np.unique(seen[0]).tolist() == [int(np.median(case.ct_hu[BODY]))]

@@ -69,12 +69,15 @@ FOUND: dict[str, Any] = {
     "dose": {"max_gy": 71.25, "warnings": ["odd"]},
     "structures": {
         "A": {
-            "statistics": {"mean": entry(20.0, "Gy"), "HI": entry(0.1, "1"), "D2cc": entry(math.nan, "Gy", "too small")},
+            "statistics": {
+                "mean": entry(20.0, "Gy"), "HI": entry(0.1, "1"), "D2cc": entry(math.nan, "Gy", "too small"),
+            },
         },
         "B": {"reason": "no contour"},
         "C": {
             "statistics": {"mean": entry(math.nan, "Gy", "cut"), "D2cc": entry(math.nan, "Gy", "cut")},
-            "covered_percent": 62.5, "covered_part": {"statistics": {"mean": entry(3.0, "Gy")}}, "warnings": ["open contour"],
+            "covered_percent": 62.5, "covered_part": {"statistics": {"mean": entry(3.0, "Gy")}},
+            "warnings": ["open contour"],
         },
         "D": {"area_cm2": 12.0, "statistics": {}},
     },

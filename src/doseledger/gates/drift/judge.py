@@ -115,7 +115,7 @@ def compare_features(reference: pd.DataFrame, new: pd.DataFrame, limits: DriftLi
         `feature`, medians as `reference` and `new`, `ks_p` and `ks_p_adjusted` (Holm), `psi` and the `psi_limit` that
         holds for so few cases. NaN where a side has fewer than five values.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in reference.columns:
         known, found = (table[name].dropna().to_numpy(dtype=np.float64) for table in (reference, new))
         value, n_bins = psi_of_values(known, found)
