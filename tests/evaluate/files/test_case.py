@@ -95,7 +95,8 @@ def test_a_small_case_is_described_whole_and_in_lines(make_case: MakeCase) -> No
         "case_id": "c",
         "grid": {
             "axes": "z, y, x; LPS (+x left, +y posterior, +z head)", "shape_zyx": [2, 2, 3],
-            "spacing_mm": [3.0, 2.0, 5.0], "origin_mm": [-10.0, 0.0, 4.0], "last_voxel_mm": [-7.0, 2.0, 14.0], "voxel_volume_cc": pytest.approx(0.03),
+            "spacing_mm": [3.0, 2.0, 5.0],
+            "origin_mm": [-10.0, 0.0, 4.0], "last_voxel_mm": [-7.0, 2.0, 14.0], "voxel_volume_cc": pytest.approx(0.03),
             "full_shape_zyx": [9, 8, 7], "crop_start_zyx": [1, 2, 3],
         },
         "image": {"modality": "CT", "min_hu": -4.0, "mean_hu": 1.0, "max_hu": 6.0},
