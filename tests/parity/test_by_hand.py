@@ -309,3 +309,11 @@ def test_stacks_are_summed_up_by_their_worst_and_their_mean() -> None:
     small = compare_stacks(stack[:2, :8, :8], other[:2, :8, :8], 2)
     assert math.isnan(small.ssim)
     assert math.isfinite(small.psnr_db)
+
+
+def test_a_value_that_is_not_finite_on_either_side_is_refused() -> None:
+    hole = np.zeros((12, 12))
+    hole[3, 4] = np.nan
+    for pair in ((hole, np.zeros((12, 12))), (np.zeros((12, 12)), hole)):
+        with pytest.raises(BadInput, match="NaN or infinite"):
+            compare_images(*pair, 1.0)
