@@ -174,3 +174,33 @@ def test_the_linter_wants_a_gating_goal_on_a_target_and_the_goals_own_protocol(p
         "the goals are of protocol other, they are used with prostate_sib",
         "no gating goal looks at a target: an empty plan would pass",
     ]
+
+
+@pytest.mark.parametrize(
+    ("statistic", "unit", "limit", "fault"),
+    [
+        ("D95%", "%", 95.0, "is relative to a prescription, and protocol"), ("V95%", "%", 95.0, "is relative to a"),
+        ("D95%", "Gy", 66.5, ""), ("V60Gy", "cc", 150.0, ""), ("V60Gy", "%", 150.0, "a volume of 150 % can't be"),
+        ("D95%", "%", 150.0, "is relative to a"),
+    ],
+)  # fmt: skip
+def test_a_protocol_without_a_prescription_has_no_goal_that_refers_to_one(
+    statistic: str, unit: str, limit: float, fault: str, repository: Any
+) -> None:
+    shipped = load_protocol(repository / "validation/cohorts/prostate/protocol.yaml")
+    bare = shipped.model_copy(update={"prescription_gy": {}})
+    found = [
+        s for s in lint_goals(goal_set(goal("Rectum", statistic, "<=", limit, unit)), bare) if "no gating" not in s
+    ]
+    assert [fault in sentence for sentence in found] == ([True] if fault else [])
+
+
+@pytest.mark.parametrize("margin_mm", [0.0, 2.9, 3.0, 3.1, 6.0])
+def test_a_margin_takes_what_lies_within_it_on_the_grid_of_the_case(margin_mm: float) -> None:
+    mask, other = np.ones((7, 1, 1), bool), np.zeros((7, 1, 1), bool)
+    other[3] = True
+    dose = np.arange(7.0).reshape(7, 1, 1)
+    one = goal("A", "V0Gy", "<=", 60.0, "cc", minus=["B"], minus_margin_mm=margin_mm)
+    (result,) = evaluate_goals(dose, {"A": mask, "B": other}, (3.0, 2.0, 1.0), {}, goal_set(one))
+    kept = [z for z in range(7) if abs(z - 3) * 3.0 > margin_mm]
+    assert result.value == pytest.approx(len(kept) * 0.006)

@@ -17,7 +17,7 @@ from doseledger.phantom.anatomy import Anatomy
 from doseledger.phantom.shapes import Point, Space, Waves, blend, capsule, ellipsoid, tube
 
 AIR_HU, GAS_HU, FAT_HU, MUSCLE_HU = -1000.0, -940.0, -98.0, 54.0
-CORTEX_HU, CORTEX_MM = 950.0, 2.5
+CORTEX_HU = 950.0
 # Point spread of a soft-tissue kernel, in mm.
 BLUR_MM = 1.1
 COUCH_SKIN_HU, COUCH_FOAM_HU = -250.0, -930.0

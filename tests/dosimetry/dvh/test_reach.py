@@ -9,7 +9,7 @@ import pytest
 
 from doseledger.core.errors import BadInput
 from doseledger.dosimetry.dvh.grammar import parse_statistic
-from doseledger.dosimetry.dvh.statistics import StructureDose
+from doseledger.dosimetry.dvh.statistics import StructureDose, reached_dose
 from doseledger.dosimetry.dvh.subvoxel import SampledDose
 
 WHOLE = (np.full(100, 70.0), 0.5)
@@ -50,3 +50,15 @@ def test_what_is_asked_wrongly_is_refused_whatever_the_reach() -> None:
         sampled(40.0).measure(parse_statistic("V95%"))
     with pytest.raises(BadInput, match="CI needs the dose outside the structure too"):
         sampled(40.0).measure(parse_statistic("CI"), 70.0)
+
+
+@pytest.mark.parametrize(
+    ("stop", "inside", "outside_cc"), [(5, [2.0, 3.0, 4.0], 0.0), (4, [2.0, 3.0], 0.5), (2, [], 1.5)]
+)
+def test_voxels_beyond_the_reach_are_told_as_volume_and_not_as_dose(
+    stop: int, inside: list[float], outside_cc: float
+) -> None:
+    dose, mask = np.arange(5.0)[::-1].reshape(1, 1, 5), np.array([[[False, False, True, True, True]]])
+    found = reached_dose(dose[..., ::-1], mask, 0.5, (slice(0, 1), slice(0, 1), slice(0, stop)))
+    assert (found.samples.dose_gy.tolist(), found.outside_cc) == (inside, outside_cc)
+    assert found.whole_cc == pytest.approx(1.5)

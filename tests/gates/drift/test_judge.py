@@ -27,7 +27,6 @@ from doseledger.gates.drift import judge
 from doseledger.gates.drift.case_inputs import SHARE, measure_inputs
 from doseledger.gates.drift.judge import compare_features, compare_images, judge_drift
 from doseledger.gates.drift.statistics import (
-    adjust,
     ks_p_value,
     learn_reference,
     measure_distances,
@@ -85,10 +84,6 @@ def test_few_cases_are_not_compared() -> None:
     assert np.isnan(psi_of_values(np.arange(7.0), np.arange(20.0))[0])
     assert np.isnan(ks_p_value(np.arange(4.0), np.arange(20.0)))
     assert ks_p_value(np.arange(8.0), np.arange(100.0, 108.0)) == pytest.approx(2 / 12870)
-
-
-def test_holms_p_values_of_a_worked_table() -> None:
-    assert adjust(np.array([0.04, np.nan, 0.01, 0.03])) == pytest.approx([0.06, np.nan, 0.03, 0.06], nan_ok=True)
 
 
 def test_the_distance_is_mahalanobis_where_there_are_many_cases() -> None:

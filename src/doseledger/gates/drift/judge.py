@@ -22,11 +22,11 @@ from doseledger.core.project.layout import Layout
 from doseledger.core.project.protocol import load_protocol
 from doseledger.core.tables import SPLITS, read_table, rows_of_fold
 from doseledger.core.types import Tell
+from doseledger.dosimetry.intervals import holm
 from doseledger.gates.drift.case_inputs import SHARE, tabulate_inputs
 from doseledger.gates.drift.statistics import (
     LEAST_REFERENCE,
     LEAST_VALUES,
-    adjust,
     ks_p_value,
     learn_reference,
     measure_distances,
@@ -115,7 +115,7 @@ def compare_features(reference: pd.DataFrame, new: pd.DataFrame, limits: DriftLi
         `feature`, medians as `reference` and `new`, `ks_p` and `ks_p_adjusted` (Holm), `psi` and the `psi_limit` that
         holds for so few cases. NaN where a side has fewer than five values.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in reference.columns:
         known, found = (table[name].dropna().to_numpy(dtype=np.float64) for table in (reference, new))
         value, n_bins = psi_of_values(known, found)
@@ -132,8 +132,8 @@ def compare_features(reference: pd.DataFrame, new: pd.DataFrame, limits: DriftLi
                 "psi_limit": max(limits.psi, by_chance),
             }
         )
-    adjusted = adjust(np.asarray([row["ks_p"] for row in rows], dtype=np.float64))
-    return [row | {"ks_p_adjusted": float(p)} for row, p in zip(rows, adjusted, strict=True)]
+    adjusted = holm([row["ks_p"] for row in rows])
+    return [row | {"ks_p_adjusted": p} for row, p in zip(rows, adjusted, strict=True)]
 
 
 def compare_images(

@@ -82,22 +82,6 @@ def psi_by_chance(n_reference: int, n_new: int, n_bins: int, alpha: float) -> fl
     return float(stats.chi2.isf(alpha, n_bins - 1)) * (1.0 / n_reference + 1.0 / n_new)
 
 
-def adjust(p_values: Floats) -> Floats:
-    """Return Holm's p values, which hold for all tests at once; NaN stays NaN and counts for no test.
-
-    Notes
-    -----
-    Holm, Scand J Stat 6:65 (1979): features of one patient go together, and it needs no independence.
-    """
-    adjusted = np.full(len(p_values), math.nan)
-    order = [int(i) for i in np.argsort(p_values) if not math.isnan(p_values[i])]
-    least = 0.0
-    for rank, index in enumerate(order):
-        least = max(least, min(1.0, float(p_values[index]) * (len(order) - rank)))
-        adjusted[index] = least
-    return adjusted
-
-
 @dataclass(frozen=True)
 class Reference:
     """What the training cohort looks like.
