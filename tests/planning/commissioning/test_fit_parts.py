@@ -1,4 +1,4 @@
-"""The parts of a fit by hand: what is compared, how it weighs, what electrons and fluence come out, how it is judged."""
+"""The parts of a fit by hand: what is compared, how it weighs, electrons and fluence, and the judgement."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def scene(machine: Machine) -> SimpleNamespace:
     own = BeamFrame(frame.source_xyz_mm, tilted.across_xyz, tilted.along_xyz, tilted.down_xyz, 1000.0)
     depth = np.cumsum(rng.uniform(0.0, 30.0, (7, 9, 6)), axis=1).astype(np.float32)
     centre = own.project(np.array([[7.0, -11.0, 23.0]]))[0]
-    fan = Fan(depth, own, centre + [-14.0, -11.0, -45.0], np.array([5.0, 4.0, 11.0]))
+    fan = Fan(depth, own, centre - np.array([14.0, 11.0, 45.0]), np.array([5.0, 4.0, 11.0]))
     spreads = [spread_for(machine, (-31.0, 22.0 + k), (-17.0, 28.0), 3.0, 12.0) for k in range(3)]
     points = rng.uniform([-45, -60, -30], [60, 40, 75], (N, 3)).astype(np.float32)
     views = np.stack([view_of(frame, fan, s, c) for s, c in zip(spreads, COLLIMATORS, strict=True)])
