@@ -131,7 +131,8 @@ DICE: Any = SimpleNamespace(
     **{**vars(LIMITS), "least_mae_gy": None, "least_dice_error": SimpleNamespace(warning=0.06, error=0.02)}
 )
 BY_HEART = (
-    "; the model learns its patients by heart. More patients, more variation of patches, weight decay or an earlier end "
+    "; the model learns its patients by heart. More patients, more variation of patches, weight decay or an "
+    "earlier end "
     "help"
 )
 ASTRAY = ": training goes astray; lower lr or optimiser.clip_norm"
@@ -148,7 +149,8 @@ def told(rows: list[dict[str, float]], limits: Any = LIMITS) -> list[tuple[Any, 
 def test_all_signs_of_a_dose_are_told_with_their_numbers() -> None:
     rows = [dose_row(1, 2.0, 0.4, 0.2), dose_row(2, 0.09, 0.4, 0.58)]
     assert told(rows) == [
-        ("score_implausible", "warning", "validation MAE is 0.580 Gy in epoch 2, at or below 0.6 Gy: no prediction from "
+        ("score_implausible", "warning",
+        "validation MAE is 0.580 Gy in epoch 2, at or below 0.6 Gy: no prediction from "
          "anatomy comes so near; look for the plan's dose among the inputs, and for one patient in train and val",
          {"mae_gy": 0.58, "limit": 0.6}),
         ("train_val_gap", "warning", "validation errs by 0.58 Gy, training cases by 0.40 Gy in epoch 2: a gap of 45%, "
@@ -163,11 +165,14 @@ def test_all_signs_of_a_dose_are_told_with_their_numbers() -> None:
 def test_all_signs_of_a_segmentation_are_told_in_dice() -> None:
     rows = [dice_row(1, 2.0, 0.02, 0.005), dice_row(2, 0.02, 0.01, 0.019)]
     assert told(rows, DICE) == [
-        ("score_implausible", "error", "validation Dice is 0.981 in epoch 2, at or above 0.98: two observers agree less; "
+        ("score_implausible", "error",
+        "validation Dice is 0.981 in epoch 2, at or above 0.98: two observers agree less; "
          "look for one patient in train and val", {"val_dice_error": 0.019, "limit": 0.02}),
-        ("train_val_gap", "warning", "validation errs by 0.02 of Dice, training cases by 0.01 of Dice in epoch 2: a gap "
+        ("train_val_gap", "warning",
+        "validation errs by 0.02 of Dice, training cases by 0.01 of Dice in epoch 2: a gap "
          f"of 90%, more than 10%{BY_HEART}", {"gap": pytest.approx(0.9), "limit": 0.1}),
-        ("loss_vanishes", "error", f"the training loss has fallen to 0.01 of the first epoch's, at or below 0.01{VANISHES}",
+        ("loss_vanishes", "error",
+        f"the training loss has fallen to 0.01 of the first epoch's, at or below 0.01{VANISHES}",
          {"share": pytest.approx(0.01), "limit": 0.01}),
         ("diverges", "error", f"the validation error is 3.8 times the least so far, more than 3{ASTRAY}",
          {"rise": pytest.approx(3.8), "limit": 3.0}),
