@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,12 +10,15 @@ import pytest
 from scipy.special import erf
 
 from doseledger.core.errors import BadInput
+from doseledger.planning.commissioning import fit
 from doseledger.planning.commissioning.fit import (
     _as_k,
     _fit_electrons,
     _fit_fluence,
+    _fit_points,
     _judge,
     _outputs,
+    _Points,
     _points,
     _refuse_few,
     _Table,
@@ -240,3 +244,104 @@ def test_a_machine_is_written_with_its_sources_and_eight_digits(machine: Machine
     assert "attenuation_per_mm: 0.0041234568\n" in text
     assert "electrons" not in text
     assert "electrons:" in machine_as_yaml(load_machine("tissue"), {})
+
+
+def points_of(beam: Beam, sides: tuple[float, ...] = (40.0, 100.0, 200.0)) -> _Points:
+    """What a beam gives along the axis of three fields, and off it in one."""
+    depth = np.arange(10.0, 300.0, 20.0)
+    parts = [(side, depth, np.zeros(len(depth))) for side in sides]
+    parts.append((100.0, np.full(12, 100.0), np.linspace(0.0, 66.0, 12)))
+    side, at, x = (np.concatenate([np.broadcast_to(part[i], part[1].shape) for part in parts]) for i in range(3))
+    k = np.empty(len(side))
+    for one in np.unique(side):
+        index = side == one
+        k[index] = (gaussian_depth_dose(beam, at[index]) * gathered(beam, one, x[index])).sum(axis=1)
+    return _Points(side, at, x, k, np.where(side == 40.0, 0.3, 1.0))
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What the search was asked for; it stays where it begins."""
+    calls: list[Any] = []
+
+    def stay(cost: Any, start: np.ndarray, **words: Any) -> Any:
+        calls.append((start, words))
+        return SimpleNamespace(x=start)
+
+    monkeypatch.setattr(fit, "minimize", stay)
+    return calls
+
+
+@pytest.mark.parametrize("widths_too", [True, False])
+def test_amplitudes_follow_by_least_squares_from_attenuation_build_ups_and_widths(
+    widths_too: bool, beam: Beam, asked: list[Any]
+) -> None:
+    points = points_of(beam)
+    zeros = [[0.0] * 4] * 3
+    found = _fit_points(points, beam.model_copy(update={"amplitude": zeros}), widths_too=widths_too)
+    start, words = asked[0]
+    first = 0 if widths_too else 1
+    assert start == pytest.approx(
+        [beam.attenuation_per_mm, *np.log(beam.buildup_per_mm), *np.log(beam.sigma_mm[first:])]
+    )
+    assert words == {"method": "Nelder-Mead",
+    "options": {"maxiter": 1500, "maxfev": 1500, "xatol": 1e-6, "fatol": 1e-10,
+                                                          "adaptive": True}}  # fmt: skip
+    assert found.sigma_mm == pytest.approx(beam.sigma_mm)
+    assert found.buildup_per_mm == pytest.approx(beam.buildup_per_mm)
+    assert found.attenuation_per_mm == pytest.approx(beam.attenuation_per_mm)
+    # The normal equations with their ridge, by a dense matrix.
+    columns = []
+    for b in beam.buildup_per_mm:
+        mu = beam.attenuation_per_mm
+        deep = b / (b - mu) * (np.exp(-mu * points.depth_mm) - np.exp(-b * points.depth_mm))
+        share = np.stack(
+            [gathered(beam, s, np.array([x]))[0] for s, x in zip(points.side_mm, points.x_mm, strict=True)]
+        )
+        columns.append(deep[:, None] * share)
+    matrix = np.concatenate(columns, axis=1) * points.weight[:, None]
+    stacked = np.concatenate([matrix, 2e-3 * np.eye(12)])
+    wanted = np.linalg.lstsq(stacked, np.concatenate([points.k * points.weight, np.zeros(12)]), rcond=None)[0]
+    assert np.ravel(found.amplitude) == pytest.approx(wanted, abs=1e-5)
+
+
+@pytest.mark.parametrize(("changes", "is_searched"), [
+    ({"sigma_mm": [1.001, 4.0, 20.0, 60.0]}, True), ({"sigma_mm": [0.999, 4.0, 20.0, 60.0]}, False),
+    ({"sigma_mm": [4.0, 5.21, 20.0, 60.0]}, True), ({"sigma_mm": [4.0, 5.19, 20.0, 60.0]}, False),
+    ({"sigma_mm": [2.0, 6.0, 20.0, 25.9]}, False), ({"sigma_mm": [2.0, 6.0, 20.0, 149.9]}, True),
+    ({"sigma_mm": [2.0, 6.0, 20.0, 150.1]}, False),
+    ({"attenuation_per_mm": 0.0102, "buildup_per_mm": [0.3, 0.05, 0.0108]}, True),
+    ({"attenuation_per_mm": 0.0102, "buildup_per_mm": [0.3, 0.05, 0.0106]}, False),
+    ({"attenuation_per_mm": 0.0102, "buildup_per_mm": [0.0098, 0.05, 0.02]}, False),
+    ({"attenuation_per_mm": -1e-9}, False), ({"attenuation_per_mm": 1e-9}, True),
+])  # fmt: skip
+def test_widths_stay_apart_and_no_build_up_is_the_attenuation(
+    changes: dict[str, Any], is_searched: bool, beam: Beam, asked: list[Any]
+) -> None:
+    start, points = beam.model_copy(update=changes), points_of(beam)
+    if is_searched:
+        _fit_points(points, start, widths_too=True)
+    else:
+        with pytest.raises(BadInput, match="no beam comes near these depth doses"):
+            _fit_points(points, start, widths_too=True)
+
+
+def test_a_fit_goes_three_rounds_with_profiles_and_one_without(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[Any] = []
+    monkeypatch.setattr(fit, "_fit_points", lambda points, beam, widths_too: steps.append(widths_too) or beam)
+    monkeypatch.setattr(fit, "_fit_fluence", lambda profiles, beam, sad: steps.append(len(profiles)) or beam)
+    depth = np.arange(10.0, 300.0, 10.0)
+    curves = [curve("tpr", side, depth, np.exp(-0.005 * depth)) for side in (40.0, 100.0, 200.0)]
+    curves += [output(side, 1.0) for side in (40.0, 100.0, 200.0)]
+    found = fit.fit_machine(curves, machine, name="New", gy_per_mu=0.009)
+    assert steps == [False]
+    assert (found.machine.name, found.machine.beam.follows_density) == ("New", True)
+    assert found.machine.beam.reference_gy_per_mu == 0.009
+    assert [row["side_mm"] for row in found.rows] == [40.0, 100.0, 200.0]
+    steps.clear()
+    profile = curve("profile", 100.0, [0.0, 20.0], [1.0, 1.0], ssd=900.0, depth=100.0)
+    again = fit.fit_machine([*curves, profile], machine, name="New", gy_per_mu=None)
+    assert steps == [True, 1, True, 1, True, 1, True]
+    assert again.machine.beam.reference_gy_per_mu == machine.beam.reference_gy_per_mu
