@@ -251,7 +251,6 @@ def test_bixels_are_told_apart_by_field_row_and_column() -> None:
     assert found.n_bixels == 4
     assert found.dose(weights) == pytest.approx(np.stack(columns, axis=1) @ weights, rel=1e-5)
     assert found.adjoint(slope) == pytest.approx(np.stack(columns) @ slope, rel=1e-5)
-    line = FieldOperator(operators, (np.zeros(3, int), np.array([0, 0, 1]), np.array([0, 1, 1])),
-    2)  # type: ignore[arg-type]
+    line = FieldOperator(operators, (np.zeros(3, int), np.array([0, 0, 1]), np.array([0, 1, 1])), 2)  # type: ignore[arg-type]
     first, second = line.neighbours()
     assert sorted(zip(first.tolist(), second.tolist(), strict=True)) == [(0, 1), (1, 2)]
