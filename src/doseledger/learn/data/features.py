@@ -103,7 +103,7 @@ def _distance(mask: Mask, spacing_mm: Triple) -> Singles:
     """Signed distance to a mask's surface in mm, half a voxel in doubt; as far as is told where it is empty."""
     if not mask.any():
         return np.full(mask.shape, FARTHEST_MM, dtype=np.float32)
-    outside, inside = (edt.edt(part, anisotropy=spacing_mm, black_border=False, parallel=1) for part in (~mask, mask))
+    outside, inside = (edt.edt(part, anisotropy=spacing_mm, black_border=False) for part in (~mask, mask))
     distance: Singles = np.clip(outside - inside, -FARTHEST_MM, FARTHEST_MM).astype(np.float32)
     return distance
 
