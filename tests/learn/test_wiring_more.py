@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from pydantic import ValidationError
 
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.learn.data import fingerprint
@@ -28,8 +29,8 @@ from doseledger.learn.predict import cases
 from doseledger.learn.recipes.diffusion import DiffusionPredict, DiffusionRecipe
 from doseledger.learn.recipes.dose import Recipe
 from doseledger.learn.recipes.mean import MeanRecipe
-from doseledger.learn.recipes.segmentation import SegmentationRecipe
-from doseledger.learn.recipes.trees import TreesRecipe
+from doseledger.learn.recipes.segmentation import DeepUNetRecipe, SegmentationRecipe, UNetRecipe
+from doseledger.learn.recipes.trees import BoostingRecipe, TreesRecipe
 from doseledger.learn.run import DOSE_SCORES, SEGMENT_SCORES, Ancestor, Family, Parent, TrainingRun, mean_scores
 from doseledger.learn.training import keeping
 from doseledger.learn.training.resume import list_states, open_state
@@ -452,3 +453,86 @@ def test_a_driver_is_asked_for_twenty_seconds_and_its_silence_is_told(monkeypatc
 def test_spec_of_a_dose_needs_a_structure(make_recipe: Callable[..., Recipe]) -> None:
     spec = InputSpec(("A",), ("A",), make_recipe().inputs)
     assert spec.told is False
+
+
+DEEP: dict[str, Any] = {"name": "dynunet", "filters": [4, 8, 16, 32], "residual": True, "supervised": 1, "slices": None,
+                        "anisotropy": None}  # fmt: skip
+LONG = {"late_zyx": [1, 0, 0], "halvings_zyx": [2, 3, 3]}
+
+
+@pytest.mark.parametrize(("changes", "strides", "kernels", "total"), [
+    ({}, [(2, 2, 2)] * 3, [(3, 3, 3)] * 4, (8, 8, 8)),
+    ({"anisotropy": LONG}, [(1, 2, 2), (2, 2, 2), (2, 2, 2)], [(1, 3, 3), (3, 3, 3), (3, 3, 3), (3, 3, 3)], (4, 8, 8)),
+    ({"anisotropy": {"late_zyx": [2, 0, 1], "halvings_zyx": [0, 3, 1]}}, [(1, 2, 1), (1, 2, 2), (1, 2, 1)],
+     [(1, 3, 1), (1, 3, 3), (3, 3, 3), (3, 3, 3)], (1, 8, 2)),
+    ({"slices": {"axis": "y", "neighbours": 2}}, [(2, 2, 2)] * 3, [(3, 3, 3)] * 4, (8, 1, 8)),
+    ({"supervised": 2}, [(2, 2, 2)] * 3, [(3, 3, 3)] * 4, (8, 8, 8)),
+])  # fmt: skip
+def test_a_deep_network_halves_each_axis_as_late_and_as_often_as_it_is_asked(
+    changes: dict[str, Any], strides: list[Any], kernels: list[Any], total: Any
+) -> None:
+    recipe = DeepUNetRecipe.model_validate({**DEEP, **changes})
+    assert (recipe.strides_zyx, recipe.kernels_zyx, recipe.total_stride_zyx) == (strides, kernels, total)
+
+
+@pytest.mark.parametrize(("changes", "words"), [
+    ({"anisotropy": LONG, "slices": {"axis": "z", "neighbours": 0}}, "anisotropy is of networks in 3D"),
+    ({"anisotropy": {"late_zyx": [1, 1, 1], "halvings_zyx": [2, 2, 2]}}, "a step of 3 that halves no axis"),
+    ({"anisotropy": {"late_zyx": [0, 0, 0], "halvings_zyx": [2, 2, 2]}}, "a step of 3 that halves no axis"),
+    ({"supervised": 3}, "supervised is 3; of 4 levels at most 2 are"), ({"filters": [4, 8]}, "at least 3 items"),
+])  # fmt: skip
+def test_a_deep_network_that_can_not_be_is_refused(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        DeepUNetRecipe.model_validate({**DEEP, **changes})
+
+
+@pytest.mark.parametrize(("changes", "total"), [
+    ({}, (4, 4, 4)), ({"slices": {"axis": "z", "neighbours": 1}}, (1, 4, 4)), ({"slices": {"axis": "x",
+    "neighbours": 1}}, (4, 4, 1)),
+    ({"channels": [4, 8], "strides": [1]}, (1, 1, 1)), ({"channels": [4, 8]}, None), ({"channels": [4],
+    "strides": []}, None),
+])  # fmt: skip
+def test_a_plain_network_has_a_stride_a_step(changes: dict[str, Any], total: Any) -> None:
+    block = {
+        "name": "unet",
+        "channels": [4, 8, 16, 32],
+        "strides": [2, 1, 2],
+        "residual_units": 0,
+        "dropout": 0.0,
+        "slices": None,
+    }
+    if total is None:
+        with pytest.raises(ValidationError):
+            UNetRecipe.model_validate({**block, **changes})
+    else:
+        assert UNetRecipe.model_validate({**block, **changes}).total_stride_zyx == total
+
+
+@pytest.mark.parametrize(("stages", "folds", "is_taken"), [(1, 2, True), (2, 2, False), (2, 3, True), (1, 1, False)])
+def test_a_second_stage_leaves_two_folds_out(stages: int, folds: int, is_taken: bool) -> None:
+    block = {"n_trees": 1, "leaves": 2, "leaf_voxels": 1, "rate": 1.0, "voxels_per_case": 1, "structure_weight": 0.0,
+             "folds": folds, "context_mm": [], "stages": stages}  # fmt: skip
+    if is_taken:
+        assert BoostingRecipe.model_validate(block).folds == folds
+    else:
+        with pytest.raises(ValidationError):
+            BoostingRecipe.model_validate(block)
+
+
+def test_windows_rise_flips_differ_and_a_segmentation_has_patches(
+    make_segmentation_run: Callable[..., TrainingRun],
+) -> None:
+    make_segmentation_run({"predict.flips": ["x", "y", "z"]})
+    for changes, words in (
+        ({"predict.flips": ["x", "y", "x"]}, "flips name an axis twice"), ({"inputs.window": [5.0, 5.0]},
+        "window falls from 5 to 5"),
+        ({"sampling.patch_zyx": "case"}, "case is for doses"), ({"sampling.mirrored_names": {"A": "B", "C": "A"}},
+        "structure twice"),
+    ):  # fmt: skip
+        with pytest.raises(BadInput, match=words):
+            make_segmentation_run(changes)
+    quick: Any = make_segmentation_run(
+        {"predict.flips": ["x"], "predict.largest_part": True, "predict.fill_holes": True}
+    )
+    found = quick.recipe.quick().predict
+    assert (found.flips, found.largest_part, found.fill_holes) == ([], False, False)
