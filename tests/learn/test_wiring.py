@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -31,6 +32,7 @@ from doseledger.learn.families import diffusion, segmentation
 from doseledger.learn.families.diffusion import measure_scale
 from doseledger.learn.losses.overlap import SupervisedLoss, make_overlap_loss
 from doseledger.learn.networks.boosted import KnownFeatures, _on_case
+from doseledger.learn.networks.denoiser import layered_noise, noise_fields
 from doseledger.learn.networks.schedule import ddim_step, euler_step, heun_step, sample
 from doseledger.learn.networks.segment import build_segment_network
 from doseledger.learn.networks.trees import grow_trees
@@ -291,7 +293,7 @@ def test_the_scale_of_a_diffusion_is_measured_where_a_dose_counts(
     recipe: Any = SimpleNamespace(
         sampling=SimpleNamespace(patch_zyx=(1, 1, 4)), diffusion=SimpleNamespace(parameterisation="v")
     )
-    base: Any = SimpleNamespace(network="network") if is_residual else None
+    base: Any = SimpleNamespace(on=lambda spec: "network") if is_residual else None
     spec: Any = None
     chosen: Any = ["a", "b"]
     found = measure_scale(recipe, spec, chosen, base)
@@ -566,3 +568,48 @@ def test_a_rate_rises_over_its_warm_up_then_falls_along_a_cosine_and_stays() -> 
     assert list(scheduled_optimiser(nn.Linear(1, 1), optimiser_recipe(schedule="plateau"), lr=0.2, n_steps=10)) == [
         "optimizer"
     ]
+
+
+@pytest.mark.parametrize("coarse", [0.0, 0.5])
+def test_noise_has_layers_of_blocks_twice_as_wide_each(coarse: float) -> None:
+    shape = (2, 3, 5)
+    asked: list[tuple[int, ...]] = []
+    rng = np.random.default_rng(4)
+    layers: list[np.ndarray] = []
+
+    def draw(size: tuple[int, int, int]) -> torch.Tensor:
+        asked.append(size)
+        layers.append(rng.normal(size=size))
+        return torch.from_numpy(layers[-1])
+
+    found = layered_noise(draw, shape, coarse).numpy()
+    if not coarse:
+        assert asked == [shape]
+        assert np.array_equal(found, layers[0])
+        return
+    # Blocks of 2, 4 and 8 voxels, the last of which span the whole.
+    assert asked == [shape, (1, 2, 3), (1, 1, 2), (1, 1, 1)]
+    z, y, x = np.indices(shape)
+    wanted = sum(0.5**k * layers[k][z // 2**k, y // 2**k, x // 2**k] for k in range(4))
+    assert found == pytest.approx(wanted / np.sqrt(1 + 0.25 + 0.0625 + 0.015625))
+
+
+def test_a_field_of_noise_hangs_on_seed_case_and_number() -> None:
+    found = noise_fields(3, "case_1", [0, 5], (2, 3, 4), 0.25)
+    assert (found.shape, found.dtype) == ((2, 1, 2, 3, 4), torch.float32)
+    for field, number in zip(found, (0, 5), strict=True):
+        rng = np.random.default_rng([3, zlib.crc32(b"case_1"), number])
+        again = layered_noise(
+            lambda size, rng=rng: torch.from_numpy(rng.standard_normal(size, np.float32)), (2, 3, 4), 0.25
+        )
+        assert torch.equal(field[0], again)
+    assert not torch.equal(found[0], noise_fields(3, "case_1", [0], (2, 3, 4))[0])
+
+
+def test_draws_are_moved_so_that_their_mean_is_the_bases() -> None:
+    base = np.array([10.0, 1.0], np.float32).reshape(1, 1, 2)
+    drawn = np.array([[1.0, 8.0], [3.0, 2.0]], np.float32).reshape(2, 1, 1, 2)
+    found = draws.moved_onto(base, drawn)
+    # Means are 2 and 5; no dose is negative.
+    assert found.ravel().tolist() == [9.0, 4.0, 11.0, 0.0]
+    assert found.dtype == np.float32

@@ -26,7 +26,7 @@ from doseledger.learn.networks import windows
 from doseledger.learn.networks.windows import slide
 from doseledger.learn.networks.with_prior import dose_network
 from doseledger.learn.predict import cases
-from doseledger.learn.recipes.diffusion import DiffusionPredict, DiffusionRecipe
+from doseledger.learn.recipes.diffusion import DiffusionPredict, DiffusionRecipe, DiffusionSettings
 from doseledger.learn.recipes.dose import Recipe
 from doseledger.learn.recipes.mean import MeanRecipe
 from doseledger.learn.recipes.segmentation import DeepUNetRecipe, SegmentationRecipe, UNetRecipe
@@ -106,6 +106,7 @@ LIMITS: list[tuple[Any, dict[str, str]]] = [
     (DiffusionRecipe, {
         **DOSES, **FILM, "DiffusionRecipe.lr_factor": POSITIVE, "DynUNetRecipe.filters": ONE,
         "DiffusionSettings.min_snr_gamma": POSITIVE, "DiffusionSettings.ema_decay": BELOW_ONE,
+        "DiffusionSettings.coarse_noise": BELOW_ONE,
         "DiffusionSettings.validation_steps": ONE, "DiffusionPredict.overlap": BELOW_ONE,
         "DiffusionPredict.windows_at_once": ONE, "DiffusionPredict.spacing_tolerance": ZERO,
         "DiffusionPredict.samples": "≥ 2", "DiffusionPredict.steps": ONE, "DiffusionPredict.seed": ZERO,
@@ -212,6 +213,12 @@ def test_a_quick_prediction_is_neither_projected_nor_averaged_over_turns(make_re
         "overlap": 0.3, "windows_at_once": 4, "spacing_tolerance": 0.1, "samples": 2, "steps": 7, "sampler": "heun",
         "antithetic": False, "centre": "mean", "seed": 5,
     }  # fmt: skip
+    bare: Any = make_recipe({"prior": "mean_dose"}).bare()
+    assert (bare.prior, bare.predict) == ("none", make_recipe().predict)
+    residual: Any = DiffusionRecipe.model_construct(
+        diffusion=DiffusionSettings.model_construct(residual=True, shift=0.5)
+    )
+    assert (residual.bare().diffusion.residual, residual.bare().diffusion.shift) == (False, 0.5)
     whole: Any
     for whole in (TreesRecipe, MeanRecipe):
         projected = whole.model_construct(predict=make_recipe({"predict.project": True}).predict)

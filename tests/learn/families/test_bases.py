@@ -132,14 +132,30 @@ def test_cases_that_anothers_trees_have_seen_must_be_known(seen: list[str], begu
 
 
 def test_a_base_of_another_kind_is_refused() -> None:
+    recipe = SimpleNamespace(kind="other")
     base: Any = SimpleNamespace(
-        checkpoint=SimpleNamespace(model="old", spec=SPEC, recipe=SimpleNamespace(kind="trees"))
+        checkpoint=SimpleNamespace(model="old", spec=SPEC, recipe=recipe),
+        network="network",
+        boosted=trees_of(told_by={}),
     )
     run = run_of(network_recipe=SimpleNamespace(sampling=SimpleNamespace(patch_zyx=(1, 2, 3))))
-    with pytest.raises(BadInput, match="mine: base old is of kind trees, wanted a network's"):
+    with pytest.raises(BadInput, match="mine: base old is of kind other, wanted a network's"):
         check_base(run, SPEC, BOTH, base)
     with pytest.raises(BadInput, match="mine: base old sees other channels or conditions"):
         check_base(run, SimpleNamespace(**vars(SPEC), told=True), BOTH, base)  # type: ignore[arg-type]
+
+
+def test_a_base_of_trees_is_judged_as_trees() -> None:
+    checkpoint = SimpleNamespace(model="old", spec=None, recipe=SimpleNamespace(kind="trees"))
+    base: Any = SimpleNamespace(checkpoint=checkpoint, network=None, boosted=trees_of())
+    check_base(run_of(), SPEC, BOTH, base)
+    for changes, words in (
+        ({"beams": {}}, "grown with maps of other beams"),
+        ({"told_by": {}}, "trained on other cases"),
+    ):
+        base.boosted = trees_of(**changes)
+        with pytest.raises(BadInput, match=words):
+            check_base(run_of(), SPEC, BOTH, base)
 
 
 @pytest.mark.parametrize(("n_folds", "sizes"), [(2, [3, 2]), (3, [2, 2, 1]), (9, [1, 1, 1, 1, 1])])
