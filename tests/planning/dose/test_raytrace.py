@@ -144,7 +144,9 @@ def test_stretch_follows_the_density_step_by_step_and_begins_under_the_skin(mach
     beam = machine.beam.model_copy(update={"sigma_mm": sigma, "follows_density": True})
     rng = np.random.default_rng(6)
     steps = rng.choice([0.0, 0.004, 0.1, 0.5, 1.1], size=(3, 40, 2)) * 5.0
+    # One column stands at just 5 mm, which is still skin.
     steps[:, :3] = 4.0
+    steps[:, :2, 1] = 5.0
     depth = np.cumsum(steps, axis=1).astype(np.float32)
     fan = Fan(depth, frame_of(0.0), np.array([-300.0, 200.0, 900.0]), np.array([250.0, 90.0, 5.0]))
     found = stretch_fan(fan, beam)
