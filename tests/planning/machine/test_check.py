@@ -70,6 +70,7 @@ FAULTS: list[tuple[Callable[[Plan], Plan], str]] = [
     (lambda p: with_arc(p, meterset_mu=70 * p.arcs[0].meterset_mu), r"need the gantry at 0\.\d+°/s, least 0\.3"),
     (lambda p: with_arc(p, meterset_mu=p.arcs[0].meterset_mu / 60), r"are \d\.\d+ MU/min, least 5 MU/min"),
     (lambda p: with_arc(p, isocentre_xyz_mm=(0.0, np.nan, 0.0)), r"ARC1 has no isocentre"),
+    (lambda p: with_arc(p, isocentre_xyz_mm=(0.0, 0.0)), r"ARC1 has no isocentre"),
     (lambda p: with_arc(p, jaw_x_mm=(-50.0, 220.0)), r"jaws X at -50 and 220 mm, limits -200 and 200"),
     (lambda p: with_arc(p, jaw_y_mm=(3.0, 5.0)), r"jaws Y open by 2 mm, least opening 10"),
     (lambda p: with_arc(p, gantry_deg=p.arcs[0].gantry_deg + 360), r"wanted 0 ≤ angle < 360"),
