@@ -36,8 +36,14 @@ MOST_OTHERS = 6
 SECONDS = 900
 LOGS = {"logger", "log", "logging", "LOGGER", "LOG", "_log"}
 LOOKS = {"linewidth", "lw", "alpha", "color", "colors", "figsize", "fontsize", "dpi", "zorder", "marker", "s", "pad"}
+# Neither their absence nor their value is a fault.
+LEFT_OUT = {"dtype", "strict", "encoding", "title", "help", *LOOKS}
 # Found to change nothing that a caller can see, each with its reason.
-EQUIVALENT: dict[str, str] = {}
+EQUIVALENT: dict[str, str] = {
+    "planning/dose/operator.py: 4 -> (4 * 3)": "BATCH, segments whose maps are held at once: the same sums",
+    "planning/dose/loops.py: 512 -> (512 * 3)": "BLOCK, points that are looked at together: each has its own sum",
+    "learn/networks/trees.py: 512 -> (512 * 3)": "TOGETHER, voxels that go through a tree: each has its own sum",
+}
 # Imported once, before a process is forked for each run; none of them starts a thread by its import.
 LIBRARIES = (
     "pytest", "hypothesis", "numpy", "pandas", "pandera.pandas", "scipy.ndimage", "scipy.spatial",
@@ -143,10 +149,10 @@ class Sites(ast.NodeVisitor):
             self._add(node.func, other[: len(other) - len(name)] + NAMES[name])
         for keyword in node.keywords if len(node.keywords) + len(node.args) > 1 else ():
             rest = ast.Call(node.func, node.args, [other for other in node.keywords if other is not keyword])
-            if keyword.arg not in (None, "dtype", "strict", "encoding", "title", "help", *LOOKS):
+            if keyword.arg is not None and keyword.arg not in LEFT_OUT:
                 self._add(node, ast.unparse(rest))
         for child in ast.iter_child_nodes(node):
-            if not (isinstance(child, ast.keyword) and child.arg in LOOKS):
+            if not (isinstance(child, ast.keyword) and child.arg in LEFT_OUT):
                 self.visit(child)
 
     def visit_If(self, node: ast.If) -> None:

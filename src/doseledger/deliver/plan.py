@@ -172,10 +172,10 @@ def deliver_patient(
         If prediction and case don't belong together, targets or beams lie in low density, the targets can't be
         covered, or the machine can't deliver the plan.
     """
-    _check_same(case, prediction)
+    n_fractions = _check_same(case, prediction)
     with lenient(), malformed_as_bad_case(case.case_id):
         scanned = _read_scan(source, case.case_id, request.machine)
-    patient = _patient_of(case, prediction, scanned.image)
+    patient = _patient_of(case, prediction, scanned.image, n_fractions)
     style = PlanStyle()
     warning = _refuse_low_density(patient, scanned.density, style, request.machine)
     planned = _plan(case, patient, style, request)
@@ -207,7 +207,8 @@ def deliver_patient(
     return judged
 
 
-def _check_same(case: Case, prediction: Prediction) -> None:
+def _check_same(case: Case, prediction: Prediction) -> int:
+    """Return how many fractions are planned, where prediction and case belong together."""
     name = case.case_id
     if prediction.case_id != name:
         raise BadCase(name, f"the prediction is of {prediction.case_id}; name the one of this patient")
@@ -219,6 +220,7 @@ def _check_same(case: Case, prediction: Prediction) -> None:
         )
     if not case.prescription_gy or case.n_fractions is None:
         raise BadCase(name, "there is no prescription to plan for; the protocol must name targets and fractions")
+    return case.n_fractions
 
 
 def _named(prediction: Prediction) -> PredictedBy:
@@ -234,7 +236,7 @@ def _read_scan(source: Path, case_id: str, machine: Machine) -> Scanned:
     return Scanned(objects, objects.rtstruct, image, density_map(image.values, image.grid, machine.density))
 
 
-def _patient_of(case: Case, prediction: Prediction, image: Image) -> Patient:
+def _patient_of(case: Case, prediction: Prediction, image: Image, n_fractions: int) -> Patient:
     return Patient(
         case_id=case.case_id,
         ct_hu=image.values,
@@ -242,7 +244,7 @@ def _patient_of(case: Case, prediction: Prediction, image: Image) -> Patient:
         masks={name: case.mask(name) for name in case.present_names},
         body=case.body,
         prescription_gy=case.prescription_gy,
-        n_fractions=case.n_fractions or 0,
+        n_fractions=n_fractions,
         dose_grid=case.grid,
         wanted_dose_gy=prediction.dose_gy,
         ct_grid=image.grid,

@@ -207,3 +207,173 @@ def test_a_profile_ends_beyond_half_its_height(end: float, is_read: bool) -> Non
     assert isinstance(found, str) is not is_read
     if not is_read:
         assert str(found).endswith("it ends before half its height, so that nobody knows its middle")
+
+
+def read(tmp_path: Path, name: str, lines: list[str]) -> tuple[list[list[Any]], list[str]]:
+    """Each curve of a file as a list: kind, side, surface, depth, positions, values, source."""
+    (tmp_path / name).write_text("\n".join(lines), encoding="utf-8")
+    curves, left_out = read_scans([tmp_path / name])
+    rows = [
+        [c.kind, c.side_mm, c.ssd_mm, c.depth_mm, c.at_mm.round(6).tolist(), c.value.round(6).tolist(), c.source]
+        for c in curves
+    ]
+    return rows, left_out
+
+
+NAN = pytest.approx(np.nan, nan_ok=True)
+
+
+def test_rows_of_a_table_become_curves_by_field_surface_and_depth(tmp_path: Path) -> None:
+    lines = [
+        "kind, side_mm,ssd_mm,depth_mm,x_mm,value",
+        "# no row",
+        "",
+        "output,40,950,50,,0.9",
+        "output,60,950,50,,0.95",
+    ]
+    # Out of order, one depth twice: the first holds. What a kind does not need may be anything.
+    lines += [f"tpr,100,{9 + d},{d},{d},{v}" for d, v in ((30, 7), (10, 9), (20, 8), (20, 99), (40, 6), (50, 5))]
+    lines += [f" depth_dose ,100,1000,{d},,{200 - d}" for d in (0, 10, 20, 30, 40)]
+    lines += [f"depth_dose,100,900,{d},,{100 - d}" for d in (0, 10, 20, 30, 40)]
+    lines += [
+        f"profile,100,1000,{depth},{x},{v}"
+        for depth in (50, 100)
+        for x, v in ((0, 4), (20, 4), (40, 3), (60, 1), (80, 0))
+    ]
+    rows, left_out = read(tmp_path, "a.csv", lines)
+    assert left_out == []
+    x, half = [0.0, 20.0, 40.0, 60.0, 80.0], [1.0, 1.0, 0.75, 0.25, 0.0]
+    assert rows == [
+        ["output", 40.0, 950.0, 50.0, [50.0], [0.9], "a.csv"],
+        ["output", 60.0, 950.0, 50.0, [50.0], [0.95], "a.csv"],
+        ["tpr", 100.0, NAN, NAN, [10.0, 20.0, 30.0, 40.0, 50.0], [9.0, 8.0, 7.0, 6.0, 5.0], "a.csv"],
+        ["depth_dose", 100.0, 1000.0, NAN, [0.0, 10.0, 20.0, 30.0, 40.0], [200.0, 190.0, 180.0, 170.0, 160.0], "a.csv"],
+        ["depth_dose", 100.0, 900.0, NAN, [0.0, 10.0, 20.0, 30.0, 40.0], [100.0, 90.0, 80.0, 70.0, 60.0], "a.csv"],
+        ["profile", 100.0, 1000.0, 50.0, x, half, "a.csv"],
+        ["profile", 100.0, 1000.0, 100.0, x, half, "a.csv"],
+    ]
+
+
+@pytest.mark.parametrize(("row", "is_read"), [
+    ("depth_dose,100,,5,,1", False), ("depth_dose,100,1000,,,1", False), ("depth_dose,,1000,5,,1", False),
+    ("depth_dose,100,1000,5,,", False), ("profile,100,1000,5,,1", False), ("profile,100,1000,,5,1", False),
+    ("profile,100,,5,5,1", False), ("output,100,1000,,,1", False), ("output,100,,5,,1", False),
+    ("output,100,1000,5,,1", True), ("output,100,1000,5,inf,1", True), ("output,inf,1000,5,,1", False),
+])  # fmt: skip
+def test_a_row_has_each_number_that_its_kind_needs(row: str, is_read: bool, tmp_path: Path) -> None:
+    lines = ["kind,side_mm,ssd_mm,depth_mm,x_mm,value", row]
+    if is_read:
+        assert len(read(tmp_path, "a.csv", lines)[0]) == 1
+    else:
+        with pytest.raises(BadInput, match=f"row 2 lacks a number that a {row.partition(',')[0]} needs"):
+            read(tmp_path, "a.csv", lines)
+
+
+def mcc(head: list[str], points: list[str]) -> list[str]:
+    return ["BEGIN_SCAN  7", *head, "BEGIN_DATA", *points, "END_DATA", "noise 5 5", "END_SCAN  7"]
+
+
+def test_scans_of_mephysto_are_told_apart_by_their_header(tmp_path: Path) -> None:
+    points = [f"{d} {100 - d} 3 #" for d in (0, 10, 20, 30, 40)]
+    head = ["SSD=900", "FIELD_INPLANE=100.00", "FIELD_CROSSPLANE=100.4", "SCAN_DEPTH=55"]
+    lines = [
+        *mcc([*head, "MODALITY=xfff", "SCAN_CURVETYPE=PDD"], points),
+        *mcc([*head, "SCAN_CURVETYPE=INPLANE_PROFILE"], points),
+        *mcc([*head, "SCAN_CURVETYPE=STARCHECK"], points),
+        *mcc(head, points),
+        *mcc([*head, "SCAN_CURVETYPE=PDD"], ["nothing", "5"]),
+        *mcc([*head, "MODALITY=EL", "SCAN_CURVETYPE=PDD"], points),
+        *mcc([*head, "SCAN_CURVETYPE=PDD"], points[:4]),
+    ]
+    rows, left_out = read(tmp_path, "b.mcc", lines)
+    at = [0.0, 10.0, 20.0, 30.0, 40.0]
+    assert rows == [
+        ["depth_dose", 100.2, 900.0, NAN, at, [100.0, 90.0, 80.0, 70.0, 60.0], "b.mcc"],
+        ["profile", 100.2, 900.0, 55.0, at, [1.0, 0.9, 0.8, 0.7, 0.6], "b.mcc"],
+    ]
+    assert left_out == [
+        "b.mcc: a scan of type STARCHECK, or without a point", "b.mcc: a scan of type unknown, or without a point",
+        "b.mcc: a scan of type PDD, or without a point", "b.mcc: a scan of modality EL, no photons",
+        "b.mcc: depth_dose of 100 × 100.4 mm: 4 points, or one that is no number",
+    ]  # fmt: skip
+
+
+def test_scans_of_an_asc_lie_along_one_axis_whichever_it_is(tmp_path: Path) -> None:
+    def scan(points: list[tuple[float, ...]], **head: str) -> list[str]:
+        said = {"BMT": "PHO 6.0", "FSZ": "80 80", "SSD": "950 # mm", **head}
+        return [*(f"%{k} {v}" for k, v in said.items() if v), *("= " + " ".join(map(str, p)) for p in points), ":EOM"]
+
+    steps = (0, 10, 20, 30, 40)
+    lines = [
+        *scan([(0.3, y, -70, 50 - y) for y in steps]),
+        *scan([(x, 0.5, 70, 50 - x) for x in steps]),
+        *scan([(1, 2, -d, 50 - d) for d in steps]),
+        *scan([(x, 0.1 * x, 70, 50 - x) for x in steps]),
+        *scan([(x, 0, 70 + 0.0125 * x, 50 - x) for x in steps], BMT=""),
+        *scan([(x, 0, 70, 1) for x in steps], BMT="ELE 9"),
+        *scan([(x, 0, 70, 1) for x in steps], BMT="", BMTY="ELE"),
+        "= 1 2 3", ":EOM",
+    ]  # fmt: skip
+    rows, left_out = read(tmp_path, "c.asc", lines)
+    at, half = [0.0, 10.0, 20.0, 30.0, 40.0], [1.0, 0.8, 0.6, 0.4, 0.2]
+    assert rows == [
+        ["profile", 80.0, 950.0, 70.0, at, half, "c.asc"],
+        ["profile", 80.0, 950.0, 70.0, at, half, "c.asc"],
+        ["depth_dose", 80.0, 950.0, NAN, at, [50.0, 40.0, 30.0, 20.0, 10.0], "c.asc"],
+        ["profile", 80.0, 950.0, 70.0, at, half, "c.asc"],
+    ]
+    assert left_out == [
+        "c.asc: a scan along no axis", "c.asc: a scan of ELE 9, no photons", "c.asc: a scan of ELE, no photons",
+    ]  # fmt: skip
+    with pytest.raises(BadInput, match=r"c\.asc: a scan without field size"):
+        read(tmp_path, "c.asc", scan([(0, 0, d, 9) for d in steps], FSZ="80"))
+    with pytest.raises(BadInput, match=r"c\.asc: a scan without SSD"):
+        read(tmp_path, "c.asc", scan([(0, 0, d, 9) for d in steps], SSD=""))
+
+
+def test_a_profile_is_folded_about_the_middle_of_its_half_height() -> None:
+    # Half of 8 lies at -38 and at 44: the middle at 3. Nine points, so five on a side, up to the nearer end, 53 mm.
+    points = np.array([[-50.0, 2], [-46, 2], [-40, 3], [-36, 5], [0, 8], [40, 5], [48, 3], [60, 1], [70, 0]])
+    found: Any = _curve("profile", (100.0, 100.0), 1000.0, 50.0, points, "a")
+    assert found.at_mm == pytest.approx([0.0, 13.25, 26.5, 39.75, 53.0])
+    at, value = points.T
+    both = [0.5 * (np.interp(3 + x, at, value) + np.interp(3 - x, at, value)) for x in found.at_mm]
+    assert found.value == pytest.approx(np.array(both) / both[0])
+    mirrored: Any = _curve("profile", (100.0, 100.0), 1000.0, 50.0, points * [-1, 1], "a")
+    assert mirrored.at_mm == pytest.approx(found.at_mm)
+    assert mirrored.value == pytest.approx(found.value)
+
+
+@pytest.mark.parametrize(("end", "is_half"), [(24.9, True), (25.1, False)])
+def test_half_a_profile_reaches_less_than_a_quarter_over_the_axis(end: float, is_half: bool) -> None:
+    at = np.array([-end, -10.0, 0.0, 10.0, 50.0, 100.0])
+    value = np.array([4.0, 9.0, 8.0, 8.0, 4.0, 0.0])
+    for sign in (1.0, -1.0):
+        found: Any = _curve("profile", (100.0, 100.0), 1000.0, 50.0, np.stack([sign * at, value], axis=1), "a")
+        if is_half:
+            assert found.at_mm.tolist() == [0.0, 10.0, 50.0, 100.0]
+            assert found.value.tolist() == [1.0, 1.0, 0.5, 0.0]
+        else:
+            assert found.at_mm[-1] < 60.0
+
+
+@pytest.mark.parametrize(("end_value", "is_read"), [(4.9, True), (5.0, False), (5.1, False)])
+@pytest.mark.parametrize("end", [0, -1])
+def test_a_whole_profile_ends_below_half_its_height_on_both_sides(end: int, end_value: float, is_read: bool) -> None:
+    value = np.array([1.0, 8.0, 10.0, 10.0, 8.0, 1.0])
+    value[end] = end_value
+    points = np.stack([np.array([-60.0, -45.0, -20.0, 20.0, 45.0, 60.0]), value], axis=1)
+    assert isinstance(_curve("profile", (100.0, 100.0), 1000.0, 50.0, points, "a"), str) is not is_read
+
+
+def test_files_are_read_one_after_another_and_one_of_64_mb_is_no_table(tmp_path: Path) -> None:
+    (tmp_path / "one.CSV").write_text(as_csv(), encoding="utf-8")
+    (tmp_path / "two.mcc").write_text(as_mcc(), encoding="utf-8")
+    curves, _ = read_scans([tmp_path / "one.CSV", tmp_path / "two.mcc"])
+    assert [c.source for c in curves] == ["one.CSV", "one.CSV", "two.mcc", "two.mcc"]
+    for size, is_large in ((2**26, False), (2**26 + 1, True)):
+        with (tmp_path / "large.asc").open("wb") as stream:
+            stream.truncate(size)
+        words = f"{size} bytes are no table of beam data" if is_large else "no scan in it"
+        with pytest.raises(BadInput, match=words):
+            read_scans([tmp_path / "large.asc"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -163,3 +164,101 @@ def test_a_plan_is_the_mean_of_its_beams_by_monitor_units(make_plan: Callable[..
     plan = replace(make_plan(square, steps, n_fractions=20), prescription_gy={"PTV": 40.0, "PTV_low": 30.0})
     assert mu_per_gy(plan) == pytest.approx(20.0)
     assert mu_per_gy(replace(plan, prescription_gy={})) is None
+
+
+def test_an_irregular_beam_has_the_complexity_that_a_plain_sum_gives() -> None:
+    """Four control points, seven uneven pairs, of which some are shut or behind a jaw, and unequal monitor units."""
+    rng = np.random.default_rng(4)
+    edges = np.array([-40.0, -30.0, -22.0, -10.0, 0.0, 5.0, 20.0, 31.0])
+    left = rng.uniform(-40, 20, (4, 7))
+    gap = rng.choice([0.5, 1.0, 3.0, 8.0, 15.0, 40.0], (4, 7))
+    leaf = np.stack([left, left + gap], axis=1)
+    leaf[2:, :, 4] = 0.0
+    arc = replace(
+        beam(*[[(0.0, 1.0)] * 7] * 4, mu=(5.0, 0.0, 20.0)), leaf_mm=leaf, jaw_x_mm=(-30.0, 45.0), jaw_y_mm=(-35.0, 18.0)
+    )
+    mu = np.array([5.0, 0.0, 20.0])
+    low, high = np.clip(leaf[:, 0], -30, 45), np.clip(leaf[:, 1], -30, 45)
+    shown = np.clip(np.minimum(edges[1:], 18) - np.maximum(edges[:-1], -35), 0, None)
+    open_, opening = (high - low > 1.0) & (shown > 0), high - low
+    area, edge, alike, whole = [], [], [], 0.0
+    for k in range(4):
+        there = np.flatnonzero(open_[k])
+        area.append(sum(opening[k, p] * shown[p] for p in there))
+        sides = 0.0
+        for p in range(-1, 7):
+            one, other = (q if 0 <= q < 7 and open_[k, q] else None for q in (p, p + 1))
+            a, b = (0.0 if q is None else opening[k, q] for q in (one, other))
+            both = 0.0
+            if one is not None and other is not None:
+                both = max(0.0, min(high[k, one], high[k, other]) - max(low[k, one], low[k, other]))
+            sides += a + b - 2 * both
+        edge.append(2 * shown[there].sum() + sides)
+        product = 1.0
+        for tips in (low[k, there], high[k, there]):
+            spread = np.ptp(tips)
+            product *= sum(spread - abs(b - a) for a, b in pairwise(tips)) / ((len(tips) - 1) * spread)
+        alike.append(product)
+    used = open_.any(axis=0)
+    for p in np.flatnonzero(used):
+        rows = open_[:, p]
+        whole += high[rows, p].max() - low[rows, p].min()
+    share = [opening[k][open_[k]].sum() / whole for k in range(4)]
+    found = beam_complexity(arc, edges)
+    middle = [(a + b) / 2 for a, b in pairwise(alike)]
+    opened = [(a + b) / 2 for a, b in pairwise(share)]
+    assert found.mu == 25.0
+    assert found.modulation_score == pytest.approx(np.average(np.multiply(middle, opened), weights=mu))
+    means = [(a + b) / 200 for a, b in pairwise(area)]
+    assert found.area_cm2 == pytest.approx(np.average(means, weights=mu))
+    half = np.array([2.5, 2.5, 10.0, 10.0])
+    assert found.edge_per_area_mm == pytest.approx(np.average(np.divide(edge, area), weights=half))
+    for below in (2.0, 5.0, 10.0, 20.0):
+        small = [100 * (opening[k][open_[k]] < below).mean() for k in range(4)]
+        pairs = [(a + b) / 2 for a, b in pairwise(small)]
+        assert found.small_aperture_percent[below] == pytest.approx(np.average(pairs, weights=mu)), below
+    way = np.abs(np.diff(leaf, axis=0)).sum(axis=0)[:, used]
+    assert found.leaf_travel_mm == pytest.approx(way.mean())
+    assert 0 < found.modulation_score < 0.6
+    assert 0 < found.small_aperture_percent[5.0] < found.small_aperture_percent[20.0]
+
+
+def test_a_pair_of_one_mm_is_shut_and_a_lone_open_pair_is_alike() -> None:
+    lone = [(-20.0, 20.0), (3.0, 4.0), (3.0, 4.0), (3.0, 4.0)]
+    assert score(beam(lone, lone)) == 1.0
+    assert np.isnan(edge_per_area_mm(apertures_of(beam(SHUT, SHUT), EDGES), np.array([10.0])))
+    half_shut = apertures_of(beam(SHUT, SQUARE, SQUARE, mu=(4.0, 2.0)), EDGES)
+    assert edge_per_area_mm(half_shut, np.array([4.0, 2.0])) == pytest.approx(0.1)
+    assert leaf_travel_mm(beam(SHUT, SHUT), apertures_of(beam(SHUT, SHUT), EDGES)) == 0.0
+
+
+def test_a_gap_is_nothing_behind_a_jaw_and_where_leaves_cross() -> None:
+    arc = beam([(-20.0, 20.0), (5.0, -5.0), (-20.0, 20.0), (-20.0, 20.0)], SQUARE, jaw_y_mm=(-20.0, 10.0))
+    assert apertures_of(arc, EDGES).gap_mm[0].tolist() == [40.0, 0.0, 40.0, 0.0]
+
+
+def test_where_nothing_happens_nothing_has_a_speed(machine: Machine) -> None:
+    arc = beam(SQUARE, SQUARE, SQUARE, mu=(0.0, 10.0))
+    found = speeds_of(arc, machine)
+    assert (found.time_s.tolist(), found.gantry_deg_s.tolist()) == ([0.0, 1.0], [0.0, 0.0])
+    assert (found.dose_rate_mu_min.tolist(), found.leaf_mm_s.tolist()) == ([0.0, 600.0], [0.0, 0.0])
+    bare = speeds_of(replace(arc, leaf_mm=np.zeros((3, 2, 0))), machine)
+    assert bare.time_s.tolist() == [0.0, 1.0]
+
+
+def test_a_plans_travel_is_the_mean_of_its_beams_and_mu_per_gy_that_of_the_highest_dose(
+    make_plan: Callable[..., Plan],
+) -> None:
+    way = [(-20.0, 20.0), (-20.0, 20.0), (-20.0, 20.0), (-10.0, 14.0)]
+    one = beam_complexity(beam(SQUARE, way, mu=(30.0,)), EDGES)
+    other = beam_complexity(beam(STEPS, STEPS, mu=(10.0,)), EDGES)
+    whole = plan_complexity([one, other])
+    assert whole.leaf_travel_mm == pytest.approx(4.0)
+    assert whole.area_cm2 == pytest.approx((30 * one.area_cm2 + 10 * other.area_cm2) / 40)
+    assert whole.edge_per_area_mm == pytest.approx((30 * one.edge_per_area_mm + 10 * other.edge_per_area_mm) / 40)
+    assert whole.small_aperture_percent == {2.0: 0.0, 5.0: 0.0, 10.0: 0.0, 20.0: 0.0}
+    assert np.isnan(plan_complexity([]).leaf_travel_mm)
+    plan = replace(make_plan(beam(SQUARE, SQUARE), n_fractions=0), prescription_gy={"PTV": 40.0})
+    assert mu_per_gy(plan) is None
+    assert mu_per_gy(replace(plan, n_fractions=2)) == pytest.approx(0.5)
+    assert mu_per_gy(replace(plan, n_fractions=2, prescription_gy={"PTV": 0.0})) is None

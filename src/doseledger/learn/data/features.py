@@ -15,7 +15,7 @@ from scipy.ndimage import gaussian_filter
 from doseledger.core.case import map_member
 from doseledger.core.errors import BadCase
 from doseledger.core.types import GyArray, Indices, Mask, Singles, Triple
-from doseledger.learn.data.inputs import InputSpec, OpenCase, defined_voxels, read_map, read_offsets, whole_box
+from doseledger.learn.data.inputs import InputSpec, OpenCase, defined_voxels, read_map, read_offsets
 
 SLICE_CM2 = 100.0
 # Distances to structures are told up to here: beyond the reach of any plan's dose fall-off.
@@ -66,7 +66,7 @@ def _body(case: OpenCase) -> Mask:
 
 def _volumes(case: OpenCase, spec: InputSpec, context_mm: Sequence[float]) -> Iterator[Singles]:
     """Each feature as a volume (z, y, x), one at a time."""
-    box = whole_box(case, (1, 1, 1))
+    box = case.whole
     shape, spacing = case.shape_zyx, case.spacing_mm
     body = _body(case)
     masks = np.asarray(map_member(case.file.path, "masks")) > 0
@@ -103,7 +103,7 @@ def _distance(mask: Mask, spacing_mm: Triple) -> Singles:
     """Signed distance to a mask's surface in mm, half a voxel in doubt; as far as is told where it is empty."""
     if not mask.any():
         return np.full(mask.shape, FARTHEST_MM, dtype=np.float32)
-    outside, inside = (edt.edt(part, anisotropy=spacing_mm, black_border=False, parallel=1) for part in (~mask, mask))
+    outside, inside = (edt.edt(part, anisotropy=spacing_mm, black_border=False) for part in (~mask, mask))
     distance: Singles = np.clip(outside - inside, -FARTHEST_MM, FARTHEST_MM).astype(np.float32)
     return distance
 

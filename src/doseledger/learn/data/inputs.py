@@ -91,6 +91,11 @@ class OpenCase:
         return self.file.case_id
 
     @property
+    def whole(self) -> Window:
+        """The box of all its voxels."""
+        return (0, 0, 0), self.shape_zyx
+
+    @property
     def main_prescription_gy(self) -> float:
         """Highest prescription of the targets that are there; 0 without one."""
         there = dict(zip(self.structure_names, self.present, strict=True))

@@ -217,8 +217,6 @@ class PatchDataset(Dataset[Sample]):
     def _draw_symmetry(self, key: Key) -> tuple[float, bool]:
         """Angle to turn by, 0 for none, and whether z is mirrored; of numbers of their own, so that others stay."""
         sampling = self.sampling
-        if not sampling.turn_share and not sampling.mirror_z_share:
-            return 0.0, False
         rng = np.random.default_rng([self.seed, *key, 1])
         turns, mirrors = rng.random() < sampling.turn_share, rng.random() < sampling.mirror_z_share
         return (self.step_deg * rng.integers(1, round(360.0 / self.step_deg)) if turns else 0.0), mirrors

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.types import Floats, Indices, IntTriple, Singles, Triple
-from doseledger.learn.data.inputs import OFFSET_SCALE_MM, InputSpec, OpenCase, whole_box
+from doseledger.learn.data.inputs import OFFSET_SCALE_MM, InputSpec, OpenCase
 from doseledger.learn.data.patches import read_sample
 
 # Where training begins from: how far outside a target half of its dose is left, and how wide that edge is. Both are
@@ -225,7 +225,7 @@ class MeanDose(nn.Module):
         for case in cases:
             if case.place is None:
                 continue
-            sample = read_sample(case, self.spec, whole_box(case, (1, 1, 1)))
+            sample = read_sample(case, self.spec, case.whole)
             known = torch.from_numpy((sample["valid_dose"] & sample["body"])[0])
             if not known.any():
                 continue

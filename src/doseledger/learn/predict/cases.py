@@ -58,11 +58,11 @@ def load_model(path: Path) -> Model:
         If it can't be read.
     """
     checkpoint = load_checkpoint(path)
+    if not isinstance(checkpoint.recipe, TrainedRecipe):
+        raise BadInput(f"{path}: its kind is {checkpoint.recipe.kind}, wanted dose")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = dose_network(checkpoint.recipe, checkpoint.spec)
     fill(network, checkpoint.weights, path)
-    if not isinstance(checkpoint.recipe, TrainedRecipe):
-        raise BadInput(f"{path}: its kind is {checkpoint.recipe.kind}, wanted dose")
     boosted = boosted_of(checkpoint.extras, path)
     return Model(checkpoint, checkpoint.recipe, sha256_of_file(path), network.to(device).eval(), device, boosted)
 

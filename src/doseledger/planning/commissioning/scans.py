@@ -134,6 +134,7 @@ def read_table(text: str, source: str) -> Iterator[Curve | str]:
     rows = csv.DictReader(line for line in text.splitlines() if line.strip() and not line.startswith("#"))
     if tuple(name.strip() for name in rows.fieldnames or ()) != COLUMNS:
         raise BadInput(f"{source}: the first line must be {','.join(COLUMNS)}, it is {rows.fieldnames}")
+    rows.fieldnames = COLUMNS
     points: dict[tuple[Kind, float, float | None, float | None], list[tuple[float, float]]] = {}
     for number, row in enumerate(rows, start=2):
         kind = str(row["kind"]).strip()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from doseledger.core.errors import BadInput
 from doseledger.core.limit import keeps
-from doseledger.core.types import Floats, Indices, Mask
+from doseledger.core.types import Floats, Indices
 from doseledger.planning.optimise.patient import PlanStyle
 
 Kind = Literal["min_dose", "max_dose", "dvh_max", "dvh_min", "mean_max", "uniform", "ring", "mimic", "mimic_max"]
@@ -94,27 +94,25 @@ class PointObjective:
         if self.objective.kind == "mean_max":
             over = max(0.0, float(dose.mean()) - self.objective.dose_gy)
             return self.objective.weight * over**2, np.full(len(dose), 2.0 * scale * over)
-        off = dose - self.limit_gy
-        off[~self._violates(dose, off)] = 0.0
+        off = self._violation(dose, dose - self.limit_gy)
         return scale * float(off @ off), 2.0 * scale * off
 
-    def _violates(self, dose: Floats, off: Floats) -> Mask:
+    def _violation(self, dose: Floats, off: Floats) -> Floats:
+        """By how much each point is off what is asked, 0 where it isn't."""
         kind = self.objective.kind
         if kind in ("uniform", "mimic"):
-            return np.ones(len(off), dtype=np.bool_)
-        if kind == "min_dose":
-            return off < 0
-        if kind in ("max_dose", "ring", "mimic_max"):
-            return off > 0
+            return off
+        too_much = kind in ("max_dose", "ring", "mimic_max", "dvh_max")
+        wrong = np.maximum(off, 0.0) if too_much else np.minimum(off, 0.0)
+        if kind not in ("dvh_max", "dvh_min"):
+            return wrong
         # Q. Wu, R. Mohan, Med Phys 27:701, 2000: of the points on the wrong side, those count that are nearest to
         # the right one, as many as there are too many.
         n = len(dose)
         share = self.objective.volume_share * n
-        rank = n - 1 - int(share) if kind == "dvh_max" else min(n - 1, n - int(np.ceil(share)))
+        rank = n - 1 - int(share) if too_much else min(n - 1, n - int(np.ceil(share)))
         turning_point = np.partition(dose, rank)[rank]
-        if kind == "dvh_max":
-            return (off > 0) & (dose <= turning_point)
-        return (off < 0) & (dose >= turning_point)
+        return np.where(dose <= turning_point if too_much else dose >= turning_point, wrong, 0.0)
 
 
 def total_value_and_slope(objectives: list[PointObjective], dose_gy: NDArray[np.floating]) -> tuple[float, Floats]:
