@@ -274,13 +274,13 @@ OF_THE_MACHINE: dict[str, tuple[Change, list[str]]] = {
     ),
     "a leaf beyond the lower jaw": (
         lambda p: place(p, 3, "MLCX", [-10.0, -11.0, -30.02, -30.05, 10.0, 11.0, 12.0, 13.0]),
-        ["Beam 1, control point 3: the aperture of leaf pair 3, -30.02 to 12.00 mm, reaches outside the jaws at -30 and "
-         "40 mm."],
+        ["Beam 1, control point 3: the aperture of leaf pair 3, -30.02 to 12.00 mm, reaches outside the jaws at -30 "
+         "and 40 mm."],
     ),
     "a leaf beyond the upper jaw": (
         lambda p: place(p, 3, "MLCX", [-10.0, -11.0, -12.0, -13.0, 10.0, 40.02, 12.0, 13.0]),
-        ["Beam 1, control point 3: the aperture of leaf pair 2, -11.00 to 40.02 mm, reaches outside the jaws at -30 and "
-         "40 mm."],
+        ["Beam 1, control point 3: the aperture of leaf pair 2, -11.00 to 40.02 mm, reaches outside the jaws at -30 "
+         "and 40 mm."],
     ),
     "outer leaves beyond a jaw and under the others": (
         lambda p: (place(p, 3, "ASYMY", [-20.0, 20.0]),
@@ -289,14 +289,14 @@ OF_THE_MACHINE: dict[str, tuple[Change, list[str]]] = {
     "outer leaves beyond a jaw and shown by the lower one": (
         lambda p: (place(p, 3, "ASYMY", [-20.1, 20.0]),
                    place(p, 3, "MLCX", [-31.0, -11.0, -12.0, -13.0, 10.0, 11.0, 12.0, 41.0])),
-        ["Beam 1, control point 3: the aperture of leaf pair 1, -31.00 to 10.00 mm, reaches outside the jaws at -30 and "
-         "40 mm."],
+        ["Beam 1, control point 3: the aperture of leaf pair 1, -31.00 to 10.00 mm, reaches outside the jaws at -30 "
+         "and 40 mm."],
     ),
     "outer leaves beyond a jaw and shown by the upper one": (
         lambda p: (place(p, 3, "ASYMY", [-20.0, 20.1]),
                    place(p, 3, "MLCX", [-31.0, -11.0, -12.0, -13.0, 10.0, 11.0, 12.0, 41.0])),
-        ["Beam 1, control point 3: the aperture of leaf pair 4, -13.00 to 41.00 mm, reaches outside the jaws at -30 and "
-         "40 mm."],
+        ["Beam 1, control point 3: the aperture of leaf pair 4, -13.00 to 41.00 mm, reaches outside the jaws at -30 "
+         "and 40 mm."],
     ),
     "jaws of one position": (
         lambda p: (place(p, 3, "ASYMX", [5.0]), place(p, 3, "ASYMY", [30.0])), [],
