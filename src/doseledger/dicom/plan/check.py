@@ -136,7 +136,7 @@ def _unreadable(item: Dataset, where: str) -> Iterator[str]:
     """Values anywhere in the plan that are no number: every later comparison with one would be blind."""
     for element in item:
         if element.VR == "SQ":
-            for number, inner in enumerate(element.value or []):
+            for number, inner in enumerate(element.value):
                 yield from _unreadable(inner, _place(element.keyword, inner, number, where))
         elif element.VR in NUMBERS and not element.is_empty:
             odd = next((_what_is(value) for value in listed(element.value) if finite(value) is None), "")
