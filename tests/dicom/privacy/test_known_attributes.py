@@ -47,7 +47,7 @@ ATTRIBUTES: list[tuple[str, str, object, bool, object]] = [
     ("DateOfLastCalibration", "DA", ["20240101", "20240201"], True, ["SHIFTED 20240101", "SHIFTED 20240201"]),
     ("StudyInstanceUID", "UI", "1.2.3", False, UID),
     ("SOPClassUID", "UI", "1.2.840.10008.5.1.4.1.1.2", False, "1.2.840.10008.5.1.4.1.1.2"),
-    ("ContentSequence", "SQ", [], False, []),
+    ("ContentSequence", "SQ", [], False, GONE),
     ("InstitutionCodeSequence", "SQ", [Dataset()], True, []),
     ("Rows", "US", 7, False, 7),
     ("StudyDescription", "LO", "pelvis", True, GONE),
