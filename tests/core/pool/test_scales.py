@@ -130,9 +130,7 @@ def test_only_what_the_system_may_mend_is_tried_again(below: Exception, is_passi
 
 def test_a_worker_of_other_code_says_so_and_does_nothing(tmp_path: Path) -> None:
     answer = try_case(work, "another digest", ("ok_a", tmp_path))
-    assert answer == Answer(
-        fault="its worker runs other code than this process; restart the workers with this code"
-    )
+    assert answer == Answer(fault="its worker runs other code than this process; restart the workers with this code")
     assert list(tmp_path.iterdir()) == []
     assert try_case(work, None, ("ok_a", tmp_path)) == Answer("OK_A")
     assert Answer() == Answer(None, None, "", "", False, None)

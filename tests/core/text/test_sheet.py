@@ -122,7 +122,9 @@ def test_cells_break_within_their_columns_the_widest_first() -> None:
 @pytest.mark.parametrize("width", [30, 50, 56, 57, 60, 66, 72, 90])
 def test_a_table_is_laid_out_for_a_terminal_in_the_known_way(width: int) -> None:
     known = Path(__file__).with_name("known_tables.txt").read_text(encoding="utf-8").split("====\n")
-    assert as_text(MIXED, colour=False, width=width) == dict(entry.split("\n", 1) for entry in known if entry)[str(width)]
+    assert (
+        as_text(MIXED, colour=False, width=width) == dict(entry.split("\n", 1) for entry in known if entry)[str(width)]
+    )
 
 
 MIXED = make_table(
@@ -137,7 +139,9 @@ MIXED = make_table(
 
 
 def test_a_line_is_folded_after_commas_and_colons_and_its_indent_is_kept() -> None:
-    text = "    first: " + "a" * 20 + ", " + "b" * 20 + "; third item that is longer than thirty-two letters in all, end"
+    text = (
+        "    first: " + "a" * 20 + ", " + "b" * 20 + "; third item that is longer than thirty-two letters in all, end"
+    )
     assert folded(text, 48).split("\n") == [
         "    first: aaaaaaaaaaaaaaaaaaaa,",
         "      bbbbbbbbbbbbbbbbbbbb; third item that is",
