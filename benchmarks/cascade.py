@@ -1,7 +1,7 @@
 """The cascade of two U-Nets beside the U-Net of `benchmarks/diffusion.py`, on OpenKBP at low resolution.
 
     python benchmarks/openkbp_cases.py DATA LOW
-    python benchmarks/diffusion.py LOW --unet-epochs 36 --diffusion-epochs 24
+    python benchmarks/diffusion.py LOW --base mean_dose --epochs 24
     python benchmarks/cascade.py LOW --epochs 18
 
 Half the epochs, since a step of two networks costs about twice as much: the two are compared at like cost. The U-Net's
@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusion import SHARED, UNET, fit_of, score, train_once
+from diffusion import SHARED, UNET, fit_of, part_of, score, train_once
 from shipped import shipped_recipe
 
 from doseledger.dosimetry.intervals import bootstrap_interval, paired_test
 from doseledger.learn.kinds import open_predictor
-from doseledger.learn.predict.predictor import SplitPart, predict_part
+from doseledger.learn.predict.predictor import predict_part
 
 # Both networks of the shipped cascade in the shape of this benchmark's U-Net.
 CASCADE = {**UNET, "network": dict.fromkeys(("first", "second"), SHARED["network"])}
@@ -39,8 +39,9 @@ def main() -> None:
     checkpoint = train_once(low, "low_cascade", recipe)
     if args.train_only:
         return
-    files = SplitPart(low / "cases", low / "splits.csv", "test", 0, 0)
-    predict_part(open_predictor(checkpoint, recipe), files, low / "predictions" / "low_cascade_test", tell=print)
+    predict_part(
+        open_predictor(checkpoint, recipe), part_of(low, "test"), low / "predictions" / "low_cascade_test", tell=print
+    )
     rng, scores = np.random.default_rng(1), {name: score(low, name) for name in ("low_unet", "low_cascade")}
     for name, values in scores.items():
         for key in ("dose", "dvh"):

@@ -21,12 +21,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusion import fit_of, score, train_once
+from diffusion import fit_of, part_of, score, train_once
 from shipped import shipped_recipe
 
 from doseledger.dosimetry.intervals import bootstrap_interval
 from doseledger.learn.kinds import open_predictor
-from doseledger.learn.predict.predictor import SplitPart, predict_part
+from doseledger.learn.predict.predictor import predict_part
 
 # Babier et al., Med Phys 48:5549, 2021.
 PUBLISHED = "the challenge's winner, on its 100 test patients: dose score 2.43, DVH score 1.48"
@@ -76,9 +76,8 @@ def main() -> None:
         print(f"GPU memory at most {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")
     if args.train_only:
         return
-    files = SplitPart(args.full / "cases", args.full / "splits.csv", "test", 0, 0)
     out = args.full / "predictions" / f"{name}_test"
-    predict_part(open_predictor(checkpoint, recipe), files, out, tell=print)
+    predict_part(open_predictor(checkpoint, recipe), part_of(args.full, "test"), out, tell=print)
     scores, rng = score(args.full, name), np.random.default_rng(1)
     for key in ("dose", "dvh"):
         low, high = bootstrap_interval(scores[key], rng)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from scipy import stats
 
 from doseledger.core.errors import BadInput
 from doseledger.dosimetry.spread import (
+    CURVE_LEVELS,
     LEVELS,
     CaseSpread,
     Factors,
@@ -25,6 +27,7 @@ from doseledger.dosimetry.spread import (
 )
 
 N_VOXELS = 4000
+EVEN = Factors(*(dict.fromkeys(CURVE_LEVELS, 1.0),) * 2)
 
 
 def drawn_case(seed: int, *, said: float = 1.0, n_samples: int = 8, n_structures: int = 4) -> CaseSpread:
@@ -64,7 +67,9 @@ def test_a_wider_interval_holds_more() -> None:
 def test_a_factor_fitted_on_other_cases_mends_a_spread_that_is_off(said: float) -> None:
     factors = fit_factors([drawn_case(seed, said=said) for seed in range(4)])
     # The mean of 8 drawn doses is itself as unsure as they are wide.
-    assert factors.voxels == pytest.approx(math.sqrt((1 + said**2 / 8) / (1 + 1 / 8)) / said, rel=0.03)
+    wanted = math.sqrt((1 + said**2 / 8) / (1 + 1 / 8)) / said
+    for level in LEVELS:
+        assert factors.voxels[level] == pytest.approx(wanted, rel=0.06)
     test = [drawn_case(seed, said=said) for seed in range(10, 14)]
     summary = summarise_calibration(test, factors, np.random.default_rng(0))
     for level in LEVELS:
@@ -100,7 +105,7 @@ def test_spread_against_error_lies_on_the_diagonal_where_the_spread_is_true() ->
 
 
 def test_curves_rise_and_keep_their_levels() -> None:
-    rows = calibration_curves([drawn_case(seed) for seed in range(3)], Factors(1.0, 1.0))
+    rows = calibration_curves([drawn_case(seed) for seed in range(3)], EVEN)
     for name in ("voxels", "structures", "voxels_stretched"):
         values = [row[name] for row in rows]
         assert values == sorted(values)
@@ -115,10 +120,43 @@ def test_structures_are_judged_by_their_mean_dose_and_absent_ones_not_at_all() -
     assert math.isnan(structure_coverage(drawn_case(1, n_structures=0), 0.8, 1.0))
 
 
+def with_long_tails(seed: int, *, n_structures: int = 40) -> CaseSpread:
+    """A case whose drawn doses know nothing of a patient's own planner: he errs by up to four times as much."""
+    case = drawn_case(seed, n_structures=n_structures)
+    times = np.exp(np.random.default_rng([seed, 1]).normal(0.0, 0.7))
+    structures = {name: times * ratio for name, ratio in case.structures.items()}
+    return replace(case, ratios=times * case.ratios, structures=structures)
+
+
+def test_errors_with_long_tails_are_held_at_every_level_of_other_cases() -> None:
+    fitted, judged = ([with_long_tails(seed) for seed in range(first, first + 60)] for first in (0, 100))
+    factors = fit_factors(fitted)
+    # The tails: one factor for all levels would be too wide at 50 % or too narrow at 95 %.
+    assert factors.voxels[0.95] > 1.3 * factors.voxels[0.5]
+    summary = summarise_calibration(judged, factors, np.random.default_rng(0))
+    for level in LEVELS:
+        for what in ("voxels", "structures"):
+            found = summary[f"coverage_{100 * level:.0f}_{what}_stretched_percent"]
+            assert found == pytest.approx(100 * level, abs=6.0), (level, what)
+    for row in calibration_curves(fitted, factors):
+        assert row["structures_stretched"] == pytest.approx(row["level"], abs=0.01)
+
+
+def test_each_case_counts_the_same_however_many_structures_it_has() -> None:
+    # Nine structures of one case say 1, one of the other 3: half of the weight lies at each.
+    cases = [
+        replace(drawn_case(1), structures={f"S{i}": 1.0 for i in range(9)}),
+        replace(drawn_case(2), structures={"S0": 3.0}),
+    ]
+    factors = fit_factors(cases)
+    assert factors.structures[0.4] * half_width(0.4, 8) == pytest.approx(1.0)
+    assert factors.structures[0.8] * half_width(0.8, 8) == pytest.approx(3.0)
+
+
 def test_without_structures_to_fit_a_factor_on_there_is_none_and_nothing_is_stretched_by_it() -> None:
     factors = fit_factors([drawn_case(seed, n_structures=0) for seed in range(3)])
-    assert factors.voxels == pytest.approx(1.0, abs=0.05)
-    assert math.isnan(factors.structures)
+    assert factors.voxels[0.8] == pytest.approx(1.0, abs=0.05)
+    assert all(math.isnan(factor) for factor in factors.structures.values())
     summary = summarise_calibration([drawn_case(seed) for seed in range(3)], factors, np.random.default_rng(0))
     assert math.isnan(summary["coverage_80_structures_stretched_percent"])
     assert 0.0 < summary["coverage_80_structures_percent"] <= 100.0

@@ -78,7 +78,7 @@ def test_a_spread_of_half_is_told_and_mended_by_validation_cases(sets: DrawnSets
     summary, details = found["summary"], found["details"]
     assert summary["n_cases"] == 3
     assert summary["coverage_80_voxels_percent"] < 60
-    assert summary["factor_voxels"] > 1.5
+    assert summary["factor_80_voxels"] > 1.5
     assert summary["coverage_80_voxels_stretched_percent"] == pytest.approx(80, abs=4)
     assert details["fitted_on"] == ["case_0002", "case_0003"]
     assert [row["case_id"] for row in details["cases"]] == ["case_0004", "case_0005", "case_0006"]

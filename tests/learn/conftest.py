@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 import torch
+from fixtures.boosting import FEW, quiet
 
 from doseledger.core.case import Case
 from doseledger.core.files import read_yaml, sha256_of_file
@@ -20,10 +21,10 @@ from doseledger.core.tables import SPLITS, write_table
 from doseledger.learn.data.inputs import OpenCase, case_files, open_case
 from doseledger.learn.families.dose import DOSE
 from doseledger.learn.families.segmentation import SEGMENTATION
-from doseledger.learn.kinds import full_block, load_recipe
+from doseledger.learn.kinds import full_block, load_recipe, make_family
 from doseledger.learn.recipes.dose import Recipe
 from doseledger.learn.run import TrainingRun
-from doseledger.learn.training.train import Places
+from doseledger.learn.training.train import Places, train
 
 SPLIT_OF = {"case_0001": "train", "case_0002": "train", "case_0003": "train", "case_0004": "val", "case_0005": "test"}
 
@@ -194,3 +195,14 @@ def segmentation(make_segmentation_run: Callable[..., TrainingRun]) -> TrainingR
 def places(cohort: Cohort, tmp_path: Path) -> Places:
     """Where the small runs read and write."""
     return Places(cohort.cases, cohort.splits, tmp_path / "run", tmp_path / "resume")
+
+
+@pytest.fixture
+def trees(settings: Settings, places: Places) -> Path:
+    """Checkpoint of small trees of the cohort."""
+    block = settings.model("dose_trees")
+    recipe = load_recipe(block, settings.model_base, "dose_trees").model_copy(update={"boosting": FEW})
+    run = TrainingRun("dose_trees", recipe, 0.1, 1, 0, 0, {"ok": True}, {}, make_family(recipe, None))
+    out = places.out.with_name("trees")
+    train(run, replace(places, out=out), fresh=False, tell=quiet)
+    return out / "checkpoints/best.ckpt"

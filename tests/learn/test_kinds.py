@@ -201,6 +201,15 @@ def test_a_quick_diffusion_draws_few_doses_as_its_validation_does(settings: Sett
     assert shipped.samples > few.samples
 
 
+@pytest.mark.parametrize("name", ["dose_unet_beams", "dose_mean"])
+def test_whatever_averages_over_mirrors_or_projects_is_quick_without(name: str, settings: Settings) -> None:
+    recipe = load_recipe(ready_made(name), settings.model_base, "test")
+    quick = recipe.quick()
+    assert (recipe.predict.mirror_average, recipe.predict.project) == ("xz", True)
+    assert (quick.predict.mirror_average, quick.predict.project) == (True, False)
+    assert quick.trained_part() == recipe.trained_part()
+
+
 def test_a_dose_network_has_no_quicker_form(settings: Settings) -> None:
     recipe = recipe_of(settings, "dose_unet")
     assert recipe.quick() == recipe

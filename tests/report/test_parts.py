@@ -188,7 +188,7 @@ def calibration() -> dict[str, Any]:
         "cases": [{"case_id": "case_0006", "mae_gy": 1.0, "expected_mae_gy": 1.1}],
     }
     summary = {"n_cases": 3.0, "n_samples": 8.0, "mae_gy": 1.0, "expected_mae_gy": 1.1}
-    summary |= {"factor_voxels": 1.25, "factor_structures": 2.0}
+    summary |= {"factor_80_voxels": 1.25, "factor_80_structures": 2.0}
     for what in ("voxels", "structures"):
         for ending in ("", "_stretched"):
             name = f"coverage_80_{what}{ending}_percent"

@@ -55,7 +55,8 @@ def test_the_page_shows_dose_goals_uncertainty_deliverability_and_what_made_it(p
     made, page = patient()
     assert tell_prediction(made.record) in page
     for wanted in (
-        "PREDICTED, NOT CALCULATED", "Rectum ends within the target", ONE_DOSE, "no plan was made of this dose",
+        "PREDICTED, NOT CALCULATED", "A model made this dose", "Rectum ends within the target", ONE_DOSE,
+        "no plan was made of this dose",
         "Predicted dose of anon_1 as wash on axial, coronal and sagittal slices", "dose_unet@v0.2.0", *SHA.values(),
     ):  # fmt: skip
         assert wanted in page, wanted

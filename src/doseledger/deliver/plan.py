@@ -222,7 +222,7 @@ def _check_same(case: Case, prediction: Prediction) -> None:
 
 
 def _named(prediction: Prediction) -> PredictedBy:
-    return PredictedBy(prediction.model or "a network", prediction.checkpoint_sha256, version("doseledger"))
+    return PredictedBy(prediction.model or "a model", prediction.checkpoint_sha256, version("doseledger"))
 
 
 def _read_scan(source: Path, case_id: str, machine: Machine) -> Scanned:

@@ -23,8 +23,6 @@ from doseledger.dosimetry.intervals import bootstrap_interval
 LEVELS = (0.50, 0.80, 0.95)
 # Those that the curve of coverage is drawn through.
 CURVE_LEVELS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
-# Candidates for the factor, 2 % apart; a spread that is off by more than tenfold is no spread to be mended.
-FACTORS = np.geomspace(0.1, 10.0, 233)
 # Voxels whose drawn doses all agree have no interval. Below this, a tenth of what dose engines agree to, is none.
 LEAST_SD_GY = 0.05
 # Ends of the classes of spread in Gy, for spread against error; the last class has no end.
@@ -148,34 +146,44 @@ def structure_coverage(case: CaseSpread, level: float, factor: float) -> float:
 
 @dataclass(frozen=True)
 class Factors:
-    """By what intervals are stretched so that they cover what they say, of voxels and of structures' mean doses.
+    """By what intervals are stretched so that they hold what they say, by level: of voxels, of structures' mean doses.
 
     NaN where the cases that they are fitted on have nothing to fit them on: no structure.
     """
 
-    voxels: float
-    structures: float
+    voxels: Mapping[float, float]
+    structures: Mapping[float, float]
 
 
 def fit_factors(cases: Sequence[CaseSpread]) -> Factors:
-    """Return the factors with which intervals cover these cases best: the least sum of squares over LEVELS.
+    """Return the factors with which intervals of these cases hold what they say, one for each of CURVE_LEVELS.
 
     Notes
     -----
-    To be fitted on validation cases alone: on those that it is then reported for it would prove nothing. One number
-    for all levels and doses keeps what the model says of where it is unsure. Each case counts the same.
+    The quantile of |plan − mean| / standard deviation over the cases, each of which counts the same: split conformal
+    prediction with the spread as scale (Lei et al. 2018, "Distribution-free predictive inference for regression"). A
+    factor for each level, as errors have longer tails than Student's t. To be fitted on validation cases alone: on
+    those that it is then reported for it would prove nothing. One number for all doses keeps what the model says of
+    where it is unsure.
     """
+    n = cases[0].n_samples
+    voxels = _factors([case.ratios for case in cases], n)
+    return Factors(voxels, _factors([np.asarray(list(case.structures.values())) for case in cases], n))
 
-    return Factors(_best_factor(voxel_coverage, cases), _best_factor(structure_coverage, cases))
 
-
-def _best_factor(coverage: Coverage, cases: Sequence[CaseSpread]) -> float:
-    misses = [
-        sum((float(_mean([coverage(case, level, factor) for case in cases])) - level) ** 2 for level in LEVELS)
-        for factor in FACTORS
-    ]
-    # argmin takes NaN for the least, and would answer with the first candidate.
-    return math.nan if np.isnan(misses).any() else float(FACTORS[int(np.argmin(misses))])
+def _factors(ratios: Sequence[Floats], n_samples: int) -> dict[float, float]:
+    """By level what an interval is stretched by to reach the quantile over cases, each of which has one weight."""
+    known = [each for each in ratios if len(each)]
+    if not known:
+        return dict.fromkeys(CURVE_LEVELS, math.nan)
+    values = np.concatenate(known)
+    weights = np.concatenate([np.full(len(each), 1.0 / (len(each) * len(known))) for each in known])
+    order = np.argsort(values, kind="stable")
+    # Of its own weight a value has half below it.
+    below = np.cumsum(weights[order]) - weights[order] / 2
+    reached = np.interp(CURVE_LEVELS, below, values[order])
+    reaches = [half_width(level, n_samples) for level in CURVE_LEVELS]
+    return dict(zip(CURVE_LEVELS, (reached / reaches).tolist(), strict=True))
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -198,20 +206,20 @@ def summarise_calibration(cases: Sequence[CaseSpread], factors: Factors, rng: np
     dict
         `coverage_<level>_<voxels|structures>[_stretched]_percent` with `_low` and `_high`; `mae_gy` and
         `expected_mae_gy`, what it would be if the plan were one more drawn dose; `mae_correlation`, Spearman's between
-        the two over the cases; the factors.
+        the two over the cases; `factor_<level>_<voxels|structures>`.
     """
     result = {"n_cases": float(len(cases)), "n_samples": float(cases[0].n_samples)}
-    for what, coverage, factor in (
+    for what, coverage, by_level in (
         ("voxels", voxel_coverage, factors.voxels),
         ("structures", structure_coverage, factors.structures),
     ):
         for level in LEVELS:
-            for ending, stretch in (("", 1.0), ("_stretched", factor)):
+            for ending, stretch in (("", 1.0), ("_stretched", by_level[level])):
                 shares = np.asarray([100.0 * coverage(case, level, stretch) for case in cases])
                 name = f"coverage_{100 * level:.0f}_{what}{ending}_percent"
                 result[name] = _mean(shares.tolist())
                 result[f"{name}_low"], result[f"{name}_high"] = bootstrap_interval(shares, rng)
-        result[f"factor_{what}"] = factor
+            result[f"factor_{100 * level:.0f}_{what}"] = by_level[level]
     found, expected = np.asarray([case.mae_gy for case in cases]), np.asarray([case.expected_mae_gy for case in cases])
     result |= {"mae_gy": float(found.mean()), "expected_mae_gy": float(expected.mean())}
     result["mae_correlation"] = float(stats.spearmanr(found, expected).statistic) if len(cases) > 2 else math.nan
@@ -224,9 +232,9 @@ def calibration_curves(cases: Sequence[CaseSpread], factors: Factors) -> list[di
         {
             "level": level,
             "voxels": _mean([voxel_coverage(case, level, 1.0) for case in cases]),
-            "voxels_stretched": _mean([voxel_coverage(case, level, factors.voxels) for case in cases]),
+            "voxels_stretched": _mean([voxel_coverage(case, level, factors.voxels[level]) for case in cases]),
             "structures": _mean([structure_coverage(case, level, 1.0) for case in cases]),
-            "structures_stretched": _mean([structure_coverage(case, level, factors.structures) for case in cases]),
+            "structures_stretched": _mean([structure_coverage(one, level, factors.structures[level]) for one in cases]),
         }
         for level in CURVE_LEVELS
     ]

@@ -84,7 +84,7 @@ def calibrate_cohort(sets: DrawnSets, *, tell: Tell) -> dict[str, Any]:
     summary = {name: round(value, DECIMALS) for name, value in summary.items()}
     tell(
         f"80 % intervals hold {summary['coverage_80_voxels_percent']:.1f} % of the voxels, stretched by "
-        f"{factors.voxels:.2f} (from {len(found['val'])} validation cases) "
+        f"{factors.voxels[0.8]:.2f} (from {len(found['val'])} validation cases) "
         f"{summary['coverage_80_voxels_stretched_percent']:.1f} %"
     )
     details: dict[str, Any] = {

@@ -171,6 +171,19 @@ def read_settings(path: Path) -> dict[str, Any]:
         return dict(json.loads(str(npz["meta"])).get("settings", {}))
 
 
+def read_undeliverable(path: Path) -> float | None:
+    """Return how far a projected dose lies from what its model told, in Gy; None of a dose that was not projected.
+
+    Raises
+    ------
+    BadCase
+        If there is no prediction, or it can't be read.
+    """
+    with _as_bad_case(path), open_npz(path) as npz:
+        apart_gy = npz.get("undeliverable_gy")
+        return None if apart_gy is None else float(apart_gy)
+
+
 def read_seen(path: Path) -> frozenset[str]:
     """Return the SHA256 of every case that a prediction's model was trained or selected on, without reading its dose.
 

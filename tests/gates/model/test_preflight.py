@@ -104,7 +104,7 @@ def test_a_rate_of_nothing_learns_nothing(run: TrainingRun, cohort: Layout) -> N
 def test_a_loss_that_is_not_finite_stops_it(limits: PreflightLimits) -> None:
     (finding,) = judge_probe("dose_unet", replace(PROBE, losses=[1.0, float("nan")], finite=False), limits)
     assert finding.gate == "not_finite"
-    assert "not finite within 20 steps" in finding.message
+    assert "not finite within 1 steps on one batch" in finding.message
 
 
 def test_half_the_loss_is_enough(limits: PreflightLimits) -> None:

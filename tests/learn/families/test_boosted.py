@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from fixtures.boosting import FEW, quiet
+from fixtures.boosting import quiet
 
 from doseledger.core.case import Case
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import sha256_of_file
-from doseledger.core.settings import Settings
 from doseledger.learn.data.inputs import CaseFile, open_case, read_told, spec_of, whole_box
 from doseledger.learn.families.bases import check_trees
 from doseledger.learn.kinds import load_recipe, make_family, open_predictor
@@ -28,17 +27,6 @@ from doseledger.learn.training.parent import parent_of
 from doseledger.learn.training.probe import probe_steps
 from doseledger.learn.training.told import load_boosted, told_cases
 from doseledger.learn.training.train import Places, make_task, train
-
-
-@pytest.fixture
-def trees(settings: Settings, places: Places) -> Path:
-    """Checkpoint of small trees of the cohort."""
-    block = settings.model("dose_trees")
-    recipe = load_recipe(block, settings.model_base, "dose_trees").model_copy(update={"boosting": FEW})
-    run = TrainingRun("dose_trees", recipe, 0.1, 1, 0, 0, {"ok": True}, {}, make_family(recipe, None))
-    out = places.out.with_name("trees")
-    train(run, replace(places, out=out), fresh=False, tell=quiet)
-    return out / "checkpoints/best.ckpt"
 
 
 @pytest.fixture

@@ -13,9 +13,11 @@ import pandas as pd
 import pytest
 import torch
 
+from doseledger.core.case import Case
 from doseledger.core.code import reached_code
 from doseledger.core.errors import BadCase, BadInput, NotReady
-from doseledger.learn.data.inputs import InputSpec, open_case
+from doseledger.evaluate.calibration import DrawnSets, calibrate_cohort
+from doseledger.learn.data.inputs import InputSpec, open_case, read_dose, read_told, whole_box
 from doseledger.learn.families.diffusion import DiffusionTask, make_family
 from doseledger.learn.families.dose import DOSE
 from doseledger.learn.kinds import load_recipe
@@ -32,6 +34,7 @@ from doseledger.learn.recipes.diffusion import DiffusionRecipe, TrainedDiffusion
 from doseledger.learn.run import TrainingRun
 from doseledger.learn.training.checkpoint import load_checkpoint, read_seen
 from doseledger.learn.training.probe import probe_steps
+from doseledger.learn.training.told import load_boosted
 from doseledger.learn.training.train import Places, train
 
 MakeRun = Callable[..., TrainingRun]
@@ -123,6 +126,103 @@ def test_a_diffusion_killed_between_batches_ends_as_an_unbroken_one_to_the_bit(
         assert here.read_bytes() == there.read_bytes()
 
 
+def test_a_diffusion_on_trees_learns_what_they_leave_over_of_cases_that_they_have_not_seen(
+    diffusion_block: dict[str, Any], trees: Path, places: Places, tmp_path: Path
+) -> None:
+    boosted, run = load_boosted(trees), make_diffusion(diffusion_block, trees)
+    quietly(run, places)
+    path = places.out / "checkpoints" / "last.ckpt"
+    found = load_checkpoint(path, TrainedDiffusion)
+    assert run.family.parts["base"] == {"model": "dose_trees", "sha256": boosted.sha256}
+    assert found.extras["base"] is None
+    assert found.extras["boosted"]["sha256"] == boosted.sha256
+    # The width of x0 is that of the residual by hand, of trees that have not seen the case.
+    left = []
+    for case in map(open_case, _files(places, "train")):
+        valid, box = Case.load(case.file.path).valid_dose, whole_box(case, (1, 1, 1))
+        left.append(((read_dose(case, box) - read_told(boosted.told(case), box)) / 70.0)[valid])
+    assert found.extras["scale"]["width"] == pytest.approx(float(np.sqrt(np.mean(np.concatenate(left) ** 2))), rel=1e-4)
+    # One file predicts, and its drawn doses are calibrated.
+    trees.unlink()
+    for part in ("val", "test"):
+        files = SplitPart(places.cases, places.splits, part, 0, 0)
+        predict_part(open_predictor(path, run.recipe.predict), files, tmp_path / part, tell=lambda line: None)
+    sets = DrawnSets(places.cases, places.splits, tmp_path / "val", tmp_path / "test", 0, 0)
+    summary = calibrate_cohort(sets, tell=lambda line: None)["summary"]
+    assert 0.0 < summary["coverage_80_voxels_percent"] < 100.0
+
+
+def test_a_diffusion_with_nothing_to_say_draws_what_its_trees_tell(
+    diffusion_block: dict[str, Any], trees: Path, places: Places
+) -> None:
+    run = make_diffusion(diffusion_block, trees)
+    quietly(run, places)
+    model = load_diffusion_model(places.out / "checkpoints" / "last.ckpt")
+    narrow = replace(model, scale=replace(model.scale, width=1e-6))
+    (case,) = (open_case(file) for file in _files(places, "test"))
+    drawn = draw_case(narrow, case, run.recipe.predict)
+    told_gy = load_boosted(trees).tell(case)
+    np.testing.assert_allclose(drawn.samples_gy, np.broadcast_to(told_gy, drawn.samples_gy.shape), atol=2e-3)
+
+
+def test_the_bases_dose_is_the_dose_and_the_draws_lie_about_it(
+    diffusion_block: dict[str, Any], trees: Path, places: Places
+) -> None:
+    run = make_diffusion(diffusion_block, trees, predict={"centre": "base"})
+    quietly(run, places)
+    model = load_diffusion_model(places.out / "checkpoints" / "last.ckpt")
+    (case,) = (open_case(file) for file in _files(places, "test"))
+    assert isinstance(run.recipe, DiffusionRecipe)
+    drawn = draw_case(model, case, run.recipe.predict)
+    plain = draw_case(model, case, run.recipe.predict.model_copy(update={"centre": "mean"}))
+    np.testing.assert_allclose(drawn.dose_gy, load_boosted(trees).tell(case), atol=2e-3)
+    above = drawn.samples_gy.min(axis=0) > 0
+    assert above.any()
+    np.testing.assert_allclose(drawn.samples_gy.mean(axis=0)[above], drawn.dose_gy[above], atol=1e-3)
+    np.testing.assert_allclose(drawn.samples_gy.std(axis=0)[above], plain.samples_gy.std(axis=0)[above], atol=1e-3)
+    assert drawn.samples_gy.min() == 0.0
+    with pytest.raises(BadInput, match=r"predict\.centre base asks for a base"):
+        make_diffusion(diffusion_block, trees, diffusion={"residual": False}, predict={"centre": "base"})
+
+
+def test_layers_of_noise_have_unit_variance_and_share_more_the_wider_they_are() -> None:
+    shape = (16, 24, 32)
+    white, layered = (noise_fields(3, "case_0001", range(60), shape, coarse) for coarse in (0.0, 0.8))
+    assert float(layered.std()) == pytest.approx(1.0, abs=0.02)
+    # Mean of a whole volume: of white noise one in sqrt(12288), of layers mostly the widest.
+    shared = [float(noise.mean(dim=(1, 2, 3, 4)).std()) for noise in (white, layered)]
+    assert shared[0] == pytest.approx(12288**-0.5, rel=0.3)
+    assert shared[1] > 15 * shared[0]
+    assert torch.equal(layered[7:8], noise_fields(3, "case_0001", [7], shape, 0.8))
+
+
+def test_layers_of_noise_ask_for_whole_cases(diffusion_block: dict[str, Any], base: Path) -> None:
+    with pytest.raises(BadInput, match=r"coarse_noise spans a whole case; it takes sampling\.patch_zyx: case"):
+        make_diffusion(diffusion_block, base, diffusion={"coarse_noise": 0.5})
+
+
+def test_a_diffusion_of_whole_cases_and_layers_of_noise_trains_and_draws(
+    diffusion_block: dict[str, Any], trees: Path, places: Places
+) -> None:
+    sampling = {"patch_zyx": "case", "batch_size": 1}
+    run = make_diffusion(diffusion_block, trees, sampling=sampling, diffusion={"coarse_noise": 0.8})
+    quietly(run, places)
+    (case,) = (open_case(file) for file in _files(places, "test"))
+    assert isinstance(run.recipe, DiffusionRecipe)
+    drawn = draw_case(load_diffusion_model(places.out / "checkpoints" / "last.ckpt"), case, run.recipe.predict)
+    assert np.isfinite(drawn.samples_gy).all()
+    assert drawn.samples_gy.std(axis=0).max() > 0.1
+
+
+def test_trees_of_other_cases_carry_no_diffusion(diffusion_block: dict[str, Any], trees: Path, places: Places) -> None:
+    table = pd.read_csv(places.splits)
+    table.loc[table["case_id"] == "case_0003", "split"] = "val"
+    table.loc[table["case_id"] == "case_0004", "split"] = "train"
+    table.to_csv(places.splits, index=False)
+    with pytest.raises(BadInput, match="base dose_trees was trained on other cases: without case_0004, with 1 besides"):
+        quietly(make_diffusion(diffusion_block, trees), places)
+
+
 def test_a_base_of_other_cases_patches_or_inputs_is_refused(
     diffusion_block: dict[str, Any], base: Path, places: Places
 ) -> None:
@@ -175,10 +275,30 @@ def test_neither_family_hangs_on_the_others_code(diffusion_block: dict[str, Any]
     } <= set(diffusion)
 
 
-def test_preflight_lowers_the_loss_of_one_batch(diffusion_block: dict[str, Any], base: Path, places: Places) -> None:
-    found = probe_steps(make_diffusion(diffusion_block, base), places.cases, places.splits, n_steps=20)
+@pytest.mark.parametrize("stands_on", ["base", "trees"])
+def test_preflight_lowers_the_loss_of_one_batch(
+    diffusion_block: dict[str, Any], stands_on: str, places: Places, request: pytest.FixtureRequest
+) -> None:
+    run = make_diffusion(diffusion_block, request.getfixturevalue(stands_on))
+    found = probe_steps(run, places.cases, places.splits, n_steps=20)
     assert found.finite
-    assert found.last_loss < 0.9 * found.first_loss
+    assert found.last_loss < 0.8 * found.first_loss
+    # Of the dose itself: whatever the base leaves over.
+    bare = replace(run, recipe=run.recipe.bare(), family=replace(run.family, told=None))
+    assert isinstance(bare.recipe, DiffusionRecipe)
+    assert not bare.recipe.diffusion.residual
+    if stands_on == "base":
+        assert probe_steps(bare, places.cases, places.splits, n_steps=20).losses == found.losses
+
+
+def test_preflight_refuses_trees_of_other_cases(diffusion_block: dict[str, Any], trees: Path, places: Places) -> None:
+    table = pd.read_csv(places.splits)
+    table.loc[table["case_id"] == "case_0001", "split"] = "test"
+    table.loc[table["case_id"] == "case_0005", "split"] = "train"
+    table[table["case_id"] != "case_0002"].to_csv(places.splits, index=False)
+    run = make_diffusion(diffusion_block, trees)
+    with pytest.raises(BadInput, match="base dose_trees was trained on other cases: without case_0005"):
+        probe_steps(run, places.cases, places.splits, n_steps=1)
 
 
 def test_a_plateau_is_no_schedule_for_scores_of_one_drawn_dose(diffusion_block: dict[str, Any]) -> None:

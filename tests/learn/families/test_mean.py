@@ -154,8 +154,15 @@ def test_preflight_sees_the_error_of_no_dose_fall_part_by_part(
 ) -> None:
     found = probe_steps(make_mean(), places.cases, places.splits, n_steps=20)
     assert found.finite
-    assert len(found.losses) == 3
+    assert found.n_steps == 2  # as many as parts
     assert found.last_loss < 0.7 * found.first_loss
+
+
+def test_a_mean_over_turns_of_a_network_that_sees_a_place_is_refused(settings: Settings, parts: Parts) -> None:
+    recipe = mean_recipe(settings)
+    turned = recipe.model_copy(update={"predict": recipe.predict.model_copy(update={"mirror_average": "beams"})})
+    with pytest.raises(BadInput, match=r"dose_unet: predict\.mirror_average beams: inputs\.place targets is another"):
+        make_family(turned, None, parts.files)
 
 
 def test_a_part_that_is_not_there_and_one_that_is_not_weighed_are_told(settings: Settings, parts: Parts) -> None:

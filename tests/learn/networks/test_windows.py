@@ -32,6 +32,16 @@ def test_a_network_that_returns_its_input_gives_the_whole_case_back(overlap: flo
     assert max(shape[0] for shape in network.seen) == 2
 
 
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_a_network_that_passes_a_channel_on_gives_it_back_and_leaves_it_as_it_was(at_once: int) -> None:
+    image = torch.randn(1, 2, 9, 10, 13, generator=torch.Generator().manual_seed(1))
+    batch, before = {"image": image, "condition": torch.zeros(1, 1)}, image.clone()
+    network = lambda windows, _: windows[:, 1:]  # noqa: E731
+    dose = predict_whole(network, batch, (4, 5, 6), overlap=0.5, windows_at_once=at_once)
+    torch.testing.assert_close(dose, before[:, 1:])
+    assert torch.equal(image, before)
+
+
 @pytest.mark.parametrize(("weight", "is_covered"), [(0.99901, True), (0.99899, False), (float("nan"), False)])
 def test_a_voxel_that_no_window_covers_is_refused(
     weight: float, is_covered: bool, monkeypatch: pytest.MonkeyPatch

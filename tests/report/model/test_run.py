@@ -29,6 +29,7 @@ from doseledger.ledger.registry.model_card import model_card
 from doseledger.ledger.runs.facts import load_facts
 from doseledger.report.blocks import Picture
 from doseledger.report.case_pages import NO_GAMMA, load_comparison
+from doseledger.report.model.frame import training_pictures
 from doseledger.report.model.run import build_context, make_report
 from doseledger.report.page import render_page, write_pdf
 
@@ -325,18 +326,51 @@ def test_a_run_on_a_dirty_tree_is_red_on_every_page(build_run: Build, tmp_path: 
     assert "The run does not record its code revision" in page_of(run.at, run.evaluate)
 
 
+def test_the_page_of_a_projected_mean_tells_deliverability_and_no_training(build_run: Build, tmp_path: Path) -> None:
+    run = build_run(tmp_path)
+    assert "Deliverability" not in page_of(run.at, run.evaluate)
+    names = list(load_facts(run.at).case_metrics["case_id"])
+    for number, name in enumerate(names):
+        path = run.at.predictions / f"{name}.npz"
+        with np.load(path) as npz:
+            arrays = {**npz, "undeliverable_gy": np.asarray(0.5 if number else 0.8)}
+        write_npz(path, arrays)
+    mean = format_number((0.8 + 0.5 * (len(names) - 1)) / len(names), 2)
+    write_json(run.at.run / "run.json", read_json(run.at.run / "run.json") | {"parts": {"dose_trees": "a" * 64}})
+    text = page_of(run.at, run.evaluate)
+    assert f"it lies {mean} Gy from what the model told, in {names[0]} 0.80 Gy. It is no plan yet." in text
+    assert "nothing: a mean of models is scored" in text
+    assert "optimiser steps" not in text
+
+
+def test_one_epoch_is_no_curve(build_run: Build, tmp_path: Path) -> None:
+    run = build_run(tmp_path)
+    facts = load_facts(run.at)
+    once = replace(facts, history=facts.history.iloc[:1])
+    assert training_pictures(once, tmp_path / "figures", 50) == {}
+    pictures = {name: Picture("data:,", "caption", "alt") for name in PICTURES if name != "training"}
+    context = build_context(run.at, once, run.evaluate, [], pictures)
+    page = render_page(run.at.layout.templates, "report.html.j2", context | {
+        "uncertainty": {"text": "", "table": None, "figures": ()},
+    })  # fmt: skip
+    assert "6 Training" in page
+
+
 def test_the_line_of_models_that_a_training_began_with_is_told(build_run: Build, tmp_path: Path) -> None:
     run = build_run(tmp_path)
-    assert "none: drawn from the seed" in page_of(run.at, run.evaluate)
+    text = page_of(run.at, run.evaluate)
+    assert text.count("no other model</td>") == 2
     record = read_json(run.at.run / "run.json")
     line = {"cohort": "phantom", "epoch": 12, "trained_on": 17, "selected_on": 4}
     record["ancestors"] = [
         {"name": "dose_fine", "sha256": "a" * 64, **line},
         {"name": "dose_unet@v0.1.0", "sha256": "b" * 64, **line},
     ]
+    record["base"] = {"model": "dose_trees", "sha256": "c" * 64}
     write_json(run.at.run / "run.json", record)
     text = page_of(run.at, run.evaluate)
     assert "dose_fine (SHA256 aaaaaaaaaaaa…), begun with dose_unet@v0.1.0 (SHA256 bbbbbbbbbbbb…)" in text
+    assert "It stands on the dose of dose_trees (SHA256 cccccccccccc…): what is wrong there is wrong here too." in text
     facts = load_facts(run.at)
     (limits,) = (
         part.lines

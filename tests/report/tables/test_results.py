@@ -80,7 +80,7 @@ def test_a_calibration_has_a_row_for_each_level_voxels_and_structures_as_drawn_a
         "coverage_80_voxels_percent": 61.04, "coverage_80_voxels_percent_low": 58.26,
         "coverage_80_voxels_percent_high": 64.0, "coverage_50_structures_stretched_percent": 49.5,
         "coverage_80_structures_percent": 70.0, "n_cases": 7, "n_samples": 5, "expected_mae_gy": 1.234,
-        "mae_gy": 2.0, "factor_voxels": 1.5, "factor_structures": 0.8,
+        "mae_gy": 2.0, "factor_50_voxels": 1.5, "factor_80_voxels": 1.7, "factor_80_structures": 0.8,
     }  # fmt: skip
     table = calibration_table(summary)
     assert texts(table) == [
@@ -90,7 +90,7 @@ def test_a_calibration_has_a_row_for_each_level_voxels_and_structures_as_drawn_a
         ["structures", "as drawn", "80", "70.0", "–"], ["structures", "stretched", "80", "–", "–"],
     ]  # fmt: skip
     for words in ("Over 7 test cases, 5 drawn doses each", "expected 1.23 Gy, found 2.00 Gy",
-                  "Stretched by 1.50 (voxels), 0.80 (structures)"):  # fmt: skip
+                  "Stretched by 1.50, 1.70 (voxels), –, 0.80 (structures), level by level"):  # fmt: skip
         assert words in table.note
 
 

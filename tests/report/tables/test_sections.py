@@ -87,9 +87,13 @@ PROVENANCE = {"command": ["dvc", "repro"], "cuda": "12.4", "gpus": ["A", "B"], "
                                                                   {"name": "y", "sha256": "2" * 64}]},
      {"command": "dvc repro", "CUDA": "12.4", "GPUs": "A, B", "platform": "Linux", "lock of packages (SHA256)": "f0",
       "weights begun with": f"x (SHA256 {'1' * 12}…), begun with y (SHA256 {'2' * 12}…)", "device": "cuda"}),
-    ({"versions": {"cuda": "11"}, "provenance": {"gpus": []}}, {"CUDA": "11", "GPUs": "none"}),
+    ({"versions": {"cuda": "11"}, "provenance": {"gpus": []}, "base": {"model": "dose_trees", "sha256": "3" * 64}},
+     {"CUDA": "11", "GPUs": "none", "stands on the dose of": f"dose_trees (SHA256 {'3' * 12}…)"}),
+    ({"parts": {"x": "1" * 64, "y": "2" * 64}},
+     {"stands on the dose of": f"x (SHA256 {'1' * 12}…), y (SHA256 {'2' * 12}…)"}),
     ({}, {"command": "not recorded", "CUDA": "none", "GPUs": "none", "platform": "not recorded",
-          "weights begun with": "none: drawn from the seed", "cases (SHA256 of all)": "not recorded"}),
+          "weights begun with": "no other model", "stands on the dose of": "no other model",
+          "cases (SHA256 of all)": "not recorded"}),
 ])  # fmt: skip
 def test_code_command_and_machine_are_told_as_they_were_recorded(run: dict[str, Any], expected: dict[str, str]) -> None:
     table = code_table(facts(run=run), CLEAN, CLEAN, ("https://a", ""))

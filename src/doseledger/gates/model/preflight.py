@@ -52,16 +52,17 @@ def judge_preflight(
     findings += judge_machine(seen, limits, _loader_workers(run))
     for finding in findings:
         tell(f"{finding.severity}: {finding.message}")
-    details: dict[str, object] = {"model": run.model, "steps": N_STEPS}
+    details: dict[str, object] = {"model": run.model}
     try:
         probe = probe_steps(run, layout.cases, layout.splits, n_steps=N_STEPS, physics=layout.physics)
     except (BadCase, BadInput, NotReady) as error:
         message = f"{run.model} can't take its first batch: {error}"
         findings.append(Finding("first_batch", "", "error", message))
     else:
-        tell(f"{run.model}: {probe.n_weights} weights, {N_STEPS} steps on one batch: {_losses(probe)}")
+        tell(f"{run.model}: {probe.n_weights} weights, {probe.n_steps} steps on one batch: {_losses(probe)}")
         findings += judge_probe(run.model, probe, limits)
         details |= {
+            "steps": probe.n_steps,
             "losses": [float(f"{loss:.{DIGITS}g}") for loss in probe.losses],
             "image_shape": list(probe.image_shape),
             "output_shape": list(probe.output_shape),
@@ -93,15 +94,15 @@ def judge_probe(model: str, probe: ProbeResult, limits: PreflightLimits) -> list
     """Return what a model's first steps on one batch show to be wrong with it."""
     if not probe.finite:
         message = (
-            f"{model}: the output or the loss is not finite within {N_STEPS} steps on one batch ({_losses(probe)}); "
-            "lower lr, or look at the inputs' scale"
+            f"{model}: the output or the loss is not finite within {probe.n_steps} steps on one batch "
+            f"({_losses(probe)}); lower lr, or look at the inputs' scale"
         )
         return [Finding("not_finite", "", "error", message)]
     ratio = probe.last_loss / probe.first_loss if probe.first_loss > 0 else float("inf")
     if ratio <= limits.max_loss_ratio:
         return []
     message = (
-        f"{model}: {N_STEPS} steps on one batch bring its loss to {ratio:.2f} of what it was ({_losses(probe)}), "
+        f"{model}: {probe.n_steps} steps on one batch bring its loss to {ratio:.2f} of what it was ({_losses(probe)}), "
         f"wanted at most {limits.max_loss_ratio:g}: a model that can't learn one batch learns nothing. Raise or "
         "lower lr, and check the loss and the target's scale"
     )

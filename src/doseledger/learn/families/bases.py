@@ -12,48 +12,67 @@ from doseledger.core.errors import BadInput
 from doseledger.core.files import sha256_of_file
 from doseledger.core.text.lists import first_of
 from doseledger.learn.data.inputs import InputSpec, beams_of
-from doseledger.learn.networks.boosted import BoostedDose, boosted_of
+from doseledger.learn.networks.boosted import BoostedDose, ToldDose, boosted_of
 from doseledger.learn.networks.with_prior import dose_network
 from doseledger.learn.recipes.dose import CommonTrained, patch_text
+from doseledger.learn.recipes.trees import TrainedTrees
 from doseledger.learn.run import CasesByPart, TrainingRun
-from doseledger.learn.training.checkpoint import Checkpoint, fill, load_checkpoint
+from doseledger.learn.training.checkpoint import Checkpoint, fill, load_checkpoint, read_content
+from doseledger.learn.training.told import boosted_in
 
 
 @dataclass(frozen=True)
 class Base:
-    """The dose model whose residual is diffused: its checkpoint, that file's SHA256, and its network."""
+    """The dose model whose residual is diffused, a network or trees.
+
+    Parameters
+    ----------
+    checkpoint, sha256
+        Its own, and that file's.
+    boosted
+        The trees that it is or stands on; None where there are none.
+    network
+        None of trees: what they have told is a channel.
+    """
 
     checkpoint: Checkpoint
     sha256: str
-    network: nn.Module
+    boosted: BoostedDose | None
+    network: nn.Module | None
 
     @property
-    def kept(self) -> dict[str, Any]:
-        """What the diffusion's own checkpoint keeps of it, so that one file predicts."""
+    def kept(self) -> dict[str, Any] | None:
+        """What the diffusion's own checkpoint keeps of its network, so that one file predicts; trees stand beside."""
+        if self.network is None:
+            return None
         recipe = self.checkpoint.recipe.model_dump(mode="json")
         weights = {name: tensor.detach().cpu() for name, tensor in self.checkpoint.weights.items()}
         return {"model": self.checkpoint.model, "sha256": self.sha256, "recipe": recipe, "weights": weights}
 
-    @property
-    def boosted(self) -> BoostedDose | None:
-        """The trees that it stands on itself, if it does."""
-        return boosted_of(self.checkpoint.extras, self.checkpoint.model)
+    def on(self, spec: InputSpec) -> nn.Module:
+        """Return what gives its dose to a diffusion of these channels."""
+        return ToldDose(spec) if self.network is None else self.network
 
 
 def load_base(path: Path) -> Base:
-    """Return a trained dose model to stand on.
+    """Return a trained dose network, or trees, to stand on.
 
     Raises
     ------
     NotReady
         If there is no checkpoint.
     BadInput
-        If it can't be read, or is no dose network's.
+        If it can't be read, or is neither's.
     """
+    sha256 = sha256_of_file(path) if path.is_file() else ""
+    if sha256 and read_content(path)["recipe"].get("kind") == "trees":
+        grown = load_checkpoint(path, TrainedTrees)
+        return Base(grown, sha256, boosted_in(grown, path), None)
     checkpoint = load_checkpoint(path)
     network = dose_network(checkpoint.recipe, checkpoint.spec)
     fill(network, checkpoint.weights, path)
-    return Base(checkpoint, sha256_of_file(path), network.requires_grad_(False).eval())
+    boosted = boosted_of(checkpoint.extras, checkpoint.model)
+    return Base(checkpoint, sha256, boosted, network.requires_grad_(False).eval())
 
 
 def check_base(run: TrainingRun, spec: InputSpec, cases: CasesByPart, base: Base) -> None:
@@ -65,6 +84,10 @@ def check_base(run: TrainingRun, spec: InputSpec, cases: CasesByPart, base: Base
         Naming what differs. On cases that the base was trained on its residual is smaller than on others, so one that
         knows validation or test cases, or not all training cases, would teach a wrong spread.
     """
+    if base.network is None and base.boosted is not None:
+        check_trees(run, spec, cases, base.boosted)
+        check_told(run, cases, base.boosted)
+        return
     name, recipe = base.checkpoint.model, base.checkpoint.recipe
     if base.checkpoint.spec != spec:
         raise BadInput(f"{run.model}: base {name} sees other channels or conditions; give both blocks the same inputs")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from doseledger.core.errors import BadInput
+from doseledger.core.types import IntTriple
 from doseledger.learn.data.inputs import InputSpec, OpenCase
 from doseledger.learn.data.patches import as_tensors, read_sample, seen_box
 from doseledger.learn.families.bases import Base, check_base, load_base
@@ -24,6 +25,7 @@ from doseledger.learn.networks.denoiser import (
     base_of_patches,
     build_noise_network,
     draw_doses,
+    layered_noise,
     noise_fields,
 )
 from doseledger.learn.networks.schedule import add_noise, angle, loss_weight, velocity
@@ -63,7 +65,7 @@ class DiffusionTask(AveragedTask):
         super().__init__(build_noise_network(recipe, spec), recipe.diffusion.ema_decay)
         self.recipe, self.spec, self.lr, self.seed, self.scale = recipe, spec, lr, seed, scale
         # Out of the modules' sight: the base is kept in the checkpoint once, and never in train mode.
-        self.kept_base, self.base = base.kept if base else None, [base.network] if base else []
+        self.kept_base, self.base = base.kept if base else None, [base.on(spec)] if base else []
         # The trees below the base: what they tell is among the channels.
         self.boosted = base.boosted if base else None
 
@@ -89,7 +91,12 @@ class DiffusionTask(AveragedTask):
         wide = phi.view(-1, 1, 1, 1, 1)
         base = base_of_patches(self.base_network(), batch)
         x0 = self.scale.to_x0(batch["dose"] * valid, base)
-        eps = torch.randn(x0.shape, generator=rng, device=self.device)
+
+        def white(shape_zyx: IntTriple) -> Tensor:
+            return torch.randn((n, 1, *shape_zyx), generator=rng, device=self.device)
+
+        z, y, x = x0.shape[2:]
+        eps = layered_noise(white, (z, y, x), how.coarse_noise)
         said = ask_network(self.network, batch, base, add_noise(x0, eps, wide), phi)
         wanted = velocity(x0, eps, wide) if how.parameterisation == "v" else x0
         counted = valid.flatten(1).float()
@@ -121,7 +128,8 @@ class DiffusionTask(AveragedTask):
         )
         base = base_of_case(self.base_network(), batch, settings)
         z, y, x = base.shape[2:]
-        noise = noise_fields(self.seed, batch["case_id"][0], [0], (z, y, x)).to(self.device)
+        coarse = self.recipe.diffusion.coarse_noise
+        noise = noise_fields(self.seed, batch["case_id"][0], [0], (z, y, x), coarse).to(self.device)
         dose = draw_doses(self.averaged, self.scale, batch, base, noise, settings)
         error_gy = (dose - batch["dose"]).abs() * self.spec.recipe.dose_scale_gy
         in_valid, in_body = (float(error_gy[batch[mask]].mean()) for mask in ("valid_dose", "body"))
@@ -171,6 +179,7 @@ def make_diffusion_task(run: TrainingRun, spec: InputSpec, cases: CasesByPart, *
     """
     if not isinstance(run.recipe, DiffusionRecipe):
         raise BadInput(f"{run.model}: its kind is {run.recipe.kind}, wanted diffusion")
+    base = base if run.recipe.diffusion.residual else None
     if base is not None:
         check_base(run, spec, cases, base)
     trained = run.recipe.trained_part()
@@ -190,7 +199,7 @@ def measure_scale(recipe: TrainedDiffusion, spec: InputSpec, cases: list[OpenCas
         dose = batch["dose"] * batch["valid_dose"]
         most = max(most, float(dose.max()))
         with torch.no_grad():
-            residual = dose - base_of_case(base.network if base else None, batch, settings)
+            residual = dose - base_of_case(base.on(spec) if base else None, batch, settings)
         squares += float(residual[batch["valid_dose"]].double().square().sum())
         voxels += int(batch["valid_dose"].sum())
     most *= DOSE_MARGIN

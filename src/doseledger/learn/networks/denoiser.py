@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,16 +101,43 @@ def base_of_case(base: nn.Module | None, batch: dict[str, Any], settings: DrawSe
     return dose.clamp_min(0.0) * batch["valid_dose"]
 
 
-def noise_fields(seed: int, case_id: str, numbers: Sequence[int], shape_zyx: IntTriple) -> Tensor:
-    """Return one field of noise over the whole case for each sample number, (n, 1, z, y, x).
+def layered_noise(draw: Callable[[IntTriple], Tensor], shape_zyx: IntTriple, coarse: float) -> Tensor:
+    """Return noise (…, z, y, x) of unit variance: white, and layers of blocks twice as wide each, up to the whole.
+
+    Parameters
+    ----------
+    draw
+        From a shape to standard normal numbers (…, z, y, x).
+    coarse
+        How strong a layer is, of the next finer one; 0 for white noise alone.
+
+    Notes
+    -----
+    White noise hides a voxel long before it hides what a volume shares, which is then decided in a sampler's first
+    step, and too narrowly. Any Gaussian noise will do for a diffusion ("multi-resolution noise", Whitaker 2023).
+    """
+    noise, strength, variance, width = draw(shape_zyx), 1.0, 1.0, 1
+    while coarse and width < max(shape_zyx):
+        width, strength = 2 * width, coarse * strength
+        z, y, x = (-(-size // width) for size in shape_zyx)
+        blocks = draw((z, y, x))
+        for axis, size in zip((-3, -2, -1), shape_zyx, strict=True):
+            blocks = blocks.repeat_interleave(width, dim=axis).narrow(axis, 0, size)
+        noise, variance = noise + strength * blocks, variance + strength**2
+    return noise / variance**0.5 if coarse else noise
+
+
+def noise_fields(seed: int, case_id: str, numbers: Sequence[int], shape_zyx: IntTriple, coarse: float = 0.0) -> Tensor:
+    """Return one field of `layered_noise` over the whole case for each sample number, (n, 1, z, y, x).
 
     Decided by seed, case and number alone: neither batch nor order nor device changes a sample.
     """
-    fields = [
-        np.random.default_rng([seed, zlib.crc32(case_id.encode()), number]).standard_normal(shape_zyx, np.float32)
-        for number in numbers
-    ]
-    return torch.from_numpy(np.stack(fields))[:, None]
+
+    def field(number: int) -> Tensor:
+        rng = np.random.default_rng([seed, zlib.crc32(case_id.encode()), number])
+        return layered_noise(lambda shape: torch.from_numpy(rng.standard_normal(shape, np.float32)), shape_zyx, coarse)
+
+    return torch.stack([field(number) for number in numbers])[:, None]
 
 
 def draw_doses(

@@ -67,7 +67,8 @@ def slide(
     from monai.inferers.utils import sliding_window_inference
 
     def predict_windows(windows: Tensor) -> tuple[Tensor, Tensor]:
-        said = network(windows).float()
+        # What is returned is weighted in place: a network that passes a channel on would have its image changed.
+        said = network(windows).float().clone()
         return said, torch.ones_like(said[:, :1])
 
     # The second map is blended as the first is: where it is 1, windows have covered the voxel.

@@ -81,7 +81,16 @@ def open_predictor(path: Path, settings: PredictRecipe) -> Predictor:
 
 
 def dose_predictor(model: Model, recipe: PredictRecipe) -> Predictor:
-    """Return a loaded dose network as a predictor."""
+    """Return a loaded dose network as a predictor.
+
+    Raises
+    ------
+    BadInput
+        If it is to be averaged over turns, after which one of its inputs is another: of a part of a
+        mean only the mean's own settings say so.
+    """
+    if recipe.mirror_average == "beams" and model.recipe.inputs.turn_fault:
+        raise BadInput(f"{model.checkpoint.model}: predict.mirror_average beams: {model.recipe.inputs.turn_fault}")
     alone, patch_zyx = model.prior_alone(), model.recipe.sampling.patch_zyx
     return Predictor(
         model.checkpoint,

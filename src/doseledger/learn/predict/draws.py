@@ -16,9 +16,10 @@ from doseledger.core.errors import BadInput
 from doseledger.core.files import sha256_of_file
 from doseledger.core.grid import Triple
 from doseledger.core.schema import load_block
+from doseledger.core.types import Singles
 from doseledger.learn.data.inputs import OpenCase, Window, check_fits, defined_voxels, read_box
 from doseledger.learn.data.patches import as_tensors, read_inputs, seen_box
-from doseledger.learn.networks.boosted import BoostedDose, boosted_of
+from doseledger.learn.networks.boosted import BoostedDose, ToldDose, boosted_of
 from doseledger.learn.networks.denoiser import (
     DoseScale,
     DrawSettings,
@@ -86,23 +87,20 @@ def load_diffusion_model(path: Path) -> DiffusionModel:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = build_noise_network(recipe, spec)
     fill(network, checkpoint.weights, path)
-    base, kept = None, checkpoint.extras["base"]
-    if kept is not None:
-        base_recipe = load_block(TrainedRecipe, kept["recipe"], f"{path}: base")
-        base = dose_network(base_recipe, spec)
-        fill(base, kept["weights"], f"{path}: base")
-        base = base.to(device).eval()
-    scale = DoseScale(**checkpoint.extras["scale"])
-    return DiffusionModel(
-        checkpoint,
-        recipe,
-        sha256_of_file(path),
-        network.to(device).eval(),
-        base,
-        scale,
-        device,
-        boosted_of(checkpoint.extras, path),
-    )
+    scale, sha256 = DoseScale(**checkpoint.extras["scale"]), sha256_of_file(path)
+    base, boosted = _base_of(checkpoint, path), boosted_of(checkpoint.extras, path)
+    base = base.to(device).eval() if base is not None else None
+    return DiffusionModel(checkpoint, recipe, sha256, network.to(device).eval(), base, scale, device, boosted)
+
+
+def _base_of(checkpoint: Checkpoint, path: Path) -> nn.Module | None:
+    """The network whose residual was learned, or what trees have told; None of a diffusion of the dose itself."""
+    kept, spec = checkpoint.extras["base"], checkpoint.spec
+    if kept is None:
+        return ToldDose(spec) if spec.told else None
+    network = dose_network(load_block(TrainedRecipe, kept["recipe"], f"{path}: base"), spec)
+    fill(network, kept["weights"], f"{path}: base")
+    return network
 
 
 def open_predictor(path: Path, settings: DiffusionPredict) -> Predictor:
@@ -157,15 +155,25 @@ def draw_case(model: DiffusionModel, case: OpenCase, recipe: DiffusionPredict) -
         base = base_of_case(model.base, batch, settings)
         for first in range(0, recipe.samples, recipe.windows_at_once):
             numbers = range(first, min(first + recipe.windows_at_once, recipe.samples))
-            noise = noise_fields(recipe.seed, case.case_id, numbers, box[1]).to(model.device)
+            coarse = model.recipe.diffusion.coarse_noise
+            noise = noise_fields(recipe.seed, case.case_id, numbers, box[1], coarse).to(model.device)
             for sign, doses in drawn.items():
                 dose = draw_doses(model.network, model.scale, batch, base, sign * noise, settings)
                 doses.append(dose[:, 0].float().cpu())
     scale_gy = model.recipe.inputs.dose_scale_gy
     n_samples, draws = recipe.samples, torch.cat([dose for doses in drawn.values() for dose in doses])
     draws_gy = dose_on_case(case, draws.numpy(), box, scale_gy)
+    if recipe.centre == "base":
+        base_gy = dose_on_case(case, base[0, 0].float().cpu().numpy(), box, scale_gy)
+        return Drawn(base_gy, moved_onto(base_gy, draws_gy)[:n_samples])
     centre_gy = central_dose(draws_gy, defined_voxels(case), case.spacing_mm, recipe.centre)
     return Drawn(centre_gy, draws_gy[:n_samples])
+
+
+def moved_onto(base_gy: Singles, draws_gy: Singles) -> Singles:
+    """Return drawn doses (draw, z, y, x), moved voxel by voxel so that their mean is the base's; never negative."""
+    moved: Singles = np.maximum(draws_gy + (base_gy - draws_gy.mean(axis=0, dtype=np.float64)), 0.0).astype(np.float32)
+    return moved
 
 
 def central_dose(

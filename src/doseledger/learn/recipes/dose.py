@@ -250,6 +250,10 @@ class PredictRecipe(Block):
     project: bool
     spacing_tolerance: Annotated[float, Field(ge=0)]
 
+    def quick(self) -> Self:
+        """Return the same without projection, and averaged over no more than both sides."""
+        return self.model_copy(update={"project": False, "mirror_average": bool(self.mirror_average)})
+
 
 class TrainedPart(Block):
     """What decides a model in every family: the part of its block that its checkpoint keeps."""
@@ -268,6 +272,10 @@ class ModelRecipe(TrainedPart, ABC):
 
     def quick(self) -> Self:
         """Return the same with the quickest way to predict: for answers to many altered inputs."""
+        return self
+
+    def bare(self) -> Self:
+        """Return the same without what it adds to: a trial of a few steps shows what it learns by itself."""
         return self
 
     @abstractmethod
@@ -387,9 +395,12 @@ class Recipe(TrainedRecipe, CommonRecipe):
         return self
 
     def quick(self) -> Self:
-        """Return the same without projection, and averaged over no more than both sides."""
-        quicker = {"project": False, "mirror_average": bool(self.predict.mirror_average)}
-        return self.model_copy(update={"predict": self.predict.model_copy(update=quicker)})
+        """Return the same with quick prediction."""
+        return self.model_copy(update={"predict": self.predict.quick()})
+
+    def bare(self) -> Self:
+        """Return the same without its prior."""
+        return self.model_copy(update={"prior": "none"})
 
     def trained_part(self) -> TrainedRecipe:
         """Return what decides the weights: all but how patches are brought and how cases are predicted."""

@@ -40,8 +40,8 @@ class MeanRecipe(TrainedMean, ModelRecipe):
     predict: PredictRecipe
 
     def quick(self) -> Self:
-        """Return the same without projection."""
-        return self.model_copy(update={"predict": self.predict.model_copy(update={"project": False})})
+        """Return the same with quick prediction."""
+        return self.model_copy(update={"predict": self.predict.quick()})
 
     def trained_part(self) -> TrainedMean:
         """Return what decides the dose: all but how cases are predicted."""

@@ -11,7 +11,6 @@ import torch
 from doseledger.core.tables import SPLITS, read_table
 from doseledger.learn.data.inputs import InputSpec, case_files, open_case, with_targets_of
 from doseledger.learn.data.patches import patch_loader
-from doseledger.learn.recipes.dose import Recipe
 from doseledger.learn.run import TrainingRun
 from doseledger.learn.training.memory import explained_memory_errors
 from doseledger.learn.training.optimiser import build_optimiser
@@ -40,6 +39,11 @@ class ProbeResult:
     n_weights: int
 
     @property
+    def n_steps(self) -> int:
+        """Steps that were taken: of a mean of models as many as it has parts."""
+        return len(self.losses) - 1
+
+    @property
     def first_loss(self) -> float:
         """Loss before the first step."""
         return self.losses[0]
@@ -57,7 +61,8 @@ def probe_steps(
 
     Only the cases that the batch can hold are opened; of the others the prescriptions are read. The rate is the
     recipe's own, without warm-up or schedule, so that a loss that does not fall says something of data, network and
-    rate. A network is tried without its prior, on which one that learns nothing would do well too.
+    rate. A network is tried without its prior, on which one that learns nothing would do well too; a
+    diffusion without its base, whose residual few steps can't learn.
 
     Raises
     ------
@@ -82,12 +87,10 @@ def probe_steps(
         chosen_on = case_files(cases, table, "val", fold=run.fold, repeat=run.repeat)
         spec = with_targets_of(spec, [*files, *chosen_on])
     with explained_memory_errors(recipe):
-        if run.parent is not None:
-            # Refused here where it doesn't fit. What it has learned has little to gain in a few steps.
+        if run.parent is not None or run.family.parts:
+            # Refused here where parent or base don't fit. What a parent has learned has little to gain in a few steps.
             make_task(run, spec, {"train": opened})
-            run = replace(run, parent=None)
-        if isinstance(run.recipe, Recipe):
-            run = replace(run, recipe=run.recipe.model_copy(update={"prior": "none"}))
+        run = replace(run, parent=None, recipe=run.recipe.bare())
         task = make_task(run, spec, {"train": opened})
         batch = next(iter(patch_loader(reader.patches(opened, spec, recipe, run.seed), recipe)))
         optimiser = build_optimiser(task.network, recipe.optimiser, task.lr)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from doseledger.core.text.sheet import plural
 from doseledger.gates.model.standing import Standing
-from doseledger.ledger.runs.facts import RunFacts, fold_rows
+from doseledger.ledger.runs.facts import RunFacts, fold_rows, stands_on
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ SEGMENTATION_FAILURES = (
 FAILURE_MODES = (
     "A structure drawn otherwise than in training (another margin, a bowel bag in place of loops) moves the dose with "
     "it: compare volumes with those of the cohort.",
-    "A contour that is missing is told to the network as an absent organ; if it was merely forgotten, the dose goes "
+    "A contour that is missing is told to the model as an absent organ; if it was merely forgotten, the dose goes "
     "through the organ.",
     "Implants, contrast and a couch that the training images lack: look at the CT slices before the dose.",
     "Steep gradients at the targets' edge are smoothed: near-minimum and near-maximum doses (D98%, D2%) are off to "
@@ -110,6 +110,8 @@ def _limitations(facts: RunFacts, standing: Standing, *, synthetic: bool) -> tup
     lines.append(
         f"Trained on {plural(counts['train'], 'case')}, selected on {counts['val']}, tested on {counts['test']}."
     )
+    if models := stands_on(facts.run):
+        lines.append(f"It stands on the dose of {models}: what is wrong there is wrong here too.")
     for ancestor in facts.run.get("ancestors", []):
         lines.append(
             f"Its weights began as those of {ancestor['name']} (cohort {ancestor['cohort']}, epoch "

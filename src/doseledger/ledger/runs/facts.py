@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,19 @@ class RunFacts:
     def is_segmentation(self) -> bool:
         """Whether the model segments; else it predicts a dose."""
         return "dice" in self.case_metrics
+
+
+def stands_on(run: Mapping[str, Any]) -> str:
+    """Return which models a run's own takes the dose of, in words: a network's base, a mean's parts; empty if none.
+
+    Parameters
+    ----------
+    run
+        As run.json has it.
+    """
+    base = run.get("base")
+    models = {base["model"]: base["sha256"]} if base else run.get("parts", {})
+    return ", ".join(f"{name} (SHA256 {sha256[:12]}…)" for name, sha256 in models.items())
 
 
 def load_facts(at: ModelLayout) -> RunFacts:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from doseledger.core.text.sheet import Table, format_number, make_table, plural
+from doseledger.evaluate.predictions import read_undeliverable
 from doseledger.report.model.optional import optional_section
 
 STALE = "The plans on record are of another checkpoint's doses, and are not shown; run `doseledger deliver plan` again."
@@ -32,6 +33,26 @@ def describe_plans(path: Path, case_metrics: pd.DataFrame) -> dict[str, Any] | N
     """
     return optional_section(
         path, case_metrics, STALE, lambda found: (str(found.get("note", "")), (plans_table(found), cases_table(found)))
+    )
+
+
+def describe_projection(predictions: Path, case_ids: Iterable[str]) -> str:
+    """Return how far projected doses lie from what their model told, in words; empty where none was projected.
+
+    Raises
+    ------
+    BadCase
+        If a prediction can't be read.
+    """
+    found = {name: read_undeliverable(predictions / f"{name}.npz") for name in case_ids}
+    apart_gy = {name: value for name, value in found.items() if value is not None}
+    if not apart_gy:
+        return ""
+    worst = max(apart_gy, key=lambda name: apart_gy[name])
+    mean = format_number(sum(apart_gy.values()) / len(apart_gy), 2)
+    return (
+        f"Each dose is the nearest that the protocol's beams can give (predict.project). On average it lies {mean} Gy "
+        f"from what the model told, in {worst} {format_number(apart_gy[worst], 2)} Gy. It is no plan yet."
     )
 
 

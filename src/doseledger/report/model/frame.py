@@ -77,11 +77,13 @@ def common_context(at: ModelLayout, facts: RunFacts) -> dict[str, Any]:
     }
 
 
-def training_picture(facts: RunFacts, folder: Path, dpi: int) -> Picture:
-    """Save the curves of the training and return them for the page."""
+def training_pictures(facts: RunFacts, folder: Path, dpi: int) -> dict[str, Picture]:
+    """Save the curves of the training and return them for the page; none of one epoch, which is a point."""
+    if len(facts.history) < 2:
+        return {}
     draw = partial(plot_training, facts.history, sections.best_epoch(facts.history))
     words = "Training: loss, validation error and learning rate by epoch."
-    return Picture(saved_svg(draw, folder, "training", dpi), words, "Training curves")
+    return {"training": Picture(saved_svg(draw, folder, "training", dpi), words, "Training curves")}
 
 
 def _dirty_alarms(trained: GitState) -> list[Alarm]:

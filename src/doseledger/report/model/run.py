@@ -21,8 +21,8 @@ from doseledger.report.figures.curves import plot_differences
 from doseledger.report.figures.style import saved_svg, structure_colours
 from doseledger.report.figures.viewer import make_viewer
 from doseledger.report.model.contours import describe_closed_loop
-from doseledger.report.model.delivery import describe_plans
-from doseledger.report.model.frame import UNSEEN, common_context, training_picture
+from doseledger.report.model.delivery import describe_plans, describe_projection
+from doseledger.report.model.frame import UNSEEN, common_context, training_pictures
 from doseledger.report.model.segmentation import make_segmentation_report
 from doseledger.report.model.spread import (
     CALIBRATED,
@@ -102,6 +102,7 @@ def build_context(
         "headline": results.headline_cards(facts, gammas),
         "headline_note": f"{UNSEEN} The plan's dose is the reference, the prediction is evaluated.",
         "goals_text": f"{facts.goals.title}. The plan and the prediction are judged by the same goals.",
+        "projection": describe_projection(at.predictions, facts.case_metrics["case_id"]),
         "plans": describe_plans(at.delivery, facts.case_metrics),
         "closed_loop": describe_closed_loop(at.contours, facts.case_metrics),
         "figures": pictures,
@@ -138,7 +139,7 @@ def _run_pictures(facts: RunFacts, folder: Path, dpi: int) -> dict[str, Picture]
     labels, values = results.difference_rows(facts.dvh)
     draw = partial(plot_differences, labels, values, "Prediction − plan (Gy)")
     return {
-        "training": training_picture(facts, folder, dpi),
+        **training_pictures(facts, folder, dpi),
         "differences": Picture(
             saved_svg(draw, folder, "dvh_differences", dpi),
             "DVH statistics in Gy, prediction − plan, one point per test case; the bar is their mean. Height within a "

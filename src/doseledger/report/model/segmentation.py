@@ -22,7 +22,7 @@ from doseledger.report.blocks import Card, Picture
 from doseledger.report.figures.curves import plot_differences
 from doseledger.report.figures.outlines import Outlines, plot_agreement, plot_outlines
 from doseledger.report.figures.style import saved_png, saved_svg, structure_colours
-from doseledger.report.model.frame import UNSEEN, common_context, training_picture
+from doseledger.report.model.frame import UNSEEN, common_context, training_pictures
 from doseledger.report.page import ReportOutputs, write_report
 from doseledger.report.tables import overlap_tables
 
@@ -65,7 +65,7 @@ def make_segmentation_report(at: ModelLayout, facts: RunFacts, dpi: int, tell: T
         "contents": CONTENTS,
         "headline": headline_cards(facts, tolerance_mm),
         "headline_note": UNSEEN,
-        "figures": {"training": training_picture(facts, at.figures, dpi), **_pictures(facts, at.figures, dpi)},
+        "figures": {**training_pictures(facts, at.figures, dpi), **_pictures(facts, at.figures, dpi)},
         "case_views": views,
         "overview": next((view.figure for view in views if "median" in view.title.lower()), None),
     }

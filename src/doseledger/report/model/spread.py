@@ -33,7 +33,7 @@ NOT_CALIBRATED = (
 )
 CALIBRATED = (
     "Doses were drawn for each case. An interval of the drawn doses is honest if it holds the plan's dose as often as "
-    "it says; stretched ones are widened by one factor that the validation cases ask for."
+    "it says; stretched ones are widened by a factor for each level, which the validation cases ask for."
 )
 
 
@@ -115,11 +115,17 @@ def calibration_table(summary: Mapping[str, Any]) -> Table:
         f"Over {summary.get('n_cases', 0):g} test cases, {summary.get('n_samples', 0):g} drawn doses each; structures: "
         "their mean dose. MAE of the draws' mean: expected "
         f"{format_number(summary.get('expected_mae_gy'), 2)} Gy, found "
-        f"{format_number(summary.get('mae_gy'), 2)} Gy. Stretched by {format_number(summary.get('factor_voxels'), 2)} "
-        f"(voxels), {format_number(summary.get('factor_structures'), 2)} (structures); intervals: bootstrap over cases."
+        f"{format_number(summary.get('mae_gy'), 2)} Gy. Stretched by {_factors(summary, 'voxels')} (voxels), "
+        f"{_factors(summary, 'structures')} (structures), level by level; intervals: bootstrap over cases."
     )
     columns = ("Of", "Intervals", "#Say they hold (%)", "#Hold (%)", "#95 % interval")
     return make_table("What intervals of the drawn doses hold", columns, rows, note=note)
+
+
+def _factors(summary: Mapping[str, Any], what: str) -> str:
+    """By what intervals were stretched, in the order of their levels."""
+    levels = sorted({int(name.split("_")[1]) for name in summary if name.startswith("coverage_")})
+    return ", ".join(format_number(summary.get(f"factor_{level}_{what}"), 2) for level in levels)
 
 
 def calibration_picture(details: dict[str, Any], folder: Path, dpi: int) -> Picture:

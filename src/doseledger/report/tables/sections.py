@@ -18,7 +18,7 @@ from doseledger.evaluate.predictions import read_settings
 from doseledger.ledger.provenance.baseline import SettingsChange
 from doseledger.ledger.provenance.recorded import flatten
 from doseledger.ledger.provenance.stamp import GitState
-from doseledger.ledger.runs.facts import CohortTables, RunFacts, fold_rows
+from doseledger.ledger.runs.facts import CohortTables, RunFacts, fold_rows, stands_on
 
 PARTS = ("train", "val", "test")
 # A list of plain values in YAML, one a line: it fits one line.
@@ -110,6 +110,7 @@ def code_table(facts: RunFacts, trained: GitState, now: GitState, links: tuple[s
         ("command", Cell(" ".join(provenance.get("command", [])) or "not recorded", "hash")),
         ("seed, fold, repeat", f"{run.get('seed')}, {run.get('fold')}, {run.get('repeat')}"),
         ("weights begun with", _begun_with(run)),
+        ("stands on the dose of", stands_on(run) or "no other model"),
         ("device", run.get("device", "not recorded")),
         ("CUDA", provenance.get("cuda") or run.get("versions", {}).get("cuda") or "none"),
         ("GPUs", ", ".join(gpus) if gpus else "none"),
@@ -124,7 +125,7 @@ def code_table(facts: RunFacts, trained: GitState, now: GitState, links: tuple[s
 def _begun_with(run: dict[str, Any]) -> str:
     """The line of models that a training began with, the nearest first."""
     line = [f"{one['name']} (SHA256 {one['sha256'][:12]}…)" for one in run.get("ancestors", [])]
-    return ", begun with ".join(line) or "none: drawn from the seed"
+    return ", begun with ".join(line) or "no other model"
 
 
 def packages_table(facts: RunFacts) -> Table:
@@ -150,7 +151,9 @@ def training_table(facts: RunFacts) -> Table:
     """Return how long and on what the model trained, and its scores at the best epoch."""
     history, best = facts.history, best_epoch(facts.history)
     rows: list[tuple[Any, ...]] = [("epochs", len(history))]
-    if "steps" in history:
+    if facts.run.get("parts"):
+        rows = [("trained", "nothing: a mean of models is scored")]
+    elif "steps" in history:
         rows.append(("optimiser steps", int(history["steps"].iloc[-1])))
     if "seconds" in history:
         rows.append(("seconds", f"{float(history['seconds'].sum()):.0f}"))
