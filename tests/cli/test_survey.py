@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from fixtures.dump import fill_dump
+from fixtures.known import assert_known
 from typer.testing import CliRunner
 
 from doseledger.cli.app import app
@@ -47,6 +48,9 @@ def test_a_survey_lies_beside_the_dump_and_the_log_names_nobody(dump, arguments,
     page = (out / "survey.html").read_text()
     assert page.count("data:image/jpeg;base64,") == 3
     assert not re.search(r"(src|href)=[\"'](?!data:|#)", page)
+    known = Path(__file__).parent / "known"
+    assert_known(known / "survey.json", (out / "survey.json").read_text())
+    assert_known(known / "survey_told.txt", told)
     # Letters of a picture's code may spell anything.
     words = re.sub(r"data:image/jpeg;base64,[^\"]+", "", page)
     assert "http" not in words
@@ -70,6 +74,7 @@ def test_sort_tells_its_rule_where_it_chose(dump, arguments, tmp_path):
     assert told.startswith("Of several plans: one that treats")
     assert 'case_0001: "SIB" before "SIB v2" (unapproved)' in told
     assert "3 cases laid out" in told
+    assert_known(Path(__file__).parent / "known" / "sort_told.txt", told)
     assert "Jane" not in this_machine().audit_log.read_text()
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from fixtures.known import assert_known_page
 from typer.testing import CliRunner, Result
 
 from doseledger.cli.app import app
@@ -111,6 +112,7 @@ def test_known_numbers_stand_in_a_page_that_needs_no_network_and_is_the_same_aga
     assert str(tmp_path) not in text
     names = sorted(path.name for path in outputs.figures.glob("*.png"))
     assert names == ["dvh_case_0006.png", "dvh_case_0007.png", "dvh_case_0008.png", "errors_better.png"]
+    assert_known_page(Path(__file__).parent / "known" / "comparison.txt", text)
     again = make(pair, finished_run.at, tmp_path / "again")
     assert again.html.read_bytes() == outputs.html.read_bytes()
     assert again.pdf.read_bytes() == outputs.pdf.read_bytes()

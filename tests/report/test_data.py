@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from fixtures.known import assert_known_page
 
 from doseledger.core.case import Case
 from doseledger.core.errors import BadInput, NotReady
@@ -129,6 +130,7 @@ def test_the_page_holds_the_cohort_leads_to_the_gates_pages_and_is_the_same_agai
     assert cells[:3] == ["8", f"{np.median(volumes):.4g}", f"{min(volumes):.4g} to {max(volumes):.4g}"]
     assert layout.data_report_pdf.read_bytes().startswith(b"%PDF-")
     assert {path.suffix for path in layout.data_figures.iterdir()} == {".png", ".svg", ".pdf"}
+    assert_known_page(Path(__file__).parent / "known" / "data.txt", text)
     before = layout.data_report.read_bytes(), layout.data_report_pdf.read_bytes()
     make_data_report(layout, finished_run.settings, lambda line: None, scale=local(1))
     assert (layout.data_report.read_bytes(), layout.data_report_pdf.read_bytes()) == before

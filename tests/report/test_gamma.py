@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
+from fixtures.known import assert_known, assert_known_page
 from typer.testing import CliRunner
 
 from doseledger.cli.app import app
@@ -129,6 +130,9 @@ def test_the_command_writes_page_pdf_and_map_and_the_page_names_no_patient(
     assert percent is not None
     assert f"{percent[1]} % of 594 points pass gamma 3 %/3 mm global, cutoff 10 %." in page
     assert all(sha256_of_file(path) in page for path in doses)
+    known = Path(__file__).parent / "known"
+    assert_known_page(known / "gamma.txt", page)
+    assert_known(known / "gamma_told.txt", done.output)
     assert "ller" not in page
     assert "4711" not in page
     wrong = CliRunner().invoke(app, [*words, "--page", "out/report.pdf"])

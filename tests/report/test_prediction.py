@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fixtures.browser import open_browser
+from fixtures.known import assert_known_page
 
 from doseledger.core.case import Case
 from doseledger.core.errors import BadCase
@@ -63,6 +64,7 @@ def test_the_page_shows_dose_goals_uncertainty_deliverability_and_what_made_it(p
     assert len(re.findall(r"<td class=\"(?:good|bad|warn|muted)\">(?:met|acceptable|missed|not judged)", page)) == len(
         made.record["goals"]
     )
+    assert_known_page(Path(__file__).parent / "known" / "prediction_of_one_dose.txt", page)
     assert "<script" not in page
     assert not re.search(r"(?:src|href)=\"(?!data:|#)", page)
 
@@ -84,6 +86,7 @@ def test_a_dose_too_low_for_a_picture_is_a_bad_case(patient: Any) -> None:
 
 def test_the_page_is_the_same_in_every_byte_and_shows_spread_where_doses_were_drawn(patient: Any) -> None:
     _, page = patient(drawn=True, undeliverable_gy=0.41, settings={"project": True})
+    assert_known_page(Path(__file__).parent / "known" / "prediction.txt", page)
     assert page == patient(drawn=True, undeliverable_gy=0.41, settings={"project": True})[1]
     assert "Below: the spread of the drawn doses." in page
     assert "on average it lies 0.41 Gy from what the model told" in page

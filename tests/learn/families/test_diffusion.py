@@ -181,6 +181,12 @@ def test_the_bases_dose_is_the_dose_and_the_draws_lie_about_it(
     np.testing.assert_allclose(drawn.samples_gy.mean(axis=0)[above], drawn.dose_gy[above], atol=1e-3)
     np.testing.assert_allclose(drawn.samples_gy.std(axis=0)[above], plain.samples_gy.std(axis=0)[above], atol=1e-3)
     assert drawn.samples_gy.min() == 0.0
+    quick = run.recipe.quick().predict
+    assert (quick.centre, quick.samples) == ("base", 2)
+    alone = make_diffusion(diffusion_block, trees, diffusion={"residual": False})
+    quietly(alone, replace(places, out=places.out.with_name("alone")))
+    with pytest.raises(BadInput, match=r"centre base, but it diffuses the dose itself"):
+        open_predictor(places.out.with_name("alone") / "checkpoints" / "last.ckpt", run.recipe.predict)
     with pytest.raises(BadInput, match=r"predict\.centre base asks for a base"):
         make_diffusion(diffusion_block, trees, diffusion={"residual": False}, predict={"centre": "base"})
 

@@ -13,6 +13,9 @@ import pytest
 
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.ledger.bundle.bitrot import (
+    Recorded,
+    RotReport,
+    expand_out,
     object_path,
     recorded_files,
     recorded_outs,
@@ -173,3 +176,75 @@ def test_dvc_itself_does_not_notice_and_we_do(tmp_path: Path) -> None:
         verify_recorded(tmp_path, cache, silent).findings[0].startswith("data/a.bin (data.dvc): the workspace's copy")
     )
     assert cache_folder(tmp_path.parent) is None
+
+
+def damage(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"x")
+
+
+def test_a_whole_report_counts_each_copy_once_and_says_what_to_do_with_each(project: Path) -> None:
+    told: list[str] = []
+    cache = cache_of(project)
+    n_bytes = sum(len(content) for content in (b"first", b"second", b"{}", b"raw", b"made"))
+    assert verify_recorded(project, cache, told.append) == RotReport([], 5, 10, 2 * n_bytes, [])
+    assert told == [
+        "m.txt: 1 file(s) of below/dvc.yaml:make", "data/cases: 2 file(s) of ingest",
+        "metrics.json: 1 file(s) of evaluate@m",
+        "raw/x.zip: 1 file(s) of raw/x.zip.dvc",
+    ]  # fmt: skip
+    damage(object_path(cache, md5(b"first")))
+    damage(project / "data/cases/b.npz")
+    damage(object_path(cache, md5(b"{}")))
+    damage(project / "metrics.json")
+    (project / "m.txt").unlink()
+    object_path(cache, md5(b"made")).unlink()
+    (project / "raw/x.zip").unlink()
+    report = verify_recorded(project, cache, told.append)
+    names = {content: f"{md5(content)[:2]}/{md5(content)[2:]}" for content in (b"first", b"{}")}
+    again = "make it again with `dvc repro`"
+    assert report.findings == [
+        f"data/cases/a.npz (ingest): the cache's copy {names[b'first']} is damaged; delete that object and run "
+        f"`dvc commit "
+        "data/cases/a.npz`: the workspace has the right content",
+        f"data/cases/b.npz (ingest): the workspace's copy is not what was recorded (md5 {md5(b'second')}); if "
+        f"nobody edited it, "
+        "it is damaged: delete it and run `dvc checkout data/cases/b.npz`, the cache's copy is right",
+        f"metrics.json (evaluate@m): the cache's copy {names[b'{}']} is damaged; delete both, then `dvc pull "
+        f"metrics.json`, or {again}",
+        f"metrics.json (evaluate@m): the workspace's copy is not what was recorded (md5 {md5(b'{}')}); if "
+        f"nobody edited it, it is "
+        f"damaged; delete it, then `dvc pull`, or {again}",
+    ]
+    assert (report.absent, report.n_files, report.n_read) == (["m.txt"], 5, 7)
+    assert report.n_bytes == 2 * (len(b"first") + len(b"second") + len(b"{}")) + len(b"raw") + 4
+    assert report.as_dict()["absent"] == ["m.txt"]
+
+
+def test_objects_are_counted_by_their_names_folders_among_them_and_temporary_files_are_none(project: Path) -> None:
+    cache = cache_of(project)
+    (cache / "ab").mkdir(exist_ok=True)
+    (cache / "ab" / ("c" * 29)).write_bytes(b"short")
+    (cache / "ab" / f"{'c' * 30}.tmp").write_bytes(b"of a fetch that was stopped")
+    whole = verify_objects(cache)
+    n_bytes = (
+        sum(path.stat().st_size for path in cache.glob("*/*")) - len(b"short") - len(b"of a fetch that was stopped")
+    )
+    assert whole == RotReport([], 6, 6, n_bytes, [])
+    damage(next(cache.glob("*/*.dir")))
+    (found,) = verify_objects(cache).findings
+    name = next(cache.glob("*/*.dir"))
+    assert found == (
+        f"cache object {name.parent.name}/{name.name}: its content has another hash; delete it, then `dvc pull` "
+        f"or make it again"
+    )
+
+
+def test_a_folder_without_its_list_is_absent_and_a_file_stands_for_itself(project: Path) -> None:
+    cache = cache_of(project)
+    file, folder = Recorded("a", "1" * 32, "s"), Recorded("data/cases", f"{'2' * 32}.dir", "s")
+    assert expand_out(file, cache) == [file]
+    assert expand_out(folder, cache) is None
+    next(cache.glob("*/*.dir")).unlink()
+    report = verify_recorded(project, cache, silent)
+    assert (report.absent, report.n_files, report.findings) == (["data/cases"], 3, [])
+    assert sorted(recorded_files(project, cache)) == ["data/cases", "m.txt", "metrics.json", "raw/x.zip"]

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from doseledger.cli.app import app
 from doseledger.core.errors import GateFailed, NotReady
 from doseledger.core.files import write_text
-from doseledger.ledger.provenance.staged import data_in_git, staged_data
+from doseledger.ledger.provenance.staged import MARKS, SUFFIXES, _kinds, data_in_git, staged_data
 
 
 @pytest.fixture
@@ -122,3 +122,22 @@ def test_an_ignore_file_beside_an_out_is_no_data_in_git(root: Path) -> None:
     assert data_in_git(root) == []
     stage(root, "models/phantom/dose_unet/history.csv", b"epoch\n")
     assert data_in_git(root) == ["models/phantom/dose_unet/history.csv"]
+
+
+# Where the mark stands by the format's own description, in bytes from the beginning.
+PLACES = {b"DICM": 128, b"n+1\0": 344, b"ni1\0": 344, b"ustar": 257}
+
+
+@pytest.mark.parametrize(("start", "mark", "what"), MARKS)
+def test_a_mark_counts_where_its_format_has_it_and_nowhere_else(start: int, mark: bytes, what: str) -> None:
+    place = PLACES.get(mark, 0)
+    assert list(_kinds("x", b"a" * place + mark + b"rest")) == [what]
+    assert list(_kinds("x", b"a" * place + mark[:-1])) == []
+    assert list(_kinds("x", b"a" * (place + 1) + mark)) == []
+
+
+def test_a_kind_without_a_mark_goes_by_the_end_of_its_name_in_any_case() -> None:
+    for suffix, what in SUFFIXES.items():
+        assert list(_kinds(f"a/b{suffix.upper()}", b"text")) == [what]
+    assert list(_kinds("a/b.txt", b"\x08\x00\x16\x00rest")) == ["DICOM without preamble"]
+    assert list(_kinds("a/b.txt", b"\x08\x00\x17\x00rest")) == []

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from fixtures.known import assert_known
 
 from doseledger.core.files import write_json, write_text
+from doseledger.ledger.runs import doctor as module
 from doseledger.ledger.runs.doctor import dvc_at_work, examine
 
 DEAD = 2**22 + 1
@@ -150,3 +153,84 @@ def test_a_damaged_lock_of_dvc_holds_nobody(content: bytes, tmp_path: Path) -> N
     lock.parent.mkdir(parents=True)
     lock.write_bytes(content)
     assert dvc_at_work(tmp_path) == {}
+
+
+def test_all_that_killed_runs_left_is_told_word_by_word(project, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = project.root
+    head = project.git("rev-parse", "--short", "HEAD")
+    for number in range(7):
+        write_text(root / f"data/cases/c{number}/case_{number}.npz", "a patient")
+        project.git("add", "--force", f"data/cases/c{number}/case_{number}.npz")
+    for name, status in (("tmpabc", 2), ("tmpxyz", 0)):
+        folder = root / ".dvc/tmp/exps/standalone" / name
+        write_json(folder / ".dvc/tmp/rwlock", {"read": {"o": [{"pid": DEAD, "cmd": "dvc exp run"}]}, "write": {}})
+        (folder / "weights").write_bytes(bytes(2_600_000))
+        if status:
+            info = {"root_dir": str(folder), "name": "aural-sera", "status": status}
+            write_json(root / ".dvc/tmp/exps/run/1234/1234.run", info)
+    locks = {
+        "write": {"o": {"pid": DEAD, "cmd": "dvc repro"}},
+        "read": {"p": [{"pid": DEAD + 1, "cmd": "dvc pull"}, {"pid": 1}]},
+    }
+    write_json(root / ".dvc/tmp/rwlock", locks)
+    write_json(root / ".doseledger/resume/dose_unet" / ("a" * 16) / "fingerprint.json", {"recipe": {}})
+    write_text(root / "models" / f"best.ckpt.{DEAD}.part", "half")
+    (root / "models/last.ckpt.word.part").write_text("half a file")
+    (root / ".venv").mkdir()
+    (root / ".venv" / f"x.{DEAD}.part").write_text("half")
+    write_text(root / ".git/index.lock", "")
+    told = []
+
+    def tell(title: str) -> None:
+        told.append(f"== {title}")
+        for one in examine(root, root / ".doseledger/resume"):
+            told.extend(["", f"{one.severity}: {one.what}", one.found, one.means, one.do])
+
+    tell("everything at once")
+    monkeypatch.setattr(module, "is_alive", lambda pid, program: pid == DEAD and program == "dvc")
+    tell("DVC at work")
+    monkeypatch.undo()
+    (root / ".git/index.lock").unlink()
+    project.git("reset", "-q")
+    project.git("checkout", "-q", "--detach")
+    tell("a detached head")
+    project.git("update-ref", "refs/exps/exec/EXEC_HEAD", "HEAD")
+    project.git("update-ref", "refs/exps/exec/EXEC_APPLY", "HEAD")
+    tell("an experiment that changed nothing")
+    project.git("commit", "-q", "--allow-empty", "-m", "of no branch")
+    write_text(root / "params.yaml", "lr: 1")
+    tell("an experiment of no branch")
+    project.git("checkout", "-q", "-f", "main")
+    tell("marks alone")
+    text = "\n".join(told).replace(project.git("rev-parse", "--short", "HEAD@{1}"), "(commit)").replace(head, "(head)")
+    assert_known(Path(__file__).parent / "known" / "doctor.txt", text)
+
+
+def test_a_stage_whose_dvc_is_gone_is_told_and_others_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def process(
+        pid: int, cwd: Path, words: list[str], parents: tuple[str, ...] = (), **environment: str
+    ) -> SimpleNamespace:
+        above = [SimpleNamespace(cmdline=lambda line=line: line.split()) for line in parents]
+        return SimpleNamespace(
+            info={"pid": pid, "cwd": str(cwd), "cmdline": words}, environ=lambda: environment, parents=lambda: above
+        )
+
+    def gone() -> None:
+        raise module.psutil.NoSuchProcess(9)
+
+    stage = {"DVC_STAGE": "train@m"}
+    hidden = process(7, tmp_path, ["doseledger"])
+    hidden.environ = gone
+    found = [
+        process(1, tmp_path, ["python", "/x/doseledger", "train"], **stage), process(2, tmp_path / "below",
+            ["doseledger", "train"], ("bash -c x dvc",), **stage),
+        process(3, tmp_path.parent, ["doseledger"], **stage), process(4, tmp_path, ["python", "-m", "doseledger"],
+            **stage), process(5, tmp_path, ["doseledger"]),
+        process(6, tmp_path, ["doseledger"], ("bash", "python dvc repro"), **stage), hidden,
+        SimpleNamespace(info={"pid": 8, "cwd": None, "cmdline": None}),
+    ]  # fmt: skip
+    monkeypatch.setattr(module.psutil, "process_iter", lambda names: found)
+    told = list(module._orphan_stages(tmp_path))
+    assert [one.found for one in told] == [f"process {pid} is still at work on train@m" for pid in (1, 2)]
+    assert told[0].do == "`kill 1` (a training keeps its state), then `dvc repro`, which goes on"
+    assert told[0].severity == "mend"

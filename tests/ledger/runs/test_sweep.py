@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
@@ -154,3 +155,98 @@ def test_a_trial_is_an_experiment_that_ends_with_training(
     status[0] = 1
     with pytest.raises(NotReady, match="its experiment failed: ERROR: failed to reproduce 'train'"):
         run_trial(tmp_path, at, "s-0", values, message="a trial")
+
+
+def test_a_range_is_drawn_as_its_kind_asks() -> None:
+    trial = SimpleNamespace(
+        suggest_categorical=lambda *words: ("one of", *words), suggest_int=lambda *ends, log: ("whole", *ends, log),
+        suggest_float=lambda *ends, log: ("any", *ends, log),
+    )  # fmt: skip
+    for text, drawn in (
+        ("a=x,y", ("one of", "a", ("x", "y"))), ("a=1:8", ("whole", "a", 1, 8, False)), ("a=1:8:log", ("whole", "a",
+            1, 8, True)),
+        ("a=-3:8.5", ("any", "a", -3, 8.5, False)), ("a=1e-3:2:log", ("any", "a", 1e-3, 2, True)), ("a=,x,,y,",
+            ("one of", "a", ("x", "y"))),
+    ):  # fmt: skip
+        assert read_range(text).draw(trial) == drawn, text
+    with pytest.raises(BadInput, match="one value is nothing to choose among"):
+        read_range("a=x,")
+    for text in ("a=1:1", "a=-1:2:log", "a=1:2:lin", "a=1"):
+        with pytest.raises(BadInput):
+            read_range(text)
+
+
+def test_trials_and_what_the_best_is_worth_are_told_line_by_line() -> None:
+    found = [
+        {"name": "s-1", "score": 2.03125, "settings": {"lr": 0.1, "kind": "a"}},
+        {"name": "s-0", "score": 30.0, "settings": {}},
+    ]
+    assert describe_sweep(found, 4, 3) == [
+        "s-1: 2.031, lr=0.1, kind=a",
+        "s-0: 30, ",
+        "s-1 is the best of 2 trials on 4 validation cases, the less the better; none of the 3 test cases was "
+        "predicted. The best "
+        "of many errs on these less than on others: measure it once, `dvc exp apply s-1 && dvc repro`",
+    ]
+
+
+def test_each_trial_draws_by_its_own_number_and_the_seed() -> None:
+    def first(seed: int, number: int) -> float:
+        study = optuna.create_study(sampler=module._sampler(seed, number))
+        return float(study.ask().suggest_float("a", 0.0, 1.0))
+
+    assert first(1, 0) == first(1, 0)
+    assert len({first(1, 0), first(1, 1), first(2, 0)}) == 3
+
+
+def test_two_of_three_failures_stop_nothing_and_equal_scores_go_by_name(tmp_path: Path) -> None:
+    def run(name: str, values: Mapping[str, Any]) -> float:
+        if name in ("s-0", "s-1"):
+            raise NotReady("no memory")
+        return 1.0
+
+    lines: list[str] = []
+    assert [one["name"] for one in search(run, tmp_path / "deep/er", 4, lines)] == ["s-2", "s-3"]
+    assert lines[:2] == ["s-0: no memory", "s-1: no memory"]
+    assert lines[2].startswith("s-2: 1 with lr=")
+
+
+@pytest.mark.parametrize(("key", "is_there"), [
+    ("lr", True), ("a.b", True), ("a.b.c", False), ("a.c", False), ("x", False), ("lr.x", False),
+])  # fmt: skip
+def test_a_setting_is_there_if_each_part_of_its_name_is(key: str, is_there: bool) -> None:
+    assert module._is_there({"lr": 1, "a": {"b": 2}}, key) is is_there
+
+
+@pytest.mark.parametrize("scores", [None, [float("nan")] * 2])
+def test_a_trial_without_a_validation_score_has_none(
+    scores: list[float] | None, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetch(root: Path, path: str, revision: str, out: Path) -> None:
+        frame = pd.DataFrame({"epoch": [1, 2], "steps": [1, 2], "train_loss": 1.0})
+        if scores is not None:
+            frame["val_mae_valid_dose_gy"] = scores
+        frame.to_csv(out, index=False)
+
+    done = subprocess.CompletedProcess([], 0, "", "")
+    monkeypatch.setattr(module.subprocess, "run", lambda command, **options: done)
+    monkeypatch.setattr(module, "fetch_file", fetch)
+    monkeypatch.setattr(module, "experiment_commits", lambda root: {"s-0": "c" * 40})
+    at = Layout(repository, "phantom").model("dose_unet")
+    with pytest.raises(NotReady, match="s-0: its history has no validation score"):
+        run_trial(tmp_path, at, "s-0", {}, message="a trial")
+
+
+def test_the_last_three_lines_of_an_experiment_that_fails_are_told(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    done = subprocess.CompletedProcess([], 1, "one\ntwo\n\n", "three\n \nfour\n")
+    monkeypatch.setattr(module.subprocess, "run", lambda command, **options: asked.append((command, options)) or done)
+    at = Layout(repository, "phantom").model("dose_unet")
+    with pytest.raises(NotReady, match=r"^its experiment failed: two / three / four$"):
+        run_trial(tmp_path, at, "s-0", {"lr": 1}, message="a trial")
+    (command, options) = asked[0]
+    assert command[0] == sys.executable
+    assert command[9:] == ["a trial", "--set-param", "lr=1", "train@phantom-dose_unet"]
+    assert options == {"cwd": tmp_path, "capture_output": True, "text": True, "check": False}

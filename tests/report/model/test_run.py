@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from fixtures.browser import open_browser
+from fixtures.known import assert_known_page
 from fixtures.runs import judge_again
 
 from doseledger.core.case import write_npz
@@ -514,3 +515,7 @@ def test_headings_say_which_columns_hold_numbers_and_hashes() -> None:
         ("Dose (Gy)", "number"),
         ("MD5", "hash"),
     ]
+
+
+def test_the_page_of_a_run_says_what_it_said(made: Made) -> None:
+    assert_known_page(Path(__file__).parents[1] / "known" / "run.txt", made.text)

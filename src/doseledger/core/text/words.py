@@ -25,6 +25,8 @@ NAMED = {
     "plan_goals_met_percent": "goals met by the plan (%)",
     "openkbp_dose_score": "OpenKBP dose score (Gy)",
     "openkbp_dvh_score": "OpenKBP DVH score (Gy)",
+    "openkbp_dose_gy": "OpenKBP dose score (Gy)",
+    "openkbp_dvh_gy": "OpenKBP DVH score (Gy)",
     "n_cases": "cases",
     "worst_case": "worst case",
     "worst_decile": "worst tenth of the cases",

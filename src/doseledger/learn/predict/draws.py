@@ -111,9 +111,11 @@ def open_predictor(path: Path, settings: DiffusionPredict) -> Predictor:
     NotReady
         If there is no checkpoint.
     BadInput
-        If it can't be read, or is no diffusion's.
+        If it can't be read, or is no diffusion's, or is to be centred on a base that it doesn't have.
     """
     model = load_diffusion_model(path)
+    if settings.centre == "base" and model.base is None:
+        raise BadInput(f"{path}: predict.centre base, but it diffuses the dose itself; take median or mean")
 
     def predict(case: OpenCase) -> Arrays:
         return pack_samples(draw_case(model, case, settings), defined_voxels(case))

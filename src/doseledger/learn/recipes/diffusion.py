@@ -92,7 +92,7 @@ class DiffusionRecipe(TrainedDiffusion, CommonRecipe):
             "steps": how.validation_steps,
             "sampler": how.validation_sampler,
             "antithetic": False,
-            "centre": "mean",
+            "centre": "base" if self.predict.centre == "base" else "mean",
         }
         return self.model_copy(update={"predict": self.predict.model_copy(update=few)})
 

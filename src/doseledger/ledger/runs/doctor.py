@@ -230,7 +230,7 @@ def _interrupted(states: Path) -> Iterator[Symptom]:
 def _parts(root: Path) -> Iterator[Symptom]:
     for folder, names, files in os.walk(root):
         names[:] = [name for name in names if name not in NOT_OURS]
-        for file in files:
+        for file in sorted(files):
             if file.endswith(PART_SUFFIX):
                 path = Path(folder) / file
                 writer = file.removesuffix(PART_SUFFIX).rpartition(".")[2]

@@ -100,7 +100,7 @@ def plot_training(history: pd.DataFrame, best_epoch: int | None) -> Figure:
         shown = history[[curve.column for curve in panel.curves]].apply(pd.to_numeric, errors="coerce")
         lowest, highest = float(shown.min().min()), float(shown.max().max())
         # Within a factor of two a logarithmic axis is a straight one whose numbers stand on each other.
-        axis.locator_params(axis="y", nbins=5)
+        axis.yaxis.get_major_locator().set_params(nbins=5)
         if panel.logarithmic and 0 < 2 * lowest <= highest:
             axis.set_yscale("log")
             _plain_log_ticks(axis)
@@ -254,19 +254,19 @@ def plot_differences(labels: Sequence[str], values: Sequence[NDArray[np.float64]
     """
     # Many rows stand in two columns, and closer together, so that figure and caption leave room on a page.
     columns = 2 if len(labels) > ROWS_OF_ONE_COLUMN else 1
-    rows = -(-len(labels) // columns)
-    row_in = min(0.27 if columns == 1 else 0.22, max(0.2, TALLEST_IN / max(1, rows)))
+    rows = max(1, -(-len(labels) // columns))
+    row_in = min(0.27 if columns == 1 else 0.22, max(0.2, TALLEST_IN / rows))
     figure = new_figure(0.75 + row_in * rows)
     rng = np.random.default_rng(0)
     axes = figure.subplots(1, columns, sharex=True, squeeze=False)[0]
-    for axis, first in zip(axes, range(0, max(1, len(labels)), max(1, rows)), strict=True):
+    for axis, first in zip(axes, range(0, columns * rows, rows), strict=True):
         _draw_rows(axis, labels[first : first + rows], values[first : first + rows], rng)
         axis.set_ylim(rows - 0.5, -0.5)
     if columns == 1:
         axes[0].set_xlabel(axis_label)
     else:
         figure.supxlabel(axis_label, fontsize=FONT_PT)
-    axes[0].locator_params(axis="x", nbins=4, steps=[1, 2, 5, 10])
+    axes[0].xaxis.get_major_locator().set_params(nbins=4, steps=[1, 2, 5, 10])
     figure.set_layout_engine("constrained")
     return figure
 

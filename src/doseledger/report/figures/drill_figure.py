@@ -56,5 +56,5 @@ def plot_drill(faults: Sequence[Mapping[str, Any]]) -> Figure:
     axis.spines[:].set_visible(False)
     kinds = (("a gate fails", SEEN), ("a warning alone", WARNED), ("nothing is said", "white"))
     patches = [Patch(facecolor=colour, edgecolor=EDGE, label=name) for name, colour in kinds]
-    figure.legend(handles=patches, loc="outside upper left", ncols=3)
+    figure.legend(handles=patches, loc="outside upper left", ncols=len(patches))
     return figure

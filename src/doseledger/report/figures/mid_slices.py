@@ -32,7 +32,7 @@ def plot_mid_slices(case: Case, colours: Mapping[str, str]) -> Figure:
     index = middle_index(case)
     box = box_around(case.body if case.body.any() else np.ones_like(case.body))
     views = [View(case.grid, plane, index, box) for plane in PLANES[:2]]
-    sizes_mm = [(abs(x1 - x0), abs(y1 - y0)) for x0, x1, y0, y1 in (view.extent for view in views)]
+    sizes_mm = [view.size_mm for view in views]
     per_mm = min((WIDTH_IN - GAP_IN) / sum(x for x, _ in sizes_mm), TALLEST_IN / max(y for _, y in sizes_mm))
     tall = per_mm * max(y for _, y in sizes_mm)
     figure = new_figure(tall, WIDTH_IN)

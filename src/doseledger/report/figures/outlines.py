@@ -64,10 +64,9 @@ def plot_outlines(case: Case, structures: Sequence[Outlines], colours: Mapping[s
             for mask, style in ((one.reference, "-"), (one.prediction, DASHED)):
                 cut = mask[box].take(middle[across], across)
                 if cut.any() and not cut.all():
-                    lines = axis.contour(cut.astype(float), [0.5], colors=[colours[one.name]], linewidths=1.6)
+                    lines = axis.contour(cut, colors=[colours[one.name]], linewidths=1.6)
                     lines.set_linestyle(style)
         axis.set(title=title, xticks=[], yticks=[])
-        axis.grid(visible=False)
     handles = [Line2D([], [], color=colours[one.name], label=one.name) for one in structures]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(4, max(1, len(handles))))
     return figure
@@ -83,7 +82,7 @@ def plot_agreement(volumes_cc: Mapping[str, tuple[Floats, Floats]]) -> Figure:
     """
     n_rows = -(-len(volumes_cc) // 2)
     figure = new_figure(0.4 + 2.6 * n_rows)
-    axes = figure.subplots(n_rows, 2, squeeze=False).ravel()
+    axes = figure.subplots(n_rows, 2).ravel()
     for axis, (name, (reference, prediction)) in zip(axes, volumes_cc.items(), strict=False):
         axis.plot(
             (reference + prediction) / 2, prediction - reference, "o", color=COLOURS[0], **point_style(len(reference))

@@ -40,9 +40,9 @@ def plot_overview(comparison: Comparison, colours: Mapping[str, str]) -> Figure:
     case = comparison.case
     box = box_of_interest(case, comparison.plan_gy, comparison.predicted_gy)
     view = View(case.grid, PLANES[0], isocentre_index(case), box)
-    x0, x1, y0, y1 = view.extent
+    width_mm, height_mm = view.size_mm
     width_in = (WIDTH_IN - 2 * GAP_IN) / 3
-    height_in = min(width_in * abs(y1 - y0) / abs(x1 - x0), TALLEST_IN)
+    height_in = min(width_in * height_mm / width_mm, TALLEST_IN)
     names = [name for name in case.present_names if name in colours]
     rows = -(-len(names) // LEGEND_COLUMNS)
     total = HEAD_IN + height_in + FOOT_IN + BAR_IN + LEGEND_ROW_IN * rows
@@ -110,7 +110,7 @@ def plot_prediction(case: Case, dose_gy: GyArray, spread_gy: GyArray | None, col
         limit_gy = DIFFERENCE_PART * top_gy
         rows.append(("Spread (Gy)", spread_gy, SILENT_PART * limit_gy, magma, Normalize(0.0, limit_gy)))
     names = [name for name in case.present_names if name in colours]
-    sizes_mm = [(abs(x1 - x0), abs(y1 - y0)) for x0, x1, y0, y1 in (view.extent for view in views)]
+    sizes_mm = [view.size_mm for view in views]
     gaps_in = GAP_IN * (len(views) - 1)
     per_mm = min(
         (WIDTH_IN - gaps_in) / sum(width for width, _ in sizes_mm), TALLEST_IN / max(height for _, height in sizes_mm)

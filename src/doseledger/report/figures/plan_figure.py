@@ -131,7 +131,8 @@ def _draw_slice(axis: Axes, scene: _Scene, plane: str) -> None:
         if mask[cut].any():
             is_target = name in scene.targets
             colour, style = (TARGET_COLOUR, "dashed") if is_target else (ORGAN_COLOUR, "dotted")
-            axis.contour(columns, lines, mask[cut], levels=[0.5], colors=[colour], linewidths=0.9, linestyles=[style])
+            # Of booleans the one contour lies at one half.
+            axis.contour(columns, lines, mask[cut], colors=[colour], linewidths=0.9, linestyles=[style])
     drawn = [(level, colour) for level, colour in _levels(scene) if level < scene.dose_gy[cut].max()]
     axis.contour(
         columns, lines, scene.dose_gy[cut], levels=[level for level, _ in drawn],
@@ -140,7 +141,6 @@ def _draw_slice(axis: Axes, scene: _Scene, plane: str) -> None:
     axis.set(xlim=SHOWN_MM[across], ylim=SHOWN_MM[up], xticks=[], yticks=[], aspect=1.0)
     if up == "y":
         axis.invert_yaxis()
-    axis.grid(visible=False)
     axis.set_title(f"{plane}", fontsize=10)
 
 

@@ -152,7 +152,6 @@ def dress(axis: Axes, view: View, ink: str) -> None:
         place: dict[str, Any] = {"transform": axis.transAxes, "ha": horizontal, "va": vertical}
         axis.text(x, y, letter, color=ink, path_effects=halo, **place)
     axis.set(xticks=[], yticks=[])
-    axis.grid(visible=False)
     for spine in axis.spines.values():
         spine.set_visible(True)
         spine.set_color("#BBBBBB")
@@ -160,7 +159,6 @@ def dress(axis: Axes, view: View, ink: str) -> None:
     start, level = x0 + 0.03 * (x1 - x0), y0 + 0.06 * (y1 - y0)
     ends = [start, start + SCALE_BAR_MM]
     axis.plot(ends, [level, level], color=ink, linewidth=2.2, solid_capstyle="butt", path_effects=halo)
-    axis.set(xlim=(x0, x1), ylim=(y0, y1))
 
 
 def _layout(case: Case, box: Box) -> tuple[Figure, list[list[Axes]], list[Axes]]:

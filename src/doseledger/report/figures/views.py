@@ -190,6 +190,12 @@ class View:
         bottom, top = (low, high) if self.plane.head_up else (high, low)
         return self.columns_mm[0] - half_column, self.columns_mm[-1] + half_column, bottom, top
 
+    @property
+    def size_mm(self) -> tuple[float, float]:
+        """Width and height of the picture."""
+        x0, x1, y0, y1 = self.extent
+        return x1 - x0, abs(y1 - y0)
+
     def show(self, axis: Axes, picture: NDArray[Any], **options: Any) -> None:
         """Draw a slice in mm, each pixel as large as its voxel."""
         origin: Any = "lower" if self.plane.head_up else "upper"
@@ -201,4 +207,5 @@ class View:
         if not picture.any() or picture.all():
             return
         for ink, pt in ((HALO, 2.2 * width), (colour, width)) if halo else ((colour, width),):
-            axis.contour(self.columns_mm, self.rows_mm, picture, levels=[0.5], colors=ink, linewidths=pt)
+            # Of booleans the one contour lies at one half.
+            axis.contour(self.columns_mm, self.rows_mm, picture, colors=ink, linewidths=pt)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fixtures.known import assert_known_page
+
 from doseledger.core.files import read_json, write_json
 from doseledger.ledger.runs.listing.index import gather_runs
 from doseledger.report.runs import write_index
@@ -13,6 +15,7 @@ def test_the_page_holds_all_and_asks_for_nothing_outside(project, repository: Pa
     page = project.root / "reports/runs.html"
     write_index(gather_runs(project.root), page, repository / "reports/templates", project.root)
     text = page.read_text()
+    assert_known_page(Path(__file__).parent / "known" / "runs.txt", text)
     assert "http://" not in text
     assert "https://" not in text
     assert 'href="html/phantom/dose_unet/report.html"' in text
