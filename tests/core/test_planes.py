@@ -58,3 +58,71 @@ def test_missing_planes_leave_their_places_empty_and_uneven_planes_are_none() ->
     assert even_planes(np.array([7.0]), 3.0) is None
     assert common_step_mm(np.array([7.0])) is None
     assert common_step_mm(np.array([0.0, 3.0, 9.0])) == pytest.approx(3.0)
+
+
+def test_a_plane_lies_at_the_median_of_its_positions() -> None:
+    planes_mm, plane_of = find_planes(np.array([5.2, 0.0, 0.2, 5.0, 0.1, 9.0, 5.1, 5.05]))
+    np.testing.assert_allclose(planes_mm, [0.1, 5.075, 9.0])
+    assert plane_of.tolist() == [1, 0, 0, 1, 0, 2, 1, 1]
+    assert plane_of.dtype == np.intp
+
+
+@pytest.mark.parametrize(
+    ("position_mm", "within_mm", "wanted_mm"),
+    [
+        # A run of 0.5 mm may be rounding of one plane; a longer one is planes of its own, told at a quarter of a step.
+        ([0.0, 0.25, 0.5], 0.25, [0.25]),
+        ([0.0, 0.25, 0.51], 0.25, [0.125, 0.51]),
+        ([0.0, 0.24, 0.49, 0.51], 0.25, [0.0, 0.24, 0.5]),
+        ([0.0, 0.24, 0.48, 0.72], 0.25, [0.0, 0.24, 0.48, 0.72]),
+        ([0.0, 0.04, 0.24, 0.28, 0.48, 0.52], 0.25, [0.02, 0.26, 0.5]),
+        ([0.0, 0.07, 0.31, 0.38, 0.62], 0.25, [0.0, 0.07, 0.31, 0.38, 0.62]),
+        ([0.0, 0.2, 0.4, 9.0, 9.1], 0.1, [0.0, 0.2, 0.4, 9.05]),
+        ([7.0], 0.25, [7.0]),
+    ],
+)
+def test_a_run_of_positions_longer_than_rounding_is_planes_of_their_own(
+    position_mm: list[float], within_mm: float, wanted_mm: list[float]
+) -> None:
+    found_mm, plane_of = find_planes(np.array(position_mm), within_mm)
+    assert len(found_mm) == len(wanted_mm), found_mm
+    np.testing.assert_allclose(found_mm, wanted_mm, atol=1e-9)
+    assert sorted(set(plane_of.tolist())) == list(range(len(wanted_mm)))
+
+
+@pytest.mark.parametrize(
+    ("planes_mm", "step_mm"),
+    [
+        ([0.0, 5.0, 8.0, 13.0, 16.0], 3.0),
+        ([0.0, 5.0, 8.0, 13.0, 18.0, 21.0], 5.0),
+        ([0.0, 1.3, 2.5, 3.8, 5.0, 11.0], 1.25),
+        # On thin slices a quarter of the step is told apart, and not 0.1 mm.
+        ([0.0, 0.2, 0.4, 0.7, 1.0], 0.2),
+        ([0.0, 0.2, 0.4, 0.64, 0.88], 0.22),
+        ([0.0, 2.0, 4.1, 6.0, 8.05], 2.0125),
+    ],
+)
+def test_the_commonest_step_is_the_mean_of_those_that_rounding_makes_differ(
+    planes_mm: list[float], step_mm: float
+) -> None:
+    assert common_step_mm(np.array(planes_mm)) == pytest.approx(step_mm, abs=1e-9)
+
+
+def test_even_planes_lie_on_the_line_of_least_squares() -> None:
+    planes_mm = np.array([10.0, 13.1, 16.0, 22.0, 25.2])
+    found = even_planes(planes_mm, 3.0)
+    assert found is not None
+    step_mm, start_mm = np.polyfit([0, 1, 2, 4, 5], planes_mm, 1)
+    assert found[1] == pytest.approx(step_mm)
+    np.testing.assert_allclose(found[0], start_mm + step_mm * np.array([0, 1, 2, 4, 5]))
+
+
+@pytest.mark.parametrize(("step_mm", "is_even"), [(3.24, True), (3.26, False), (2.76, True), (2.74, False)])
+def test_the_step_of_even_planes_is_the_one_that_was_given_within_the_tolerance(step_mm: float, is_even: bool) -> None:
+    assert (even_planes(np.array([0.0, 3.0]), step_mm) is not None) is is_even
+    assert (even_planes(np.array([0.0, 3.0, 6.0]), step_mm) is not None) is is_even
+
+
+def test_two_planes_of_one_place_are_not_even() -> None:
+    assert even_planes(np.array([0.0, 1.4, 4.4]), 3.0) is None
+    assert even_planes(np.array([0.0, 1.4]), 3.0) is None

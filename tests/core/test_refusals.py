@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from doseledger.core.case import Case
 from doseledger.core.errors import BadInput
 from doseledger.core.files import read_yaml, write_json
 from doseledger.core.grid import box_around
+from doseledger.core.npz import array_heads
 from doseledger.core.project.protocol import Protocol, load_protocol
 from doseledger.core.tables import check_table
 
@@ -62,3 +65,36 @@ def test_a_protocol_that_contradicts_itself_is_refused(
     write_json(tmp_path / "protocol.yaml", {**value, **change})
     with pytest.raises(BadInput, match=message):
         load_protocol(tmp_path / "protocol.yaml")
+
+
+def test_an_npz_that_holds_a_name_twice_is_refused(tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    np.lib.format.write_array(stream, np.zeros(3))
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("dose_gy.npy", stream.getvalue())
+        with pytest.warns(UserWarning, match="Duplicate name"):
+            archive.writestr("dose_gy.npy", stream.getvalue())
+    with pytest.raises(BadInput, match="dose_gy is there twice; write the file again"):
+        array_heads(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize(("name", "message"), [
+    ("dose_gy.txt", "'dose_gy.txt' is no array"), (".npy", "'.npy' is no array"),
+])  # fmt: skip
+def test_an_npz_that_holds_what_is_no_array_is_refused(name: str, message: str, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr(name, b"x")
+    with pytest.raises(BadInput, match=message):
+        array_heads(tmp_path / "a.npz")
+
+
+def test_the_heads_of_an_npz_say_what_its_arrays_are(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", b=np.zeros((2, 3), np.int16), a=np.asfortranarray(np.zeros((2, 3))), c=np.asarray("x"))
+    heads = array_heads(tmp_path / "a.npz")
+    assert [(h.name, str(h.dtype), h.shape, h.fortran, h.n_bytes) for h in heads.values()] == [
+        ("b", "int16", (2, 3), False, 12), ("a", "float64", (2, 3), True, 48), ("c", "<U1", (), False, 4),
+    ]  # fmt: skip
+    for odd in (np.zeros(2, [("x", "f4")]), np.array([1, "a"], object)):
+        np.savez(tmp_path / "b.npz", odd=odd)
+        with pytest.raises(BadInput, match=r"odd (is an array of objects|holds)"):
+            array_heads(tmp_path / "b.npz")

@@ -269,7 +269,7 @@ class _PixelsOfOneFile:
 
     def __init__(self) -> None:
         self.file: pydicom.Dataset | None = None
-        self.frames: NDArray[np.integer] = np.empty((0, 0, 0), dtype=np.int16)
+        self.frames: NDArray[np.integer]
 
     def of(self, plane: Plane) -> NDArray[np.integer]:
         if self.file is not plane.file:

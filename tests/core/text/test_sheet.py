@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from doseledger.core.text.sheet import Cell, as_markdown, as_text, coloured, folded, make_table, plural
+from doseledger.core.text.sheet import Cell, as_markdown, as_text, coloured, folded, format_number, make_table, plural
 
 TABLE = make_table(
     "Patients",
@@ -80,3 +82,73 @@ def test_a_long_line_is_folded_between_its_items_and_a_short_one_stays_as_it_is(
 def test_colour_takes_no_room_on_a_line() -> None:
     line = coloured("x" * 40, "bad", colour=True)
     assert folded(line, 40) == line
+
+
+def test_headings_tell_what_stands_in_a_column() -> None:
+    table = make_table("T", ("#Gy", "@Hash", "=Name", "Plain"), [(1, None, "a", 2.5)], note="n", empty="e")
+    assert [(c.label, c.kind) for c in table.columns] == [
+        ("Gy", "number"), ("Hash", "hash"), ("Name", "long"), ("Plain", ""),
+    ]  # fmt: skip
+    assert [c.text for c in table.rows[0]] == ["1", "None", "a", "2.5"]
+    assert (table.note, table.empty, table.is_list) == ("n", "e", False)
+    assert make_table("T", ("", "Value"), []).is_list
+    assert not make_table("T", ("Name", "Value"), []).is_list
+    assert not make_table("T", ("", "Value", "More"), []).is_list
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "sign", "text"),
+    [
+        (1.25, 1, False, "1.2"), (-1.26, 1, False, "−1.3"), (0.04, 1, True, "0.0"), (-0.04, 1, False, "0.0"),
+        (0.06, 1, True, "+0.1"), (float("nan"), 1, False, "–"), (float("inf"), 0, True, "–"), (None, 2, True, "–"),
+        (12.0, 0, False, "12"), (0.4, 0, True, "0"),
+    ],
+)  # fmt: skip
+def test_a_number_has_so_many_decimals_and_a_true_minus_and_a_rounded_zero_no_sign(
+    value: float | None, digits: int, sign: bool, text: str
+) -> None:
+    assert format_number(value, digits, sign=sign) == text
+
+
+def test_cells_break_within_their_columns_the_widest_first() -> None:
+    assert as_text(GOALS, colour=False, width=52) == (
+        "Goal                 Value (Gy)  Remark\n"
+        "PTV70 D95% ≥ 66.5         69.81  met by every plan\n"
+        "Gy                               that was looked at\n"
+        "Rectum                     3.00\n"
+    )
+
+
+@pytest.mark.parametrize("width", [30, 50, 56, 57, 60, 66, 72, 90])
+def test_a_table_is_laid_out_for_a_terminal_in_the_known_way(width: int) -> None:
+    known = Path(__file__).with_name("known_tables.txt").read_text(encoding="utf-8").split("====\n")
+    assert (
+        as_text(MIXED, colour=False, width=width) == dict(entry.split("\n", 1) for entry in known if entry)[str(width)]
+    )
+
+
+MIXED = make_table(
+    "Mixed",
+    ("Case", "@Digest", "=Long name of it", "#Dose (Gy)", "Empty"),
+    [
+        ("case_0001", "0123456789ab", "a name that goes on and on, with a comma", "12.5", "–"),
+        ("case_0002", "ba9876543210", "短い 名前 short", "−3.25", ""),
+        ("x", "0", "quitelongwordindeed", "100.125", ""),
+    ],
+)
+
+
+def test_a_line_is_folded_after_commas_and_colons_and_its_indent_is_kept() -> None:
+    text = (
+        "    first: " + "a" * 20 + ", " + "b" * 20 + "; third item that is longer than thirty-two letters in all, end"
+    )
+    assert folded(text, 48).split("\n") == [
+        "    first: aaaaaaaaaaaaaaaaaaaa,",
+        "      bbbbbbbbbbbbbbbbbbbb; third item that is",
+        "      longer than thirty-two letters in all, end",
+    ]
+    assert folded("x" * 48, 48) == "x" * 48
+    assert folded("", 10) == ""
+    assert coloured("a", "good", colour=True) == "\033[32ma\033[0m"
+    assert coloured("a", "warn", colour=True) == "\033[33ma\033[0m"
+    assert [coloured("a", state, colour=on) for state, on in (("bad", False), ("muted", True), ("", True))] == ["a"] * 3

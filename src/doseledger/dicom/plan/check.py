@@ -136,7 +136,7 @@ def _unreadable(item: Dataset, where: str) -> Iterator[str]:
     """Values anywhere in the plan that are no number: every later comparison with one would be blind."""
     for element in item:
         if element.VR == "SQ":
-            for number, inner in enumerate(element.value or []):
+            for number, inner in enumerate(element.value):
                 yield from _unreadable(inner, _place(element.keyword, inner, number, where))
         elif element.VR in NUMBERS and not element.is_empty:
             odd = next((_what_is(value) for value in listed(element.value) if finite(value) is None), "")
@@ -219,7 +219,7 @@ def _isocentre(beam: Dataset, points: Any, name: str) -> Iterator[str]:
     if not given or given[0][0] != 0:
         yield f"{name} has no isocentre: IsocenterPosition is absent from its first control point."
         return
-    values = [np.asarray([float(v) for v in value]) for _, value in given]
+    values = [np.asarray([float(v) for v in listed(value)]) for _, value in given]
     if any(value.shape != (3,) or not np.all(np.isfinite(value)) for value in values):
         yield f"{name}: the isocentre must be x, y and z in mm, found {[value.tolist() for value in values[:1]]}."
     elif couch_moves(beam):
@@ -266,7 +266,7 @@ def _read(beam: Dataset, points: Any, name: str) -> _Beam | str:
         if "GantryAngle" not in state:
             return f"{name}: the first control point has no GantryAngle."
         for item in point.get("BeamLimitingDevicePositionSequence") or []:
-            positions = np.asarray([float(v) for v in item.get("LeafJawPositions") or []])
+            positions = np.asarray([float(v) for v in listed(item.get("LeafJawPositions"))])
             devices = {**devices, str(item.get("RTBeamLimitingDeviceType")): positions}
         weight.append(float(state["CumulativeMetersetWeight"]))
         gantry.append(float(state["GantryAngle"]))
@@ -276,7 +276,7 @@ def _read(beam: Dataset, points: Any, name: str) -> _Beam | str:
     boundary = None
     for item in beam.get("BeamLimitingDeviceSequence") or []:
         if item.get("RTBeamLimitingDeviceType") == leaf_device and item.get("LeafPositionBoundaries"):
-            boundary = np.asarray([float(v) for v in item.LeafPositionBoundaries])
+            boundary = np.asarray([float(v) for v in listed(item.LeafPositionBoundaries)])
     return _Beam(name, np.asarray(weight), np.asarray(gantry), turn, filled, boundary, leaf_device)
 
 

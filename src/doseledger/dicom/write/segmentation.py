@@ -92,6 +92,7 @@ def make_segmentation(
     """
     import highdicom
 
+    maker, version = maker[:LONG_STRING], version[:LONG_STRING]
     stacked = np.stack([from_lps(segment.mask, frames.planes) for segment in segments], axis=-1).astype(np.uint8)
     try:
         ds: Dataset = highdicom.seg.Segmentation(
@@ -104,8 +105,8 @@ def make_segmentation(
             sop_instance_uid=study.uid("seg", 1),
             instance_number=1,
             manufacturer="doseledger",
-            manufacturer_model_name=maker[:LONG_STRING],
-            software_versions=version[:LONG_STRING],
+            manufacturer_model_name=maker,
+            software_versions=version,
             device_serial_number=DUMMY_TEXT,
             content_label="STRUCTURES",
         )
