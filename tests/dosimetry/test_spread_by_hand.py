@@ -12,7 +12,6 @@ from scipy import stats
 from doseledger.dosimetry.intervals import bootstrap_interval, paired_test, wilson_interval
 from doseledger.dosimetry.spread import (
     CURVE_LEVELS,
-    FACTORS,
     LEVELS,
     CaseSpread,
     Factors,
@@ -34,6 +33,11 @@ def case(**given: Any) -> CaseSpread:
         "ranks": np.ones(9), "classes": np.zeros((11, 3)), "mae_gy": 1.0, "expected_mae_gy": 1.0,
     }  # fmt: skip
     return CaseSpread(**(fields | given))
+
+
+def everywhere(voxels: float, structures: float) -> Factors:
+    """One factor for voxels and one for structures, at each level."""
+    return Factors(dict.fromkeys(CURVE_LEVELS, voxels), dict.fromkeys(CURVE_LEVELS, structures))
 
 
 def width(level: float, n: int) -> float:
@@ -81,7 +85,7 @@ def test_an_interval_reaches_as_far_as_students_t_and_its_end_is_covered(level: 
 
 def test_curves_hold_the_share_of_each_level_plain_and_stretched() -> None:
     cases = [case(), case(ratios=np.array([0.1, 0.2]), structures={}, n_samples=4)]
-    rows = calibration_curves(cases, Factors(2.0, 0.5))
+    rows = calibration_curves(cases, everywhere(2.0, 0.5))
     assert [row["level"] for row in rows] == list(CURVE_LEVELS)
     for row in rows:
         near, far = width(row["level"], 8), width(row["level"], 4)
@@ -108,19 +112,27 @@ def test_each_case_counts_the_same_in_the_shares_of_ranks() -> None:
     assert found == [0.625, 0.125, 0.25]
 
 
-def test_the_best_factor_is_the_one_whose_misses_have_the_least_squares() -> None:
+def test_the_factor_of_a_level_is_the_quantile_over_what_its_interval_reaches() -> None:
     # 1,000 voxels of which each level holds just its share once intervals are 3 times as wide.
     shares = (np.arange(1000) + 0.5) / 1000
-    cases = [
-        case(ratios=3.0 * np.array([width(share, 8) for share in shares[::10]]), structures={"A": 2.0 * width(0.8, 8)})
-    ]
-    found = fit_factors(cases)
-    assert found.voxels == pytest.approx(3.0, rel=0.02)
-    assert found.voxels in FACTORS
-    # One structure: from twice the width on it is in the interval of 80 %, and earlier in that of 95 %.
-    costs = [sum((float(2.0 * width(0.8, 8) <= f * width(level, 8)) - level) ** 2 for level in LEVELS) for f in FACTORS]
-    assert found.structures == FACTORS[int(np.argmin(costs))]
-    assert (FACTORS[0], FACTORS[-1], len(FACTORS)) == (pytest.approx(0.1), pytest.approx(10.0), 233)
+    found = fit_factors(
+        [case(ratios=3.0 * np.array([width(share, 8) for share in shares]), structures={"A": 2.0, "B": 6.0})]
+    )
+    assert list(found.voxels) == list(found.structures) == list(CURVE_LEVELS)
+    assert [*found.voxels.values()] == pytest.approx([3.0] * 12, rel=0.01)
+    # Two structures: quarters 2 and 6, straight between them, and level beyond.
+    quantile = dict.fromkeys(CURVE_LEVELS, 6.0) | {0.05: 2.0, 0.1: 2.0, 0.2: 2.0, 0.3: 2.4, 0.4: 3.2, 0.5: 4.0}
+    quantile |= {0.6: 4.8, 0.7: 5.6}
+    assert found.structures == pytest.approx({level: quantile[level] / width(level, 8) for level in CURVE_LEVELS})
+
+
+def test_each_case_has_one_weight_in_the_factors_and_one_without_structures_has_none() -> None:
+    # Weights 1/2, and 1/4 twice; middles at 0.25, 0.625 and 0.875.
+    found = fit_factors([case(structures={"A": 1.0}), case(structures={"A": 3.0, "B": 4.0}), case(structures={})])
+    assert found.structures[0.5] == pytest.approx((1.0 + 2.0 * (0.5 - 0.25) / 0.375) / width(0.5, 8))
+    assert found.structures[0.8] == pytest.approx((3.0 + (0.8 - 0.625) / 0.25) / width(0.8, 8))
+    nothing = fit_factors([case(structures={})])
+    assert all(math.isnan(factor) for factor in nothing.structures.values())
 
 
 def test_the_summary_of_three_cases_is_written_out() -> None:
@@ -128,7 +140,7 @@ def test_the_summary_of_three_cases_is_written_out() -> None:
         case(mae_gy=1.0, expected_mae_gy=2.0), case(mae_gy=2.0, expected_mae_gy=4.0, structures={}),
         case(mae_gy=3.0, expected_mae_gy=3.0, ratios=np.array([0.1, 0.2, 9.0]), structures={"A": 9.0}),
     ]  # fmt: skip
-    found = summarise_calibration(cases, Factors(0.5, 4.0), np.random.default_rng(5))
+    found = summarise_calibration(cases, everywhere(0.5, 4.0), np.random.default_rng(5))
     rng, wanted = np.random.default_rng(5), {"n_cases": 3.0, "n_samples": 8.0}
     for what, coverage, factor in (("voxels", voxel_coverage, 0.5), ("structures", structure_coverage, 4.0)):
         for level in LEVELS:
@@ -137,11 +149,11 @@ def test_the_summary_of_three_cases_is_written_out() -> None:
                 name = f"coverage_{level * 100:.0f}_{what}{ending}_percent"
                 low, high = bootstrap_interval(shares, rng)
                 wanted |= {name: np.nanmean(shares), f"{name}_low": low, f"{name}_high": high}
-        wanted[f"factor_{what}"] = factor
+            wanted[f"factor_{level * 100:.0f}_{what}"] = factor
     wanted |= {"mae_gy": 2.0, "expected_mae_gy": 3.0, "mae_correlation": 0.5}
     assert list(found) == list(wanted)
     assert found == pytest.approx(wanted, nan_ok=True)
-    assert math.isnan(summarise_calibration(cases[:2], Factors(1.0, 1.0), rng)["mae_correlation"])
+    assert math.isnan(summarise_calibration(cases[:2], everywhere(1.0, 1.0), rng)["mae_correlation"])
 
 
 # --- intervals over patients --------------------------------------------------------------------------------------
