@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -273,6 +273,14 @@ def enter(root: Path, patch: pytest.MonkeyPatch) -> Path:
     patch.chdir(root)
     patch.setenv("DVC_ROOT", str(root))
     return root
+
+
+@pytest.fixture(autouse=True)
+def _same_threads() -> Iterator[None]:
+    """What one of these tests sets is put back: later tests of this process count on it."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
