@@ -195,6 +195,15 @@ def test_a_dump_without_dicom_says_so(look, tmp_path):
         survey_dump(tmp_path / "none", None, pictures=False, tell=lambda line: None)
 
 
+def test_a_long_dump_says_every_500_files_how_far_it_is(tmp_path, protocol):
+    for number in range(1001):
+        (tmp_path / f"{number:04d}.txt").write_text("no DICOM")
+    told: list[str] = []
+    with pytest.raises(BadInput, match="none of the 1001 files is DICOM"):
+        survey_dump(tmp_path, protocol, pictures=False, tell=told.append)
+    assert told == ["500 files looked at", "1000 files looked at"]
+
+
 def test_a_pseudonym_is_the_cases_name_and_no_number_takes_it(look):
     survey = look(DumpedPatient(1), DumpedPatient(2, name="case_0001", patient_id="case_0001"), DumpedPatient(3))
     assert [patient.case_id for patient in survey.patients] == ["case_0002", "case_0001", "case_0003"]
