@@ -407,6 +407,19 @@ def test_a_value_that_is_no_number_is_named_where_it_stands_and_nothing_else_is_
     ]
 
 
+@pytest.mark.parametrize(("last", "final", "passes"), [
+    (100.0, 100.00009, True), (100.0, 99.99991, True), (100.0, 100.00011, False), (100.0, 99.99989, False),
+    (0.4, 0.4000009, True), (0.4, 0.4000011, False), (0.4, 0.3999989, False),
+])  # fmt: skip
+def test_the_final_weight_may_differ_by_a_millionth_of_itself_or_of_one(
+    last: float, final: float, passes: bool, rtplan: Dataset
+) -> None:
+    for k in range(4):
+        point(rtplan, k).CumulativeMetersetWeight = k / 3 * last
+    arc(rtplan).FinalCumulativeMetersetWeight = final
+    assert (check_rtplan(rtplan) == []) == passes
+
+
 def spots(positions: int | None, scanned: list[float] | None, weights: list[float] | float | None) -> Dataset:
     ion = Dataset()
     ion.ControlPointIndex, ion.CumulativeMetersetWeight, ion.GantryAngle = 0, 0.0, 0.0
