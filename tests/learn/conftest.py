@@ -78,6 +78,12 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def still_one_thread(one_thread: None) -> None:
+    """Whatever another test of this process left: sums of two threads differ in their last bits."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def settings(repository: Path) -> Settings:
     """The shipped params.yaml, but for cases without physics maps."""
