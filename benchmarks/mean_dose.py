@@ -17,7 +17,7 @@ import torch
 from shipped import shipped_recipe
 
 from doseledger.core.files import sha256_of_file
-from doseledger.learn.data.inputs import CaseFile, OpenCase, open_case, spec_of, whole_box
+from doseledger.learn.data.inputs import CaseFile, OpenCase, open_case, spec_of
 from doseledger.learn.data.patches import read_sample
 from doseledger.learn.networks.mean_dose import MeanDose
 
@@ -26,7 +26,7 @@ SHARES = {"by place": 1.0, "by distance": 0.0, "mixed": None}
 
 def errors_gy(prior: MeanDose, case: OpenCase) -> tuple[float, float]:
     """Return a prior's mean error in the body of a case, and where the plan gives more than a tenth."""
-    sample = read_sample(case, prior.spec, whole_box(case, (1, 1, 1)))
+    sample = read_sample(case, prior.spec, case.whole)
     image, condition = (torch.from_numpy(sample[name])[None] for name in ("image", "condition"))
     with torch.no_grad():
         told = prior(image, condition)[0].numpy()

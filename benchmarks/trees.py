@@ -45,7 +45,6 @@ from doseledger.learn.data.inputs import (
     defined_voxels,
     open_case,
     spec_of,
-    whole_box,
 )
 from doseledger.learn.data.patches import as_tensors, read_inputs
 from doseledger.learn.kinds import make_family, open_predictor
@@ -197,7 +196,7 @@ def fit_mean(bench: Bench) -> Predict:
     mean.fit(cases)
 
     def predict(case: OpenCase) -> GyArray:
-        sample = as_tensors(read_inputs(case, spec, whole_box(case, (1, 1, 1))))
+        sample = as_tensors(read_inputs(case, spec, case.whole))
         with torch.inference_mode():
             dose = mean(sample["image"][None], sample["condition"][None])[0, 0].numpy()
         return np.where(defined_voxels(case), dose * recipe.inputs.dose_scale_gy, 0.0).astype(np.float32)

@@ -16,7 +16,7 @@ from doseledger.core.physics import MAP_STEP_GY, as_steps, open_physics
 from doseledger.core.pool.cluster import HERE
 from doseledger.core.project.protocol import Beams
 from doseledger.ingest.physics import field_case, make_cohort_physics, make_physics, projected, with_physics
-from doseledger.learn.data.inputs import CaseFile, InputSpec, open_case, read_channels, spec_of, whole_box
+from doseledger.learn.data.inputs import CaseFile, InputSpec, open_case, read_channels, spec_of
 from doseledger.learn.predict.predictor import Predictor
 from doseledger.learn.recipes.dose import InputRecipe, TrainedPart
 from doseledger.learn.training.checkpoint import Checkpoint
@@ -48,7 +48,7 @@ def cases(tmp_path: Path, make_case: MakeCase) -> Path:
 def channels_of(path: Path, maps: Path) -> tuple[np.ndarray, InputSpec]:
     case = open_case(CaseFile(path.stem, path, sha256_of_file(path), maps))
     spec = spec_of([case], INPUTS)
-    return read_channels(case, spec, whole_box(case, (1, 1, 1))), spec
+    return read_channels(case, spec, case.whole), spec
 
 
 def test_another_dose_leaves_every_channel_as_it_was(cases: Path, tmp_path: Path) -> None:

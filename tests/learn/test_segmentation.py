@@ -18,7 +18,7 @@ from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.files import read_yaml
 from doseledger.core.settings import Settings
 from doseledger.evaluate.predictions import load_labels
-from doseledger.learn.data.inputs import CaseFile, open_case, whole_box
+from doseledger.learn.data.inputs import CaseFile, open_case
 from doseledger.learn.data.volumes import SegmentPatches, SegmentSpec, flip_sample, read_labels, read_sample, spec_of
 from doseledger.learn.families.segmentation import SEGMENTATION, SegmentationTask, dice_error, measure_image
 from doseledger.learn.kinds import load_recipe, open_as
@@ -186,7 +186,7 @@ def test_a_mirrored_patient_has_his_left_on_the_other_side(
 ) -> None:
     case, recipe = cohort.open()[0], make_segmentation()
     spec = spec_of([case], recipe.inputs)
-    sample = read_sample(case, spec, whole_box(case, (1, 1, 1)))
+    sample = read_sample(case, spec, case.whole)
     order = spec.mirrored_order({"Femur_L": "Femur_R"})
     mirrored = flip_sample(sample, "x", order)
     assert np.array_equal(mirrored["label"] == 1, (sample["label"] == 2)[..., ::-1])
@@ -200,7 +200,7 @@ def test_structures_that_overlap_or_have_a_side_alone_are_refused(cohort: Cohort
     inputs = {"window": [-1000.0, 1000.0], "structures": ["PTV70", "Prostate"]}
     spec = spec_of([case], SegmentationRecipe.model_fields["inputs"].annotation.model_validate(inputs))  # type: ignore[union-attr]
     with pytest.raises(BadCase, match=r"PTV70, Prostate share \d+ voxels; a segmentation says one structure a voxel"):
-        read_labels(case, spec, whole_box(case, (1, 1, 1)))
+        read_labels(case, spec, case.whole)
     with pytest.raises(BadInput, match="structure Femur_L seems to have a side"):
         SegmentSpec(("Femur_L",), spec.recipe).mirrored_order({})
     unknown = spec.recipe.model_copy(update={"structures": ["Heart"]})

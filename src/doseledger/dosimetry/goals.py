@@ -132,9 +132,12 @@ def _without(mask: Mask, others: list[Mask], goal: Goal, spacing_mm: Triple) -> 
     margin = [math.ceil(reach / spacing) for spacing in spacing_mm]
     # Only what lies within the margin of the structure's box can take anything from it.
     box = box_around(mask, (margin[0], margin[1], margin[2]))
-    distance_mm = edt.edt(np.ascontiguousarray(~taken[box]), anisotropy=spacing_mm, black_border=False)
+    near = taken[box]
+    if reach > 0 and near.any():
+        distance_mm = edt.edt(np.ascontiguousarray(~near), anisotropy=spacing_mm, black_border=False)
+        near = distance_mm <= reach + 1e-4
     rest = mask.copy()
-    rest[box] &= distance_mm > reach + 1e-4
+    rest[box] &= ~near
     return rest
 
 

@@ -31,7 +31,7 @@ MakeRecipe = Callable[..., Recipe]
 
 
 def whole(case: OpenCase) -> Any:
-    return whole_box(case, (1, 1, 1))
+    return case.whole
 
 
 def test_channels_are_ct_mask_prescription_and_clipped_distances(cohort: Any, make_recipe: MakeRecipe) -> None:

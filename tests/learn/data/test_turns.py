@@ -17,7 +17,7 @@ from doseledger.core.files import sha256_of_file
 from doseledger.core.grid import Grid
 from doseledger.core.physics import write_physics
 from doseledger.core.project.protocol import Beams
-from doseledger.learn.data.inputs import CaseFile, OpenCase, open_case, spec_of, whole_box
+from doseledger.learn.data.inputs import CaseFile, OpenCase, open_case, spec_of
 from doseledger.learn.data.patches import PatchDataset, read_inputs, read_sample, step_of, turned_box
 from doseledger.learn.data.turns import (
     MASKS,
@@ -150,7 +150,7 @@ def test_mirroring_z_twice_gives_the_sample_back_and_once_the_mirrored_cases(
     a, b = saved(loaded, tmp_path / "a"), saved(moved(loaded, upside_down), tmp_path / "b")
     for place in ("none", "targets"):
         spec = spec_of([a], make_recipe({**SEEN, "inputs.place": place}).inputs)
-        sample, mirrored = (read_sample(case, spec, whole_box(case, (1, 1, 1))) for case in (a, b))
+        sample, mirrored = (read_sample(case, spec, case.whole) for case in (a, b))
         once = mirror_z(sample, spec)
         for name in ("image", "dose", *MASKS):
             np.testing.assert_allclose(once[name], mirrored[name], atol=1e-5)

@@ -15,7 +15,7 @@ from fixtures.boosting import quiet
 from doseledger.core.case import Case
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.core.files import sha256_of_file
-from doseledger.learn.data.inputs import CaseFile, open_case, read_told, spec_of, whole_box
+from doseledger.learn.data.inputs import CaseFile, open_case, read_told, spec_of
 from doseledger.learn.families.bases import check_trees
 from doseledger.learn.kinds import load_recipe, make_family, open_predictor
 from doseledger.learn.networks.boosted import BoostedDose
@@ -47,7 +47,7 @@ def test_a_case_is_told_by_trees_that_have_not_seen_it_and_its_channel_holds_tha
         spec = spec_of([told], boosted.recipe.inputs)
         assert spec.told
         assert spec.n_channels == spec.first_told + 1
-        np.testing.assert_allclose(read_told(told, whole_box(case, (1, 1, 1))), boosted.tell(case), atol=1.1e-3)
+        np.testing.assert_allclose(read_told(told, case.whole), boosted.tell(case), atol=1.1e-3)
         final = replace(boosted, told_by={})
         assert np.abs(final.tell(case) - boosted.tell(case)).max() > 0.1
 
@@ -221,4 +221,4 @@ def test_a_boosted_prior_without_trees_is_refused_and_so_are_trees_that_nobody_a
 def test_a_model_on_trees_that_were_not_asked_says_so(make_boosted: Callable[..., TrainingRun], cohort: Any) -> None:
     case = cohort.open()[0]
     with pytest.raises(NotReady, match="stands on boosted trees, which were not asked"):
-        read_told(case, whole_box(case, (1, 1, 1)))
+        read_told(case, case.whole)

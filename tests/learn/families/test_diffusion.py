@@ -17,7 +17,7 @@ from doseledger.core.case import Case
 from doseledger.core.code import reached_code
 from doseledger.core.errors import BadCase, BadInput, NotReady
 from doseledger.evaluate.calibration import DrawnSets, calibrate_cohort
-from doseledger.learn.data.inputs import InputSpec, open_case, read_dose, read_told, whole_box
+from doseledger.learn.data.inputs import InputSpec, open_case, read_dose, read_told
 from doseledger.learn.families.diffusion import DiffusionTask, make_family
 from doseledger.learn.families.dose import DOSE
 from doseledger.learn.kinds import load_recipe
@@ -139,7 +139,7 @@ def test_a_diffusion_on_trees_learns_what_they_leave_over_of_cases_that_they_hav
     # The width of x0 is that of the residual by hand, of trees that have not seen the case.
     left = []
     for case in map(open_case, _files(places, "train")):
-        valid, box = Case.load(case.file.path).valid_dose, whole_box(case, (1, 1, 1))
+        valid, box = Case.load(case.file.path).valid_dose, case.whole
         left.append(((read_dose(case, box) - read_told(boosted.told(case), box)) / 70.0)[valid])
     assert found.extras["scale"]["width"] == pytest.approx(float(np.sqrt(np.mean(np.concatenate(left) ** 2))), rel=1e-4)
     # One file predicts, and its drawn doses are calibrated.
@@ -220,11 +220,16 @@ def test_a_diffusion_of_whole_cases_and_layers_of_noise_trains_and_draws(
     assert drawn.samples_gy.std(axis=0).max() > 0.1
 
 
-def test_trees_of_other_cases_carry_no_diffusion(diffusion_block: dict[str, Any], trees: Path, places: Places) -> None:
+def swap_parts(places: Places) -> None:
+    """Train on case_0004 in place of case_0003, which is validated with."""
     table = pd.read_csv(places.splits)
     table.loc[table["case_id"] == "case_0003", "split"] = "val"
     table.loc[table["case_id"] == "case_0004", "split"] = "train"
     table.to_csv(places.splits, index=False)
+
+
+def test_trees_of_other_cases_carry_no_diffusion(diffusion_block: dict[str, Any], trees: Path, places: Places) -> None:
+    swap_parts(places)
     with pytest.raises(BadInput, match="base dose_trees was trained on other cases: without case_0004, with 1 besides"):
         quietly(make_diffusion(diffusion_block, trees), places)
 
@@ -238,10 +243,7 @@ def test_a_base_of_other_cases_patches_or_inputs_is_refused(
         quietly(make_diffusion(diffusion_block, base, sampling={"patch_zyx": [16, 16, 16]}), places)
     with pytest.raises(BadInput, match="sees other channels or conditions"):
         quietly(make_diffusion(diffusion_block, base, inputs={"prescription": "none"}), places)
-    table = pd.read_csv(places.splits)
-    table.loc[table["case_id"] == "case_0003", "split"] = "val"
-    table.loc[table["case_id"] == "case_0004", "split"] = "train"
-    table.to_csv(places.splits, index=False)
+    swap_parts(places)
     with pytest.raises(BadInput, match="other cases: without case_0004, with case_0003 besides"):
         quietly(make_diffusion(diffusion_block, base), places)
 

@@ -17,7 +17,7 @@ from doseledger.core.case import Case
 from doseledger.core.errors import BadCase, BadInput
 from doseledger.core.files import sha256_of_file
 from doseledger.dicom.distance import signed_distance
-from doseledger.learn.data.inputs import OFFSET_SCALE_MM, CaseFile, InputSpec, OpenCase, open_case, spec_of, whole_box
+from doseledger.learn.data.inputs import OFFSET_SCALE_MM, CaseFile, InputSpec, OpenCase, open_case, spec_of
 from doseledger.learn.data.patches import mirror_inputs, read_inputs, read_sample
 from doseledger.learn.networks import mean_dose
 from doseledger.learn.networks.mean_dose import BY_DISTANCE, BY_PLACE, EDGE_MM, MARGIN_MM, Lattice, MeanDose
@@ -226,7 +226,7 @@ def test_left_out_a_training_case_is_told_as_by_a_mean_of_the_others(cohort: Any
     others.fit(opened[1:])
     # Of two cases left, how to mix is found anew; the means are what is compared.
     others.place_share.copy_(prior.place_share)
-    sample = read_sample(opened[0], spec, whole_box(opened[0], (1, 1, 1)))
+    sample = read_sample(opened[0], spec, opened[0].whole)
     image, condition = (torch.from_numpy(sample[name])[None] for name in ("image", "condition"))
     with torch.no_grad():
         left_out = prior(image, condition, [opened[0].case_id])

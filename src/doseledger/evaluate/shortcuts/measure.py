@@ -35,7 +35,7 @@ from doseledger.evaluate.shortcuts.trivial import (
     fit_distances,
     mae_ratios,
 )
-from doseledger.learn.data.inputs import CaseFile, InputSpec, OpenCase, open_case, save_case, whole_box
+from doseledger.learn.data.inputs import CaseFile, InputSpec, OpenCase, open_case, save_case
 from doseledger.learn.data.patches import as_tensors, read_inputs
 from doseledger.learn.networks.mean_dose import MeanDose
 from doseledger.learn.predict.predictor import Opener, Predictor, predictor_of
@@ -187,7 +187,7 @@ def _mean_dose(at: ModelLayout, predictor: Predictor, names: list[str]) -> Rival
     mean.fit([open_case(_file(at, name, checkpoint.trained_on[name])) for name in names])
 
     def tell(case: OpenCase) -> Dose:
-        sample = as_tensors(read_inputs(case, spec, whole_box(case, (1, 1, 1))))
+        sample = as_tensors(read_inputs(case, spec, case.whole))
         with torch.inference_mode():
             dose = mean(sample["image"][None], sample["condition"][None])[0, 0]
         return dose.numpy() * np.float32(seen.dose_scale_gy)

@@ -64,15 +64,15 @@ def load_base(path: Path) -> Base:
     BadInput
         If it can't be read, or is neither's.
     """
-    sha256 = sha256_of_file(path) if path.is_file() else ""
-    if sha256 and read_content(path)["recipe"].get("kind") == "trees":
+    if read_content(path)["recipe"].get("kind") == "trees":
         grown = load_checkpoint(path, TrainedTrees)
-        return Base(grown, sha256, boosted_in(grown, path), None)
+        boosted = boosted_in(grown, path)
+        return Base(grown, boosted.sha256, boosted, None)
     checkpoint = load_checkpoint(path)
     network = dose_network(checkpoint.recipe, checkpoint.spec)
     fill(network, checkpoint.weights, path)
-    boosted = boosted_of(checkpoint.extras, checkpoint.model)
-    return Base(checkpoint, sha256, boosted, network.requires_grad_(False).eval())
+    below = boosted_of(checkpoint.extras, checkpoint.model)
+    return Base(checkpoint, sha256_of_file(path), below, network.requires_grad_(False).eval())
 
 
 def check_base(run: TrainingRun, spec: InputSpec, cases: CasesByPart, base: Base) -> None:

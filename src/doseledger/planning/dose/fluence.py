@@ -69,7 +69,12 @@ def _fill_back(leaf, edge, gap, transmission, slope, out):  # type: ignore[no-un
                 last = 0.0
                 start = leaf[s, bank, r] + shift
                 stop = leaf[s + 1, bank, r] + shift
+                least = min(start, stop) - LEAST_TRAVEL_MM
+                most = max(start, stop) + LEAST_TRAVEL_MM
                 for k in range(slope.shape[2]):
+                    # Beyond the tip's way a cell is open or shut throughout: no slope.
+                    if edge[k + 1] < least or edge[k] > most:
+                        continue
                     _, by_start, by_stop = _bank(start, stop, edge[k], edge[k + 1])
                     first += slope[s, r, k] * by_start
                     last += slope[s, r, k] * by_stop

@@ -50,8 +50,8 @@ def _some(builder: Any, vector: Any, lanes: list[int]) -> Any:
 
 def _between(builder: Any, first: Any, last: Any, share: Any) -> Any:
     """Return the vector that lies at a share of the way from one to another."""
-    way = builder.fmul(_lanes(builder, share, first.type.count), builder.fsub(last, first, "", _FAST), "", _FAST)
-    return builder.fadd(first, way, "", _FAST)
+    way = builder.fmul(_lanes(builder, share, first.type.count), builder.fsub(last, first, flags=_FAST), flags=_FAST)
+    return builder.fadd(first, way, flags=_FAST)
 
 
 def _address(context: Any, builder: Any, array: Any, first: Any, n: int) -> Any:
@@ -68,17 +68,17 @@ def _blend(typing, maps, place, weights, first):  # type: ignore[no-untyped-def]
         # 1. a node and its right neighbour are eight numbers in a row: two reads bring all four nodes
         maps, place, weights, first = arguments
         node, row, across, down = (builder.extract_value(place, k) for k in range(4))
-        upper = builder.load(_address(context, builder, maps, node, 8), "", 4)
-        lower = builder.load(_address(context, builder, maps, builder.add(node, row), 8), "", 4)
+        upper = builder.load(_address(context, builder, maps, node, 8), align=4)
+        lower = builder.load(_address(context, builder, maps, builder.add(node, row), 8), align=4)
         # 2. a straight line down, then one across: the four Gaussians at the place
         both = _between(builder, upper, lower, down)
         value = _between(builder, _some(builder, both, [0, 1, 2, 3]), _some(builder, both, [4, 5, 6, 7]), across)
         # 3. times their weights, summed
-        weight = builder.load(_address(context, builder, weights, first, 4), "", 4)
-        value = builder.fmul(value, weight, "", _FAST)
-        value = builder.fadd(_some(builder, value, [0, 1]), _some(builder, value, [2, 3]), "", _FAST)
+        weight = builder.load(_address(context, builder, weights, first, 4), align=4)
+        value = builder.fmul(value, weight, flags=_FAST)
+        value = builder.fadd(_some(builder, value, [0, 1]), _some(builder, value, [2, 3]), flags=_FAST)
         one, other = (builder.extract_element(value, ir.Constant(_INDEX, k)) for k in (0, 1))
-        return builder.fadd(one, other, "", _FAST)
+        return builder.fadd(one, other, flags=_FAST)
 
     return types.float32(*_LOOK), generate
 
@@ -91,18 +91,18 @@ def _spread(typing, maps, place, weights, first, value):  # type: ignore[no-unty
         maps, place, weights, first, value = arguments
         node, row, across, down = (builder.extract_value(place, k) for k in range(4))
         # 1. the value's share of each Gaussian
-        weight = builder.load(_address(context, builder, weights, first, 4), "", 4)
-        weight = builder.fmul(weight, _lanes(builder, value, 4), "", _FAST)
+        weight = builder.load(_address(context, builder, weights, first, 4), align=4)
+        weight = builder.fmul(weight, _lanes(builder, value, 4), flags=_FAST)
         # 2. shared out to left and right, then to the upper and the lower row
-        right = builder.fmul(weight, _lanes(builder, across, 4), "", _FAST)
-        left = builder.fsub(weight, right, "", _FAST)
+        right = builder.fmul(weight, _lanes(builder, across, 4), flags=_FAST)
+        left = builder.fsub(weight, right, flags=_FAST)
         both = builder.shuffle_vector(left, right, ir.Constant(ir.VectorType(_INDEX, 8), list(range(8))))
-        lower = builder.fmul(both, _lanes(builder, down, 8), "", _FAST)
-        upper = builder.fsub(both, lower, "", _FAST)
+        lower = builder.fmul(both, _lanes(builder, down, 8), flags=_FAST)
+        upper = builder.fsub(both, lower, flags=_FAST)
         # 3. added to the four nodes
         for at, more in ((node, upper), (builder.add(node, row), lower)):
             address = _address(context, builder, maps, at, 8)
-            builder.store(builder.fadd(builder.load(address, "", 4), more, "", _FAST), address, 4)
+            builder.store(builder.fadd(builder.load(address, align=4), more, flags=_FAST), address, align=4)
         return context.get_dummy_value()
 
     return types.void(*_LOOK, types.float32), generate

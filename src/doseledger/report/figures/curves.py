@@ -100,7 +100,7 @@ def plot_training(history: pd.DataFrame, best_epoch: int | None) -> Figure:
         shown = history[[curve.column for curve in panel.curves]].apply(pd.to_numeric, errors="coerce")
         lowest, highest = float(shown.min().min()), float(shown.max().max())
         # Within a factor of two a logarithmic axis is a straight one whose numbers stand on each other.
-        axis.yaxis.get_major_locator().set_params(nbins=5)
+        axis.locator_params(axis="y", nbins=5)
         if panel.logarithmic and 0 < 2 * lowest <= highest:
             axis.set_yscale("log")
             _plain_log_ticks(axis)

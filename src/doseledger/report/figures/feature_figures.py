@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -63,8 +63,7 @@ def _draw_feature(axis: Axes, values: pd.Series, parts: pd.Series, rng: np.rando
             axis.plot([np.median(there)] * 2, [row - 0.4, row + 0.4], color="#222222", linewidth=2.0)
     axis.set_yticks(range(len(PARTS)), PARTS)
     axis.set_ylim(len(PARTS) - 0.5, -0.5)
-    locator: Any = axis.xaxis.get_major_locator()
-    locator.set_params(nbins=4)
+    axis.locator_params(axis="x", nbins=4)
     # 99.95 is read at once, "−0.05 +1e2" is not.
     axis.ticklabel_format(axis="x", useOffset=False)
     axis.grid(visible=False, axis="y")

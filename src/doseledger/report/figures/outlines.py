@@ -64,7 +64,7 @@ def plot_outlines(case: Case, structures: Sequence[Outlines], colours: Mapping[s
             for mask, style in ((one.reference, "-"), (one.prediction, DASHED)):
                 cut = mask[box].take(middle[across], across)
                 if cut.any() and not cut.all():
-                    lines = axis.contour(cut, colors=[colours[one.name]], linewidths=1.6)
+                    lines = axis.contour(cut, [0.5], colors=[colours[one.name]], linewidths=1.6)
                     lines.set_linestyle(style)
         axis.set(title=title, xticks=[], yticks=[])
     handles = [Line2D([], [], color=colours[one.name], label=one.name) for one in structures]

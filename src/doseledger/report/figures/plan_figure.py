@@ -131,8 +131,7 @@ def _draw_slice(axis: Axes, scene: _Scene, plane: str) -> None:
         if mask[cut].any():
             is_target = name in scene.targets
             colour, style = (TARGET_COLOUR, "dashed") if is_target else (ORGAN_COLOUR, "dotted")
-            # Of booleans the one contour lies at one half.
-            axis.contour(columns, lines, mask[cut], colors=[colour], linewidths=0.9, linestyles=[style])
+            axis.contour(columns, lines, mask[cut], levels=[0.5], colors=[colour], linewidths=0.9, linestyles=[style])
     drawn = [(level, colour) for level, colour in _levels(scene) if level < scene.dose_gy[cut].max()]
     axis.contour(
         columns, lines, scene.dose_gy[cut], levels=[level for level, _ in drawn],

@@ -207,5 +207,4 @@ class View:
         if not picture.any() or picture.all():
             return
         for ink, pt in ((HALO, 2.2 * width), (colour, width)) if halo else ((colour, width),):
-            # Of booleans the one contour lies at one half.
-            axis.contour(self.columns_mm, self.rows_mm, picture, colors=ink, linewidths=pt)
+            axis.contour(self.columns_mm, self.rows_mm, picture, levels=[0.5], colors=ink, linewidths=pt)
