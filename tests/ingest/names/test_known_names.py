@@ -1,6 +1,6 @@
 """What names of structures say, and what is proposed for absent ones, written out in `known_names.txt`.
 
-Run this file as a program to write it anew, and read what changed.
+It is written anew where it is deleted: read what changed.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fixtures.known import assert_known
 
 from doseledger.core.errors import BadInput
 from doseledger.core.project.protocol import Protocol, load_protocol
@@ -87,7 +88,7 @@ def written_out() -> Iterator[str]:
 
 
 def test_names_and_hints_are_the_known_ones() -> None:
-    assert list(written_out()) == KNOWN.read_text(encoding="utf-8").splitlines()
+    assert_known(KNOWN, "\n".join(written_out()), is_passing=False)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +129,3 @@ def test_prescribed_doses_are_compared_to_a_tenth_of_a_gray(repository: Path) ->
     for dose_gy, is_found in ((56.09, True), (55.91, True), (56.11, False), (55.89, False)):
         found = find_hints([protocol.structure("PTV56")], [clue("Becken", "", "", dose_gy)], protocol)
         assert bool(found) is is_found, dose_gy
-
-
-if __name__ == "__main__":
-    KNOWN.write_text("\n".join(written_out()) + "\n", encoding="utf-8")

@@ -1,22 +1,18 @@
 """The survey of a dump of odd patients, all that it writes and shows written out in `known_survey.txt`.
 
-Run this file as a program to write it anew, and read what changed.
+It is written anew where it is deleted: read what changed.
 """
 
 from __future__ import annotations
 
 import copy
-import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from pydicom import Dataset
-
-sys.path += [str(Path(__file__).resolve().parents[2])] if __name__ == "__main__" else []
-
 from fixtures.dump import CLASSES, FRENCH, GERMAN, DumpedPatient, _refer
+from fixtures.known import assert_known
+from pydicom import Dataset
 
 from doseledger.core.files import to_json
 from doseledger.core.project.protocol import load_protocol
@@ -205,12 +201,4 @@ def written_out(folder: Path) -> Iterator[str]:
 
 
 def test_all_that_is_said_of_a_dump_of_odd_patients_is_the_known(tmp_path: Path) -> None:
-    found = "\n".join(written_out(tmp_path)).replace(str(tmp_path), "").rstrip().splitlines()
-    known = KNOWN.read_text(encoding="utf-8").splitlines()
-    assert [pair for pair in zip(found, known, strict=False) if pair[0] != pair[1]] == []
-    assert len(found) == len(known)
-
-
-if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as where:
-        KNOWN.write_text("\n".join(written_out(Path(where))).replace(where, "").rstrip() + "\n", encoding="utf-8")
+    assert_known(KNOWN, "\n".join(written_out(tmp_path)).replace(str(tmp_path), "").rstrip(), is_passing=False)
