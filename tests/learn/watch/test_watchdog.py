@@ -19,6 +19,7 @@ import pytest
 from doseledger.core.errors import BadInput, NotReady
 from doseledger.learn.run import TrainingRun
 from doseledger.learn.training.train import Places, train
+from doseledger.learn.watch.diagnosis import diagnose
 from doseledger.learn.watch.heartbeat import WATCHED_BY, Pulse, find_beat, read_beat, stacks_on_request
 from doseledger.learn.watch.watchdog import WatchRules, watch
 
@@ -151,6 +152,44 @@ def test_a_training_whose_loaders_hang_is_ended_with_them(
     assert is_gone(folder, "loader1")
     assert bystander.is_running()
     assert "in wait_in_the_loader" in next((folder.parents[1] / "watchdog").glob("*.txt")).read_text()
+
+
+def test_each_process_writes_its_stacks_alone_and_of_one_that_cannot_it_is_said(tmp_path: Path) -> None:
+    code = """
+        import os, sys, time
+        from pathlib import Path
+        from doseledger.learn.watch.heartbeat import stacks_on_request
+        def deep(levels):
+            if levels: return deep(levels - 1)
+            Path(sys.argv[1], f"ready{os.getpid()}").touch()
+            time.sleep(600)
+        with stacks_on_request(Path(sys.argv[1])):
+            for _ in range(3):
+                if not os.fork(): break
+            deep(60)
+    """
+    script = tmp_path / "child.py"
+    script.write_text(textwrap.dedent(code))
+    with subprocess.Popen([sys.executable, str(script), str(tmp_path)]) as main:
+        try:
+            while len(list(tmp_path.glob("ready*"))) < 4:
+                time.sleep(0.01)
+            members = [psutil.Process(main.pid), *psutil.Process(main.pid).children()]
+            members[-1].suspend()
+            text = diagnose("hangs", main.pid, members, tmp_path)
+        finally:
+            for process in psutil.Process(main.pid).children():
+                process.kill()
+            main.kill()
+    parts = dict(part.split("\n", 1) for part in text.split("\nStacks\n")[1].rstrip().split("\n\nProcess "))
+    heads = [f"Process {main.pid}", *(str(process.pid) for process in sorted(members[1:], key=lambda one: one.pid))]
+    assert list(parts) == heads
+    stopped = parts.pop(str(members[-1].pid))
+    assert stopped == "none were written: who is stopped, or stuck in the kernel, can't write any"
+    for stack in parts.values():
+        # The innermost call, the deep ones, the module's own.
+        lines = [re.fullmatch(r'  File ".+child\.py", line \d+ in (\S+)', line) for line in stack.splitlines()[1:]]
+        assert [line and line[1] for line in lines] == ["deep"] * 61 + ["<module>"]
 
 
 def test_a_training_that_a_signal_ended_goes_on_and_leaves_no_orphan(

@@ -16,9 +16,11 @@ from doseledger.learn.watch.heartbeat import STACKS_FILE
 
 SHARED_MEMORY = Path("/dev/shm")
 GPU_QUERY = "index,name,utilization.gpu,memory.used,memory.total,temperature.gpu,pstate"
-# How long stacks may take to be written, and the driver to answer: one that hangs may be the cause.
-STACKS_SECONDS = 2.0
+# How long a process may take to begin with its stacks, and the driver to answer: one that hangs may be the cause.
+STACKS_SECONDS = 5.0
 GPU_SECONDS = 20.0
+# Stacks that have not grown for so long are whole.
+PAUSE_SECONDS = 0.2
 SILENT = "none were written: who is stopped, or stuck in the kernel, can't write any"
 GB = 1e9
 
@@ -80,15 +82,35 @@ def _gpus() -> list[str]:
 
 
 def _stacks(members: list[psutil.Process], folder: Path) -> str:
-    """Ask each process for its stacks; those that do not know the question are ended by it, as they would be next."""
+    """The stacks of each process, asked one after the other: written at once, their lines would run into each other."""
     file = folder / STACKS_FILE
-    before = file.stat().st_size if file.is_file() else 0
-    for process in members:
-        with suppress(psutil.NoSuchProcess):
-            process.send_signal(signal.SIGUSR1)
-    time.sleep(STACKS_SECONDS)
-    if not file.is_file():
+    return "\n\n".join(f"Process {process.pid}\n{_stacks_of(process, file)}" for process in members if lives(process))
+
+
+def _stacks_of(process: psutil.Process, file: Path) -> str:
+    """Ask a process for its stacks; one that does not know the question is ended by it, as it would be next."""
+    before = size = _size(file)
+    until = time.monotonic() + STACKS_SECONDS
+    with suppress(psutil.NoSuchProcess):
+        process.send_signal(signal.SIGUSR1)
+    while time.monotonic() < until and lives(process):
+        time.sleep(PAUSE_SECONDS)
+        last, size = size, _size(file)
+        if before < last == size:
+            break
+    if size == before:
         return SILENT
     with file.open("rb") as stream:
         stream.seek(before)
-        return stream.read().decode(errors="replace").strip() or SILENT
+        return stream.read().decode(errors="replace").strip()
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.is_file() else 0
+
+
+def lives(process: psutil.Process) -> bool:
+    """Return whether a process is still there, and not ended but unreaped."""
+    with suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False

@@ -21,7 +21,7 @@ import psutil
 from doseledger.core.errors import NotReady
 from doseledger.core.files import write_text
 from doseledger.core.types import Tell
-from doseledger.learn.watch.diagnosis import diagnose
+from doseledger.learn.watch.diagnosis import diagnose, lives
 from doseledger.learn.watch.heartbeat import STATE_FILE, WATCHED_BY, Beat, find_beat
 
 DIAGNOSES = "watchdog"
@@ -191,17 +191,11 @@ def _end(child: subprocess.Popen[bytes], family: Iterable[psutil.Process], rules
     """End the child and all that it started, if anything of it is left, and return its exit status."""
     everyone = {*family, *_family_of(child.pid)}
     for end in (psutil.Process.terminate, psutil.Process.kill):
-        for process in filter(_lives, everyone):
+        for process in filter(lives, everyone):
             with suppress(psutil.NoSuchProcess):
                 end(process)
-        _wait(lambda: not any(map(_lives, everyone)), rules.ending_s)
+        _wait(lambda: not any(map(lives, everyone)), rules.ending_s)
     return child.wait()
-
-
-def _lives(process: psutil.Process) -> bool:
-    with suppress(psutil.NoSuchProcess):
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    return False
 
 
 def _wait(condition: Callable[[], bool], seconds: float) -> None:
