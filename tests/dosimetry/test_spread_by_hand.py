@@ -113,26 +113,35 @@ def test_each_case_counts_the_same_in_the_shares_of_ranks() -> None:
 
 
 def test_the_factor_of_a_level_is_the_quantile_over_what_its_interval_reaches() -> None:
-    # 1,000 voxels of which each level holds just its share once intervals are 3 times as wide.
+    # 1,000 voxels in each of 199 patients, of which each level holds just its share once intervals are 3 times as wide.
     shares = (np.arange(1000) + 0.5) / 1000
-    found = fit_factors(
-        [case(ratios=3.0 * np.array([width(share, 8) for share in shares]), structures={"A": 2.0, "B": 6.0})]
-    )
+    one = case(ratios=3.0 * np.array([width(share, 8) for share in shares]), structures={"A": 2.0, "B": 6.0})
+    found = fit_factors([one] * 199)
     assert list(found.voxels) == list(found.structures) == list(CURVE_LEVELS)
-    assert [*found.voxels.values()] == pytest.approx([3.0] * 12, rel=0.01)
-    # Two structures: quarters 2 and 6, straight between them, and level beyond.
-    quantile = dict.fromkeys(CURVE_LEVELS, 6.0) | {0.05: 2.0, 0.1: 2.0, 0.2: 2.0, 0.3: 2.4, 0.4: 3.2, 0.5: 4.0}
-    quantile |= {0.6: 4.8, 0.7: 5.6}
+    assert [*found.voxels.values()] == pytest.approx([3.0] * 11 + [3.5], rel=0.06)
+    # Half of the weight at 2, half at 6, and the 200th, the patient to come, beyond: 2 holds 49.75 %.
+    quantile = {level: 2.0 if level < 0.4975 else 6.0 for level in CURVE_LEVELS}
     assert found.structures == pytest.approx({level: quantile[level] / width(level, 8) for level in CURVE_LEVELS})
 
 
-def test_each_case_has_one_weight_in_the_factors_and_one_without_structures_has_none() -> None:
-    # Weights 1/2, and 1/4 twice; middles at 0.25, 0.625 and 0.875.
+def test_each_case_has_one_weight_in_the_factors_and_so_has_the_one_to_come() -> None:
+    # Weights 1/3, 1/6 twice, and 1/3 of whom nothing is known; a case without structures has none.
     found = fit_factors([case(structures={"A": 1.0}), case(structures={"A": 3.0, "B": 4.0}), case(structures={})])
-    assert found.structures[0.5] == pytest.approx((1.0 + 2.0 * (0.5 - 0.25) / 0.375) / width(0.5, 8))
-    assert found.structures[0.8] == pytest.approx((3.0 + (0.8 - 0.625) / 0.25) / width(0.8, 8))
+    reached = {0.05: 1.0, 0.1: 1.0, 0.2: 1.0, 0.3: 1.0, 0.4: 3.0, 0.5: 3.0, 0.6: 4.0}
+    for level in CURVE_LEVELS:
+        wanted = reached[level] / width(level, 8) if level in reached else math.nan
+        assert found.structures[level] == pytest.approx(wanted, nan_ok=True), level
     nothing = fit_factors([case(structures={})])
     assert all(math.isnan(factor) for factor in nothing.structures.values())
+
+
+@pytest.mark.parametrize(("n_cases", "levels"), [(1, (0.5,)), (3, (0.5,)), (4, (0.5, 0.8)), (19, (0.5, 0.8, 0.95))])
+def test_a_level_takes_so_many_cases_that_one_more_may_lie_beyond_them_all(n_cases: int, levels: tuple) -> None:
+    found = fit_factors([case(ratios=np.array([float(i), i + 0.5])) for i in range(n_cases)])
+    assert {level for level in LEVELS if not math.isnan(found.voxels[level])} == set(levels)
+    # Just so many cases for the level: it has to hold the farthest voxel.
+    last = levels[-1]
+    assert n_cases == 3 or found.voxels[last] == pytest.approx((n_cases - 0.5) / width(last, 8))
 
 
 def test_the_summary_of_three_cases_is_written_out() -> None:

@@ -25,6 +25,8 @@ LEVELS = (0.50, 0.80, 0.95)
 CURVE_LEVELS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 # Voxels whose drawn doses all agree have no interval. Below this, a tenth of what dose engines agree to, is none.
 LEAST_SD_GY = 0.05
+# Of a sum of weights: shares that are equal on paper.
+ROUNDING = 1e-9
 # Ends of the classes of spread in Gy, for spread against error; the last class has no end.
 SPREAD_ENDS_GY = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0)
 
@@ -131,7 +133,9 @@ Coverage = Callable[[CaseSpread, float, float], float]
 
 
 def voxel_coverage(case: CaseSpread, level: float, factor: float) -> float:
-    """Return the share of a case's voxels whose plan dose lies in the interval, its width times `factor`."""
+    """Return the share of a case's voxels whose plan dose lies in the interval times `factor`; NaN without one."""
+    if math.isnan(factor):
+        return math.nan
     reach = factor * half_width(level, case.n_samples)
     return float(np.searchsorted(case.ratios, reach, side="right")) / len(case.ratios)
 
@@ -148,7 +152,7 @@ def structure_coverage(case: CaseSpread, level: float, factor: float) -> float:
 class Factors:
     """By what intervals are stretched so that they hold what they say, by level: of voxels, of structures' mean doses.
 
-    NaN where the cases that they are fitted on have nothing to fit them on: no structure.
+    NaN where the cases are too few for a level (95 % takes 19), or have no structure.
     """
 
     voxels: Mapping[float, float]
@@ -161,10 +165,12 @@ def fit_factors(cases: Sequence[CaseSpread]) -> Factors:
     Notes
     -----
     The quantile of |plan − mean| / standard deviation over the cases, each of which counts the same: split conformal
-    prediction with the spread as scale (Lei et al. 2018, "Distribution-free predictive inference for regression"). A
-    factor for each level, as errors have longer tails than Student's t. To be fitted on validation cases alone: on
-    those that it is then reported for it would prove nothing. One number for all doses keeps what the model says of
-    where it is unsure.
+    prediction with the spread as scale (Lei et al. 2018, "Distribution-free predictive inference for regression"). The
+    patient to come counts as one more, of whom nothing is known (Dunn, Wasserman & Ramdas 2022, "Distribution-free
+    prediction sets for two-layer hierarchical models"): what a whole patient shares, many voxels don't tell. A factor
+    for each level, as errors have longer tails than Student's t. To be fitted on validation cases alone: on those that
+    it is then reported for it would prove nothing. One number for all doses keeps what the model says of where it is
+    unsure.
     """
     n = cases[0].n_samples
     voxels = _factors([case.ratios for case in cases], n)
@@ -172,18 +178,15 @@ def fit_factors(cases: Sequence[CaseSpread]) -> Factors:
 
 
 def _factors(ratios: Sequence[Floats], n_samples: int) -> dict[float, float]:
-    """By level what an interval is stretched by to reach the quantile over cases, each of which has one weight."""
+    """By level what an interval is stretched by to hold its share of the cases and the one to come, of one weight."""
     known = [each for each in ratios if len(each)]
-    if not known:
-        return dict.fromkeys(CURVE_LEVELS, math.nan)
-    values = np.concatenate(known)
-    weights = np.concatenate([np.full(len(each), 1.0 / (len(each) * len(known))) for each in known])
+    values = np.concatenate([*known, np.asarray([math.nan])])
+    weights = np.concatenate([*(np.full(len(each), 1.0 / len(each)) for each in known), [1.0]]) / (len(known) + 1)
+    # NaN, the case to come, sorts last.
     order = np.argsort(values, kind="stable")
-    # Of its own weight a value has half below it.
-    below = np.cumsum(weights[order]) - weights[order] / 2
-    reached = np.interp(CURVE_LEVELS, below, values[order])
+    reached = np.searchsorted(np.cumsum(weights[order]), np.asarray(CURVE_LEVELS) - ROUNDING)
     reaches = [half_width(level, n_samples) for level in CURVE_LEVELS]
-    return dict(zip(CURVE_LEVELS, (reached / reaches).tolist(), strict=True))
+    return dict(zip(CURVE_LEVELS, (values[order][reached] / reaches).tolist(), strict=True))
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,10 +83,15 @@ def calibrate_cohort(sets: DrawnSets, *, tell: Tell) -> dict[str, Any]:
     factors = fit_factors(found["val"])
     summary = summarise_calibration(found["test"], factors, np.random.default_rng(DRAW_SEED))
     summary = {name: round(value, DECIMALS) for name, value in summary.items()}
+    n_val, factor = len(found["val"]), factors.voxels[0.8]
+    stretched = summary["coverage_80_voxels_stretched_percent"]
     tell(
-        f"80 % intervals hold {summary['coverage_80_voxels_percent']:.1f} % of the voxels, stretched by "
-        f"{factors.voxels[0.8]:.2f} (from {len(found['val'])} validation cases) "
-        f"{summary['coverage_80_voxels_stretched_percent']:.1f} %"
+        f"80 % intervals hold {summary['coverage_80_voxels_percent']:.1f} % of the voxels, "
+        + (
+            f"and are not stretched: {n_val} validation cases are too few, 4 are needed"
+            if math.isnan(factor)
+            else f"stretched by {factor:.2f} (from {n_val} validation cases) {stretched:.1f} %"
+        )
     )
     details: dict[str, Any] = {
         "curves": calibration_curves(found["test"], factors),

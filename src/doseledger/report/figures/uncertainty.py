@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from doseledger.report.figures.style import COLOURS, DASHED, new_figure
 
 if TYPE_CHECKING:
@@ -32,13 +34,13 @@ def calibration_figure(details: dict[str, Any]) -> Figure:
     return figure
 
 
-def _draw_coverage(axes: Axes, curves: list[dict[str, float]]) -> None:
-    said = [100 * row["level"] for row in curves]
+def _draw_coverage(axes: Axes, curves: list[dict[str, float | None]]) -> None:
+    # A level that nothing is known of, as of too few cases to stretch it by, has no point.
+    percent = {name: 100 * np.asarray([row[name] for row in curves], dtype=np.float64) for name in curves[0]}
     axes.plot([0, 100], [0, 100], color=GREY, linewidth=1)
     for what, colour in (("voxels", COLOURS[0]), ("structures", COLOURS[1])):
-        axes.plot(said, [100 * row[what] for row in curves], color=colour, label=what)
-        stretched = [100 * row[f"{what}_stretched"] for row in curves]
-        axes.plot(said, stretched, color=colour, linestyle=DASHED)
+        axes.plot(percent["level"], percent[what], color=colour, label=what)
+        axes.plot(percent["level"], percent[f"{what}_stretched"], color=colour, linestyle=DASHED)
     axes.plot([], [], color=GREY, linestyle=DASHED, label="stretched")
     axes.set(xlabel="said to hold / %", ylabel="hold / %", title="Intervals", xlim=(0, 100), ylim=(0, 100))
     axes.legend()
