@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +127,36 @@ def test_another_machines_depth_doses_and_profiles_are_met(truebeam: Path, machi
         np.abs(profile_of(machine.beam, c, 1000.0, c.at_mm) - c.value).max() for c in curves if c.kind == "profile"
     )
     assert 100.0 * before > worst["profile"]
+
+
+def test_the_last_digit_and_the_start_of_a_search_move_no_beam(truebeam: Path, machine: Machine) -> None:
+    # Another processor adds up in another order: a search that had not come to its end gave build-ups of 0.4 to 10^149.
+    curves, _ = read_scans([truebeam])
+
+    def moved(part: float) -> Machine:
+        beam = machine.beam
+        changed = {"attenuation_per_mm": beam.attenuation_per_mm * (1 + part),
+                   "sigma_mm": [width * (1 + part) for width in beam.sigma_mm]}  # fmt: skip
+        return machine.model_copy(update={"beam": beam.model_copy(update=changed)})
+
+    starts = [machine, moved(1e-11), moved(0.01), elsewhere(machine)]
+    beams = [fit_machine(curves, start, name="TrueBeam", gy_per_mu=None).machine.beam for start in starts]
+    for beam in beams[1:]:
+        assert beam.attenuation_per_mm == pytest.approx(beams[0].attenuation_per_mm, rel=1e-3)
+        assert beam.sigma_mm == pytest.approx(beams[0].sigma_mm, rel=1e-3)
+        assert beam.buildup_per_mm == pytest.approx(beams[0].buildup_per_mm, rel=5e-3)
+
+
+@pytest.mark.parametrize("times", [0.1, 10.0])
+def test_depths_in_another_unit_are_no_beam(artiste: Path, machine: Machine, times: float) -> None:
+    curves = [
+        replace(curve, depth_mm=curve.depth_mm * times)
+        if curve.kind == "output"
+        else replace(curve, at_mm=curve.at_mm * times)
+        for curve in read_scans([artiste])[0]
+    ]
+    with pytest.raises(BadInput, match=r"no beam comes near .+ look at their sides and units \(mm\)"):
+        fit_machine(curves, machine, name="x", gy_per_mu=None)
 
 
 def test_electrons_of_head_and_air_are_found_again_where_depth_doses_begin_at_2_mm(

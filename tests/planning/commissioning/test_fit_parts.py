@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +21,7 @@ from doseledger.planning.commissioning.fit import (
     _outputs,
     _Points,
     _points,
+    _refuse_far,
     _refuse_few,
     _Table,
     gathered,
@@ -264,11 +266,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What the search was asked for; it stays where it begins."""
     calls: list[Any] = []
 
-    def stay(cost: Any, start: np.ndarray, **words: Any) -> Any:
-        calls.append((start, words))
+    def stay(off: Any, start: np.ndarray, **words: Any) -> Any:
+        calls.append((start, words, off(start)))
         return SimpleNamespace(x=start)
 
-    monkeypatch.setattr(fit, "minimize", stay)
+    monkeypatch.setattr(fit, "least_squares", stay)
     return calls
 
 
@@ -278,15 +280,17 @@ def test_amplitudes_follow_by_least_squares_from_attenuation_build_ups_and_width
 ) -> None:
     points = points_of(beam)
     zeros = [[0.0] * 4] * 3
-    found = _fit_points(points, beam.model_copy(update={"amplitude": zeros}), widths_too=widths_too)
-    start, words = asked[0]
+    found, _ = _fit_points(points, beam.model_copy(update={"amplitude": zeros}), widths_too=widths_too)
+    start, words, off = asked[0]
     first = 0 if widths_too else 1
-    assert start == pytest.approx(
-        [beam.attenuation_per_mm, *np.log(beam.buildup_per_mm), *np.log(beam.sigma_mm[first:])]
-    )
-    assert words == {"method": "Nelder-Mead",
-    "options": {"maxiter": 1500, "maxfev": 1500, "xatol": 1e-6, "fatol": 1e-10,
-                                                          "adaptive": True}}  # fmt: skip
+    times = np.log([beam.sigma_mm[0], *np.divide(beam.sigma_mm[1:], beam.sigma_mm[:-1])])[first:]
+    above = np.log(np.subtract(beam.buildup_per_mm, beam.attenuation_per_mm))
+    assert start == pytest.approx([beam.attenuation_per_mm, *above, *times])
+    low, high = words.pop("bounds")
+    narrowest = [] if first else [(0.0, np.log(20.0))]
+    ends = [(0.001, 0.015), *[(np.log(5e-4), 0.0)] * 3, *narrowest, *[(np.log(1.3), np.log(20.0))] * 3]
+    assert np.transpose([low, high]) == pytest.approx(np.array(ends))
+    assert words == {"x_scale": "jac", "xtol": 1e-10, "ftol": 1e-10, "gtol": 1e-12, "max_nfev": 500}
     assert found.sigma_mm == pytest.approx(beam.sigma_mm)
     assert found.buildup_per_mm == pytest.approx(beam.buildup_per_mm)
     assert found.attenuation_per_mm == pytest.approx(beam.attenuation_per_mm)
@@ -303,34 +307,72 @@ def test_amplitudes_follow_by_least_squares_from_attenuation_build_ups_and_width
     stacked = np.concatenate([matrix, 2e-3 * np.eye(12)])
     wanted = np.linalg.lstsq(stacked, np.concatenate([points.k * points.weight, np.zeros(12)]), rcond=None)[0]
     assert np.ravel(found.amplitude) == pytest.approx(wanted, abs=1e-5)
+    # What is made small: weighted differences, the ridge, and nothing for widths below 150 mm.
+    assert off == pytest.approx([*(matrix @ wanted - points.k * points.weight), *(2e-3 * wanted), 0.0], abs=1e-6)
 
 
-@pytest.mark.parametrize(("changes", "is_searched"), [
-    ({"sigma_mm": [1.001, 4.0, 20.0, 60.0]}, True), ({"sigma_mm": [0.999, 4.0, 20.0, 60.0]}, False),
-    ({"sigma_mm": [4.0, 5.21, 20.0, 60.0]}, True), ({"sigma_mm": [4.0, 5.19, 20.0, 60.0]}, False),
-    ({"sigma_mm": [2.0, 6.0, 20.0, 25.9]}, False), ({"sigma_mm": [2.0, 6.0, 20.0, 149.9]}, True),
-    ({"sigma_mm": [2.0, 6.0, 20.0, 150.1]}, False),
-    ({"attenuation_per_mm": 0.0102, "buildup_per_mm": [0.3, 0.05, 0.0108]}, True),
-    ({"attenuation_per_mm": 0.0102, "buildup_per_mm": [0.3, 0.05, 0.0106]}, False),
-    ({"attenuation_per_mm": 0.0102, "buildup_per_mm": [0.0098, 0.05, 0.02]}, False),
-    ({"attenuation_per_mm": -1e-9}, False), ({"attenuation_per_mm": 1e-9}, True),
+@pytest.mark.parametrize(("changes", "wanted"), [
+    ({"sigma_mm": [0.9, 4.0, 20.0, 60.0]}, {"sigma_mm": [1.0, 4.0 / 0.9, 20.0 / 0.9, 60.0 / 0.9]}),
+    ({"sigma_mm": [4.0, 5.0, 20.0, 60.0]}, {"sigma_mm": [4.0, 5.2, 20.8, 62.4]}),
+    ({"sigma_mm": [2.0, 6.0, 20.0, 20.0]}, {"sigma_mm": [2.0, 6.0, 20.0, 26.0]}),
+    ({"buildup_per_mm": [0.3, 0.05, 0.0042]}, {"buildup_per_mm": [0.3, 0.05, 0.0045]}),
+    ({"buildup_per_mm": [0.3, 0.05, 0.002]}, {"buildup_per_mm": [0.3, 0.05, 0.0045]}),
+    ({"buildup_per_mm": [40.0, 0.05, 0.02]}, {"buildup_per_mm": [1.004, 0.05, 0.02]}),
 ])  # fmt: skip
-def test_widths_stay_apart_and_no_build_up_is_the_attenuation(
-    changes: dict[str, Any], is_searched: bool, beam: Beam, asked: list[Any]
+def test_a_search_begins_with_widths_apart_and_build_ups_above_the_attenuation(
+    changes: dict[str, Any], wanted: dict[str, Any], beam: Beam, asked: list[Any]
 ) -> None:
-    start, points = beam.model_copy(update=changes), points_of(beam)
-    if is_searched:
-        _fit_points(points, start, widths_too=True)
-    else:
-        with pytest.raises(BadInput, match="no beam comes near these depth doses"):
-            _fit_points(points, start, widths_too=True)
+    beam = beam.model_copy(update={"attenuation_per_mm": 0.004})
+    found, _ = _fit_points(points_of(beam), beam.model_copy(update=changes), widths_too=True)
+    for name, values in wanted.items():
+        assert getattr(found, name) == pytest.approx(values), name
+
+
+def test_a_widest_gaussian_beyond_150_mm_is_drawn_back(beam: Beam, asked: list[Any]) -> None:
+    for widest, wall in ((149.9, 0.0), (300.0, np.log(2.0))):
+        wide = beam.model_copy(update={"sigma_mm": [2.0, 6.0, 20.0, widest]})
+        _fit_points(points_of(beam), wide, widths_too=True)
+        assert asked[-1][2][-1] == pytest.approx(wall)
+
+
+@pytest.mark.parametrize(("attenuation", "rms", "is_far"), [
+    (0.00101, 0.0, True), (0.00103, 0.0, False), (0.0146, 0.0, False), (0.0148, 0.0, True),
+    (0.004, 0.049, False), (0.004, 0.051, True), (0.004, np.nan, True),
+])  # fmt: skip
+def test_an_attenuation_at_its_ends_and_5_percent_in_the_mean_are_no_beam(
+    attenuation: float, rms: float, is_far: bool, beam: Beam
+) -> None:
+    beam = beam.model_copy(update={"attenuation_per_mm": attenuation})
+    if not is_far:
+        _refuse_far(beam, rms)
+        return
+    with pytest.raises(BadInput) as refused:
+        _refuse_far(beam, rms)
+    assert str(refused.value) == (
+        f"no beam comes near these depth doses: {100 * rms:.1f} % off in the mean, attenuation {attenuation:.4f} per "
+        "mm (wanted: between 0.001 and 0.015); look at their sides and units (mm)"
+    )
+
+
+def test_the_mean_difference_of_a_fit_is_that_of_its_weighted_points(beam: Beam, asked: list[Any]) -> None:
+    points = points_of(beam)
+    signs = 0.06 * (-1.0) ** np.arange(len(points.k))
+    _, rms = _fit_points(replace(points, k=points.k + signs, weight=np.ones(len(points.k))), beam, widths_too=True)
+    off = asked[0][2][: len(points.k)]
+    assert rms == pytest.approx(np.sqrt(np.mean(off**2)))
+    # Amplitudes follow the points' own wave a little.
+    assert 0.05 < rms < 0.06
+    _, half = _fit_points(
+        replace(points, k=points.k + signs, weight=np.full(len(points.k), 0.5)), beam, widths_too=True
+    )
+    assert half == pytest.approx(rms / 2, rel=0.01)
 
 
 def test_a_fit_goes_three_rounds_with_profiles_and_one_without(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps: list[Any] = []
-    monkeypatch.setattr(fit, "_fit_points", lambda points, beam, widths_too: steps.append(widths_too) or beam)
+    monkeypatch.setattr(fit, "_fit_points", lambda points, beam, widths_too: steps.append(widths_too) or (beam, 0.0))
     monkeypatch.setattr(fit, "_fit_fluence", lambda profiles, beam, sad: steps.append(len(profiles)) or beam)
     depth = np.arange(10.0, 300.0, 10.0)
     curves = [curve("tpr", side, depth, np.exp(-0.005 * depth)) for side in (40.0, 100.0, 200.0)]

@@ -2,9 +2,10 @@
 
 In one square field the model gives K(d, x) = Σ_c,g A_cg · b_c(d) · G_g(x), with b_c the depth dose of a component and
 G_g what a Gaussian gathers of the primary fluence; dose is K times the inverse square. Attenuation, build-ups and
-widths are searched (Nelder-Mead), amplitudes follow by linear least squares of depth doses and profiles together; then
-the widest field's profiles tell the primary fluence by their shape within the field, and all is done again. What depth
-doses have beyond that at 2 to 15 mm is the electrons' of head and air.
+widths are searched by least squares of depth doses and profiles together, amplitudes follow from them, linearly
+(variable projection, Golub & Pereyra 1973); then the widest field's profiles tell the primary fluence by their shape
+within the field, and all is done again. What depth doses have beyond that at 2 to 15 mm is the electrons' of head and
+air.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize, nnls
+from scipy.optimize import least_squares, nnls
 from scipy.special import erf
 
 from doseledger.core.errors import BadInput
@@ -41,8 +42,15 @@ ROUNDS = 3
 FLAT_SHARE = 0.8
 # A point of a profile weighs as much as so many of a depth dose.
 PROFILE_WEIGHT = 0.5
-# The narrowest Gaussian, in mm, where profiles tell it; the next is at least so many times as wide.
-NARROWEST_MM, APART = 1.0, 1.3
+# Widths of the narrowest Gaussian, in mm, where profiles tell it; by how many times the next is wider; and the widest.
+NARROWEST_MM, APART, WIDEST_MM = (1.0, 20.0), (1.3, 20.0), 150.0
+# Attenuation of photons of 1 to 25 MV with room on both sides, and how far above it build-ups lie: the two would change
+# places below it, and beyond the second a build-up is over before the first depth.
+ATTENUATION_PER_MM, ABOVE_PER_MM = (0.001, 0.015), (5e-4, 1.0)
+# Beyond this root mean square difference, as a part of the reference field's dose, or within this share of an end of
+# the attenuation, no beam has been found.
+MOST_OFF, AT_END = 0.05, 0.02
+TOLERANCES: dict[str, Any] = {"xtol": 1e-10, "ftol": 1e-10, "gtol": 1e-12, "max_nfev": 500}
 
 
 @dataclass(frozen=True)
@@ -84,10 +92,12 @@ def fit_machine(curves: list[Curve], like: Machine, *, name: str, gy_per_mu: flo
     _refuse_few(tables)
     profiles = [curve for curve in curves if curve.kind == "profile"]
     points = _points([table.deep for table in tables], profiles, like.source_axis_mm)
-    beam = _fit_points(points, like.beam.model_copy(update={"electrons": None}), widths_too=bool(profiles))
+    beam, rms = _fit_points(points, like.beam.model_copy(update={"electrons": None}), widths_too=bool(profiles))
     for _ in range(ROUNDS if profiles else 0):
         beam = _fit_fluence(profiles, beam, like.source_axis_mm)
-        beam = _fit_points(points, beam, widths_too=True)
+        beam, rms = _fit_points(points, beam, widths_too=True)
+    # Before the fluence is known the attenuation may be anything.
+    _refuse_far(beam, rms)
     electrons = _fit_electrons(tables, beam) or like.beam.electrons
     changed: dict[str, Any] = {
         "electrons": electrons and electrons.model_dump(),
@@ -201,46 +211,56 @@ def _points(tables: list[_Table], profiles: list[Curve], source_axis_mm: float) 
     return _Points(side, depth, x, k, weight)
 
 
-def _fit_points(points: _Points, beam: Beam, *, widths_too: bool) -> Beam:
-    """The beam with attenuation, build-ups, widths and amplitudes fitted; the narrowest width only where asked."""
-    n, first = len(beam.buildup_per_mm), 0 if widths_too else 1
+def _fit_points(points: _Points, beam: Beam, *, widths_too: bool) -> tuple[Beam, float]:
+    """The beam with attenuation, build-ups, widths and amplitudes fitted, and its root mean square difference.
+
+    The narrowest width is fitted only where asked.
+    """
+    n, n_fixed = len(beam.buildup_per_mm), 0 if widths_too else 1
     fields = [(side, np.flatnonzero(points.side_mm == side)) for side in np.unique(points.side_mm)]
+    wanted = points.k * points.weight
 
     def beam_of(free: Floats) -> Beam:
-        widths = [*beam.sigma_mm[:first], *np.exp(free[1 + n :]).tolist()]
-        values = {"attenuation_per_mm": float(free[0]), "buildup_per_mm": np.exp(free[1 : 1 + n]).tolist()}
-        return beam.model_copy(update={**values, "sigma_mm": widths})
+        buildup = free[0] + np.exp(free[1 : 1 + n])
+        # Each width is so many times the one before it.
+        widths = np.exp(np.cumsum([*np.log(beam.sigma_mm[:n_fixed]), *free[1 + n :]]))
+        values = {"attenuation_per_mm": float(free[0]), "buildup_per_mm": buildup.tolist(), "sigma_mm": widths.tolist()}
+        return beam.model_copy(update=values)
 
-    def solved(free: Floats) -> tuple[Beam, float]:
+    def solved(free: Floats) -> tuple[Beam, Floats]:
         trial = beam_of(free)
         by_field = np.empty((len(points.k), len(trial.sigma_mm)))
         for side, index in fields:
             by_field[index] = gathered(trial, side, points.x_mm[index])
         by_depth = component_depth_dose(trial, points.depth_mm)
         matrix = (by_depth[:, :, None] * by_field[:, None, :]).reshape(len(points.k), -1) * points.weight[:, None]
-        wanted = points.k * points.weight
-        # Solved by the normal equations: many points, a dozen unknowns, and a ridge that keeps them apart.
+        # A ridge keeps the dozen amplitudes apart.
         square = matrix.T @ matrix + RIDGE**2 * np.eye(matrix.shape[1])
         amplitude = np.linalg.solve(square, matrix.T @ wanted)
         off = matrix @ amplitude - wanted
+        too_wide = max(0.0, float(np.log(trial.sigma_mm[-1] / WIDEST_MM)))
         shaped = amplitude.reshape(by_depth.shape[1], -1).tolist()
-        return trial.model_copy(update={"amplitude": shaped}), float(np.square(off).sum())
+        return trial.model_copy(update={"amplitude": shaped}), np.concatenate([off, RIDGE * amplitude, [too_wide]])
 
-    def cost(free: Floats) -> float:
-        trial = beam_of(free)
-        widths = np.asarray(trial.sigma_mm)
-        if np.any(widths[1:] < APART * widths[:-1]) or widths[-1] > 150.0 or widths[0] < NARROWEST_MM or free[0] <= 0:
-            return 1e3
-        if np.abs(np.exp(free[1 : 1 + n]) - free[0]).min() < 5e-4:
-            return 1e3
-        return solved(free)[1]
+    above = np.maximum(np.asarray(beam.buildup_per_mm) - beam.attenuation_per_mm, ABOVE_PER_MM[0])
+    times = np.diff(np.log(beam.sigma_mm), prepend=0.0)[n_fixed:]
+    ends = [ATTENUATION_PER_MM, *[np.log(ABOVE_PER_MM)] * n, *[np.log(NARROWEST_MM)][n_fixed:]]
+    low, high = np.transpose([*ends, *[np.log(APART)] * (len(beam.sigma_mm) - 1)])
+    start = np.clip([beam.attenuation_per_mm, *np.log(above), *times], low, high)
+    found = least_squares(lambda free: solved(free)[1], start, bounds=(low, high), x_scale="jac", **TOLERANCES).x
+    fitted, off = solved(found)
+    return fitted, float(np.sqrt(np.mean(np.square(off[: len(wanted)]))))
 
-    best = np.concatenate([[beam.attenuation_per_mm], np.log(beam.buildup_per_mm), np.log(beam.sigma_mm[first:])])
-    options = {"maxiter": 1500, "maxfev": 1500, "xatol": 1e-6, "fatol": 1e-10, "adaptive": True}
-    best = minimize(cost, best, method="Nelder-Mead", options=options).x
-    if cost(best) >= 1e3:
-        raise BadInput("no beam comes near these depth doses; look at their sides and units (mm)")
-    return solved(best)[0]
+
+def _refuse_far(beam: Beam, rms: float) -> None:
+    """Refuse a beam that measurements are far from, or whose attenuation no photons of a linac have."""
+    least, most = ATTENUATION_PER_MM
+    if not (rms < MOST_OFF and least * (1 + AT_END) < beam.attenuation_per_mm < most * (1 - AT_END)):
+        raise BadInput(
+            f"no beam comes near these depth doses: {100 * rms:.1f} % off in the mean, attenuation "
+            f"{beam.attenuation_per_mm:.4f} per mm (wanted: between {least:g} and {most:g}); look at their sides and "
+            "units (mm)"
+        )
 
 
 def _fit_electrons(tables: list[_Table], beam: Beam) -> Electrons | None:
