@@ -44,12 +44,11 @@ FLAT_SHARE = 0.8
 PROFILE_WEIGHT = 0.5
 # Widths of the narrowest Gaussian, in mm, where profiles tell it; by how many times the next is wider; and the widest.
 NARROWEST_MM, APART, WIDEST_MM = (1.0, 20.0), (1.3, 20.0), 150.0
-# Attenuation of photons of 1 to 25 MV with room on both sides, and how far above it build-ups lie: the two would change
-# places below it, and beyond the second a build-up is over before the first depth.
-ATTENUATION_PER_MM, ABOVE_PER_MM = (0.001, 0.015), (5e-4, 1.0)
-# Beyond this root mean square difference, as a part of the reference field's dose, or within this share of an end of
-# the attenuation, no beam has been found.
-MOST_OFF, AT_END = 0.05, 0.02
+# Attenuation, and how far above it build-ups lie: below it the two would change places, beyond the second a build-up is
+# over before the first depth.
+ATTENUATION_PER_MM, ABOVE_PER_MM = (1e-4, 0.02), (5e-4, 1.0)
+# What 200 mm have of the K of 100 mm: 0.57 (cobalt) to 0.80 (25 MV), IAEA TRS-398, with room on both sides.
+DEEP_MM, DEEP_RATIO = 200.0, (0.5, 0.9)
 TOLERANCES: dict[str, Any] = {"xtol": 1e-10, "ftol": 1e-10, "gtol": 1e-12, "max_nfev": 500}
 
 
@@ -84,20 +83,19 @@ def fit_machine(curves: list[Curve], like: Machine, *, name: str, gy_per_mu: flo
     Raises
     ------
     BadInput
-        If measurements are missing, or no beam comes near them.
+        If measurements are missing, or no linac's photons are like them: a unit may be wrong.
     """
     outputs = _outputs(curves)
     depth_curves = [c for c in curves if c.kind in ("depth_dose", "tpr")]
     tables = [_as_k(curve, outputs, like.source_axis_mm) for curve in depth_curves]
     _refuse_few(tables)
+    _refuse_no_linac(next(table for table in tables if table.side_mm == REFERENCE_MM))
     profiles = [curve for curve in curves if curve.kind == "profile"]
     points = _points([table.deep for table in tables], profiles, like.source_axis_mm)
-    beam, rms = _fit_points(points, like.beam.model_copy(update={"electrons": None}), widths_too=bool(profiles))
+    beam = _fit_points(points, like.beam.model_copy(update={"electrons": None}), widths_too=bool(profiles))
     for _ in range(ROUNDS if profiles else 0):
         beam = _fit_fluence(profiles, beam, like.source_axis_mm)
-        beam, rms = _fit_points(points, beam, widths_too=True)
-    # Before the fluence is known the attenuation may be anything.
-    _refuse_far(beam, rms)
+        beam = _fit_points(points, beam, widths_too=True)
     electrons = _fit_electrons(tables, beam) or like.beam.electrons
     changed: dict[str, Any] = {
         "electrons": electrons and electrons.model_dump(),
@@ -167,6 +165,22 @@ def _refuse_few(tables: list[_Table]) -> None:
         )
 
 
+def _refuse_no_linac(reference: _Table) -> None:
+    """Refuse a depth dose that falls as no linac's photons do, as one in cm."""
+    reach = f"the depth dose of {REFERENCE_MM:g} mm"
+    if not (reference.depth_mm[0] <= REFERENCE_MM and reference.depth_mm[-1] >= DEEP_MM):
+        raise BadInput(
+            f"{reach} goes from {reference.depth_mm[0]:g} to {reference.depth_mm[-1]:g} mm; wanted from "
+            f"{REFERENCE_MM:g} to {DEEP_MM:g} mm at least. Is it in mm?"
+        )
+    near, deep = np.interp([REFERENCE_MM, DEEP_MM], reference.depth_mm, reference.k)
+    if not DEEP_RATIO[0] <= deep / near <= DEEP_RATIO[1]:
+        raise BadInput(
+            f"{reach} keeps {100 * deep / near:.0f} % from {REFERENCE_MM:g} to {DEEP_MM:g} mm deep, inverse square "
+            f"aside; a linac's photons keep {100 * DEEP_RATIO[0]:.0f} to {100 * DEEP_RATIO[1]:.0f} %. Is it in mm?"
+        )
+
+
 def gathered(beam: Beam, side_mm: float, x_mm: Floats) -> Floats:
     """Return what each Gaussian gathers in a square field at distances from the axis, (x, gaussian)."""
     edge = np.linspace(-0.5 * side_mm, 0.5 * side_mm, 2 * max(1, round(0.5 * side_mm / CELL_MM)) + 1)
@@ -211,11 +225,8 @@ def _points(tables: list[_Table], profiles: list[Curve], source_axis_mm: float) 
     return _Points(side, depth, x, k, weight)
 
 
-def _fit_points(points: _Points, beam: Beam, *, widths_too: bool) -> tuple[Beam, float]:
-    """The beam with attenuation, build-ups, widths and amplitudes fitted, and its root mean square difference.
-
-    The narrowest width is fitted only where asked.
-    """
+def _fit_points(points: _Points, beam: Beam, *, widths_too: bool) -> Beam:
+    """The beam with attenuation, build-ups, widths and amplitudes fitted; the narrowest width only where asked."""
     n, n_fixed = len(beam.buildup_per_mm), 0 if widths_too else 1
     fields = [(side, np.flatnonzero(points.side_mm == side)) for side in np.unique(points.side_mm)]
     wanted = points.k * points.weight
@@ -248,19 +259,7 @@ def _fit_points(points: _Points, beam: Beam, *, widths_too: bool) -> tuple[Beam,
     low, high = np.transpose([*ends, *[np.log(APART)] * (len(beam.sigma_mm) - 1)])
     start = np.clip([beam.attenuation_per_mm, *np.log(above), *times], low, high)
     found = least_squares(lambda free: solved(free)[1], start, bounds=(low, high), x_scale="jac", **TOLERANCES).x
-    fitted, off = solved(found)
-    return fitted, float(np.sqrt(np.mean(np.square(off[: len(wanted)]))))
-
-
-def _refuse_far(beam: Beam, rms: float) -> None:
-    """Refuse a beam that measurements are far from, or whose attenuation no photons of a linac have."""
-    least, most = ATTENUATION_PER_MM
-    if not (rms < MOST_OFF and least * (1 + AT_END) < beam.attenuation_per_mm < most * (1 - AT_END)):
-        raise BadInput(
-            f"no beam comes near these depth doses: {100 * rms:.1f} % off in the mean, attenuation "
-            f"{beam.attenuation_per_mm:.4f} per mm (wanted: between {least:g} and {most:g}); look at their sides and "
-            "units (mm)"
-        )
+    return solved(found)[0]
 
 
 def _fit_electrons(tables: list[_Table], beam: Beam) -> Electrons | None:
