@@ -66,6 +66,24 @@ def test_distances_are_in_mm_negative_inside_and_clipped_where_absent(plain):
     assert np.all(plain.sdf_mm[bowel] == 30.0)
 
 
+@pytest.mark.parametrize("patient_id", ["MUELLER7", "anon_007 b", "anon_007", ""])
+def test_an_id_stays_out_of_a_case_that_no_protocol_says_is_a_pseudonym(factory, patient, tmp_path, patient_id):
+    # As `deliver` reads a clinic's own patient: nothing was removed from him, and nothing of him is kept.
+    for ds in patient.all:
+        ds.PatientID = patient_id
+    protocol = Protocol.model_validate(factory.PROTOCOL)
+    folder = patient.save(tmp_path / "raw")
+    case = convert_case(folder, Origin("anon_1"), protocol.model_copy(update={"phi": None}))
+    assert case.meta["pseudonym"] == "anon_1"
+    assert not patient_id or patient_id not in str(case.meta)
+    if patient_id in ("", "anon_007"):
+        assert convert_case(folder, Origin("anon_1"), protocol).meta["pseudonym"] == (patient_id or "anon_1")
+    else:
+        with pytest.raises(BadCase) as refused:
+            convert_case(folder, Origin("anon_1"), protocol)
+        assert patient_id not in str(refused.value)
+
+
 def test_meta_says_where_everything_comes_from(plain):
     meta = plain.meta
     assert meta["pseudonym"] == "anon_007"
