@@ -1,6 +1,6 @@
 """OpenKBP patients as cases with splits: at low resolution, for trials that a CPU can pay, or at their own.
 
-    python benchmarks/openkbp_cases.py DATA OUT [--full | --maps] [--workers N]
+    python benchmarks/openkbp_cases.py DATA OUT [--full] [--maps] [--workers N]
 
 DATA is the compact form of the challenge's data (folders `train` and `validation` of `pt_N.npz`). OUT gets `cases/` and
 `splits.csv`: of the train patients 20, spread evenly, choose the epoch (`val`), the rest are trained on (`train`), the
@@ -8,8 +8,8 @@ validation patients are `test`. Each low voxel is the mean of 4x2x2 (z, y, x) of
 structure holds a low voxel that it fills by half. `--full` keeps the challenge's voxels, about 2.5x4x4 mm, 18 MB a
 case. Cases are cropped to the possible-dose mask.
 
-With `--maps` OUT gets `physics/` too: the beams' maps on 2x2x2 of the challenge's voxels of the whole CT, not of the
-cropped low case, then averaged to it; a skin or a cavity within a low voxel shows in them.
+With `--maps` OUT gets `physics/` too: the beams' maps of the whole CT, not of the cropped case. Those of low cases are
+made on 2x2x2 of the challenge's voxels and averaged; a skin or a cavity within a low voxel shows in them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ from doseledger.ingest.openkbp.files import SIDE, to_zyx
 from doseledger.planning.fields.maps import FieldCase, physics_maps
 
 LOW_FACTORS_ZYX = (4, 2, 2)
-MAP_FACTORS_ZYX = (2, 2, 2)
 DOSE_STEP_GY = 0.002
 N_SELECTION = 20
 PROTOCOL = Path(__file__).resolve().parents[1] / "validation/cohorts/openkbp/protocol.yaml"
@@ -95,19 +94,20 @@ def write_case(path: Path, out: Path, factors_zyx: tuple[int, int, int]) -> str:
     return sha256_of_file(file)
 
 
-def whole_maps(path: Path, protocol: Protocol) -> dict[str, GyArray]:
-    """Return the beams' maps of one patient in Gy on the low voxels, the whole volume."""
+def whole_maps(path: Path, protocol: Protocol, factors_zyx: tuple[int, int, int]) -> dict[str, GyArray]:
+    """Return the beams' maps of one patient in Gy on the case's voxels, the whole volume."""
+    made_on = (min(factors_zyx[0], 2), min(factors_zyx[1], 2), min(factors_zyx[2], 2))
     with np.load(path) as npz:
 
         def share(name: str) -> NDArray[np.float32]:
             bits = np.unpackbits(npz[name]).reshape(SIDE, SIDE, SIDE)
-            return block_mean(to_zyx(bits).astype(np.float32), MAP_FACTORS_ZYX)
+            return block_mean(to_zyx(bits).astype(np.float32), made_on)
 
         valid = share("possible_dose_mask") >= 0.5
         masks = {n: share(f"mask_{n}") >= 0.5 for n in protocol.structure_names if f"mask_{n}" in npz}
-        ct = block_mean(to_zyx(np.clip(npz["ct"], 0, 4095).astype(np.float32)), MAP_FACTORS_ZYX)
+        ct = block_mean(to_zyx(np.clip(npz["ct"], 0, 4095).astype(np.float32)), made_on)
         y_mm, x_mm, z_mm = (float(v) for v in npz["voxel_dimensions"])
-    z, y, x = (mm * factor for mm, factor in zip((z_mm, y_mm, x_mm), MAP_FACTORS_ZYX, strict=True))
+    z, y, x = (mm * factor for mm, factor in zip((z_mm, y_mm, x_mm), made_on, strict=True))
     grid = Grid(valid.shape, (z, y, x), (0.0, 0.0, 0.0))
     ct_hu = (ct - 1000).astype(np.int16)
     there = {name: mask for name, mask in masks.items() if mask.any()}
@@ -115,16 +115,16 @@ def whole_maps(path: Path, protocol: Protocol) -> dict[str, GyArray]:
     if protocol.beams is None:
         raise SystemExit(f"{PROTOCOL} has no beams")
     case = FieldCase(ct_hu, grid, find_body(ct_hu, valid, grid), there, prescribed)
-    factors = tuple(low // own for low, own in zip(LOW_FACTORS_ZYX, MAP_FACTORS_ZYX, strict=True))
+    z, y, x = (whole // own for whole, own in zip(factors_zyx, made_on, strict=True))
     maps_gy = physics_maps(case, protocol.beams)
-    return {name: block_mean(dose_gy, (factors[0], factors[1], factors[2])) for name, dose_gy in maps_gy.items()}
+    return {name: block_mean(dose_gy, (z, y, x)) for name, dose_gy in maps_gy.items()}
 
 
-def write_maps(path: Path, case_path: Path, out: Path) -> None:
-    """Write the maps of one patient's low case."""
+def write_maps(path: Path, case_path: Path, out: Path, factors_zyx: tuple[int, int, int]) -> None:
+    """Write the maps of one patient's case."""
     protocol = load_protocol(PROTOCOL)
     case = Case.load(case_path)
-    maps_gy = {name: dose_gy[case.crop] for name, dose_gy in whole_maps(path, protocol).items()}
+    maps_gy = {name: dose_gy[case.crop] for name, dose_gy in whole_maps(path, protocol, factors_zyx).items()}
     beams = protocol.beams
     if beams is not None:
         write_physics(out / case_path.name, maps_gy, case_sha256=sha256_of_file(case_path), beams=beams)
@@ -136,7 +136,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--full", action="store_true", help="keep the challenge's voxels")
-    parser.add_argument("--maps", action="store_true", help="and maps of the whole CT, for low cases")
+    parser.add_argument("--maps", action="store_true", help="and maps of the whole CT")
     parser.add_argument("--workers", type=int, default=1, help="processes")
     args = parser.parse_args()
     factors = (1, 1, 1) if args.full else LOW_FACTORS_ZYX
@@ -153,8 +153,10 @@ def main() -> None:
     }
     arguments = {file.stem: (file, args.out / "cases", factors) for file in splits}
     written = over_cases(write_case, arguments, local(args.workers), tell=print).done
-    if args.maps and not args.full:
-        made = {file.stem: (file, args.out / "cases" / f"{file.stem}.npz", args.out / "physics") for file in splits}
+    if args.maps:
+        made = {
+            file.stem: (file, args.out / "cases" / f"{file.stem}.npz", args.out / "physics", factors) for file in splits
+        }
         over_cases(write_maps, made, local(args.workers), tell=print).complete()
     rows = [{"repeat": 0, "fold": 0, "case_id": file.stem, "pseudonym": file.stem, "group": part, "split": split,
              "sha256": written[file.stem]} for file, (part, split) in splits.items()]  # fmt: skip

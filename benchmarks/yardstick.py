@@ -1,6 +1,6 @@
 """The OpenKBP yardstick at full resolution: one large model, trained, predicted and scored; made for a GPU.
 
-    python benchmarks/openkbp_cases.py DATA FULL --full --workers 16
+    python benchmarks/openkbp_cases.py DATA FULL --full --maps --workers 16
     python benchmarks/yardstick.py FULL --epochs 2 --train-only          # seconds a step, and how busy the GPU is
     python benchmarks/yardstick.py FULL --epochs 80
 
@@ -61,6 +61,7 @@ def main() -> None:
     parser.add_argument("--train-only", action="store_true", help="leave the validation patients alone")
     args = parser.parse_args()
     changes = {
+        "inputs": {"physics": ["conformal", "gathered", "plan"]},
         "sampling": {"patch_zyx": list(args.patch), "batch_size": args.batch, "patches_per_case": 1},
         "loader": {"workers": args.workers, "persistent": args.workers > 0},
         "loss": {"target_weight": 1.0},
