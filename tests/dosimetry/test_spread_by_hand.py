@@ -135,13 +135,16 @@ def test_each_case_has_one_weight_in_the_factors_and_so_has_the_one_to_come() ->
     assert all(math.isnan(factor) for factor in nothing.structures.values())
 
 
-@pytest.mark.parametrize(("n_cases", "levels"), [(1, (0.5,)), (3, (0.5,)), (4, (0.5, 0.8)), (19, (0.5, 0.8, 0.95))])
-def test_a_level_takes_so_many_cases_that_one_more_may_lie_beyond_them_all(n_cases: int, levels: tuple) -> None:
+@pytest.mark.parametrize(("n_cases", "levels"), [
+    (1, ()), (2, (0.5,)), (4, (0.5,)), (5, (0.5, 0.8)), (19, (0.5, 0.8)), (20, (0.5, 0.8, 0.95)),
+])  # fmt: skip
+def test_a_level_takes_so_many_cases_that_it_need_not_hold_them_all(n_cases: int, levels: tuple[float, ...]) -> None:
     found = fit_factors([case(ratios=np.array([float(i), i + 0.5])) for i in range(n_cases)])
     assert {level for level in LEVELS if not math.isnan(found.voxels[level])} == set(levels)
-    # Just so many cases for the level: it has to hold the farthest voxel.
-    last = levels[-1]
-    assert n_cases == 3 or found.voxels[last] == pytest.approx((n_cases - 0.5) / width(last, 8))
+    for level in levels:
+        # Of so many voxels in their order, and two that are to come, the one that the level reaches.
+        wanted = math.ceil(level * 2 * (n_cases + 1) - 1e-9)
+        assert found.voxels[level] == pytest.approx((wanted - 1) / 2 / width(level, 8))
 
 
 def test_the_summary_of_three_cases_is_written_out() -> None:

@@ -152,7 +152,7 @@ def structure_coverage(case: CaseSpread, level: float, factor: float) -> float:
 class Factors:
     """By what intervals are stretched so that they hold what they say, by level: of voxels, of structures' mean doses.
 
-    NaN where the cases are too few for a level (95 % takes 19), or have no structure.
+    NaN where the cases are too few for a level (95 % takes 20), or have no structure.
     """
 
     voxels: Mapping[float, float]
@@ -186,7 +186,10 @@ def _factors(ratios: Sequence[Floats], n_samples: int) -> dict[float, float]:
     order = np.argsort(values, kind="stable")
     reached = np.searchsorted(np.cumsum(weights[order]), np.asarray(CURVE_LEVELS) - ROUNDING)
     reaches = [half_width(level, n_samples) for level in CURVE_LEVELS]
-    return dict(zip(CURVE_LEVELS, (values[order][reached] / reaches).tolist(), strict=True))
+    factors = values[order][reached] / reaches
+    # A level that asks for every voxel of every case says how far the single farthest one lies, and no more.
+    factors[np.asarray(CURVE_LEVELS) > len(known) / (len(known) + 1) - ROUNDING] = math.nan
+    return dict(zip(CURVE_LEVELS, factors.tolist(), strict=True))
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -88,7 +88,7 @@ def calibrate_cohort(sets: DrawnSets, *, tell: Tell) -> dict[str, Any]:
     tell(
         f"80 % intervals hold {summary['coverage_80_voxels_percent']:.1f} % of the voxels, "
         + (
-            f"and are not stretched: {n_val} validation cases are too few, 4 are needed"
+            f"and are not stretched: {n_val} validation cases are too few, 5 are needed"
             if math.isnan(factor)
             else f"stretched by {factor:.2f} (from {n_val} validation cases) {stretched:.1f} %"
         )

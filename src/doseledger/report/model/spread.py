@@ -33,8 +33,8 @@ NOT_CALIBRATED = (
 )
 CALIBRATED = (
     "Doses were drawn for each case. An interval of the drawn doses is honest if it holds the plan's dose as often as "
-    "it says; stretched ones are widened by a factor for each level, which the validation cases ask for: 80 % takes 4 "
-    "of them, 95 % takes 19, and with fewer there is none."
+    "it says; stretched ones are widened by a factor for each level, which the validation cases ask for: 80 % takes 5 "
+    "of them, 95 % takes 20, and with fewer there is none."
 )
 
 
