@@ -334,35 +334,34 @@ def test_a_widest_gaussian_beyond_150_mm_is_drawn_back(beam: Beam, asked: list[A
         assert asked[-1][2][-1] == pytest.approx(wall)
 
 
-@pytest.mark.parametrize(("ratio", "is_refused"), [
-    (0.499, True), (0.501, False), (0.899, False), (0.901, True), (np.nan, True),
-])  # fmt: skip
-def test_a_depth_dose_that_falls_as_no_linacs_is_refused(ratio: float, is_refused: bool) -> None:
-    reference = _Table(100.0, np.array([10.0, 100.0, 150.0, 250.0]), np.array([1.4, 0.8, 0.8, 1.6 * ratio - 0.8]))
-    if not is_refused:
-        _refuse_no_linac(reference)
-        return
-    with pytest.raises(BadInput) as refused:
-        _refuse_no_linac(reference)
-    assert str(refused.value) == (
-        f"the depth dose of 100 mm keeps {100 * ratio:.0f} % from 100 to 200 mm deep, inverse square aside; a linac's "
-        "photons keep 50 to 90 %. Is it in mm?"
-    )
+def falling(ratio: float) -> _Table:
+    """A depth dose that keeps this part of its K from 100 to 200 mm."""
+    return _Table(100.0, np.array([10.0, 100.0, 150.0, 250.0]), np.array([1.4, 0.8, 0.8, 1.6 * ratio - 0.8]))
 
 
-@pytest.mark.parametrize(("first", "last", "is_refused"), [
-    (100.0, 200.0, False), (100.1, 200.0, True), (100.0, 199.9, True), (10.0, 30.0, True),
+def reaching(first: float, last: float) -> _Table:
+    return _Table(100.0, np.array([first, last]), np.array([1.0, 0.7]))
+
+
+@pytest.mark.parametrize("reference", [falling(0.501), falling(0.899), reaching(100.0, 200.0)])
+def test_a_depth_dose_that_falls_as_a_linacs_does_is_taken(reference: _Table) -> None:
+    _refuse_no_linac(reference)
+
+
+@pytest.mark.parametrize(("reference", "found"), [
+    (falling(0.499), "keeps 50 %"), (falling(0.901), "keeps 90 %"), (falling(np.nan), "keeps nan %"),
+    (reaching(100.1, 200.0), "goes from 100.1 to 200 mm"), (reaching(100.0, 199.9), "goes from 100 to 199.9 mm"),
+    (reaching(10.0, 30.0), "goes from 10 to 30 mm"),
 ])  # fmt: skip
-def test_a_depth_dose_reaches_from_100_to_200_mm(first: float, last: float, is_refused: bool) -> None:
-    reference = _Table(100.0, np.array([first, last]), np.array([1.0, 0.7]))
-    if not is_refused:
-        _refuse_no_linac(reference)
-        return
+def test_a_depth_dose_that_does_not_reach_or_falls_as_no_linacs_is_refused(reference: _Table, found: str) -> None:
     with pytest.raises(BadInput) as refused:
         _refuse_no_linac(reference)
-    assert str(refused.value) == (
-        f"the depth dose of 100 mm goes from {first:g} to {last:g} mm; wanted from 100 to 200 mm at least. Is it in mm?"
+    rest = (
+        " from 100 to 200 mm deep, inverse square aside; a linac's photons keep 50 to 90 %"
+        if found.startswith("keeps")
+        else "; wanted from 100 to 200 mm at least"
     )
+    assert str(refused.value) == f"the depth dose of 100 mm {found}{rest}. Is it in mm?"
 
 
 def test_a_fit_goes_three_rounds_with_profiles_and_one_without(

@@ -84,7 +84,8 @@ def _gpus() -> list[str]:
 def _stacks(members: list[psutil.Process], folder: Path) -> str:
     """The stacks of each process, asked one after the other: written at once, their lines would run into each other."""
     file = folder / STACKS_FILE
-    return "\n\n".join(f"Process {process.pid}\n{_stacks_of(process, file)}" for process in members if lives(process))
+    parts = [f"Process {process.pid}\n{_stacks_of(process, file)}" for process in members if lives(process)]
+    return "\n\n".join(parts) or SILENT
 
 
 def _stacks_of(process: psutil.Process, file: Path) -> str:
